@@ -1,0 +1,110 @@
+//! `[server]` and `[drain]`: the gateway's part of the configuration.
+
+use std::time::Duration;
+
+use bytesize::ByteSize;
+use serde::{Deserialize, Serialize};
+use shared::config;
+
+/// What the gateway is configured with.
+#[derive(Clone, Debug, Default)]
+pub struct Config {
+    /// `[server]`.
+    pub server: Server,
+    /// `[drain]`.
+    pub drain: Drain,
+}
+
+/// `[server]`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Server {
+    /// Address to listen on.
+    #[serde(deserialize_with = "config::text")]
+    pub host: String,
+    /// Port; 0 takes any free one.
+    pub port: u16,
+    /// What precedes `/app` and `/apps` in every path, as `/ws`; empty for nothing.
+    #[serde(deserialize_with = "config::text")]
+    pub path_prefix: String,
+    /// Open WebSockets of this node, of all apps together; 0 means as many as the descriptor limit allows.
+    pub connections_max: usize,
+    /// Threads that hold connections; 0 means one per core.
+    pub shards: usize,
+    /// Silence after which a client pings, told to it in whole seconds, and after which the server does.
+    #[serde(with = "humantime_serde")]
+    pub activity_timeout: Duration,
+    /// How long the server then waits for any sign of life before it closes with 4201.
+    #[serde(with = "humantime_serde")]
+    pub pong_timeout: Duration,
+    /// Bytes that may wait for one slow client before it is closed with 4100.
+    pub outbox_bytes: ByteSize,
+    /// How long a client may take nothing of what waits for it before it is closed with 4100.
+    #[serde(with = "humantime_serde")]
+    pub outbox_timeout: Duration,
+}
+
+/// `[drain]`: leaving without losing anyone.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Drain {
+    /// How long connections are still accepted after the signal, while load balancers notice.
+    #[serde(with = "humantime_serde")]
+    pub accept: Duration,
+    /// Over how long the closes with 4200 are spread; clients reconnect at once, so the server sets the pace.
+    #[serde(with = "humantime_serde")]
+    pub window: Duration,
+}
+
+impl Default for Server {
+    fn default() -> Self {
+        Self {
+            host: "0.0.0.0".into(),
+            port: 8080,
+            path_prefix: String::new(),
+            connections_max: 0,
+            shards: 0,
+            activity_timeout: Duration::from_secs(120),
+            pong_timeout: Duration::from_secs(30),
+            // 1 MiB: 100 events of 10 KiB, a second of a busy channel.
+            outbox_bytes: ByteSize::mib(1),
+            outbox_timeout: Duration::from_secs(10),
+        }
+    }
+}
+
+impl Default for Drain {
+    fn default() -> Self {
+        Self { accept: Duration::ZERO, window: Duration::from_secs(1) }
+    }
+}
+
+impl Config {
+    /// Checks what types cannot say.
+    ///
+    /// # Errors
+    /// A sentence that names the key and what was expected.
+    pub fn validate(&self) -> Result<(), String> {
+        let server = &self.server;
+        if server.activity_timeout < Duration::from_secs(1) {
+            // pusher-js throws on a handshake that says 0.
+            return Err("server.activity_timeout: expected at least 1s".into());
+        }
+        if server.pong_timeout < Duration::from_secs(1) {
+            return Err("server.pong_timeout: expected at least 1s".into());
+        }
+        if server.outbox_timeout < Duration::from_secs(1) {
+            return Err("server.outbox_timeout: expected at least 1s".into());
+        }
+        if server.outbox_bytes.as_u64() < 16 * 1024 {
+            return Err("server.outbox_bytes: expected at least 16KiB, or single events would not fit".into());
+        }
+        let prefix = &server.path_prefix;
+        if !prefix.is_empty() && (!prefix.starts_with('/') || prefix.ends_with('/')) {
+            return Err(format!(
+                "server.path_prefix: expected a path like \"/ws\", without a slash at the end, not {prefix:?}"
+            ));
+        }
+        Ok(())
+    }
+}

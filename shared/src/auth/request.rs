@@ -1,0 +1,226 @@
+//! Signatures of HTTP API requests.
+//!
+//! Source: protocol reference 4.1.
+
+use std::collections::BTreeMap;
+
+use md5::{Digest, Md5};
+use percent_encoding::percent_decode_str;
+
+use crate::app::App;
+use crate::secret::{Signature, constant_time_eq};
+
+/// Largest difference between a request's timestamp and the server's clock, in seconds; exclusive.
+pub const TIMESTAMP_WINDOW_S: u64 = 600;
+
+/// The query of a signed request, decoded, with the parameters of the signature taken out.
+#[derive(Clone, Debug)]
+pub struct SignedQuery {
+    /// All parameters but the signature: lower-cased names in byte order, each with its values in order of appearance.
+    params: BTreeMap<String, Vec<String>>,
+    signature: Option<String>,
+}
+
+/// Why a request was refused with 401.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RequestAuthError {
+    /// A parameter of the signature is missing.
+    #[error("parameter {0} is missing")]
+    Missing(&'static str),
+    /// A parameter of the signature came more than once.
+    #[error("parameter {0} is repeated")]
+    Repeated(&'static str),
+    /// The key is not the app's.
+    #[error("auth_key is unknown")]
+    UnknownKey,
+    /// Not `1.0`.
+    #[error("auth_version is not supported")]
+    Version,
+    /// Not a number.
+    #[error("auth_timestamp is not a number of seconds")]
+    TimestampFormat,
+    /// Too far from the server's clock.
+    #[error("auth_timestamp is not within {TIMESTAMP_WINDOW_S}s of the server time")]
+    TimestampExpired {
+        /// What the request said, in Unix seconds.
+        given_s: u64,
+        /// What the server's clock says, in Unix seconds.
+        now_s: u64,
+    },
+    /// The digest does not fit. `expected_over` is the text that should have been signed; it holds no secret.
+    #[error("signature does not fit")]
+    Signature {
+        /// What the signature should cover.
+        expected_over: String,
+    },
+    /// The body is not the one that was signed.
+    #[error("body_md5 does not fit the body")]
+    BodyMd5,
+}
+
+impl RequestAuthError {
+    /// What the caller is told.
+    pub fn client_text(&self) -> String {
+        match self {
+            Self::Missing("auth_version") => "Version required".into(),
+            Self::Missing("auth_timestamp") => "Timestamp required".into(),
+            Self::Missing(name) => format!("Missing parameter: {name}"),
+            Self::Repeated(name) => format!("Parameter {name} was given more than once"),
+            Self::UnknownKey => "Unknown auth_key".into(),
+            Self::Version => "Version not supported".into(),
+            Self::TimestampFormat => "Timestamp is not a number of seconds".into(),
+            Self::TimestampExpired { given_s, now_s } => format!(
+                "Timestamp expired: Given timestamp ({given_s}) not within {TIMESTAMP_WINDOW_S}s of server time ({now_s})"
+            ),
+            Self::Signature { expected_over } => {
+                format!("Invalid signature: you should have sent HmacSHA256Hex({expected_over:?}, your_secret_key)")
+            }
+            Self::BodyMd5 => "Invalid body_md5: it does not match the MD5 digest of the body".into(),
+        }
+    }
+
+    /// The error as a metric label.
+    pub fn cause_label(&self) -> &'static str {
+        match self {
+            Self::Missing(_) => "missing",
+            Self::Repeated(_) => "repeated",
+            Self::UnknownKey => "key",
+            Self::Version => "version",
+            Self::TimestampFormat | Self::TimestampExpired { .. } => "timestamp",
+            Self::Signature { .. } => "signature",
+            Self::BodyMd5 => "body_md5",
+        }
+    }
+}
+
+impl SignedQuery {
+    /// Decodes a raw query string, as it stands after the `?`. Never fails: what is missing shows in [`Self::verify`].
+    pub fn parse(query: &str) -> Self {
+        let mut params: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        for (name, value) in form_urlencoded::parse(query.as_bytes()) {
+            params.entry(name.to_ascii_lowercase()).or_default().push(value.into_owned());
+        }
+        let signature = params.remove("auth_signature").and_then(|mut values| values.pop());
+        Self { params, signature }
+    }
+
+    /// The first value of a parameter, by its lower-case name.
+    pub fn param(&self, name: &str) -> Option<&str> {
+        self.params.get(name)?.first().map(String::as_str)
+    }
+
+    /// Checks that the holder of the app's secret made this request, now, with this body.
+    ///
+    /// `path`: as on the wire, without the query. `now_s`: the server's clock in Unix seconds. Libraries differ in
+    /// what they sign, so the whole path, the path without what precedes `/apps/`, and both percent-decoded are tried.
+    ///
+    /// # Errors
+    /// [`RequestAuthError`], in the order key, version, timestamp, signature, body.
+    pub fn verify(&self, app: &App, method: &str, path: &str, body: &[u8], now_s: u64) -> Result<(), RequestAuthError> {
+        let key = self.single("auth_key")?;
+        if !constant_time_eq(key, app.key.as_str()) {
+            return Err(RequestAuthError::UnknownKey);
+        }
+        if self.single("auth_version")? != "1.0" {
+            return Err(RequestAuthError::Version);
+        }
+        let given_s: u64 = self.single("auth_timestamp")?.parse().map_err(|_| RequestAuthError::TimestampFormat)?;
+        if now_s.abs_diff(given_s) >= TIMESTAMP_WINDOW_S {
+            return Err(RequestAuthError::TimestampExpired { given_s, now_s });
+        }
+        let signature = self.signature.as_deref().ok_or(RequestAuthError::Missing("auth_signature"))?;
+        self.verify_signature(app, method, path, signature)?;
+        self.verify_body(body)
+    }
+
+    fn single(&self, name: &'static str) -> Result<&str, RequestAuthError> {
+        match self.params.get(name).map(Vec::as_slice) {
+            None => Err(RequestAuthError::Missing(name)),
+            Some([value]) => Ok(value),
+            Some(_) => Err(RequestAuthError::Repeated(name)),
+        }
+    }
+
+    fn verify_signature(&self, app: &App, method: &str, path: &str, signature: &str) -> Result<(), RequestAuthError> {
+        let first = signed_text(method, path, &self.joined(repeated));
+        let Some(signature) = Signature::from_hex(signature) else {
+            return Err(RequestAuthError::Signature { expected_over: first });
+        };
+        if app.secret.verifies(&[first.as_bytes()], &signature) {
+            return Ok(());
+        }
+        let stripped = path.find("/apps/").map_or(path, |start| &path[start..]);
+        let mut paths = vec![path.to_owned(), stripped.to_owned()];
+        for path in [path, stripped] {
+            paths.push(percent_decode_str(path).decode_utf8_lossy().into_owned());
+        }
+        paths.dedup();
+        let fits = [self.joined(repeated), self.joined(comma_joined)].iter().any(|params| {
+            paths.iter().any(|path| app.secret.verifies(&[signed_text(method, path, params).as_bytes()], &signature))
+        });
+        if fits { Ok(()) } else { Err(RequestAuthError::Signature { expected_over: first }) }
+    }
+
+    fn verify_body(&self, body: &[u8]) -> Result<(), RequestAuthError> {
+        let digest = match self.params.get("body_md5").map(Vec::as_slice) {
+            None if body.is_empty() => return Ok(()),
+            None => return Err(RequestAuthError::Missing("body_md5")),
+            Some([digest]) => digest,
+            Some(_) => return Err(RequestAuthError::Repeated("body_md5")),
+        };
+        let fits = (digest.is_empty() && body.is_empty()) || constant_time_eq(digest, &body_md5(body));
+        if fits { Ok(()) } else { Err(RequestAuthError::BodyMd5) }
+    }
+
+    fn joined(&self, array: fn(&str, &[String]) -> String) -> String {
+        let pairs: Vec<String> = self
+            .params
+            .iter()
+            .map(|(name, values)| match values.as_slice() {
+                [value] => format!("{name}={value}"),
+                values => array(name, values),
+            })
+            .collect();
+        pairs.join("&")
+    }
+}
+
+/// The query string that signs a request: what the official server libraries append to their URLs.
+///
+/// `path`: without a prefix. `params`: further query parameters, not encoded.
+pub fn signed_query(app: &App, method: &str, path: &str, params: &[(&str, &str)], body: &[u8], now_s: u64) -> String {
+    let mut all: BTreeMap<String, String> =
+        params.iter().map(|(name, value)| (name.to_ascii_lowercase(), (*value).to_owned())).collect();
+    all.insert("auth_key".into(), app.key.to_string());
+    all.insert("auth_timestamp".into(), now_s.to_string());
+    all.insert("auth_version".into(), "1.0".into());
+    if !body.is_empty() {
+        all.insert("body_md5".into(), body_md5(body));
+    }
+    let plain: Vec<String> = all.iter().map(|(name, value)| format!("{name}={value}")).collect();
+    let signature = app.secret.sign(&[signed_text(method, path, &plain.join("&")).as_bytes()]);
+    all.insert("auth_signature".into(), signature.to_hex());
+    form_urlencoded::Serializer::new(String::new()).extend_pairs(&all).finish()
+}
+
+fn signed_text(method: &str, path: &str, params: &str) -> String {
+    format!("{}\n{path}\n{params}", method.to_ascii_uppercase())
+}
+
+/// pusher-signature (Ruby) signs every value of an array under its own `name[]`.
+fn repeated(name: &str, values: &[String]) -> String {
+    let pairs: Vec<String> = values.iter().map(|value| format!("{name}={value}")).collect();
+    pairs.join("&")
+}
+
+/// pusher-http-php joins the values of an array with commas.
+fn comma_joined(name: &str, values: &[String]) -> String {
+    format!("{}={}", name.strip_suffix("[]").unwrap_or(name), values.join(","))
+}
+
+fn body_md5(body: &[u8]) -> String {
+    hex::encode(Md5::digest(body))
+}
+
+#[cfg(test)]
+mod tests;

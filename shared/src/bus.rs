@@ -1,0 +1,69 @@
+//! What carries events between nodes.
+//!
+//! Publishers and gateways meet here and in [`crate::roster`], nowhere else. The contract is tested by
+//! `bus::contract` against every form.
+
+#[cfg(any(test, feature = "contract"))]
+pub mod contract;
+pub mod memory;
+
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+
+use crate::envelope::{Envelope, Topic};
+
+pub use memory::MemoryBus;
+
+/// One envelope for one topic.
+#[derive(Clone, Debug)]
+pub struct Message {
+    /// Who hears it.
+    pub topic: Topic,
+    /// What they hear. `position` is the bus' to fill in.
+    pub envelope: Envelope,
+    /// On a cache channel: how long the event is kept for new subscribers.
+    pub keep: Option<Duration>,
+}
+
+/// Why a publish or a subscription did not happen.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BusError {
+    /// The bus cannot be reached now; nothing of the call took effect.
+    #[error("the bus is not reachable")]
+    Unavailable,
+}
+
+/// One node's place on the bus.
+///
+/// Order: messages of one topic reach every node in one and the same order, and those of one `publish` in the order
+/// given. A node hears only the topics that it subscribed to.
+pub trait Bus: Send + Sync {
+    /// Hands messages to every node that subscribed to their topics, this one included: all of them, or none.
+    ///
+    /// Waits while a node on the same machine has no room for more, so that a fast publisher loses nothing.
+    ///
+    /// # Errors
+    /// [`BusError`] when nothing was accepted.
+    fn publish(&self, messages: Vec<Message>) -> BoxFuture<'_, Result<(), BusError>>;
+
+    /// Makes this node hear `topic`. What is published after the future resolves is heard.
+    ///
+    /// # Errors
+    /// [`BusError`] when the subscription does not stand.
+    fn subscribe<'a>(&'a self, topic: &'a Topic) -> BoxFuture<'a, Result<(), BusError>>;
+
+    /// Stops hearing `topic`. A topic that this node does not hear is no error.
+    fn unsubscribe<'a>(&'a self, topic: &'a Topic) -> BoxFuture<'a, ()>;
+}
+
+/// The node that a bus delivers to.
+pub trait Listener: Send + Sync {
+    /// Takes one envelope. Never waits; calls for one topic come one after the other, in order.
+    fn deliver(&self, topic: &Topic, envelope: Envelope);
+
+    /// Resolves once there is room for more; until then publishers on this machine wait.
+    fn room(&self) -> BoxFuture<'_, ()> {
+        Box::pin(std::future::ready(()))
+    }
+}

@@ -1,0 +1,209 @@
+//! The bus of a single process: a publish calls the listeners directly.
+
+use std::hash::{BuildHasher, Hash};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::time::{Duration, Instant};
+
+use futures_util::future::BoxFuture;
+use hashbrown::{DefaultHashBuilder, HashMap};
+
+use super::{Bus, BusError, Listener, Message};
+use crate::envelope::{Body, Envelope, Position, Topic};
+use crate::roster::KeptEvent;
+
+/// Publishes to different topics rarely meet in one of these.
+const STRIPES: usize = 64;
+
+/// One node of an in-memory bus. Nodes made by [`MemoryBus::join`] share it, as nodes of a cluster share Redis; a
+/// process that runs alone has one.
+pub struct MemoryBus {
+    exchange: Arc<Exchange>,
+    listener: OnceLock<Arc<dyn Listener>>,
+    /// What other nodes hold of this one.
+    this: Weak<MemoryBus>,
+}
+
+/// What the nodes share.
+struct Exchange {
+    hasher: DefaultHashBuilder,
+    stripes: Vec<Mutex<HashMap<Topic, TopicState>>>,
+}
+
+#[derive(Default)]
+struct TopicState {
+    /// Nodes that hear the topic.
+    nodes: Vec<Weak<MemoryBus>>,
+    /// Count of kept events; the sequence of their positions.
+    kept_sequence: u64,
+    kept: Option<Kept>,
+}
+
+struct Kept {
+    event: KeptEvent,
+    until: Instant,
+}
+
+impl MemoryBus {
+    /// A bus with one node.
+    pub fn new() -> Arc<Self> {
+        let exchange = Exchange {
+            hasher: DefaultHashBuilder::default(),
+            stripes: (0..STRIPES).map(|_| Mutex::default()).collect(),
+        };
+        Self::on(Arc::new(exchange))
+    }
+
+    /// Another node on the same bus.
+    pub fn join(&self) -> Arc<Self> {
+        Self::on(self.exchange.clone())
+    }
+
+    fn on(exchange: Arc<Exchange>) -> Arc<Self> {
+        Arc::new_cyclic(|this| Self { exchange, listener: OnceLock::new(), this: this.clone() })
+    }
+
+    /// Says where this node's envelopes go. A node that only publishes never calls it.
+    ///
+    /// # Panics
+    /// When the node has a listener already.
+    pub fn listen(&self, listener: Arc<dyn Listener>) {
+        assert!(self.listener.set(listener).is_ok(), "a node listens once");
+    }
+
+    /// Delivers at once, whether or not listeners have room; for changes that the roster decided.
+    pub(crate) fn deliver(&self, topic: &Topic, envelope: Envelope) {
+        let mut stripe = self.exchange.stripe(topic);
+        if let Some(state) = stripe.get_mut(topic) {
+            state.deliver(topic, envelope);
+        }
+    }
+
+    /// The last kept event of a cache channel, while its time is not over.
+    pub(crate) fn kept(&self, topic: &Topic) -> Option<KeptEvent> {
+        let stripe = self.exchange.stripe(topic);
+        let kept = stripe.get(topic)?.kept.as_ref()?;
+        let ttl = kept.until.checked_duration_since(Instant::now())?;
+        Some(KeptEvent { ttl, ..kept.event.clone() })
+    }
+
+    fn publish_one(&self, message: Message) {
+        let Message { topic, mut envelope, keep } = message;
+        let mut stripe = self.exchange.stripe(&topic);
+        match (keep, &mut envelope.body) {
+            (Some(ttl), Body::Event { frame, kept, .. }) => {
+                let state = stripe.entry(topic.clone()).or_default();
+                let position = Position { epoch: 0, sequence: state.kept_sequence + 1 };
+                state.kept_sequence = position.sequence;
+                state.kept = Some(Kept {
+                    event: KeptEvent { frame: frame.clone(), position, ttl },
+                    until: Instant::now() + ttl,
+                });
+                *kept = true;
+                envelope.position = Some(position);
+                state.deliver(&topic, envelope);
+            }
+            _ => {
+                if let Some(state) = stripe.get_mut(&topic) {
+                    state.deliver(&topic, envelope);
+                }
+            }
+        }
+    }
+
+    /// Forgets kept events whose time is over, and topics that nothing is known about. Called now and then by the
+    /// roster; without it a process that publishes to ever new cache channels would grow.
+    pub(crate) fn sweep(&self) {
+        let now = Instant::now();
+        for stripe in &self.exchange.stripes {
+            lock(stripe).retain(|_, state| {
+                if state.kept.as_ref().is_some_and(|kept| kept.until <= now) {
+                    state.kept = None;
+                }
+                state.nodes.retain(|node| node.strong_count() > 0);
+                state.kept.is_some() || !state.nodes.is_empty()
+            });
+        }
+    }
+
+    fn set_heard(&self, topic: &Topic, heard: bool) {
+        let mut stripe = self.exchange.stripe(topic);
+        let state = stripe.entry(topic.clone()).or_default();
+        state.nodes.retain(|node| !node.ptr_eq(&self.this));
+        if heard {
+            state.nodes.push(self.this.clone());
+        } else if state.nodes.is_empty() && state.kept.is_none() {
+            stripe.remove(topic);
+        }
+    }
+}
+
+impl Bus for MemoryBus {
+    fn publish(&self, messages: Vec<Message>) -> BoxFuture<'_, Result<(), BusError>> {
+        Box::pin(async move {
+            let nodes = self.exchange.nodes_of(&messages);
+            for node in nodes.iter().filter_map(|node| node.listener.get()) {
+                node.room().await;
+            }
+            for message in messages {
+                self.publish_one(message);
+            }
+            Ok(())
+        })
+    }
+
+    fn subscribe<'a>(&'a self, topic: &'a Topic) -> BoxFuture<'a, Result<(), BusError>> {
+        self.set_heard(topic, true);
+        Box::pin(std::future::ready(Ok(())))
+    }
+
+    fn unsubscribe<'a>(&'a self, topic: &'a Topic) -> BoxFuture<'a, ()> {
+        self.set_heard(topic, false);
+        Box::pin(std::future::ready(()))
+    }
+}
+
+impl Exchange {
+    fn stripe(&self, topic: &Topic) -> MutexGuard<'_, HashMap<Topic, TopicState>> {
+        let mut hasher = self.hasher.build_hasher();
+        topic.hash(&mut hasher);
+        let index = usize::try_from(std::hash::Hasher::finish(&hasher) >> 32).unwrap_or(0) % STRIPES;
+        lock(&self.stripes[index])
+    }
+
+    /// The nodes that hear at least one of the messages, each once.
+    fn nodes_of(&self, messages: &[Message]) -> Vec<Arc<MemoryBus>> {
+        let mut nodes: Vec<Arc<MemoryBus>> = Vec::new();
+        for message in messages {
+            let stripe = self.stripe(&message.topic);
+            for node in stripe.get(&message.topic).into_iter().flat_map(|state| &state.nodes) {
+                let Some(node) = node.upgrade() else { continue };
+                if !nodes.iter().any(|known| Arc::ptr_eq(known, &node)) {
+                    nodes.push(node);
+                }
+            }
+        }
+        nodes
+    }
+}
+
+impl TopicState {
+    fn deliver(&mut self, topic: &Topic, envelope: Envelope) {
+        let mut listeners = self.nodes.iter().filter_map(Weak::upgrade).peekable();
+        while let Some(node) = listeners.next() {
+            let Some(listener) = node.listener.get() else { continue };
+            if listeners.peek().is_none() {
+                listener.deliver(topic, envelope);
+                return;
+            }
+            listener.deliver(topic, envelope.clone());
+        }
+    }
+}
+
+/// How often the single process forgets what is over.
+pub const SWEEP_INTERVAL: Duration = Duration::from_secs(10);
+
+/// A panic under one of these locks leaves a map that is still whole: every change to it is one call.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

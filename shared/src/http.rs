@@ -1,0 +1,72 @@
+//! HTTP/1.1 as both roles serve it: bounded, timed, answered in plain text or JSON.
+
+use std::convert::Infallible;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::header::{CONTENT_TYPE, HeaderValue};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Request, Response, StatusCode};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
+
+/// An answer; bodies are small and complete.
+pub type Answer = Response<Full<Bytes>>;
+
+/// A connection must send its request head within this time: 10 s is twice what nginx' own limit leaves a slow phone.
+pub const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Largest request head, in bytes; hyper needs 8 KiB at least.
+pub const HEAD_BYTES_MAX: usize = 16 * 1024;
+
+/// What answers requests that are not WebSockets.
+pub trait Routes: Send + Sync {
+    /// Answers one request; every error is an answer too.
+    fn answer(&self, request: Request<Incoming>) -> BoxFuture<'_, Answer>;
+}
+
+/// The HTTP/1.1 settings of every listener.
+pub fn http1() -> http1::Builder {
+    let mut builder = http1::Builder::new();
+    builder
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIMEOUT)
+        .max_header_size(HEAD_BYTES_MAX)
+        .max_headers(64)
+        .half_close(false);
+    builder
+}
+
+/// Serves one connection until it ends. Without upgrades; the gateway serves those itself.
+///
+/// # Errors
+/// hyper's, when the peer breaks the protocol or the connection.
+pub async fn serve_connection(
+    io: impl AsyncRead + AsyncWrite + Unpin,
+    routes: &impl Routes,
+) -> Result<(), hyper::Error> {
+    let service = service_fn(|request| async { Ok::<_, Infallible>(routes.answer(request).await) });
+    http1().serve_connection(TokioIo::new(io), service).await
+}
+
+/// A JSON body.
+pub fn json(status: StatusCode, body: impl Into<Bytes>) -> Answer {
+    answer(status, "application/json", body)
+}
+
+/// A plain text body; a line break is added, as Pusher does.
+pub fn text(status: StatusCode, body: &str) -> Answer {
+    answer(status, "text/plain; charset=utf-8", format!("{body}\n"))
+}
+
+/// Any body.
+pub fn answer(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Answer {
+    let mut answer = Response::new(Full::new(body.into()));
+    *answer.status_mut() = status;
+    answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    answer
+}

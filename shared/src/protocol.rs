@@ -1,0 +1,22 @@
+//! The Pusher Channels protocol, version 7, as pure data.
+//!
+//! In scope: WebSocket messages in both directions, channel names and kinds, members, close codes, for clients that
+//! announce protocol 4 to 7. Out of scope: sockets, timers and state, which belong to the gateway.
+//! Section numbers in comments refer to the protocol reference of the project.
+
+pub mod channel;
+pub mod close;
+pub mod event;
+pub mod frame;
+pub mod member;
+pub mod socket_id;
+
+pub use channel::{ChannelKind, ChannelName, ChannelNameError};
+pub use close::CloseCode;
+pub use event::{EventName, EventNameError};
+pub use frame::{ClientFrame, FrameError, ServerFrame};
+pub use member::{Member, MemberError, User, UserError, UserId};
+pub use socket_id::{SocketId, SocketIdError};
+
+/// The protocol versions that a client may announce; 5 and 6 differ from 7 only in what clients make of errors.
+pub const VERSIONS: std::ops::RangeInclusive<u32> = 4..=7;

@@ -1,0 +1,399 @@
+//! Messages on a socket: [`ClientFrame`] in, [`ServerFrame`] out.
+//!
+//! A frame here is one JSON text; the WebSocket header around it belongs to the gateway.
+
+use std::borrow::Cow;
+
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::value::RawValue;
+
+use super::{CloseCode, Member, SocketId, UserId};
+
+/// One message from a client.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ClientFrame<'a> {
+    /// `pusher:subscribe`.
+    Subscribe {
+        /// As sent; not yet checked.
+        channel: String,
+        /// `KEY:HEX`; pusher-js sends an empty text for public channels.
+        auth: Option<String>,
+        /// The raw text that the signature covers; an empty text is not the same as none.
+        channel_data: Option<String>,
+    },
+    /// `pusher:unsubscribe`.
+    Unsubscribe {
+        /// As sent; not yet checked.
+        channel: String,
+    },
+    /// `pusher:signin`.
+    SignIn {
+        /// `KEY:HEX`.
+        auth: String,
+        /// The raw text that the signature covers.
+        user_data: String,
+    },
+    /// `pusher:ping`.
+    Ping,
+    /// `pusher:pong`.
+    Pong,
+    /// An event named `client-…`.
+    ClientEvent {
+        /// As sent; not yet checked.
+        name: Cow<'a, str>,
+        /// As sent; not yet checked.
+        channel: Cow<'a, str>,
+        /// The text that other clients get as `data`: a string's content, any other value as its JSON.
+        data: Cow<'a, str>,
+    },
+    /// Any other event name.
+    Unknown {
+        /// As sent.
+        name: Cow<'a, str>,
+    },
+}
+
+/// Why a message could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum FrameError {
+    /// Not JSON, or not an object with an `event`.
+    #[error("message is not a JSON object with an event")]
+    Json(#[source] serde_json::Error),
+    /// The `data` of a `pusher:` event lacks what that event needs.
+    #[error("data of {event} is not valid")]
+    Data {
+        /// The event's name.
+        event: &'static str,
+        /// What serde missed.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// A client event without a channel.
+    #[error("client event has no channel")]
+    NoChannel,
+}
+
+impl FrameError {
+    /// The error as a metric label.
+    pub fn cause_label(&self) -> &'static str {
+        match self {
+            Self::Json(_) => "json",
+            Self::Data { .. } => "data",
+            Self::NoChannel => "no_channel",
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct Message<'a> {
+    #[serde(borrow)]
+    event: Cow<'a, str>,
+    #[serde(borrow, default)]
+    channel: Option<Cow<'a, str>>,
+    #[serde(borrow, default)]
+    data: Option<&'a RawValue>,
+}
+
+#[derive(Deserialize)]
+struct SubscribeData {
+    channel: String,
+    #[serde(default)]
+    auth: Option<String>,
+    #[serde(default)]
+    channel_data: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct UnsubscribeData {
+    channel: String,
+}
+
+#[derive(Deserialize)]
+struct SignInData {
+    auth: String,
+    user_data: String,
+}
+
+impl<'a> ClientFrame<'a> {
+    /// Reads one message. Unknown members are ignored; `data` of `pusher:` events may be an object or a string that
+    /// holds one.
+    ///
+    /// # Errors
+    /// [`FrameError`]. Source: protocol reference 2.1.
+    pub fn parse(text: &'a str) -> Result<Self, FrameError> {
+        let message: Message<'a> = serde_json::from_str(text).map_err(FrameError::Json)?;
+        let data = message.data.map_or("{}", RawValue::get);
+        Ok(match &*message.event {
+            "pusher:subscribe" => {
+                let SubscribeData { channel, auth, channel_data } = read_data("pusher:subscribe", data)?;
+                Self::Subscribe { channel, auth, channel_data }
+            }
+            "pusher:unsubscribe" => {
+                let UnsubscribeData { channel } = read_data("pusher:unsubscribe", data)?;
+                Self::Unsubscribe { channel }
+            }
+            "pusher:signin" => {
+                let SignInData { auth, user_data } = read_data("pusher:signin", data)?;
+                Self::SignIn { auth, user_data }
+            }
+            "pusher:ping" => Self::Ping,
+            "pusher:pong" => Self::Pong,
+            name if super::event::is_client_event(name) => Self::ClientEvent {
+                name: message.event,
+                channel: message.channel.ok_or(FrameError::NoChannel)?,
+                data: text_of(message.data),
+            },
+            _ => Self::Unknown { name: message.event },
+        })
+    }
+}
+
+/// Reads the `data` of a `pusher:` event: an object, or a string that holds one.
+fn read_data<T: DeserializeOwned>(event: &'static str, data: &str) -> Result<T, FrameError> {
+    let object = match serde_json::from_str::<Cow<'_, str>>(data) {
+        Ok(text) => text,
+        Err(_) => Cow::Borrowed(data),
+    };
+    serde_json::from_str(&object).map_err(|source| FrameError::Data { event, source })
+}
+
+/// A JSON string's content, or any other value as its JSON; an absent value reads as `null`.
+fn text_of(data: Option<&RawValue>) -> Cow<'_, str> {
+    let raw = data.map_or("null", RawValue::get);
+    match serde_json::from_str::<Cow<'_, str>>(raw) {
+        Ok(text) => Cow::Owned(text.into_owned()),
+        Err(_) => Cow::Borrowed(raw),
+    }
+}
+
+/// One message to a client. [`ServerFrame::encode`] fixes which `data` is an object and which a string that holds JSON;
+/// clients in several languages break on the wrong one. Source: protocol reference 0.
+#[derive(Clone, Debug)]
+pub enum ServerFrame<'a> {
+    /// The first message on every accepted connection.
+    ConnectionEstablished {
+        /// The connection's public name.
+        socket_id: SocketId,
+        /// Seconds of silence after which the client pings; at least 1.
+        activity_timeout_s: u64,
+    },
+    /// A subscription to a channel without members stands.
+    Subscribed {
+        /// Channel name.
+        channel: &'a str,
+    },
+    /// A subscription to a presence channel stands.
+    SubscribedWithMembers {
+        /// Channel name.
+        channel: &'a str,
+        /// All members, the new one included.
+        members: &'a [Member],
+    },
+    /// A subscription was refused; goes with an [`ServerFrame::Error`].
+    SubscriptionError {
+        /// Channel name as the client sent it.
+        channel: &'a str,
+        /// `AuthError`, `LimitReached` or `ServerError`.
+        kind: &'a str,
+        /// For developers.
+        error: &'a str,
+        /// 401, or a code from the range that other servers use.
+        status: u16,
+    },
+    /// A user joined a presence channel.
+    MemberAdded {
+        /// Channel name.
+        channel: &'a str,
+        /// Who.
+        member: &'a Member,
+    },
+    /// A user's last socket left a presence channel.
+    MemberRemoved {
+        /// Channel name.
+        channel: &'a str,
+        /// Who.
+        user_id: &'a UserId,
+    },
+    /// How many sockets are subscribed.
+    SubscriptionCount {
+        /// Channel name.
+        channel: &'a str,
+        /// Cluster-wide.
+        count: u64,
+    },
+    /// A cache channel has no event to replay.
+    CacheMiss {
+        /// Channel name.
+        channel: &'a str,
+    },
+    /// An event of a channel.
+    Event {
+        /// Channel name.
+        channel: &'a str,
+        /// Event name.
+        name: &'a str,
+        /// Exactly the publisher's text.
+        data: &'a str,
+        /// The sender, on client events of presence channels only.
+        user_id: Option<&'a UserId>,
+    },
+    /// A sign-in stands.
+    SignedIn {
+        /// Exactly the text that was signed.
+        user_data: &'a str,
+    },
+    /// Watched users came or went.
+    Watchlist {
+        /// Signed in on at least one connection.
+        online: &'a [UserId],
+        /// Not signed in anywhere.
+        offline: &'a [UserId],
+    },
+    /// Something the client did was refused.
+    Error {
+        /// A number from the close code ranges, or none.
+        code: Option<u16>,
+        /// For developers.
+        message: &'a str,
+    },
+    /// Asks for a `pusher:pong`.
+    Ping,
+    /// Answers `pusher:ping`.
+    Pong,
+}
+
+impl ServerFrame<'_> {
+    /// The announcement that goes ahead of a close frame.
+    pub fn closing(code: CloseCode, message: &str) -> ServerFrame<'_> {
+        ServerFrame::Error { code: Some(code.code()), message }
+    }
+
+    /// The message as JSON text.
+    pub fn encode(&self) -> String {
+        match self {
+            Self::ConnectionEstablished { socket_id, activity_timeout_s } => {
+                let data = format!(r#"{{"socket_id":"{socket_id}","activity_timeout":{activity_timeout_s}}}"#);
+                message("pusher:connection_established", None, &quoted(&data))
+            }
+            Self::Subscribed { channel } => message("pusher_internal:subscription_succeeded", Some(channel), r#""{}""#),
+            Self::SubscribedWithMembers { channel, members } => {
+                message("pusher_internal:subscription_succeeded", Some(channel), &quoted(&members_json(members)))
+            }
+            Self::SubscriptionError { channel, kind, error, status } => {
+                let data = format!(r#"{{"type":{},"error":{},"status":{status}}}"#, quoted(kind), quoted(error));
+                message("pusher:subscription_error", Some(channel), &quoted(&data))
+            }
+            Self::MemberAdded { channel, member } => {
+                let info = member.user_info.as_deref().unwrap_or("null");
+                let data = format!(r#"{{"user_id":{},"user_info":{info}}}"#, quoted(member.user_id.as_str()));
+                message("pusher_internal:member_added", Some(channel), &quoted(&data))
+            }
+            Self::MemberRemoved { channel, user_id } => {
+                let data = format!(r#"{{"user_id":{}}}"#, quoted(user_id.as_str()));
+                message("pusher_internal:member_removed", Some(channel), &quoted(&data))
+            }
+            Self::SubscriptionCount { channel, count } => {
+                let data = format!(r#"{{"subscription_count":{count}}}"#);
+                message("pusher_internal:subscription_count", Some(channel), &quoted(&data))
+            }
+            Self::CacheMiss { channel } => message("pusher:cache_miss", Some(channel), r#""{}""#),
+            Self::Event { channel, name, data, user_id } => event(channel, name, data, *user_id),
+            Self::SignedIn { user_data } => {
+                message("pusher:signin_success", None, &format!(r#"{{"user_data":{}}}"#, quoted(user_data)))
+            }
+            Self::Watchlist { online, offline } => {
+                message("pusher_internal:watchlist_events", None, &watchlist_json(online, offline))
+            }
+            Self::Error { code, message: text } => {
+                let code = code.map_or_else(|| "null".into(), |code| code.to_string());
+                let data = format!(r#"{{"code":{code},"message":{}}}"#, quoted(text));
+                message("pusher:error", None, &data)
+            }
+            Self::Ping => message("pusher:ping", None, "{}"),
+            Self::Pong => message("pusher:pong", None, "{}"),
+        }
+    }
+}
+
+/// `data`: JSON, already in the form that the event takes.
+fn message(event: &str, channel: Option<&str>, data: &str) -> String {
+    let mut json = String::with_capacity(48 + event.len() + channel.map_or(0, str::len) + data.len());
+    json.push_str(r#"{"event":""#);
+    json.push_str(event);
+    json.push('"');
+    if let Some(channel) = channel {
+        json.push_str(r#","channel":"#);
+        json.push_str(&quoted(channel));
+    }
+    json.push_str(r#","data":"#);
+    json.push_str(data);
+    json.push('}');
+    json
+}
+
+/// The one message that is built per event and not per change of state.
+fn event(channel: &str, name: &str, data: &str, user_id: Option<&UserId>) -> String {
+    // 48: the member names and punctuation; an eighth more for the escapes of typical JSON inside a string.
+    let mut json = Vec::with_capacity(48 + name.len() + channel.len() + data.len() + data.len() / 8);
+    json.extend_from_slice(br#"{"event":"#);
+    quote_into(&mut json, name);
+    json.extend_from_slice(br#","channel":"#);
+    quote_into(&mut json, channel);
+    json.extend_from_slice(br#","data":"#);
+    quote_into(&mut json, data);
+    if let Some(user_id) = user_id {
+        json.extend_from_slice(br#","user_id":"#);
+        quote_into(&mut json, user_id.as_str());
+    }
+    json.push(b'}');
+    String::from_utf8(json).expect("JSON made from texts is UTF-8")
+}
+
+fn members_json(members: &[Member]) -> String {
+    let mut json = format!(r#"{{"presence":{{"count":{},"ids":["#, members.len());
+    for (index, member) in members.iter().enumerate() {
+        if index > 0 {
+            json.push(',');
+        }
+        json.push_str(&quoted(member.user_id.as_str()));
+    }
+    json.push_str(r#"],"hash":{"#);
+    for (index, member) in members.iter().enumerate() {
+        if index > 0 {
+            json.push(',');
+        }
+        json.push_str(&quoted(member.user_id.as_str()));
+        json.push(':');
+        json.push_str(member.user_info.as_deref().unwrap_or("null"));
+    }
+    json.push_str("}}}");
+    json
+}
+
+fn watchlist_json(online: &[UserId], offline: &[UserId]) -> String {
+    let group = |name: &str, users: &[UserId]| {
+        let ids: Vec<String> = users.iter().map(|user| quoted(user.as_str())).collect();
+        format!(r#"{{"name":"{name}","user_ids":[{}]}}"#, ids.join(","))
+    };
+    let mut groups = Vec::new();
+    if !online.is_empty() {
+        groups.push(group("online", online));
+    }
+    if !offline.is_empty() {
+        groups.push(group("offline", offline));
+    }
+    format!(r#"{{"events":[{}]}}"#, groups.join(","))
+}
+
+/// `text` as a JSON string, quotes included.
+fn quoted(text: &str) -> String {
+    serde_json::to_string(text).expect("a text is always valid JSON")
+}
+
+fn quote_into(json: &mut Vec<u8>, text: &str) {
+    serde_json::to_writer(json, text).expect("writing to memory does not fail");
+}
+
+#[cfg(test)]
+mod tests;

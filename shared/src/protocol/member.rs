@@ -1,0 +1,179 @@
+//! Members of presence channels and signed-in users, as applications describe them.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::sync::Arc;
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+/// A user's id in a presence channel or of a sign-in: any non-empty text, compared and sent as a string even when the
+/// application signed a number.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct UserId(Arc<str>);
+
+/// One user of a presence channel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Member {
+    /// Unique in the channel; many sockets may share it.
+    pub user_id: UserId,
+    /// What the application tells the other members: raw JSON, kept byte for byte; `None` when it gave nothing.
+    pub user_info: Option<Arc<str>>,
+}
+
+/// A signed-in user.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct User {
+    /// The user's id.
+    pub id: UserId,
+    /// Raw JSON; used as `user_info` where the user joins presence channels without channel data.
+    pub user_info: Option<Arc<str>>,
+    /// Users whose coming and going this one wants to hear about, in the order given, without repeats.
+    pub watchlist: Vec<UserId>,
+}
+
+/// Why `channel_data` was refused.
+#[derive(Debug, thiserror::Error)]
+pub enum MemberError {
+    /// Not a JSON object of the expected shape.
+    #[error("channel_data is not valid JSON with a user_id")]
+    Json(#[source] serde_json::Error),
+    /// `user_id` is missing or empty.
+    #[error("channel_data has no user_id")]
+    NoUserId,
+    /// `user_id` is longer than the app allows.
+    #[error("user_id is longer than {max} characters")]
+    UserIdTooLong {
+        /// Longest id allowed, in characters.
+        max: usize,
+    },
+    /// `user_info` is larger than the app allows.
+    #[error("user_info is larger than {max} bytes")]
+    UserInfoTooLarge {
+        /// Largest `user_info` allowed, in bytes of JSON.
+        max: usize,
+    },
+}
+
+/// Why `user_data` was refused.
+#[derive(Debug, thiserror::Error)]
+pub enum UserError {
+    /// Not a JSON object of the expected shape.
+    #[error("user_data is not valid JSON with an id")]
+    Json(#[source] serde_json::Error),
+    /// The id is missing, empty, or not a string; pusher-js discards such a sign-in.
+    #[error("user_data has no id, which must be a non-empty string")]
+    NoId,
+    /// The id is longer than the app allows.
+    #[error("user id is longer than {max} characters")]
+    IdTooLong {
+        /// Longest id allowed, in characters.
+        max: usize,
+    },
+}
+
+impl UserId {
+    /// The id as it goes over the wire.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl From<&str> for UserId {
+    fn from(id: &str) -> Self {
+        Self(id.into())
+    }
+}
+
+impl fmt::Display for UserId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for UserId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", &*self.0)
+    }
+}
+
+/// A string or a number; every other JSON value is refused.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum IdText<'a> {
+    #[serde(borrow)]
+    Text(Cow<'a, str>),
+    Number(serde_json::Number),
+}
+
+impl Member {
+    /// Reads the `channel_data` of a presence subscription: `{"user_id": string | number, "user_info"?: any}`.
+    ///
+    /// `id_max` counts characters, `info_max` bytes of JSON.
+    ///
+    /// # Errors
+    /// [`MemberError`].
+    pub fn parse(channel_data: &str, id_max: usize, info_max: usize) -> Result<Self, MemberError> {
+        #[derive(Deserialize)]
+        struct ChannelData<'a> {
+            #[serde(borrow, default)]
+            user_id: Option<IdText<'a>>,
+            #[serde(borrow, default)]
+            user_info: Option<&'a RawValue>,
+        }
+        let data: ChannelData<'_> = serde_json::from_str(channel_data).map_err(MemberError::Json)?;
+        let id = match data.user_id {
+            Some(IdText::Text(text)) if !text.is_empty() => text,
+            Some(IdText::Number(number)) => Cow::Owned(number.to_string()),
+            _ => return Err(MemberError::NoUserId),
+        };
+        if id.chars().count() > id_max {
+            return Err(MemberError::UserIdTooLong { max: id_max });
+        }
+        let info = data.user_info.map(RawValue::get);
+        if info.is_some_and(|info| info.len() > info_max) {
+            return Err(MemberError::UserInfoTooLarge { max: info_max });
+        }
+        Ok(Self { user_id: UserId::from(&*id), user_info: info.map(Arc::from) })
+    }
+}
+
+impl User {
+    /// Reads the `user_data` of a sign-in: `{"id": string, "user_info"?: any, "watchlist"?: [string]}`.
+    ///
+    /// # Errors
+    /// [`UserError`].
+    pub fn parse(user_data: &str, id_max: usize) -> Result<Self, UserError> {
+        #[derive(Deserialize)]
+        struct UserData<'a> {
+            #[serde(borrow, default)]
+            id: Option<Cow<'a, str>>,
+            #[serde(borrow, default)]
+            user_info: Option<&'a RawValue>,
+            #[serde(borrow, default)]
+            watchlist: Option<Vec<Cow<'a, str>>>,
+        }
+        let data: UserData<'_> = serde_json::from_str(user_data).map_err(UserError::Json)?;
+        let id = data.id.filter(|id| !id.is_empty()).ok_or(UserError::NoId)?;
+        if id.chars().count() > id_max {
+            return Err(UserError::IdTooLong { max: id_max });
+        }
+        let mut watchlist: Vec<UserId> = Vec::new();
+        let mut seen = hashbrown::HashSet::new();
+        for watched in data.watchlist.unwrap_or_default() {
+            let watched = UserId::from(&*watched);
+            if seen.insert(watched.clone()) {
+                watchlist.push(watched);
+            }
+        }
+        Ok(Self { id: UserId::from(&*id), user_info: data.user_info.map(|info| info.get().into()), watchlist })
+    }
+
+    /// This user as a member of a presence channel that was joined without channel data.
+    pub fn as_member(&self) -> Member {
+        Member { user_id: self.id.clone(), user_info: self.user_info.clone() }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,141 @@
+//! Who is where: members of presence channels, occupied channels and their counts, signed-in users, and the last events
+//! of cache channels, across the cluster.
+//!
+//! The contract is tested by `roster::contract` against every form. Every change is idempotent: a call whose answer was
+//! lost may be repeated.
+
+#[cfg(any(test, feature = "contract"))]
+pub mod contract;
+pub mod memory;
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+
+use crate::app::AppId;
+use crate::envelope::{Position, Topic};
+use crate::protocol::{ChannelName, Member, UserId};
+
+pub use memory::MemoryRoster;
+
+/// The answer to a join.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Joined {
+    /// The place in the channel's sequence of changes at which the member is in.
+    pub position: Position,
+    /// All members at that position, the new one included, in the order of user ids; `None` when not asked for.
+    pub members: Option<Vec<Member>>,
+}
+
+/// What is known of one channel, cluster-wide.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Occupancy {
+    /// Subscribed sockets; a channel is occupied when this is not 0.
+    pub subscriptions: u64,
+    /// Distinct users; 0 on channels without members.
+    pub users: u64,
+}
+
+/// The last event of a cache channel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeptEvent {
+    /// The final client JSON.
+    pub frame: Bytes,
+    /// Where the event stands among the channel's kept events.
+    pub position: Position,
+    /// How long it will still be kept.
+    pub ttl: Duration,
+}
+
+/// Why a change or a question did not succeed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RosterError {
+    /// The roster cannot be reached now. A change may or may not have happened; repeat it.
+    #[error("the roster is not reachable")]
+    Unavailable,
+    /// The channel has as many users as it may, and this user is not one of them.
+    #[error("the presence channel is full")]
+    Full,
+}
+
+/// One node's view of the cluster-wide state, and its part in it.
+///
+/// Changes are announced on the channel's topic of the bus in the same step that decides them, exactly once however
+/// many nodes take part.
+pub trait Roster: Send + Sync {
+    /// This node holds a first socket of `member`. Announces `MemberAdded` when no node held the user before; the
+    /// `user_info` of the first joiner stands until the user's last leave.
+    ///
+    /// `members_max`: users that the channel may have; users already in do not count against it. `with_members`: whether
+    /// the answer needs the whole list, which a node does that keeps no copy of it yet.
+    ///
+    /// # Errors
+    /// [`RosterError::Full`], [`RosterError::Unavailable`].
+    fn join<'a>(
+        &'a self,
+        topic: &'a Topic,
+        member: &'a Member,
+        members_max: usize,
+        with_members: bool,
+    ) -> BoxFuture<'a, Result<Joined, RosterError>>;
+
+    /// This node holds no socket of `user_id` any more. Announces `MemberRemoved` when no other node holds one.
+    ///
+    /// # Errors
+    /// [`RosterError::Unavailable`].
+    fn leave<'a>(&'a self, topic: &'a Topic, user_id: &'a UserId) -> BoxFuture<'a, Result<(), RosterError>>;
+
+    /// The members of a presence channel; nobody when it is not occupied.
+    ///
+    /// # Errors
+    /// [`RosterError::Unavailable`].
+    fn members<'a>(&'a self, topic: &'a Topic) -> BoxFuture<'a, Result<Vec<Member>, RosterError>>;
+
+    /// This node holds `subscriptions` sockets of the channel now; 0 means none. Announces `UserOnline` on the topics of
+    /// users when the cluster-wide count leaves or reaches 0, and, if `announce` is set, `SubscriptionCount` on others
+    /// when it changed.
+    ///
+    /// # Errors
+    /// [`RosterError::Unavailable`].
+    fn occupy<'a>(
+        &'a self,
+        topic: &'a Topic,
+        subscriptions: u64,
+        announce: bool,
+    ) -> BoxFuture<'a, Result<(), RosterError>>;
+
+    /// What is known of each channel, in the order asked.
+    ///
+    /// # Errors
+    /// [`RosterError::Unavailable`].
+    fn occupancy<'a>(&'a self, topics: &'a [Topic]) -> BoxFuture<'a, Result<Vec<Occupancy>, RosterError>>;
+
+    /// The occupied channels of an app whose names start with `prefix`, user channels left out, in the order of names.
+    ///
+    /// # Errors
+    /// [`RosterError::Unavailable`].
+    fn channels<'a>(
+        &'a self,
+        app: &'a AppId,
+        prefix: &'a str,
+    ) -> BoxFuture<'a, Result<Vec<(ChannelName, Occupancy)>, RosterError>>;
+
+    /// The last event of a cache channel, if one is kept. Events are kept by [`crate::bus::Bus::publish`].
+    ///
+    /// # Errors
+    /// [`RosterError::Unavailable`].
+    fn kept<'a>(&'a self, topic: &'a Topic) -> BoxFuture<'a, Result<Option<KeptEvent>, RosterError>>;
+
+    /// This node holds `connections` open connections of the app now.
+    ///
+    /// # Errors
+    /// [`RosterError::Unavailable`].
+    fn connect<'a>(&'a self, app: &'a AppId, connections: u64) -> BoxFuture<'a, Result<(), RosterError>>;
+
+    /// Open connections of the app, cluster-wide.
+    ///
+    /// # Errors
+    /// [`RosterError::Unavailable`].
+    fn connections<'a>(&'a self, app: &'a AppId) -> BoxFuture<'a, Result<u64, RosterError>>;
+}

@@ -1,0 +1,61 @@
+//! `[log]`: what is written to standard error, and how.
+
+use serde::{Deserialize, Serialize};
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt;
+
+/// `[log]`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// A level, or a filter in the form of `tracing-subscriber`, as `info,gateway=debug`.
+    pub level: String,
+    /// How lines look.
+    pub format: LogFormat,
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object per line.
+    Json,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self { level: "info".into(), format: LogFormat::Text }
+    }
+}
+
+/// A log filter that cannot be read.
+#[derive(Debug, thiserror::Error)]
+#[error("log.level: {level:?} is not a log filter")]
+pub struct LogError {
+    level: String,
+    #[source]
+    source: tracing_subscriber::filter::ParseError,
+}
+
+/// Checks the filter without setting anything up.
+///
+/// # Errors
+/// [`LogError`].
+pub fn filter(config: &Config) -> Result<EnvFilter, LogError> {
+    EnvFilter::try_new(&config.level).map_err(|source| LogError { level: config.level.clone(), source })
+}
+
+/// Sends log lines to standard error from here on. Lines that cannot be written are dropped: a full disk stops no one.
+///
+/// # Errors
+/// [`LogError`].
+pub fn init(config: &Config) -> Result<(), LogError> {
+    let builder = fmt().with_env_filter(filter(config)?).with_writer(std::io::stderr).log_internal_errors(false);
+    match config.format {
+        LogFormat::Text => builder.with_target(false).init(),
+        LogFormat::Json => builder.json().init(),
+    }
+    Ok(())
+}

@@ -1,0 +1,38 @@
+//! What metrics of all crates share.
+
+use prometheus::core::Collector;
+use prometheus::{HistogramOpts, IntGaugeVec, Opts, Registry};
+
+/// Upper bounds of latency histograms, in seconds; the library's own start at 5 ms, where a delivery is long over.
+pub const LATENCY_BUCKETS_S: [f64; 13] =
+    [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0];
+
+/// Most distinct values of the `app` label; further apps share the value `other`.
+pub const APP_LABELS_MAX: usize = 100;
+
+/// Registers a metric and hands it back.
+///
+/// # Panics
+/// When two metrics share a name or a name is not valid: mistakes of the program that its first start shows.
+pub fn register<C: Collector + Clone + 'static>(registry: &Registry, metric: prometheus::Result<C>) -> C {
+    let metric = metric.expect("metric names and labels are valid");
+    registry.register(Box::new(metric.clone())).expect("metric names are unique");
+    metric
+}
+
+/// Options of a latency histogram.
+pub fn latency(name: &str, help: &str) -> HistogramOpts {
+    HistogramOpts::new(name, help).buckets(LATENCY_BUCKETS_S.to_vec())
+}
+
+/// A registry with the process metrics and `carillon_build_info`.
+pub fn registry(version: &str) -> Registry {
+    let registry = Registry::new();
+    #[cfg(target_os = "linux")]
+    registry
+        .register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))
+        .expect("a fresh registry has no process metrics");
+    let info = IntGaugeVec::new(Opts::new("carillon_build_info", "Always 1; the label says what runs."), &["version"]);
+    register(&registry, info).with_label_values(&[version]).set(1);
+    registry
+}
