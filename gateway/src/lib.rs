@@ -1,19 +1,45 @@
 //! The WebSocket node: holds the connections, hears the bus, fans out.
+//!
+//! One thread per core, each a [`shard::Shard`] that owns its connections for life; the public listener hands new
+//! sockets out. Gateway and publisher know nothing of each other: they meet in `shared::bus` and `shared::roster`.
 
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
 
 use prometheus::Registry;
 use shared::admin::Health;
 use shared::app::Apps;
 use shared::bus::{Bus, Listener};
+use shared::descriptors;
 use shared::http::Routes;
 use shared::roster::Roster;
+use tokio::net::TcpListener;
+use tokio::sync::oneshot;
 
+mod accept;
 pub mod config;
+mod connection;
+mod metrics;
+mod node;
+mod outbox;
+mod presence;
+mod reject;
+mod relay;
+mod session;
+mod shard;
+mod upgrade;
+pub mod websocket;
 
 pub use config::Config;
+
+use metrics::Metrics;
+use node::Node;
+use relay::Relay;
+use shard::Shard;
+use shard::inbox::{InboxReceiver, Room, ShardMessage, inbox};
 
 /// What a gateway works with.
 pub struct Deps {
@@ -32,7 +58,14 @@ pub struct Deps {
 }
 
 /// A bound gateway.
-pub struct Gateway {}
+pub struct Gateway {
+    config: Config,
+    listener: TcpListener,
+    address: SocketAddr,
+    node: Arc<Node>,
+    relay: Arc<Relay>,
+    receivers: Vec<InboxReceiver>,
+}
 
 impl Gateway {
     /// Binds the public listener.
@@ -40,33 +73,124 @@ impl Gateway {
     /// # Errors
     /// When the address cannot be had.
     pub async fn bind(config: Config, deps: Deps) -> io::Result<Self> {
-        let _ = (config, deps);
-        Ok(Self {})
+        let listener = TcpListener::bind((config.server.host.as_str(), config.server.port)).await?;
+        let address = listener.local_addr()?;
+        let shards = shard_count(config.server.shards);
+        let ceiling = descriptors::connections_max(deps.descriptors_max);
+        let connections_max = match config.server.connections_max {
+            0 => ceiling,
+            wanted => wanted.min(ceiling),
+        };
+        let room = Arc::new(Room::default());
+        let (inboxes, receivers) = (0..shards).map(|_| inbox(room.clone())).unzip();
+        let metrics = Metrics::new(&deps.registry, &deps.apps, connections_max, deps.descriptors_max);
+        let relay = Arc::new(Relay::new(deps.bus, deps.roster, inboxes, room, metrics.presence.clone()));
+        let node = Arc::new(Node::new(
+            config.server.clone(),
+            deps.apps,
+            metrics,
+            relay.clone(),
+            deps.routes,
+            connections_max,
+            shards,
+        ));
+        Ok(Self { config, listener, address, node, relay, receivers })
     }
 
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
-        ([127, 0, 0, 1], 0).into()
+        self.address
     }
 
     /// Most WebSockets that this node will hold.
     pub fn connections_max(&self) -> usize {
-        0
+        self.node.connections_max
     }
 
     /// What the bus delivers to.
     pub fn listener(&self) -> Arc<dyn Listener> {
-        unreachable!()
+        self.relay.clone()
     }
 
     /// What the admin listener asks.
     pub fn health(&self) -> Arc<dyn Health> {
-        unreachable!()
+        self.node.clone()
     }
 
     /// Serves until `shutdown` resolves, then drains; returns when the last connection is gone.
+    ///
+    /// # Errors
+    /// When a shard cannot be started, or ends before it was told to.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> io::Result<()> {
-        shutdown.await;
+        let Self { config, listener, node, relay, receivers, .. } = self;
+        let shards: Vec<RunningShard> = receivers
+            .into_iter()
+            .enumerate()
+            .map(|(index, receiver)| RunningShard::start(index, node.clone(), receiver))
+            .collect::<io::Result<_>>()?;
+        node.start_serving();
+        let (ends, threads): (Vec<_>, Vec<_>) = shards.into_iter().map(|shard| (shard.ended, shard.thread)).unzip();
+        let mut ended = futures_util::future::select_all(ends);
+        let leaving = async {
+            shutdown.await;
+            node.start_draining();
+            tokio::time::sleep(config.drain.accept).await;
+        };
+        tokio::select! {
+            () = accept::accept(&listener, &node, &relay) => {}
+            () = tend(&relay) => {}
+            () = node.report_connections() => {}
+            () = leaving => {}
+            (_, index, _) = &mut ended => {
+                return Err(io::Error::other(format!("shard {index} ended before it was told to")));
+            }
+        }
+        drop(listener);
+        for index in 0..threads.len() {
+            relay.tell_shard(index, ShardMessage::Drain { window: config.drain.window });
+        }
+        // Each shard ends when its last connection is gone; the rest is heard of by joining the threads.
+        let (_, _, others) = ended.await;
+        futures_util::future::join_all(others).await;
+        for thread in threads {
+            thread.join().map_err(|_| io::Error::other("a shard panicked while it ended"))?;
+        }
         Ok(())
+    }
+}
+
+/// A thread that runs a shard.
+struct RunningShard {
+    thread: thread::JoinHandle<()>,
+    /// Resolves, with an error, when the thread drops its end.
+    ended: oneshot::Receiver<()>,
+}
+
+impl RunningShard {
+    fn start(index: usize, node: Arc<Node>, inbox: InboxReceiver) -> io::Result<Self> {
+        let (alive, ended) = oneshot::channel::<()>();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let thread = thread::Builder::new().name(format!("shard-{index}")).spawn(move || {
+            let _alive = alive;
+            let local = tokio::task::LocalSet::new();
+            local.block_on(&runtime, Shard::run(index, node, inbox));
+        })?;
+        Ok(Self { thread, ended })
+    }
+}
+
+/// Lets the relay do what is due, once a second.
+async fn tend(relay: &Relay) {
+    let mut second = tokio::time::interval(Duration::from_secs(1));
+    loop {
+        second.tick().await;
+        relay.tend().await;
+    }
+}
+
+fn shard_count(configured: usize) -> usize {
+    match configured {
+        0 => thread::available_parallelism().map_or(1, usize::from),
+        count => count,
     }
 }

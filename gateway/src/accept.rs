@@ -1,0 +1,46 @@
+//! Hands new sockets to the shards.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+
+use crate::node::Node;
+use crate::relay::Relay;
+use crate::shard::inbox::ShardMessage;
+
+/// How long to wait when the system has no descriptor left: someone must leave first.
+const EXHAUSTED_PAUSE: Duration = Duration::from_millis(50);
+
+/// Accepts connections for ever, each for the shard that has the fewest.
+pub(crate) async fn accept(listener: &TcpListener, node: &Arc<Node>, relay: &Relay) {
+    loop {
+        match listener.accept().await.and_then(|(stream, peer)| Ok((prepare(stream)?, peer))) {
+            Ok((stream, peer)) => {
+                let shard = node.least_loaded_shard();
+                let load = node.load(shard);
+                relay.tell_shard(shard, ShardMessage::Accepted { stream, peer, load });
+            }
+            // The client gave up before its turn came.
+            Err(error) if is_of_the_client(&error) => {}
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept a connection");
+                tokio::time::sleep(EXHAUSTED_PAUSE).await;
+            }
+        }
+    }
+}
+
+/// Events are small and must not wait for each other; the stream leaves this thread's runtime for the shard's.
+fn prepare(stream: tokio::net::TcpStream) -> io::Result<std::net::TcpStream> {
+    stream.set_nodelay(true)?;
+    stream.into_std()
+}
+
+fn is_of_the_client(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::InvalidInput
+    )
+}

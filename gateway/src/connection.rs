@@ -1,0 +1,230 @@
+//! One WebSocket: a task that reads it, and what its shard needs to write to it.
+
+use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
+use std::io;
+use std::ops::ControlFlow;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+
+use shared::app::{App, as_usize};
+use shared::protocol::{CloseCode, SocketId};
+use socket2::SockRef;
+use tokio::net::TcpStream;
+
+use crate::node::Admission;
+use crate::outbox::{Flushed, Outbox};
+use crate::reject::Farewell;
+use crate::session::Session;
+use crate::shard::Shard;
+use crate::websocket::{Incoming, Reader};
+
+/// How long a client has to answer a close frame before the TCP connection is dropped.
+const CLOSE_GRACE_S: u32 = 5;
+
+/// Reads in one turn of the task; a client that sends more lets others go first.
+const READS_MAX: usize = 16;
+
+/// One WebSocket. Lives on one shard for life.
+pub(crate) struct Connection {
+    pub(crate) socket_id: SocketId,
+    pub(crate) app: Arc<App>,
+    pub(crate) stream: TcpStream,
+    pub(crate) outbox: Outbox,
+    pub(crate) session: RefCell<Session>,
+    /// The connection's place among all of the node.
+    _admission: Admission,
+    /// The slot in the shard's list.
+    pub(crate) slot: Cell<usize>,
+    /// The shard's clock when the connection began.
+    pub(crate) since_s: u32,
+    /// The shard's clock when the client was last heard.
+    pub(crate) heard_s: Cell<u32>,
+    /// The shard's clock when the client was pinged, while nothing has been heard since.
+    pub(crate) pinged_s: Cell<Option<u32>>,
+    stage: Cell<Stage>,
+    /// What the connection ended with, for the metrics; `None` when the peer just went away.
+    ended_with: Cell<Option<CloseCode>>,
+    /// Whether the sending side is to be shut down once everything is written.
+    says_no_more: Cell<bool>,
+    waker: RefCell<Option<Waker>>,
+}
+
+/// How far a connection's life has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// Messages go both ways.
+    Open,
+    /// The close frame is under way; ends when the peer answers, or at this time of the shard's clock.
+    Closing { until_s: u32 },
+    /// The task must end.
+    Over,
+}
+
+impl Connection {
+    pub(crate) fn new(stream: TcpStream, socket_id: SocketId, admission: Admission, now_s: u32) -> Self {
+        let app = admission.app.clone();
+        Self {
+            socket_id,
+            session: RefCell::new(Session::new(socket_id, app.clone())),
+            app,
+            _admission: admission,
+            stream,
+            outbox: Outbox::default(),
+            slot: Cell::new(usize::MAX),
+            since_s: now_s,
+            heard_s: Cell::new(now_s),
+            pinged_s: Cell::new(None),
+            stage: Cell::new(Stage::Open),
+            ended_with: Cell::new(None),
+            says_no_more: Cell::new(false),
+            waker: RefCell::new(None),
+        }
+    }
+
+    /// Whether messages still go to the client.
+    pub(crate) fn is_open(&self) -> bool {
+        self.stage.get() == Stage::Open
+    }
+
+    /// What the connection ended with.
+    pub(crate) fn ended_with(&self) -> Option<CloseCode> {
+        self.ended_with.get()
+    }
+
+    /// Ends the connection without another word: the peer is gone.
+    pub(crate) fn abandon(&self) {
+        self.stage.set(Stage::Over);
+        self.wake();
+    }
+
+    /// From here on only the close frame, which the caller sends, and its answer matter.
+    pub(crate) fn begin_closing(&self, code: CloseCode, now_s: u32) {
+        self.stage.set(Stage::Closing { until_s: now_s + CLOSE_GRACE_S });
+        self.ended_with.set(Some(code));
+    }
+
+    /// Whether the peer had its time to answer the close frame.
+    pub(crate) fn is_past_grace(&self, now_s: u32) -> bool {
+        matches!(self.stage.get(), Stage::Closing { until_s } if now_s >= until_s)
+    }
+
+    /// Makes the task look at its socket and its stage.
+    pub(crate) fn wake(&self) {
+        if let Some(waker) = &*self.waker.borrow() {
+            waker.wake_by_ref();
+        }
+    }
+
+    /// Reads until the connection is over. `early`: bytes that came with the handshake.
+    pub(crate) async fn run(self: Rc<Self>, shard: Rc<Shard>, mut early: Vec<u8>) {
+        let end = Departure { connection: self.clone(), shard: shard.clone() };
+        let mut reader = Reader::default();
+        if !early.is_empty() {
+            self.take(&shard, &mut reader, &mut early);
+        }
+        drop(early);
+        poll_fn(|context| self.poll(&shard, &mut reader, context)).await;
+        drop(end);
+    }
+
+    fn poll(self: &Rc<Self>, shard: &Rc<Shard>, reader: &mut Reader, context: &mut Context<'_>) -> Poll<()> {
+        if !self.waker.borrow().as_ref().is_some_and(|waker| waker.will_wake(context.waker())) {
+            *self.waker.borrow_mut() = Some(context.waker().clone());
+        }
+        self.poll_read(shard, reader, context);
+        self.poll_write(shard, context);
+        if self.stage.get() == Stage::Over { Poll::Ready(()) } else { Poll::Pending }
+    }
+
+    fn poll_read(self: &Rc<Self>, shard: &Rc<Shard>, reader: &mut Reader, context: &mut Context<'_>) {
+        for _ in 0..READS_MAX {
+            if self.stage.get() == Stage::Over {
+                return;
+            }
+            match self.stream.poll_read_ready(context) {
+                Poll::Pending => return,
+                Poll::Ready(Err(_)) => return self.stage.set(Stage::Over),
+                Poll::Ready(Ok(())) => {}
+            }
+            let mut buffer = shard.borrow_read_buffer();
+            match self.stream.try_read(&mut buffer) {
+                Ok(0) => return self.stage.set(Stage::Over),
+                Ok(count) => self.take(shard, reader, &mut buffer[..count]),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(_) => return self.stage.set(Stage::Over),
+            }
+        }
+        // More may be there: let the others have their turn first.
+        context.waker().wake_by_ref();
+    }
+
+    fn poll_write(&self, shard: &Shard, context: &mut Context<'_>) {
+        while self.stage.get() != Stage::Over {
+            match self.outbox.flush(&self.stream, shard.now_s()) {
+                Flushed::All => return self.shut_down_if_asked(),
+                Flushed::Broken => self.stage.set(Stage::Over),
+                Flushed::Some => match self.stream.poll_write_ready(context) {
+                    Poll::Pending => return,
+                    Poll::Ready(Ok(())) => {}
+                    Poll::Ready(Err(_)) => self.stage.set(Stage::Over),
+                },
+            }
+        }
+    }
+
+    /// Takes bytes from the client.
+    fn take(self: &Rc<Self>, shard: &Rc<Shard>, reader: &mut Reader, bytes: &mut [u8]) {
+        self.heard_s.set(shard.now_s());
+        self.pinged_s.set(None);
+        shard.node.metrics.received_bytes.inc_by(bytes.len() as u64);
+        let message_bytes_max = as_usize(self.app.limits.message_bytes);
+        let result = reader.read(bytes, message_bytes_max, |incoming| {
+            match (self.stage.get(), incoming) {
+                (Stage::Over, _) => return ControlFlow::Break(()),
+                (Stage::Closing { .. }, Incoming::Close) => self.stage.set(Stage::Over),
+                // A client that is told to go is not listened to.
+                (Stage::Closing { .. }, _) => {}
+                (Stage::Open, Incoming::Text(text)) => shard.on_message(self, text),
+                (Stage::Open, Incoming::Ping(payload)) => shard.pong(self, payload),
+                (Stage::Open, Incoming::Pong) => {}
+                (Stage::Open, Incoming::Close) => {
+                    shard.close(self, &Farewell::new(CloseCode::Normal, ""));
+                    self.says_no_more.set(true);
+                }
+            }
+            ControlFlow::Continue(())
+        });
+        if let Err(error) = result
+            && self.is_open()
+        {
+            shard.node.metrics.protocol_error(error.cause_label());
+            shard.close(self, &Farewell::new(error.close_code(), error.to_string()));
+            // What follows a broken frame cannot be read, an answer to the close frame least of all.
+            self.says_no_more.set(true);
+        }
+        shard.flush();
+    }
+
+    /// The close frame was the last word: the peer hears the end of the stream and has the grace time to end its own.
+    /// Closing at once could turn into a reset, which overtakes the close frame.
+    fn shut_down_if_asked(&self) {
+        if self.says_no_more.take() {
+            // A peer that is gone already needs no goodbye.
+            let _ = SockRef::from(&self.stream).shutdown(std::net::Shutdown::Write);
+        }
+    }
+}
+
+/// Takes a connection out of everything it is in, also when its task panics.
+struct Departure {
+    connection: Rc<Connection>,
+    shard: Rc<Shard>,
+}
+
+impl Drop for Departure {
+    fn drop(&mut self) {
+        self.shard.depart(&self.connection);
+    }
+}

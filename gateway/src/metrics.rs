@@ -1,0 +1,196 @@
+//! The gateway's counters, declared in one place.
+//!
+//! Per-delivery counts are summed by each shard and added here once per burst, so that no shard waits for another's
+//! cache line while it writes to sockets.
+
+use hashbrown::HashMap;
+use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
+use shared::app::{AppId, Apps};
+use shared::protocol::{ChannelKind, CloseCode};
+use shared::telemetry::metrics::{APP_LABELS_MAX, latency, register};
+
+/// Everything the gateway counts.
+#[derive(Clone)]
+pub(crate) struct Metrics {
+    apps: HashMap<AppId, AppMetrics>,
+    closed: IntCounterVec,
+    subscriptions: IntGaugeVec,
+    channels: IntGaugeVec,
+    messages_received: IntCounterVec,
+    protocol_errors: IntCounterVec,
+    auth_failures: IntCounterVec,
+    rate_limited: IntCounterVec,
+    handshakes_rejected: IntCounterVec,
+    pub(crate) messages_sent: IntCounter,
+    pub(crate) sent_bytes: IntCounter,
+    pub(crate) received_bytes: IntCounter,
+    pub(crate) delivery_seconds: Histogram,
+    pub(crate) fanout_subscribers: Histogram,
+    pub(crate) outbox_bytes: IntGauge,
+    pub(crate) slow_consumers: IntCounter,
+    pub(crate) ping_timeouts: IntCounter,
+    pub(crate) client_events_dropped: IntCounter,
+    pub(crate) event_loop_lag_seconds: Histogram,
+    pub(crate) presence: PresenceMetrics,
+    pub(crate) draining: IntGauge,
+}
+
+/// Counters of one app, or of all apps beyond [`APP_LABELS_MAX`] together.
+#[derive(Clone)]
+pub(crate) struct AppMetrics {
+    pub(crate) connections: IntGauge,
+    pub(crate) opened: IntCounter,
+}
+
+/// Counters of presence channels.
+#[derive(Clone)]
+pub(crate) struct PresenceMetrics {
+    members: IntGauge,
+    joins: IntCounter,
+    leaves: IntCounter,
+}
+
+impl PresenceMetrics {
+    /// A user's first socket on this node joined.
+    pub(crate) fn joined(&self) {
+        self.members.inc();
+        self.joins.inc();
+    }
+
+    /// A user's last socket on this node left.
+    pub(crate) fn left(&self) {
+        self.members.dec();
+        self.leaves.inc();
+    }
+}
+
+impl Metrics {
+    /// Registers all metrics; `connections_max` and `descriptors_max` are exported as they are.
+    pub(crate) fn new(registry: &Registry, apps: &Apps, connections_max: usize, descriptors_max: u64) -> Self {
+        let gauges = |name: &str, help: &str, labels: &[&str]| {
+            register(registry, IntGaugeVec::new(Opts::new(name, help), labels))
+        };
+        let counters = |name: &str, help: &str, labels: &[&str]| {
+            register(registry, IntCounterVec::new(Opts::new(name, help), labels))
+        };
+        let gauge = |name: &str, help: &str| register(registry, IntGauge::new(name, help));
+        let counter = |name: &str, help: &str| register(registry, IntCounter::new(name, help));
+        let histogram = |options: HistogramOpts| register(registry, Histogram::with_opts(options));
+
+        let ceiling = |name: &str, help: &str, value: i64| gauge(name, help).set(value);
+        ceiling(
+            "carillon_connections_max",
+            "Most WebSockets that this node holds.",
+            i64::try_from(connections_max).unwrap_or(i64::MAX),
+        );
+        ceiling(
+            "carillon_descriptors_max",
+            "Open descriptors that this process may have.",
+            i64::try_from(descriptors_max).unwrap_or(i64::MAX),
+        );
+
+        let connections = gauges("carillon_connections", "Open WebSockets.", &["app"]);
+        let opened = counters("carillon_connections_opened_total", "WebSockets accepted.", &["app"]);
+        let fanout =
+            HistogramOpts::new("carillon_fanout_subscribers", "Subscribers of one shard that an event reached.")
+                .buckets(vec![0.0, 1.0, 10.0, 100.0, 1_000.0, 10_000.0, 100_000.0]);
+        Self {
+            apps: app_metrics(apps, &connections, &opened),
+            closed: counters(
+                "carillon_connections_closed_total",
+                "WebSockets ended, by close code; 1006 without one.",
+                &["code"],
+            ),
+            subscriptions: gauges("carillon_subscriptions", "Subscriptions held by this node.", &["kind"]),
+            channels: gauges("carillon_channels", "Channels with a subscriber, counted per shard.", &["kind"]),
+            messages_received: counters("carillon_messages_received_total", "Messages from clients.", &["kind"]),
+            protocol_errors: counters("carillon_protocol_errors_total", "Messages that could not be read.", &["kind"]),
+            auth_failures: counters("carillon_auth_failures_total", "Signatures refused.", &["reason"]),
+            rate_limited: counters("carillon_rate_limited_total", "Refused for a limit.", &["scope"]),
+            handshakes_rejected: counters(
+                "carillon_handshakes_rejected_total",
+                "Connections refused, by close code.",
+                &["code"],
+            ),
+            messages_sent: counter("carillon_messages_sent_total", "Messages handed to clients' outboxes."),
+            sent_bytes: counter("carillon_sent_bytes_total", "Bytes handed to clients' outboxes, with headers."),
+            received_bytes: counter("carillon_received_bytes_total", "Bytes read from clients."),
+            delivery_seconds: histogram(latency(
+                "carillon_delivery_seconds",
+                "From the publisher's stamp of an event to the writes of one shard.",
+            )),
+            fanout_subscribers: histogram(fanout),
+            outbox_bytes: gauge("carillon_outbox_bytes", "Bytes that wait for slow clients."),
+            ping_timeouts: counter("carillon_ping_timeouts_total", "Connections closed for not answering a ping."),
+            slow_consumers: counter("carillon_slow_consumers_total", "Connections closed for reading too slowly."),
+            client_events_dropped: counter(
+                "carillon_client_events_dropped_total",
+                "Client events that the bus did not take.",
+            ),
+            event_loop_lag_seconds: histogram(latency(
+                "carillon_event_loop_lag_seconds",
+                "How late a shard's one-second timer fired.",
+            )),
+            presence: PresenceMetrics {
+                members: gauge(
+                    "carillon_presence_members",
+                    "Users in presence channels that this node has a socket of.",
+                ),
+                joins: counter("carillon_presence_joins_total", "Users whose first socket on this node joined."),
+                leaves: counter("carillon_presence_leaves_total", "Users whose last socket on this node left."),
+            },
+            draining: gauge("carillon_draining", "1 while this node leaves."),
+        }
+    }
+
+    /// The counters of an app.
+    pub(crate) fn app(&self, id: &AppId) -> &AppMetrics {
+        self.apps.get(id).expect("every configured app has its counters")
+    }
+
+    pub(crate) fn closed(&self, code: Option<CloseCode>) {
+        self.closed.with_label_values(&[code.map_or("1006", CloseCode::label)]).inc();
+    }
+
+    pub(crate) fn handshake_rejected(&self, code: CloseCode) {
+        self.handshakes_rejected.with_label_values(&[code.label()]).inc();
+    }
+
+    pub(crate) fn subscriptions(&self, kind: ChannelKind) -> IntGauge {
+        self.subscriptions.with_label_values(&[kind.label()])
+    }
+
+    pub(crate) fn channels(&self, kind: ChannelKind) -> IntGauge {
+        self.channels.with_label_values(&[kind.label()])
+    }
+
+    pub(crate) fn message_received(&self, kind: &str) {
+        self.messages_received.with_label_values(&[kind]).inc();
+    }
+
+    pub(crate) fn protocol_error(&self, kind: &str) {
+        self.protocol_errors.with_label_values(&[kind]).inc();
+    }
+
+    pub(crate) fn auth_failure(&self, reason: &str) {
+        self.auth_failures.with_label_values(&[reason]).inc();
+    }
+
+    pub(crate) fn rate_limited(&self, scope: &str) {
+        self.rate_limited.with_label_values(&[scope]).inc();
+    }
+}
+
+fn app_metrics(apps: &Apps, connections: &IntGaugeVec, opened: &IntCounterVec) -> HashMap<AppId, AppMetrics> {
+    let mut ids: Vec<&AppId> = apps.iter().map(|app| &app.id).collect();
+    ids.sort();
+    let labelled = ids.into_iter().enumerate().map(|(index, id)| {
+        let label = if index < APP_LABELS_MAX { id.as_str() } else { "other" };
+        let metrics = AppMetrics {
+            connections: connections.with_label_values(&[label]),
+            opened: opened.with_label_values(&[label]),
+        };
+        (id.clone(), metrics)
+    });
+    labelled.collect()
+}

@@ -1,0 +1,214 @@
+//! What all shards of a gateway share: configuration, counters, and how full the node is.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use hashbrown::HashMap;
+use shared::admin::Health;
+use shared::app::{App, AppId, Apps};
+use shared::http::Routes;
+use shared::protocol::CloseCode;
+use tokio::sync::Notify;
+
+use crate::config::Server;
+use crate::metrics::Metrics;
+use crate::reject::Farewell;
+use crate::relay::Relay;
+
+/// A shard whose timer has not fired for this long counts as stalled.
+const STALL: Duration = Duration::from_secs(10);
+
+/// One running gateway.
+pub(crate) struct Node {
+    pub(crate) server: Server,
+    pub(crate) apps: Apps,
+    pub(crate) metrics: Metrics,
+    pub(crate) relay: Arc<Relay>,
+    pub(crate) routes: Option<Arc<dyn Routes>>,
+    pub(crate) connections_max: usize,
+    occupants: Occupants,
+    started: Instant,
+    /// By shard: when its timer fired last, in milliseconds after `started`.
+    heartbeats_ms: Box<[AtomicU64]>,
+    /// By shard: its open TCP connections, HTTP included.
+    loads: Box<[AtomicUsize]>,
+    serving: AtomicBool,
+    draining: AtomicBool,
+}
+
+/// Open WebSockets, of all apps and of each.
+struct Occupants {
+    all: AtomicUsize,
+    by_app: HashMap<AppId, AtomicUsize>,
+    changed: Notify,
+}
+
+impl Node {
+    pub(crate) fn new(
+        server: Server,
+        apps: Apps,
+        metrics: Metrics,
+        relay: Arc<Relay>,
+        routes: Option<Arc<dyn Routes>>,
+        connections_max: usize,
+        shards: usize,
+    ) -> Self {
+        let by_app = apps.iter().map(|app| (app.id.clone(), AtomicUsize::new(0))).collect();
+        Self {
+            server,
+            apps,
+            metrics,
+            relay,
+            routes,
+            connections_max,
+            occupants: Occupants { all: AtomicUsize::new(0), by_app, changed: Notify::new() },
+            started: Instant::now(),
+            heartbeats_ms: (0..shards).map(|_| AtomicU64::new(0)).collect(),
+            loads: (0..shards).map(|_| AtomicUsize::new(0)).collect(),
+            serving: AtomicBool::new(false),
+            draining: AtomicBool::new(false),
+        }
+    }
+
+    /// Takes a place for a WebSocket of this app, or says why there is none.
+    pub(crate) fn admit(self: &Arc<Self>, app: &Arc<App>) -> Result<Admission, Farewell> {
+        let all = self.occupants.all.fetch_add(1, Ordering::AcqRel);
+        if all >= self.connections_max {
+            self.occupants.all.fetch_sub(1, Ordering::AcqRel);
+            return Err(Farewell::new(CloseCode::OverCapacity, "The server is over capacity, try again later"));
+        }
+        let of_app = self.of_app(app).fetch_add(1, Ordering::AcqRel);
+        let quota = app.limits.connections;
+        if quota > 0 && of_app >= quota {
+            self.of_app(app).fetch_sub(1, Ordering::AcqRel);
+            self.occupants.all.fetch_sub(1, Ordering::AcqRel);
+            return Err(Farewell::new(CloseCode::OverQuota, "The app is over its connection quota"));
+        }
+        let metrics = self.metrics.app(&app.id);
+        metrics.connections.inc();
+        metrics.opened.inc();
+        self.occupants.changed.notify_one();
+        Ok(Admission { node: self.clone(), app: app.clone() })
+    }
+
+    fn leave(&self, app: &App) {
+        self.of_app(app).fetch_sub(1, Ordering::AcqRel);
+        self.occupants.all.fetch_sub(1, Ordering::AcqRel);
+        self.metrics.app(&app.id).connections.dec();
+        self.occupants.changed.notify_one();
+    }
+
+    /// Open WebSockets.
+    pub(crate) fn connections(&self) -> usize {
+        self.occupants.all.load(Ordering::Acquire)
+    }
+
+    /// Tells the roster how many connections each app has, whenever that changed, a few times a second at most.
+    pub(crate) async fn report_connections(&self) {
+        let mut reported: HashMap<AppId, usize> = HashMap::new();
+        loop {
+            self.occupants.changed.notified().await;
+            for (app, count) in &self.occupants.by_app {
+                let count = count.load(Ordering::Acquire);
+                if reported.get(app).copied().unwrap_or(0) == count {
+                    continue;
+                }
+                let told = self.relay.roster().connect(app, u64::try_from(count).unwrap_or(u64::MAX)).await;
+                match told {
+                    Ok(()) => {
+                        reported.insert(app.clone(), count);
+                    }
+                    // The next round says it.
+                    Err(_) => self.occupants.changed.notify_one(),
+                }
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+
+    fn of_app(&self, app: &App) -> &AtomicUsize {
+        self.occupants.by_app.get(&app.id).expect("every configured app is counted")
+    }
+
+    /// Says that a shard's timer fired.
+    pub(crate) fn heartbeat(&self, shard: usize) {
+        let now = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.heartbeats_ms[shard].store(now, Ordering::Relaxed);
+    }
+
+    /// Counts a TCP connection on a shard for as long as the answer lives.
+    pub(crate) fn load(self: &Arc<Self>, shard: usize) -> Load {
+        self.loads[shard].fetch_add(1, Ordering::Relaxed);
+        Load { node: self.clone(), shard }
+    }
+
+    /// The shard with the fewest TCP connections.
+    pub(crate) fn least_loaded_shard(&self) -> usize {
+        let loads = self.loads.iter().map(|load| load.load(Ordering::Relaxed));
+        loads.enumerate().min_by_key(|(_, load)| *load).map_or(0, |(shard, _)| shard)
+    }
+
+    pub(crate) fn start_serving(&self) {
+        self.serving.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn start_draining(&self) {
+        self.draining.store(true, Ordering::Release);
+        self.metrics.draining.set(1);
+    }
+
+    pub(crate) fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Acquire)
+    }
+}
+
+/// A WebSocket's place among those of its app and of the node; given back when dropped.
+pub(crate) struct Admission {
+    node: Arc<Node>,
+    pub(crate) app: Arc<App>,
+}
+
+impl Drop for Admission {
+    fn drop(&mut self) {
+        self.node.leave(&self.app);
+    }
+}
+
+/// A TCP connection that counts on its shard until dropped.
+pub(crate) struct Load {
+    node: Arc<Node>,
+    shard: usize,
+}
+
+impl Drop for Load {
+    fn drop(&mut self) {
+        self.node.loads[self.shard].fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Health for Node {
+    fn live(&self) -> Result<(), String> {
+        let now = self.started.elapsed();
+        for (shard, heartbeat) in self.heartbeats_ms.iter().enumerate() {
+            let silence = now.saturating_sub(Duration::from_millis(heartbeat.load(Ordering::Relaxed)));
+            if silence > STALL {
+                return Err(format!("shard {shard} has not turned for {} s", silence.as_secs()));
+            }
+        }
+        Ok(())
+    }
+
+    fn ready(&self) -> Result<(), String> {
+        if self.is_draining() {
+            return Err("draining".into());
+        }
+        if !self.serving.load(Ordering::Acquire) {
+            return Err("starting".into());
+        }
+        if self.connections() >= self.connections_max {
+            return Err(format!("at the cap of {} connections", self.connections_max));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,244 @@
+//! What waits to be written to one client, and the burst in which a shard writes to many.
+//!
+//! The fast path owns nothing per client: a [`Burst`] keeps the frames once and links them to the connections that they
+//! go to. Only what a full socket did not take moves into that client's own [`Outbox`].
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::io::{self, IoSlice};
+use std::rc::Rc;
+
+use bytes::Bytes;
+use tokio::net::TcpStream;
+
+use crate::connection::Connection;
+
+/// Frames given to the kernel in one call. Linux takes 1,024; a burst is rarely over ten.
+const SLICES_MAX: usize = 64;
+
+/// What one client has not taken yet. Empty, and without memory of its own, for clients that keep up.
+#[derive(Default)]
+pub(crate) struct Outbox {
+    waiting: RefCell<Option<Box<Waiting>>>,
+    /// First and last link of this connection in the current burst.
+    links: Cell<Option<(u32, u32)>>,
+}
+
+struct Waiting {
+    frames: VecDeque<Bytes>,
+    /// Bytes of the first frame that the kernel has taken already.
+    taken: usize,
+    /// Bytes of all frames, without those taken.
+    bytes: usize,
+    /// The shard's clock when the client last took something.
+    progress_s: u32,
+}
+
+/// What became of a write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Flushed {
+    /// Nothing waits.
+    All,
+    /// The socket is full; its task must wait for room.
+    Some,
+    /// The connection is gone.
+    Broken,
+}
+
+impl Outbox {
+    /// Bytes that wait.
+    pub(crate) fn bytes(&self) -> usize {
+        self.waiting.borrow().as_ref().map_or(0, |waiting| waiting.bytes)
+    }
+
+    /// Since when the client has taken nothing of what waits, by the shard's clock; `None` when nothing waits.
+    pub(crate) fn stalled_since_s(&self) -> Option<u32> {
+        self.waiting.borrow().as_ref().map(|waiting| waiting.progress_s)
+    }
+
+    /// Writes what waits.
+    pub(crate) fn flush(&self, stream: &TcpStream, now_s: u32) -> Flushed {
+        let mut slot = self.waiting.borrow_mut();
+        let Some(waiting) = slot.as_mut() else { return Flushed::All };
+        while !waiting.frames.is_empty() {
+            let mut slices = [IoSlice::new(&[]); SLICES_MAX];
+            let mut count = 0;
+            for (slice, frame) in slices.iter_mut().zip(&waiting.frames) {
+                let skipped = if count == 0 { waiting.taken } else { 0 };
+                *slice = IoSlice::new(&frame[skipped..]);
+                count += 1;
+            }
+            match stream.try_write_vectored(&slices[..count]) {
+                Ok(written) => {
+                    waiting.progress_s = now_s;
+                    waiting.advance(written);
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Flushed::Some,
+                Err(_) => return Flushed::Broken,
+            }
+        }
+        *slot = None;
+        Flushed::All
+    }
+
+    /// Drops what waits but the rest of a frame that has begun, so that a last word can still follow it.
+    pub(crate) fn keep_only_begun_frame(&self) {
+        let mut slot = self.waiting.borrow_mut();
+        let Some(waiting) = slot.as_mut() else { return };
+        let begun = usize::from(waiting.taken > 0);
+        waiting.frames.truncate(begun);
+        waiting.bytes = waiting.frames.front().map_or(0, |frame| frame.len() - waiting.taken);
+        if waiting.frames.is_empty() {
+            *slot = None;
+        } else {
+            waiting.frames.shrink_to_fit();
+        }
+    }
+
+    /// Puts frames behind what waits. `taken` bytes of the first are with the kernel already.
+    fn push(&self, frames: impl Iterator<Item = Bytes>, taken: usize, now_s: u32) {
+        let mut slot = self.waiting.borrow_mut();
+        let waiting = slot
+            .get_or_insert_with(|| Box::new(Waiting { frames: VecDeque::new(), taken, bytes: 0, progress_s: now_s }));
+        let before = waiting.frames.len();
+        waiting.frames.extend(frames);
+        let added: usize = waiting.frames.iter().skip(before).map(Bytes::len).sum();
+        waiting.bytes += added - taken;
+    }
+}
+
+impl Waiting {
+    fn advance(&mut self, mut written: usize) {
+        self.bytes -= written;
+        while let Some(first) = self.frames.front() {
+            let left = first.len() - self.taken;
+            if written < left {
+                self.taken += written;
+                return;
+            }
+            written -= left;
+            self.taken = 0;
+            self.frames.pop_front();
+        }
+    }
+}
+
+/// Frames that go out together. A connection that gets several of them costs one system call.
+#[derive(Default)]
+pub(crate) struct Burst {
+    frames: Vec<Bytes>,
+    links: Vec<Link>,
+    touched: Vec<Rc<Connection>>,
+    /// Bytes of all links, for the metrics.
+    bytes: usize,
+}
+
+/// One frame for one connection, and the connection's next.
+struct Link {
+    frame: u32,
+    next: Option<u32>,
+}
+
+/// What a burst cost.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct BurstSize {
+    /// Frames times connections.
+    pub(crate) messages: usize,
+    /// Bytes of them.
+    pub(crate) bytes: usize,
+}
+
+impl Burst {
+    /// Frames times connections so far.
+    pub(crate) fn len(&self) -> usize {
+        self.links.len()
+    }
+
+    /// Adds a frame; the handle is good until the burst is flushed.
+    pub(crate) fn frame(&mut self, frame: Bytes) -> FrameIndex {
+        let index = FrameIndex(index_of(self.frames.len()));
+        self.frames.push(frame);
+        index
+    }
+
+    /// Appends a frame to what goes to `connection`.
+    pub(crate) fn append(&mut self, connection: &Rc<Connection>, frame: FrameIndex) {
+        let link = index_of(self.links.len());
+        self.links.push(Link { frame: frame.0, next: None });
+        self.bytes += self.frames[frame.0 as usize].len();
+        match connection.outbox.links.get() {
+            None => {
+                connection.outbox.links.set(Some((link, link)));
+                self.touched.push(connection.clone());
+            }
+            Some((first, last)) => {
+                self.links[last as usize].next = Some(link);
+                connection.outbox.links.set(Some((first, link)));
+            }
+        }
+    }
+
+    /// Writes to every touched connection, once. `after` hears of each connection that did not take everything.
+    pub(crate) fn flush(&mut self, now_s: u32, mut after: impl FnMut(&Rc<Connection>, Flushed)) -> BurstSize {
+        let size = BurstSize { messages: self.links.len(), bytes: self.bytes };
+        for connection in self.touched.drain(..) {
+            let Some((first, _)) = connection.outbox.links.take() else { continue };
+            let flushed = write_links(&self.frames, &self.links, first, &connection, now_s);
+            if flushed != Flushed::All {
+                after(&connection, flushed);
+            }
+        }
+        self.frames.clear();
+        self.links.clear();
+        self.bytes = 0;
+        size
+    }
+}
+
+/// A frame of the current burst.
+#[derive(Clone, Copy)]
+pub(crate) struct FrameIndex(u32);
+
+fn index_of(length: usize) -> u32 {
+    u32::try_from(length).expect("a burst is flushed long before four billion links")
+}
+
+/// Writes the frames of one connection, beginning with link `first`; what the socket does not take goes to its outbox.
+fn write_links(frames: &[Bytes], links: &[Link], first: u32, connection: &Connection, now_s: u32) -> Flushed {
+    let chain = || {
+        std::iter::successors(Some(&links[first as usize]), |link| link.next.map(|next| &links[next as usize]))
+            .map(|link| &frames[link.frame as usize])
+    };
+    let outbox = &connection.outbox;
+    if outbox.waiting.borrow().is_some() {
+        // Someone waits already: order says that the new frames go behind.
+        outbox.push(chain().cloned(), 0, now_s);
+        return Flushed::Some;
+    }
+    let mut slices = [IoSlice::new(&[]); SLICES_MAX];
+    let mut count = 0;
+    for (slice, frame) in slices.iter_mut().zip(chain()) {
+        *slice = IoSlice::new(frame);
+        count += 1;
+    }
+    let result = match &slices[..count] {
+        [one] => connection.stream.try_write(one),
+        many => connection.stream.try_write_vectored(many),
+    };
+    let mut written = match result {
+        Ok(written) => written,
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
+        Err(_) => return Flushed::Broken,
+    };
+    let mut rest = chain().peekable();
+    while let Some(frame) = rest.peek() {
+        if written < frame.len() {
+            outbox.push(rest.cloned(), written, now_s);
+            // Room may be left when there were more frames than slices; the task finds out.
+            return Flushed::Some;
+        }
+        written -= frame.len();
+        rest.next();
+    }
+    Flushed::All
+}

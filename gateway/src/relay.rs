@@ -1,0 +1,248 @@
+//! The pump between the bus and the shards, and the node's part in the cluster.
+//!
+//! Everything that happens on a channel passes here under one lock per topic: events, changes of members, and the
+//! answers to new subscribers. So each shard gets them in one order, and a new subscriber's list of members or last
+//! event fits exactly what it hears next.
+
+pub(crate) mod membership;
+pub(crate) mod topic;
+
+use std::collections::VecDeque;
+use std::hash::BuildHasher;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use futures_util::future::BoxFuture;
+use hashbrown::{DefaultHashBuilder, HashMap};
+use shared::bus::{Bus, Listener};
+use shared::envelope::{Body, Envelope, Topic};
+use shared::protocol::ServerFrame;
+use shared::roster::{KeptEvent, Roster};
+
+use crate::metrics::PresenceMetrics;
+use crate::presence::Change;
+use crate::shard::inbox::{Broadcast, Inbox, Room, ShardMessage};
+use crate::websocket::writer;
+use topic::TopicState;
+
+/// Publishes to different channels rarely meet in one of these.
+const STRIPES: usize = 64;
+
+/// A channel that no socket holds any more stays subscribed this long: a page that reloads comes back within it.
+const LINGER: Duration = Duration::from_secs(2);
+
+/// Above this many subscribers, counts are announced at most every [`COUNT_INTERVAL`]. Source: protocol reference 2.6.
+const COUNT_FREELY_UP_TO: u64 = 100;
+const COUNT_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Hears the bus on behalf of all shards.
+pub(crate) struct Relay {
+    bus: Arc<dyn Bus>,
+    roster: Arc<dyn Roster>,
+    inboxes: Vec<Inbox>,
+    room: Arc<Room>,
+    metrics: PresenceMetrics,
+    hasher: DefaultHashBuilder,
+    stripes: Vec<Mutex<HashMap<Topic, TopicState>>>,
+    /// Topics that became idle, oldest first.
+    idle: Mutex<VecDeque<(Instant, Topic)>>,
+    /// Topics whose count changed too soon after the last announcement.
+    late_counts: Mutex<Vec<Topic>>,
+}
+
+impl Relay {
+    pub(crate) fn new(
+        bus: Arc<dyn Bus>,
+        roster: Arc<dyn Roster>,
+        inboxes: Vec<Inbox>,
+        room: Arc<Room>,
+        metrics: PresenceMetrics,
+    ) -> Self {
+        Self {
+            bus,
+            roster,
+            inboxes,
+            room,
+            metrics,
+            hasher: DefaultHashBuilder::default(),
+            stripes: (0..STRIPES).map(|_| Mutex::default()).collect(),
+            idle: Mutex::default(),
+            late_counts: Mutex::default(),
+        }
+    }
+
+    /// The bus, for client events.
+    pub(crate) fn bus(&self) -> &dyn Bus {
+        &*self.bus
+    }
+
+    /// The roster, for questions.
+    pub(crate) fn roster(&self) -> &dyn Roster {
+        &*self.roster
+    }
+
+    /// Queues a message for one shard.
+    pub(crate) fn tell_shard(&self, shard: usize, message: ShardMessage) {
+        self.inboxes[shard].push(message);
+    }
+
+    /// Does what is due: leaves channels that nobody holds, announces late counts. To be called every second.
+    pub(crate) async fn tend(&self) {
+        self.announce_late_counts();
+        for topic in self.idle_topics(Instant::now()) {
+            self.unlink_if_idle(&topic).await;
+        }
+    }
+
+    fn idle_topics(&self, now: Instant) -> Vec<Topic> {
+        let mut idle = lock(&self.idle);
+        let due = idle.iter().take_while(|(since, _)| now.duration_since(*since) >= LINGER).count();
+        idle.drain(..due).map(|(_, topic)| topic).collect()
+    }
+
+    async fn unlink_if_idle(&self, topic: &Topic) {
+        let Some(gate) = self.stripe(topic).get(topic).map(|state| state.gate.clone()) else { return };
+        let _serial = gate.lock().await;
+        {
+            let mut stripe = self.stripe(topic);
+            let Some(state) = stripe.get_mut(topic) else { return };
+            if state.is_held() {
+                return;
+            }
+            state.linked = false;
+        }
+        self.bus.unsubscribe(topic).await;
+        let mut stripe = self.stripe(topic);
+        if stripe.get(topic).is_some_and(|state| !state.is_held()) {
+            stripe.remove(topic);
+        }
+    }
+
+    fn announce_late_counts(&self) {
+        let now = Instant::now();
+        let late = std::mem::take(&mut *lock(&self.late_counts));
+        for topic in late {
+            let mut stripe = self.stripe(&topic);
+            let Some(state) = stripe.get_mut(&topic) else { continue };
+            match (state.count.is_due(now, COUNT_INTERVAL), state.count.value) {
+                (true, Some(count)) => {
+                    state.count.announced(now);
+                    self.broadcast(state, &topic, count_frame(&topic, count).as_bytes(), Route::default());
+                }
+                _ => lock(&self.late_counts).push(topic.clone()),
+            }
+        }
+    }
+
+    /// Hands a frame to every shard that holds the topic.
+    fn broadcast(&self, state: &TopicState, topic: &Topic, json: &[u8], route: Route) {
+        let frame = writer::text(json);
+        for shard in state.holders() {
+            self.inboxes[shard].push(ShardMessage::Broadcast(Broadcast {
+                topic: topic.clone(),
+                frame: frame.clone(),
+                except: route.except,
+                published_at_us: route.published_at_us,
+            }));
+        }
+    }
+
+    fn tell(&self, state: &TopicState, message: impl Fn() -> ShardMessage) {
+        for shard in state.holders() {
+            self.inboxes[shard].push(message());
+        }
+    }
+
+    fn stripe(&self, topic: &Topic) -> MutexGuard<'_, HashMap<Topic, TopicState>> {
+        // The high half: the map inside the stripe uses the low one.
+        let index = usize::try_from(self.hasher.hash_one(topic) >> 32).unwrap_or(0) % STRIPES;
+        lock(&self.stripes[index])
+    }
+
+    fn deliver_to(&self, state: &mut TopicState, topic: &Topic, envelope: Envelope) {
+        let Envelope { published_at_us, position, body } = envelope;
+        let route = Route { except: None, published_at_us: Some(published_at_us) };
+        let channel = topic.channel.as_str();
+        match body {
+            Body::Event { frame, except, kept } => {
+                if let (true, Some(position)) = (kept, position) {
+                    state.kept = Some((position, frame.clone()));
+                }
+                self.broadcast(state, topic, &frame, Route { except, ..route });
+            }
+            Body::MemberAdded(member) => {
+                let news = state.apply(position, Change::Added(member.clone()));
+                if news {
+                    let frame = ServerFrame::MemberAdded { channel, member: &member }.encode();
+                    self.broadcast(state, topic, frame.as_bytes(), Route::default());
+                }
+                self.release_parked(state);
+            }
+            Body::MemberRemoved(user_id) => {
+                if state.apply(position, Change::Removed(user_id.clone())) {
+                    let frame = ServerFrame::MemberRemoved { channel, user_id: &user_id }.encode();
+                    self.broadcast(state, topic, frame.as_bytes(), Route::default());
+                }
+                self.release_parked(state);
+            }
+            Body::SubscriptionCount(count) => self.count_changed(state, topic, count),
+            Body::UserOnline(online) => {
+                self.tell(state, || ShardMessage::UserOnline { topic: topic.clone(), online });
+            }
+            Body::Terminate => self.tell(state, || ShardMessage::Terminate { topic: topic.clone() }),
+        }
+    }
+
+    fn count_changed(&self, state: &mut TopicState, topic: &Topic, count: u64) {
+        let now = Instant::now();
+        state.count.value = Some(count);
+        if count <= COUNT_FREELY_UP_TO || state.count.is_due(now, COUNT_INTERVAL) {
+            state.count.announced(now);
+            self.broadcast(state, topic, count_frame(topic, count).as_bytes(), Route::default());
+        } else if !state.count.is_late {
+            state.count.is_late = true;
+            lock(&self.late_counts).push(topic.clone());
+        }
+    }
+}
+
+impl Listener for Relay {
+    fn deliver(&self, topic: &Topic, envelope: Envelope) {
+        let mut stripe = self.stripe(topic);
+        if let Some(state) = stripe.get_mut(topic) {
+            self.deliver_to(state, topic, envelope);
+        }
+    }
+
+    fn room(&self) -> BoxFuture<'_, ()> {
+        Box::pin(self.room.wait())
+    }
+}
+
+/// Whom a broadcast leaves out, and when it was published; the latter only for events, which alone are timed.
+#[derive(Clone, Copy, Default)]
+struct Route {
+    except: Option<shared::protocol::SocketId>,
+    published_at_us: Option<u64>,
+}
+
+fn count_frame(topic: &Topic, count: u64) -> String {
+    ServerFrame::SubscriptionCount { channel: topic.channel.as_str(), count }.encode()
+}
+
+/// The newer of what the roster keeps and what this node has heard since it asked.
+fn latest_kept(state: &TopicState, fetched: Option<KeptEvent>) -> Option<bytes::Bytes> {
+    match (&state.kept, fetched) {
+        (Some((heard_at, heard)), Some(fetched)) => {
+            let heard_is_newer = heard_at.sequence > fetched.position.sequence;
+            Some(if heard_is_newer { heard.clone() } else { fetched.frame })
+        }
+        // What was heard here may have outlived its time; only the roster knows.
+        (_, fetched) => fetched.map(|kept| kept.frame),
+    }
+}
+
+/// A panic under one of these locks leaves maps that are whole: every change to one is a single call.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

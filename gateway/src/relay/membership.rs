@@ -1,0 +1,338 @@
+//! Entering and leaving channels: what a subscription takes before the client may be told that it stands.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use rand::Rng;
+use shared::app::App;
+use shared::bus::BusError;
+use shared::envelope::{Position, Topic};
+use shared::protocol::{ChannelKind, Member, ServerFrame, UserId};
+use shared::roster::{KeptEvent, RosterError};
+
+use super::topic::{Parked, TopicState};
+use super::{Relay, latest_kept, lock};
+use crate::presence::Replica;
+use crate::shard::inbox::ShardMessage;
+use crate::websocket::writer;
+
+/// Why a channel could not be entered; nothing of the attempt remains.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum EnterError {
+    #[error("the presence channel is full")]
+    Full,
+    #[error("the cluster is not reachable")]
+    Unavailable,
+}
+
+impl From<BusError> for EnterError {
+    fn from(error: BusError) -> Self {
+        match error {
+            BusError::Unavailable => Self::Unavailable,
+        }
+    }
+}
+
+impl From<RosterError> for EnterError {
+    fn from(error: RosterError) -> Self {
+        match error {
+            RosterError::Full => Self::Full,
+            RosterError::Unavailable => Self::Unavailable,
+        }
+    }
+}
+
+impl Relay {
+    /// Counts a socket of `shard` in the channel, as `member` in presence channels, and queues the answer for it in the
+    /// shard's inbox: at the place in the order of the channel's messages that the answer reflects.
+    ///
+    /// `answer`: makes the message out of the frames that the client gets.
+    ///
+    /// # Errors
+    /// [`EnterError`]; nothing was queued then.
+    ///
+    /// # Cancel safety
+    /// None: once begun it must be run to its end, or a hold is left behind.
+    pub(crate) async fn enter(
+        &self,
+        topic: &Topic,
+        app: &App,
+        shard: usize,
+        member: Option<&Member>,
+        answer: impl FnOnce(Vec<Bytes>) -> ShardMessage + Send + 'static,
+    ) -> Result<(), EnterError> {
+        self.hold(topic, shard);
+        let entered = self.enter_held(topic, app, member).await;
+        match entered {
+            Ok(entered) => {
+                let topic_of_answer = topic.clone();
+                self.queue_answer(topic, shard, entered.position, move |state| {
+                    answer(frames(&topic_of_answer, state, entered.kept))
+                });
+                Ok(())
+            }
+            Err(error) => {
+                self.release(topic, shard);
+                Err(error)
+            }
+        }
+    }
+
+    /// Queues the answer to a repeated request of a socket that is in the channel.
+    pub(crate) fn answer_again(
+        &self,
+        topic: &Topic,
+        shard: usize,
+        answer: impl FnOnce(Vec<Bytes>) -> ShardMessage + Send + 'static,
+    ) {
+        let topic_of_answer = topic.clone();
+        self.queue_answer(topic, shard, None, move |state| answer(vec![succeeded(&topic_of_answer, state)]));
+    }
+
+    /// Takes a socket of `shard` out of the channel. Repeats what the cluster does not take until it does.
+    pub(crate) async fn exit(&self, topic: &Topic, app: &App, shard: usize, user_id: Option<&UserId>) {
+        let gate = {
+            let mut stripe = self.stripe(topic);
+            let Some(state) = stripe.get_mut(topic) else { return };
+            state.subscriptions = state.subscriptions.saturating_sub(1);
+            state.gate.clone()
+        };
+        {
+            let _serial = gate.lock().await;
+            if let Some(user_id) = user_id {
+                if self.remove_socket(topic, user_id) {
+                    persist(|| self.roster.leave(topic, user_id)).await;
+                }
+                self.drop_idle_replica(topic);
+            }
+            self.report_occupancy(topic, app).await;
+        }
+        self.release(topic, shard);
+    }
+
+    /// Makes the shard hear a topic without counting as a subscriber of it.
+    ///
+    /// # Errors
+    /// [`EnterError`]; the shard does not hold the topic then.
+    pub(crate) async fn watch(&self, topic: &Topic, shard: usize) -> Result<(), EnterError> {
+        self.hold(topic, shard);
+        let gate = self.gate(topic);
+        let _serial = gate.lock().await;
+        if let Err(error) = self.link(topic).await {
+            self.release(topic, shard);
+            return Err(error);
+        }
+        Ok(())
+    }
+
+    /// Ends one [`Relay::watch`].
+    pub(crate) fn unwatch(&self, topic: &Topic, shard: usize) {
+        self.release(topic, shard);
+    }
+
+    async fn enter_held(&self, topic: &Topic, app: &App, member: Option<&Member>) -> Result<Entered, EnterError> {
+        let gate = self.gate(topic);
+        let _serial = gate.lock().await;
+        self.link(topic).await?;
+        let position = match member {
+            Some(member) => Some(self.join(topic, app, member).await?),
+            None => None,
+        };
+        let kept = if topic.channel.kind().is_cache() {
+            match self.roster.kept(topic).await {
+                Ok(kept) => Some(kept),
+                Err(error) => {
+                    self.undo_join(topic, member).await;
+                    return Err(error.into());
+                }
+            }
+        } else {
+            None
+        };
+        if let Some(state) = self.stripe(topic).get_mut(topic) {
+            state.subscriptions += 1;
+        }
+        self.report_occupancy(topic, app).await;
+        Ok(Entered { position, kept })
+    }
+
+    /// Must be called under the topic's gate.
+    async fn link(&self, topic: &Topic) -> Result<(), EnterError> {
+        if self.stripe(topic).get(topic).is_some_and(|state| state.linked) {
+            return Ok(());
+        }
+        self.bus.subscribe(topic).await?;
+        if let Some(state) = self.stripe(topic).get_mut(topic) {
+            state.linked = true;
+        }
+        Ok(())
+    }
+
+    /// Must be called under the topic's gate.
+    async fn join(&self, topic: &Topic, app: &App, member: &Member) -> Result<Position, EnterError> {
+        let (known_here, is_built) = {
+            let mut stripe = self.stripe(topic);
+            let state = stripe.entry(topic.clone()).or_insert_with(|| TopicState::new(self.inboxes.len()));
+            let replica = state.replica.get_or_insert_with(Box::<Replica>::default);
+            (replica.sockets_of(&member.user_id) > 0, replica.is_built())
+        };
+        let joined = if known_here {
+            None
+        } else {
+            match self.roster.join(topic, member, app.limits.presence_members, !is_built).await {
+                Ok(joined) => Some(joined),
+                Err(error) => {
+                    self.drop_idle_replica(topic);
+                    return Err(error.into());
+                }
+            }
+        };
+        if joined.is_some() {
+            self.metrics.joined();
+        }
+        let mut stripe = self.stripe(topic);
+        let replica = stripe
+            .get_mut(topic)
+            .and_then(|state| state.replica.as_mut())
+            .expect("a held presence channel keeps its replica while its gate is locked");
+        replica.add_socket(&member.user_id);
+        // A user whom this node knows changes nothing: the replica as it is answers.
+        let Some(joined) = joined else { return Ok(Position { epoch: 0, sequence: 0 }) };
+        if let Some(members) = joined.members {
+            replica.build(joined.position, members);
+        }
+        Ok(joined.position)
+    }
+
+    async fn undo_join(&self, topic: &Topic, member: Option<&Member>) {
+        let Some(member) = member else { return };
+        if self.remove_socket(topic, &member.user_id) {
+            persist(|| self.roster.leave(topic, &member.user_id)).await;
+        }
+        self.drop_idle_replica(topic);
+    }
+
+    fn remove_socket(&self, topic: &Topic, user_id: &UserId) -> bool {
+        let mut stripe = self.stripe(topic);
+        let was_last = stripe
+            .get_mut(topic)
+            .and_then(|state| state.replica.as_mut())
+            .is_some_and(|replica| replica.remove_socket(user_id));
+        if was_last {
+            self.metrics.left();
+        }
+        was_last
+    }
+
+    fn drop_idle_replica(&self, topic: &Topic) {
+        if let Some(state) = self.stripe(topic).get_mut(topic)
+            && state.replica.as_ref().is_some_and(|replica| replica.is_idle())
+        {
+            state.replica = None;
+        }
+    }
+
+    /// Tells the roster how many sockets this node has in the channel, unless someone has told it already. Must be
+    /// called under the topic's gate, so that reports arrive in order.
+    async fn report_occupancy(&self, topic: &Topic, app: &App) {
+        let count = {
+            let mut stripe = self.stripe(topic);
+            let Some(state) = stripe.get_mut(topic) else { return };
+            if state.reported == state.subscriptions {
+                return;
+            }
+            state.reported = state.subscriptions;
+            state.subscriptions
+        };
+        let announce = app.subscription_count && !topic.channel.kind().is_presence();
+        persist(|| self.roster.occupy(topic, count, announce)).await;
+    }
+
+    fn hold(&self, topic: &Topic, shard: usize) {
+        let mut stripe = self.stripe(topic);
+        stripe.entry(topic.clone()).or_insert_with(|| TopicState::new(self.inboxes.len())).hold(shard);
+    }
+
+    fn release(&self, topic: &Topic, shard: usize) {
+        let idle = self.stripe(topic).get_mut(topic).is_some_and(|state| state.release(shard));
+        if idle {
+            lock(&self.idle).push_back((std::time::Instant::now(), topic.clone()));
+        }
+    }
+
+    fn gate(&self, topic: &Topic) -> std::sync::Arc<tokio::sync::Mutex<()>> {
+        let stripe = self.stripe(topic);
+        stripe.get(topic).expect("a held topic has a state").gate.clone()
+    }
+
+    /// Queues an answer now, or, when it must reflect a position that the replica has not reached, as soon as it has.
+    fn queue_answer(
+        &self,
+        topic: &Topic,
+        shard: usize,
+        position: Option<Position>,
+        answer: impl FnOnce(&TopicState) -> ShardMessage + Send + 'static,
+    ) {
+        let mut stripe = self.stripe(topic);
+        let Some(state) = stripe.get_mut(topic) else { return };
+        let reached = |position| state.replica.as_ref().is_some_and(|replica| replica.has_reached(position));
+        match position {
+            Some(position) if !reached(position) => {
+                state.parked.push(Parked { position, shard, answer: Box::new(answer) });
+            }
+            _ => self.inboxes[shard].push(answer(state)),
+        }
+    }
+
+    /// Queues the answers that waited for the replica's last change.
+    pub(super) fn release_parked(&self, state: &mut TopicState) {
+        for parked in state.ready_answers() {
+            self.inboxes[parked.shard].push((parked.answer)(state));
+        }
+    }
+}
+
+struct Entered {
+    /// What the list of members must reflect; `None` in channels without members.
+    position: Option<Position>,
+    /// What the roster keeps of a cache channel; the outer `None` for other kinds.
+    kept: Option<Option<KeptEvent>>,
+}
+
+/// What a new subscriber gets, in order. Source: protocol reference 2.9.
+fn frames(topic: &Topic, state: &TopicState, kept: Option<Option<KeptEvent>>) -> Vec<Bytes> {
+    let mut frames = vec![succeeded(topic, state)];
+    if let Some(kept) = kept {
+        frames.push(match latest_kept(state, kept) {
+            Some(event) => writer::text(&event),
+            None => writer::text(ServerFrame::CacheMiss { channel: topic.channel.as_str() }.encode().as_bytes()),
+        });
+    }
+    if let Some(count) = state.count.value {
+        frames.push(writer::text(super::count_frame(topic, count).as_bytes()));
+    }
+    frames
+}
+
+fn succeeded(topic: &Topic, state: &TopicState) -> Bytes {
+    let channel = topic.channel.as_str();
+    let json = match (&state.replica, topic.channel.kind()) {
+        (Some(replica), ChannelKind::Presence | ChannelKind::PresenceCache) => {
+            ServerFrame::SubscribedWithMembers { channel, members: &replica.members() }.encode()
+        }
+        _ => ServerFrame::Subscribed { channel }.encode(),
+    };
+    writer::text(json.as_bytes())
+}
+
+/// Repeats a change until the roster takes it: a leave that is lost would leave a ghost. Waits 50 ms at first and 2 s at
+/// most, with full jitter.
+async fn persist<'a>(mut change: impl FnMut() -> futures_util::future::BoxFuture<'a, Result<(), RosterError>>) {
+    let mut ceiling = Duration::from_millis(50);
+    while let Err(error) = change().await {
+        tracing::debug!(%error, "the roster did not take a change, trying again");
+        let wait = rand::rng().random_range(Duration::ZERO..=ceiling);
+        tokio::time::sleep(wait).await;
+        ceiling = (ceiling * 2).min(Duration::from_secs(2));
+    }
+}

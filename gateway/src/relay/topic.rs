@@ -1,0 +1,110 @@
+//! What a node knows of one channel.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use shared::envelope::Position;
+
+use crate::presence::{Change, Replica};
+use crate::shard::inbox::ShardMessage;
+
+/// One channel on this node.
+pub(crate) struct TopicState {
+    /// Serialises everything that waits for the bus or the roster on behalf of this channel.
+    pub(crate) gate: Arc<tokio::sync::Mutex<()>>,
+    /// Whether the bus delivers the topic to this node.
+    pub(crate) linked: bool,
+    /// By shard: how many of its subscribers and watchers need the topic.
+    holds: Box<[u32]>,
+    /// Subscribed sockets of this node.
+    pub(crate) subscriptions: u64,
+    /// What the roster was last told of them.
+    pub(crate) reported: u64,
+    /// The copy of a presence channel; `None` for other kinds and while no local socket is in.
+    pub(crate) replica: Option<Box<Replica>>,
+    /// The newest kept event that this node has heard.
+    pub(crate) kept: Option<(Position, Bytes)>,
+    pub(crate) count: Count,
+    /// Answers that wait for the replica to reach a position.
+    pub(crate) parked: Vec<Parked>,
+}
+
+/// An answer to a new subscriber that the replica is not ready for.
+pub(crate) struct Parked {
+    pub(crate) position: Position,
+    pub(crate) shard: usize,
+    pub(crate) answer: Box<dyn FnOnce(&TopicState) -> ShardMessage + Send>,
+}
+
+/// The announced count of subscriptions.
+#[derive(Default)]
+pub(crate) struct Count {
+    /// Cluster-wide, as last heard.
+    pub(crate) value: Option<u64>,
+    announced_at: Option<Instant>,
+    /// Whether the topic stands in the list of late counts.
+    pub(crate) is_late: bool,
+}
+
+impl TopicState {
+    pub(crate) fn new(shards: usize) -> Self {
+        Self {
+            gate: Arc::default(),
+            linked: false,
+            holds: vec![0; shards].into(),
+            subscriptions: 0,
+            reported: 0,
+            replica: None,
+            kept: None,
+            count: Count::default(),
+            parked: Vec::new(),
+        }
+    }
+
+    /// One more reason for a shard to hear the topic.
+    pub(crate) fn hold(&mut self, shard: usize) {
+        self.holds[shard] += 1;
+    }
+
+    /// One reason less; returns whether it was the last of all shards.
+    pub(crate) fn release(&mut self, shard: usize) -> bool {
+        self.holds[shard] = self.holds[shard].saturating_sub(1);
+        !self.is_held()
+    }
+
+    pub(crate) fn is_held(&self) -> bool {
+        self.holds.iter().any(|holds| *holds > 0)
+    }
+
+    /// The shards that need the topic.
+    pub(crate) fn holders(&self) -> impl Iterator<Item = usize> {
+        self.holds.iter().enumerate().filter(|(_, holds)| **holds > 0).map(|(shard, _)| shard)
+    }
+
+    /// Gives a change to the replica; returns whether local subscribers must hear of it.
+    pub(crate) fn apply(&mut self, position: Option<Position>, change: Change) -> bool {
+        match (&mut self.replica, position) {
+            (Some(replica), Some(position)) => replica.apply(position, change),
+            _ => false,
+        }
+    }
+
+    /// Takes out the answers that the replica is ready for, in the order in which they were parked.
+    pub(crate) fn ready_answers(&mut self) -> Vec<Parked> {
+        let Some(replica) = &self.replica else { return Vec::new() };
+        self.parked.extract_if(.., |parked| replica.has_reached(parked.position)).collect()
+    }
+}
+
+impl Count {
+    /// Whether enough time has passed since the last announcement.
+    pub(crate) fn is_due(&self, now: Instant, interval: Duration) -> bool {
+        self.announced_at.is_none_or(|at| now.duration_since(at) >= interval)
+    }
+
+    pub(crate) fn announced(&mut self, now: Instant) {
+        self.announced_at = Some(now);
+        self.is_late = false;
+    }
+}

@@ -1,0 +1,229 @@
+//! What the protocol remembers of one connection, and what it makes of each message. Knows no socket, no clock and no
+//! other connection.
+
+pub(crate) mod rate;
+pub(crate) mod subscriptions;
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use shared::app::{App, as_usize};
+use shared::auth::{verify_channel, verify_user};
+use shared::protocol::event::EventName;
+use shared::protocol::{ChannelKind, ChannelName, ClientFrame, Member, ServerFrame, SocketId, User, UserId};
+
+use crate::reject::{ClientEventError, Refusal, SignInError, SubscribeError};
+use rate::Allowance;
+use subscriptions::{Place, Subscription, Subscriptions, Ticket};
+
+/// The protocol state of one connection.
+pub(crate) struct Session {
+    socket_id: SocketId,
+    app: Arc<App>,
+    pub(crate) subscriptions: Subscriptions,
+    user: Option<Box<SignedIn>>,
+    client_events: Allowance,
+    /// Whether the connection has ever proved that a user of the app stands behind it.
+    authorized: bool,
+}
+
+/// A connection's user, from the verified sign-in on.
+pub(crate) struct SignedIn {
+    pub(crate) user: User,
+    /// Where the hub keeps this connection under the user's channel; `None` until the cluster knows of the sign-in.
+    pub(crate) place: Option<Place>,
+    /// What the client was last told of each watched user; `None` while it was told nothing.
+    pub(crate) watched: Vec<(UserId, Option<bool>)>,
+}
+
+/// What the connection has to do for a message.
+#[derive(Debug)]
+pub(crate) enum Action {
+    /// Nothing.
+    Nothing,
+    /// Send this JSON.
+    Send(String),
+    /// Enter the channel and answer when that is done. The session holds a pending subscription under the ticket.
+    Subscribe { channel: ChannelName, member: Option<Member>, ticket: Ticket },
+    /// Answer as for a fresh subscription, without entering again.
+    Resubscribe { channel: ChannelName, ticket: Ticket },
+    /// Leave the channel. The session has forgotten the subscription.
+    Unsubscribe(Subscription),
+    /// Enter the user's channel, then answer. `too_long` tells that the watchlist was cut.
+    SignIn { user_channel: ChannelName, user_data: String, too_long: Option<Refusal> },
+    /// Publish this event to the other subscribers.
+    Publish { channel: ChannelName, name: String, json: String },
+}
+
+impl Session {
+    /// The session of a connection that was just accepted.
+    pub(crate) fn new(socket_id: SocketId, app: Arc<App>) -> Self {
+        Self {
+            socket_id,
+            app,
+            subscriptions: Subscriptions::default(),
+            user: None,
+            client_events: Allowance::default(),
+            authorized: false,
+        }
+    }
+
+    /// The signed-in user, from the verified sign-in on.
+    pub(crate) fn signed_in(&mut self) -> Option<&mut SignedIn> {
+        self.user.as_deref_mut()
+    }
+
+    /// Forgets a sign-in and hands it out.
+    pub(crate) fn sign_out(&mut self) -> Option<Box<SignedIn>> {
+        self.user.take()
+    }
+
+    /// Whether the connection has signed in or joined a channel that takes a signature, ever.
+    pub(crate) fn is_authorized(&self) -> bool {
+        self.authorized
+    }
+
+    /// Judges one message. `now`: for the rate of client events.
+    ///
+    /// # Errors
+    /// [`Refusal`]: what the client is told instead.
+    pub(crate) fn on_frame(&mut self, frame: ClientFrame<'_>, now: Instant) -> Result<Action, Refusal> {
+        match frame {
+            ClientFrame::Ping => Ok(Action::Send(ServerFrame::Pong.encode())),
+            ClientFrame::Pong => Ok(Action::Nothing),
+            ClientFrame::Subscribe { channel, auth, channel_data } => {
+                match self.subscribe(&channel, auth.as_deref(), channel_data.as_deref()) {
+                    Ok(action) => Ok(action),
+                    Err(reason) => Err(Refusal::Subscription { channel, reason }),
+                }
+            }
+            ClientFrame::Unsubscribe { channel } => {
+                let known = self.subscriptions.remove(&channel);
+                Ok(known.map_or(Action::Nothing, Action::Unsubscribe))
+            }
+            ClientFrame::SignIn { auth, user_data } => self.sign_in(&auth, user_data).map_err(Refusal::SignIn),
+            ClientFrame::ClientEvent { name, channel, data } => {
+                self.client_event(&name, &channel, &data, now).map_err(Refusal::ClientEvent)
+            }
+            ClientFrame::Unknown { name } => Err(Refusal::UnknownEvent { name: name.into_owned() }),
+        }
+    }
+
+    fn subscribe(
+        &mut self,
+        raw: &str,
+        auth: Option<&str>,
+        channel_data: Option<&str>,
+    ) -> Result<Action, SubscribeError> {
+        let limits = &self.app.limits;
+        let channel = ChannelName::parse(raw, limits.channel_name_length).map_err(SubscribeError::Name)?;
+        if channel.kind() == ChannelKind::User {
+            return self.subscribe_user_channel(&channel);
+        }
+        if channel.kind().needs_auth() {
+            verify_channel(&self.app, self.socket_id, &channel, channel_data, auth).map_err(SubscribeError::Auth)?;
+        }
+        let member = if channel.kind().is_presence() { Some(self.member(channel_data)?) } else { None };
+        if let Some(known) = self.subscriptions.find(&channel) {
+            return Ok(match known.place {
+                // The answer to the first request is under way and answers this one too.
+                None => Action::Nothing,
+                Some(_) => Action::Resubscribe { channel, ticket: known.ticket },
+            });
+        }
+        let max = self.app.limits.channels_per_connection;
+        if self.subscriptions.len() >= max {
+            return Err(SubscribeError::TooManyChannels { max });
+        }
+        self.authorized |= channel.kind().needs_auth();
+        let user_id = member.as_ref().map(|member| member.user_id.clone());
+        let ticket = self.subscriptions.insert(channel.clone(), user_id);
+        Ok(Action::Subscribe { channel, member, ticket })
+    }
+
+    /// A sign-in has put the connection into its user's channel already; pusher-js asks all the same.
+    fn subscribe_user_channel(&self, channel: &ChannelName) -> Result<Action, SubscribeError> {
+        let own = self.user.as_ref().is_some_and(|signed_in| {
+            signed_in.place.is_some() && channel.user_id() == Some(signed_in.user.id.as_str())
+        });
+        if !own {
+            return Err(SubscribeError::NotThatUser);
+        }
+        Ok(Action::Send(ServerFrame::Subscribed { channel: channel.as_str() }.encode()))
+    }
+
+    fn member(&self, channel_data: Option<&str>) -> Result<Member, SubscribeError> {
+        let limits = &self.app.limits;
+        match (channel_data, &self.user) {
+            (Some(data), _) => Member::parse(data, limits.user_id_length, as_usize(limits.user_info_bytes))
+                .map_err(SubscribeError::Member),
+            (None, Some(signed_in)) => Ok(signed_in.user.as_member()),
+            (None, None) => Err(SubscribeError::NoMember),
+        }
+    }
+
+    fn sign_in(&mut self, auth: &str, user_data: String) -> Result<Action, SignInError> {
+        verify_user(&self.app, self.socket_id, &user_data, Some(auth)).map_err(SignInError::Auth)?;
+        let limits = &self.app.limits;
+        let mut user = User::parse(&user_data, limits.user_id_length).map_err(SignInError::User)?;
+        let user_channel = ChannelName::of_user(user.id.as_str(), limits.user_id_length).map_err(SignInError::Id)?;
+        if let Some(signed_in) = &self.user {
+            if signed_in.user.id != user.id {
+                return Err(SignInError::OtherUser);
+            }
+            return Ok(match signed_in.place {
+                None => Action::Nothing,
+                Some(_) => Action::Send(ServerFrame::SignedIn { user_data: &user_data }.encode()),
+            });
+        }
+        if !self.app.watchlist {
+            user.watchlist.clear();
+        }
+        let too_long =
+            (user.watchlist.len() > limits.watchlist).then_some(Refusal::WatchlistTooLong { max: limits.watchlist });
+        user.watchlist.truncate(limits.watchlist);
+        let watched = user.watchlist.iter().map(|watched| (watched.clone(), None)).collect();
+        self.user = Some(Box::new(SignedIn { user, place: None, watched }));
+        self.authorized = true;
+        Ok(Action::SignIn { user_channel, user_data, too_long })
+    }
+
+    fn client_event(
+        &mut self,
+        name: &str,
+        channel: &str,
+        data: &str,
+        now: Instant,
+    ) -> Result<Action, ClientEventError> {
+        let limits = &self.app.limits;
+        if !self.app.client_events {
+            return Err(ClientEventError::Disabled);
+        }
+        let name = EventName::parse(name, limits.event_name_length).map_err(ClientEventError::Name)?;
+        let subscription = self
+            .subscriptions
+            .find_by_name(channel)
+            .filter(|known| known.place.is_some())
+            .ok_or_else(|| ClientEventError::NotSubscribed { channel: channel.to_owned() })?;
+        if !subscription.channel.kind().takes_client_events() {
+            return Err(ClientEventError::Kind);
+        }
+        let max = as_usize(limits.event_bytes);
+        if data.len() > max {
+            return Err(ClientEventError::TooLarge { max });
+        }
+        let per_second = limits.client_events_per_second;
+        if !self.client_events.take(per_second, now) {
+            return Err(ClientEventError::RateLimited { per_second });
+        }
+        let event = ServerFrame::Event { channel, name: name.as_str(), data, user_id: subscription.user_id.as_ref() };
+        Ok(Action::Publish {
+            channel: subscription.channel.clone(),
+            name: name.as_str().to_owned(),
+            json: event.encode(),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;

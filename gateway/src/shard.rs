@@ -1,0 +1,374 @@
+//! One thread and its connections: it owns their sockets, their sessions and the map from channels to subscribers.
+//!
+//! Everything that clients hear goes through one [`Burst`]: whatever happens in one turn is appended to it, and each
+//! touched socket is written to once, at the end of the turn.
+
+pub(crate) mod chores;
+pub(crate) mod hub;
+pub(crate) mod inbox;
+mod messages;
+mod sweep;
+
+use std::cell::{Cell, RefCell, RefMut};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+use shared::app::as_usize;
+use shared::bus::Message;
+use shared::envelope::{Topic, unix_us};
+use shared::http::Answer;
+use shared::protocol::{ChannelName, CloseCode, ServerFrame, SocketId};
+use slab::Slab;
+use tokio::net::TcpStream;
+use tokio::sync::{Notify, mpsc};
+use tokio::time::{Instant, MissedTickBehavior, interval};
+
+use crate::connection::Connection;
+use crate::node::{Admission, Load, Node};
+use crate::outbox::{Burst, Flushed};
+use crate::reject::{Farewell, Refusal};
+use crate::session::subscriptions::Subscription;
+use crate::upgrade;
+use crate::websocket::writer;
+use chores::Entry;
+use hub::Hub;
+use inbox::{Broadcast, ConnectionKey, InboxReceiver, ShardMessage};
+
+/// What all connections of a shard read into: the largest default message fits in one read.
+const READ_BUFFER_BYTES: usize = 64 * 1024;
+
+/// Messages taken from the inbox in one turn.
+const BATCH: usize = 256;
+
+/// Deliveries after which a burst is flushed although more waits: 64 Ki links are 512 KiB.
+const BURST_MESSAGES_MAX: usize = 64 * 1024;
+
+/// Client events of a shard that may wait for the bus.
+const PUBLISHES_MAX: usize = 1024;
+
+const TICK: Duration = Duration::from_secs(1);
+
+/// One thread's connections.
+pub(crate) struct Shard {
+    pub(crate) index: usize,
+    pub(crate) node: Arc<Node>,
+    hub: RefCell<Hub>,
+    burst: RefCell<Burst>,
+    connections: RefCell<Slab<Rc<Connection>>>,
+    read_buffer: RefCell<Box<[u8]>>,
+    rng: RefCell<StdRng>,
+    /// Seconds since the shard began; enough for timeouts, and reading it is free.
+    now_s: Cell<u32>,
+    outbox_bytes: Cell<i64>,
+    publishes: mpsc::Sender<Message>,
+    /// Work in flight that must not be cut off when the node leaves.
+    chores: Cell<usize>,
+    draining: Cell<bool>,
+    /// Told whenever a connection or a chore ended while draining.
+    settled: Notify,
+}
+
+impl Shard {
+    /// Runs a shard on the current thread until it has been drained.
+    pub(crate) async fn run(index: usize, node: Arc<Node>, mut inbox: InboxReceiver) {
+        let (publishes, queue) = mpsc::channel(PUBLISHES_MAX);
+        let shard = Rc::new(Self {
+            index,
+            node,
+            hub: RefCell::default(),
+            burst: RefCell::default(),
+            connections: RefCell::default(),
+            read_buffer: RefCell::new(vec![0; READ_BUFFER_BYTES].into()),
+            rng: RefCell::new(StdRng::from_os_rng()),
+            now_s: Cell::new(0),
+            outbox_bytes: Cell::new(0),
+            publishes,
+            chores: Cell::new(0),
+            draining: Cell::new(false),
+            settled: Notify::new(),
+        });
+        tokio::task::spawn_local(chores::publish_client_events(shard.node.clone(), queue));
+        let mut tick = interval(TICK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let started = Instant::now();
+        let mut batch = Vec::with_capacity(BATCH);
+        while !(shard.draining.get() && shard.is_settled()) {
+            tokio::select! {
+                more = inbox.receive(&mut batch, BATCH) => {
+                    shard.handle(&mut batch);
+                    if !more {
+                        return;
+                    }
+                }
+                due = tick.tick() => {
+                    let lag = due.elapsed();
+                    shard.node.metrics.event_loop_lag_seconds.observe(lag.as_secs_f64());
+                    shard.now_s.set(u32::try_from(started.elapsed().as_secs()).unwrap_or(u32::MAX));
+                    shard.sweep();
+                }
+                () = shard.settled.notified() => {}
+            }
+        }
+    }
+
+    /// Seconds since the shard began.
+    pub(crate) fn now_s(&self) -> u32 {
+        self.now_s.get()
+    }
+
+    /// The buffer that connections read into, for as long as one of them handles what it read.
+    pub(crate) fn borrow_read_buffer(&self) -> RefMut<'_, Box<[u8]>> {
+        self.read_buffer.borrow_mut()
+    }
+
+    /// A fresh public name.
+    pub(crate) fn socket_id(&self) -> SocketId {
+        SocketId::random(&mut *self.rng.borrow_mut())
+    }
+
+    /// Makes a WebSocket of this shard out of an upgraded stream. `early`: bytes that came with the handshake.
+    pub(crate) fn open(self: &Rc<Self>, stream: TcpStream, admission: Admission, load: Load, early: Vec<u8>) {
+        let connection = Rc::new(Connection::new(stream, self.socket_id(), admission, self.now_s()));
+        tracing::debug!(target: "activity", { socket.id = %connection.socket_id, app.id = %connection.app.id }, "Connection opened");
+        connection.slot.set(self.connections.borrow_mut().insert(connection.clone()));
+        let activity_timeout_s = self.node.server.activity_timeout.as_secs();
+        let hello = ServerFrame::ConnectionEstablished { socket_id: connection.socket_id, activity_timeout_s };
+        self.send(&connection, &hello.encode());
+        self.flush();
+        let shard = self.clone();
+        tokio::task::spawn_local(async move {
+            let _load = load;
+            connection.run(shard, early).await;
+        });
+    }
+
+    /// Appends a message to the current burst.
+    pub(crate) fn send(&self, connection: &Rc<Connection>, json: &str) {
+        self.send_frame(connection, writer::text(json.as_bytes()));
+    }
+
+    fn send_frame(&self, connection: &Rc<Connection>, frame: Bytes) {
+        if !connection.is_open() {
+            return;
+        }
+        let mut burst = self.burst.borrow_mut();
+        let frame = burst.frame(frame);
+        burst.append(connection, frame);
+    }
+
+    /// Answers a ping.
+    pub(crate) fn pong(&self, connection: &Rc<Connection>, payload: &[u8]) {
+        self.send_frame(connection, writer::pong(payload));
+    }
+
+    /// Tells the client that what it did was refused.
+    pub(crate) fn refuse(&self, connection: &Rc<Connection>, refusal: &Refusal) {
+        if let Some(reason) = refusal.auth_failure() {
+            self.node.metrics.auth_failure(reason);
+        }
+        if let Some(scope) = refusal.limit() {
+            self.node.metrics.rate_limited(scope);
+        }
+        tracing::debug!(target: "activity", { socket.id = %connection.socket_id }, "Refused: {refusal}");
+        for message in refusal.messages() {
+            self.send(connection, &message);
+        }
+    }
+
+    /// Says why, sends the close frame, and takes the connection out of every channel. Its task ends when the client
+    /// has answered, or after a grace time.
+    pub(crate) fn close(self: &Rc<Self>, connection: &Rc<Connection>, farewell: &Farewell) {
+        if !connection.is_open() {
+            return;
+        }
+        if let Some(announcement) = farewell.announcement() {
+            self.send(connection, &announcement);
+        }
+        self.send_frame(connection, writer::close(farewell.code, &farewell.message));
+        connection.begin_closing(farewell.code, self.now_s());
+        self.leave_all(connection);
+    }
+
+    /// Writes the current burst.
+    pub(crate) fn flush(self: &Rc<Self>) {
+        let limit = as_usize(self.node.server.outbox_bytes);
+        loop {
+            let mut slow = Vec::new();
+            let size = self.burst.borrow_mut().flush(self.now_s(), |connection, flushed| match flushed {
+                Flushed::All => {}
+                Flushed::Broken => connection.abandon(),
+                Flushed::Some => {
+                    if connection.outbox.bytes() > limit && connection.is_open() {
+                        slow.push(connection.clone());
+                    }
+                    connection.wake();
+                }
+            });
+            self.node.metrics.messages_sent.inc_by(size.messages as u64);
+            self.node.metrics.sent_bytes.inc_by(size.bytes as u64);
+            if slow.is_empty() {
+                return;
+            }
+            for connection in slow {
+                self.close_slow(&connection, "more waits for it than its outbox holds");
+            }
+        }
+    }
+
+    /// Gives up on a client that reads too slowly: what waits for it is dropped but for the end of a frame begun.
+    fn close_slow(self: &Rc<Self>, connection: &Rc<Connection>, reason: &str) {
+        self.node.metrics.slow_consumers.inc();
+        tracing::debug!(target: "activity", { socket.id = %connection.socket_id }, "Slow client: {reason}");
+        connection.outbox.keep_only_begun_frame();
+        self.close(connection, &Farewell::new(CloseCode::OverCapacity, "The client reads too slowly"));
+    }
+
+    /// The end of a connection's task.
+    pub(crate) fn depart(self: &Rc<Self>, connection: &Rc<Connection>) {
+        self.leave_all(connection);
+        let slot = connection.slot.get();
+        self.connections.borrow_mut().try_remove(slot);
+        let code = connection.ended_with();
+        self.node.metrics.closed(code);
+        tracing::debug!(
+            target: "activity",
+            { socket.id = %connection.socket_id },
+            "Connection closed ({})",
+            code.map_or(1006, CloseCode::code)
+        );
+        self.settle();
+    }
+
+    fn leave_all(self: &Rc<Self>, connection: &Rc<Connection>) {
+        let subscriptions = connection.session.borrow_mut().subscriptions.take_all();
+        for subscription in subscriptions {
+            self.unsubscribe(connection, subscription);
+        }
+        self.sign_out(connection);
+    }
+
+    /// Takes the connection out of a channel that its session has forgotten. A subscription that the cluster has not
+    /// answered yet is undone by its answer.
+    fn unsubscribe(self: &Rc<Self>, connection: &Rc<Connection>, subscription: Subscription) {
+        let Some(place) = subscription.place else { return };
+        let topic = Topic::new(&connection.app.id, &subscription.channel);
+        self.hub.borrow_mut().unsubscribe(&topic, place, &self.node.metrics);
+        tracing::debug!(target: "activity", { socket.id = %connection.socket_id }, "Unsubscribed from [{}]", topic.channel);
+        self.exit(Entry { app: connection.app.clone(), topic, user_id: subscription.user_id });
+    }
+
+    fn sign_out(self: &Rc<Self>, connection: &Rc<Connection>) {
+        let Some(signed_in) = connection.session.borrow_mut().sign_out() else { return };
+        let Some(place) = signed_in.place else { return };
+        for (watched, _) in &signed_in.watched {
+            let Some(topic) = user_topic(connection, watched.as_str()) else { continue };
+            self.hub.borrow_mut().unwatch(&topic, connection);
+            self.node.relay.unwatch(&topic, self.index);
+        }
+        if let Some(topic) = user_topic(connection, signed_in.user.id.as_str()) {
+            self.hub.borrow_mut().unsubscribe(&topic, place, &self.node.metrics);
+            self.exit(Entry { app: connection.app.clone(), topic, user_id: None });
+        }
+    }
+
+    fn key(&self, connection: &Connection) -> ConnectionKey {
+        ConnectionKey { slot: connection.slot.get(), socket_id: connection.socket_id }
+    }
+
+    /// The connection of that name, while it lives.
+    fn connection(&self, key: ConnectionKey) -> Option<Rc<Connection>> {
+        let connections = self.connections.borrow();
+        connections.get(key.slot).filter(|connection| connection.socket_id == key.socket_id).cloned()
+    }
+
+    fn handle(self: &Rc<Self>, batch: &mut Vec<ShardMessage>) {
+        let mut stamps_us: Vec<u64> = Vec::new();
+        for message in batch.drain(..) {
+            match message {
+                ShardMessage::Broadcast(broadcast) => {
+                    stamps_us.extend(broadcast.published_at_us);
+                    self.broadcast(broadcast);
+                }
+                other => self.handle_one(other),
+            }
+            if self.burst.borrow().len() > BURST_MESSAGES_MAX {
+                self.flush();
+            }
+        }
+        self.flush();
+        if !stamps_us.is_empty() {
+            let now_us = unix_us();
+            for stamp_us in stamps_us {
+                let seconds = Duration::from_micros(now_us.saturating_sub(stamp_us)).as_secs_f64();
+                self.node.metrics.delivery_seconds.observe(seconds);
+            }
+        }
+    }
+
+    fn broadcast(&self, broadcast: Broadcast) {
+        let Broadcast { topic, frame, except, .. } = broadcast;
+        let mut burst = self.burst.borrow_mut();
+        let frame = burst.frame(frame);
+        let reached = self.hub.borrow().broadcast(&topic, frame, except, &mut burst);
+        self.node.metrics.fanout_subscribers.observe(reached as f64);
+    }
+
+    fn accept(self: &Rc<Self>, stream: std::net::TcpStream, peer: std::net::SocketAddr, load: Load) {
+        match TcpStream::from_std(stream) {
+            Ok(stream) => {
+                tokio::task::spawn_local(upgrade::serve(self.clone(), stream, peer, load));
+            }
+            Err(error) => tracing::warn!(%error, "cannot watch a new connection"),
+        }
+    }
+
+    /// Closes all connections with 4200, evenly over `window`.
+    fn drain(self: &Rc<Self>, window: Duration) {
+        const STEP: Duration = Duration::from_millis(20);
+        self.draining.set(true);
+        let leaving: Vec<Rc<Connection>> =
+            self.connections.borrow().iter().map(|(_, connection)| connection.clone()).collect();
+        let steps = usize::try_from(window.as_millis() / STEP.as_millis()).unwrap_or(usize::MAX).max(1);
+        let per_step = leaving.len().div_ceil(steps).max(1);
+        let shard = self.clone();
+        self.chore(async move {
+            let mut step = interval(STEP);
+            for group in leaving.chunks(per_step) {
+                step.tick().await;
+                for connection in group {
+                    shard.close(connection, &Farewell::new(CloseCode::Reconnect, "The server is leaving, reconnect"));
+                }
+                shard.flush();
+            }
+        });
+    }
+
+    /// Answers a request; a shard does not end while one is being answered.
+    pub(crate) async fn answering(&self, answer: impl Future<Output = Answer>) -> Answer {
+        self.chores.set(self.chores.get() + 1);
+        let answer = answer.await;
+        self.chores.set(self.chores.get() - 1);
+        self.settle();
+        answer
+    }
+
+    fn is_settled(&self) -> bool {
+        self.connections.borrow().is_empty() && self.chores.get() == 0
+    }
+
+    fn settle(&self) {
+        if self.draining.get() && self.is_settled() {
+            self.settled.notify_one();
+        }
+    }
+}
+
+/// The topic of a user, for ids that can name a channel.
+fn user_topic(connection: &Connection, user_id: &str) -> Option<Topic> {
+    let channel = ChannelName::of_user(user_id, connection.app.limits.user_id_length).ok()?;
+    Some(Topic::new(&connection.app.id, &channel))
+}

@@ -1,0 +1,149 @@
+//! What other threads tell a shard.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use bytes::Bytes;
+use shared::app::App;
+use shared::envelope::Topic;
+use shared::protocol::{ChannelName, SocketId, UserId};
+use tokio::sync::{Notify, mpsc};
+
+use crate::node::Load;
+use crate::session::subscriptions::Ticket;
+
+/// One message to a shard. Order within the inbox is the order in which clients hear of it.
+pub(crate) enum ShardMessage {
+    /// A fresh TCP connection.
+    Accepted { stream: std::net::TcpStream, peer: SocketAddr, load: Load },
+    /// A frame for the subscribers of a channel.
+    Broadcast(Broadcast),
+    /// A subscription stands; the connection is to be put into the channel and gets these frames first.
+    Subscribed {
+        connection: ConnectionKey,
+        app: Arc<App>,
+        topic: Topic,
+        ticket: Ticket,
+        user_id: Option<UserId>,
+        frames: Vec<Bytes>,
+    },
+    /// The answer to a repeated request to subscribe.
+    Resubscribed { connection: ConnectionKey, channel: ChannelName, ticket: Ticket, frames: Vec<Bytes> },
+    /// A sign-in stands; the connection is to be put into the user's channel.
+    SignedIn { connection: ConnectionKey, app: Arc<App>, topic: Topic, watched: Vec<Topic>, frames: Vec<Bytes> },
+    /// Whether watched users were online when asked.
+    Watched { connection: ConnectionKey, users: Vec<(UserId, bool)> },
+    /// A user came or went.
+    UserOnline { topic: Topic, online: bool },
+    /// The user's connections are to be closed.
+    Terminate { topic: Topic },
+    /// Close all connections with 4200, evenly over this time.
+    Drain { window: std::time::Duration },
+}
+
+/// A frame for the subscribers of a channel.
+pub(crate) struct Broadcast {
+    pub(crate) topic: Topic,
+    /// One whole WebSocket frame, shared by all shards.
+    pub(crate) frame: Bytes,
+    pub(crate) except: Option<SocketId>,
+    /// The publisher's stamp, in microseconds of Unix time; `None` for messages that are not timed.
+    pub(crate) published_at_us: Option<u64>,
+}
+
+/// Names a connection of a shard to other threads. The socket id tells a connection from the next one in its slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ConnectionKey {
+    pub(crate) slot: usize,
+    pub(crate) socket_id: SocketId,
+}
+
+/// Bytes of broadcasts that may wait in all inboxes of a node before publishers on it have to wait: 16 MiB is 100,000
+/// events of a chat, or a tenth of a second of the fastest publishing measured.
+const ROOM_BYTES: usize = 16 * 1024 * 1024;
+
+/// A message costs more than its frame: topic, queue slot.
+const MESSAGE_BYTES: usize = 128;
+
+/// How much waits in the inboxes of a node.
+#[derive(Default)]
+pub(crate) struct Room {
+    bytes: AtomicUsize,
+    freed: Notify,
+}
+
+impl Room {
+    /// Resolves once less than [`ROOM_BYTES`] wait.
+    pub(crate) async fn wait(&self) {
+        loop {
+            if self.bytes.load(Ordering::Acquire) < ROOM_BYTES {
+                return;
+            }
+            let freed = self.freed.notified();
+            tokio::pin!(freed);
+            // From here on a notification is not missed, so the second look decides.
+            freed.as_mut().enable();
+            if self.bytes.load(Ordering::Acquire) < ROOM_BYTES {
+                return;
+            }
+            freed.await;
+        }
+    }
+
+    fn take(&self, bytes: usize) {
+        self.bytes.fetch_add(bytes, Ordering::AcqRel);
+    }
+
+    fn give_back(&self, bytes: usize) {
+        if self.bytes.fetch_sub(bytes, Ordering::AcqRel) >= ROOM_BYTES {
+            self.freed.notify_waiters();
+        }
+    }
+}
+
+/// The sending side.
+#[derive(Clone)]
+pub(crate) struct Inbox {
+    sender: mpsc::UnboundedSender<ShardMessage>,
+    room: Arc<Room>,
+}
+
+/// The shard's side.
+pub(crate) struct InboxReceiver {
+    receiver: mpsc::UnboundedReceiver<ShardMessage>,
+    room: Arc<Room>,
+}
+
+/// Makes an inbox. The queue itself has no bound: broadcasts are bounded by [`Room`] at the publisher, all other
+/// messages by the number of connections.
+pub(crate) fn inbox(room: Arc<Room>) -> (Inbox, InboxReceiver) {
+    let (sender, receiver) = mpsc::unbounded_channel();
+    (Inbox { sender, room: room.clone() }, InboxReceiver { receiver, room })
+}
+
+impl Inbox {
+    /// Queues a message. A shard that has ended takes none, and nobody is left to hear it.
+    pub(crate) fn push(&self, message: ShardMessage) {
+        self.room.take(cost(&message));
+        if let Err(refused) = self.sender.send(message) {
+            self.room.give_back(cost(&refused.0));
+        }
+    }
+}
+
+impl InboxReceiver {
+    /// Waits for messages and appends at most `max` to `batch`; returns whether more can come.
+    pub(crate) async fn receive(&mut self, batch: &mut Vec<ShardMessage>, max: usize) -> bool {
+        let received = self.receiver.recv_many(batch, max).await;
+        self.room.give_back(batch.iter().map(cost).sum());
+        received > 0
+    }
+}
+
+fn cost(message: &ShardMessage) -> usize {
+    match message {
+        ShardMessage::Broadcast(broadcast) => MESSAGE_BYTES + broadcast.frame.len(),
+        _ => 0,
+    }
+}

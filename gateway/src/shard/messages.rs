@@ -1,0 +1,201 @@
+//! What a shard makes of messages from its clients and of the cluster's answers.
+
+use std::rc::Rc;
+use std::time::Instant;
+
+use bytes::Bytes;
+use shared::bus::Message;
+use shared::envelope::{Body, Envelope, Topic, unix_us};
+use shared::protocol::{ChannelName, ClientFrame, CloseCode, ServerFrame, UserId};
+
+use super::Shard;
+use super::chores::Entry;
+use super::inbox::{ConnectionKey, ShardMessage};
+use crate::connection::Connection;
+use crate::reject::{ClientEventError, Farewell, Refusal};
+use crate::session::Action;
+use crate::session::subscriptions::Ticket;
+
+impl Shard {
+    /// Takes one text message from a client.
+    pub(crate) fn on_message(self: &Rc<Self>, connection: &Rc<Connection>, text: &str) {
+        let frame = match ClientFrame::parse(text) {
+            Ok(frame) => frame,
+            Err(error) => {
+                self.node.metrics.protocol_error(error.cause_label());
+                return self.refuse(connection, &Refusal::Message(error));
+            }
+        };
+        self.node.metrics.message_received(kind_label(&frame));
+        let result = connection.session.borrow_mut().on_frame(frame, Instant::now());
+        match result {
+            Ok(action) => self.perform(connection, action),
+            Err(refusal) => self.refuse(connection, &refusal),
+        }
+    }
+
+    fn perform(self: &Rc<Self>, connection: &Rc<Connection>, action: Action) {
+        match action {
+            Action::Nothing => {}
+            Action::Send(json) => self.send(connection, &json),
+            Action::Subscribe { channel, member, ticket } => self.enter(connection, channel, member, ticket),
+            Action::Resubscribe { channel, ticket } => {
+                let topic = Topic::new(&connection.app.id, &channel);
+                let key = self.key(connection);
+                self.node.relay.answer_again(&topic, self.index, move |frames| ShardMessage::Resubscribed {
+                    connection: key,
+                    channel,
+                    ticket,
+                    frames,
+                });
+            }
+            Action::Unsubscribe(subscription) => self.unsubscribe(connection, subscription),
+            Action::SignIn { user_channel, user_data, too_long } => {
+                self.enter_user(connection, &user_channel, user_data, too_long);
+            }
+            Action::Publish { channel, name, json } => self.publish(connection, &channel, &name, json),
+        }
+    }
+
+    fn publish(&self, connection: &Rc<Connection>, channel: &ChannelName, name: &str, json: String) {
+        let message = Message {
+            topic: Topic::new(&connection.app.id, channel),
+            envelope: Envelope {
+                published_at_us: unix_us(),
+                position: None,
+                body: Body::Event { frame: json.into(), except: Some(connection.socket_id), kept: false },
+            },
+            keep: None,
+        };
+        if self.publishes.try_send(message).is_err() {
+            return self.refuse(connection, &Refusal::ClientEvent(ClientEventError::Busy));
+        }
+        tracing::debug!(
+            target: "activity",
+            { socket.id = %connection.socket_id },
+            "Client event [{name}] on channel [{channel}]"
+        );
+    }
+
+    /// Everything in the inbox but broadcasts.
+    pub(super) fn handle_one(self: &Rc<Self>, message: ShardMessage) {
+        match message {
+            ShardMessage::Accepted { stream, peer, load } => self.accept(stream, peer, load),
+            ShardMessage::Broadcast(broadcast) => self.broadcast(broadcast),
+            ShardMessage::Subscribed { connection, app, topic, ticket, user_id, frames } => {
+                let entry = Entry { app, topic, user_id };
+                self.subscribed(connection, entry, ticket, frames);
+            }
+            ShardMessage::Resubscribed { connection, channel, ticket, frames } => {
+                let Some(connection) = self.connection(connection) else { return };
+                if connection.session.borrow_mut().subscriptions.by_ticket(&channel, ticket).is_some() {
+                    self.send_all(&connection, frames);
+                }
+            }
+            ShardMessage::SignedIn { connection, app, topic, watched, frames } => {
+                self.signed_in(connection, Entry { app, topic, user_id: None }, watched, frames);
+            }
+            ShardMessage::Watched { connection, users } => {
+                let Some(connection) = self.connection(connection) else { return };
+                self.tell_watcher(&connection, &users, true);
+            }
+            ShardMessage::UserOnline { topic, online } => {
+                let Some(user) = topic.channel.user_id().map(UserId::from) else { return };
+                let watchers = self.hub.borrow().watchers(&topic);
+                for watcher in watchers {
+                    self.tell_watcher(&watcher, &[(user.clone(), online)], false);
+                }
+            }
+            ShardMessage::Terminate { topic } => {
+                let connections = self.hub.borrow().subscribers(&topic);
+                for connection in connections {
+                    let farewell = Farewell::new(CloseCode::Unauthorized, "You got disconnected by the app.");
+                    self.close(&connection, &farewell);
+                }
+            }
+            ShardMessage::Drain { window } => self.drain(window),
+        }
+    }
+
+    fn subscribed(self: &Rc<Self>, key: ConnectionKey, entry: Entry, ticket: Ticket, frames: Vec<Bytes>) {
+        let channel = &entry.topic.channel;
+        let stands = |connection: &Rc<Connection>| {
+            connection.session.borrow_mut().subscriptions.by_ticket(channel, ticket).is_some()
+        };
+        let Some(connection) = self.connection(key).filter(stands) else { return self.exit(entry) };
+        let place = self.hub.borrow_mut().subscribe(&entry.topic, connection.clone(), &self.node.metrics);
+        if let Some(subscription) = connection.session.borrow_mut().subscriptions.by_ticket(channel, ticket) {
+            subscription.place = Some(place);
+        }
+        tracing::debug!(target: "activity", { socket.id = %connection.socket_id }, "Subscribed to [{channel}]");
+        self.send_all(&connection, frames);
+    }
+
+    fn signed_in(self: &Rc<Self>, key: ConnectionKey, entry: Entry, watched: Vec<Topic>, frames: Vec<Bytes>) {
+        let stands = |connection: &Rc<Connection>| connection.session.borrow_mut().signed_in().is_some();
+        let Some(connection) = self.connection(key).filter(stands) else {
+            for user in &watched {
+                self.node.relay.unwatch(user, self.index);
+            }
+            return self.exit(entry);
+        };
+        let topic = entry.topic;
+        let mut hub = self.hub.borrow_mut();
+        let place = hub.subscribe(&topic, connection.clone(), &self.node.metrics);
+        for user in &watched {
+            hub.watch(user, connection.clone());
+        }
+        drop(hub);
+        if let Some(signed_in) = connection.session.borrow_mut().signed_in() {
+            signed_in.place = Some(place);
+            // Ids that name no channel can never sign in; they are not watched.
+            signed_in
+                .watched
+                .retain(|(user, _)| watched.iter().any(|topic| topic.channel.user_id() == Some(user.as_str())));
+        }
+        tracing::debug!(target: "activity", { socket.id = %connection.socket_id }, "Signed in as [{}]", topic.channel);
+        self.send_all(&connection, frames);
+        if !watched.is_empty() {
+            self.ask_watched(key, watched);
+        }
+    }
+
+    /// Tells a client which watched users came or went, leaving out what it knows. `at_sign_in`: the users are what the
+    /// roster answered, and what was heard since is newer.
+    fn tell_watcher(&self, connection: &Rc<Connection>, users: &[(UserId, bool)], at_sign_in: bool) {
+        let (mut online, mut offline) = (Vec::new(), Vec::new());
+        if let Some(signed_in) = connection.session.borrow_mut().signed_in() {
+            for (user, is_online) in users {
+                let Some((_, told)) = signed_in.watched.iter_mut().find(|(watched, _)| watched == user) else {
+                    continue;
+                };
+                if *told == Some(*is_online) || (at_sign_in && told.is_some()) {
+                    continue;
+                }
+                *told = Some(*is_online);
+                if *is_online { &mut online } else { &mut offline }.push(user.clone());
+            }
+        }
+        if !online.is_empty() || !offline.is_empty() {
+            self.send(connection, &ServerFrame::Watchlist { online: &online, offline: &offline }.encode());
+        }
+    }
+
+    fn send_all(&self, connection: &Rc<Connection>, frames: Vec<Bytes>) {
+        for frame in frames {
+            self.send_frame(connection, frame);
+        }
+    }
+}
+
+fn kind_label(frame: &ClientFrame<'_>) -> &'static str {
+    match frame {
+        ClientFrame::Subscribe { .. } => "subscribe",
+        ClientFrame::Unsubscribe { .. } => "unsubscribe",
+        ClientFrame::SignIn { .. } => "signin",
+        ClientFrame::Ping => "ping",
+        ClientFrame::Pong => "pong",
+        ClientFrame::ClientEvent { .. } => "client_event",
+        ClientFrame::Unknown { .. } => "unknown",
+    }
+}

@@ -1,0 +1,67 @@
+//! What time does to connections, looked at once a second for all of them: no connection owns a timer.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use shared::protocol::CloseCode;
+
+use super::Shard;
+use crate::connection::Connection;
+use crate::reject::Farewell;
+use crate::websocket::writer;
+
+/// Where an app asks for authorized connections: how long a connection may stay without a sign-in or a signed channel.
+const AUTHORIZATION_S: u32 = 30;
+
+impl Shard {
+    /// Pings silent clients, closes dead and stalled ones, and ends those that do not answer a close frame.
+    pub(super) fn sweep(self: &Rc<Self>) {
+        let now_s = self.now_s();
+        self.node.heartbeat(self.index);
+        let all: Vec<Rc<Connection>> =
+            self.connections.borrow().iter().map(|(_, connection)| connection.clone()).collect();
+        let mut outbox_bytes = 0;
+        for connection in &all {
+            outbox_bytes += i64::try_from(connection.outbox.bytes()).unwrap_or(i64::MAX);
+            if connection.is_open() {
+                self.sweep_open(connection, now_s);
+            } else if connection.is_past_grace(now_s) {
+                connection.abandon();
+            }
+        }
+        self.flush();
+        self.node.metrics.outbox_bytes.add(outbox_bytes - self.outbox_bytes.replace(outbox_bytes));
+    }
+
+    fn sweep_open(self: &Rc<Self>, connection: &Rc<Connection>, now_s: u32) {
+        let server = &self.node.server;
+        if let Some(since_s) = connection.outbox.stalled_since_s()
+            && now_s - since_s >= seconds(server.outbox_timeout)
+        {
+            return self.close_slow(connection, "it takes nothing of what waits");
+        }
+        if connection.app.authorized_connections
+            && now_s - connection.since_s >= AUTHORIZATION_S
+            && !connection.session.borrow().is_authorized()
+        {
+            let text = "Connection not authorized within timeout.";
+            return self.close(connection, &Farewell::new(CloseCode::Unauthorized, text));
+        }
+        match connection.pinged_s.get() {
+            Some(pinged_s) if now_s - pinged_s >= seconds(server.pong_timeout) => {
+                self.node.metrics.ping_timeouts.inc();
+                let text = "Pong reply not received in time";
+                self.close(connection, &Farewell::new(CloseCode::PongTimeout, text));
+            }
+            None if now_s - connection.heard_s.get() >= seconds(server.activity_timeout) => {
+                connection.pinged_s.set(Some(now_s));
+                self.send_frame(connection, writer::ping());
+            }
+            _ => {}
+        }
+    }
+}
+
+fn seconds(duration: Duration) -> u32 {
+    u32::try_from(duration.as_secs()).unwrap_or(u32::MAX)
+}

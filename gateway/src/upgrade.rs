@@ -1,0 +1,159 @@
+//! From a TCP connection to a WebSocket, or to the HTTP routes beside it.
+//!
+//! Refusals of the protocol come after the upgrade: a browser tells a page nothing about a failed one, and pusher-js
+//! would try again for ever.
+
+mod origin;
+mod refuse;
+
+use std::borrow::Cow;
+use std::cell::RefCell;
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::rc::Rc;
+
+use fastwebsockets::upgrade as handshake;
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::header::{HeaderValue, ORIGIN, SEC_WEBSOCKET_PROTOCOL, UPGRADE};
+use hyper::service::service_fn;
+use hyper::upgrade::OnUpgrade;
+use hyper::{Method, Request, StatusCode};
+use hyper_util::rt::TokioIo;
+use shared::http::{self, Answer};
+use shared::protocol::{self, CloseCode};
+use tokio::net::TcpStream;
+
+use crate::node::{Admission, Load};
+use crate::reject::Farewell;
+use crate::shard::Shard;
+
+/// Subprotocols that some clients offer: only then is one answered, since browsers refuse an answer to no offer.
+const SUBPROTOCOL_PREFIX: &str = "pusher-channels-protocol-";
+
+/// Serves one TCP connection until it ends or becomes a WebSocket.
+pub(crate) async fn serve(shard: Rc<Shard>, stream: TcpStream, peer: SocketAddr, load: Load) {
+    let load = Rc::new(RefCell::new(Some(load)));
+    let service = service_fn(|request| {
+        let (shard, load) = (shard.clone(), load.clone());
+        async move { Ok::<_, Infallible>(answer(&shard, request, &load).await) }
+    });
+    let served = http::http1().serve_connection(TokioIo::new(stream), service).with_upgrades().await;
+    if let Err(error) = served {
+        tracing::debug!(%error, %peer, "http connection ended");
+    }
+}
+
+async fn answer(shard: &Rc<Shard>, mut request: Request<Incoming>, load: &RefCell<Option<Load>>) -> Answer {
+    let path = request.uri().path();
+    let key = key_of(path, &shard.node.server.path_prefix);
+    if handshake::is_upgrade_request(&request) {
+        let verdict = match key {
+            Some(key) => admit(shard, key, &request),
+            None => Err(Farewell::new(CloseCode::PathNotFound, format!("Path {path} not found"))),
+        };
+        return upgrade(shard, &mut request, verdict, load);
+    }
+    if key.is_some() && *request.method() == Method::GET {
+        let mut answer = http::text(StatusCode::UPGRADE_REQUIRED, "This path serves WebSockets");
+        answer.headers_mut().insert(UPGRADE, HeaderValue::from_static("websocket"));
+        return answer;
+    }
+    match shard.node.routes.clone() {
+        Some(routes) => shard.answering(routes.answer(request)).await,
+        None if path == "/up" => http::json(StatusCode::OK, r#"{"health":"OK"}"#),
+        None => http::text(StatusCode::NOT_FOUND, "Not found."),
+    }
+}
+
+/// The app key in `{prefix}/app/{key}`.
+fn key_of<'a>(path: &'a str, prefix: &str) -> Option<&'a str> {
+    let key = path.strip_prefix(prefix)?.strip_prefix("/app/")?;
+    (!key.is_empty() && !key.contains('/')).then_some(key)
+}
+
+/// Judges a handshake. Source: protocol reference 1.
+fn admit(shard: &Shard, key: &str, request: &Request<Incoming>) -> Result<Admission, Farewell> {
+    let node = &shard.node;
+    let key = percent_encoding::percent_decode_str(key).decode_utf8_lossy();
+    let Some(app) = node.apps.by_key(&key) else {
+        let text = format!("App key {key} not in this cluster. Did you forget to specify the cluster?");
+        return Err(Farewell::new(CloseCode::UnknownApp, text));
+    };
+    check_version(request.uri().query().unwrap_or_default())?;
+    if !app.enabled {
+        return Err(Farewell::new(CloseCode::AppDisabled, "The app is disabled"));
+    }
+    let origin = request.headers().get(ORIGIN).map(|origin| String::from_utf8_lossy(origin.as_bytes()));
+    if !origin::is_allowed(&app.allowed_origins, origin.as_deref()) {
+        return Err(Farewell::new(CloseCode::Unauthorized, "Origin not allowed"));
+    }
+    node.admit(app)
+}
+
+fn check_version(query: &str) -> Result<(), Farewell> {
+    let version = form_urlencoded::parse(query.as_bytes()).find(|(name, _)| name == "protocol").map(|(_, value)| value);
+    let Some(version) = version else { return Ok(()) };
+    match version.parse() {
+        Ok(number) if protocol::VERSIONS.contains(&number) => Ok(()),
+        Ok::<u32, _>(_) => Err(Farewell::new(
+            CloseCode::UnsupportedVersion,
+            format!("Unsupported protocol version {version}: this server speaks 7"),
+        )),
+        Err(_) => Err(Farewell::new(CloseCode::InvalidVersion, "Invalid protocol version: not a number")),
+    }
+}
+
+/// Answers the handshake, and opens or refuses the WebSocket once the answer is out.
+fn upgrade(
+    shard: &Rc<Shard>,
+    request: &mut Request<Incoming>,
+    verdict: Result<Admission, Farewell>,
+    load: &RefCell<Option<Load>>,
+) -> Answer {
+    let subprotocol = offered_subprotocol(request);
+    // Taken before fastwebsockets does: its own future would allocate the read buffer that this server does without.
+    let upgraded = hyper::upgrade::on(&mut *request);
+    let (answer, _) = match handshake::upgrade(&mut *request) {
+        Ok(accepted) => accepted,
+        Err(error) => return http::text(StatusCode::BAD_REQUEST, &format!("Not a WebSocket handshake: {error}")),
+    };
+    if let Err(farewell) = &verdict {
+        shard.node.metrics.handshake_rejected(farewell.code);
+        tracing::debug!(target: "activity", "Connection refused ({}): {}", farewell.code.code(), farewell.message);
+    }
+    let Some(load) = load.take() else {
+        return http::text(StatusCode::BAD_REQUEST, "The connection is being upgraded already");
+    };
+    tokio::task::spawn_local(open(shard.clone(), upgraded, verdict, load));
+    let mut answer = answer.map(|_| Full::default());
+    if let Some(subprotocol) = subprotocol {
+        answer.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, subprotocol);
+    }
+    answer
+}
+
+async fn open(shard: Rc<Shard>, upgraded: OnUpgrade, verdict: Result<Admission, Farewell>, load: Load) {
+    // A client that leaves in the middle of its handshake needs no answer.
+    let Ok(upgraded) = upgraded.await else { return };
+    let parts = upgraded.downcast::<TokioIo<TcpStream>>().expect("only TCP streams are served");
+    let stream = parts.io.into_inner();
+    match verdict {
+        Ok(admission) => shard.open(stream, admission, load, parts.read_buf.into()),
+        Err(farewell) => refuse::refuse(stream, &farewell).await,
+    }
+}
+
+fn offered_subprotocol(request: &Request<Incoming>) -> Option<HeaderValue> {
+    let offers = request.headers().get_all(SEC_WEBSOCKET_PROTOCOL).iter().map(HeaderValue::as_bytes);
+    let offers: Vec<Cow<'_, str>> = offers.map(String::from_utf8_lossy).collect();
+    let chosen = offers
+        .iter()
+        .flat_map(|offer| offer.split(','))
+        .map(str::trim)
+        .find(|offer| offer.starts_with(SUBPROTOCOL_PREFIX))?;
+    HeaderValue::from_str(chosen).ok()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,248 @@
+//! From bytes to messages.
+
+use std::ops::ControlFlow;
+
+use fastwebsockets::{OpCode, unmask};
+use shared::protocol::CloseCode;
+
+/// Reads one client's frames. Owns memory only while a frame or a fragmented message is incomplete.
+#[derive(Default)]
+pub struct Reader {
+    unfinished: Option<Box<Unfinished>>,
+}
+
+#[derive(Default)]
+struct Unfinished {
+    /// The start of a frame whose rest has not arrived: at most a header and the largest message.
+    frame: Vec<u8>,
+    /// A fragmented message, as far as it has arrived.
+    message: Option<Vec<u8>>,
+}
+
+/// What a client sent.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Incoming<'a> {
+    /// A text message; binary ones that hold text count too.
+    Text(&'a str),
+    /// To be answered with a pong of the same bytes, at most 125.
+    Ping(&'a [u8]),
+    /// A sign of life.
+    Pong,
+    /// The client wants to close, or confirms that it will.
+    Close,
+}
+
+/// How a client broke the WebSocket protocol. Nothing that follows on the connection can be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum WireError {
+    /// A reserved bit is set; no extension was agreed on.
+    #[error("a reserved bit is set")]
+    ReservedBit,
+    /// An opcode that RFC 6455 does not define.
+    #[error("the opcode is unknown")]
+    Opcode,
+    /// Clients must mask.
+    #[error("the frame is not masked")]
+    Unmasked,
+    /// A control frame that is fragmented or longer than 125 bytes.
+    #[error("a control frame is fragmented or too long")]
+    Control,
+    /// A continuation of nothing, or a new message inside a fragmented one.
+    #[error("fragments are out of order")]
+    Fragment,
+    /// A close frame with one byte of payload, an undefined code, or a reason that is not UTF-8.
+    #[error("the close frame is malformed")]
+    Close,
+    /// A message above the limit, in one frame or by fragments.
+    #[error("the message is too large")]
+    TooLarge,
+    /// A message that is not UTF-8.
+    #[error("the message is not UTF-8")]
+    Text,
+}
+
+impl WireError {
+    /// What the connection ends with.
+    pub fn close_code(self) -> CloseCode {
+        match self {
+            Self::TooLarge => CloseCode::MessageTooBig,
+            Self::Text => CloseCode::InvalidText,
+            _ => CloseCode::ProtocolError,
+        }
+    }
+
+    /// The error as a metric label.
+    pub fn cause_label(self) -> &'static str {
+        match self {
+            Self::ReservedBit => "reserved_bit",
+            Self::Opcode => "opcode",
+            Self::Unmasked => "unmasked",
+            Self::Control => "control",
+            Self::Fragment => "fragment",
+            Self::Close => "close",
+            Self::TooLarge => "too_large",
+            Self::Text => "text",
+        }
+    }
+}
+
+struct Header {
+    fin: bool,
+    opcode: OpCode,
+    mask: [u8; 4],
+    /// Bytes of the header itself.
+    bytes: usize,
+    payload_bytes: usize,
+}
+
+impl Reader {
+    /// Takes the next bytes of the stream and hands every message that they complete to `each`, in order, until it
+    /// breaks; what follows a break is dropped.
+    ///
+    /// `input` is unmasked in place. `message_bytes_max` bounds messages, whole or fragmented, and so the memory that
+    /// this reader ever owns.
+    ///
+    /// # Errors
+    /// [`WireError`]; messages before the broken frame have been handed out.
+    pub fn read(
+        &mut self,
+        input: &mut [u8],
+        message_bytes_max: usize,
+        mut each: impl FnMut(Incoming<'_>) -> ControlFlow<()>,
+    ) -> Result<(), WireError> {
+        let mut unfinished = self.unfinished.take().unwrap_or_default();
+        let Unfinished { frame, message } = &mut *unfinished;
+        let rest = if frame.is_empty() {
+            let read = frames(input, message, message_bytes_max, &mut each)?;
+            let rest = &input[read.min(input.len())..];
+            rest.to_vec()
+        } else {
+            frame.extend_from_slice(input);
+            let mut all = std::mem::take(frame);
+            let read = frames(&mut all, message, message_bytes_max, &mut each)?;
+            all.drain(..read);
+            all
+        };
+        unfinished.frame = rest;
+        if !unfinished.frame.is_empty() || unfinished.message.is_some() {
+            self.unfinished = Some(unfinished);
+        }
+        Ok(())
+    }
+}
+
+/// Reads whole frames from the start of `bytes`; returns how many bytes they took.
+fn frames(
+    bytes: &mut [u8],
+    message: &mut Option<Vec<u8>>,
+    message_bytes_max: usize,
+    each: &mut impl FnMut(Incoming<'_>) -> ControlFlow<()>,
+) -> Result<usize, WireError> {
+    let mut read = 0;
+    while let Some(header) = parse_header(&bytes[read..], message_bytes_max)? {
+        let start = read + header.bytes;
+        let end = start + header.payload_bytes;
+        let Some(payload) = bytes.get_mut(start..end) else { break };
+        read = end;
+        unmask(payload, header.mask);
+        if one_frame(&header, payload, message, message_bytes_max, each)?.is_break() {
+            return Ok(bytes.len());
+        }
+    }
+    Ok(read)
+}
+
+/// The header at the start of `bytes`, or `None` until all of it is there. The claimed length is judged at once, before
+/// any of the payload arrives.
+fn parse_header(bytes: &[u8], message_bytes_max: usize) -> Result<Option<Header>, WireError> {
+    let &[first, second, ..] = bytes else { return Ok(None) };
+    if first & 0b0111_0000 != 0 {
+        return Err(WireError::ReservedBit);
+    }
+    let fin = first & 0b1000_0000 != 0;
+    let opcode = OpCode::try_from(first & 0b1111).map_err(|_| WireError::Opcode)?;
+    if second & 0b1000_0000 == 0 {
+        return Err(WireError::Unmasked);
+    }
+    let short = usize::from(second & 0b0111_1111);
+    let control = matches!(opcode, OpCode::Close | OpCode::Ping | OpCode::Pong);
+    if control && (!fin || short > 125) {
+        return Err(WireError::Control);
+    }
+    let (length_bytes, payload_bytes) = match short {
+        126 => match bytes.get(2..4) {
+            Some(length) => (2, u64::from(u16::from_be_bytes(length.try_into().expect("two bytes")))),
+            None => return Ok(None),
+        },
+        127 => match bytes.get(2..10) {
+            Some(length) => (8, u64::from_be_bytes(length.try_into().expect("eight bytes"))),
+            None => return Ok(None),
+        },
+        short => (0, short as u64),
+    };
+    let payload_bytes = usize::try_from(payload_bytes).map_err(|_| WireError::TooLarge)?;
+    if !control && payload_bytes > message_bytes_max {
+        return Err(WireError::TooLarge);
+    }
+    let mask_start = 2 + length_bytes;
+    let Some(mask) = bytes.get(mask_start..mask_start + 4) else { return Ok(None) };
+    let mask = mask.try_into().expect("four bytes");
+    Ok(Some(Header { fin, opcode, mask, bytes: mask_start + 4, payload_bytes }))
+}
+
+fn one_frame(
+    header: &Header,
+    payload: &[u8],
+    message: &mut Option<Vec<u8>>,
+    message_bytes_max: usize,
+    each: &mut impl FnMut(Incoming<'_>) -> ControlFlow<()>,
+) -> Result<ControlFlow<()>, WireError> {
+    match header.opcode {
+        OpCode::Ping => Ok(each(Incoming::Ping(payload))),
+        OpCode::Pong => Ok(each(Incoming::Pong)),
+        OpCode::Close => {
+            check_close(payload)?;
+            Ok(each(Incoming::Close))
+        }
+        OpCode::Text | OpCode::Binary => {
+            if message.is_some() {
+                return Err(WireError::Fragment);
+            }
+            if header.fin {
+                return Ok(each(Incoming::Text(text(payload)?)));
+            }
+            *message = Some(payload.to_vec());
+            Ok(ControlFlow::Continue(()))
+        }
+        OpCode::Continuation => {
+            let Some(so_far) = message else { return Err(WireError::Fragment) };
+            if so_far.len() + payload.len() > message_bytes_max {
+                return Err(WireError::TooLarge);
+            }
+            so_far.extend_from_slice(payload);
+            if !header.fin {
+                return Ok(ControlFlow::Continue(()));
+            }
+            let whole = message.take().unwrap_or_default();
+            Ok(each(Incoming::Text(text(&whole)?)))
+        }
+    }
+}
+
+fn check_close(payload: &[u8]) -> Result<(), WireError> {
+    let Some((code, reason)) = payload.split_first_chunk::<2>() else {
+        return if payload.is_empty() { Ok(()) } else { Err(WireError::Close) };
+    };
+    let code = fastwebsockets::CloseCode::from(u16::from_be_bytes(*code));
+    if !code.is_allowed() || std::str::from_utf8(reason).is_err() {
+        return Err(WireError::Close);
+    }
+    Ok(())
+}
+
+fn text(bytes: &[u8]) -> Result<&str, WireError> {
+    std::str::from_utf8(bytes).map_err(|_| WireError::Text)
+}
+
+#[cfg(test)]
+mod tests;
