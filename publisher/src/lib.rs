@@ -1,1 +1,104 @@
-//! Placeholder.
+//! The signed HTTP API: takes events from applications' own servers and answers what they ask about channels.
+//!
+//! Reached through [`Api`], which any listener that speaks HTTP can serve. It never meets a client's socket: events go
+//! to the bus, questions to the roster. Source: protocol reference 4.
+
+use std::error::Error;
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use hyper::Request;
+use hyper::body::{Body, Incoming};
+use prometheus::Registry;
+use shared::app::Apps;
+use shared::bus::Bus;
+use shared::http::{Answer, Routes};
+use shared::roster::Roster;
+
+mod api_error;
+mod event;
+mod info;
+mod metrics;
+mod publish;
+mod routes;
+mod signed;
+mod text;
+
+use api_error::ApiError;
+use metrics::Metrics;
+use routes::{Path, Route};
+
+/// What the API works with.
+pub struct Deps {
+    /// The tenants, found by the id in a request's path.
+    pub apps: Apps,
+    /// Takes the events.
+    pub bus: Arc<dyn Bus>,
+    /// Knows members, occupancy and last events.
+    pub roster: Arc<dyn Roster>,
+    /// Where metrics are registered.
+    pub registry: Registry,
+    /// What precedes `/apps` in every path, as `/ws`; empty for nothing.
+    pub path_prefix: String,
+}
+
+/// The HTTP API of all apps.
+pub struct Api {
+    apps: Apps,
+    bus: Arc<dyn Bus>,
+    roster: Arc<dyn Roster>,
+    metrics: Metrics,
+    path_prefix: String,
+}
+
+impl Api {
+    /// Puts the API together and registers its metrics.
+    ///
+    /// # Panics
+    /// When the registry has an API's metrics already.
+    pub fn new(deps: Deps) -> Self {
+        let Deps { apps, bus, roster, registry, path_prefix } = deps;
+        let metrics = Metrics::new(&registry, &apps);
+        Self { apps, bus, roster, metrics, path_prefix }
+    }
+
+    /// Answers one request, whatever its body is made of.
+    async fn respond<B>(&self, request: Request<B>) -> Answer
+    where
+        B: Body<Data = Bytes>,
+        B::Error: Into<Box<dyn Error + Send + Sync>>,
+    {
+        let started = Instant::now();
+        let (head, body) = request.into_parts();
+        let path = Path::split(head.uri.path(), &self.path_prefix);
+        let segments = path.segments();
+        let route = Route::find(&segments);
+        let endpoint = route.as_ref().map_or(metrics::UNKNOWN_ENDPOINT, Route::label);
+        let answer = match route {
+            Some(route) => routes::answer(self, route, &head, body).await,
+            None => Err(ApiError::NotFound),
+        };
+        let answer = answer.unwrap_or_else(|error| self.refuse(endpoint, &error));
+        self.metrics.answered(endpoint, answer.status(), started.elapsed());
+        answer
+    }
+
+    fn refuse(&self, endpoint: &'static str, error: &ApiError) -> Answer {
+        if let Some(reason) = error.auth_failure() {
+            self.metrics.auth_failed(reason);
+        }
+        tracing::debug!(endpoint, cause = error.cause_label(), "request refused: {error}");
+        error.answer()
+    }
+}
+
+impl Routes for Api {
+    fn answer(&self, request: Request<Incoming>) -> BoxFuture<'_, Answer> {
+        Box::pin(self.respond(request))
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,238 @@
+//! Why a request was refused, and the one place where that becomes a status and a body.
+//!
+//! Source of statuses and texts: protocol reference 4.3, with Pusher's own texts where it has one.
+
+use std::borrow::Cow;
+
+use hyper::StatusCode;
+use hyper::header::{ALLOW, HeaderValue, RETRY_AFTER};
+use shared::auth::RequestAuthError;
+use shared::bus::BusError;
+use shared::http::{self, Answer};
+use shared::protocol::{ChannelNameError, EventNameError, SocketIdError};
+use shared::roster::RosterError;
+
+/// Why a request was refused. No variant holds event data, a secret or a signature.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ApiError {
+    /// No route has this path.
+    #[error("path is unknown")]
+    NotFound,
+    /// The path exists for another method.
+    #[error("method is not allowed, only {allow}")]
+    MethodNotAllowed {
+        /// The value of the `Allow` header.
+        allow: &'static str,
+    },
+    /// No app has this id.
+    #[error("app {id:?} is unknown")]
+    UnknownApp {
+        /// The beginning of what the path says.
+        id: String,
+    },
+    /// The app is switched off.
+    #[error("app is disabled")]
+    AppDisabled,
+    /// The request is not signed as it should be.
+    #[error("request is not authentic")]
+    Auth(#[from] RequestAuthError),
+    /// The body is larger than a full batch of the app's events.
+    #[error("body is larger than {max} bytes")]
+    BodyTooLarge {
+        /// Largest body, in bytes.
+        max: usize,
+    },
+    /// The body did not arrive in time.
+    #[error("body did not arrive in time")]
+    BodyTimeout,
+    /// The body broke off, or is not text where text is needed.
+    #[error("body is not readable")]
+    BodyBroken,
+    /// The body is not JSON, or a member has the wrong type.
+    #[error("body is not valid JSON")]
+    Json(#[source] serde_json::Error),
+    /// A required member of the body is absent.
+    #[error("parameter {0} is missing")]
+    Missing(&'static str),
+    /// The event's name is not one that applications may use.
+    #[error("event name is not valid")]
+    EventName(#[from] EventNameError),
+    /// A channel's name is not valid.
+    #[error("channel name {name:?} is not valid")]
+    ChannelName {
+        /// The beginning of the name.
+        name: String,
+        /// What is wrong.
+        #[source]
+        source: ChannelNameError,
+    },
+    /// No user can have this id, since no channel name can hold it.
+    #[error("user id is not valid")]
+    UserId(#[source] ChannelNameError),
+    /// The connection to leave out is not named by a socket id.
+    #[error("socket id is not valid")]
+    SocketId(#[from] SocketIdError),
+    /// An event has more data than the app allows.
+    #[error("event data is larger than {max} bytes")]
+    DataTooLarge {
+        /// Most data of one event, in bytes.
+        max: usize,
+    },
+    /// An event goes to more channels than the app allows.
+    #[error("event has {given} channels, more than {max}")]
+    TooManyChannels {
+        /// Channels in the request.
+        given: usize,
+        /// Most channels of one event.
+        max: usize,
+    },
+    /// A batch has more events than the app allows.
+    #[error("batch has {given} events, more than {max}")]
+    BatchTooLarge {
+        /// Events in the request.
+        given: usize,
+        /// Most events of one batch.
+        max: usize,
+    },
+    /// A user count was asked of a channel without members.
+    #[error("user count was asked of a channel that is not a presence channel")]
+    UserCount,
+    /// User counts were asked of channels that may have no members.
+    #[error("user counts were asked without a prefix of presence channels")]
+    UserCountPrefix,
+    /// Users were asked of a channel without members.
+    #[error("users were asked of a channel that is not a presence channel")]
+    Users,
+    /// Events cannot be handed on now.
+    #[error("events cannot be published")]
+    Bus(#[from] BusError),
+    /// The state of channels cannot be asked now.
+    #[error("channels cannot be asked")]
+    Roster(#[from] RosterError),
+}
+
+impl ApiError {
+    pub(crate) fn unknown_app(id: &str) -> Self {
+        Self::UnknownApp { id: excerpt(id) }
+    }
+
+    pub(crate) fn channel_name(name: &str, source: ChannelNameError) -> Self {
+        Self::ChannelName { name: excerpt(name), source }
+    }
+
+    /// The error as a caller sees it: a status and one line of plain text.
+    pub(crate) fn answer(&self) -> Answer {
+        let mut answer = http::text(self.status(), &self.client_text());
+        match self {
+            Self::MethodNotAllowed { allow } => {
+                answer.headers_mut().insert(ALLOW, HeaderValue::from_static(allow));
+            }
+            Self::Bus(_) | Self::Roster(_) => {
+                answer.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
+            }
+            _ => {}
+        }
+        answer
+    }
+
+    fn status(&self) -> StatusCode {
+        match self {
+            Self::NotFound | Self::UnknownApp { .. } => StatusCode::NOT_FOUND,
+            Self::MethodNotAllowed { .. } => StatusCode::METHOD_NOT_ALLOWED,
+            Self::AppDisabled => StatusCode::FORBIDDEN,
+            Self::Auth(_) => StatusCode::UNAUTHORIZED,
+            Self::BodyTooLarge { .. } | Self::DataTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
+            Self::Bus(_) | Self::Roster(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::BodyBroken
+            | Self::Json(_)
+            | Self::Missing(_)
+            | Self::EventName(_)
+            | Self::ChannelName { .. }
+            | Self::UserId(_)
+            | Self::SocketId(_)
+            | Self::TooManyChannels { .. }
+            | Self::BatchTooLarge { .. }
+            | Self::UserCount
+            | Self::UserCountPrefix
+            | Self::Users => StatusCode::BAD_REQUEST,
+        }
+    }
+
+    /// What the caller is told. Libraries surface it as it is, Laravel in its log; so it never repeats event data.
+    fn client_text(&self) -> Cow<'static, str> {
+        match self {
+            Self::NotFound => "Not found".into(),
+            Self::MethodNotAllowed { allow } => format!("Method not allowed, only {allow}").into(),
+            Self::UnknownApp { id } => format!("No matching application for ID [{}].", id.escape_debug()).into(),
+            Self::AppDisabled => "The application is disabled".into(),
+            Self::Auth(error) => error.client_text().into(),
+            Self::BodyTooLarge { max } => {
+                format!("The body of this request exceeds the allowed maximum ({max} bytes)").into()
+            }
+            Self::BodyTimeout => "The body of this request did not arrive in time".into(),
+            Self::BodyBroken => "The body of this request is not readable".into(),
+            // serde's own text can quote what it read.
+            Self::Json(error) if error.is_data() => {
+                format!("Invalid parameter type at line {} column {}", error.line(), error.column()).into()
+            }
+            Self::Json(error) => format!("Invalid JSON at line {} column {}", error.line(), error.column()).into(),
+            Self::Missing(name) => format!("Missing required parameter: {name}").into(),
+            Self::EventName(error) => format!("Invalid event name: {error}").into(),
+            Self::ChannelName { name, source } => format!("Invalid channel name {name:?}: {source}").into(),
+            Self::UserId(ChannelNameError::TooLong { max }) => {
+                format!("Invalid user id: longer than {max} characters").into()
+            }
+            Self::UserId(_) => "Invalid user id: it is empty or has a character that is not allowed".into(),
+            Self::SocketId(_) => "Invalid socket_id: it must be of the form digits.digits".into(),
+            Self::DataTooLarge { max } => format!(
+                "The data content of this event exceeds the allowed maximum ({max} bytes). See https://pusher.com/docs/channels/server_api/http-api#publishing-events for more info"
+            )
+            .into(),
+            Self::TooManyChannels { given, max } => format!("Too many channels ({given} > {max})").into(),
+            Self::BatchTooLarge { given, max } => format!("Batch too large ({given} > {max})").into(),
+            Self::UserCount => "Cannot retrieve the user count unless the channel is a presence channel".into(),
+            Self::UserCountPrefix => "user_count may only be requested for presence channels - please supply filter_by_prefix begining with presence-".into(),
+            Self::Users => "Users can only be retrieved for presence channels".into(),
+            Self::Bus(_) | Self::Roster(_) => "The service is temporarily unavailable, please retry".into(),
+        }
+    }
+
+    /// The error as a word of a fixed set.
+    pub(crate) fn cause_label(&self) -> &'static str {
+        match self {
+            Self::NotFound => "not_found",
+            Self::MethodNotAllowed { .. } => "method",
+            Self::UnknownApp { .. } => "app",
+            Self::AppDisabled => "disabled",
+            Self::Auth(error) => error.cause_label(),
+            Self::BodyTooLarge { .. } => "body_size",
+            Self::BodyTimeout => "body_timeout",
+            Self::BodyBroken => "body",
+            Self::Json(_) => "json",
+            Self::Missing(_) => "parameter",
+            Self::EventName(_) => "event_name",
+            Self::ChannelName { .. } => "channel_name",
+            Self::UserId(_) => "user_id",
+            Self::SocketId(_) => "socket_id",
+            Self::DataTooLarge { .. } => "data_size",
+            Self::TooManyChannels { .. } => "channels",
+            Self::BatchTooLarge { .. } => "batch",
+            Self::UserCount | Self::UserCountPrefix => "user_count",
+            Self::Users => "users",
+            Self::Bus(_) => "bus",
+            Self::Roster(_) => "roster",
+        }
+    }
+
+    /// The reason, when the caller could not show that it may use the app.
+    pub(crate) fn auth_failure(&self) -> Option<&'static str> {
+        matches!(self, Self::UnknownApp { .. } | Self::AppDisabled | Self::Auth(_)).then(|| self.cause_label())
+    }
+}
+
+/// As much of a caller's text as an error repeats.
+fn excerpt(text: &str) -> String {
+    const CHARACTERS_MAX: usize = 64;
+    text.chars().take(CHARACTERS_MAX).collect()
+}

@@ -1,0 +1,81 @@
+//! What callers ask about channels with `info`, and what they get.
+
+use serde::ser::{Serialize, Serializer};
+use shared::protocol::ChannelName;
+use shared::roster::Occupancy;
+
+use crate::api_error::ApiError;
+
+/// The attributes that a caller asks for. Source: protocol reference 4.2.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Info {
+    /// Distinct users; only presence channels have them.
+    pub(crate) user_count: bool,
+    /// Subscribed sockets.
+    pub(crate) subscription_count: bool,
+    /// The last event; only cache channels have it, and only single ones tell.
+    pub(crate) cache: bool,
+}
+
+/// The attributes of one channel; what was not asked for is left out.
+#[derive(Debug, Default, serde::Serialize)]
+pub(crate) struct Attributes {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    user_count: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    subscription_count: Option<u64>,
+}
+
+/// `{"channels":{name: attributes}}`, in the order given; `{}` and never `[]` when there are none.
+#[derive(serde::Serialize)]
+pub(crate) struct ChannelList {
+    #[serde(serialize_with = "as_object")]
+    pub(crate) channels: Vec<(ChannelName, Attributes)>,
+}
+
+impl Info {
+    /// Reads a list of attributes with commas between them; unknown ones are ignored.
+    pub(crate) fn parse(list: Option<&str>) -> Self {
+        let mut info = Self::default();
+        for attribute in list.unwrap_or_default().split(',') {
+            match attribute.trim() {
+                "user_count" => info.user_count = true,
+                "subscription_count" => info.subscription_count = true,
+                "cache" => info.cache = true,
+                _ => {}
+            }
+        }
+        info
+    }
+
+    /// Whether any count is asked for.
+    pub(crate) fn counts(self) -> bool {
+        self.user_count || self.subscription_count
+    }
+
+    /// Refuses a user count that none of the channels can have.
+    ///
+    /// Where some can, the others go without: pusher-http-php's `testPushWithInfo` expects
+    /// `{"my-channel":{"subscription_count":1},"presence-my-channel":{"user_count":0,"subscription_count":0}}`.
+    ///
+    /// # Errors
+    /// [`ApiError::UserCount`].
+    pub(crate) fn check(self, channels: &[ChannelName]) -> Result<(), ApiError> {
+        if self.user_count && !channels.iter().any(|channel| channel.kind().is_presence()) {
+            return Err(ApiError::UserCount);
+        }
+        Ok(())
+    }
+
+    /// What was asked for of one channel, as far as its kind has it.
+    pub(crate) fn attributes(self, channel: &ChannelName, occupancy: Occupancy) -> Attributes {
+        Attributes {
+            user_count: (self.user_count && channel.kind().is_presence()).then_some(occupancy.users),
+            subscription_count: self.subscription_count.then_some(occupancy.subscriptions),
+        }
+    }
+}
+
+fn as_object<S: Serializer, V: Serialize>(pairs: &[(ChannelName, V)], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_map(pairs.iter().map(|(name, value)| (name.as_str(), value)))
+}

@@ -1,0 +1,175 @@
+//! The route table, and what every route goes through.
+
+use std::borrow::Cow;
+use std::error::Error;
+
+use bytes::Bytes;
+use hyper::Method;
+use hyper::body::Body;
+use hyper::http::request::Parts;
+use percent_encoding::percent_decode_str;
+use shared::http::Answer;
+
+use crate::Api;
+use crate::api_error::ApiError;
+use crate::signed::SignedRequest;
+
+mod batch_events;
+mod channel;
+mod channel_events;
+mod channel_users;
+mod channels;
+mod connections;
+mod events;
+mod health;
+mod terminate_connections;
+
+/// The percent-decoded segments of a path, the configured prefix taken off.
+pub(crate) struct Path<'a>(Vec<Cow<'a, str>>);
+
+/// What a path names and the method it takes.
+pub(crate) struct Route<'a> {
+    method: Method,
+    resource: Resource<'a>,
+}
+
+enum Resource<'a> {
+    Health,
+    App { id: &'a str, endpoint: Endpoint<'a> },
+}
+
+/// What one app has to offer; a channel or user is as in the path, not yet checked.
+enum Endpoint<'a> {
+    Events,
+    BatchEvents,
+    Channels,
+    Channel(&'a str),
+    ChannelUsers(&'a str),
+    ChannelStats(&'a str),
+    ChannelEvents(&'a str),
+    Connections,
+    TerminateConnections(&'a str),
+}
+
+/// Where balancers and Laravel's own health check look; answered with and without the prefix.
+const HEALTH_PATH: &str = "/up";
+
+impl<'a> Path<'a> {
+    /// A path that does not start with `prefix` has no segments, and so is one that no route has.
+    pub(crate) fn split(path: &'a str, prefix: &str) -> Self {
+        let inner = if path == HEALTH_PATH { Some(path) } else { path.strip_prefix(prefix) };
+        let Some(inner) = inner.and_then(|inner| inner.strip_prefix('/')) else {
+            return Self(Vec::new());
+        };
+        Self(inner.split('/').map(|segment| percent_decode_str(segment).decode_utf8_lossy()).collect())
+    }
+
+    pub(crate) fn segments(&self) -> Vec<&str> {
+        self.0.iter().map(|segment| &**segment).collect()
+    }
+}
+
+impl<'a> Route<'a> {
+    /// The table. Source: protocol reference 4.2 and 4.4.
+    pub(crate) fn find(segments: &[&'a str]) -> Option<Self> {
+        let (get, post) = (Method::GET, Method::POST);
+        let (app, rest) = match *segments {
+            ["up"] => return Some(Self { method: get, resource: Resource::Health }),
+            ["apps", app, ref rest @ ..] => (app, rest),
+            _ => return None,
+        };
+        let (method, endpoint) = match *rest {
+            ["events"] => (post, Endpoint::Events),
+            ["batch_events"] => (post, Endpoint::BatchEvents),
+            ["channels"] => (get, Endpoint::Channels),
+            ["channels", name] => (get, Endpoint::Channel(name)),
+            ["channels", name, "users"] => (get, Endpoint::ChannelUsers(name)),
+            ["channels", name, "stats"] => (get, Endpoint::ChannelStats(name)),
+            ["channels", name, "events"] => (post, Endpoint::ChannelEvents(name)),
+            ["connections"] => (get, Endpoint::Connections),
+            ["users", id, "terminate_connections"] => (post, Endpoint::TerminateConnections(id)),
+            _ => return None,
+        };
+        Some(Self { method, resource: Resource::App { id: app, endpoint } })
+    }
+
+    /// The route as a metric label; all of them are in [`LABELS`].
+    pub(crate) fn label(&self) -> &'static str {
+        match &self.resource {
+            Resource::Health => "health",
+            Resource::App { endpoint, .. } => match endpoint {
+                Endpoint::Events => "events",
+                Endpoint::BatchEvents => "batch_events",
+                Endpoint::Channels => "channels",
+                Endpoint::Channel(_) => "channel",
+                Endpoint::ChannelUsers(_) => "channel_users",
+                Endpoint::ChannelStats(_) => "channel_stats",
+                Endpoint::ChannelEvents(_) => "channel_events",
+                Endpoint::Connections => "connections",
+                Endpoint::TerminateConnections(_) => "terminate_connections",
+            },
+        }
+    }
+
+    fn check_method(&self, method: &Method) -> Result<(), ApiError> {
+        let (allowed, allow): (&[Method], _) = match (&self.resource, self.method == Method::POST) {
+            (Resource::Health, _) => (&[Method::GET, Method::HEAD], "GET, HEAD"),
+            (_, true) => (&[Method::POST], "POST"),
+            (_, false) => (&[Method::GET], "GET"),
+        };
+        if allowed.contains(method) { Ok(()) } else { Err(ApiError::MethodNotAllowed { allow }) }
+    }
+}
+
+/// Every label that [`Route::label`] gives.
+pub(crate) const LABELS: [&str; 10] = [
+    "health",
+    "events",
+    "batch_events",
+    "channels",
+    "channel",
+    "channel_users",
+    "channel_stats",
+    "channel_events",
+    "connections",
+    "terminate_connections",
+];
+
+/// Answers a request to a known path.
+///
+/// # Errors
+/// [`ApiError`], in the order method, app, body, signature, and then what the endpoint finds.
+pub(crate) async fn answer<B>(api: &Api, route: Route<'_>, head: &Parts, body: B) -> Result<Answer, ApiError>
+where
+    B: Body<Data = Bytes>,
+    B::Error: Into<Box<dyn Error + Send + Sync>>,
+{
+    route.check_method(&head.method)?;
+    let (id, endpoint) = match route.resource {
+        Resource::Health => return Ok(health::get()),
+        Resource::App { id, endpoint } => (id, endpoint),
+    };
+    let request = SignedRequest::read(&api.apps, id, head, body).await?;
+    match endpoint {
+        Endpoint::Events => events::post(api, &request).await,
+        Endpoint::BatchEvents => batch_events::post(api, &request).await,
+        Endpoint::Channels => channels::get(api, &request).await,
+        Endpoint::Channel(name) => channel::get(api, &request, name).await,
+        Endpoint::ChannelUsers(name) => channel_users::get(api, &request, name).await,
+        Endpoint::ChannelStats(name) => channel::get_stats(api, &request, name).await,
+        Endpoint::ChannelEvents(name) => channel_events::post(api, &request, name).await,
+        Endpoint::Connections => connections::get(api, &request).await,
+        Endpoint::TerminateConnections(id) => terminate_connections::post(api, &request, id).await,
+    }
+}
+
+/// A 200 with `body` as JSON.
+fn ok(body: &impl serde::Serialize) -> Answer {
+    let body = serde_json::to_vec(body).expect("answers are made of texts and numbers");
+    shared::http::json(hyper::StatusCode::OK, body)
+}
+
+/// A 200 that says no more: an object, since pusher-http-php has no type for anything else.
+fn ok_empty() -> Answer {
+    shared::http::json(hyper::StatusCode::OK, "{}")
+}

@@ -1,0 +1,53 @@
+//! `POST /apps/{id}/batch_events`: several events, each on one channel, accepted or refused as a whole.
+
+use serde::{Deserialize, Serialize};
+use shared::envelope::Topic;
+use shared::http::Answer;
+
+use super::{ok, ok_empty};
+use crate::Api;
+use crate::api_error::ApiError;
+use crate::event::{Event, EventFields};
+use crate::info::{Attributes, Info};
+use crate::signed::SignedRequest;
+
+#[derive(Deserialize)]
+struct Request<'a> {
+    #[serde(borrow)]
+    batch: Option<Vec<EventFields<'a>>>,
+}
+
+#[derive(Serialize)]
+struct Response {
+    /// One per event, in order, empty where nothing was asked; pusher-http-go reads nothing but an array.
+    batch: Vec<Attributes>,
+}
+
+pub(super) async fn post(api: &Api, request: &SignedRequest) -> Result<Answer, ApiError> {
+    let body: Request<'_> = request.json()?;
+    let batch = body.batch.ok_or(ApiError::Missing("batch"))?;
+    let limits = &request.app().limits;
+    if batch.len() > limits.batch {
+        return Err(ApiError::BatchTooLarge { given: batch.len(), max: limits.batch });
+    }
+    let mut events: Vec<Event<'_>> = Vec::with_capacity(batch.len());
+    let mut infos: Vec<Info> = Vec::with_capacity(batch.len());
+    for fields in &batch {
+        let event = fields.event(vec![fields.channel(limits)?], limits)?;
+        fields.info().check(event.channels())?;
+        infos.push(fields.info());
+        events.push(event);
+    }
+    if !infos.iter().any(|info| info.counts()) {
+        api.publish(request.app(), &events).await?;
+        return Ok(ok_empty());
+    }
+    let topics: Vec<Topic> = events.iter().flat_map(Event::channels).map(|channel| request.topic(channel)).collect();
+    // Asked first: were it asked last and failed, the caller would publish again what everyone has heard.
+    let occupancies = api.roster.occupancy(&topics).await?;
+    api.publish(request.app(), &events).await?;
+    let attributes = infos.iter().zip(&topics).zip(occupancies);
+    Ok(ok(&Response {
+        batch: attributes.map(|((info, topic), occupancy)| info.attributes(&topic.channel, occupancy)).collect(),
+    }))
+}

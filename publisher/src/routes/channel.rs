@@ -1,0 +1,81 @@
+//! `GET /apps/{id}/channels/{name}`: one channel, occupied or not; and its form of 2012, `/stats`.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use shared::envelope::Topic;
+use shared::http::Answer;
+use shared::roster::{KeptEvent, Occupancy};
+
+use super::ok;
+use crate::Api;
+use crate::api_error::ApiError;
+use crate::info::{Attributes, Info};
+use crate::signed::SignedRequest;
+use crate::text::Text;
+
+#[derive(Serialize)]
+struct Channel<'a> {
+    occupied: bool,
+    #[serde(flatten)]
+    attributes: Attributes,
+    /// `null` when asked for and nothing is kept, absent when not asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cache: Option<Option<Cache<'a>>>,
+}
+
+#[derive(Serialize)]
+struct Cache<'a> {
+    data: &'a str,
+    /// Whole seconds that the event will still be kept, at least 1.
+    ttl: u64,
+}
+
+/// What is read of a kept event's client JSON.
+#[derive(Deserialize)]
+struct Frame<'a> {
+    #[serde(borrow)]
+    data: Text<'a>,
+}
+
+pub(super) async fn get(api: &Api, request: &SignedRequest, name: &str) -> Result<Answer, ApiError> {
+    describe(api, request, name, Info::parse(request.param("info"))).await
+}
+
+pub(super) async fn get_stats(api: &Api, request: &SignedRequest, name: &str) -> Result<Answer, ApiError> {
+    describe(api, request, name, Info::default()).await
+}
+
+async fn describe(api: &Api, request: &SignedRequest, name: &str, info: Info) -> Result<Answer, ApiError> {
+    let channel = request.channel(name)?;
+    info.check(std::slice::from_ref(&channel))?;
+    let topic = request.topic(&channel);
+    let occupancy = occupancy(api, &topic).await?;
+    let kept = if info.cache && channel.kind().is_cache() { api.roster.kept(&topic).await? } else { None };
+    let frame = kept.as_ref().and_then(|kept| read_frame(&topic, kept));
+    let cache =
+        kept.as_ref().zip(frame.as_ref()).map(|(kept, frame)| Cache { data: &frame.data, ttl: seconds(kept.ttl) });
+    Ok(ok(&Channel {
+        occupied: occupancy.subscriptions > 0,
+        attributes: info.attributes(&channel, occupancy),
+        cache: info.cache.then_some(cache),
+    }))
+}
+
+async fn occupancy(api: &Api, topic: &Topic) -> Result<Occupancy, ApiError> {
+    let all = api.roster.occupancy(std::slice::from_ref(topic)).await?;
+    Ok(all.first().copied().unwrap_or_default())
+}
+
+/// A kept event that is not what a publisher keeps counts as none.
+fn read_frame<'a>(topic: &Topic, kept: &'a KeptEvent) -> Option<Frame<'a>> {
+    let frame = serde_json::from_slice(&kept.frame).ok();
+    if frame.is_none() {
+        tracing::warn!(app.id = %topic.app, channel.name = %topic.channel, "kept event is not a client message");
+    }
+    frame
+}
+
+fn seconds(ttl: Duration) -> u64 {
+    ttl.as_secs() + u64::from(ttl.subsec_nanos() > 0)
+}

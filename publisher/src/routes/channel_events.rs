@@ -1,0 +1,22 @@
+//! `POST /apps/{id}/channels/{name}/events`: publishing as it was until 2012, for libraries that old.
+//!
+//! The event's name and the excluded connection stand in the query, the body is the data itself.
+
+use bytes::Bytes;
+use hyper::StatusCode;
+use shared::http::{self, Answer};
+
+use crate::Api;
+use crate::api_error::ApiError;
+use crate::event::Event;
+use crate::signed::SignedRequest;
+
+pub(super) async fn post(api: &Api, request: &SignedRequest, channel: &str) -> Result<Answer, ApiError> {
+    let channel = request.channel(channel)?;
+    let name = request.param("name").ok_or(ApiError::Missing("name"))?;
+    let data = std::str::from_utf8(request.body()).map_err(|_| ApiError::BodyBroken)?;
+    let limits = &request.app().limits;
+    let event = Event::new(name, data.into(), vec![channel], request.param("socket_id"), limits)?;
+    api.publish(request.app(), &[event]).await?;
+    Ok(http::answer(StatusCode::ACCEPTED, "application/json", Bytes::new()))
+}

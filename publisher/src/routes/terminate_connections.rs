@@ -1,0 +1,21 @@
+//! `POST /apps/{id}/users/{user_id}/terminate_connections`: ends every connection that is signed in as the user.
+
+use shared::bus::Message;
+use shared::envelope::{Body, Envelope, unix_us};
+use shared::http::Answer;
+use shared::protocol::ChannelName;
+
+use super::ok_empty;
+use crate::Api;
+use crate::api_error::ApiError;
+use crate::signed::SignedRequest;
+
+/// The body is not looked at: libraries send `{}` or nothing. A user who is not signed in is no error.
+pub(super) async fn post(api: &Api, request: &SignedRequest, user_id: &str) -> Result<Answer, ApiError> {
+    let app = request.app();
+    let channel = ChannelName::of_user(user_id, app.limits.user_id_length).map_err(ApiError::UserId)?;
+    let envelope = Envelope { published_at_us: unix_us(), position: None, body: Body::Terminate };
+    api.bus.publish(vec![Message { topic: request.topic(&channel), envelope, keep: None }]).await?;
+    tracing::debug!(target: "activity", { app.id = %app.id }, "Terminating the connections of a user");
+    Ok(ok_empty())
+}

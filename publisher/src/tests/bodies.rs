@@ -1,0 +1,80 @@
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use futures_util::stream;
+use http_body_util::StreamBody;
+use hyper::Method;
+use hyper::body::{Body, Frame, SizeHint};
+
+use super::harness::World;
+
+/// A body that says how long it is and must not be read.
+struct Announced(u64);
+
+impl Body for Announced {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        panic!("the body was read")
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.0)
+    }
+}
+
+fn chunks<E>(chunks: Vec<Result<&'static str, E>>) -> impl Body<Data = Bytes, Error = E> {
+    let frame = |text: &'static str| Frame::data(Bytes::from_static(text.as_bytes()));
+    StreamBody::new(stream::iter(chunks.into_iter().map(move |chunk| chunk.map(frame))))
+}
+
+#[tokio::test]
+async fn a_body_that_announces_too_much_is_refused_unread() {
+    let world = World::new();
+    let max = world.app.limits.request_bytes();
+    let reply = world.send_body(Method::POST, "/apps/3/events", Announced(max as u64 + 1)).await;
+    reply.refused(413, &format!("The body of this request exceeds the allowed maximum ({max} bytes)"));
+}
+
+#[tokio::test]
+async fn a_body_for_an_unknown_app_is_not_read() {
+    let reply = World::new().send_body(Method::POST, "/apps/4/events", Announced(10)).await;
+    reply.refused(404, "No matching application for ID [4].");
+}
+
+#[tokio::test]
+async fn a_body_that_grows_too_large_is_refused() {
+    let world = World::new();
+    let mebibyte: &'static str = "x".repeat(1024 * 1024).leak();
+    let reply =
+        world.send_body(Method::POST, "/apps/3/events", chunks::<Infallible>(vec![Ok("{"), Ok(mebibyte)])).await;
+    assert_eq!(reply.status, 413);
+}
+
+#[tokio::test]
+async fn a_body_in_pieces_is_put_together() {
+    let world = World::new();
+    world.hear(&["a"]).await;
+    let body = r#"{"name":"e","data":"x","channel":"a"}"#;
+    let uri = format!("/apps/3/events?{}", world.query(&Method::POST, "/apps/3/events", &[], body));
+    let pieces = chunks::<Infallible>(vec![Ok(&body[..5]), Ok(&body[5..])]);
+    world.send_body(Method::POST, &uri, pieces).await.ok("{}");
+    assert_eq!(world.events().len(), 1);
+}
+
+#[tokio::test]
+async fn a_body_that_breaks_off_is_refused() {
+    let broken = chunks(vec![Ok("{"), Err(std::io::Error::other("reset"))]);
+    let reply = World::new().send_body(Method::POST, "/apps/3/events", broken).await;
+    reply.refused(400, "The body of this request is not readable");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_that_does_not_come_is_not_waited_for() {
+    let body = StreamBody::new(stream::pending::<Result<Frame<Bytes>, Infallible>>());
+    let reply = World::new().send_body(Method::POST, "/apps/3/events", body).await;
+    reply.refused(408, "The body of this request did not arrive in time");
+}

@@ -1,0 +1,188 @@
+//! One app, id `3`, behind the whole API, and a node that notes what it hears.
+
+use std::error::Error;
+use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full};
+use hyper::body::Body as HttpBody;
+use hyper::{HeaderMap, Method, Request, StatusCode};
+use prometheus::Registry;
+use shared::app::{App, Apps};
+use shared::auth::request::signed_query;
+use shared::bus::{Bus, Listener, MemoryBus};
+use shared::envelope::{Body, Envelope, Topic, unix_us};
+use shared::protocol::{ChannelName, Member};
+use shared::roster::{MemoryRoster, Roster};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use crate::{Api, Deps};
+
+pub(super) const SECRET: &str = "7ad3773142a6692b25b8";
+
+pub(super) struct World {
+    pub(super) app: App,
+    pub(super) registry: Registry,
+    pub(super) roster: Arc<MemoryRoster>,
+    api: Api,
+    bus: Arc<MemoryBus>,
+    heard: Arc<Heard>,
+}
+
+/// An answer, read to its end.
+pub(super) struct Reply {
+    pub(super) status: StatusCode,
+    pub(super) headers: HeaderMap,
+    pub(super) body: String,
+}
+
+#[derive(Default)]
+struct Heard(Mutex<Vec<(Topic, Envelope)>>);
+
+impl Listener for Heard {
+    fn deliver(&self, topic: &Topic, envelope: Envelope) {
+        self.0.lock().unwrap().push((topic.clone(), envelope));
+    }
+}
+
+pub(super) fn app() -> App {
+    let json = format!(r#"{{"id":"3","key":"278d425bdf160c739803","secret":"{SECRET}"}}"#);
+    serde_json::from_str(&json).unwrap()
+}
+
+impl World {
+    pub(super) fn new() -> Self {
+        Self::with(app(), "")
+    }
+
+    pub(super) fn with(app: App, path_prefix: &str) -> Self {
+        let bus = MemoryBus::new();
+        let roster = MemoryRoster::new(bus.clone());
+        let heard = Arc::new(Heard::default());
+        bus.listen(heard.clone());
+        let registry = Registry::new();
+        let api = Self::api(&app, bus.clone(), roster.clone(), &registry, path_prefix);
+        Self { app, registry, roster, api, bus, heard }
+    }
+
+    /// The same, but publishing to `bus` and asking `roster`.
+    pub(super) fn through(bus: Arc<dyn Bus>, roster: Arc<dyn Roster>) -> Self {
+        let mut world = Self::new();
+        world.api = Self::api(&world.app, bus, roster, &Registry::new(), "");
+        world
+    }
+
+    fn api(app: &App, bus: Arc<dyn Bus>, roster: Arc<dyn Roster>, registry: &Registry, path_prefix: &str) -> Api {
+        let apps = Apps::new([app.clone()]).unwrap();
+        Api::new(Deps { apps, bus, roster, registry: registry.clone(), path_prefix: path_prefix.into() })
+    }
+
+    /// Makes the node hear channels.
+    pub(super) async fn hear(&self, channels: &[&str]) {
+        for channel in channels {
+            self.bus.subscribe(&self.topic(channel)).await.unwrap();
+        }
+    }
+
+    pub(super) fn topic(&self, channel: &str) -> Topic {
+        Topic::new(&self.app.id, &ChannelName::parse(channel, 200).unwrap())
+    }
+
+    /// Lets sockets of this node be in a channel.
+    pub(super) async fn occupy(&self, channel: &str, subscriptions: u64) {
+        self.roster.occupy(&self.topic(channel), subscriptions, false).await.unwrap();
+    }
+
+    /// Lets a user be in a presence channel, with one socket.
+    pub(super) async fn join(&self, channel: &str, channel_data: &str) {
+        let member = Member::parse(channel_data, 128, 1024).unwrap();
+        self.roster.join(&self.topic(channel), &member, 100, false).await.unwrap();
+    }
+
+    /// What was heard since the last call.
+    pub(super) fn envelopes(&self) -> Vec<(Topic, Envelope)> {
+        std::mem::take(&mut *self.heard.0.lock().unwrap())
+    }
+
+    /// The client JSON of what was heard since the last call, and who must not get it.
+    pub(super) fn events(&self) -> Vec<(String, Option<String>)> {
+        let texts = self.envelopes().into_iter().map(|(_, envelope)| match envelope.body {
+            Body::Event { frame, except, .. } => {
+                (String::from_utf8(frame.to_vec()).unwrap(), except.map(|except| except.to_string()))
+            }
+            other => panic!("heard {other:?}"),
+        });
+        texts.collect()
+    }
+
+    pub(super) async fn post(&self, path: &str, body: &str) -> Reply {
+        self.signed(Method::POST, path, &[], body).await
+    }
+
+    pub(super) async fn get(&self, path: &str, params: &[(&str, &str)]) -> Reply {
+        self.signed(Method::GET, path, params, "").await
+    }
+
+    pub(super) async fn signed(&self, method: Method, path: &str, params: &[(&str, &str)], body: &str) -> Reply {
+        let query = self.query(&method, path, params, body);
+        self.send(method, &format!("{path}?{query}"), body).await
+    }
+
+    pub(super) fn query(&self, method: &Method, path: &str, params: &[(&str, &str)], body: &str) -> String {
+        signed_query(&self.app, method.as_str(), path, params, body.as_bytes(), unix_us() / 1_000_000)
+    }
+
+    pub(super) async fn send(&self, method: Method, uri: &str, body: &str) -> Reply {
+        self.send_body(method, uri, Full::from(body.to_owned())).await
+    }
+
+    /// Sends bytes over a connection, as a listener serves it, and reads all that comes back.
+    pub(super) async fn wire(&self, request: &str) -> String {
+        let (mut near, far) = tokio::io::duplex(64 * 1024);
+        near.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        let (served, read) =
+            tokio::join!(shared::http::serve_connection(far, &self.api), near.read_to_string(&mut answer));
+        served.unwrap();
+        read.unwrap();
+        answer
+    }
+
+    /// Sends any body. No answer may hold the secret, whatever was asked.
+    pub(super) async fn send_body<B>(&self, method: Method, uri: &str, body: B) -> Reply
+    where
+        B: HttpBody<Data = Bytes>,
+        B::Error: Into<Box<dyn Error + Send + Sync>>,
+    {
+        let request = Request::builder().method(method).uri(uri).body(body).unwrap();
+        let (head, body) = self.api.respond(request).await.into_parts();
+        let body = String::from_utf8(body.collect().await.unwrap().to_bytes().to_vec()).unwrap();
+        assert!(!body.contains(SECRET), "{body}");
+        Reply { status: head.status, headers: head.headers, body }
+    }
+}
+
+impl Reply {
+    #[track_caller]
+    pub(super) fn check(&self, status: u16, body: &str) {
+        assert_eq!((self.status.as_u16(), self.body.as_str()), (status, body));
+    }
+
+    /// A refusal: plain text, one line.
+    #[track_caller]
+    pub(super) fn refused(&self, status: u16, text: &str) {
+        self.check(status, &format!("{text}\n"));
+        assert_eq!(self.header("content-type"), Some("text/plain; charset=utf-8"));
+    }
+
+    /// A success: 200 with a JSON object.
+    #[track_caller]
+    pub(super) fn ok(&self, body: &str) {
+        self.check(200, body);
+        assert_eq!(self.header("content-type"), Some("application/json"));
+    }
+
+    pub(super) fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name).map(|value| value.to_str().unwrap())
+    }
+}

@@ -1,0 +1,130 @@
+use bytesize::ByteSize;
+
+use super::harness::{World, app};
+
+/// What a publish of `body` is refused with; nothing is heard then.
+async fn refused(body: &str, status: u16, text: &str) {
+    let world = World::new();
+    world.hear(&["a"]).await;
+    world.post("/apps/3/events", body).await.refused(status, text);
+    assert!(world.events().is_empty(), "{body}");
+}
+
+fn event(name: &str, channel: &str) -> String {
+    format!(r#"{{"name":{name:?},"data":"x","channel":{channel:?}}}"#)
+}
+
+#[tokio::test]
+async fn missing_parameters() {
+    refused(r#"{"name":"e","data":"x"}"#, 400, "Missing required parameter: channel").await;
+    refused(r#"{"name":"e","data":"x","channels":[]}"#, 400, "Missing required parameter: channel").await;
+    refused(r#"{"data":"x","channel":"a"}"#, 400, "Missing required parameter: name").await;
+    refused(r#"{"name":"e","channel":"a"}"#, 400, "Missing required parameter: data").await;
+    refused(r#"{"name":"e","channel":"a","data":null}"#, 400, "Missing required parameter: data").await;
+    World::new().post("/apps/3/batch_events", "{}").await.refused(400, "Missing required parameter: batch");
+}
+
+#[tokio::test]
+async fn bodies_that_are_not_the_expected_json_and_are_not_repeated() {
+    refused("", 400, "Invalid JSON at line 1 column 0").await;
+    refused("{\"name\":\n nope}", 400, "Invalid JSON at line 2 column 3").await;
+    refused(r#"{"name":"e","data":"\ud800","channel":"a"}"#, 400, "Invalid JSON at line 1 column 8").await;
+    let world = World::new();
+    let reply = world.post("/apps/3/events", r#"{"name":"e","data":"x","channels":"very private"}"#).await;
+    assert_eq!(reply.status, 400);
+    assert!(reply.body.starts_with("Invalid parameter type at line 1 column "), "{}", reply.body);
+    assert!(!reply.body.contains("private"));
+}
+
+#[tokio::test]
+async fn names_of_events() {
+    let reserved = "Invalid event name: event names that start with pusher: or pusher_internal: are reserved";
+    refused(&event("pusher:ping", "a"), 400, reserved).await;
+    refused(&event("pusher_internal:member_added", "a"), 400, reserved).await;
+    refused(&event("", "a"), 400, "Invalid event name: event name is empty").await;
+    refused(&event(&"x".repeat(201), "a"), 400, "Invalid event name: event name is longer than 200 characters").await;
+}
+
+#[tokio::test]
+async fn names_of_channels() {
+    let character = r#"Invalid channel name "a/b": channel name has a character that is not allowed"#;
+    refused(&event("e", "a/b"), 400, character).await;
+    refused(&event("e", ""), 400, r#"Invalid channel name "": channel name is empty"#).await;
+    let long = format!(r#"Invalid channel name "{}": channel name is longer than 200 characters"#, "x".repeat(64));
+    refused(&event("e", &"x".repeat(201)), 400, &long).await;
+    refused(r#"{"name":"e","data":"x","channels":["a","a/b"]}"#, 400, character).await;
+}
+
+#[tokio::test]
+async fn socket_ids() {
+    for socket_id in ["", "1", "1.", "a.b", "1.2.3", "+1.2"] {
+        let body = format!(r#"{{"name":"e","data":"x","channel":"a","socket_id":"{socket_id}"}}"#);
+        let text = "Invalid socket_id: it must be of the form digits.digits";
+        refused(&body, 400, text).await;
+    }
+}
+
+#[tokio::test]
+async fn data_is_measured_after_decoding() {
+    let text = "The data content of this event exceeds the allowed maximum (10240 bytes). See https://pusher.com/docs/channels/server_api/http-api#publishing-events for more info";
+    let with_data = |data: String| format!(r#"{{"name":"e","channel":"a","data":"{data}"}}"#);
+    refused(&with_data("x".repeat(10_241)), 413, text).await;
+    let world = World::new();
+    world.post("/apps/3/events", &with_data("x".repeat(10_240))).await.ok("{}");
+    world.post("/apps/3/events", &with_data("\\\"".repeat(10_240))).await.ok("{}");
+    let batch = format!(r#"{{"batch":[{}]}}"#, with_data("x".repeat(10_241)));
+    world.post("/apps/3/batch_events", &batch).await.refused(413, text);
+    world.post("/apps/3/channels/a/events", &"x".repeat(10_241)).await.refused(400, "Missing required parameter: name");
+}
+
+#[tokio::test]
+async fn the_apps_own_limits_are_named() {
+    let mut app = app();
+    app.limits.event_bytes = ByteSize::b(3);
+    app.limits.batch = 1;
+    app.limits.channels_per_event = 1;
+    let world = World::with(app, "");
+    let reply = world.post("/apps/3/events", r#"{"name":"e","channel":"a","data":"four"}"#).await;
+    assert_eq!(reply.status, 413);
+    assert!(reply.body.contains("(3 bytes)"), "{}", reply.body);
+    let two = r#"{"name":"e","data":"x","channels":["a","b"]}"#;
+    world.post("/apps/3/events", two).await.refused(400, "Too many channels (2 > 1)");
+    world.post("/apps/3/batch_events", r#"{"batch":[{},{}]}"#).await.refused(400, "Batch too large (2 > 1)");
+}
+
+#[tokio::test]
+async fn too_many_channels_or_events() {
+    let channels: Vec<String> = (0..101).map(|index| format!("\"c-{index}\"")).collect();
+    let body = |count: usize| format!(r#"{{"name":"e","data":"x","channels":[{}]}}"#, channels[..count].join(","));
+    refused(&body(101), 400, "Too many channels (101 > 100)").await;
+    World::new().post("/apps/3/events", &body(100)).await.ok("{}");
+    let batch = |count: usize| format!(r#"{{"batch":[{}]}}"#, vec![event("e", "a"); count].join(","));
+    World::new().post("/apps/3/batch_events", &batch(11)).await.refused(400, "Batch too large (11 > 10)");
+    World::new().post("/apps/3/batch_events", &batch(10)).await.ok("{}");
+}
+
+#[tokio::test]
+async fn user_counts_of_channels_without_users() {
+    let text = "Cannot retrieve the user count unless the channel is a presence channel";
+    refused(r#"{"name":"e","data":"x","channel":"a","info":"user_count"}"#, 400, text).await;
+    let world = World::new();
+    world.get("/apps/3/channels/a", &[("info", "subscription_count,user_count")]).await.refused(400, text);
+    let text = "user_count may only be requested for presence channels - please supply filter_by_prefix begining with presence-";
+    world.get("/apps/3/channels", &[("info", "user_count")]).await.refused(400, text);
+    world.get("/apps/3/channels", &[("info", "user_count"), ("filter_by_prefix", "pres")]).await.refused(400, text);
+}
+
+#[tokio::test]
+async fn users_of_channels_without_users() {
+    let text = "Users can only be retrieved for presence channels";
+    World::new().get("/apps/3/channels/private-a/users", &[]).await.refused(400, text);
+    World::new().get("/apps/3/channels/presence_a/users", &[]).await.refused(400, text);
+}
+
+#[tokio::test]
+async fn questions_about_channels_that_cannot_be() {
+    let text = r#"Invalid channel name "a b": channel name has a character that is not allowed"#;
+    World::new().get("/apps/3/channels/a%20b", &[]).await.refused(400, text);
+    World::new().get("/apps/3/channels/a%20b/users", &[]).await.refused(400, text);
+    World::new().get("/apps/3/channels/a%20b/stats", &[]).await.refused(400, text);
+}

@@ -1,0 +1,55 @@
+use hyper::Method;
+use shared::envelope::Body;
+
+use super::harness::World;
+
+#[tokio::test]
+async fn users_of_a_channel_are_listed_with_ids_that_are_strings() {
+    let world = World::new();
+    world.get("/apps/3/channels/presence-a/users", &[]).await.ok(r#"{"users":[]}"#);
+    world.join("presence-a", r#"{"user_id":10,"user_info":{"name": "Zoë"}}"#).await;
+    world.join("presence-a", r#"{"user_id":"2"}"#).await;
+    world.get("/apps/3/channels/presence-a/users", &[]).await.ok(r#"{"users":[{"id":"10"},{"id":"2"}]}"#);
+    let expected = r#"{"users":[{"id":"10","user_info":{"name": "Zoë"}},{"id":"2","user_info":null}]}"#;
+    world.get("/apps/3/channels/presence-a/users", &[("with_user_info", "1")]).await.ok(expected);
+}
+
+/// The topic that a request to terminate the user `id`, as it stands in the path, reaches.
+async fn terminated(id: &str, body: &str) -> Vec<String> {
+    let world = World::new();
+    world.hear(&["#server-to-user-12345", "#server-to-user-ana@example.com"]).await;
+    world.post(&format!("/apps/3/users/{id}/terminate_connections"), body).await.ok("{}");
+    let heard = world.envelopes().into_iter().map(|(topic, envelope)| {
+        assert!(matches!(envelope.body, Body::Terminate), "{envelope:?}");
+        topic.channel.to_string()
+    });
+    heard.collect()
+}
+
+#[tokio::test]
+async fn terminating_reaches_the_topic_of_the_user() {
+    assert_eq!(terminated("12345", "{}").await, ["#server-to-user-12345"]);
+    assert_eq!(terminated("12345", "").await, ["#server-to-user-12345"]);
+    assert_eq!(terminated("ana%40example.com", "{}").await, ["#server-to-user-ana@example.com"]);
+    assert_eq!(terminated("%31%32345", "{}").await, ["#server-to-user-12345"]);
+    assert!(terminated("nobody", "{}").await.is_empty());
+}
+
+#[tokio::test]
+async fn a_signature_over_the_decoded_path_is_taken() {
+    let world = World::new();
+    let query = world.query(&Method::POST, "/apps/3/users/ana@example.com/terminate_connections", &[], "{}");
+    let uri = format!("/apps/3/users/ana%40example.com/terminate_connections?{query}");
+    world.send(Method::POST, &uri, "{}").await.ok("{}");
+}
+
+#[tokio::test]
+async fn ids_that_no_user_can_have_are_refused() {
+    let world = World::new();
+    let character = "Invalid user id: it is empty or has a character that is not allowed";
+    for id in ["", "a%20b", "a%2Fb", "%FF"] {
+        world.post(&format!("/apps/3/users/{id}/terminate_connections"), "{}").await.refused(400, character);
+    }
+    let path = format!("/apps/3/users/{}/terminate_connections", "x".repeat(129));
+    world.post(&path, "{}").await.refused(400, "Invalid user id: longer than 128 characters");
+}
