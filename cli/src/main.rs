@@ -1,2 +1,16 @@
-//! Placeholder.
-fn main() {}
+//! The `carillon` command: parses, runs, and maps the outcome to an exit code.
+
+use std::process::ExitCode;
+
+use carillon::args::Args;
+use clap::Parser;
+
+fn main() -> ExitCode {
+    match carillon::run(Args::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            carillon::complain(&failure.to_string());
+            ExitCode::from(failure.exit_code())
+        }
+    }
+}

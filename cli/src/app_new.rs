@@ -1,0 +1,67 @@
+//! `carillon app new`: fresh credentials, ready to paste.
+
+use rand::{CryptoRng, Rng};
+
+use crate::args::AppNew;
+use crate::{Failure, config, say};
+
+/// Prints the credentials of a new app; they are kept nowhere else.
+pub(crate) fn run(args: &AppNew) -> Result<(), Failure> {
+    let credentials = Credentials::fresh(args.id.as_deref(), &mut rand::rng())?;
+    say(&credentials.paste());
+    Ok(())
+}
+
+struct Credentials {
+    id: String,
+    key: String,
+    secret: String,
+}
+
+/// The lengths of Pusher's own keys.
+const KEY_LENGTH: usize = 20;
+/// 32 characters out of 36 are 165 bits.
+const SECRET_LENGTH: usize = 32;
+
+impl Credentials {
+    fn fresh(id: Option<&str>, rng: &mut impl CryptoRng) -> Result<Self, Failure> {
+        let id = match id {
+            Some(id) if config::is_name(id) => id.to_owned(),
+            Some(id) => {
+                let expected = "expected one or more letters, digits, hyphens, dots, underscores or tildes";
+                return Err(shared::config::ConfigError::Rule(format!("--id: {expected}, not {id:?}")).into());
+            }
+            None => rng.random_range(100_000..1_000_000_000u32).to_string(),
+        };
+        Ok(Self { id, key: random_text(KEY_LENGTH, rng), secret: random_text(SECRET_LENGTH, rng) })
+    }
+
+    fn paste(&self) -> String {
+        let Self { id, key, secret } = self;
+        format!(
+            "# carillon.toml, for `carillon up --config carillon.toml`\n\
+             [[apps]]\n\
+             id = \"{id}\"\n\
+             key = \"{key}\"\n\
+             secret = \"{secret}\"\n\
+             \n\
+             # .env of Laravel, also for `carillon up --env-file .env`\n\
+             BROADCAST_CONNECTION=reverb\n\
+             REVERB_APP_ID={id}\n\
+             REVERB_APP_KEY={key}\n\
+             REVERB_APP_SECRET={secret}\n\
+             REVERB_HOST=127.0.0.1\n\
+             REVERB_PORT=8080\n\
+             REVERB_SCHEME=http\n"
+        )
+    }
+}
+
+/// Lower-case letters and digits.
+fn random_text(length: usize, rng: &mut impl CryptoRng) -> String {
+    const CHARACTERS: &[u8; 36] = b"abcdefghijklmnopqrstuvwxyz0123456789";
+    (0..length).map(|_| char::from(CHARACTERS[rng.random_range(0..CHARACTERS.len())])).collect()
+}
+
+#[cfg(test)]
+mod tests;

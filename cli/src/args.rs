@@ -1,0 +1,149 @@
+//! The command line.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Parser, Subcommand};
+use serde_json::value::RawValue;
+use shared::app::{AppId, AppKey};
+use shared::protocol::SocketId;
+use shared::secret::Secret;
+
+use crate::client::ServerUrl;
+
+/// A server for the Pusher Channels protocol.
+#[derive(Debug, Parser)]
+#[command(name = "carillon", version)]
+pub struct Args {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the server: WebSockets and the HTTP API on one port
+    Up(Settings),
+    /// Check the configuration
+    CheckConfig(Settings),
+    /// Print the configuration as it would be used, secrets masked
+    PrintConfig(Settings),
+    /// Make credentials
+    #[command(subcommand)]
+    App(AppCommand),
+    /// Publish one event through the signed HTTP API
+    Trigger(Trigger),
+    /// Subscribe to channels and print what arrives
+    Listen(Listen),
+}
+
+/// What the server is configured with.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub struct Settings {
+    /// Where the rest stands.
+    #[command(flatten)]
+    pub files: Files,
+    /// Address to listen on
+    #[arg(long, value_name = "ADDRESS")]
+    pub host: Option<String>,
+    /// Port to listen on; 0 takes any free one
+    #[arg(long)]
+    pub port: Option<u16>,
+    /// Port of /metrics, /livez and /readyz; 0 takes any free one
+    #[arg(long, value_name = "PORT")]
+    pub admin_port: Option<u16>,
+    /// Log a line for each connection, subscription and broadcast
+    #[arg(long)]
+    pub debug: bool,
+}
+
+/// Files that configuration is read from.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub struct Files {
+    /// Configuration file (TOML)
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Env file to take CARILLON_ variables and Laravel's REVERB_ or PUSHER_ variables from
+    #[arg(long, value_name = "FILE")]
+    pub env_file: Option<PathBuf>,
+}
+
+/// What to do about apps.
+#[derive(Debug, Subcommand)]
+pub enum AppCommand {
+    /// Print a fresh id, key and secret, as configuration and as lines for Laravel's .env
+    New(AppNew),
+}
+
+/// Arguments of `app new`.
+#[derive(Debug, Default, clap::Args)]
+pub struct AppNew {
+    /// Id of the app instead of a random one
+    #[arg(long)]
+    pub id: Option<String>,
+}
+
+/// Which server to talk to, and as which app: the configured one, or the demo app.
+#[derive(Debug, clap::Args)]
+pub struct Target {
+    /// Where the apps are configured.
+    #[command(flatten)]
+    pub files: Files,
+    /// Server, as http://127.0.0.1:8080; default: where the configuration says it listens
+    #[arg(long)]
+    pub url: Option<ServerUrl>,
+    /// Id of the app; default: the first configured one, or the demo app
+    #[arg(long, value_name = "ID", value_parser = |id: &str| Ok::<_, String>(AppId::from(id)))]
+    pub app_id: Option<AppId>,
+    /// Key of the app
+    #[arg(long, value_parser = |key: &str| Ok::<_, String>(AppKey::from(key)))]
+    pub key: Option<AppKey>,
+    /// Secret of the app
+    #[arg(long, value_parser = |secret: &str| Ok::<_, String>(Secret::new(secret)))]
+    pub secret: Option<Secret>,
+}
+
+/// Arguments of `trigger`.
+#[derive(Debug, clap::Args)]
+pub struct Trigger {
+    /// Who sends, and to whom.
+    #[command(flatten)]
+    pub target: Target,
+    /// Connection that must not get the event
+    #[arg(long, value_name = "DIGITS.DIGITS")]
+    pub socket_id: Option<SocketId>,
+    /// Channel to publish on
+    pub channel: String,
+    /// Name of the event
+    pub event: String,
+    /// Data of the event, usually JSON
+    pub data: String,
+}
+
+/// Arguments of `listen`.
+#[derive(Debug, clap::Args)]
+pub struct Listen {
+    /// Who listens, and to whom.
+    #[command(flatten)]
+    pub target: Target,
+    /// User to be in presence channels
+    #[arg(long, value_name = "ID", default_value = "listener")]
+    pub user_id: String,
+    /// What other members see of that user
+    #[arg(long, value_name = "JSON", value_parser = json)]
+    pub user_info: Option<Box<RawValue>>,
+    /// Exit after this many lines
+    #[arg(long, value_name = "N")]
+    pub count: Option<u64>,
+    /// Give up after this time, as 30s
+    #[arg(long, value_name = "TIME", value_parser = humantime_serde::re::humantime::parse_duration)]
+    pub timeout: Option<Duration>,
+    /// Channels to subscribe to
+    #[arg(required = true, value_name = "CHANNEL")]
+    pub channels: Vec<String>,
+}
+
+fn json(text: &str) -> Result<Box<RawValue>, String> {
+    serde_json::from_str(text).map_err(|error| format!("not JSON: {error}"))
+}

@@ -1,0 +1,94 @@
+//! What `up` prints once it listens: where, how many, for whom, and what to paste.
+
+use std::fmt::Write;
+use std::net::SocketAddr;
+
+use shared::app::App;
+
+use crate::config::{Config, DEMO_ID, DEMO_KEY, DEMO_SECRET};
+
+/// Apps that are named; a longer list is cut short.
+const APPS_NAMED: usize = 5;
+
+/// What the banner tells.
+pub(crate) struct Banner<'a> {
+    /// The configuration in force.
+    pub(crate) config: &'a Config,
+    /// Where clients connect.
+    pub(crate) public: SocketAddr,
+    /// Where metrics and health are.
+    pub(crate) admin: SocketAddr,
+    /// Most WebSockets that the node will hold.
+    pub(crate) connections_max: usize,
+    /// Open descriptors that the process may have.
+    pub(crate) descriptors_max: u64,
+}
+
+impl Banner<'_> {
+    /// The text; it holds no secret but the demo app's, which is public.
+    pub(crate) fn text(&self) -> String {
+        let mut text = format!("Carillon {}\n\n", env!("CARGO_PKG_VERSION"));
+        let prefix = &self.config.server.path_prefix;
+        self.row(&mut text, "public", &format!("http://{}{prefix}   WebSocket and HTTP API", self.public));
+        self.row(&mut text, "admin", &format!("http://{}   /metrics /livez /readyz", self.admin));
+        self.row(
+            &mut text,
+            "limit",
+            &format!("{} connections ({} descriptors)", self.connections_max, self.descriptors_max),
+        );
+        self.row(&mut text, "apps", &self.apps());
+        if let [app] = self.config.apps.as_slice() {
+            self.write_snippet(&mut text, app);
+        }
+        text.push('\n');
+        text
+    }
+
+    fn row(&self, text: &mut String, label: &str, value: &str) {
+        let _ = writeln!(text, "  {label:<6}  {value}");
+    }
+
+    fn apps(&self) -> String {
+        let apps = &self.config.apps;
+        if self.config.demo {
+            let host = self.public.ip();
+            return format!("{DEMO_ID} (demo: anyone who reaches this port may use it; bound to {host})");
+        }
+        let named: Vec<&str> = apps.iter().take(APPS_NAMED).map(|app| app.id.as_str()).collect();
+        match apps.len().saturating_sub(APPS_NAMED) {
+            0 => named.join(", "),
+            more => format!("{} and {more} more", named.join(", ")),
+        }
+    }
+
+    fn write_snippet(&self, text: &mut String, app: &App) {
+        let port = self.public.port();
+        // A page on another machine knows this one by the name in its own address.
+        let host = match self.public.ip() {
+            ip if ip.is_unspecified() => "location.hostname".to_owned(),
+            ip => format!("'{ip}'"),
+        };
+        let path = match self.config.server.path_prefix.as_str() {
+            "" => String::new(),
+            prefix => format!(" wsPath: '{prefix}',"),
+        };
+        let _ = write!(
+            text,
+            "\n  // paste into your page:\n  new Pusher('{}', {{ wsHost: {host}, wsPort: {port},{path} forceTLS: false, \
+             enabledTransports: ['ws'], cluster: '' }})\n",
+            app.key
+        );
+        if self.config.demo {
+            let host = self.public.ip();
+            let _ = write!(
+                text,
+                "\n  # paste into the .env of Laravel:\n  BROADCAST_CONNECTION=reverb\n  REVERB_APP_ID={DEMO_ID}\n  \
+                 REVERB_APP_KEY={DEMO_KEY}\n  REVERB_APP_SECRET={DEMO_SECRET}\n  REVERB_HOST={host}\n  \
+                 REVERB_PORT={port}\n  REVERB_SCHEME=http\n"
+            );
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,70 @@
+use super::*;
+use crate::config::app;
+
+fn banner(config: &Config, public: &str) -> String {
+    let banner = Banner {
+        config,
+        public: public.parse().unwrap(),
+        admin: "127.0.0.1:9090".parse().unwrap(),
+        connections_max: 19_744,
+        descriptors_max: 20_000,
+    };
+    banner.text()
+}
+
+fn demo() -> Config {
+    Config { apps: vec![app(DEMO_ID, DEMO_KEY, DEMO_SECRET)], demo: true, ..Config::default() }
+}
+
+#[test]
+fn the_demo_banner_can_be_pasted_into_a_page_and_into_laravel() {
+    let expected = format!(
+        "Carillon {}
+
+  public  http://127.0.0.1:8080   WebSocket and HTTP API
+  admin   http://127.0.0.1:9090   /metrics /livez /readyz
+  limit   19744 connections (20000 descriptors)
+  apps    app-id (demo: anyone who reaches this port may use it; bound to 127.0.0.1)
+
+  // paste into your page:
+  new Pusher('app-key', {{ wsHost: '127.0.0.1', wsPort: 8080, forceTLS: false, enabledTransports: ['ws'], cluster: '' }})
+
+  # paste into the .env of Laravel:
+  BROADCAST_CONNECTION=reverb
+  REVERB_APP_ID=app-id
+  REVERB_APP_KEY=app-key
+  REVERB_APP_SECRET=app-secret
+  REVERB_HOST=127.0.0.1
+  REVERB_PORT=8080
+  REVERB_SCHEME=http
+
+",
+        env!("CARGO_PKG_VERSION")
+    );
+    assert_eq!(banner(&demo(), "127.0.0.1:8080"), expected);
+}
+
+#[test]
+fn a_configured_apps_secret_is_never_printed() {
+    let config = Config { apps: vec![app("shop", "shop-key", "hush")], ..Config::default() };
+    let text = banner(&config, "0.0.0.0:8080");
+    assert!(text.contains("  apps    shop\n") && text.contains("new Pusher('shop-key'"), "{text}");
+    assert!(!text.contains("hush") && !text.contains("demo"), "{text}");
+}
+
+#[test]
+fn a_server_on_every_address_is_reached_at_the_pages_own_host() {
+    let mut config = Config { apps: vec![app("shop", "shop-key", "hush")], ..Config::default() };
+    config.server.path_prefix = "/ws".into();
+    let text = banner(&config, "[::]:8080");
+    assert!(text.contains("  public  http://[::]:8080/ws   "), "{text}");
+    assert!(text.contains("{ wsHost: location.hostname, wsPort: 8080, wsPath: '/ws', forceTLS: false,"), "{text}");
+}
+
+#[test]
+fn many_apps_are_named_up_to_five() {
+    let apps = (1..=7).map(|n| app(&format!("app{n}"), &format!("key{n}"), "hush")).collect();
+    let text = banner(&Config { apps, ..Config::default() }, "0.0.0.0:8080");
+    assert!(text.contains("  apps    app1, app2, app3, app4, app5 and 2 more\n"), "{text}");
+    assert!(!text.contains("Pusher("), "{text}");
+}

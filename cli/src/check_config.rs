@@ -1,0 +1,25 @@
+//! `carillon check-config`.
+
+use crate::args::Settings;
+use crate::config::Config;
+use crate::{Failure, say};
+
+/// Says that the configuration is valid, or fails with every mistake in it.
+pub(crate) fn run(settings: &Settings) -> Result<(), Failure> {
+    let config = Config::load(settings)?;
+    say(&verdict(&config));
+    Ok(())
+}
+
+fn verdict(config: &Config) -> String {
+    let (host, port) = (&config.server.host, config.server.port);
+    let apps = match config.apps.as_slice() {
+        _ if config.demo => "no apps, so `up` serves the demo app".to_owned(),
+        [app] => format!("1 app ({})", app.id),
+        apps => {
+            let ids: Vec<&str> = apps.iter().map(|app| app.id.as_str()).collect();
+            format!("{} apps ({})", apps.len(), ids.join(", "))
+        }
+    };
+    format!("configuration is valid: {apps}, listening on {host} port {port}\n")
+}

@@ -1,0 +1,226 @@
+//! The WebSocket under a client: whole texts in and out.
+//!
+//! A frame is taken off the buffer only once all of it is there, and what is to be written waits in a buffer too, so
+//! that every future here may be dropped at any time. (fastwebsockets' own reader loses its place then.)
+
+use std::io;
+
+use bytes::{Buf, BytesMut};
+use fastwebsockets::{Frame, OpCode, Payload};
+use http_body_util::Empty;
+use hyper::header::{
+    CONNECTION, HOST, ORIGIN, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE,
+};
+use hyper::{Request, StatusCode};
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use super::{ClientError, Options, ServerUrl, sender};
+
+/// One open WebSocket.
+#[derive(Debug)]
+pub(super) struct Socket {
+    stream: TcpStream,
+    incoming: BytesMut,
+    outgoing: BytesMut,
+    /// The fragments so far of a message that came in several frames.
+    fragments: Option<Vec<u8>>,
+    message_bytes_max: usize,
+}
+
+/// What a socket yields.
+pub(super) enum Received {
+    Text(String),
+    Close { code: Option<u16>, reason: String },
+}
+
+impl Socket {
+    /// Connects, and asks for the WebSocket of the app with this key. Also tells the subprotocol that the server chose.
+    pub(super) async fn open(
+        url: &ServerUrl,
+        key: &str,
+        options: &Options,
+    ) -> Result<(Self, Option<String>), ClientError> {
+        let stream = sender::connect(url).await?;
+        let (mut requests, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+        // Ends with the upgrade, or with an answer that is none.
+        tokio::spawn(connection.with_upgrades());
+        let mut response = requests.send_request(request(url, key, options)?).await?;
+        if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+            let status = response.status();
+            let text = sender::text_of(response).await?.trim_end().to_owned();
+            return Err(ClientError::NotUpgraded { status, text });
+        }
+        let subprotocol = response.headers().get(SEC_WEBSOCKET_PROTOCOL);
+        let subprotocol = subprotocol.map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
+        let upgraded = hyper::upgrade::on(&mut response).await?;
+        let parts = upgraded
+            .downcast::<TokioIo<TcpStream>>()
+            .map_err(|_| ClientError::Protocol("the upgraded connection is not the one opened".into()))?;
+        let socket = Self {
+            stream: parts.io.into_inner(),
+            incoming: BytesMut::from(parts.read_buf),
+            outgoing: BytesMut::new(),
+            fragments: None,
+            message_bytes_max: options.message_bytes_max,
+        };
+        Ok((socket, subprotocol))
+    }
+
+    /// The next text; pings are answered on the way. A server that ends the connection without a close frame has closed
+    /// it without a code.
+    ///
+    /// # Cancel safety
+    /// Safe.
+    pub(super) async fn receive(&mut self) -> Result<Received, ClientError> {
+        loop {
+            while let Some((fin, opcode, payload)) = self.take_frame()? {
+                match opcode {
+                    OpCode::Ping => self.queue(Frame::pong(Payload::Owned(payload))),
+                    OpCode::Pong => {}
+                    OpCode::Close => {
+                        self.queue(Frame::close_raw(Payload::Owned(payload.clone())));
+                        // The server may be gone already; it has said what it had to.
+                        let _ = self.flush().await;
+                        return Ok(close_of(&payload));
+                    }
+                    OpCode::Text | OpCode::Binary | OpCode::Continuation => {
+                        if let Some(text) = self.assemble(fin, opcode, payload)? {
+                            return Ok(Received::Text(text));
+                        }
+                    }
+                }
+            }
+            self.flush().await?;
+            match self.stream.read_buf(&mut self.incoming).await {
+                Ok(0) => return Ok(Received::Close { code: None, reason: "without a word".into() }),
+                Ok(_) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// Leaves a text to be sent by [`Socket::flush`] or the next [`Socket::receive`].
+    pub(super) fn queue_text(&mut self, text: &str) {
+        self.queue(Frame::text(Payload::Borrowed(text.as_bytes())));
+    }
+
+    /// Leaves a close frame with 1000 to be sent.
+    pub(super) fn queue_close(&mut self) {
+        self.queue(Frame::close(1000, b""));
+    }
+
+    /// Sends what waits.
+    ///
+    /// # Cancel safety
+    /// Safe: what was not yet sent still waits.
+    pub(super) async fn flush(&mut self) -> io::Result<()> {
+        while self.outgoing.has_remaining() {
+            self.stream.write_buf(&mut self.outgoing).await?;
+        }
+        Ok(())
+    }
+
+    fn queue(&mut self, mut frame: Frame<'_>) {
+        let mut bytes = Vec::new();
+        frame.mask();
+        self.outgoing.extend_from_slice(frame.write(&mut bytes));
+    }
+
+    /// Takes one frame off the buffer, if all of it is there: whether it ends its message, its opcode, its payload.
+    fn take_frame(&mut self) -> Result<Option<(bool, OpCode, Vec<u8>)>, ClientError> {
+        let Some((head_length, length)) = self.lengths()? else { return Ok(None) };
+        if self.incoming.len() - head_length < length {
+            self.incoming.reserve(head_length + length - self.incoming.len());
+            return Ok(None);
+        }
+        let first = self.incoming[0];
+        let opcode = OpCode::try_from(first & 0b1111).map_err(|error| ClientError::Protocol(error.to_string()))?;
+        self.incoming.advance(head_length);
+        Ok(Some((first & 0x80 != 0, opcode, self.incoming.split_to(length).into())))
+    }
+
+    /// The lengths of the next frame's head and payload, once its head is there.
+    fn lengths(&self) -> Result<Option<(usize, usize)>, ClientError> {
+        let [first, second, rest @ ..] = &self.incoming[..] else { return Ok(None) };
+        if first & 0b0111_0000 != 0 {
+            return Err(ClientError::Protocol("a frame has reserved bits set".into()));
+        }
+        if second & 0x80 != 0 {
+            return Err(ClientError::Protocol("a frame from the server is masked".into()));
+        }
+        let (head_length, length) = match second & 0x7f {
+            126 => match rest.first_chunk() {
+                Some(bytes) => (4, u64::from(u16::from_be_bytes(*bytes))),
+                None => return Ok(None),
+            },
+            127 => match rest.first_chunk() {
+                Some(bytes) => (10, u64::from_be_bytes(*bytes)),
+                None => return Ok(None),
+            },
+            length => (2, u64::from(length)),
+        };
+        let length = usize::try_from(length).unwrap_or(usize::MAX);
+        if length > self.message_bytes_max {
+            return Err(self.too_big(length));
+        }
+        Ok(Some((head_length, length)))
+    }
+
+    /// Adds a data frame to its message; the text once that is whole.
+    fn assemble(&mut self, fin: bool, opcode: OpCode, payload: Vec<u8>) -> Result<Option<String>, ClientError> {
+        let message = match (self.fragments.take(), opcode) {
+            (None, OpCode::Continuation) => return Err(ClientError::Protocol("a continuation of nothing".into())),
+            (None, _) => payload,
+            (Some(mut message), OpCode::Continuation) => {
+                message.extend_from_slice(&payload);
+                message
+            }
+            (Some(_), _) => return Err(ClientError::Protocol("a message began inside another".into())),
+        };
+        if message.len() > self.message_bytes_max {
+            return Err(self.too_big(message.len()));
+        }
+        if !fin {
+            self.fragments = Some(message);
+            return Ok(None);
+        }
+        let text = String::from_utf8(message);
+        text.map(Some).map_err(|_| ClientError::Protocol("a message is not UTF-8".into()))
+    }
+
+    fn too_big(&self, length: usize) -> ClientError {
+        let max = self.message_bytes_max;
+        ClientError::Protocol(format!("a message of {length} bytes is larger than {max}"))
+    }
+}
+
+fn request(url: &ServerUrl, key: &str, options: &Options) -> Result<Request<Empty<bytes::Bytes>>, ClientError> {
+    let version = env!("CARGO_PKG_VERSION");
+    let protocol = options.protocol.as_ref().map(|protocol| format!("protocol={protocol}&")).unwrap_or_default();
+    let path = format!("{}/app/{key}?{protocol}client=carillon&version={version}", url.prefix());
+    let mut request = Request::get(path)
+        .header(HOST, url.authority())
+        .header(UPGRADE, "websocket")
+        .header(CONNECTION, "Upgrade")
+        .header(SEC_WEBSOCKET_KEY, fastwebsockets::handshake::generate_key())
+        .header(SEC_WEBSOCKET_VERSION, "13");
+    if let Some(origin) = &options.origin {
+        request = request.header(ORIGIN, origin);
+    }
+    if let Some(subprotocol) = &options.subprotocol {
+        request = request.header(SEC_WEBSOCKET_PROTOCOL, subprotocol);
+    }
+    Ok(request.body(Empty::new())?)
+}
+
+fn close_of(payload: &[u8]) -> Received {
+    match payload.split_first_chunk() {
+        Some((code, reason)) => Received::Close {
+            code: Some(u16::from_be_bytes(*code)),
+            reason: String::from_utf8_lossy(reason).into_owned(),
+        },
+        None => Received::Close { code: None, reason: String::new() },
+    }
+}

@@ -1,0 +1,244 @@
+//! The client against servers that are a few lines each.
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
+use super::*;
+
+const ESTABLISHED: &str =
+    r#"{"event":"pusher:connection_established","data":"{\"socket_id\":\"1.2\",\"activity_timeout\":120}"}"#;
+
+/// Accepts one WebSocket, then sends `pieces` one by one and answers with all that the client sends until it closes.
+fn server(pieces: Vec<Vec<u8>>) -> (ServerUrl, tokio::task::JoinHandle<Vec<u8>>) {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let url = ServerUrl::from(listener.local_addr().unwrap());
+    let listener = TcpListener::from_std(listener).unwrap();
+    let serving = tokio::spawn(async move {
+        let mut stream = listener.accept().await.unwrap().0;
+        head(&mut stream).await;
+        let upgrade = "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n";
+        stream.write_all(upgrade.as_bytes()).await.unwrap();
+        for piece in pieces {
+            stream.write_all(&piece).await.unwrap();
+            tokio::task::yield_now().await;
+        }
+        let mut sent = Vec::new();
+        let _ = stream.read_to_end(&mut sent).await;
+        sent
+    });
+    (url, serving)
+}
+
+async fn head(stream: &mut TcpStream) -> String {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(stream.read_u8().await.unwrap());
+    }
+    String::from_utf8(head).unwrap()
+}
+
+/// One frame as a server writes it. `first`: the byte with FIN and the opcode.
+fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
+    let length = u16::try_from(payload.len()).unwrap();
+    let mut frame = vec![first];
+    match u8::try_from(length) {
+        Ok(length) if length < 126 => frame.push(length),
+        _ => {
+            frame.push(126);
+            frame.extend(length.to_be_bytes());
+        }
+    }
+    frame.extend_from_slice(payload);
+    frame
+}
+
+fn text(text: &str) -> Vec<u8> {
+    frame(0x81, text.as_bytes())
+}
+
+async fn connected(pieces: Vec<Vec<u8>>) -> Client {
+    let (url, _) = server(pieces);
+    Client::connect(&url, "key", &Options::default()).await.unwrap()
+}
+
+#[tokio::test]
+async fn a_message_may_come_byte_by_byte_and_in_fragments_around_a_ping() {
+    let mut bytes = text(ESTABLISHED);
+    bytes.extend(frame(0x01, br#"{"event":"e","channel":"c","#));
+    bytes.extend(frame(0x89, b"are you there"));
+    bytes.extend(frame(0x80, br#""data":"{\"a\":1}"}"#));
+    let mut client = connected(bytes.chunks(1).map(<[u8]>::to_vec).collect()).await;
+    assert_eq!(client.socket_id().to_string(), "1.2");
+    assert_eq!(client.activity_timeout(), Duration::from_secs(120));
+    let message = client.next_message().await.unwrap();
+    assert_eq!(
+        (message.event.as_str(), message.channel.as_deref(), message.data.as_str()),
+        ("e", Some("c"), r#"{"a":1}"#)
+    );
+}
+
+#[tokio::test]
+async fn dropping_a_wait_loses_nothing() {
+    let event = text(r#"{"event":"e","channel":"c","data":"x"}"#);
+    let (first, second) = event.split_at(9);
+    let (url, serving) = server(vec![text(ESTABLISHED), first.to_vec()]);
+    let mut client = Client::connect(&url, "key", &Options::default()).await.unwrap();
+    let waited = tokio::time::timeout(Duration::from_millis(20), client.next_message()).await;
+    assert!(waited.is_err());
+    drop(client);
+    serving.await.unwrap();
+
+    let mut pieces = vec![text(ESTABLISHED)];
+    pieces.extend([first.to_vec(), second.to_vec()]);
+    let mut client = connected(pieces).await;
+    let message = loop {
+        // Polled once, then dropped: the half of a frame that was read must stay.
+        tokio::select! {
+            biased;
+            message = client.next_message() => break message.unwrap(),
+            () = tokio::task::yield_now() => {}
+        }
+    };
+    assert_eq!(message.data, "x");
+}
+
+#[tokio::test]
+async fn a_protocol_ping_is_answered_and_not_shown() {
+    let pieces =
+        vec![text(ESTABLISHED), text(r#"{"event":"pusher:ping","data":{}}"#), frame(0x88, &1000u16.to_be_bytes())];
+    let (url, serving) = server(pieces);
+    let mut client = Client::connect(&url, "key", &Options::default()).await.unwrap();
+    assert!(matches!(client.next_message().await, Err(ClientError::Closed { code: Some(1000), .. })));
+    drop(client);
+    let sent = serving.await.unwrap();
+    let pong = r#"{"event":"pusher:pong","data":{}}"#;
+    // FIN and text, masked, then the mask and the payload under it.
+    assert_eq!((sent[0], usize::from(sent[1])), (0x81, 0x80 | pong.len()));
+    let unmasked: Vec<u8> = sent[6..].iter().zip(sent[2..6].iter().cycle()).map(|(byte, mask)| byte ^ mask).collect();
+    assert_eq!(&unmasked[..pong.len()], pong.as_bytes());
+}
+
+#[tokio::test]
+async fn a_refusal_on_connecting_keeps_its_code_and_words() {
+    let refusal = r#"{"event":"pusher:error","data":{"code":4001,"message":"App key x not in this cluster"}}"#;
+    let (url, _) = server(vec![text(refusal)]);
+    let error = Client::connect(&url, "x", &Options::default()).await.unwrap_err();
+    assert_eq!(error.to_string(), "the server refused: App key x not in this cluster (4001)");
+}
+
+#[tokio::test]
+async fn messages_that_come_before_an_answer_are_kept_in_order() {
+    let answer = r#"{"event":"pusher_internal:subscription_succeeded","channel":"b","data":"{}"}"#;
+    let early = ["1", "2"].map(|data| text(&format!(r#"{{"event":"e","channel":"a","data":"{data}"}}"#)));
+    let [first, second] = early;
+    let mut client = connected(vec![text(ESTABLISHED), first, second, text(answer)]).await;
+    assert_eq!(client.subscribe("b").await.unwrap().data, "{}");
+    assert_eq!(client.next_message().await.unwrap().data, "1");
+    assert_eq!(client.next_message().await.unwrap().data, "2");
+}
+
+#[tokio::test]
+async fn a_refused_subscription_is_an_error() {
+    let refusal = r#"{"event":"pusher:subscription_error","channel":"private-a","data":"{\"type\":\"AuthError\",\"error\":\"no\",\"status\":401}"}"#;
+    let mut client = connected(vec![text(ESTABLISHED), text(refusal)]).await;
+    let app = crate::config::app("1", "k", "s");
+    let error = client.subscribe_signed(&app, "private-a", None).await.unwrap_err();
+    assert_eq!(error.to_string(), "the server refused: no (401)");
+}
+
+#[tokio::test]
+async fn the_code_of_a_close_frame_is_told() {
+    let close = [&4200u16.to_be_bytes()[..], b"leaving"].concat();
+    let mut client = connected(vec![text(ESTABLISHED), frame(0x88, &close)]).await;
+    let error = client.next_message().await.unwrap_err();
+    assert_eq!(error.to_string(), "the server closed the connection: leaving (4200)");
+}
+
+#[tokio::test]
+async fn frames_that_no_server_may_send_are_errors() {
+    let too_long = [&[0x81, 127][..], &u64::MAX.to_be_bytes()[..]].concat();
+    for (bytes, complaint) in [
+        (vec![0x81, 0x80, 0, 0, 0, 0], "masked"),
+        (vec![0xf1, 0], "reserved bits"),
+        (frame(0x80, b"x"), "continuation of nothing"),
+        (frame(0x81, b"\xff"), "not UTF-8"),
+        (frame(0x81, b"{"), "EOF while parsing"),
+        (too_long, "larger than"),
+    ] {
+        let mut client = connected(vec![text(ESTABLISHED), bytes]).await;
+        let error = client.next_message().await.unwrap_err().to_string();
+        assert!(error.contains(complaint), "{complaint}: {error}");
+    }
+}
+
+#[tokio::test]
+async fn an_answer_that_is_no_websocket_is_shown() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = ServerUrl::from(listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        let mut stream = listener.accept().await.unwrap().0;
+        head(&mut stream).await;
+        stream.write_all(b"HTTP/1.1 404 Not Found\r\nContent-Length: 5\r\n\r\nnope\n").await.unwrap();
+    });
+    let error = Client::connect(&url, "key", &Options::default()).await.unwrap_err();
+    assert_eq!(error.to_string(), "the server answered 404 Not Found instead of opening a WebSocket: nope");
+}
+
+#[tokio::test]
+async fn a_sender_signs_keeps_its_connection_and_makes_a_new_one_when_that_ends() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let app = crate::config::app("1", "k", "s");
+    let expected = app.clone();
+    let serving = tokio::spawn(async move {
+        let mut connections = 0;
+        for requests in [2, 1] {
+            let mut stream = listener.accept().await.unwrap().0;
+            connections += 1;
+            for _ in 0..requests {
+                let head = head(&mut stream).await;
+                let (path, query) = head.split(' ').nth(1).unwrap().split_once('?').unwrap();
+                assert_eq!(path, "/ws/apps/1/channels");
+                let query = shared::auth::SignedQuery::parse(query);
+                query.verify(&expected, "GET", path, b"", unix_s()).unwrap();
+                stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}").await.unwrap();
+            }
+        }
+        connections
+    });
+    let mut sender = Sender::new(ServerUrl::new("127.0.0.1", address.port(), "/ws"), app);
+    for _ in 0..3 {
+        let reply = sender.get("/channels", &[("info", "user_count"), ("filter_by_prefix", "a b")]).await.unwrap();
+        assert_eq!((reply.status.as_u16(), reply.body.as_str()), (200, "{}"));
+        // The server's end of a connection shows once it is looked for.
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(serving.await.unwrap(), 2);
+}
+
+fn unix_s() -> u64 {
+    shared::envelope::unix_us() / 1_000_000
+}
+
+#[test]
+fn urls_of_plain_servers_are_read() {
+    for (text, host, port, prefix, authority) in [
+        ("http://127.0.0.1:8080", "127.0.0.1", 8080, "", "127.0.0.1:8080"),
+        ("ws://example.com", "example.com", 80, "", "example.com:80"),
+        ("http://[::1]:9/ws/", "::1", 9, "/ws", "[::1]:9"),
+    ] {
+        let url: ServerUrl = text.parse().unwrap();
+        assert_eq!((url.host(), url.port(), url.prefix(), url.authority().as_str()), (host, port, prefix, authority));
+    }
+}
+
+#[test]
+fn urls_of_other_servers_say_why_not() {
+    let error = |text: &str| text.parse::<ServerUrl>().unwrap_err().to_string();
+    assert_eq!(error("wss://a"), "TLS is not supported by this command: expected http:// or ws://, not wss://");
+    assert_eq!(error("ftp://a"), "expected http:// or ws://, not ftp://");
+    for text in ["", "a b", "localhost", "/path"] {
+        assert_eq!(error(text), "expected a URL like http://127.0.0.1:8080", "{text:?}");
+    }
+}

@@ -1,0 +1,91 @@
+//! Where a server is.
+
+use std::fmt;
+use std::net::{Ipv6Addr, SocketAddr};
+use std::str::FromStr;
+
+use hyper::Uri;
+
+/// Host, port and path prefix of a server that speaks plain HTTP and WebSocket.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServerUrl {
+    /// Without the brackets of IPv6.
+    host: String,
+    port: u16,
+    /// Empty, or as `/ws`.
+    prefix: String,
+}
+
+/// Why a text is no server.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum UrlError {
+    /// Not a URL with a host.
+    #[error("expected a URL like http://127.0.0.1:8080")]
+    Format,
+    /// `https` or `wss`.
+    #[error("TLS is not supported by this command: expected http:// or ws://, not {0}://")]
+    Tls(String),
+    /// Any other scheme.
+    #[error("expected http:// or ws://, not {0}://")]
+    Scheme(String),
+}
+
+impl ServerUrl {
+    /// `prefix`: what precedes `/app` and `/apps`, empty for nothing.
+    pub fn new(host: &str, port: u16, prefix: &str) -> Self {
+        Self { host: host.into(), port, prefix: prefix.trim_end_matches('/').into() }
+    }
+
+    /// The host, without brackets.
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
+    /// The port.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// What precedes `/app` and `/apps` in every path; empty for nothing.
+    pub fn prefix(&self) -> &str {
+        &self.prefix
+    }
+
+    /// Host and port as the `Host` header takes them.
+    pub fn authority(&self) -> String {
+        if self.host.parse::<Ipv6Addr>().is_ok() {
+            format!("[{}]:{}", self.host, self.port)
+        } else {
+            format!("{}:{}", self.host, self.port)
+        }
+    }
+}
+
+impl From<SocketAddr> for ServerUrl {
+    fn from(address: SocketAddr) -> Self {
+        Self::new(&address.ip().to_string(), address.port(), "")
+    }
+}
+
+impl FromStr for ServerUrl {
+    type Err = UrlError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let uri: Uri = text.parse().map_err(|_| UrlError::Format)?;
+        match uri.scheme_str() {
+            Some("http" | "ws") => {}
+            Some(scheme @ ("https" | "wss")) => return Err(UrlError::Tls(scheme.into())),
+            Some(scheme) => return Err(UrlError::Scheme(scheme.into())),
+            None => return Err(UrlError::Format),
+        }
+        let host = uri.host().filter(|host| !host.is_empty()).ok_or(UrlError::Format)?;
+        let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+        Ok(Self::new(host, uri.port_u16().unwrap_or(80), uri.path()))
+    }
+}
+
+impl fmt::Display for ServerUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "http://{}{}", self.authority(), self.prefix)
+    }
+}

@@ -1,0 +1,277 @@
+//! The whole configuration: sections that belong to the crates that use them, composed, layered and checked once.
+//!
+//! Order, weakest first: defaults, file, Laravel's variables, `CARILLON_` variables of the env file, those of the
+//! process, flags.
+
+mod env_file;
+mod laravel;
+
+use std::fs;
+use std::net::IpAddr;
+
+use serde::de::IgnoredAny;
+use serde::{Deserialize, Serialize};
+use shared::app::{App, AppLimits, Apps};
+use shared::config::{self, ConfigError};
+use shared::{admin, telemetry};
+
+use crate::args::Settings;
+
+/// Id of the app that is served when none is configured.
+pub const DEMO_ID: &str = "app-id";
+/// Key of the demo app.
+pub const DEMO_KEY: &str = "app-key";
+/// Secret of the demo app, known to everyone.
+pub const DEMO_SECRET: &str = "app-secret";
+
+/// Where the demo app is served: anyone who reaches it may use it.
+const DEMO_HOST: &str = "127.0.0.1";
+
+/// The target of the lines that `--debug` shows.
+const ACTIVITY: &str = "activity";
+
+/// The root of the configuration.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// `[server]`.
+    pub server: gateway::config::Server,
+    /// `[admin]`.
+    pub admin: admin::Config,
+    /// `[drain]`.
+    pub drain: gateway::config::Drain,
+    /// `[log]`.
+    pub log: telemetry::log::Config,
+    /// `[[apps]]`, in the order configured; never empty once loaded.
+    pub apps: Vec<App>,
+    /// Whether `apps` is the demo app, because none was configured.
+    #[serde(skip)]
+    pub demo: bool,
+}
+
+/// Variables, by name; later ones override earlier ones of the same name.
+type Variables = Vec<(String, String)>;
+
+impl Config {
+    /// Reads, completes and checks the configuration.
+    ///
+    /// # Errors
+    /// [`ConfigError`], which names each key that is wrong, one per line.
+    pub fn load(settings: &Settings) -> Result<Self, ConfigError> {
+        Self::load_with(settings, &config::environment())
+    }
+
+    /// `environment`: where Laravel's variables are looked up after the env file. `CARILLON_` variables are read from the
+    /// process itself.
+    fn load_with(settings: &Settings, environment: &[(String, String)]) -> Result<Self, ConfigError> {
+        let mut variables = match &settings.files.env_file {
+            Some(path) => env_file::read(path)?,
+            None => Vec::new(),
+        };
+        let mut merged = variables.clone();
+        merged.extend_from_slice(environment);
+        let laravel = laravel::Laravel::new(&merged);
+        variables.splice(0..0, laravel.listener()?);
+
+        let file = settings.files.config.as_deref();
+        if let Some(path) = file {
+            // figment, which reads it again, does not name a file that is missing or not text.
+            let cannot_read = |source| ConfigError::File { path: format!("{} (--config)", path.display()), source };
+            fs::read_to_string(path).map_err(cannot_read)?;
+        }
+        let flags = Flags::new(settings);
+        let mut config: Self = config::layered(file, &variables, &flags)?;
+        if config.apps.is_empty() {
+            config.apps.extend(laravel.app()?);
+        }
+        let mut mistakes = Vec::new();
+        if config.apps.is_empty() {
+            let given: HostGiven = config::layered(file, &variables, &flags)?;
+            config.serve_demo(given.server.host.is_some(), &mut mistakes);
+        }
+        config.read_secrets(&mut mistakes);
+        config.validate(&mut mistakes);
+        if !mistakes.is_empty() {
+            return Err(ConfigError::Rule(mistakes.join("\n")));
+        }
+        config.log.level = with_activity(&config.log.level, settings.debug);
+        Ok(config)
+    }
+
+    /// What the gateway takes of it.
+    pub fn gateway(&self) -> gateway::Config {
+        gateway::Config { server: self.server.clone(), drain: self.drain.clone() }
+    }
+
+    fn serve_demo(&mut self, host_given: bool, mistakes: &mut Vec<String>) {
+        self.demo = true;
+        self.apps.push(app(DEMO_ID, DEMO_KEY, DEMO_SECRET));
+        if !host_given {
+            self.server.host = DEMO_HOST.into();
+        } else if !is_loopback(&self.server.host) {
+            mistakes.push(format!(
+                "server.host: expected {DEMO_HOST} or another loopback address, not {:?}, while no app is configured: \
+                 the demo app's secret is public. `carillon app new` makes an app",
+                self.server.host
+            ));
+        }
+    }
+
+    fn read_secrets(&mut self, mistakes: &mut Vec<String>) {
+        for (index, app) in self.apps.iter_mut().enumerate() {
+            let Some(path) = &app.secret_file else { continue };
+            let key = format!("apps.{index}.secret_file");
+            if !app.secret.is_empty() {
+                mistakes.push(format!("{key}: expected either secret or secret_file, not both"));
+                continue;
+            }
+            match fs::read_to_string(path) {
+                Ok(text) => {
+                    let text = text.strip_suffix('\n').unwrap_or(&text);
+                    let text = text.strip_suffix('\r').unwrap_or(text);
+                    if text.is_empty() {
+                        mistakes.push(format!("{key}: expected a secret, but {} is empty", path.display()));
+                    }
+                    app.secret = shared::secret::Secret::new(text);
+                }
+                Err(error) => mistakes.push(format!("{key}: cannot read {}: {error}", path.display())),
+            }
+        }
+    }
+
+    /// Checks what types cannot say: each mistake names the key and what was expected.
+    fn validate(&self, mistakes: &mut Vec<String>) {
+        if let Err(mistake) = self.gateway().validate() {
+            mistakes.push(mistake);
+        }
+        for (key, host) in [("server.host", &self.server.host), ("admin.host", &self.admin.host)] {
+            if host.is_empty() {
+                mistakes.push(format!("{key}: expected an address to listen on, as \"127.0.0.1\""));
+            }
+        }
+        if let Err(error) = telemetry::log::filter(&self.log) {
+            mistakes.push(format!("{error}: expected a level or a filter, as \"info\" or \"info,gateway=debug\""));
+        }
+        for (index, app) in self.apps.iter().enumerate() {
+            validate_app(&format!("apps.{index}"), app, mistakes);
+            self.validate_outbox(&format!("apps.{index}"), &app.limits, mistakes);
+        }
+        if let Err(error) = Apps::new(self.apps.iter().cloned()) {
+            mistakes.push(format!("apps: expected ids and keys to be unique, but {error}"));
+        }
+    }
+
+    /// JSON's escapes may double an event; one that no outbox holds would close every subscriber.
+    fn validate_outbox(&self, key: &str, limits: &AppLimits, mistakes: &mut Vec<String>) {
+        let (event, outbox) = (limits.event_bytes, self.server.outbox_bytes);
+        if event.as_u64().saturating_mul(2) > outbox.as_u64() {
+            mistakes.push(format!(
+                "{key}.limits.event_bytes: expected at most half of server.outbox_bytes, which is {outbox}, not {event}"
+            ));
+        }
+    }
+}
+
+/// An app with every setting at its default.
+pub fn app(id: &str, key: &str, secret: &str) -> App {
+    serde_json::from_value(serde_json::json!({ "id": id, "key": key, "secret": secret }))
+        .expect("an app needs no more than these three")
+}
+
+/// Whether a text may be an app's id or key: both stand in URLs, and the key ends at a colon.
+pub(crate) fn is_name(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte))
+}
+
+fn validate_app(key: &str, app: &App, mistakes: &mut Vec<String>) {
+    for (name, value) in [("id", app.id.as_str()), ("key", app.key.as_str())] {
+        if !is_name(value) {
+            let expected = "expected one or more letters, digits, hyphens, dots, underscores or tildes";
+            mistakes.push(format!("{key}.{name}: {expected}, not {value:?}"));
+        }
+    }
+    if app.secret.is_empty() && app.secret_file.is_none() {
+        mistakes.push(format!("{key}.secret: expected a secret, or secret_file"));
+    }
+    let limits = &app.limits;
+    let positive = [
+        ("channels_per_connection", limits.channels_per_connection == 0),
+        ("event_bytes", limits.event_bytes.as_u64() == 0),
+        ("channel_name_length", limits.channel_name_length == 0),
+        ("event_name_length", limits.event_name_length == 0),
+        ("channels_per_event", limits.channels_per_event == 0),
+        ("batch", limits.batch == 0),
+        ("presence_members", limits.presence_members == 0),
+        ("user_id_length", limits.user_id_length == 0),
+    ];
+    for (name, _) in positive.iter().filter(|(_, is_zero)| *is_zero) {
+        mistakes.push(format!("{key}.limits.{name}: expected at least 1, since 0 would refuse everything"));
+    }
+    if limits.message_bytes < limits.event_bytes {
+        mistakes.push(format!(
+            "{key}.limits.message_bytes: expected at least event_bytes, which is {}, not {}",
+            limits.event_bytes, limits.message_bytes
+        ));
+    }
+}
+
+fn is_loopback(host: &str) -> bool {
+    host.eq_ignore_ascii_case("localhost") || host.parse().is_ok_and(|address: IpAddr| address.is_loopback())
+}
+
+/// The log filter with activity lines on or off, unless it has an opinion of its own on them.
+fn with_activity(level: &str, debug: bool) -> String {
+    if debug {
+        format!("{level},{ACTIVITY}=debug")
+    } else if level.contains(ACTIVITY) {
+        level.to_owned()
+    } else {
+        format!("{level},{ACTIVITY}=off")
+    }
+}
+
+/// What was given on the command line, in the shape of [`Config`].
+#[derive(Serialize)]
+struct Flags<'a> {
+    server: ServerFlags<'a>,
+    admin: AdminFlags,
+}
+
+#[derive(Serialize)]
+struct ServerFlags<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    host: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    port: Option<u16>,
+}
+
+#[derive(Serialize)]
+struct AdminFlags {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    port: Option<u16>,
+}
+
+impl<'a> Flags<'a> {
+    fn new(settings: &'a Settings) -> Self {
+        Self {
+            server: ServerFlags { host: settings.host.as_deref(), port: settings.port },
+            admin: AdminFlags { port: settings.admin_port },
+        }
+    }
+}
+
+/// Reads only whether any layer names a host.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct HostGiven {
+    server: ServerGiven,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct ServerGiven {
+    host: Option<IgnoredAny>,
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,330 @@
+use std::path::{Path, PathBuf};
+
+use tempfile::TempDir;
+
+use super::*;
+use crate::args::Files;
+
+/// Where a configuration comes from in a test.
+#[derive(Default)]
+struct Given<'a> {
+    file: Option<&'a str>,
+    env_file: Option<&'a str>,
+    environment: &'a [(&'a str, &'a str)],
+    settings: Settings,
+}
+
+impl Given<'_> {
+    fn load(self) -> Result<Config, String> {
+        let dir = TempDir::new().unwrap();
+        let write = |name: &str, text: Option<&str>| -> Option<PathBuf> {
+            let path = dir.path().join(name);
+            std::fs::write(&path, text?).unwrap();
+            Some(path)
+        };
+        let files = Files { config: write("carillon.toml", self.file), env_file: write(".env", self.env_file) };
+        let environment: Variables =
+            self.environment.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
+        Config::load_with(&Settings { files, ..self.settings }, &environment).map_err(|error| error.to_string())
+    }
+}
+
+fn file(text: &str) -> Given<'_> {
+    Given { file: Some(text), ..Given::default() }
+}
+
+fn env_file(text: &str) -> Given<'_> {
+    Given { env_file: Some(text), ..Given::default() }
+}
+
+const SHOP: &str = "[[apps]]\nid = \"shop\"\nkey = \"k\"\nsecret = \"s\"\n";
+
+#[track_caller]
+fn refused(given: Given<'_>, expected: &str) {
+    let error = given.load().expect_err("the configuration should be refused");
+    assert!(error.lines().any(|line| line == expected), "expected the line\n  {expected}\nin\n{error}");
+}
+
+#[track_caller]
+fn app_of(given: Given<'_>, expected: (&str, &str, &str)) {
+    let config = given.load().unwrap();
+    let [app] = config.apps.as_slice() else { panic!("{} apps", config.apps.len()) };
+    assert_eq!((app.id.as_str(), app.key.as_str(), app.secret.reveal()), expected);
+}
+
+#[test]
+fn without_any_source_the_demo_app_is_served_on_loopback() {
+    let config = Given::default().load().unwrap();
+    assert!(config.demo);
+    assert_eq!((config.server.host.as_str(), config.server.port), ("127.0.0.1", 8080));
+    app_of(Given::default(), (DEMO_ID, DEMO_KEY, DEMO_SECRET));
+}
+
+#[test]
+fn a_configured_app_is_served_everywhere() {
+    let config = file(SHOP).load().unwrap();
+    assert!(!config.demo);
+    assert_eq!(config.server.host, "0.0.0.0");
+}
+
+#[test]
+fn a_configured_host_stands_beside_a_configured_app() {
+    let config = file(&format!("{SHOP}[server]\nhost = \"10.0.0.1\"\n")).load().unwrap();
+    assert_eq!(config.server.host, "10.0.0.1");
+}
+
+#[test]
+fn the_demo_app_may_be_served_on_any_loopback_address() {
+    for host in ["localhost", "127.0.0.2", "::1"] {
+        let settings = Settings { host: Some(host.into()), ..Settings::default() };
+        let config = Given { settings, ..Given::default() }.load().unwrap();
+        assert_eq!(config.server.host, host);
+    }
+}
+
+#[test]
+fn the_demo_app_is_refused_on_other_addresses_wherever_they_were_given() {
+    let expected = "server.host: expected 127.0.0.1 or another loopback address, not \"0.0.0.0\", while no app is \
+                    configured: the demo app's secret is public. `carillon app new` makes an app";
+    let settings = Settings { host: Some("0.0.0.0".into()), ..Settings::default() };
+    refused(Given { settings, ..Given::default() }, expected);
+    refused(file("[server]\nhost = \"0.0.0.0\""), expected);
+    refused(env_file("CARILLON_SERVER__HOST=0.0.0.0"), expected);
+    refused(env_file("REVERB_SERVER_HOST=0.0.0.0"), expected);
+}
+
+#[test]
+fn each_layer_overrides_the_ones_before_it() {
+    let port = |given: Given<'_>| given.load().unwrap().server.port;
+    let file = Some("[server]\nport = 1\n");
+    let laravel = Some("REVERB_SERVER_PORT=2\n");
+    let both = Some("REVERB_SERVER_PORT=2\nCARILLON_SERVER__PORT=3\n");
+    let settings = Settings { port: Some(4), ..Settings::default() };
+    assert_eq!(port(Given { file, ..Given::default() }), 1);
+    assert_eq!(port(Given { file, env_file: laravel, ..Given::default() }), 2);
+    assert_eq!(port(Given { file, env_file: both, ..Given::default() }), 3);
+    assert_eq!(port(Given { file, env_file: both, settings, ..Given::default() }), 4);
+}
+
+#[test]
+fn laravels_listener_may_come_from_the_process_and_still_gives_way_to_ours() {
+    let environment = &[("REVERB_SERVER_PORT", "5"), ("REVERB_SERVER_HOST", "::1")][..];
+    let laravel = Given { env_file: Some("REVERB_SERVER_PORT=2"), environment, ..Given::default() }.load().unwrap();
+    assert_eq!((laravel.server.host.as_str(), laravel.server.port), ("::1", 5));
+    let ours = Given { env_file: Some("CARILLON_SERVER__PORT=3"), environment, ..Given::default() }.load().unwrap();
+    assert_eq!(ours.server.port, 3);
+}
+
+#[test]
+fn a_laravel_port_that_is_none_is_named() {
+    refused(env_file("REVERB_SERVER_PORT=high"), "REVERB_SERVER_PORT: expected a port, not \"high\"");
+}
+
+#[test]
+fn laravels_variables_make_up_an_app() {
+    let reverb = "REVERB_APP_ID=123456\nREVERB_APP_KEY=k1\nREVERB_APP_SECRET=\"s 1\"\n";
+    let pusher = "PUSHER_APP_ID=007\nPUSHER_APP_KEY=k2\nPUSHER_APP_SECRET=1e3\n";
+    app_of(env_file(reverb), ("123456", "k1", "s 1"));
+    app_of(env_file(pusher), ("007", "k2", "1e3"));
+    app_of(env_file(&format!("{pusher}{reverb}")), ("123456", "k1", "s 1"));
+    assert_eq!(env_file(reverb).load().unwrap().server.host, "0.0.0.0");
+}
+
+#[test]
+fn the_process_overrides_single_laravel_variables() {
+    let env_file = Some("REVERB_APP_ID=1\nREVERB_APP_KEY=k\nREVERB_APP_SECRET=s\n");
+    app_of(Given { env_file, environment: &[("REVERB_APP_KEY", "other")], ..Given::default() }, ("1", "other", "s"));
+}
+
+#[test]
+fn a_configured_app_makes_laravels_variables_irrelevant() {
+    app_of(Given { file: Some(SHOP), env_file: Some("REVERB_APP_ID=1\n"), ..Given::default() }, ("shop", "k", "s"));
+}
+
+#[test]
+fn laravel_variables_without_a_value_are_not_set() {
+    let empty = "PUSHER_APP_ID=\nPUSHER_APP_KEY=\nPUSHER_APP_SECRET=\n";
+    assert!(env_file(empty).load().unwrap().demo);
+}
+
+#[test]
+fn an_incomplete_laravel_app_names_what_is_missing() {
+    refused(
+        env_file("REVERB_APP_ID=1\n"),
+        "REVERB_APP_KEY and REVERB_APP_SECRET: expected a value too, as for REVERB_APP_ID",
+    );
+    refused(
+        env_file("PUSHER_APP_ID=1\nPUSHER_APP_KEY=k\nPUSHER_APP_SECRET=\n"),
+        "PUSHER_APP_SECRET: expected a value too, as for PUSHER_APP_ID and PUSHER_APP_KEY",
+    );
+}
+
+#[test]
+fn lines_of_an_env_file_that_belong_to_others_may_be_unreadable() {
+    let text = "APP_NAME=My Shop\n\u{feff}\nREVERB_APP_ID=1\nREVERB_APP_KEY=k\nREVERB_APP_SECRET=s\nFOO\n";
+    app_of(env_file(text), ("1", "k", "s"));
+    app_of(env_file(&format!("\u{feff}{}", &text[text.find("REVERB").unwrap()..])), ("1", "k", "s"));
+}
+
+#[test]
+fn an_unreadable_line_of_ours_is_named_without_its_value() {
+    for text in ["REVERB_APP_SECRET=to p\n", "OTHER=\"open\nREVERB_APP_SECRET=top\n"] {
+        let error = env_file(text).load().unwrap_err();
+        assert!(error.starts_with("REVERB_APP_SECRET: expected NAME=value"), "{error}");
+        assert!(!error.contains("to"), "{error}");
+    }
+}
+
+#[test]
+fn files_that_are_not_there_are_named() {
+    let path = Some(PathBuf::from("/nowhere/at/all"));
+    let of = |files| Config::load_with(&Settings { files, ..Settings::default() }, &[]).unwrap_err().to_string();
+    assert_eq!(of(Files { config: path.clone(), env_file: None }), "cannot read /nowhere/at/all (--config)");
+    assert_eq!(of(Files { config: None, env_file: path }), "cannot read /nowhere/at/all (--env-file)");
+}
+
+#[test]
+fn unknown_keys_are_refused_at_every_level() {
+    for (text, key) in [
+        ("[servers]\n", "servers"),
+        ("[server]\nhots = 1\n", "hots"),
+        ("[[apps]]\nid = 1\nkey = 2\nsecret = 3\nwebsocket = 4\n", "websocket"),
+        ("[[apps]]\nid = 1\nkey = 2\nsecret = 3\n[apps.limits]\nbatches = 4\n", "batches"),
+    ] {
+        let error = file(text).load().unwrap_err();
+        assert!(error.contains(key) && error.contains("carillon.toml"), "{error}");
+    }
+    let error = env_file("CARILLON_SERVER__HOTS=1").load().unwrap_err();
+    assert!(error.contains("hots") && error.contains("--env-file"), "{error}");
+}
+
+#[test]
+fn ids_keys_and_secrets_may_be_numbers() {
+    app_of(file("[[apps]]\nid = 1\nkey = 2\nsecret = 3\n"), ("1", "2", "3"));
+}
+
+#[test]
+fn names_that_cannot_stand_in_a_url_are_refused() {
+    let expected = "expected one or more letters, digits, hyphens, dots, underscores or tildes";
+    refused(file("[[apps]]\nid = \"\"\nkey = \"k\"\nsecret = \"s\"\n"), &format!("apps.0.id: {expected}, not \"\""));
+    refused(
+        file("[[apps]]\nid = \"a\"\nkey = \"k:k\"\nsecret = \"s\"\n"),
+        &format!("apps.0.key: {expected}, not \"k:k\""),
+    );
+}
+
+#[test]
+fn an_app_needs_a_secret() {
+    let expected = "apps.0.secret: expected a secret, or secret_file";
+    refused(file("[[apps]]\nid = \"a\"\nkey = \"k\"\n"), expected);
+    refused(file("[[apps]]\nid = \"a\"\nkey = \"k\"\nsecret = \"\"\n"), expected);
+}
+
+#[test]
+fn two_apps_share_neither_id_nor_key() {
+    refused(
+        file(&format!("{SHOP}[[apps]]\nid = \"shop\"\nkey = \"other\"\nsecret = \"s\"\n")),
+        "apps: expected ids and keys to be unique, but app id \"shop\" is configured twice",
+    );
+    refused(
+        file(&format!("{SHOP}[[apps]]\nid = \"other\"\nkey = \"k\"\nsecret = \"s\"\n")),
+        "apps: expected ids and keys to be unique, but app key \"k\" is configured twice",
+    );
+}
+
+fn with_secret_file(path: &Path, more: &str) -> String {
+    format!("[[apps]]\nid = \"a\"\nkey = \"k\"\nsecret_file = {path:?}\n{more}")
+}
+
+#[test]
+fn a_secret_file_loses_one_line_break() {
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().join("secret");
+    for (content, secret) in [("s", "s"), ("s\n", "s"), ("s\r\n", "s"), ("s\n\n", "s\n"), (" s ", " s ")] {
+        std::fs::write(&path, content).unwrap();
+        app_of(file(&with_secret_file(&path, "")), ("a", "k", secret));
+    }
+}
+
+#[test]
+fn a_secret_file_that_holds_no_secret_is_named() {
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().join("secret");
+    let shown = path.display();
+    let missing = format!("apps.0.secret_file: cannot read {shown}: No such file or directory (os error 2)");
+    refused(file(&with_secret_file(&path, "")), &missing);
+    std::fs::write(&path, "\n").unwrap();
+    refused(
+        file(&with_secret_file(&path, "")),
+        &format!("apps.0.secret_file: expected a secret, but {shown} is empty"),
+    );
+    refused(
+        file(&with_secret_file(&path, "secret = \"s\"\n")),
+        "apps.0.secret_file: expected either secret or secret_file, not both",
+    );
+}
+
+#[test]
+fn limits_that_would_refuse_everything_are_refused() {
+    for name in [
+        "channels_per_connection",
+        "event_bytes",
+        "channel_name_length",
+        "event_name_length",
+        "channels_per_event",
+        "batch",
+        "presence_members",
+        "user_id_length",
+    ] {
+        refused(
+            file(&format!("{SHOP}[apps.limits]\n{name} = 0\n")),
+            &format!("apps.0.limits.{name}: expected at least 1, since 0 would refuse everything"),
+        );
+    }
+}
+
+#[test]
+fn a_message_must_hold_an_event_and_an_outbox_two() {
+    refused(
+        file(&format!("{SHOP}[apps.limits]\nmessage_bytes = \"1KiB\"\n")),
+        "apps.0.limits.message_bytes: expected at least event_bytes, which is 10.0 KiB, not 1.0 KiB",
+    );
+    refused(
+        file(&format!("{SHOP}[apps.limits]\nmessage_bytes = \"1MiB\"\nevent_bytes = \"1MiB\"\n")),
+        "apps.0.limits.event_bytes: expected at most half of server.outbox_bytes, which is 1.0 MiB, not 1.0 MiB",
+    );
+}
+
+#[test]
+fn the_rules_of_every_section_are_checked_and_all_mistakes_told() {
+    let text = "[server]\nhost = \"\"\npath_prefix = \"ws\"\n[admin]\nhost = \"\"\n[log]\nlevel = \"a=b=c\"\n";
+    let text = format!("{SHOP}{text}");
+    refused(file(&text), "server.path_prefix: expected a path like \"/ws\", without a slash at the end, not \"ws\"");
+    refused(file(&text), "server.host: expected an address to listen on, as \"127.0.0.1\"");
+    refused(file(&text), "admin.host: expected an address to listen on, as \"127.0.0.1\"");
+    refused(
+        file(&text),
+        "log.level: \"a=b=c\" is not a log filter: expected a level or a filter, as \"info\" or \"info,gateway=debug\"",
+    );
+}
+
+#[test]
+fn activity_is_logged_with_debug_alone_unless_the_filter_speaks_of_it() {
+    let level = |level: &str, debug| {
+        let settings = Settings { debug, ..Settings::default() };
+        let text = format!("[log]\nlevel = \"{level}\"\n");
+        Given { file: Some(&text), settings, ..Given::default() }.load().unwrap().log.level
+    };
+    assert_eq!(level("info", false), "info,activity=off");
+    assert_eq!(level("info", true), "info,activity=debug");
+    assert_eq!(level("warn,activity=debug", false), "warn,activity=debug");
+    assert_eq!(level("info,activity=off", true), "info,activity=off,activity=debug");
+}
+
+#[test]
+fn the_printed_configuration_is_one_that_can_be_read() {
+    let printed = toml::to_string(&Given::default().load().unwrap()).unwrap();
+    assert!(printed.contains("secret = \"***\"") && !printed.contains(DEMO_SECRET), "{printed}");
+    let read = file(&printed).load().unwrap();
+    assert_eq!(toml::to_string(&read).unwrap(), printed);
+}

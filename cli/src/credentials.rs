@@ -1,0 +1,51 @@
+//! Which server `trigger` and `listen` talk to, and as which app.
+
+use anyhow::anyhow;
+use shared::app::App;
+
+use crate::Failure;
+use crate::args::{Settings, Target};
+use crate::client::ServerUrl;
+use crate::config::{self, Config};
+
+/// The server and the app that the arguments mean: what they say, and for the rest what the configuration says.
+///
+/// # Errors
+/// [`Failure`] when the configuration is refused, or has no such app.
+pub(crate) fn of(target: &Target) -> Result<(ServerUrl, App), Failure> {
+    if let (Some(url), Some(id), Some(key), Some(secret)) = (&target.url, &target.app_id, &target.key, &target.secret) {
+        return Ok((url.clone(), config::app(id.as_str(), key.as_str(), secret.reveal())));
+    }
+    let config = Config::load(&Settings { files: target.files.clone(), ..Settings::default() })?;
+    let url = target.url.clone().unwrap_or_else(|| url_of(&config));
+    Ok((url, app_of(&config, target)?))
+}
+
+/// A server that listens everywhere is reached at the loopback address too.
+fn url_of(config: &Config) -> ServerUrl {
+    let server = &config.server;
+    let host = match server.host.as_str() {
+        "0.0.0.0" => "127.0.0.1",
+        "::" => "::1",
+        host => host,
+    };
+    ServerUrl::new(host, server.port, &server.path_prefix)
+}
+
+fn app_of(config: &Config, target: &Target) -> Result<App, Failure> {
+    let configured = match &target.app_id {
+        Some(id) => config.apps.iter().find(|app| app.id == *id),
+        None => config.apps.first(),
+    };
+    let (id, key, secret) = (&target.app_id, &target.key, &target.secret);
+    if let Some(configured) = configured {
+        let mut app = configured.clone();
+        app.key = key.clone().unwrap_or(app.key);
+        app.secret = secret.clone().unwrap_or(app.secret);
+        return Ok(app);
+    }
+    match (id, key, secret) {
+        (Some(id), Some(key), Some(secret)) => Ok(config::app(id.as_str(), key.as_str(), secret.reveal())),
+        _ => Err(anyhow!("--app-id names no configured app: give --key and --secret too").into()),
+    }
+}

@@ -1,0 +1,112 @@
+//! The one binary of Carillon: its arguments, its configuration, its commands.
+//!
+//! It only chooses: it reads what was asked for, puts the gateway, the publisher, the bus and the roster together, and
+//! runs them. [`client`] is the protocol's other side, for `trigger` and `listen` and for the project's own tests.
+
+pub mod args;
+pub mod client;
+pub mod config;
+
+mod app_new;
+mod banner;
+mod check_config;
+mod credentials;
+mod listen;
+mod print_config;
+mod trigger;
+mod up;
+
+use std::fmt;
+use std::io::Write;
+
+use shared::config::ConfigError;
+
+use crate::args::{AppCommand, Args, Command};
+
+/// Why a command did not do what it was asked for.
+#[derive(Debug)]
+pub enum Failure {
+    /// The configuration was refused.
+    Config(ConfigError),
+    /// Anything else.
+    Other(anyhow::Error),
+}
+
+/// Runs one command to its end.
+///
+/// # Errors
+/// [`Failure`].
+pub fn run(args: Args) -> Result<(), Failure> {
+    match args.command {
+        Command::Up(settings) => wait_for(up::run(&settings)),
+        Command::CheckConfig(settings) => check_config::run(&settings),
+        Command::PrintConfig(settings) => print_config::run(&settings),
+        Command::App(AppCommand::New(new)) => app_new::run(&new),
+        Command::Trigger(trigger) => wait_for(trigger::run(&trigger)),
+        Command::Listen(listen) => wait_for(listen::run(&listen)),
+    }
+}
+
+/// One thread is enough here: the gateway starts a thread of its own for each of its shards.
+fn wait_for(command: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::Other(anyhow::Error::new(error).context("cannot start")))?;
+    runtime.block_on(command)
+}
+
+/// Writes to standard output. A reader that went away is no reason to stop, least of all for a server.
+fn say(text: &str) {
+    let mut stdout = std::io::stdout().lock();
+    let _ = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
+}
+
+/// Writes to standard error, with the command's name before each line.
+pub fn complain(text: &str) {
+    let mut stderr = std::io::stderr().lock();
+    for line in text.lines() {
+        let _ = writeln!(stderr, "carillon: {line}");
+    }
+}
+
+// === impl Failure ===
+
+impl Failure {
+    /// 2 for what the caller wrote, as for unknown flags; 1 for what happened.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Config(_) => 2,
+            Self::Other(_) => 1,
+        }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Config(ConfigError::File { path, source }) => write!(f, "cannot read {path}: {source}"),
+            Self::Config(error) => error.fmt(f),
+            // All causes on one line.
+            Self::Other(error) => write!(f, "{error:#}"),
+        }
+    }
+}
+
+impl From<ConfigError> for Failure {
+    fn from(error: ConfigError) -> Self {
+        Self::Config(error)
+    }
+}
+
+impl From<anyhow::Error> for Failure {
+    fn from(error: anyhow::Error) -> Self {
+        Self::Other(error)
+    }
+}
+
+impl From<client::ClientError> for Failure {
+    fn from(error: client::ClientError) -> Self {
+        Self::Other(error.into())
+    }
+}

@@ -1,0 +1,14 @@
+//! `carillon print-config`.
+
+use anyhow::Context;
+
+use crate::args::Settings;
+use crate::config::Config;
+use crate::{Failure, say};
+
+/// Prints what every key is in the end, secrets masked.
+pub(crate) fn run(settings: &Settings) -> Result<(), Failure> {
+    let config = Config::load(settings)?;
+    say(&toml::to_string(&config).context("cannot print the configuration as TOML")?);
+    Ok(())
+}
