@@ -1,0 +1,61 @@
+# The same recipes for people and for CI. `make` alone lists them.
+
+CARGO ?= cargo
+CLIENTS := tests/clients
+VENV := $(CLIENTS)/python/.venv
+export CARILLON_BIN := $(abspath target/release/carillon)
+
+.PHONY: help build lint test test-rust test-node test-python needs fuzz bench
+
+help: ## List the recipes
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+build: ## Build the binary
+	$(CARGO) build --release --locked
+
+lint: ## Check format, lints and documentation, with warnings denied
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets --all-features --locked -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --document-private-items --locked
+
+test: needs build test-rust test-node test-python ## Install what the tests need, and run all of them
+
+test-rust: build
+	$(CARGO) test --workspace --locked
+
+test-node: build $(CLIENTS)/node/node_modules
+	cd $(CLIENTS)/node && npm test
+
+test-python: build $(VENV)
+	cd $(CLIENTS)/python && .venv/bin/python -m pytest -q
+
+# Debian's packages, and only those that are missing.
+needs:
+	@missing=""; \
+	command -v node >/dev/null || missing="$$missing nodejs"; \
+	command -v npm >/dev/null || missing="$$missing npm"; \
+	command -v python3 >/dev/null || missing="$$missing python3"; \
+	python3 -c 'import ensurepip, venv' 2>/dev/null || missing="$$missing python3-venv"; \
+	if [ -n "$$missing" ]; then apt-get update -q && apt-get install -yq $$missing; fi
+
+$(CLIENTS)/node/node_modules: $(CLIENTS)/node/package-lock.json
+	cd $(CLIENTS)/node && npm ci --no-audit --no-fund
+	@touch $@
+
+$(VENV): $(CLIENTS)/python/requirements.txt
+	python3 -m venv $@
+	$@/bin/pip install -q -r $<
+	@touch $@
+
+FUZZ_SECONDS ?= 60
+FUZZ_TARGETS := channel_name client_message request_signature frame_reader
+
+fuzz: ## Run every fuzz target for a minute (needs a nightly toolchain)
+	command -v cargo-fuzz >/dev/null || $(CARGO) install cargo-fuzz --locked
+	for target in $(FUZZ_TARGETS); do \
+	  mkdir -p fuzz/corpus/$$target; \
+	  cargo +nightly fuzz run $$target fuzz/corpus/$$target fuzz/seeds/$$target -- -max_total_time=$(FUZZ_SECONDS) || exit 1; \
+	done
+
+bench: ## Measure idle sockets and fan-out on this machine
+	bench/measure.sh
