@@ -1,0 +1,84 @@
+// Encrypted channels: the server library encrypts, pusher-js decrypts, and Carillon carries what it cannot read.
+// The Node build of pusher-js is the one with encryption built in; browsers import `pusher-js/with-encryption` for it.
+
+import assert from 'node:assert/strict';
+import { createHash } from 'node:crypto';
+import { test } from 'node:test';
+
+import nacl from 'tweetnacl';
+
+import { ENCRYPTION_KEY, Pusher, connected, joined, marked, next, record, serve, subscribe, unique, without } from './harness.mjs';
+
+const carillon = await serve();
+const sender = carillon.sender();
+
+test('an event on an encrypted channel arrives decrypted', async (t) => {
+  const channel = await subscribe(carillon.client(t), unique('private-encrypted-vault'));
+  for (const secret of [{ message: 'Zoë' }, 'text', [1, 2]]) {
+    const heard = next(channel, 'secret');
+    await sender.trigger(channel.name, 'secret', secret);
+    assert.deepEqual(await heard, secret);
+  }
+});
+
+test('Echo hears encrypted events', async (t) => {
+  const room = unique('vault');
+  const channel = carillon.echo(t, { options: { Pusher } }).encryptedPrivate(room);
+  await joined(channel.subscription);
+  const heard = new Promise((settle) => channel.listen('SecretShared', settle));
+  const arrived = next(channel.subscription, 'App\\Events\\SecretShared');
+  await sender.trigger(`private-encrypted-${room}`, 'App\\Events\\SecretShared', { code: 42 });
+  assert.deepEqual(await arrived, { code: 42 });
+  assert.deepEqual(await heard, { code: 42 });
+});
+
+test('what travels is a nonce and a ciphertext, which only the channel key opens', async (t) => {
+  const name = unique('private-encrypted-wire');
+  const socket = carillon.socket(t);
+  const socketId = await socket.established();
+  const { auth } = sender.authorizeChannel(socketId, name);
+  socket.send({ event: 'pusher:subscribe', data: { channel: name, auth } });
+  assert.equal((await socket.next()).event, 'pusher_internal:subscription_succeeded');
+
+  await sender.trigger(name, 'secret', { code: 42 });
+  const { event, channel, data } = await socket.next();
+  assert.deepEqual({ event, channel }, { event: 'secret', channel: name });
+  const { nonce, ciphertext } = JSON.parse(data);
+  assert.deepEqual(Object.keys(JSON.parse(data)).sort(), ['ciphertext', 'nonce']);
+
+  const key = createHash('sha256').update(Buffer.concat([Buffer.from(name), Buffer.from(ENCRYPTION_KEY, 'base64')])).digest();
+  const opened = nacl.secretbox.open(Buffer.from(ciphertext, 'base64'), Buffer.from(nonce, 'base64'), key);
+  assert.deepEqual(JSON.parse(Buffer.from(opened).toString()), { code: 42 });
+});
+
+test('encrypted and plain events travel in one batch', async (t) => {
+  const client = carillon.client(t);
+  const [secret, plain] = await Promise.all([subscribe(client, unique('private-encrypted-batch')), subscribe(client, unique('batch'))]);
+  const heard = [next(secret, 'e'), next(plain, 'e')];
+  await sender.triggerBatch([
+    { channel: secret.name, name: 'e', data: { n: 1 } },
+    { channel: plain.name, name: 'e', data: { n: 2 } },
+  ]);
+  assert.deepEqual(await Promise.all(heard), [{ n: 1 }, { n: 2 }]);
+});
+
+test('an encrypted cache channel replays what only its key opens', async (t) => {
+  const name = unique('private-encrypted-cache-vault');
+  const missing = carillon.client(t).subscribe(name);
+  await next(missing, 'pusher:cache_miss');
+
+  await sender.trigger(name, 'secret', { code: 42 });
+  const late = carillon.client(t).subscribe(name);
+  assert.deepEqual(await next(late, 'secret'), { code: 42 });
+});
+
+test('an encrypted channel needs a signature like any private one', async (t) => {
+  const authorize = (socketId, name) => ({ ...sender.authorizeChannel(socketId, name), auth: 'app-key:00' });
+  const client = await connected(carillon.client(t, { authorize }));
+  const channel = client.subscribe(unique('private-encrypted-closed'));
+  const seen = record(channel);
+  assert.equal((await next(channel, 'pusher:subscription_error')).status, 401);
+  await sender.trigger(channel.name, 'secret', {});
+  await marked(sender, await subscribe(client, unique('open')));
+  assert.deepEqual(without(seen), []);
+});

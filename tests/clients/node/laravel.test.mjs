@@ -1,0 +1,254 @@
+// What a Laravel application does: Echo configured as its stubs do, broadcasts with the bytes that its PusherBroadcaster sends, and
+// the two endpoints that authorise on its side.
+
+import assert from 'node:assert/strict';
+import { createHash, createHmac } from 'node:crypto';
+import { createServer } from 'node:http';
+import { test } from 'node:test';
+
+import { APPS, Echo, Pusher, connected, joined, marked, next, record, serve, unique, without } from './harness.mjs';
+
+const carillon = await serve();
+const sender = carillon.sender();
+const { id: appId, key, secret } = APPS.app;
+
+/** JSON as PHP's `json_encode` writes it: slashes and everything beyond ASCII escaped. */
+function phpJson(value) {
+  return JSON.stringify(value)
+    .replaceAll('/', '\\/')
+    .replace(/[\u0080-\uffff]/g, (char) => `\\u${char.charCodeAt(0).toString(16).padStart(4, '0')}`);
+}
+
+const hmac = (text) => createHmac('sha256', secret).update(text).digest('hex');
+
+/** One request of pusher-http-php: parameters in its order, values escaped as Guzzle does. */
+async function post(payload) {
+  const text = phpJson(payload);
+  const path = `/apps/${appId}/events`;
+  const params = {
+    auth_key: key,
+    auth_timestamp: String(Math.floor(Date.now() / 1000)),
+    auth_version: '1.0',
+    body_md5: createHash('md5').update(text).digest('hex'),
+  };
+  const signed = Object.keys(params).sort().map((name) => `${name}=${params[name]}`).join('&');
+  const query = new URLSearchParams({ ...params, auth_signature: hmac(`POST\n${path}\n${signed}`) });
+  const response = await fetch(`${carillon.url}${path}?${query}`, {
+    method: 'POST',
+    body: text,
+    headers: { 'Content-Type': 'application/json', 'X-Pusher-Library': 'pusher-http-php 7.2.6' },
+  });
+  assert.equal(response.status, 200, await response.clone().text());
+  assert.equal(await response.text(), '{}', 'pusher-http-php wants an object');
+}
+
+/** Laravel's `broadcast()`: channels in chunks of 100, one channel under its own name, the payload encoded by itself. */
+async function broadcast(channels, name, payload, socketId) {
+  for (let at = 0; at < channels.length; at += 100) {
+    const chunk = channels.slice(at, at + 100);
+    await post({
+      name,
+      data: phpJson(payload),
+      ...(chunk.length === 1 ? { channel: chunk[0] } : { channels: chunk }),
+      ...(socketId && { socket_id: socketId }),
+    });
+  }
+}
+
+/** A promise for the next call of an Echo listener, and that the listener is bound at once. */
+const hears = (channel, event) => next(channel.subscription, channel.eventFormatter.format(event));
+
+test('the broadcasters `reverb` and `pusher` of Echo both connect and hear a broadcast', async (t) => {
+  for (const broadcaster of ['reverb', 'pusher']) {
+    const echo = carillon.echo(t, { broadcaster });
+    const channel = echo.channel(unique('orders'));
+    const listened = new Promise((settle) => channel.listen('OrderShipped', settle));
+    await joined(channel.subscription);
+    assert.equal(echo.connectionStatus(), 'connected');
+    await broadcast([channel.name], 'App\\Events\\OrderShipped', { order: { id: 1, note: 'a/b Zoë 🎉' } });
+    assert.deepEqual(await listened, { order: { id: 1, note: 'a/b Zoë 🎉' } });
+  }
+});
+
+test('the options of the stub in a Laravel application, as they are', async (t) => {
+  const echo = new Echo({
+    broadcaster: 'reverb',
+    key,
+    wsHost: carillon.host,
+    wsPort: carillon.port,
+    wssPort: carillon.port,
+    forceTLS: false,
+    enabledTransports: ['ws', 'wss'],
+    Pusher,
+  });
+  t.after(() => echo.disconnect());
+  await connected(echo.connector.pusher);
+  await marked(sender, await joined(echo.channel(unique('news')).subscription));
+});
+
+test('channel names hold dots', async (t) => {
+  const name = `${unique('orders')}.1`;
+  const channel = carillon.echo(t).private(name);
+  await joined(channel.subscription);
+  const heard = hears(channel, 'OrderShipped');
+  await broadcast([`private-${name}`], 'App\\Events\\OrderShipped', { id: 1 });
+  assert.deepEqual(await heard, { id: 1 });
+});
+
+test('a broadcast to 150 channels is two requests, and each channel hears it once', async (t) => {
+  const tag = unique('many');
+  const names = Array.from({ length: 150 }, (_, n) => `private-${tag}.${n}`);
+  const echo = carillon.echo(t);
+  const listeners = await Promise.all([0, 1, 98, 99, 100, 101, 148, 149].map((n) => joined(echo.private(`${tag}.${n}`).subscription)));
+  const lists = listeners.map(record);
+  await broadcast(names, 'App\\Events\\OrderShipped', { id: 1 });
+  await marked(sender, ...listeners);
+  for (const list of lists) assert.deepEqual(without(list), [{ event: 'App\\Events\\OrderShipped', data: { id: 1 } }]);
+});
+
+test('a broadcast to 101 channels ends in a request for one', async (t) => {
+  const tag = unique('many');
+  const channel = carillon.echo(t).channel(`${tag}.100`);
+  await joined(channel.subscription);
+  const heard = hears(channel, 'OrderShipped');
+  await broadcast(Array.from({ length: 101 }, (_, n) => `${tag}.${n}`), 'App\\Events\\OrderShipped', { id: 1 });
+  assert.deepEqual(await heard, { id: 1 });
+});
+
+test('toOthers leaves the author out', async (t) => {
+  const room = unique('chat');
+  const [author, reader] = [carillon.echo(t), carillon.echo(t)];
+  const [own, other] = await Promise.all([author, reader].map((echo) => joined(echo.private(room).subscription)));
+  const [onOwn, onOther] = [record(own), record(other)];
+  await broadcast([`private-${room}`], 'App\\Events\\MessageSent', { text: 'hi' }, author.socketId());
+  await marked(sender, own, other);
+  assert.deepEqual(without(onOwn), []);
+  assert.deepEqual(without(onOther), [{ event: 'App\\Events\\MessageSent', data: { text: 'hi' } }]);
+});
+
+test('broadcastAs, other namespaces and notifications', async (t) => {
+  const user = `App.Models.User.${unique('1')}`;
+  const channel = carillon.echo(t).private(user);
+  await joined(channel.subscription);
+
+  const renamed = new Promise((settle) => channel.listen('.order.shipped', settle));
+  await broadcast([`private-${user}`], 'order.shipped', { id: 1 });
+  assert.deepEqual(await renamed, { id: 1 });
+
+  const elsewhere = new Promise((settle) => channel.listen('.Shop\\Orders\\Shipped', settle));
+  await broadcast([`private-${user}`], 'Shop\\Orders\\Shipped', { id: 2 });
+  assert.deepEqual(await elsewhere, { id: 2 });
+
+  const notified = new Promise((settle) => channel.notification(settle));
+  const notification = { id: 'b7f1', type: 'App\\Notifications\\InvoicePaid', invoice: 3 };
+  await broadcast([`private-${user}`], 'Illuminate\\Notifications\\Events\\BroadcastNotificationCreated', notification);
+  assert.deepEqual(await notified, notification);
+});
+
+test('listenToAll hears every event of a channel', async (t) => {
+  const channel = carillon.echo(t).channel(unique('all'));
+  await joined(channel.subscription);
+  const seen = [];
+  channel.listenToAll((event, data) => seen.push([event, data]));
+  await broadcast([channel.name], 'App\\Events\\OrderShipped', { id: 1 });
+  await broadcast([channel.name], 'order.paid', { id: 2 });
+  await marked(sender, channel.subscription);
+  assert.deepEqual(seen.slice(0, 2), [['OrderShipped', { id: 1 }], ['.order.paid', { id: 2 }]]);
+});
+
+test('an empty payload is an empty list in PHP', async (t) => {
+  const channel = carillon.echo(t).channel(unique('empty'));
+  await joined(channel.subscription);
+  const heard = hears(channel, 'Pinged');
+  await broadcast([channel.name], 'App\\Events\\Pinged', []);
+  assert.deepEqual(await heard, []);
+});
+
+/** The routes `/broadcasting/auth` and `/broadcasting/user-auth` of a Laravel application that knows one user by a bearer token. */
+async function application(t, user) {
+  const calls = [];
+  const server = createServer(async (request, response) => {
+    let form = '';
+    for await (const chunk of request) form += chunk;
+    const fields = Object.fromEntries(new URLSearchParams(form));
+    calls.push({ path: request.url, fields });
+    const reply = (status, answer) => response.writeHead(status, { 'Content-Type': 'application/json' }).end(phpJson(answer));
+
+    if (request.headers.authorization !== 'Bearer open-sesame') return reply(403, { message: 'Unauthenticated.' });
+    const { socket_id: socketId, channel_name: channel } = fields;
+    if (request.url === '/broadcasting/user-auth') {
+      const data = phpJson({ id: user.id, user_info: user.info });
+      return reply(200, { auth: `${key}:${hmac(`${socketId}::user::${data}`)}`, user_data: data });
+    }
+    if (channel.startsWith('presence-')) {
+      const data = phpJson({ user_id: user.id, user_info: user.info });
+      return reply(200, { auth: `${key}:${hmac(`${socketId}:${channel}:${data}`)}`, channel_data: data });
+    }
+    return reply(200, { auth: `${key}:${hmac(`${socketId}:${channel}`)}` });
+  });
+  await new Promise((settle) => server.listen(0, '127.0.0.1', settle));
+  t.after(() => {
+    server.closeAllConnections();
+    server.close();
+  });
+  return { base: `http://127.0.0.1:${server.address().port}/broadcasting`, calls };
+}
+
+/** Echo with endpoints instead of handlers, as in a browser. */
+function echoOf(t, base, bearerToken) {
+  const echo = new Echo({
+    broadcaster: 'reverb',
+    key,
+    wsHost: carillon.host,
+    wsPort: carillon.port,
+    forceTLS: false,
+    enabledTransports: ['ws', 'wss'],
+    authEndpoint: `${base}/auth`,
+    auth: { headers: {} },
+    userAuthentication: { endpoint: `${base}/user-auth`, headers: {} },
+    bearerToken,
+    Pusher,
+  });
+  t.after(() => echo.disconnect());
+  return echo;
+}
+
+test('private, presence and sign-in through the endpoints of an application', async (t) => {
+  const user = { id: unique('7'), info: { name: 'Zoë 🎉', url: 'https://app.example/zoe' } };
+  const { base, calls } = await application(t, user);
+  const echo = echoOf(t, base, 'open-sesame');
+
+  const room = unique('room.1');
+  await joined(echo.private(room).subscription);
+  const here = await new Promise((settle) => echo.join(room).here(settle));
+  assert.deepEqual(here, [user.info], 'escaped by PHP, signed as escaped, and read as it was');
+
+  const { pusher } = echo.connector;
+  const signedIn = next(pusher, 'pusher:signin_success');
+  echo.connector.signin();
+  await signedIn;
+  const heard = next(pusher.user, 'message');
+  await sender.sendToUser(user.id, 'message', { n: 1 });
+  assert.deepEqual(await heard, { n: 1 });
+
+  const ended = next(pusher.connection, 'disconnected');
+  await sender.terminateUserConnections(user.id);
+  await ended;
+  assert.deepEqual(calls.map(({ path }) => path), ['/broadcasting/auth', '/broadcasting/auth', '/broadcasting/user-auth']);
+  assert.equal(calls[0].fields.channel_name, `private-${room}`);
+  assert.match(calls[0].fields.socket_id, /^\d+\.\d+$/);
+});
+
+test('an application that denies access is reported through `error`, and the socket stays open', async (t) => {
+  const { base } = await application(t, { id: '1', info: {} });
+  const echo = echoOf(t, base, 'wrong');
+  const denied = await new Promise((settle) => echo.private(unique('closed')).error(settle));
+  assert.equal(denied.status, 403);
+  await marked(sender, await joined(echo.channel(unique('open')).subscription));
+});
+
+test('a signature with the wrong secret is reported through `error` as well', async (t) => {
+  const echo = carillon.echo(t, { authorize: () => ({ auth: `${key}:00` }) });
+  const refused = await new Promise((settle) => echo.private(unique('closed')).error(settle));
+  assert.equal(refused.type, 'AuthError');
+});

@@ -1,0 +1,192 @@
+// How connections begin and end: refusals, quotas, restarts, and signs of life in between.
+
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+
+import { APPS, connected, joined, marked, needsApp, needsProcess, next, nextFrame, pretendOrigin, serve, settled, start, subscribe, unique } from './harness.mjs';
+
+const carillon = await serve();
+const sender = carillon.sender();
+
+/**
+ * How long pusher-js may take to find a server that was away. A first attempt that is refused is repeated only 15 s later (its
+ * strategy waits out its timeout), so this is longer than the usual deadline.
+ */
+const RECONNECT_DEADLINE_MS = 60_000;
+
+/** Waits until pusher-js gives up, and checks that it has: `disconnected`, with nothing left that could connect again. */
+async function givesUp(client, code) {
+  if (client.connection.state !== 'disconnected') await next(client.connection, 'disconnected');
+  const [{ error }] = client.errors.filter(({ type }) => type === 'WebSocketError');
+  assert.equal(error.data.code, code);
+  assert.ok(error.data.message, 'the error says why');
+  const { state, retryTimer, runner, connection } = client.connection;
+  assert.equal(state, 'disconnected');
+  assert.deepEqual([retryTimer, runner, connection].filter(Boolean), []);
+}
+
+/** Checks that a plain socket gets `pusher:error` with this code first, then a close with the same code. */
+async function refused(socket, code) {
+  const { event, data } = await socket.next();
+  assert.equal(event, 'pusher:error');
+  assert.equal(data.code, code);
+  assert.equal(typeof data.message, 'string');
+  assert.equal((await socket.closed).code, code);
+}
+
+test('an unknown key is refused with 4001 and pusher-js does not try again', async (t) => {
+  await givesUp(carillon.client(t, { app: unique('no-such-key') }), 4001);
+  await refused(carillon.socket(t, { app: unique('no-such-key') }), 4001);
+});
+
+test('a page of another origin is refused with 4009 and pusher-js does not try again', needsApp('strict'), async (t) => {
+  pretendOrigin(t, 'https://evil.example');
+  await givesUp(carillon.client(t, { app: 'strict' }), 4009);
+  for (const origin of ['https://evil.example', 'https://good.example.evil.example', 'https://notgood.example', 'https://sub.good.example', 'null']) {
+    await refused(carillon.socket(t, { app: 'strict', origin }), 4009);
+  }
+});
+
+test('a page of an allowed origin connects', needsApp('strict'), async (t) => {
+  for (const origin of ['https://good.example', 'http://good.example:8000']) {
+    pretendOrigin(t, origin);
+    const client = await connected(carillon.client(t, { app: 'strict' }));
+    client.disconnect();
+  }
+});
+
+test('a connection over the quota of its app is refused with 4004, until one leaves', needsProcess, async (t) => {
+  const carillon = await start();
+  t.after(() => carillon.stop());
+  const origin = 'https://good.example';
+  pretendOrigin(t, origin);
+  const [first, second] = [carillon.client(t, { app: 'strict' }), carillon.client(t, { app: 'strict' })];
+  const name = unique('private-quota');
+  const channel = await subscribe(first, name);
+  await subscribe(second, name);
+  await givesUp(carillon.client(t, { app: 'strict' }), 4004);
+  await refused(carillon.socket(t, { app: 'strict', origin }), 4004);
+
+  // Sockets that were refused do not count, and one that left makes room. Nothing tells a client when its place is free, so this
+  // asks again until it is.
+  second.disconnect();
+  for (let attempt = 0; ; attempt += 1) {
+    const socket = carillon.socket(t, { app: 'strict', origin });
+    const { event } = await socket.next();
+    if (event === 'pusher:connection_established') break;
+    assert.ok(attempt < 1_000, 'the place of a socket that left should become free');
+    await socket.closed;
+  }
+  await marked(carillon.sender('strict'), channel);
+});
+
+test('protocol versions: 4 to 7 connect, others are refused', async (t) => {
+  for (const query of ['protocol=7', 'protocol=6', 'protocol=5', 'protocol=4', '']) {
+    assert.match(await carillon.socket(t, { query }).established(), /^\d+\.\d+$/);
+  }
+  await refused(carillon.socket(t, { query: 'protocol=3' }), 4007);
+  await refused(carillon.socket(t, { query: 'protocol=8' }), 4007);
+  await refused(carillon.socket(t, { query: 'protocol=seven' }), 4006);
+});
+
+test('the subprotocol that the Swift client offers is echoed, and never offered otherwise', async (t) => {
+  const swift = carillon.socket(t, { protocols: ['pusher-channels-protocol-7'] });
+  await swift.established();
+  assert.equal(swift.protocol, 'pusher-channels-protocol-7');
+  const plain = carillon.socket(t);
+  await plain.established();
+  assert.equal(plain.protocol, '');
+});
+
+test('the server answers pusher:ping, and WebSocket pings', async (t) => {
+  const socket = carillon.socket(t);
+  await socket.established();
+  socket.send({ event: 'pusher:ping', data: {} });
+  const { event, data } = await socket.next();
+  assert.equal(event, 'pusher:pong');
+  assert.deepEqual(data ?? {}, {});
+  assert.equal(await socket.ping('are you there'), 'are you there');
+});
+
+test('pusher-js pings a quiet connection and keeps it', async (t) => {
+  const client = carillon.client(t, { options: { activityTimeout: 50, pongTimeout: 5_000 } });
+  const states = [];
+  await connected(client);
+  client.connection.bind('state_change', ({ current }) => states.push(current));
+  for (let round = 0; round < 5; round += 1) await nextFrame(client, ({ event }) => event === 'pusher:pong', 'pusher:pong');
+  assert.deepEqual(states, []);
+});
+
+test('disconnecting and connecting again yields a new socket and the same channels', async (t) => {
+  const client = carillon.client(t);
+  const channel = await subscribe(client, unique('again'));
+  const before = client.connection.socket_id;
+  client.disconnect();
+  client.connect();
+  await next(channel, 'pusher:subscription_succeeded');
+  assert.notEqual(client.connection.socket_id, before);
+  await marked(sender, channel);
+});
+
+test('many clients come and go without loss', async (t) => {
+  const name = unique('churn');
+  const stays = await subscribe(carillon.client(t), name);
+  for (let round = 0; round < 5; round += 1) {
+    const clients = await Promise.all(Array.from({ length: 20 }, () => connected(carillon.client(t))));
+    const channels = await Promise.all(clients.map((client) => subscribe(client, name)));
+    await marked(sender, stays, ...channels);
+    for (const client of clients) client.disconnect();
+  }
+  await settled(stays.pusher);
+});
+
+test('one socket may hold many channels', async (t) => {
+  const client = await connected(carillon.client(t));
+  const channels = Array.from({ length: 90 }, () => client.subscribe(unique('hold')));
+  await Promise.all(channels.map(joined));
+  const heard = channels.map((channel) => next(channel, 'e'));
+  await sender.trigger(channels.map(({ name }) => name), 'e', 1);
+  assert.deepEqual(await Promise.all(heard), channels.map(() => 1));
+});
+
+// Side by side, because each waits for pusher-js to try again.
+test('a server that goes away and returns', { ...needsProcess, concurrency: true }, async (t) => {
+  const ways = [['SIGTERM', 4200], ['SIGINT', 4200], ['SIGKILL', 1006]];
+  await Promise.all(ways.map(([signal, code]) => t.test(`after ${signal} clients see ${code}, and are back once the server is`, (t) => returns(t, signal, code))));
+});
+
+async function returns(t, signal, code) {
+  const first = await start();
+  t.after(() => first.kill('SIGKILL'));
+  const user = { id: 'ana', info: { name: 'Ana' } };
+  const clients = [first.client(t), first.client(t, { user })];
+  const channel = await subscribe(clients[0], unique('survivor'));
+  const room = await subscribe(clients[1], unique('presence-survivor'));
+  const socket = first.socket(t);
+  await socket.established();
+  const before = clients.map((client) => client.connection.socket_id);
+
+  const left = clients.map((client) => next(client.connection, 'connecting'));
+  const back = [channel, room].map((each) => next(each, 'pusher:subscription_succeeded', RECONNECT_DEADLINE_MS));
+  const how = await first.kill(signal);
+  assert.deepEqual(how, signal === 'SIGKILL' ? { code: null, signal } : { code: 0, signal: null });
+  assert.equal((await socket.closed).code, code);
+
+  const second = await start({ port: first.port });
+  t.after(() => second.stop());
+  await Promise.all([...left, ...back]);
+  for (const [n, client] of clients.entries()) {
+    assert.equal(client.connection.state, 'connected');
+    assert.notEqual(client.connection.socket_id, before[n]);
+  }
+  assert.deepEqual(room.members.me, user);
+  await marked(second.sender(), channel, room);
+}
+
+test('the admin listener answers on its own port', needsProcess, async () => {
+  for (const path of ['/livez', '/readyz', '/metrics']) {
+    assert.equal((await fetch(carillon.adminUrl + path)).status, 200, path);
+  }
+  const metrics = await (await fetch(`${carillon.adminUrl}/metrics`)).text();
+  assert.ok(!metrics.includes(APPS.app.secret));
+});
