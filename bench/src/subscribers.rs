@@ -83,7 +83,7 @@ impl Subscribers {
                 }
             }
         }
-        tally.lost = self.sockets.iter().map(|socket| events.saturating_sub(socket.next)).sum::<u64>() + tally.lost;
+        tally.lost += self.sockets.iter().map(|socket| events.saturating_sub(socket.next)).sum::<u64>();
         Ok(tally)
     }
 }
