@@ -8,6 +8,7 @@ use bytesize::ByteSize;
 use hashbrown::HashMap;
 use serde::{Deserialize, Deserializer, Serialize};
 
+use crate::config;
 use crate::secret::Secret;
 
 /// Names an app in URLs, topics and metrics; not secret.
@@ -67,8 +68,10 @@ pub struct AppLimits {
     /// Client events that one connection may send in a second, on average and as a burst; 0 means no limit.
     pub client_events_per_second: u32,
     /// Largest message from a client. Beyond it: 1009. Must hold an event of `event_bytes` with every quote escaped.
+    #[serde(serialize_with = "config::exact_size")]
     pub message_bytes: ByteSize,
     /// Largest `data` of an event, from the HTTP API or a client.
+    #[serde(serialize_with = "config::exact_size")]
     pub event_bytes: ByteSize,
     /// Longest channel name, in characters.
     pub channel_name_length: usize,
@@ -81,6 +84,7 @@ pub struct AppLimits {
     /// Users of one presence channel.
     pub presence_members: usize,
     /// Largest `user_info` of a member, in bytes of JSON.
+    #[serde(serialize_with = "config::exact_size")]
     pub user_info_bytes: ByteSize,
     /// Longest user id, in characters.
     pub user_id_length: usize,
@@ -109,10 +113,10 @@ impl Default for AppLimits {
 }
 
 impl AppLimits {
-    /// Largest body of an HTTP API request, in bytes: a full batch whose data doubles by JSON's escapes, plus 1 KiB for
-    /// the names of each event, plus a full list of channels.
+    /// Largest body of an HTTP API request, in bytes: a full batch in which JSON's longest escape, `\u0000`, stands for
+    /// every byte of data, plus 1 KiB for the names of each event, plus a full list of channels.
     pub fn request_bytes(&self) -> usize {
-        let event = 2 * as_usize(self.event_bytes) + 1024;
+        let event = 6 * as_usize(self.event_bytes) + 1024;
         self.batch.max(1) * event + self.channels_per_event * (self.channel_name_length + 3)
     }
 }
@@ -210,7 +214,7 @@ macro_rules! name {
 
         impl<'de> Deserialize<'de> for $name {
             fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                crate::config::text(deserializer).map(|text| Self(text.into()))
+                config::text(deserializer).map(|text| Self(text.into()))
             }
         }
     };

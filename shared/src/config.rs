@@ -6,21 +6,23 @@
 use std::fmt;
 use std::path::Path;
 
-use figment::providers::{Env, Format, Serialized, Toml};
+use bytesize::ByteSize;
+use figment::error::{Actual, Kind};
+use figment::providers::{Format, Serialized, Toml};
 use figment::value::{Dict, Value};
-use figment::{Figment, Profile};
+use figment::{Figment, Profile, Provider};
 use serde::de::{DeserializeOwned, Visitor};
-use serde::{Deserializer, Serialize};
+use serde::{Deserializer, Serialize, Serializer};
 
 /// Variables that start with this are configuration; `__` separates levels.
 pub const ENV_PREFIX: &str = "CARILLON_";
 
-/// Why a configuration was refused; names each key, where it came from, and what was expected.
+/// Why a configuration was refused.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// The layers do not make up a configuration.
-    #[error("{}", describe(.0))]
-    Layers(Box<figment::Error>),
+    #[error("{}", lines(.0))]
+    Layers(Vec<Mistake>),
     /// The values are well-formed one by one but do not fit together.
     #[error("{0}")]
     Rule(String),
@@ -35,9 +37,73 @@ pub enum ConfigError {
     },
 }
 
+/// One thing that is wrong with a configuration. It never holds the value that was found: that may be a secret, or a
+/// list of apps with theirs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mistake {
+    /// The key, levels separated by dots; empty when no single key is to blame.
+    pub key: String,
+    /// What is wrong and what was expected.
+    pub complaint: String,
+    /// The layer that the value came from: a file's path, or words.
+    pub source: Option<String>,
+}
+
+impl fmt::Display for Mistake {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !self.key.is_empty() {
+            write!(f, "{}: ", self.key)?;
+        }
+        f.write_str(&self.complaint)?;
+        if let Some(source) = &self.source {
+            write!(f, " (from {source})")?;
+        }
+        Ok(())
+    }
+}
+
+fn lines(mistakes: &[Mistake]) -> String {
+    mistakes.iter().map(Mistake::to_string).collect::<Vec<_>>().join("\n")
+}
+
 impl From<figment::Error> for ConfigError {
     fn from(error: figment::Error) -> Self {
-        Self::Layers(Box::new(error))
+        let mistakes = error.into_iter().map(|mistake| Mistake {
+            key: mistake.path.join("."),
+            complaint: complaint(&mistake.kind),
+            source: mistake.metadata.as_ref().map(|metadata| match &metadata.source {
+                Some(source) => source.to_string(),
+                None => metadata.name.to_string(),
+            }),
+        });
+        Self::Layers(mistakes.collect())
+    }
+}
+
+fn complaint(kind: &Kind) -> String {
+    match kind {
+        Kind::InvalidType(found, expected) => format!("invalid type: found {}, expected {expected}", type_name(found)),
+        Kind::InvalidValue(found, expected) => {
+            format!("invalid value: found {}, expected {expected}", type_name(found))
+        }
+        // The lines between are the piece of the file where it went wrong.
+        Kind::Message(text) if text.starts_with("TOML parse error") => {
+            let outer: Vec<&str> = text.lines().filter(|line| !line.contains('|')).collect();
+            outer.join(": ")
+        }
+        kind => kind.to_string(),
+    }
+}
+
+fn type_name(found: &Actual) -> &'static str {
+    match found {
+        Actual::Bool(_) => "a boolean",
+        Actual::Unsigned(_) | Actual::Signed(_) => "a whole number",
+        Actual::Float(_) => "a number",
+        Actual::Char(_) | Actual::Str(_) => "a text",
+        Actual::Seq => "a list",
+        Actual::Map => "a table",
+        _ => "something else",
     }
 }
 
@@ -53,36 +119,71 @@ pub fn layered<T: DeserializeOwned>(
     dotenv: &[(String, String)],
     flags: &impl Serialize,
 ) -> Result<T, ConfigError> {
+    layered_over(file, dotenv, &environment(), flags)
+}
+
+fn layered_over<T: DeserializeOwned>(
+    file: Option<&Path>,
+    dotenv: &[(String, String)],
+    environment: &[(String, String)],
+    flags: &impl Serialize,
+) -> Result<T, ConfigError> {
     let mut layers = Figment::new();
     if let Some(path) = file {
         layers = layers.merge(Toml::file_exact(path));
     }
     layers = layers
-        .merge(EnvFile(dotenv.to_vec()))
-        .merge(Env::prefixed(ENV_PREFIX).split("__"))
-        .merge(Serialized::defaults(flags));
+        .merge(Variables { name: "the file of --env-file", pairs: dotenv })
+        .merge(Variables { name: "the environment", pairs: environment })
+        .merge(Flags(flags));
     Ok(layers.extract()?)
 }
 
-/// The `CARILLON_…` variables of an env file, as a layer of their own, so that errors name it.
-struct EnvFile(Vec<(String, String)>);
+/// `CARILLON_…` variables as a layer, which errors name. figment's own panics on a name like `CARILLON___X`.
+struct Variables<'a> {
+    name: &'static str,
+    pairs: &'a [(String, String)],
+}
 
-impl figment::Provider for EnvFile {
+impl Provider for Variables<'_> {
     fn metadata(&self) -> figment::Metadata {
-        figment::Metadata::named("the file of --env-file")
+        figment::Metadata::named(self.name)
     }
 
     fn data(&self) -> Result<figment::value::Map<Profile, Dict>, figment::Error> {
         let mut dict = Dict::new();
-        for (name, value) in &self.0 {
+        for (name, value) in self.pairs {
             let Some(path) = name.strip_prefix(ENV_PREFIX) else { continue };
-            let value: Value = value.parse().expect("figment reads any text as a value");
-            let nested = figment::util::nest(&path.to_ascii_lowercase().replace("__", "."), value);
-            if let Value::Dict(_, nested) = nested {
+            let nested = figment::util::nest(&path.to_ascii_lowercase().replace("__", "."), read_value(value));
+            if let (false, Value::Dict(_, nested)) = (path.is_empty(), nested) {
                 merge(&mut dict, nested);
             }
         }
         Ok(figment::value::Map::from([(Profile::Default, dict)]))
+    }
+}
+
+/// figment's reading of a variable, except that it takes `007` and `+7` for the number 7, which an id or a secret is
+/// not. Inside a list, as in `[{id=007}]`, it still does; quotes help there.
+fn read_value(text: &str) -> Value {
+    let trimmed = text.trim();
+    let zeros = trimmed.len() > 1 && trimmed.starts_with('0') && trimmed.bytes().all(|byte| byte.is_ascii_digit());
+    if zeros || trimmed.starts_with('+') {
+        return Value::from(trimmed);
+    }
+    text.parse().expect("figment reads any text as a value")
+}
+
+/// The command line as a layer; figment would name the line of this file as its source.
+struct Flags<'a, T>(&'a T);
+
+impl<T: Serialize> Provider for Flags<'_, T> {
+    fn metadata(&self) -> figment::Metadata {
+        figment::Metadata::named("the command line")
+    }
+
+    fn data(&self) -> Result<figment::value::Map<Profile, Dict>, figment::Error> {
+        Serialized::defaults(self.0).data()
     }
 }
 
@@ -95,25 +196,6 @@ fn merge(into: &mut Dict, from: Dict) {
             }
         }
     }
-}
-
-/// One line per mistake: the key, what is wrong with it, and where it came from.
-fn describe(error: &figment::Error) -> String {
-    let lines: Vec<String> = error
-        .clone()
-        .into_iter()
-        .map(|mistake| {
-            let key = mistake.path.join(".");
-            let source = mistake.metadata.as_ref().map(|metadata| match &metadata.source {
-                Some(source) => source.to_string(),
-                None => metadata.name.to_string(),
-            });
-            let at = if key.is_empty() { String::new() } else { format!("{key}: ") };
-            let from = source.map(|source| format!(" (from {source})")).unwrap_or_default();
-            format!("{at}{}{from}", mistake.kind)
-        })
-        .collect();
-    lines.join("\n")
 }
 
 /// Reads a text that may have been written as a number: variables like `REVERB_APP_ID=123456` are numbers to figment.
@@ -148,6 +230,18 @@ pub fn text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Err
     }
 
     deserializer.deserialize_any(Text)
+}
+
+/// Writes a size so that reading it gives the same bytes; the type's own text form rounds.
+///
+/// # Errors
+/// The serializer's.
+pub fn exact_size<S: Serializer>(size: &ByteSize, serializer: S) -> Result<S::Ok, S::Error> {
+    const UNITS: [(u64, &str); 3] = [(1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
+    let bytes = size.as_u64();
+    let unit = UNITS.iter().find(|(unit, _)| bytes >= *unit && bytes.is_multiple_of(*unit));
+    let text = unit.map_or_else(|| format!("{bytes}B"), |(unit, name)| format!("{}{name}", bytes / unit));
+    serializer.serialize_str(&text)
 }
 
 /// The process' environment.

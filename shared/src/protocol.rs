@@ -20,3 +20,12 @@ pub use socket_id::{SocketId, SocketIdError};
 
 /// The protocol versions that a client may announce; 5 and 6 differ from 7 only in what clients make of errors.
 pub const VERSIONS: std::ops::RangeInclusive<u32> = 4..=7;
+
+/// Reads a JSON object; serde alone would also take an array for the members in order.
+fn read_object<'a, T: serde::Deserialize<'a>>(json: &'a str) -> Result<T, serde_json::Error> {
+    if json.trim_ascii_start().starts_with('{') {
+        serde_json::from_str(json)
+    } else {
+        Err(serde::de::Error::custom("not a JSON object"))
+    }
+}

@@ -98,7 +98,8 @@ impl Serialize for Secret {
 
 impl<'de> Deserialize<'de> for Secret {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        crate::config::text(deserializer).map(Self)
+        // The usual error would quote the value.
+        crate::config::text(deserializer).map(Self).map_err(|_| serde::de::Error::custom("a secret must be a text"))
     }
 }
 

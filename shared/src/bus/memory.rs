@@ -1,6 +1,7 @@
 //! The bus of a single process: a publish calls the listeners directly.
 
 use std::hash::{BuildHasher, Hash};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
@@ -27,14 +28,16 @@ pub struct MemoryBus {
 struct Exchange {
     hasher: DefaultHashBuilder,
     stripes: Vec<Mutex<HashMap<Topic, TopicState>>>,
+    /// Sequences of kept events begun so far. A topic that was forgotten begins another one.
+    epochs: AtomicU64,
 }
 
 #[derive(Default)]
 struct TopicState {
     /// Nodes that hear the topic.
     nodes: Vec<Weak<MemoryBus>>,
-    /// Count of kept events; the sequence of their positions.
-    kept_sequence: u64,
+    /// Where the last kept event stands, also when its time is over.
+    kept_position: Option<Position>,
     kept: Option<Kept>,
 }
 
@@ -49,6 +52,7 @@ impl MemoryBus {
         let exchange = Exchange {
             hasher: DefaultHashBuilder::default(),
             stripes: (0..STRIPES).map(|_| Mutex::default()).collect(),
+            epochs: AtomicU64::new(0),
         };
         Self::on(Arc::new(exchange))
     }
@@ -92,8 +96,8 @@ impl MemoryBus {
         match (keep, &mut envelope.body) {
             (Some(ttl), Body::Event { frame, kept, .. }) => {
                 let state = stripe.entry(topic.clone()).or_default();
-                let position = Position { epoch: 0, sequence: state.kept_sequence + 1 };
-                state.kept_sequence = position.sequence;
+                let position = self.exchange.after(state.kept_position);
+                state.kept_position = Some(position);
                 state.kept = Some(Kept {
                     event: KeptEvent { frame: frame.clone(), position, ttl },
                     until: Instant::now() + ttl,
@@ -170,6 +174,13 @@ impl Exchange {
         lock(&self.stripes[index])
     }
 
+    fn after(&self, last: Option<Position>) -> Position {
+        match last {
+            Some(last) => Position { sequence: last.sequence + 1, ..last },
+            None => Position { epoch: self.epochs.fetch_add(1, Ordering::Relaxed) + 1, sequence: 1 },
+        }
+    }
+
     /// The nodes that hear at least one of the messages, each once.
     fn nodes_of(&self, messages: &[Message]) -> Vec<Arc<MemoryBus>> {
         let mut nodes: Vec<Arc<MemoryBus>> = Vec::new();
@@ -207,3 +218,6 @@ pub const SWEEP_INTERVAL: Duration = Duration::from_secs(10);
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+pub(crate) mod tests;

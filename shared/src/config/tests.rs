@@ -1,1 +1,249 @@
+use std::path::PathBuf;
 
+use bytesize::ByteSize;
+use serde::Deserialize;
+use serde_json::json;
+
+use super::*;
+use crate::app::App;
+use crate::secret::Secret;
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Root {
+    server: Server,
+    apps: Vec<App>,
+    token: Option<Secret>,
+    #[serde(deserialize_with = "text")]
+    name: String,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Server {
+    #[serde(deserialize_with = "text")]
+    host: String,
+    port: u16,
+    body: ByteSize,
+}
+
+impl Default for Server {
+    fn default() -> Self {
+        Self { host: "127.0.0.1".into(), port: 8080, body: ByteSize::kib(64) }
+    }
+}
+
+/// A file of this content, in a folder that lives as long as the first of the pair.
+fn file(content: &str) -> (tempfile::TempDir, PathBuf) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("carillon.toml");
+    std::fs::write(&path, content).unwrap();
+    (folder, path)
+}
+
+fn pairs(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
+    pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+}
+
+fn from_file(content: &str) -> Result<Root, ConfigError> {
+    let (_folder, path) = file(content);
+    layered_over(Some(&path), &[], &[], &json!({}))
+}
+
+fn from_variables(variables: &[(&str, &str)]) -> Result<Root, ConfigError> {
+    layered_over(None, &[], &pairs(variables), &json!({}))
+}
+
+fn from_flags(flags: serde_json::Value) -> Result<Root, ConfigError> {
+    layered_over(None, &[], &[], &flags)
+}
+
+/// `expected`: pieces of the one message; `secret`: what must not be in it, however it is printed.
+#[track_caller]
+fn check_refused(refused: Result<Root, ConfigError>, expected: &[&str]) {
+    let error = refused.expect_err("refused");
+    for piece in expected {
+        assert!(error.to_string().contains(piece), "{piece:?} is not in: {error}");
+    }
+    for text in [error.to_string(), format!("{error:?}")] {
+        assert!(!text.contains("hunter2"), "a secret is in: {text}");
+    }
+}
+
+#[test]
+fn without_any_layer_the_defaults_stand() {
+    let root: Root = layered(None, &[], &json!({})).unwrap();
+    assert_eq!((&*root.server.host, root.server.port, &*root.name), ("127.0.0.1", 8080, ""));
+    assert!(root.apps.is_empty() && root.token.is_none());
+}
+
+#[test]
+fn later_layers_win_key_by_key() {
+    let (_folder, path) = file("[server]\nhost = \"file\"\nport = 1\n");
+    let dotenv = pairs(&[("CARILLON_SERVER__PORT", "2"), ("CARILLON_NAME", "dotenv")]);
+    let environment = pairs(&[("CARILLON_SERVER__PORT", "3"), ("CARILLON_SERVER__BODY", "1KiB")]);
+    let flags = json!({"server": {"port": 4}});
+    let none = json!({});
+
+    let read = |dotenv: &[_], environment: &[_], flags: &serde_json::Value| {
+        let root: Root = layered_over(Some(&path), dotenv, environment, flags).unwrap();
+        (root.server.host, root.server.port, root.server.body.as_u64(), root.name)
+    };
+    assert_eq!(read(&[], &[], &none), ("file".into(), 1, 65_536, "".into()));
+    assert_eq!(read(&dotenv, &[], &none), ("file".into(), 2, 65_536, "dotenv".into()));
+    assert_eq!(read(&dotenv, &environment, &none), ("file".into(), 3, 1024, "dotenv".into()));
+    assert_eq!(read(&dotenv, &environment, &flags), ("file".into(), 4, 1024, "dotenv".into()));
+}
+
+#[test]
+fn the_environment_of_the_process_is_read() {
+    assert!(environment().iter().any(|(name, _)| name == "PATH"));
+}
+
+#[test]
+fn variables_of_others_are_ignored() {
+    let root = from_variables(&[("PORT", "x"), ("carillon_name", "x"), ("MY_CARILLON_NAME", "x")]).unwrap();
+    assert_eq!(root.name, "");
+}
+
+#[test]
+fn variables_with_odd_names_are_no_panic() {
+    for name in [
+        "CARILLON_",
+        "CARILLON___",
+        "CARILLON___NAME",
+        "CARILLON_____",
+        "CARILLON_SERVER__",
+        "CARILLON_.",
+        "CARILLON_é",
+    ] {
+        let _ = from_variables(&[(name, "x")]);
+        let _ = from_variables(&[(name, "{name=x}")]);
+    }
+    assert!(from_variables(&[("CARILLON_", "{unknown=1}")]).is_ok());
+}
+
+#[test]
+fn an_unknown_key_is_named_with_its_source() {
+    let (_folder, path) = file("[server]\nprot = 1\n");
+    let refused = layered_over(Some(&path), &[], &[], &json!({}));
+    check_refused(refused, &["server.prot: unknown field", "`port`", "(from ", "carillon.toml)"]);
+    check_refused(
+        from_variables(&[("CARILLON_SERVER__PROT", "1")]),
+        &["server.prot: unknown field", "(from the environment)"],
+    );
+    let dotenv = layered_over(None, &pairs(&[("CARILLON_SERVER__PROT", "1")]), &[], &json!({}));
+    check_refused(dotenv, &["server.prot: unknown field", "(from the file of --env-file)"]);
+    check_refused(from_flags(json!({"prot": 1})), &["prot: unknown field", "(from the command line)"]);
+}
+
+#[test]
+fn an_unknown_key_of_an_app_is_named() {
+    let content = "[[apps]]\nid = \"a\"\nkey = \"k\"\nsecret = \"hunter2\"\n[apps.limits]\nconnection = 1\n";
+    check_refused(from_file(content), &["apps.0.limits.connection: unknown field"]);
+    check_refused(from_file("[[apps]]\nid = \"a\"\nsecret = \"hunter2\"\n"), &["apps.0: missing field `key`"]);
+}
+
+#[test]
+fn a_value_of_the_wrong_type_is_named_with_its_source() {
+    let port = &["server.port: invalid type: found a text, expected u16"];
+    check_refused(from_file("server.port = \"hunter2\""), port);
+    check_refused(from_variables(&[("CARILLON_SERVER__PORT", "hunter2")]), port);
+    check_refused(from_flags(json!({"server": {"port": "hunter2"}})), &[port[0], "(from the command line)"]);
+    check_refused(
+        from_file("server.port = 70000"),
+        &["server.port: invalid value: found a whole number, expected u16"],
+    );
+    check_refused(from_file("server = 1"), &["server: invalid type: found a whole number, expected struct Server"]);
+    check_refused(from_file("name = [1]"), &["name: invalid type: found a list, expected a text"]);
+    check_refused(from_file("server.body = \"much\""), &["server.body: "]);
+}
+
+#[test]
+fn ids_and_secrets_may_look_like_numbers() {
+    #[track_caller]
+    fn check(root: Result<Root, ConfigError>) {
+        let root = root.unwrap();
+        let app = &root.apps[0];
+        assert_eq!((app.id.as_str(), app.key.as_str(), app.secret.reveal()), ("123456", "789", "18446744073709551615"));
+    }
+    check(from_variables(&[("CARILLON_APPS", "[{id=123456,key=789,secret=18446744073709551615}]")]));
+    check(from_variables(&[("CARILLON_APPS", r#"[{id="123456",key="789",secret="18446744073709551615"}]"#)]));
+    check(from_file("[[apps]]\nid = 123456\nkey = 789\nsecret = \"18446744073709551615\""));
+    check(from_flags(json!({"apps": [{"id": 123_456, "key": "789", "secret": u64::MAX}]})));
+}
+
+#[test]
+fn leading_zeros_and_signs_of_a_variable_are_kept() {
+    #[track_caller]
+    fn check(value: &str, expected: &str) {
+        let root = from_variables(&[("CARILLON_TOKEN", value), ("CARILLON_NAME", value)]).unwrap();
+        assert_eq!((root.token.unwrap().reveal(), &*root.name), (expected, expected));
+    }
+    check("007", "007");
+    check(" 007 ", "007");
+    check("+7", "+7");
+    check("0", "0");
+    check("-7", "-7");
+    check("340282366920938463463374607431768211456", "340282366920938463463374607431768211456");
+    check("1e5", "1e5");
+    check("\"007\"", "007");
+    check("", "");
+}
+
+/// figment reads lists as a whole and takes `007` for a number there. A test that asserts what is, not what should be.
+#[test]
+fn leading_zeros_inside_a_list_need_quotes() {
+    let secret = |value: &str| {
+        let apps = format!("[{{id=a,key=b,secret={value}}}]");
+        from_variables(&[("CARILLON_APPS", &apps)]).unwrap().apps[0].secret.reveal().to_owned()
+    };
+    assert_eq!(secret("007"), "7");
+    assert_eq!(secret("\"007\""), "007");
+}
+
+#[test]
+fn secrets_are_in_no_error() {
+    check_refused(from_file("token = [\"hunter2\"]"), &["token: a secret must be a text"]);
+    check_refused(from_variables(&[("CARILLON_TOKEN", "[hunter2]")]), &["token: a secret must be a text"]);
+    check_refused(from_variables(&[("CARILLON_TOKEN", "{a=hunter2}")]), &["token: a secret must be a text"]);
+    let unclosed = "[{id=a,key=b,secret=hunter2}";
+    check_refused(
+        from_variables(&[("CARILLON_APPS", unclosed)]),
+        &["apps: invalid type: found a text, expected a sequence"],
+    );
+    check_refused(from_variables(&[("CARILLON_APPS", "[hunter2]")]), &["apps.0: invalid type: found a text"]);
+}
+
+#[test]
+fn a_file_that_is_no_toml_is_refused_without_being_quoted() {
+    check_refused(from_file("name = 1\ntoken = hunter2\n"), &["TOML parse error at line 2, column 9: "]);
+    check_refused(from_file("token = \"hunter2\n"), &["TOML parse error at line 1"]);
+    check_refused(
+        from_file("token = \"hunter2\"\ntoken = \"hunter2\"\n"),
+        &["TOML parse error at line 2", "duplicate key"],
+    );
+}
+
+#[test]
+fn secrets_are_masked_when_a_configuration_is_printed() {
+    let root = from_file("token = \"hunter2\"\n[[apps]]\nid = \"a\"\nkey = \"k\"\nsecret = \"hunter2\"").unwrap();
+    let app = serde_json::to_value(&root.apps[0]).unwrap();
+    assert_eq!(app["secret"], "***");
+    assert!(!format!("{root:?} {root:#?}").contains("hunter2"));
+    assert_eq!(root.apps[0].secret.reveal(), "hunter2");
+}
+
+#[test]
+fn a_missing_file_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let refused = layered_over::<Root>(Some(&folder.path().join("absent.toml")), &[], &[], &json!({}));
+    check_refused(refused, &["No such file"]);
+}
+
+#[test]
+fn every_mistake_has_its_line() {
+    let mistake = |key: &str| Mistake { key: key.into(), complaint: "wrong".into(), source: Some("a.toml".into()) };
+    let error = ConfigError::Layers(vec![mistake("a.b"), mistake("")]);
+    assert_eq!(error.to_string(), "a.b: wrong (from a.toml)\nwrong (from a.toml)");
+}

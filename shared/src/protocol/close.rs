@@ -20,6 +20,8 @@ pub enum CloseCode {
     AppDisabled,
     /// 4004: the app has as many connections as it may.
     OverQuota,
+    /// 4005: no WebSocket is served at this path.
+    PathNotFound,
     /// 4006: the protocol version is not a number.
     InvalidVersion,
     /// 4007: a protocol version that this server does not speak.
@@ -45,6 +47,7 @@ impl CloseCode {
             Self::UnknownApp => 4001,
             Self::AppDisabled => 4003,
             Self::OverQuota => 4004,
+            Self::PathNotFound => 4005,
             Self::InvalidVersion => 4006,
             Self::UnsupportedVersion => 4007,
             Self::Unauthorized => 4009,
@@ -70,6 +73,7 @@ impl CloseCode {
             Self::UnknownApp => "4001",
             Self::AppDisabled => "4003",
             Self::OverQuota => "4004",
+            Self::PathNotFound => "4005",
             Self::InvalidVersion => "4006",
             Self::UnsupportedVersion => "4007",
             Self::Unauthorized => "4009",

@@ -122,7 +122,7 @@ impl<'a> ClientFrame<'a> {
     /// # Errors
     /// [`FrameError`]. Source: protocol reference 2.1.
     pub fn parse(text: &'a str) -> Result<Self, FrameError> {
-        let message: Message<'a> = serde_json::from_str(text).map_err(FrameError::Json)?;
+        let message: Message<'a> = super::read_object(text).map_err(FrameError::Json)?;
         let data = message.data.map_or("{}", RawValue::get);
         Ok(match &*message.event {
             "pusher:subscribe" => {
@@ -155,7 +155,7 @@ fn read_data<T: DeserializeOwned>(event: &'static str, data: &str) -> Result<T, 
         Ok(text) => text,
         Err(_) => Cow::Borrowed(data),
     };
-    serde_json::from_str(&object).map_err(|source| FrameError::Data { event, source })
+    super::read_object(&object).map_err(|source| FrameError::Data { event, source })
 }
 
 /// A JSON string's content, or any other value as its JSON; an absent value reads as `null`.

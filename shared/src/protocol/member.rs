@@ -121,7 +121,7 @@ impl Member {
             #[serde(borrow, default)]
             user_info: Option<&'a RawValue>,
         }
-        let data: ChannelData<'_> = serde_json::from_str(channel_data).map_err(MemberError::Json)?;
+        let data: ChannelData<'_> = super::read_object(channel_data).map_err(MemberError::Json)?;
         let id = match data.user_id {
             Some(IdText::Text(text)) if !text.is_empty() => text,
             Some(IdText::Number(number)) => Cow::Owned(number.to_string()),
@@ -153,7 +153,7 @@ impl User {
             #[serde(borrow, default)]
             watchlist: Option<Vec<Cow<'a, str>>>,
         }
-        let data: UserData<'_> = serde_json::from_str(user_data).map_err(UserError::Json)?;
+        let data: UserData<'_> = super::read_object(user_data).map_err(UserError::Json)?;
         let id = data.id.filter(|id| !id.is_empty()).ok_or(UserError::NoId)?;
         if id.chars().count() > id_max {
             return Err(UserError::IdTooLong { max: id_max });

@@ -251,3 +251,6 @@ impl Channel {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,5 +1,7 @@
 //! `[log]`: what is written to standard error, and how.
 
+use std::io::IsTerminal;
+
 use serde::{Deserialize, Serialize};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt;
@@ -52,7 +54,11 @@ pub fn filter(config: &Config) -> Result<EnvFilter, LogError> {
 /// # Errors
 /// [`LogError`].
 pub fn init(config: &Config) -> Result<(), LogError> {
-    let builder = fmt().with_env_filter(filter(config)?).with_writer(std::io::stderr).log_internal_errors(false);
+    let builder = fmt()
+        .with_env_filter(filter(config)?)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .log_internal_errors(false);
     match config.format {
         LogFormat::Text => builder.with_target(false).init(),
         LogFormat::Json => builder.json().init(),
