@@ -38,6 +38,7 @@ pub struct Server {
     #[serde(with = "humantime_serde")]
     pub pong_timeout: Duration,
     /// Bytes that may wait for one slow client before it is closed with 4100.
+    #[serde(serialize_with = "config::exact_size")]
     pub outbox_bytes: ByteSize,
     /// How long a client may take nothing of what waits for it before it is closed with 4100.
     #[serde(with = "humantime_serde")]

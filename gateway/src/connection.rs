@@ -20,9 +20,6 @@ use crate::session::Session;
 use crate::shard::Shard;
 use crate::websocket::{Incoming, Reader};
 
-/// How long a client has to answer a close frame before the TCP connection is dropped.
-const CLOSE_GRACE_S: u32 = 5;
-
 /// Reads in one turn of the task; a client that sends more lets others go first.
 const READS_MAX: usize = 16;
 
@@ -100,8 +97,10 @@ impl Connection {
     }
 
     /// From here on only the close frame, which the caller sends, and its answer matter.
-    pub(crate) fn begin_closing(&self, code: CloseCode, now_s: u32) {
-        self.stage.set(Stage::Closing { until_s: now_s + CLOSE_GRACE_S });
+    ///
+    /// `until_s`: when the peer has had its time to answer, by the shard's clock.
+    pub(crate) fn begin_closing(&self, code: CloseCode, until_s: u32) {
+        self.stage.set(Stage::Closing { until_s });
         self.ended_with.set(Some(code));
     }
 

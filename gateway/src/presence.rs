@@ -43,7 +43,9 @@ impl Replica {
     pub(crate) fn build(&mut self, position: Position, members: Vec<Member>) {
         self.position = Some(position);
         self.members = members.into_iter().map(|member| (member.user_id.clone(), member)).collect();
-        for (position, change) in std::mem::take(&mut self.early) {
+        // What comes before the first change of the list's own epoch was an earlier life of the channel.
+        let early = std::mem::take(&mut self.early).into_iter().skip_while(|(early, _)| early.epoch != position.epoch);
+        for (position, change) in early {
             self.apply(position, change);
         }
     }

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use futures_util::future::BoxFuture;
 use hashbrown::{DefaultHashBuilder, HashMap};
 use shared::bus::{Bus, Listener};
-use shared::envelope::{Body, Envelope, Topic};
+use shared::envelope::{Body, Envelope, Position, Topic};
 use shared::protocol::ServerFrame;
 use shared::roster::{KeptEvent, Roster};
 
@@ -234,7 +234,9 @@ fn count_frame(topic: &Topic, count: u64) -> String {
 fn latest_kept(state: &TopicState, fetched: Option<KeptEvent>) -> Option<bytes::Bytes> {
     match (&state.kept, fetched) {
         (Some((heard_at, heard)), Some(fetched)) => {
-            let heard_is_newer = heard_at.sequence > fetched.position.sequence;
+            // A later epoch is the greater one.
+            let place = |position: Position| (position.epoch, position.sequence);
+            let heard_is_newer = place(*heard_at) > place(fetched.position);
             Some(if heard_is_newer { heard.clone() } else { fetched.frame })
         }
         // What was heard here may have outlived its time; only the roster knows.

@@ -1,19 +1,20 @@
 //! What the protocol remembers of one connection, and what it makes of each message. Knows no socket, no clock and no
 //! other connection.
 
-pub(crate) mod rate;
 pub(crate) mod subscriptions;
 
 use std::sync::Arc;
 use std::time::Instant;
 
+use shared::allowance::Allowance;
 use shared::app::{App, as_usize};
 use shared::auth::{verify_channel, verify_user};
 use shared::protocol::event::EventName;
-use shared::protocol::{ChannelKind, ChannelName, ClientFrame, Member, ServerFrame, SocketId, User, UserId};
+use shared::protocol::{
+    ChannelKind, ChannelName, ClientFrame, Member, MemberError, ServerFrame, SocketId, User, UserId,
+};
 
 use crate::reject::{ClientEventError, Refusal, SignInError, SubscribeError};
-use rate::Allowance;
 use subscriptions::{Place, Subscription, Subscriptions, Ticket};
 
 /// The protocol state of one connection.
@@ -157,7 +158,13 @@ impl Session {
         match (channel_data, &self.user) {
             (Some(data), _) => Member::parse(data, limits.user_id_length, as_usize(limits.user_info_bytes))
                 .map_err(SubscribeError::Member),
-            (None, Some(signed_in)) => Ok(signed_in.user.as_member()),
+            (None, Some(signed_in)) => {
+                let (member, max) = (signed_in.user.as_member(), as_usize(limits.user_info_bytes));
+                if member.user_info.as_ref().is_some_and(|info| info.len() > max) {
+                    return Err(SubscribeError::Member(MemberError::UserInfoTooLarge { max }));
+                }
+                Ok(member)
+            }
             (None, None) => Err(SubscribeError::NoMember),
         }
     }
@@ -213,7 +220,7 @@ impl Session {
             return Err(ClientEventError::TooLarge { max });
         }
         let per_second = limits.client_events_per_second;
-        if !self.client_events.take(per_second, now) {
+        if !self.client_events.take(1, per_second, now) {
             return Err(ClientEventError::RateLimited { per_second });
         }
         let event = ServerFrame::Event { channel, name: name.as_str(), data, user_id: subscription.user_id.as_ref() };

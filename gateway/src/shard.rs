@@ -50,6 +50,12 @@ const BURST_MESSAGES_MAX: usize = 64 * 1024;
 /// Client events of a shard that may wait for the bus.
 const PUBLISHES_MAX: usize = 1024;
 
+/// How long a client has to answer a close frame before the TCP connection is dropped.
+const CLOSE_GRACE_S: u32 = 5;
+
+/// The same while the node leaves: a client that is there answers in a round trip, the others hold up the end.
+const DRAIN_GRACE_S: u32 = 2;
+
 const TICK: Duration = Duration::from_secs(1);
 
 /// One thread's connections.
@@ -138,6 +144,10 @@ impl Shard {
         let activity_timeout_s = self.node.server.activity_timeout.as_secs();
         let hello = ServerFrame::ConnectionEstablished { socket_id: connection.socket_id, activity_timeout_s };
         self.send(&connection, &hello.encode());
+        if self.draining.get() {
+            // Its handshake was under way when the others were told.
+            self.close(&connection, &leaving());
+        }
         self.flush();
         let shard = self.clone();
         tokio::task::spawn_local(async move {
@@ -189,7 +199,8 @@ impl Shard {
             self.send(connection, &announcement);
         }
         self.send_frame(connection, writer::close(farewell.code, &farewell.message));
-        connection.begin_closing(farewell.code, self.now_s());
+        let grace_s = if self.draining.get() { DRAIN_GRACE_S } else { CLOSE_GRACE_S };
+        connection.begin_closing(farewell.code, self.now_s() + grace_s);
         self.leave_all(connection);
     }
 
@@ -288,13 +299,10 @@ impl Shard {
     fn handle(self: &Rc<Self>, batch: &mut Vec<ShardMessage>) {
         let mut stamps_us: Vec<u64> = Vec::new();
         for message in batch.drain(..) {
-            match message {
-                ShardMessage::Broadcast(broadcast) => {
-                    stamps_us.extend(broadcast.published_at_us);
-                    self.broadcast(broadcast);
-                }
-                other => self.handle_one(other),
+            if let ShardMessage::Broadcast(broadcast) = &message {
+                stamps_us.extend(broadcast.published_at_us);
             }
+            self.handle_one(message);
             if self.burst.borrow().len() > BURST_MESSAGES_MAX {
                 self.flush();
             }
@@ -330,17 +338,17 @@ impl Shard {
     fn drain(self: &Rc<Self>, window: Duration) {
         const STEP: Duration = Duration::from_millis(20);
         self.draining.set(true);
-        let leaving: Vec<Rc<Connection>> =
+        let all: Vec<Rc<Connection>> =
             self.connections.borrow().iter().map(|(_, connection)| connection.clone()).collect();
         let steps = usize::try_from(window.as_millis() / STEP.as_millis()).unwrap_or(usize::MAX).max(1);
-        let per_step = leaving.len().div_ceil(steps).max(1);
+        let per_step = all.len().div_ceil(steps).max(1);
         let shard = self.clone();
         self.chore(async move {
             let mut step = interval(STEP);
-            for group in leaving.chunks(per_step) {
+            for group in all.chunks(per_step) {
                 step.tick().await;
                 for connection in group {
-                    shard.close(connection, &Farewell::new(CloseCode::Reconnect, "The server is leaving, reconnect"));
+                    shard.close(connection, &leaving());
                 }
                 shard.flush();
             }
@@ -365,6 +373,10 @@ impl Shard {
             self.settled.notify_one();
         }
     }
+}
+
+fn leaving() -> Farewell {
+    Farewell::new(CloseCode::Reconnect, "The server is leaving, reconnect")
 }
 
 /// The topic of a user, for ids that can name a channel.

@@ -15,7 +15,7 @@ use std::rc::Rc;
 use fastwebsockets::upgrade as handshake;
 use http_body_util::Full;
 use hyper::body::Incoming;
-use hyper::header::{HeaderValue, ORIGIN, SEC_WEBSOCKET_PROTOCOL, UPGRADE};
+use hyper::header::{HeaderMap, HeaderValue, ORIGIN, SEC_WEBSOCKET_PROTOCOL, UPGRADE};
 use hyper::service::service_fn;
 use hyper::upgrade::OnUpgrade;
 use hyper::{Method, Request, StatusCode};
@@ -111,7 +111,7 @@ fn upgrade(
     verdict: Result<Admission, Farewell>,
     load: &RefCell<Option<Load>>,
 ) -> Answer {
-    let subprotocol = offered_subprotocol(request);
+    let subprotocol = offered_subprotocol(request.headers());
     // Taken before fastwebsockets does: its own future would allocate the read buffer that this server does without.
     let upgraded = hyper::upgrade::on(&mut *request);
     let (answer, _) = match handshake::upgrade(&mut *request) {
@@ -144,14 +144,14 @@ async fn open(shard: Rc<Shard>, upgraded: OnUpgrade, verdict: Result<Admission, 
     }
 }
 
-fn offered_subprotocol(request: &Request<Incoming>) -> Option<HeaderValue> {
-    let offers = request.headers().get_all(SEC_WEBSOCKET_PROTOCOL).iter().map(HeaderValue::as_bytes);
+fn offered_subprotocol(headers: &HeaderMap) -> Option<HeaderValue> {
+    let offers = headers.get_all(SEC_WEBSOCKET_PROTOCOL).iter().map(HeaderValue::as_bytes);
     let offers: Vec<Cow<'_, str>> = offers.map(String::from_utf8_lossy).collect();
     let chosen = offers
         .iter()
         .flat_map(|offer| offer.split(','))
         .map(str::trim)
-        .find(|offer| offer.starts_with(SUBPROTOCOL_PREFIX))?;
+        .find(|offer| offer.strip_prefix(SUBPROTOCOL_PREFIX).is_some_and(|version| version.parse::<u32>().is_ok()))?;
     HeaderValue::from_str(chosen).ok()
 }
 

@@ -103,6 +103,12 @@ pub(crate) enum ApiError {
     /// Users were asked of a channel without members.
     #[error("users were asked of a channel that is not a presence channel")]
     Users,
+    /// The app publishes more than it may.
+    #[error("more than {per_second} events per second")]
+    RateLimited {
+        /// Events that the app may publish in a second.
+        per_second: u32,
+    },
     /// Events cannot be handed on now.
     #[error("events cannot be published")]
     Bus(#[from] BusError),
@@ -127,6 +133,11 @@ impl ApiError {
             Self::MethodNotAllowed { allow } => {
                 answer.headers_mut().insert(ALLOW, HeaderValue::from_static(allow));
             }
+            Self::RateLimited { per_second } => {
+                answer.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
+                answer.headers_mut().insert("x-ratelimit-limit", HeaderValue::from(*per_second));
+                answer.headers_mut().insert("x-ratelimit-remaining", HeaderValue::from_static("0"));
+            }
             Self::Bus(_) | Self::Roster(_) => {
                 answer.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
             }
@@ -143,6 +154,7 @@ impl ApiError {
             Self::Auth(_) => StatusCode::UNAUTHORIZED,
             Self::BodyTooLarge { .. } | Self::DataTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Self::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
+            Self::RateLimited { .. } => StatusCode::TOO_MANY_REQUESTS,
             Self::Bus(_) | Self::Roster(_) => StatusCode::SERVICE_UNAVAILABLE,
             Self::BodyBroken
             | Self::Json(_)
@@ -194,6 +206,9 @@ impl ApiError {
             Self::UserCount => "Cannot retrieve the user count unless the channel is a presence channel".into(),
             Self::UserCountPrefix => "user_count may only be requested for presence channels - please supply filter_by_prefix begining with presence-".into(),
             Self::Users => "Users can only be retrieved for presence channels".into(),
+            Self::RateLimited { per_second } => {
+                format!("Too many events: this app may publish {per_second} per second").into()
+            }
             Self::Bus(_) | Self::Roster(_) => "The service is temporarily unavailable, please retry".into(),
         }
     }
@@ -220,6 +235,7 @@ impl ApiError {
             Self::BatchTooLarge { .. } => "batch",
             Self::UserCount | Self::UserCountPrefix => "user_count",
             Self::Users => "users",
+            Self::RateLimited { .. } => "rate",
             Self::Bus(_) => "bus",
             Self::Roster(_) => "roster",
         }

@@ -3,8 +3,9 @@
 //! Reached through [`Api`], which any listener that speaks HTTP can serve. It never meets a client's socket: events go
 //! to the bus, questions to the roster. Source: protocol reference 4.
 
+use std::collections::HashMap;
 use std::error::Error;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -12,7 +13,8 @@ use futures_util::future::BoxFuture;
 use hyper::Request;
 use hyper::body::{Body, Incoming};
 use prometheus::Registry;
-use shared::app::Apps;
+use shared::allowance::Allowance;
+use shared::app::{AppId, Apps};
 use shared::bus::Bus;
 use shared::http::{Answer, Routes};
 use shared::roster::Roster;
@@ -51,6 +53,8 @@ pub struct Api {
     roster: Arc<dyn Roster>,
     metrics: Metrics,
     path_prefix: String,
+    /// What each app may still publish in this second; behind a lock that is held for a few instructions.
+    allowances: HashMap<AppId, Mutex<Allowance>>,
 }
 
 impl Api {
@@ -61,7 +65,8 @@ impl Api {
     pub fn new(deps: Deps) -> Self {
         let Deps { apps, bus, roster, registry, path_prefix } = deps;
         let metrics = Metrics::new(&registry, &apps);
-        Self { apps, bus, roster, metrics, path_prefix }
+        let allowances = apps.iter().map(|app| (app.id.clone(), Mutex::default())).collect();
+        Self { apps, bus, roster, metrics, path_prefix, allowances }
     }
 
     /// Answers one request, whatever its body is made of.

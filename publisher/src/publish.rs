@@ -1,6 +1,8 @@
 //! Handing events to the bus.
 
 use std::fmt;
+use std::sync::PoisonError;
+use std::time::Instant;
 
 use shared::app::App;
 use shared::bus::Message;
@@ -15,8 +17,9 @@ impl Api {
     /// Publishes all events or none, in order.
     ///
     /// # Errors
-    /// [`ApiError::Bus`] when nothing was published.
+    /// [`ApiError::RateLimited`] and [`ApiError::Bus`]; nothing was published then.
     pub(crate) async fn publish(&self, app: &App, events: &[Event<'_>]) -> Result<(), ApiError> {
+        self.check_rate(app, events.len())?;
         let now_us = unix_us();
         let messages: Vec<Message> = events.iter().flat_map(|event| event.messages(&app.id, now_us)).collect();
         if messages.is_empty() {
@@ -35,6 +38,17 @@ impl Api {
             );
         }
         Ok(())
+    }
+
+    fn check_rate(&self, app: &App, events: usize) -> Result<(), ApiError> {
+        let per_second = app.limits.events_per_second;
+        let Some(allowance) = self.allowances.get(&app.id) else { return Ok(()) };
+        // A panic under the lock leaves two numbers, of which every value is valid.
+        let mut allowance = allowance.lock().unwrap_or_else(PoisonError::into_inner);
+        if allowance.take(events, per_second, Instant::now()) {
+            return Ok(());
+        }
+        Err(ApiError::RateLimited { per_second })
     }
 }
 

@@ -35,7 +35,15 @@ pub(crate) struct Route<'a> {
 
 enum Resource<'a> {
     Health,
-    App { id: &'a str, endpoint: Endpoint<'a> },
+    App { app: AppName<'a>, endpoint: Endpoint<'a> },
+}
+
+/// How a request names its app.
+pub(crate) enum AppName<'a> {
+    /// By the id in its path.
+    Id(&'a str),
+    /// By its `auth_key` alone: pusher-http-python leaves the app out of the path when it terminates connections.
+    AuthKey,
 }
 
 /// What one app has to offer; a channel or user is as in the path, not yet checked.
@@ -75,7 +83,8 @@ impl<'a> Route<'a> {
         let (get, post) = (Method::GET, Method::POST);
         let (app, rest) = match *segments {
             ["up"] => return Some(Self { method: get, resource: Resource::Health }),
-            ["apps", app, ref rest @ ..] => (app, rest),
+            ["apps", app, ref rest @ ..] => (AppName::Id(app), rest),
+            ["users", _, "terminate_connections"] => (AppName::AuthKey, segments),
             _ => return None,
         };
         let (method, endpoint) = match *rest {
@@ -90,7 +99,7 @@ impl<'a> Route<'a> {
             ["users", id, "terminate_connections"] => (post, Endpoint::TerminateConnections(id)),
             _ => return None,
         };
-        Some(Self { method, resource: Resource::App { id: app, endpoint } })
+        Some(Self { method, resource: Resource::App { app, endpoint } })
     }
 
     /// The route as a metric label; all of them are in [`LABELS`].
@@ -145,11 +154,11 @@ where
     B::Error: Into<Box<dyn Error + Send + Sync>>,
 {
     route.check_method(&head.method)?;
-    let (id, endpoint) = match route.resource {
+    let (app, endpoint) = match route.resource {
         Resource::Health => return Ok(health::get()),
-        Resource::App { id, endpoint } => (id, endpoint),
+        Resource::App { app, endpoint } => (app, endpoint),
     };
-    let request = SignedRequest::read(&api.apps, id, head, body).await?;
+    let request = SignedRequest::read(&api.apps, &app, head, body).await?;
     match endpoint {
         Endpoint::Events => events::post(api, &request).await,
         Endpoint::BatchEvents => batch_events::post(api, &request).await,

@@ -10,11 +10,12 @@ use hyper::body::Body;
 use hyper::http::request::Parts;
 use serde::Deserialize;
 use shared::app::{App, Apps};
-use shared::auth::SignedQuery;
+use shared::auth::{RequestAuthError, SignedQuery};
 use shared::envelope::{Topic, unix_us};
 use shared::protocol::ChannelName;
 
 use crate::api_error::ApiError;
+use crate::routes::AppName;
 
 /// A request by the holder of an app's secret. There is no other way to make one than [`SignedRequest::read`].
 pub(crate) struct SignedRequest {
@@ -32,14 +33,21 @@ impl SignedRequest {
     /// # Errors
     /// [`ApiError`], in the order app, size and time of the body, signature, disabled app. So only those who know the
     /// secret learn that an app is switched off.
-    pub(crate) async fn read<B>(apps: &Apps, app_id: &str, head: &Parts, body: B) -> Result<Self, ApiError>
+    pub(crate) async fn read<B>(apps: &Apps, app: &AppName<'_>, head: &Parts, body: B) -> Result<Self, ApiError>
     where
         B: Body<Data = Bytes>,
         B::Error: Into<Box<dyn Error + Send + Sync>>,
     {
-        let app = apps.by_id(app_id).ok_or_else(|| ApiError::unknown_app(app_id))?.clone();
-        let body = read_body(body, app.limits.request_bytes()).await?;
         let query = SignedQuery::parse(head.uri.query().unwrap_or_default());
+        let app = match app {
+            AppName::Id(id) => apps.by_id(id).ok_or_else(|| ApiError::unknown_app(id))?,
+            AppName::AuthKey => {
+                let key = query.param("auth_key").ok_or(RequestAuthError::Missing("auth_key"))?;
+                apps.by_key(key).ok_or(RequestAuthError::UnknownKey)?
+            }
+        };
+        let app = app.clone();
+        let body = read_body(body, app.limits.request_bytes()).await?;
         query.verify(&app, head.method.as_str(), head.uri.path(), &body, unix_us() / 1_000_000)?;
         if !app.enabled {
             return Err(ApiError::AppDisabled);

@@ -67,6 +67,8 @@ pub struct AppLimits {
     pub channels_per_connection: usize,
     /// Client events that one connection may send in a second, on average and as a burst; 0 means no limit.
     pub client_events_per_second: u32,
+    /// Events that the HTTP API takes in a second on one node, on average and as a burst; 0 means no limit. Beyond it: 429.
+    pub events_per_second: u32,
     /// Largest message from a client. Beyond it: 1009. Must hold an event of `event_bytes` with every quote escaped.
     #[serde(serialize_with = "config::exact_size")]
     pub message_bytes: ByteSize,
@@ -98,6 +100,7 @@ impl Default for AppLimits {
             connections: 0,
             channels_per_connection: 1_000,
             client_events_per_second: 10,
+            events_per_second: 0,
             message_bytes: ByteSize::kib(64),
             event_bytes: ByteSize::b(10_240),
             channel_name_length: 200,

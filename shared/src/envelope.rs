@@ -30,7 +30,7 @@ pub struct Envelope {
 /// A place in the sequence of one channel's ordered messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Position {
-    /// Names the sequence; another epoch means that the count began anew.
+    /// Names the sequence; another epoch means that the count began anew. Later epochs are greater.
     pub epoch: u64,
     /// Counts from 1, without gaps within an epoch.
     pub sequence: u64,

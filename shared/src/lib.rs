@@ -4,6 +4,7 @@
 //! the roles meet; everything else here is what every role needs to be configured, observed and reached over HTTP.
 
 pub mod admin;
+pub mod allowance;
 pub mod app;
 pub mod auth;
 pub mod bus;

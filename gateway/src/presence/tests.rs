@@ -1,1 +1,257 @@
+use std::collections::BTreeSet;
 
+use proptest::prelude::*;
+
+use super::*;
+
+fn at(epoch: u64, sequence: u64) -> Position {
+    Position { epoch, sequence }
+}
+
+fn member(id: &str) -> Member {
+    Member { user_id: id.into(), user_info: Some(format!(r#"{{"name":"{id}"}}"#).into()) }
+}
+
+fn added(id: &str) -> Change {
+    Change::Added(member(id))
+}
+
+fn removed(id: &str) -> Change {
+    Change::Removed(id.into())
+}
+
+/// A replica that took this list at this position.
+fn built(position: Position, ids: &[&str]) -> Replica {
+    let mut replica = Replica::default();
+    replica.build(position, ids.iter().map(|id| member(id)).collect());
+    replica
+}
+
+#[track_caller]
+fn check_members(replica: &Replica, expected: &[&str]) {
+    let members = replica.members();
+    let ids: Vec<&str> = members.iter().map(|member| member.user_id.as_str()).collect();
+    assert_eq!(ids, expected);
+}
+
+/// `news`: whether local subscribers must hear of the change.
+#[track_caller]
+fn check(replica: &mut Replica, position: Position, change: Change, news: bool, members: &[&str]) {
+    assert_eq!(replica.apply(position, change.clone()), news, "{position:?} {change:?}");
+    check_members(replica, members);
+}
+
+#[test]
+fn a_new_replica_is_empty_and_reflects_nothing() {
+    let replica = Replica::default();
+    assert!(!replica.is_built() && replica.is_idle());
+    assert!(!replica.has_reached(at(1, 0)));
+    check_members(&replica, &[]);
+}
+
+#[test]
+fn members_stand_in_the_order_of_their_ids() {
+    check_members(&built(at(1, 3), &["b", "a", "10", "9"]), &["10", "9", "a", "b"]);
+}
+
+#[test]
+fn changes_after_the_list_are_applied_and_told() {
+    let mut replica = built(at(1, 1), &["a"]);
+    check(&mut replica, at(1, 2), added("b"), true, &["a", "b"]);
+    check(&mut replica, at(1, 3), removed("a"), true, &["b"]);
+    check(&mut replica, at(1, 4), added("a"), true, &["a", "b"]);
+}
+
+#[test]
+fn changes_that_the_list_reflects_are_dropped() {
+    let mut replica = built(at(1, 5), &["a"]);
+    check(&mut replica, at(1, 4), removed("a"), false, &["a"]);
+    check(&mut replica, at(1, 5), added("b"), false, &["a"]);
+    check(&mut replica, at(1, 6), added("b"), true, &["a", "b"]);
+    check(&mut replica, at(1, 6), removed("a"), false, &["a", "b"]);
+}
+
+#[test]
+fn changes_before_the_list_wait_for_it_and_are_not_told() {
+    let mut replica = Replica::default();
+    check(&mut replica, at(1, 4), removed("z"), false, &[]);
+    check(&mut replica, at(1, 5), added("a"), false, &[]);
+    check(&mut replica, at(1, 6), added("b"), false, &[]);
+    check(&mut replica, at(1, 7), removed("c"), false, &[]);
+    assert!(!replica.is_built());
+    replica.build(at(1, 5), vec![member("a"), member("c")]);
+    assert!(replica.is_built());
+    check_members(&replica, &["a", "b"]);
+    assert!(replica.has_reached(at(1, 7)) && !replica.has_reached(at(1, 8)));
+    check(&mut replica, at(1, 7), added("c"), false, &["a", "b"]);
+}
+
+#[test]
+fn a_change_that_changes_nothing_is_not_told() {
+    let mut replica = built(at(1, 1), &["a"]);
+    check(&mut replica, at(1, 2), added("a"), false, &["a"]);
+    check(&mut replica, at(1, 3), removed("b"), false, &["a"]);
+    assert!(replica.has_reached(at(1, 3)), "but it counts");
+}
+
+#[test]
+fn positions_up_to_the_last_change_are_reached() {
+    let mut replica = built(at(7, 2), &[]);
+    assert!(replica.has_reached(at(7, 1)) && replica.has_reached(at(7, 2)) && !replica.has_reached(at(7, 3)));
+    replica.apply(at(7, 3), added("a"));
+    assert!(replica.has_reached(at(7, 3)) && !replica.has_reached(at(7, 4)));
+    assert!(replica.has_reached(at(8, 100)) && replica.has_reached(at(0, 0)), "another epoch");
+}
+
+#[test]
+fn another_epoch_begins_its_own_count() {
+    let mut replica = built(at(1, 50), &["a"]);
+    check(&mut replica, at(2, 1), added("b"), true, &["a", "b"]);
+    check(&mut replica, at(2, 1), removed("b"), false, &["a", "b"]);
+    assert!(!replica.has_reached(at(2, 2)));
+    check(&mut replica, at(2, 2), removed("a"), true, &["b"]);
+}
+
+#[test]
+fn early_changes_of_an_earlier_life_of_the_channel_are_dropped() {
+    let mut replica = Replica::default();
+    replica.apply(at(1, 8), removed("b"));
+    replica.apply(at(1, 9), removed("a"));
+    replica.build(at(2, 1), vec![member("a")]);
+    check_members(&replica, &["a"]);
+    assert!(!replica.has_reached(at(2, 2)));
+
+    let mut replica = Replica::default();
+    replica.apply(at(1, 9), removed("a"));
+    replica.apply(at(2, 1), added("a"));
+    replica.apply(at(2, 2), added("b"));
+    replica.build(at(2, 1), vec![member("a")]);
+    check_members(&replica, &["a", "b"]);
+    assert!(replica.has_reached(at(2, 2)) && !replica.has_reached(at(2, 3)));
+}
+
+/// Epochs have no order, so a change of an earlier one that comes after the list is taken for one of a later epoch. It
+/// heals with the next change of the list's own epoch, at the price of a member that goes and comes.
+#[test]
+fn a_late_change_of_an_earlier_life_is_taken_for_one_of_a_later() {
+    let mut replica = built(at(2, 1), &["a"]);
+    check(&mut replica, at(1, 9), removed("a"), true, &[]);
+    check(&mut replica, at(2, 1), added("a"), true, &["a"]);
+}
+
+#[test]
+fn the_first_and_the_last_socket_of_a_user_are_told_apart() {
+    let (mut replica, ana, bo) = (Replica::default(), UserId::from("ana"), UserId::from("bo"));
+    replica.add_socket(&ana);
+    replica.add_socket(&ana);
+    replica.add_socket(&bo);
+    assert_eq!((replica.sockets_of(&ana), replica.sockets_of(&bo)), (2, 1));
+    assert!(!replica.remove_socket(&ana));
+    assert!(replica.remove_socket(&ana));
+    assert!(!replica.remove_socket(&ana), "it is gone already");
+    assert_eq!(replica.sockets_of(&ana), 0);
+    assert!(!replica.is_idle());
+    assert!(replica.remove_socket(&bo));
+    assert!(replica.is_idle());
+}
+
+#[test]
+fn sockets_and_members_are_counted_apart() {
+    let mut replica = built(at(1, 1), &["elsewhere"]);
+    assert!(replica.is_idle());
+    replica.add_socket(&"here".into());
+    check_members(&replica, &["elsewhere"]);
+    assert!(replica.remove_socket(&"here".into()));
+}
+
+/// All that ever happened in a channel: users by number come or go at each step, a life ends when the last one goes.
+#[derive(Clone, Debug)]
+struct History {
+    steps: Vec<(Position, Change)>,
+    /// The members after each step, and before the first.
+    members: Vec<BTreeSet<String>>,
+}
+
+impl History {
+    fn of(users: &[u8]) -> Self {
+        let mut history = Self { steps: Vec::new(), members: vec![BTreeSet::new()] };
+        let mut position = at(1, 0);
+        for user in users {
+            let id = user.to_string();
+            let mut members = history.members.last().cloned().unwrap_or_default();
+            if members.is_empty() {
+                position = at(position.epoch + 1, 0);
+            }
+            position.sequence += 1;
+            let change = if members.insert(id.clone()) { added(&id) } else { removed(&id) };
+            if matches!(change, Change::Removed(_)) {
+                members.remove(&id);
+            }
+            history.steps.push((position, change));
+            history.members.push(members);
+        }
+        history
+    }
+
+    fn list(&self, steps: usize) -> Vec<Member> {
+        self.members[steps].iter().map(|id| member(id)).collect()
+    }
+}
+
+proptest! {
+    /// A node begins to hear after `heard_from` steps and takes its list after `listed` ones, somebody being in; the
+    /// list arrives when it has heard of all steps before `arrived`, which may be fewer or more. From then on nothing
+    /// but the present life of the channel is heard of, as a member of this node is in.
+    #[test]
+    fn however_list_and_changes_overlap_the_copy_is_right_and_each_change_is_told_once(
+        users in prop::collection::vec(0_u8..4, 1..40),
+        listed in any::<prop::sample::Index>(),
+        heard_from in any::<prop::sample::Index>(),
+        arrived in any::<prop::sample::Index>(),
+        repeats in prop::collection::vec(any::<prop::sample::Index>(), 0..10),
+    ) {
+        let history = History::of(&users);
+        let occupied: Vec<usize> = (1..=users.len()).filter(|steps| !history.members[*steps].is_empty()).collect();
+        let listed = occupied[listed.index(occupied.len())];
+        let epoch = history.steps[listed - 1].0.epoch;
+        let end = history.steps.iter().rposition(|(position, _)| position.epoch == epoch).map_or(0, |last| last + 1);
+        let birth = history.steps.iter().position(|(position, _)| position.epoch == epoch).unwrap_or(0);
+        let heard_from = heard_from.index(listed + 1);
+        let earliest = birth.max(heard_from);
+        let arrived = earliest + arrived.index(end - earliest + 1);
+
+        let mut replica = Replica::default();
+        for (position, change) in &history.steps[heard_from..arrived] {
+            prop_assert!(!replica.apply(*position, change.clone()));
+        }
+        replica.build(history.steps[listed - 1].0, history.list(listed));
+        prop_assert_eq!(replica.members(), history.list(listed.max(arrived)));
+
+        for (index, (position, change)) in history.steps.iter().enumerate().take(end).skip(arrived) {
+            prop_assert_eq!(replica.apply(*position, change.clone()), index >= listed, "step {}", index);
+            prop_assert_eq!(replica.members(), history.list(listed.max(index + 1)));
+            prop_assert!(replica.has_reached(*position));
+            for repeat in &repeats {
+                let (position, change) = &history.steps[birth + repeat.index(index + 1 - birth)];
+                prop_assert!(!replica.apply(*position, change.clone()), "{:?} again", position);
+            }
+        }
+    }
+
+    #[test]
+    fn sockets_are_counted_as_a_multiset(steps in prop::collection::vec((0_usize..3, any::<bool>()), 0..60)) {
+        let ids: [UserId; 3] = ["a".into(), "b".into(), "c".into()];
+        let (mut replica, mut counts) = (Replica::default(), [0_usize; 3]);
+        for (user, comes) in steps {
+            if comes {
+                replica.add_socket(&ids[user]);
+                counts[user] += 1;
+            } else {
+                prop_assert_eq!(replica.remove_socket(&ids[user]), counts[user] == 1);
+                counts[user] = counts[user].saturating_sub(1);
+            }
+            prop_assert_eq!([0, 1, 2].map(|user| replica.sockets_of(&ids[user])), counts);
+            prop_assert_eq!(replica.is_idle(), counts == [0; 3]);
+        }
+    }
+}

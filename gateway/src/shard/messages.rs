@@ -77,7 +77,7 @@ impl Shard {
         );
     }
 
-    /// Everything in the inbox but broadcasts.
+    /// Takes one message of the inbox.
     pub(super) fn handle_one(self: &Rc<Self>, message: ShardMessage) {
         match message {
             ShardMessage::Accepted { stream, peer, load } => self.accept(stream, peer, load),

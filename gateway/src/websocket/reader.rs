@@ -11,7 +11,6 @@ pub struct Reader {
     unfinished: Option<Box<Unfinished>>,
 }
 
-#[derive(Default)]
 struct Unfinished {
     /// The start of a frame whose rest has not arrived: at most a header and the largest message.
     frame: Vec<u8>,
@@ -110,22 +109,23 @@ impl Reader {
         message_bytes_max: usize,
         mut each: impl FnMut(Incoming<'_>) -> ControlFlow<()>,
     ) -> Result<(), WireError> {
-        let mut unfinished = self.unfinished.take().unwrap_or_default();
-        let Unfinished { frame, message } = &mut *unfinished;
-        let rest = if frame.is_empty() {
-            let read = frames(input, message, message_bytes_max, &mut each)?;
-            let rest = &input[read.min(input.len())..];
-            rest.to_vec()
+        let (mut frame, mut message) = match self.unfinished.take() {
+            Some(unfinished) => (unfinished.frame, unfinished.message),
+            None => (Vec::new(), None),
+        };
+        if frame.is_empty() {
+            let read = frames(input, &mut message, message_bytes_max, &mut each)?;
+            frame = input[read..].to_vec();
         } else {
             frame.extend_from_slice(input);
-            let mut all = std::mem::take(frame);
-            let read = frames(&mut all, message, message_bytes_max, &mut each)?;
-            all.drain(..read);
-            all
-        };
-        unfinished.frame = rest;
-        if !unfinished.frame.is_empty() || unfinished.message.is_some() {
-            self.unfinished = Some(unfinished);
+            let read = frames(&mut frame, &mut message, message_bytes_max, &mut each)?;
+            if read > 0 {
+                // A copy, so that the start of the next frame does not keep the memory of this one.
+                frame = frame[read..].to_vec();
+            }
+        }
+        if !frame.is_empty() || message.is_some() {
+            self.unfinished = Some(Box::new(Unfinished { frame, message }));
         }
         Ok(())
     }

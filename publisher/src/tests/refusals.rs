@@ -128,3 +128,20 @@ async fn questions_about_channels_that_cannot_be() {
     World::new().get("/apps/3/channels/a%20b/users", &[]).await.refused(400, text);
     World::new().get("/apps/3/channels/a%20b/stats", &[]).await.refused(400, text);
 }
+
+#[tokio::test]
+async fn an_app_that_publishes_more_than_it_may() {
+    let mut limited = app();
+    limited.limits.events_per_second = 3;
+    let world = World::with(limited, "");
+    world.hear(&["a"]).await;
+    let one = event("e", "a");
+    world.post("/apps/3/batch_events", &format!(r#"{{"batch":[{one},{one}]}}"#)).await.ok("{}");
+    let reply = world.post("/apps/3/batch_events", &format!(r#"{{"batch":[{one},{one},{one}]}}"#)).await;
+    assert_eq!((reply.status.as_u16(), world.events().len()), (429, 2), "a batch is refused as a whole");
+    assert_eq!(reply.body, "Too many events: this app may publish 3 per second\n");
+    assert_eq!(
+        (&reply.headers["retry-after"], &reply.headers["x-ratelimit-limit"]),
+        (&"1".parse().unwrap(), &"3".parse().unwrap())
+    );
+}

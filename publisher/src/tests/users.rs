@@ -53,3 +53,15 @@ async fn ids_that_no_user_can_have_are_refused() {
     let path = format!("/apps/3/users/{}/terminate_connections", "x".repeat(129));
     world.post(&path, "{}").await.refused(400, "Invalid user id: longer than 128 characters");
 }
+
+#[tokio::test]
+async fn pusher_http_python_names_the_app_by_its_key_alone() {
+    let world = World::new();
+    world.hear(&["#server-to-user-12345"]).await;
+    world.post("/users/12345/terminate_connections", "{}").await.ok("{}");
+    assert_eq!(world.envelopes().len(), 1);
+    let unsigned = "/users/12345/terminate_connections";
+    world.send(Method::POST, unsigned, "{}").await.refused(401, "Missing parameter: auth_key");
+    let unknown = "/users/12345/terminate_connections?auth_key=nobody";
+    world.send(Method::POST, unknown, "{}").await.refused(401, "Unknown auth_key");
+}

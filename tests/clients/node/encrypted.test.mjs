@@ -7,7 +7,7 @@ import { test } from 'node:test';
 
 import nacl from 'tweetnacl';
 
-import { ENCRYPTION_KEY, Pusher, connected, joined, marked, next, record, serve, subscribe, unique, without } from './harness.mjs';
+import { ENCRYPTION_KEY, connected, joined, marked, next, record, serve, subscribe, unique, without } from './harness.mjs';
 
 const carillon = await serve();
 const sender = carillon.sender();
@@ -23,7 +23,7 @@ test('an event on an encrypted channel arrives decrypted', async (t) => {
 
 test('Echo hears encrypted events', async (t) => {
   const room = unique('vault');
-  const channel = carillon.echo(t, { options: { Pusher } }).encryptedPrivate(room);
+  const channel = carillon.echo(t).encryptedPrivate(room);
   await joined(channel.subscription);
   const heard = new Promise((settle) => channel.listen('SecretShared', settle));
   const arrived = next(channel.subscription, 'App\\Events\\SecretShared');

@@ -55,7 +55,7 @@ async function broadcast(channels, name, payload, socketId) {
   }
 }
 
-/** A promise for the next call of an Echo listener, and that the listener is bound at once. */
+/** The data of the next `event` on an Echo channel, named as for `listen`; bound at once. */
 const hears = (channel, event) => next(channel.subscription, channel.eventFormatter.format(event));
 
 test('the broadcasters `reverb` and `pusher` of Echo both connect and hear a broadcast', async (t) => {

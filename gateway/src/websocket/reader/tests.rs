@@ -1,1 +1,352 @@
+use super::*;
 
+mod splits;
+
+/// Enough for every test but those of the limit itself.
+const MAX: usize = 100_000;
+const MASK: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
+
+const CONTINUATION: u8 = 0x0;
+const TEXT: u8 = 0x1;
+const BINARY: u8 = 0x2;
+const CLOSE: u8 = 0x8;
+const PING: u8 = 0x9;
+const PONG: u8 = 0xa;
+
+/// [`Incoming`] without a lifetime.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Heard {
+    Text(String),
+    Ping(Vec<u8>),
+    Pong,
+    Close,
+}
+
+impl From<Incoming<'_>> for Heard {
+    fn from(incoming: Incoming<'_>) -> Self {
+        match incoming {
+            Incoming::Text(text) => Self::Text(text.into()),
+            Incoming::Ping(payload) => Self::Ping(payload.into()),
+            Incoming::Pong => Self::Pong,
+            Incoming::Close => Self::Close,
+        }
+    }
+}
+
+fn said(text: &str) -> Heard {
+    Heard::Text(text.into())
+}
+
+/// One masked frame. `first`: opcode and, for what is no last fragment, no FIN bit; see [`begun`].
+fn frame_with(first: u8, mask: [u8; 4], payload: &[u8]) -> Vec<u8> {
+    let mut bytes = vec![first];
+    match payload.len() {
+        length @ ..126 => bytes.push(0x80 | length as u8),
+        length @ ..65_536 => {
+            bytes.push(0x80 | 126);
+            bytes.extend_from_slice(&(length as u16).to_be_bytes());
+        }
+        length => {
+            bytes.push(0x80 | 127);
+            bytes.extend_from_slice(&(length as u64).to_be_bytes());
+        }
+    }
+    bytes.extend_from_slice(&mask);
+    bytes.extend(payload.iter().zip(mask.iter().cycle()).map(|(byte, mask)| byte ^ mask));
+    bytes
+}
+
+/// A last or only frame of a message.
+fn frame(opcode: u8, payload: impl AsRef<[u8]>) -> Vec<u8> {
+    frame_with(0x80 | opcode, MASK, payload.as_ref())
+}
+
+/// A frame that others of its message follow.
+fn begun(opcode: u8, payload: impl AsRef<[u8]>) -> Vec<u8> {
+    frame_with(opcode, MASK, payload.as_ref())
+}
+
+fn read_into(reader: &mut Reader, bytes: &[u8], max: usize, heard: &mut Vec<Heard>) -> Result<(), WireError> {
+    reader.read(&mut bytes.to_vec(), max, |incoming| {
+        heard.push(incoming.into());
+        ControlFlow::Continue(())
+    })
+}
+
+/// Reads `bytes` in pieces of `piece` bytes.
+fn read(bytes: &[u8], piece: usize, max: usize) -> (Vec<Heard>, Result<(), WireError>) {
+    let (mut reader, mut heard) = (Reader::default(), Vec::new());
+    for piece in bytes.chunks(piece) {
+        if let Err(error) = read_into(&mut reader, piece, max, &mut heard) {
+            return (heard, Err(error));
+        }
+    }
+    (heard, Ok(()))
+}
+
+/// Whole and byte by byte, `frames` give the same.
+#[track_caller]
+fn check(frames: &[Vec<u8>], expected: &[Heard], end: Result<(), WireError>) {
+    let bytes = frames.concat();
+    assert_eq!(read(&bytes, bytes.len(), MAX), (expected.to_vec(), end), "whole");
+    assert_eq!(read(&bytes, 1, MAX), (expected.to_vec(), end), "byte by byte");
+}
+
+#[track_caller]
+fn check_refused(frames: &[Vec<u8>], error: WireError) {
+    check(frames, &[], Err(error));
+}
+
+#[test]
+fn the_masked_hello_of_the_rfc_is_read() {
+    check(&[vec![0x81, 0x85, 0x37, 0xfa, 0x21, 0x3d, 0x7f, 0x9f, 0x4d, 0x51, 0x58]], &[said("Hello")], Ok(()));
+}
+
+#[test]
+fn messages_of_every_length_form_are_read() {
+    for length in [0, 1, 125, 126, 65_535, 65_536, MAX] {
+        let text = "a".repeat(length);
+        let bytes = frame(TEXT, &text);
+        assert_eq!(read(&bytes, bytes.len(), MAX), (vec![said(&text)], Ok(())), "{length}");
+    }
+}
+
+#[test]
+fn a_length_in_a_longer_form_than_needed_is_read() {
+    check(&[vec![0x81, 0x80 | 126, 0, 2, 0, 0, 0, 0, b'h', b'i']], &[said("hi")], Ok(()));
+    check(&[vec![0x81, 0x80 | 127, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, b'h', b'i']], &[said("hi")], Ok(()));
+}
+
+#[test]
+fn several_messages_of_one_read_come_in_order() {
+    let frames = [frame(TEXT, "a"), frame(PING, "b"), frame(PONG, "c"), frame(TEXT, ""), frame(CLOSE, "")];
+    check(&frames, &[said("a"), Heard::Ping(b"b".into()), Heard::Pong, said(""), Heard::Close], Ok(()));
+}
+
+#[test]
+fn binary_messages_count_as_text() {
+    check(&[frame(BINARY, "{}")], &[said("{}")], Ok(()));
+    check(&[begun(BINARY, "{"), frame(CONTINUATION, "}")], &[said("{}")], Ok(()));
+    check_refused(&[frame(BINARY, [0xff])], WireError::Text);
+}
+
+#[test]
+fn fragments_make_one_message_and_control_frames_may_come_in_between() {
+    let frames = [
+        begun(TEXT, "a"),
+        frame(PING, "1"),
+        begun(CONTINUATION, ""),
+        begun(CONTINUATION, "b"),
+        frame(PONG, ""),
+        frame(CONTINUATION, "c"),
+        frame(TEXT, "d"),
+    ];
+    check(&frames, &[Heard::Ping(b"1".into()), Heard::Pong, said("abc"), said("d")], Ok(()));
+    check(&[begun(TEXT, ""), frame(CONTINUATION, "")], &[said("")], Ok(()));
+    check(&[begun(TEXT, "a"), frame(CLOSE, "")], &[Heard::Close], Ok(()));
+}
+
+#[test]
+fn reserved_bits_are_refused() {
+    for bit in [0x40, 0x20, 0x10] {
+        check_refused(&[frame_with(0x80 | bit | TEXT, MASK, b"a")], WireError::ReservedBit);
+        check_refused(&[frame_with(0x80 | bit | PING, MASK, b"a")], WireError::ReservedBit);
+    }
+}
+
+#[test]
+fn unknown_opcodes_are_refused() {
+    for opcode in (0x3..=0x7).chain(0xb..=0xf) {
+        check_refused(&[frame(opcode, "")], WireError::Opcode);
+    }
+}
+
+#[test]
+fn frames_without_a_mask_are_refused() {
+    for opcode in [CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG] {
+        check_refused(&[vec![0x80 | opcode, 0]], WireError::Unmasked);
+    }
+}
+
+#[test]
+fn control_frames_are_short_and_whole() {
+    for opcode in [PING, PONG, CLOSE] {
+        check_refused(&[begun(opcode, "")], WireError::Control);
+        check_refused(&[frame(opcode, [b'a'; 126])], WireError::Control);
+        check_refused(&[frame(opcode, vec![b'a'; 65_536])], WireError::Control);
+    }
+    check(&[frame(PING, [b'a'; 125])], &[Heard::Ping(vec![b'a'; 125])], Ok(()));
+}
+
+#[test]
+fn fragments_out_of_order_are_refused() {
+    check_refused(&[frame(CONTINUATION, "a")], WireError::Fragment);
+    check_refused(&[begun(CONTINUATION, "a")], WireError::Fragment);
+    check_refused(&[begun(TEXT, "a"), frame(TEXT, "b")], WireError::Fragment);
+    check_refused(&[begun(TEXT, "a"), begun(BINARY, "b")], WireError::Fragment);
+    let twice_ended = [begun(TEXT, "a"), frame(CONTINUATION, "b"), frame(CONTINUATION, "c")];
+    check(&twice_ended, &[said("ab")], Err(WireError::Fragment));
+}
+
+#[test]
+fn close_frames_are_checked() {
+    #[track_caller]
+    fn check_close(payload: &[u8], valid: bool) {
+        match valid {
+            true => check(&[frame(CLOSE, payload)], &[Heard::Close], Ok(())),
+            false => check_refused(&[frame(CLOSE, payload)], WireError::Close),
+        }
+    }
+    check_close(b"", true);
+    check_close(b"\x03", false);
+    for code in [1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 3000, 3999, 4000, 4999_u16] {
+        check_close(&code.to_be_bytes(), true);
+    }
+    for code in [0, 1, 999, 1004, 1005, 1006, 1015, 1016, 2999, 5000, u16::MAX] {
+        check_close(&code.to_be_bytes(), false);
+    }
+    check_close(&[&1000_u16.to_be_bytes(), "tschüß".as_bytes()].concat(), true);
+    check_close(&[&1000_u16.to_be_bytes(), [0xff].as_slice()].concat(), false);
+    check_close(&[&1000_u16.to_be_bytes(), [b'a'; 123].as_slice()].concat(), true);
+}
+
+#[test]
+fn what_is_not_utf_8_is_refused() {
+    for bad in [b"\xff".as_slice(), b"a\xc3", b"\xed\xa0\x80", b"\xc0\xaf", b"\xf4\x90\x80\x80"] {
+        check_refused(&[frame(TEXT, bad)], WireError::Text);
+        check_refused(&[begun(TEXT, bad), frame(CONTINUATION, "")], WireError::Text);
+        check_refused(&[begun(TEXT, "a"), frame(CONTINUATION, bad)], WireError::Text);
+    }
+    check_refused(&[begun(TEXT, b"\xc3"), frame(CONTINUATION, b"a")], WireError::Text);
+}
+
+#[test]
+fn a_character_may_be_split_over_fragments() {
+    let euro = "€".as_bytes();
+    let frames = [begun(TEXT, &euro[..1]), frame(PING, ""), begun(CONTINUATION, &euro[1..2])];
+    let rest = [frame(CONTINUATION, &euro[2..])];
+    check(&[frames.as_slice(), &rest].concat(), &[Heard::Ping(Vec::new()), said("€")], Ok(()));
+}
+
+#[test]
+fn messages_before_a_broken_frame_are_handed_out() {
+    check(&[frame(TEXT, "a"), frame(TEXT, b"\xff"), frame(TEXT, "b")], &[said("a")], Err(WireError::Text));
+}
+
+#[test]
+fn every_error_closes_with_the_code_of_its_kind() {
+    #[track_caller]
+    fn check(error: WireError, code: u16, label: &str) {
+        assert_eq!((error.close_code().code(), error.cause_label()), (code, label), "{error}");
+    }
+    check(WireError::ReservedBit, 1002, "reserved_bit");
+    check(WireError::Opcode, 1002, "opcode");
+    check(WireError::Unmasked, 1002, "unmasked");
+    check(WireError::Control, 1002, "control");
+    check(WireError::Fragment, 1002, "fragment");
+    check(WireError::Close, 1002, "close");
+    check(WireError::TooLarge, 1009, "too_large");
+    check(WireError::Text, 1007, "text");
+}
+
+/// Bytes that the reader owns.
+fn owned(reader: &Reader) -> usize {
+    let Some(unfinished) = &reader.unfinished else { return 0 };
+    unfinished.frame.capacity() + unfinished.message.as_ref().map_or(0, Vec::capacity)
+}
+
+#[test]
+fn a_claimed_length_above_the_limit_is_refused_before_any_payload() {
+    const LIMIT: usize = 1_000;
+    for length in [LIMIT as u64 + 1, 1 << 32, 1 << 62, u64::MAX] {
+        for first in [0x80 | TEXT, TEXT, BINARY, CONTINUATION, 0x80 | CONTINUATION] {
+            // Not even the mask is there yet.
+            let header = [&[first, 0x80 | 127], length.to_be_bytes().as_slice()].concat();
+            let (mut reader, mut heard) = (Reader::default(), Vec::new());
+            assert_eq!(read_into(&mut reader, &header, LIMIT, &mut heard), Err(WireError::TooLarge), "{length}");
+            assert_eq!(owned(&reader), 0);
+        }
+    }
+    let header = [0x81, 0x80 | 126, 0x03, 0xe9];
+    assert_eq!(read(&header, 1, LIMIT), (Vec::new(), Err(WireError::TooLarge)), "1001 bytes in the short form");
+    let whole = frame(TEXT, "a".repeat(LIMIT));
+    assert_eq!(read(&whole, 1, LIMIT).1, Ok(()), "just the limit");
+}
+
+#[test]
+fn a_claimed_length_within_the_limit_reserves_nothing() {
+    const LIMIT: usize = 1 << 30;
+    let header = [0x81, 0x80 | 127, 0, 0, 0, 0, 0x40, 0, 0, 0, 1, 2, 3, 4, b'x'];
+    let mut reader = Reader::default();
+    assert_eq!(read_into(&mut reader, &header, LIMIT, &mut Vec::new()), Ok(()));
+    assert!(owned(&reader) <= 2 * header.len(), "{} bytes", owned(&reader));
+}
+
+#[test]
+fn fragments_are_bounded_by_their_sum() {
+    const LIMIT: usize = 10;
+    let fits = [begun(TEXT, "12345"), begun(CONTINUATION, "6789"), frame(CONTINUATION, "0")].concat();
+    assert_eq!(read(&fits, 1, LIMIT), (vec![said("1234567890")], Ok(())));
+    let too_large = [begun(TEXT, "12345"), begun(CONTINUATION, "6789"), frame(CONTINUATION, "01")].concat();
+    assert_eq!(read(&too_large, 1, LIMIT), (Vec::new(), Err(WireError::TooLarge)));
+    let never_ending = [begun(TEXT, "12345"), begun(CONTINUATION, "678901")].concat();
+    assert_eq!(read(&never_ending, 1, LIMIT), (Vec::new(), Err(WireError::TooLarge)));
+    let afresh = [begun(TEXT, "12345"), frame(CONTINUATION, "67890"), frame(TEXT, "1234567890")].concat();
+    assert_eq!(read(&afresh, 1, LIMIT), (vec![said("1234567890"), said("1234567890")], Ok(())));
+}
+
+#[test]
+fn control_frames_do_not_count_towards_the_limit() {
+    let frames = [begun(TEXT, "12345"), frame(PING, "1234567890"), frame(CONTINUATION, "")].concat();
+    assert_eq!(read(&frames, 1, 5), (vec![Heard::Ping(b"1234567890".into()), said("12345")], Ok(())));
+}
+
+#[test]
+fn a_break_stops_at_once_and_drops_the_rest() {
+    let frames = [frame(TEXT, "a"), frame(CLOSE, ""), frame(TEXT, "b"), vec![0xff; 3]].concat();
+    for head in 0..frames.len() {
+        let (mut reader, mut heard) = (Reader::default(), Vec::new());
+        let mut stopped = false;
+        for mut piece in [frames[..head].to_vec(), frames[head..].to_vec()] {
+            if stopped {
+                break;
+            }
+            let result = reader.read(&mut piece, MAX, |incoming| {
+                heard.push(Heard::from(incoming));
+                stopped = heard.last() == Some(&Heard::Close);
+                if stopped { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            });
+            assert_eq!(result, Ok(()), "split at {head}");
+        }
+        assert_eq!(heard, [said("a"), Heard::Close], "split at {head}");
+        assert_eq!(owned(&reader), 0, "split at {head}");
+    }
+}
+
+#[test]
+fn memory_is_owned_only_while_something_is_incomplete() {
+    let mut reader = Reader::default();
+    let mut feed = |bytes: &[u8]| {
+        read_into(&mut reader, bytes, MAX, &mut Vec::new()).unwrap();
+        owned(&reader)
+    };
+    let long = frame(TEXT, "a".repeat(5_000));
+    assert_eq!(feed(&long), 0, "a whole frame");
+    assert!(feed(&long[..3_000]) >= 3_000, "a part of a frame");
+    assert_eq!(feed(&long[3_000..]), 0, "its rest");
+    assert!(feed(&begun(TEXT, "a".repeat(5_000))) >= 5_000, "a fragment");
+    assert!(feed(&frame(PING, "")) >= 5_000, "a control frame in between");
+    assert_eq!(feed(&frame(CONTINUATION, "")), 0, "its end");
+    assert!(feed(&long[..1]) > 0, "one byte");
+    assert_eq!(feed(&long[1..]), 0, "all but one byte");
+    assert_eq!(feed(&[]), 0, "nothing");
+}
+
+#[test]
+fn a_large_frame_is_not_kept_for_the_sake_of_the_start_of_the_next() {
+    let mut reader = Reader::default();
+    let long = frame(TEXT, "a".repeat(50_000));
+    read_into(&mut reader, &long[..40_000], MAX, &mut Vec::new()).unwrap();
+    read_into(&mut reader, &[&long[40_000..], &frame(TEXT, "b")[..3]].concat(), MAX, &mut Vec::new()).unwrap();
+    assert!(owned(&reader) < 100, "{} bytes", owned(&reader));
+}

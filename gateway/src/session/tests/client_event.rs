@@ -1,0 +1,192 @@
+//! Protocol reference 2.4 and 2.5.
+
+use std::time::Duration;
+
+use super::*;
+
+const TYPING: &str = "client-typing";
+
+#[track_caller]
+fn check_published(client: &mut Client, channel: &str, data: Value, expected: &Value) {
+    let said = client.says(&client_event(TYPING, channel, data));
+    let json = said.strip_prefix(&format!("publish {TYPING} on {channel}: ")).unwrap_or_else(|| panic!("{said}"));
+    assert_eq!(serde_json::from_str::<Value>(json).unwrap(), *expected);
+}
+
+#[test]
+fn private_and_presence_channels_take_client_events() {
+    for channel in ["private-a", "private-cache-a"] {
+        let mut client = Client::new();
+        client.joins(channel, None);
+        let expected = json!({"event": TYPING, "channel": channel, "data": r#"{"x":1}"#});
+        check_published(&mut client, channel, json!({"x": 1}), &expected);
+    }
+    for channel in ["presence-a", "presence-cache-a"] {
+        let mut client = Client::new();
+        client.joins(channel, Some(r#"{"user_id":10}"#));
+        let expected = json!({"event": TYPING, "channel": channel, "data": r#"{"x":1}"#, "user_id": "10"});
+        check_published(&mut client, channel, json!({"x": 1}), &expected);
+    }
+}
+
+#[test]
+fn the_json_is_exactly_that_of_an_event() {
+    let mut client = Client::new();
+    client.joins("presence-a", Some(r#"{"user_id":"3"}"#));
+    client.check(
+        &client_event(TYPING, "presence-a", json!({"x": 1})),
+        r#"publish client-typing on presence-a: {"event":"client-typing","channel":"presence-a","data":"{\"x\":1}","user_id":"3"}"#,
+    );
+}
+
+#[test]
+fn the_user_is_the_member_of_that_channel_and_no_other() {
+    let mut client = Client::new();
+    client.signs_in(r#"{"id":"7"}"#);
+    client.is_signed_in();
+    client.joins("private-a", None);
+    client.joins("presence-b", Some(r#"{"user_id":"1"}"#));
+    let expected = json!({"event": TYPING, "channel": "private-a", "data": "null"});
+    check_published(&mut client, "private-a", Value::Null, &expected);
+    let forged = json!({"event": TYPING, "channel": "presence-b", "data": "x", "user_id": "forged"});
+    client.check(
+        &forged,
+        r#"publish client-typing on presence-b: {"event":"client-typing","channel":"presence-b","data":"x","user_id":"1"}"#,
+    );
+}
+
+#[test]
+fn data_goes_on_as_a_text() {
+    #[track_caller]
+    fn check(data: Value, expected: &str) {
+        let mut client = Client::new();
+        client.joins("private-a", None);
+        let expected = json!({"event": TYPING, "channel": "private-a", "data": expected});
+        check_published(&mut client, "private-a", data, &expected);
+    }
+    check(json!("plain"), "plain");
+    check(json!(r#"{"x":1}"#), r#"{"x":1}"#);
+    check(json!({"x": [1]}), r#"{"x":[1]}"#);
+    check(json!([]), "[]");
+    check(json!(1.5), "1.5");
+    check(json!(true), "true");
+    check(json!("\" \\ \n é"), "\" \\ \n é");
+    check(json!(""), "");
+}
+
+/// An event that is wrong in every way is refused for one after the other, as each is mended.
+#[test]
+fn refusals_come_in_their_order() {
+    let mut client = Client::of(app(|app| app.client_events = false));
+    let large = || json!("x".repeat(17));
+    let long_name = format!("client-{}", "a".repeat(14));
+    client.check(&client_event(&long_name, "news", large()), "refused: client events are switched off");
+
+    let mut client = Client::new();
+    client.check(&client_event(&long_name, "news", large()), "refused: event name is longer than 20 characters");
+    client.check(&client_event(TYPING, "news", large()), "refused: not subscribed");
+    client.joins("news", None);
+    client.check(&client_event(TYPING, "news", large()), "refused: channel kind takes no client events");
+    client.joins("private-a", None);
+    for _ in 0..2 {
+        client.says(&client_event(TYPING, "private-a", json!("x")));
+    }
+    client.check(&client_event(TYPING, "private-a", large()), "refused: data is larger than 16 bytes");
+    client.check(&client_event(TYPING, "private-a", json!("x")), "refused: over 2 per second");
+}
+
+#[test]
+fn names_are_checked() {
+    let mut client = Client::new();
+    client.joins("private-a", None);
+    let mut check = |name: &str, expected: &str| client.check(&client_event(name, "private-a", json!("")), expected);
+    check("client-a\n", "refused: event name has a control character");
+    check("client-\0", "refused: event name has a control character");
+    check(&format!("client-{}", "é".repeat(14)), "refused: event name is longer than 20 characters");
+    let odd = r"client-A\b.c:/é";
+    let json = json!({"event": odd, "channel": "private-a", "data": ""});
+    let said = client.says(&client_event(odd, "private-a", json!("")));
+    let published = said.strip_prefix(&format!("publish {odd} on private-a: ")).expect("it was published");
+    assert_eq!(serde_json::from_str::<Value>(published).unwrap(), json);
+}
+
+#[test]
+fn other_kinds_of_channels_take_none() {
+    for channel in ["news", "cache-news", "private-encrypted-a", "private-encrypted-cache-a"] {
+        let mut client = Client::new();
+        client.joins(channel, None);
+        client.check(&client_event(TYPING, channel, json!("x")), "refused: channel kind takes no client events");
+    }
+    let mut client = Client::new();
+    client.signs_in(r#"{"id":"7"}"#);
+    client.is_signed_in();
+    client.check(&client_event(TYPING, "#server-to-user-7", json!("x")), "refused: not subscribed");
+}
+
+#[test]
+fn only_an_answered_subscription_counts() {
+    let mut client = Client::new();
+    let event = client_event(TYPING, "private-a", json!("x"));
+    client.check(&event, "refused: not subscribed");
+    client.subscribes("private-a", None);
+    client.check(&event, "refused: not subscribed");
+    client.enters("private-a");
+    assert!(client.says(&event).starts_with("publish"));
+    client.says(&unsubscribe("private-a"));
+    client.check(&event, "refused: not subscribed");
+    client.check(&client_event(TYPING, "", json!("x")), "refused: not subscribed");
+    client.check(&client_event(TYPING, "not a name", json!("x")), "refused: not subscribed");
+}
+
+#[test]
+fn data_is_measured_as_it_goes_on() {
+    let mut client = Client::of(app(|app| app.limits.client_events_per_second = 0));
+    client.joins("private-a", None);
+    let mut check = |data: Value, fits: bool| {
+        let said = client.says(&client_event(TYPING, "private-a", data));
+        assert_eq!(said.starts_with("publish"), fits, "{said}");
+        assert!(fits || said == "refused: data is larger than 16 bytes");
+    };
+    check(json!("x".repeat(16)), true);
+    check(json!("x".repeat(17)), false);
+    check(json!("\n".repeat(16)), true);
+    check(json!("é".repeat(8)), true);
+    check(json!("é".repeat(9)), false);
+    check(json!({"x": "1234567890"}), false);
+    check(json!({"x": "12345678"}), true);
+}
+
+#[test]
+fn client_events_are_limited_per_second() {
+    let mut client = Client::new();
+    client.joins("private-a", None);
+    client.joins("private-b", None);
+    let event = |channel| client_event(TYPING, channel, json!("x"));
+    assert!(client.says(&event("private-a")).starts_with("publish"));
+    assert!(client.says(&event("private-b")).starts_with("publish"));
+    client.check(&event("private-a"), "refused: over 2 per second");
+    client.check(&event("private-b"), "refused: over 2 per second");
+    client.now += Duration::from_millis(500);
+    assert!(client.says(&event("private-a")).starts_with("publish"));
+    client.check(&event("private-a"), "refused: over 2 per second");
+}
+
+#[test]
+fn what_is_refused_does_not_count_towards_the_rate() {
+    let mut client = Client::new();
+    client.joins("private-a", None);
+    for _ in 0..10 {
+        client.says(&client_event(TYPING, "private-b", json!("x")));
+        client.says(&client_event(TYPING, "private-a", json!("x".repeat(17))));
+    }
+    assert!(client.says(&client_event(TYPING, "private-a", json!("x"))).starts_with("publish"));
+}
+
+#[test]
+fn a_limit_of_zero_is_none() {
+    let mut client = Client::of(app(|app| app.limits.client_events_per_second = 0));
+    client.joins("private-a", None);
+    for _ in 0..1_000 {
+        assert!(client.says(&client_event(TYPING, "private-a", json!("x"))).starts_with("publish"));
+    }
+}

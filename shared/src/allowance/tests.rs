@@ -1,0 +1,100 @@
+use std::time::Duration;
+
+use proptest::prelude::*;
+
+use super::*;
+
+/// Takes at each time, in milliseconds; `expected`: one letter per take, `y` where one was left.
+#[track_caller]
+fn check(per_second: u32, times_ms: &[u64], expected: &str) {
+    let (mut allowance, start) = (Allowance::default(), Instant::now());
+    let mut taken = String::new();
+    for time_ms in times_ms {
+        let granted = allowance.take(1, per_second, start + Duration::from_millis(*time_ms));
+        taken.push(if granted { 'y' } else { 'n' });
+    }
+    assert_eq!(taken, expected, "{per_second} per second at {times_ms:?}");
+}
+
+#[test]
+fn a_burst_may_be_as_large_as_a_second() {
+    check(10, &[0; 12], "yyyyyyyyyynn");
+    check(1, &[0; 3], "ynn");
+}
+
+#[test]
+fn what_was_taken_comes_back_evenly() {
+    check(2, &[0, 0, 0, 499, 500, 501, 999, 1000], "yynnynny");
+    check(10, &[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 99, 100, 101], "yyyyyyyyyynyn");
+    check(1, &[0, 999, 1000, 1999, 2000], "ynyny");
+}
+
+#[test]
+fn refused_takes_cost_nothing() {
+    check(1, &[0, 100, 200, 300, 400, 500, 600, 700, 800, 900, 1000], "ynnnnnnnnny");
+}
+
+#[test]
+fn no_more_than_a_second_is_saved_up() {
+    check(2, &[0, 60_000, 60_000, 60_000], "yyyn");
+}
+
+#[test]
+fn zero_means_no_limit() {
+    check(0, &[0; 40], &"y".repeat(40));
+}
+
+#[test]
+fn an_unused_allowance_owns_nothing() {
+    let mut allowance = Allowance::default();
+    assert!(allowance.take(1, 0, Instant::now()) && allowance.last.is_none());
+}
+
+proptest! {
+    #[test]
+    fn any_stretch_of_time_grants_its_share_and_one_burst_at_most(
+        per_second in 1_u32..50, steps_ms in prop::collection::vec(0_u64..400, 1..200),
+    ) {
+        let (mut allowance, start) = (Allowance::default(), Instant::now());
+        let (mut now_ms, mut granted_ms) = (0, Vec::new());
+        for step_ms in steps_ms {
+            now_ms += step_ms;
+            if allowance.take(1, per_second, start + Duration::from_millis(now_ms)) {
+                granted_ms.push(now_ms);
+            }
+        }
+        for (index, from) in granted_ms.iter().enumerate() {
+            for (count, to) in (1_u32..).zip(&granted_ms[index..]) {
+                let share = f64::from(per_second) * ((to - from) as f64 / 1_000.0 + 1.0);
+                prop_assert!(f64::from(count) <= share + 1e-6, "{count} from {from} to {to} ms");
+            }
+        }
+    }
+
+    #[test]
+    fn a_steady_pace_at_the_limit_is_never_refused(per_second in 1_u32..100, takes in 1_u32..300) {
+        let (mut allowance, start) = (Allowance::default(), Instant::now());
+        // A whole number of nanoseconds, never short of the share.
+        let pause = Duration::from_nanos(u64::from(1_000_000_000_u32.div_ceil(per_second)));
+        for take in 0..takes {
+            prop_assert!(allowance.take(1, per_second, start + pause * take));
+        }
+    }
+}
+
+#[test]
+fn several_are_taken_together_or_not_at_all() {
+    let (mut allowance, start) = (Allowance::default(), Instant::now());
+    assert!(allowance.take(7, 10, start));
+    assert!(!allowance.take(4, 10, start));
+    assert!(allowance.take(3, 10, start));
+    assert!(!allowance.take(1, 10, start));
+}
+
+#[test]
+fn more_than_a_second_holds_takes_all_of_it() {
+    let (mut allowance, start) = (Allowance::default(), Instant::now());
+    assert!(allowance.take(25, 10, start));
+    assert!(!allowance.take(1, 10, start));
+    assert!(allowance.take(25, 10, start + Duration::from_secs(1)));
+}
