@@ -54,7 +54,8 @@ fuzz: ## Run every fuzz target for a minute (needs a nightly toolchain)
 	command -v cargo-fuzz >/dev/null || $(CARGO) install cargo-fuzz --locked
 	for target in $(FUZZ_TARGETS); do \
 	  mkdir -p fuzz/corpus/$$target; \
-	  cargo +nightly fuzz run $$target fuzz/corpus/$$target fuzz/seeds/$$target -- -max_total_time=$(FUZZ_SECONDS) || exit 1; \
+	  seeds=$$(test -d fuzz/seeds/$$target && echo fuzz/seeds/$$target); \
+	  cargo +nightly fuzz run $$target fuzz/corpus/$$target $$seeds -- -max_total_time=$(FUZZ_SECONDS) || exit 1; \
 	done
 
 bench: ## Measure idle sockets and fan-out on this machine

@@ -9,10 +9,12 @@ mod laravel;
 use std::fs;
 use std::net::IpAddr;
 
+use bytesize::ByteSize;
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use shared::app::{App, AppLimits, Apps};
 use shared::config::{self, ConfigError};
+use shared::protocol::channel::USER_PREFIX;
 use shared::{admin, telemetry};
 
 use crate::args::Settings;
@@ -25,6 +27,9 @@ pub const DEMO_KEY: &str = "app-key";
 pub const DEMO_SECRET: &str = "app-secret";
 
 /// Where the demo app is served: anyone who reaches it may use it.
+/// A connection may own this much while its message is incomplete; no client of the protocol sends a thousandth of it.
+const MESSAGE_BYTES_CEILING: ByteSize = ByteSize::mib(64);
+
 const DEMO_HOST: &str = "127.0.0.1";
 
 /// The target of the lines that `--debug` shows.
@@ -206,6 +211,17 @@ fn validate_app(key: &str, app: &App, mistakes: &mut Vec<String>) {
     ];
     for (name, _) in positive.iter().filter(|(_, is_zero)| *is_zero) {
         mistakes.push(format!("{key}.limits.{name}: expected at least 1, since 0 would refuse everything"));
+    }
+    if limits.message_bytes > MESSAGE_BYTES_CEILING {
+        mistakes.push(format!("{key}.limits.message_bytes: expected at most 64MiB, not {}", limits.message_bytes));
+    }
+    let user_channel_length = USER_PREFIX.len() + limits.user_id_length;
+    if limits.channel_name_length < user_channel_length {
+        mistakes.push(format!(
+            "{key}.limits.channel_name_length: expected at least {user_channel_length}, or users could not subscribe to \
+             their own channel, not {}",
+            limits.channel_name_length
+        ));
     }
     if limits.message_bytes < limits.event_bytes {
         mistakes.push(format!(

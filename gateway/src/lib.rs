@@ -1,6 +1,6 @@
 //! The WebSocket node: holds the connections, hears the bus, fans out.
 //!
-//! One thread per core, each a [`shard::Shard`] that owns its connections for life; the public listener hands new
+//! One thread per core, each a shard that owns its connections for life; the public listener hands new
 //! sockets out. Gateway and publisher know nothing of each other: they meet in `shared::bus` and `shared::roster`.
 
 use std::io;

@@ -242,3 +242,6 @@ fn write_links(frames: &[Bytes], links: &[Link], first: u32, connection: &Connec
     }
     Flushed::All
 }
+
+#[cfg(test)]
+mod tests;

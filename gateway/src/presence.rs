@@ -34,29 +34,27 @@ impl Replica {
         self.position.is_some()
     }
 
-    /// Whether the list reflects `position`; a list of another epoch is past comparing and counts as there.
+    /// Whether the list reflects `position`.
     pub(crate) fn has_reached(&self, position: Position) -> bool {
-        self.position.is_some_and(|own| own.epoch != position.epoch || own.sequence >= position.sequence)
+        self.position.is_some_and(|own| own >= position)
     }
 
     /// Takes the roster's list and replays what arrived before it.
     pub(crate) fn build(&mut self, position: Position, members: Vec<Member>) {
         self.position = Some(position);
         self.members = members.into_iter().map(|member| (member.user_id.clone(), member)).collect();
-        // What comes before the first change of the list's own epoch was an earlier life of the channel.
-        let early = std::mem::take(&mut self.early).into_iter().skip_while(|(early, _)| early.epoch != position.epoch);
-        for (position, change) in early {
+        for (position, change) in std::mem::take(&mut self.early) {
             self.apply(position, change);
         }
     }
 
     /// Takes one change. Returns whether local subscribers must hear of it: not when the list reflects it already.
     pub(crate) fn apply(&mut self, position: Position, change: Change) -> bool {
-        let Some(own) = self.position else {
+        if !self.is_built() {
             self.early.push((position, change));
             return false;
-        };
-        if own.epoch == position.epoch && position.sequence <= own.sequence {
+        }
+        if self.has_reached(position) {
             return false;
         }
         self.position = Some(position);

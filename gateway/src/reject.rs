@@ -219,3 +219,6 @@ impl Farewell {
 fn error(code: Option<u16>, message: &str) -> String {
     ServerFrame::Error { code, message }.encode()
 }
+
+#[cfg(test)]
+mod tests;

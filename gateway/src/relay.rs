@@ -234,9 +234,7 @@ fn count_frame(topic: &Topic, count: u64) -> String {
 fn latest_kept(state: &TopicState, fetched: Option<KeptEvent>) -> Option<bytes::Bytes> {
     match (&state.kept, fetched) {
         (Some((heard_at, heard)), Some(fetched)) => {
-            // A later epoch is the greater one.
-            let place = |position: Position| (position.epoch, position.sequence);
-            let heard_is_newer = place(*heard_at) > place(fetched.position);
+            let heard_is_newer = *heard_at > fetched.position;
             Some(if heard_is_newer { heard.clone() } else { fetched.frame })
         }
         // What was heard here may have outlived its time; only the roster knows.

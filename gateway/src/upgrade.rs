@@ -147,11 +147,9 @@ async fn open(shard: Rc<Shard>, upgraded: OnUpgrade, verdict: Result<Admission, 
 fn offered_subprotocol(headers: &HeaderMap) -> Option<HeaderValue> {
     let offers = headers.get_all(SEC_WEBSOCKET_PROTOCOL).iter().map(HeaderValue::as_bytes);
     let offers: Vec<Cow<'_, str>> = offers.map(String::from_utf8_lossy).collect();
-    let chosen = offers
-        .iter()
-        .flat_map(|offer| offer.split(','))
-        .map(str::trim)
-        .find(|offer| offer.strip_prefix(SUBPROTOCOL_PREFIX).is_some_and(|version| version.parse::<u32>().is_ok()))?;
+    let version = |offer: &str| offer.strip_prefix(SUBPROTOCOL_PREFIX)?.parse::<u32>().ok();
+    let mut offers = offers.iter().flat_map(|offer| offer.split(',')).map(str::trim);
+    let chosen = offers.find(|offer| version(offer).is_some())?;
     HeaderValue::from_str(chosen).ok()
 }
 

@@ -27,8 +27,8 @@ pub struct Envelope {
     pub body: Body,
 }
 
-/// A place in the sequence of one channel's ordered messages.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// A place in the sequence of one channel's ordered messages; later places are greater.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Position {
     /// Names the sequence; another epoch means that the count began anew. Later epochs are greater.
     pub epoch: u64,

@@ -40,6 +40,11 @@ impl Shard {
         {
             return self.close_slow(connection, "it takes nothing of what waits");
         }
+        if connection.outbox.bytes() > 0 {
+            // It is not read from until it has taken what waits, so its silence says nothing.
+            connection.heard_s.set(now_s);
+            connection.pinged_s.set(None);
+        }
         if connection.app.authorized_connections
             && now_s - connection.since_s >= AUTHORIZATION_S
             && !connection.session.borrow().is_authorized()

@@ -114,7 +114,10 @@ fn one_of_several_offers_is_answered() {
 }
 
 #[test]
-fn an_offer_that_is_no_token_is_not_answered() {
+fn an_offer_without_a_version_is_not_answered() {
+    check_offer(&[b"pusher-channels-protocol-"], None);
+    check_offer(&[b"pusher-channels-protocol-x"], None);
+    check_offer(&[b"pusher-channels-protocol-x, pusher-channels-protocol-7"], Some("pusher-channels-protocol-7"));
     check_offer(&[b"pusher-channels-protocol-\xff"], None);
     check_offer(&[b"\xff"], None);
     check_offer(&[b"\xff, pusher-channels-protocol-7"], Some("pusher-channels-protocol-7"));

@@ -22,7 +22,8 @@ fn channels_with_a_prefix_need_a_valid_signature() {
         client.check(&subscribe(channel, Some(""), None), "refused: auth is missing");
         client.check(&subscribe(channel, Some("nonsense"), None), "refused: auth is not of the form key:signature");
         let other_key = client.auth(channel, None).replace("key:", "yek:");
-        client.check(&subscribe(channel, Some(&other_key), None), "refused: auth is signed with the key of another app");
+        client
+            .check(&subscribe(channel, Some(&other_key), None), "refused: auth is signed with the key of another app");
         let other_channel = client.auth("private-b", None);
         client.check(&subscribe(channel, Some(&other_channel), None), "refused: signature does not fit");
         assert_eq!(client.session.subscriptions.len(), 0);
@@ -96,10 +97,7 @@ fn members_are_bounded() {
     let large_info = r#"{"user_id":"1","user_info":"123456789012345"}"#;
     assert_eq!(client.subscribes("presence-a", Some(large_info)), "refused: user_info is larger than 16 bytes");
     let just_fits = r#"{"user_id":"1234567890","user_info":"12345678901234"}"#;
-    assert_eq!(
-        client.subscribes("presence-a", Some(just_fits)),
-        r#"enter presence-a as 1234567890 "12345678901234""#
-    );
+    assert_eq!(client.subscribes("presence-a", Some(just_fits)), r#"enter presence-a as 1234567890 "12345678901234""#);
 }
 
 #[test]
@@ -108,7 +106,8 @@ fn a_signed_in_user_joins_presence_channels_without_channel_data() {
     client.signs_in(r#"{"id":"7","user_info":{"b":2}}"#);
     assert_eq!(client.subscribes("presence-a", None), r#"enter presence-a as 7 {"b":2}"#);
     assert_eq!(client.subscribes("presence-b", Some(ANA)), r#"enter presence-b as 1 {"a":1}"#, "channel data wins");
-    client.check(&subscribe("presence-c", Some("key:nonsense"), None), "refused: auth is not of the form key:signature");
+    client
+        .check(&subscribe("presence-c", Some("key:nonsense"), None), "refused: auth is not of the form key:signature");
     client.check(&subscribe("presence-c", None, None), "refused: auth is missing");
 }
 

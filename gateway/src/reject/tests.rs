@@ -1,0 +1,242 @@
+use serde_json::{Value, json};
+use shared::protocol::{ChannelName, ClientFrame, EventName, Member, User};
+
+use super::*;
+
+/// The frames exactly, whatever their order of members may mean to a client.
+#[track_caller]
+fn check(refusal: &Refusal, expected: &[&str]) {
+    assert_eq!(refusal.messages(), expected);
+}
+
+/// A refusal that is one `pusher:error`.
+#[track_caller]
+fn check_error(refusal: &Refusal, code: Option<u16>, message: &str) {
+    let messages = refusal.messages();
+    let [only] = messages.as_slice() else { panic!("{messages:?}") };
+    let expected = json!({"event": "pusher:error", "data": {"code": code, "message": message}});
+    assert_eq!(serde_json::from_str::<Value>(only).unwrap(), expected);
+}
+
+/// A refused subscription is two frames: what pusher-js listens to, then what the others do.
+#[track_caller]
+fn check_subscription(reason: SubscribeError, kind: &str, status: u16, code: u16, text: &str) {
+    let refusal = Refusal::Subscription { channel: "presence-a".into(), reason };
+    let messages = refusal.messages();
+    let [notice, error] = messages.as_slice() else { panic!("{messages:?}") };
+    let notice: Value = serde_json::from_str(notice).unwrap();
+    assert_eq!((&notice["event"], &notice["channel"]), (&json!("pusher:subscription_error"), &json!("presence-a")));
+    let data: Value = serde_json::from_str(notice["data"].as_str().expect("data is a text")).unwrap();
+    assert_eq!(data, json!({"type": kind, "error": text, "status": status}));
+    let expected = json!({"event": "pusher:error", "data": {"code": code, "message": text}});
+    assert_eq!(serde_json::from_str::<Value>(error).unwrap(), expected);
+}
+
+fn unreadable(text: &str) -> Refusal {
+    Refusal::Message(ClientFrame::parse(text).unwrap_err())
+}
+
+fn bad_name(raw: &str) -> ChannelNameError {
+    ChannelName::parse(raw, 8).unwrap_err()
+}
+
+fn bad_member(channel_data: &str) -> MemberError {
+    Member::parse(channel_data, 4, 4).unwrap_err()
+}
+
+fn bad_signature() -> ChannelAuthError {
+    ChannelAuthError::Signature { expected_over: "1234.1234:private-a".into() }
+}
+
+#[test]
+fn the_frames_of_a_refused_subscription_are_exactly_these() {
+    let refusal = Refusal::Subscription { channel: "private-a".into(), reason: SubscribeError::Auth(bad_signature()) };
+    check(
+        &refusal,
+        &[
+            r#"{"event":"pusher:subscription_error","channel":"private-a","data":"{\"type\":\"AuthError\",\"error\":\"Invalid signature: Expected HMAC SHA256 hex digest of 1234.1234:private-a\",\"status\":401}"}"#,
+            r#"{"event":"pusher:error","data":{"code":4009,"message":"Invalid signature: Expected HMAC SHA256 hex digest of 1234.1234:private-a"}}"#,
+        ],
+    );
+}
+
+#[test]
+fn an_error_without_a_code_says_null() {
+    check(
+        &Refusal::UnknownEvent { name: "my-event".into() },
+        &[
+            r#"{"event":"pusher:error","data":{"code":null,"message":"Unknown event \"my-event\": client events start with client-"}}"#,
+        ],
+    );
+}
+
+#[test]
+fn unreadable_messages_all_read_the_same() {
+    for text in ["", "{}", r#"{"event":"pusher:subscribe"}"#, r#"{"event":"client-a"}"#] {
+        check(
+            &unreadable(text),
+            &[r#"{"event":"pusher:error","data":{"code":4200,"message":"Invalid message format"}}"#],
+        );
+    }
+}
+
+#[test]
+fn subscriptions_without_the_right_to_are_auth_errors() {
+    let check = |reason, text: &str| check_subscription(reason, "AuthError", 401, 4009, text);
+    let form = "Auth value for subscription to presence-a is invalid: should be of format 'key:signature'";
+    check(SubscribeError::Auth(ChannelAuthError::Missing), form);
+    check(SubscribeError::Auth(ChannelAuthError::Format), form);
+    check(
+        SubscribeError::Auth(ChannelAuthError::Key),
+        "Auth value for subscription to presence-a is invalid: the key does not belong to this app",
+    );
+    check(
+        SubscribeError::NoMember,
+        "Subscription to presence-a needs channel_data with a user_id, or a signed-in user",
+    );
+    check(SubscribeError::NotThatUser, "Subscription to presence-a needs a sign-in as that user");
+    check(SubscribeError::Member(bad_member("{}")), "Invalid channel data: channel_data has no user_id");
+    check(
+        SubscribeError::Member(bad_member("[]")),
+        "Invalid channel data: channel_data is not valid JSON with a user_id",
+    );
+}
+
+#[test]
+fn subscriptions_beyond_a_limit_say_which() {
+    let check = |reason, code, text: &str| check_subscription(reason, "LimitReached", code, code, text);
+    let long_name = bad_name("123456789");
+    check(SubscribeError::Name(long_name), 4009, "Invalid channel name: channel name is longer than 8 characters");
+    let long_id = bad_member(r#"{"user_id":"12345"}"#);
+    check(SubscribeError::Member(long_id), 4301, "Invalid channel data: user_id is longer than 4 characters");
+    let large_info = bad_member(r#"{"user_id":"1","user_info":12345}"#);
+    check(SubscribeError::Member(large_info), 4301, "Invalid channel data: user_info is larger than 4 bytes");
+    let channels = SubscribeError::TooManyChannels { max: 3 };
+    check(channels, 4100, "This connection has as many subscriptions as it may: 3");
+    check(SubscribeError::PresenceFull { max: 100 }, 4100, "presence-a has as many members as it may: 100");
+}
+
+#[test]
+fn other_subscriptions_are_server_errors() {
+    check_subscription(
+        SubscribeError::Name(bad_name("a b")),
+        "ServerError",
+        4009,
+        4009,
+        r#"Invalid channel name "presence-a": channel name has a character that is not allowed"#,
+    );
+    check_subscription(
+        SubscribeError::Name(bad_name("")),
+        "ServerError",
+        4009,
+        4009,
+        r#"Invalid channel name "presence-a": channel name is empty"#,
+    );
+    let text = "The server cannot subscribe now; try again";
+    check_subscription(SubscribeError::Unavailable, "ServerError", 4302, 4302, text);
+}
+
+#[test]
+fn refused_sign_ins_are_4009() {
+    #[track_caller]
+    fn check(reason: SignInError, text: &str) {
+        check_error(&Refusal::SignIn(reason), Some(4009), text);
+    }
+    let form = "Auth value for sign-in is invalid: should be of format 'key:signature'";
+    check(SignInError::Auth(ChannelAuthError::Missing), form);
+    check(
+        SignInError::Auth(ChannelAuthError::Signature { expected_over: "1.2::user::{}".into() }),
+        "Invalid signature: Expected HMAC SHA256 hex digest of 1.2::user::{}",
+    );
+    let no_id = User::parse("{}", 4).unwrap_err();
+    check(SignInError::User(no_id), "Invalid user data: user_data has no id, which must be a non-empty string");
+    let id = SignInError::Id(bad_name("a b"));
+    check(id, "Invalid user data: the id may have only A-Z a-z 0-9 _ - = @ , . ;");
+    check(SignInError::OtherUser, "This connection is signed in as another user");
+    check(SignInError::Unavailable, "The server cannot sign in users now; try again");
+}
+
+#[test]
+fn refused_client_events_have_a_code_where_a_limit_was_met() {
+    #[track_caller]
+    fn check(reason: ClientEventError, code: Option<u16>, text: &str) {
+        check_error(&Refusal::ClientEvent(reason), code, text);
+    }
+    check(
+        ClientEventError::Disabled,
+        None,
+        "To send client events, you must enable this feature: client_events in the app's configuration.",
+    );
+    check(
+        ClientEventError::Name(EventName::parse("client-a", 4).unwrap_err()),
+        None,
+        "Invalid client event: event name is longer than 4 characters",
+    );
+    check(ClientEventError::Kind, None, "Client event rejected - only supported on private and presence channels");
+    check(
+        ClientEventError::NotSubscribed { channel: "private-\"a\"".into() },
+        None,
+        r#"Client event rejected - the connection is not subscribed to "private-\"a\"""#,
+    );
+    let too_large = "The data content of this event exceeds the allowed maximum (10240 bytes).";
+    check(ClientEventError::TooLarge { max: 10_240 }, Some(4301), too_large);
+    check(
+        ClientEventError::RateLimited { per_second: 10 },
+        Some(4301),
+        "The rate limit for sending client events exceeded the quota.",
+    );
+    check(ClientEventError::Busy, Some(4301), "The server takes no more client events now; try again.");
+}
+
+#[test]
+fn a_long_watchlist_is_told_with_4302() {
+    let refusal = Refusal::WatchlistTooLong { max: 100 };
+    check_error(&refusal, Some(4302), "The watchlist is longer than 100 users; the first 100 are watched.");
+}
+
+#[test]
+fn what_the_client_sent_cannot_break_out_of_the_json() {
+    let name = "\"}\u{0}\n\\".to_owned();
+    for refusal in [
+        Refusal::UnknownEvent { name: name.clone() },
+        Refusal::Subscription { channel: name.clone(), reason: SubscribeError::NotThatUser },
+        Refusal::Subscription { channel: name.clone(), reason: SubscribeError::Name(bad_name("\"")) },
+        Refusal::ClientEvent(ClientEventError::NotSubscribed { channel: name.clone() }),
+    ] {
+        for message in refusal.messages() {
+            assert!(serde_json::from_str::<Value>(&message).unwrap()["event"].is_string(), "{message}");
+        }
+    }
+}
+
+#[test]
+fn refusals_are_counted_by_their_cause() {
+    #[track_caller]
+    fn check(refusal: &Refusal, auth_failure: Option<&str>, limit: Option<&str>) {
+        assert_eq!((refusal.auth_failure(), refusal.limit()), (auth_failure, limit), "{refusal:?}");
+    }
+    let subscription = |reason| Refusal::Subscription { channel: "a".into(), reason };
+    check(&subscription(SubscribeError::Auth(ChannelAuthError::Missing)), Some("missing"), None);
+    check(&subscription(SubscribeError::Auth(bad_signature())), Some("signature"), None);
+    check(&Refusal::SignIn(SignInError::Auth(ChannelAuthError::Key)), Some("key"), None);
+    check(&subscription(SubscribeError::NotThatUser), Some("user"), None);
+    check(&subscription(SubscribeError::TooManyChannels { max: 1 }), None, Some("channels"));
+    check(&subscription(SubscribeError::PresenceFull { max: 1 }), None, Some("presence_members"));
+    check(&Refusal::ClientEvent(ClientEventError::RateLimited { per_second: 1 }), None, Some("client_events"));
+    check(&Refusal::ClientEvent(ClientEventError::TooLarge { max: 1 }), None, Some("event_bytes"));
+    check(&Refusal::ClientEvent(ClientEventError::Busy), None, Some("node"));
+    check(&Refusal::WatchlistTooLong { max: 1 }, None, Some("watchlist"));
+    check(&subscription(SubscribeError::Unavailable), None, None);
+    check(&unreadable(""), None, None);
+}
+
+#[test]
+fn only_codes_of_the_protocol_are_announced_before_the_close_frame() {
+    assert_eq!(
+        Farewell::new(CloseCode::UnknownApp, "App key x not in this cluster.").announcement().as_deref(),
+        Some(r#"{"event":"pusher:error","data":{"code":4001,"message":"App key x not in this cluster."}}"#)
+    );
+    for code in [CloseCode::Normal, CloseCode::ProtocolError, CloseCode::InvalidText, CloseCode::MessageTooBig] {
+        assert_eq!(Farewell::new(code, "no").announcement(), None);
+    }
+}

@@ -1,0 +1,169 @@
+//! Leaving without losing anyone. Source: the design's section 6.
+
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+use shared::auth::request::signed_query;
+use shared::envelope::unix_us;
+use tests::raw::HttpReply;
+use tests::setup::APP_KEY;
+use tests::{Raw, Server, Setup, eventually, within};
+
+async fn everyone_is_told_to_reconnect(signal: Signal) {
+    const CLIENTS: usize = 60;
+    let server = Server::start(Setup::default().drain("window = \"1s\"")).await;
+    let mut clients = Vec::new();
+    for _ in 0..CLIENTS {
+        let mut client = server.client().await;
+        client.subscribe("news").await;
+        clients.push(client);
+    }
+    let started = Instant::now();
+    server.signal(signal);
+    let mut first = None;
+    for client in &mut clients {
+        client.expect_close(4200).await;
+        first.get_or_insert_with(|| started.elapsed());
+    }
+    let last = started.elapsed();
+    let log = server.ended().await;
+    assert!(last < Duration::from_secs(5), "the last close came after {last:?}");
+    assert!(last > Duration::from_millis(500), "closes are spread over the window, but took {last:?}");
+    assert!(log.contains("leaving"), "{log}");
+}
+
+#[tokio::test]
+async fn sigterm_closes_every_socket_with_4200_and_exits_0() {
+    everyone_is_told_to_reconnect(Signal::TERM).await;
+}
+
+#[tokio::test]
+async fn sigint_does_the_same() {
+    everyone_is_told_to_reconnect(Signal::INT).await;
+}
+
+#[tokio::test]
+async fn an_idle_server_exits_at_once() {
+    let server = Server::plain().await;
+    let started = Instant::now();
+    server.stop().await;
+    assert!(started.elapsed() < Duration::from_secs(3), "{:?}", started.elapsed());
+}
+
+#[tokio::test]
+async fn connections_without_a_request_do_not_keep_the_server() {
+    let server = Server::plain().await;
+    let mut idle = server.tcp().await;
+    let mut kept = server.tcp().await;
+    assert_eq!(kept.exchange(b"GET /up HTTP/1.1\r\nHost: a\r\n\r\n").await.status, 200);
+    let started = Instant::now();
+    server.stop().await;
+    assert!(started.elapsed() < Duration::from_secs(3), "{:?}", started.elapsed());
+    idle.drain().await;
+    kept.drain().await;
+}
+
+#[tokio::test]
+async fn a_client_that_does_not_answer_the_close_is_left_after_the_grace() {
+    let server = Server::plain().await;
+    let mut deaf = server.raw().await;
+    let started = Instant::now();
+    server.stop().await;
+    assert!(started.elapsed() < Duration::from_secs(10), "{:?}", started.elapsed());
+    assert_eq!(deaf.message().await["event"], "pusher:error");
+    assert_eq!(deaf.close().await, 4200);
+}
+
+#[tokio::test]
+async fn while_it_still_accepts_it_is_not_ready_but_serves() {
+    let server = Server::start(Setup::default().drain("accept = \"2s\"").drain("window = \"100ms\"")).await;
+    assert_eq!(server.admin_get("/readyz").await.status, 200);
+    let mut early = server.client().await;
+    early.subscribe("news").await;
+    server.signal(Signal::TERM);
+    eventually("not ready", async || server.admin_get("/readyz").await.status == 503).await;
+    assert_eq!(server.admin_get("/readyz").await.body, "draining\n");
+    assert_eq!(server.admin_get("/livez").await.status, 200);
+    assert_eq!(server.metric("carillon_draining").await, 1.0);
+    let mut late = server.client().await;
+    late.subscribe("news").await;
+    server.publish("news", "hello", "1").await;
+    for client in [&mut early, &mut late] {
+        client.expect_event("news", "hello", "1").await;
+    }
+    early.expect_close(4200).await;
+    late.expect_close(4200).await;
+    server.ended().await;
+}
+
+/// A publish of which only the head and half of the body have been sent.
+async fn begin_publish(server: &Server) -> (Raw, &'static [u8]) {
+    const BODY: &[u8] = br#"{"name":"last","channel":"news","data":"1"}"#;
+    let query = signed_query(&server.app, "POST", "/apps/shop/events", &[], BODY, unix_us() / 1_000_000);
+    let head = format!("POST /apps/shop/events?{query} HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n", BODY.len());
+    let mut raw = server.tcp().await;
+    raw.send(head.as_bytes()).await;
+    raw.send(&BODY[..10]).await;
+    (raw, &BODY[10..])
+}
+
+#[tokio::test]
+async fn a_publish_in_flight_is_answered() {
+    let server = Server::start(Setup::default().server("shards = 1").drain("window = \"100ms\"")).await;
+    let (mut publish, rest) = begin_publish(&server).await;
+    let mut client = server.client().await;
+    client.settle().await;
+    server.signal(Signal::TERM);
+    client.expect_close(4200).await;
+    publish.send(rest).await;
+    let reply: HttpReply = within("the answer", publish.http_reply()).await;
+    assert_eq!((reply.status, reply.body.as_str()), (200, "{}"));
+    server.ended().await;
+}
+
+#[tokio::test]
+async fn a_handshake_that_ends_while_the_server_leaves_is_closed_too() {
+    let server = Server::start(Setup::default().server("shards = 1").drain("window = \"100ms\"")).await;
+    // Keeps the shard from ending: it does not answer the close for a while.
+    let mut first = server.raw().await;
+    let mut late = server.tcp().await;
+    late.send(tests::raw::handshake(&format!("/app/{APP_KEY}")).as_bytes()).await;
+    first.send_frame(tests::raw::FIN | tests::raw::PING, b"").await;
+    assert_eq!(first.frame().await.expect("a pong").opcode, tests::raw::PONG);
+    server.signal(Signal::TERM);
+    assert_eq!(first.message().await["event"], "pusher:error");
+    late.send(b"\r\n").await;
+    assert_eq!(late.take_head().await.status, 101);
+    let message = late.message().await;
+    if message["event"] == "pusher:connection_established" {
+        late.expect_close(4200).await;
+    } else {
+        assert_eq!(message["data"]["code"], 4200, "{message}");
+        assert_eq!(late.close().await, 4200);
+    }
+    drop((first, late));
+    server.ended().await;
+}
+
+#[tokio::test]
+async fn nobody_is_accepted_once_the_server_closes_its_sockets() {
+    let server = Server::start(Setup::default().drain("window = \"100ms\"")).await;
+    let mut deaf = server.raw().await;
+    server.signal(Signal::TERM);
+    assert_eq!(deaf.message().await["data"]["code"], 4200);
+    let refused = tokio::net::TcpStream::connect(server.public).await;
+    assert!(refused.is_err(), "the public listener still accepts");
+    drop(deaf);
+    server.ended().await;
+}
+
+#[tokio::test]
+async fn a_second_signal_ends_at_once() {
+    let server = Server::start(Setup::default().drain("accept = \"60s\"")).await;
+    let _client = server.client().await;
+    server.signal(Signal::INT);
+    eventually("leaving", async || server.log().contains("leaving")).await;
+    server.signal(Signal::INT);
+    // What a shell reports for a command that SIGINT ended.
+    server.ended_with(130).await;
+}

@@ -1,0 +1,13 @@
+//! Integration tests, one file per theme; all of them talk to the real binary in a process of its own.
+
+mod admin;
+mod bad_input;
+mod cache_and_counts;
+mod cli;
+mod drain;
+mod fanout;
+mod handshake;
+mod liveness;
+mod presence;
+mod tidy;
+mod users;

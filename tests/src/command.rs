@@ -1,0 +1,63 @@
+//! The binary under test, and running its short commands.
+
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use tokio::process::Command;
+
+use crate::within;
+
+/// What a command that ended by itself left behind.
+#[derive(Debug)]
+pub struct Finished {
+    /// The exit code.
+    pub code: i32,
+    /// Standard output.
+    pub stdout: String,
+    /// Standard error.
+    pub stderr: String,
+}
+
+/// The binary: `CARILLON_BIN`, or else what the workspace's own builds left.
+///
+/// # Panics
+/// When there is none: tests never build it themselves.
+pub fn binary() -> PathBuf {
+    if let Some(path) = std::env::var_os("CARILLON_BIN") {
+        let path = PathBuf::from(path);
+        assert!(path.is_file(), "CARILLON_BIN names no file: {}", path.display());
+        return path;
+    }
+    let target = workspace().join("target");
+    let built = ["release", "debug"].map(|profile| target.join(profile).join("carillon"));
+    match built.iter().find(|path| path.is_file()) {
+        Some(path) => path.clone(),
+        None => panic!("no carillon in {}: run `cargo build --release` first, or set CARILLON_BIN", target.display()),
+    }
+}
+
+/// The workspace's root.
+pub fn workspace() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("this crate is a folder of the workspace")
+}
+
+/// The binary with these arguments and nothing from the environment but the given variables.
+pub fn carillon(args: &[&str], variables: &[(&str, &str)]) -> Command {
+    let mut command = Command::new(binary());
+    command.args(args).env_clear().envs(variables.iter().copied()).stdin(Stdio::null()).kill_on_drop(true);
+    command
+}
+
+/// Runs a command to its end in the folder `place`.
+///
+/// # Panics
+/// When it does not end in time, or by a signal.
+pub async fn run(place: &Path, args: &[&str], variables: &[(&str, &str)]) -> Finished {
+    let output = within(&args.join(" "), carillon(args, variables).current_dir(place).output()).await;
+    let output = output.expect("the binary can be run");
+    Finished {
+        code: output.status.code().expect("the command ended by itself"),
+        stdout: String::from_utf8(output.stdout).expect("output is UTF-8"),
+        stderr: String::from_utf8(output.stderr).expect("output is UTF-8"),
+    }
+}

@@ -1,0 +1,302 @@
+//! One running server.
+
+use std::net::SocketAddr;
+use std::process::Stdio;
+use std::sync::{Arc, Mutex};
+
+use carillon::client::{Options, Reply, Sender, ServerUrl};
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+use shared::app::App;
+use shared::protocol::SocketId;
+use tempfile::TempDir;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
+use tokio::process::Child;
+use tokio::task::JoinHandle;
+
+use crate::client::TestClient;
+use crate::metrics::Metrics;
+use crate::raw::{HttpReply, Raw};
+use crate::setup::{self, Setup};
+use crate::{command, eventually, within};
+
+/// A server in a process of its own, on ports of its own. [`Server::stop`] must be called at the end; a test that panics
+/// before that kills it.
+pub struct Server {
+    process: Child,
+    pid: Pid,
+    /// Where clients connect, with the path prefix.
+    pub url: ServerUrl,
+    /// The public listener.
+    pub public: SocketAddr,
+    /// The admin listener.
+    pub admin: SocketAddr,
+    /// What it printed when it started.
+    pub banner: String,
+    /// The app that clients and [`Server::publish`] use.
+    pub app: App,
+    stderr: Arc<Mutex<String>>,
+    stderr_ended: Option<JoinHandle<()>>,
+    stopped: bool,
+    _place: TempDir,
+}
+
+impl Server {
+    /// Starts a server with the defaults and one app.
+    pub async fn plain() -> Self {
+        Self::start(Setup::default()).await
+    }
+
+    /// Starts a server and waits for its banner.
+    ///
+    /// # Panics
+    /// When it does not come up.
+    pub async fn start(setup: Setup) -> Self {
+        let place = tempfile::tempdir().expect("a folder for the configuration");
+        let file = place.path().join("carillon.toml");
+        std::fs::write(&file, setup.toml()).expect("the configuration can be written");
+        let mut args = vec!["--config", file.to_str().expect("the path is UTF-8"), "--host", "127.0.0.1"];
+        args.extend(setup.flags.iter().map(String::as_str));
+        Self::start_with(place.path().to_owned().as_path(), &args, setup::app(), Some(place)).await
+    }
+
+    /// Starts `up` with these arguments in the folder `place`, on free ports; `app` is the one that it will serve.
+    ///
+    /// # Panics
+    /// When it does not come up.
+    pub async fn start_with(place: &std::path::Path, args: &[&str], app: App, keep: Option<TempDir>) -> Self {
+        let mut all = vec!["up", "--port", "0", "--admin-port", "0"];
+        all.extend_from_slice(args);
+        let mut command = command::carillon(&all, &[]);
+        let mut process = command
+            .current_dir(place)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the binary can be started");
+        let stderr = Arc::new(Mutex::new(String::new()));
+        let stderr_ended = tokio::spawn(collect(process.stderr.take().expect("stderr is a pipe"), stderr.clone()));
+        let stdout = BufReader::new(process.stdout.take().expect("stdout is a pipe"));
+        let banner = within("the banner", read_banner(stdout, &stderr)).await;
+        let (public, prefix) = address(&banner, "public");
+        let (admin, _) = address(&banner, "admin");
+        Self {
+            pid: Pid::from_raw(process.id().expect("it runs").cast_signed()).expect("a pid is not 0"),
+            process,
+            url: ServerUrl::new(&public.ip().to_string(), public.port(), &prefix),
+            public,
+            admin,
+            banner,
+            app,
+            stderr,
+            stderr_ended: Some(stderr_ended),
+            stopped: false,
+            _place: keep.unwrap_or_else(|| tempfile::tempdir().expect("an unused folder")),
+        }
+    }
+
+    /// A connected client.
+    pub async fn client(&self) -> TestClient {
+        self.client_with(&Options::default()).await
+    }
+
+    /// A connected client with options.
+    pub async fn client_with(&self, options: &Options) -> TestClient {
+        TestClient::connect(&self.url, &self.app, options).await
+    }
+
+    /// A WebSocket below the level of messages, with its `connection_established` taken.
+    pub async fn raw(&self) -> Raw {
+        Raw::established(self.public, &self.app).await
+    }
+
+    /// A TCP connection to the public listener.
+    pub async fn tcp(&self) -> Raw {
+        Raw::connect(self.public).await
+    }
+
+    /// One plain HTTP request to the public listener, over a connection of its own.
+    pub async fn http(&self, request: &str) -> HttpReply {
+        self.tcp().await.exchange(request.as_bytes()).await
+    }
+
+    /// A sender of signed requests.
+    pub fn sender(&self) -> Sender {
+        Sender::new(self.url.clone(), self.app.clone())
+    }
+
+    /// Publishes one event.
+    ///
+    /// # Panics
+    /// When the server does not answer 200.
+    pub async fn publish(&self, channel: &str, event: &str, data: &str) {
+        self.publish_except(channel, event, data, None).await;
+    }
+
+    /// Publishes one event to all but one connection.
+    ///
+    /// # Panics
+    /// When the server does not answer 200.
+    pub async fn publish_except(&self, channel: &str, event: &str, data: &str, except: Option<SocketId>) {
+        let mut sender = self.sender();
+        let reply = within("a publish", sender.trigger(&[channel], event, data, except)).await;
+        let reply = reply.expect("the server answers");
+        assert_eq!((reply.status.as_u16(), reply.body.as_str()), (200, "{}"), "publishing {event} on {channel}");
+    }
+
+    /// A signed GET below `/apps/ID`, with its parameters behind a `?`, that must succeed.
+    ///
+    /// # Panics
+    /// When the server does not answer 200 with JSON.
+    pub async fn get(&self, path: &str) -> Value {
+        let (path, query) = path.split_once('?').unwrap_or((path, ""));
+        let params: Vec<(&str, &str)> = query.split('&').filter_map(|pair| pair.split_once('=')).collect();
+        let reply = within("a GET", self.sender().get(path, &params)).await.expect("the server answers");
+        assert_eq!(reply.status.as_u16(), 200, "GET {path}: {}", reply.body);
+        serde_json::from_str(&reply.body).expect("the answer is JSON")
+    }
+
+    /// A signed POST below `/apps/ID`.
+    ///
+    /// # Panics
+    /// When there is no answer.
+    pub async fn post(&self, path: &str, body: &Value) -> Reply {
+        within("a POST", self.sender().post(path, body)).await.expect("the server answers")
+    }
+
+    /// A GET of the admin listener.
+    pub async fn admin_get(&self, path: &str) -> HttpReply {
+        let request = format!("GET {path} HTTP/1.1\r\nHost: admin\r\nConnection: close\r\n\r\n");
+        Raw::connect(self.admin).await.exchange(request.as_bytes()).await
+    }
+
+    /// All metrics.
+    ///
+    /// # Panics
+    /// When they cannot be had, or a line of them is not valid.
+    pub async fn metrics(&self) -> Metrics {
+        let reply = self.admin_get("/metrics").await;
+        assert_eq!(reply.status, 200, "/metrics: {}", reply.body);
+        Metrics::parse(&reply.body)
+    }
+
+    /// The sum of all series of one name, or the one series of `name{label="value"}`; 0 when there is none.
+    pub async fn metric(&self, series: &str) -> f64 {
+        self.metrics().await.value(series)
+    }
+
+    /// Waits until a metric has this value.
+    ///
+    /// # Panics
+    /// When it does not come to that.
+    pub async fn metric_reaches(&self, series: &str, value: f64) {
+        eventually(&format!("{series} = {value}"), async || self.metric(series).await == value).await;
+    }
+
+    /// Resident memory of the process, in bytes.
+    ///
+    /// # Panics
+    /// When the system does not tell.
+    pub fn resident_bytes(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid)).expect("the process lives");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("it has resident memory");
+        let kib: u64 = line.trim().trim_end_matches(" kB").parse().expect("a number of KiB");
+        kib * 1024
+    }
+
+    /// What was written to standard error so far.
+    pub fn log(&self) -> String {
+        self.stderr.lock().expect("nobody panics with the log").clone()
+    }
+
+    /// Sends a signal.
+    ///
+    /// # Panics
+    /// When the process is gone.
+    pub fn signal(&self, signal: Signal) {
+        kill_process(self.pid, signal).expect("the process lives");
+    }
+
+    /// Sends SIGTERM and waits for the end; returns all that was written to standard error.
+    ///
+    /// # Panics
+    /// When the exit code is not 0.
+    pub async fn stop(self) -> String {
+        self.signal(Signal::TERM);
+        self.ended().await
+    }
+
+    /// Waits for the end after a signal; returns all that was written to standard error.
+    ///
+    /// # Panics
+    /// When the exit code is not 0.
+    pub async fn ended(self) -> String {
+        self.ended_with(0).await
+    }
+
+    /// Waits for the end; returns all that was written to standard error.
+    ///
+    /// # Panics
+    /// When the exit code is another.
+    pub async fn ended_with(mut self, code: i32) -> String {
+        self.stopped = true;
+        let status = within("the end of the process", self.process.wait()).await.expect("it can be waited for");
+        if let Some(ended) = self.stderr_ended.take() {
+            within("the end of stderr", ended).await.expect("reading stderr does not panic");
+        }
+        let log = self.log();
+        assert_eq!(status.code(), Some(code), "exit code; log:\n{log}");
+        assert!(!log.contains("panicked"), "the server panicked:\n{log}");
+        log
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("--- log of the server ---\n{}", self.log());
+        } else {
+            assert!(self.stopped, "a test must stop its server: that checks its exit code");
+        }
+    }
+}
+
+/// The banner ends with an empty line after the addresses; the rest of stdout stays unread but open.
+async fn read_banner(mut stdout: BufReader<tokio::process::ChildStdout>, stderr: &Mutex<String>) -> String {
+    let mut banner = String::new();
+    loop {
+        let count = stdout.read_line(&mut banner).await.expect("stdout is UTF-8");
+        if count == 0 {
+            let log = stderr.lock().expect("nobody panics with the log").clone();
+            panic!("the server did not start: {banner}\n{log}");
+        }
+        if banner.contains("  apps  ") {
+            break;
+        }
+    }
+    // What follows is for people. Closing the pipe would do the server no harm, but that is not the matter here.
+    tokio::spawn(async move {
+        let mut rest = Vec::new();
+        let _ = stdout.read_to_end(&mut rest).await;
+    });
+    banner
+}
+
+/// `  public  http://127.0.0.1:8080/ws   …`: the address and the path.
+fn address(banner: &str, label: &str) -> (SocketAddr, String) {
+    let url = banner
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix(label))
+        .filter_map(|rest| rest.split_whitespace().next()?.strip_prefix("http://"))
+        .next()
+        .unwrap_or_else(|| panic!("no {label} address in the banner:\n{banner}"));
+    let (address, path) = url.find('/').map_or((url, ""), |start| url.split_at(start));
+    (address.parse().expect("the banner has a socket address"), path.to_owned())
+}
+
+async fn collect(mut stderr: tokio::process::ChildStderr, into: Arc<Mutex<String>>) {
+    let mut chunk = vec![0; 64 * 1024];
+    while let Ok(count @ 1..) = stderr.read(&mut chunk).await {
+        into.lock().expect("nobody panics with the log").push_str(&String::from_utf8_lossy(&chunk[..count]));
+    }
+}

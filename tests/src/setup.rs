@@ -1,0 +1,75 @@
+//! Configuration of a server under test.
+
+use std::fmt::Write;
+
+use shared::app::App;
+
+/// Id of the app that tests use.
+pub const APP_ID: &str = "shop";
+/// Its key.
+pub const APP_KEY: &str = "shop-key";
+/// Its secret; long and odd enough to be looked for in logs.
+pub const APP_SECRET: &str = "never-print-me-5f3a9c";
+
+/// How a server is to be started: the lines of each section of its configuration, and further flags.
+#[derive(Clone, Debug, Default)]
+pub struct Setup {
+    server: String,
+    drain: String,
+    app: String,
+    limits: String,
+    more: String,
+    pub(crate) flags: Vec<String>,
+}
+
+impl Setup {
+    /// A line for `[server]`.
+    pub fn server(self, line: &str) -> Self {
+        Self { server: self.server + line + "\n", ..self }
+    }
+
+    /// A line for `[drain]`.
+    pub fn drain(self, line: &str) -> Self {
+        Self { drain: self.drain + line + "\n", ..self }
+    }
+
+    /// A line for the app.
+    pub fn app(self, line: &str) -> Self {
+        Self { app: self.app + line + "\n", ..self }
+    }
+
+    /// A line for the app's limits.
+    pub fn limit(self, line: &str) -> Self {
+        Self { limits: self.limits + line + "\n", ..self }
+    }
+
+    /// Further sections, behind all others.
+    pub fn more(self, text: &str) -> Self {
+        Self { more: self.more + text + "\n", ..self }
+    }
+
+    /// A command line flag.
+    pub fn flag(mut self, flag: &str) -> Self {
+        self.flags.push(flag.into());
+        self
+    }
+
+    /// The file.
+    pub fn toml(&self) -> String {
+        let Self { server, drain, app, limits, more, .. } = self;
+        let mut text = format!("[server]\n{server}\n");
+        if !drain.is_empty() {
+            let _ = write!(text, "[drain]\n{drain}\n");
+        }
+        let _ = write!(
+            text,
+            "[[apps]]\nid = \"{APP_ID}\"\nkey = \"{APP_KEY}\"\nsecret = \"{APP_SECRET}\"\n{app}\n[apps.limits]\n{limits}\n{more}"
+        );
+        text
+    }
+}
+
+/// The app that tests use, as clients and senders need it.
+pub fn app() -> App {
+    carillon::config::app(APP_ID, APP_KEY, APP_SECRET)
+}
