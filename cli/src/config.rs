@@ -26,10 +26,10 @@ pub const DEMO_KEY: &str = "app-key";
 /// Secret of the demo app, known to everyone.
 pub const DEMO_SECRET: &str = "app-secret";
 
-/// Where the demo app is served: anyone who reaches it may use it.
 /// A connection may own this much while its message is incomplete; no client of the protocol sends a thousandth of it.
 const MESSAGE_BYTES_CEILING: ByteSize = ByteSize::mib(64);
 
+/// Where the demo app is served: anyone who reaches it may use it.
 const DEMO_HOST: &str = "127.0.0.1";
 
 /// The target of the lines that `--debug` shows.

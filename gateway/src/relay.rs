@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use futures_util::future::BoxFuture;
 use hashbrown::{DefaultHashBuilder, HashMap};
 use shared::bus::{Bus, Listener};
-use shared::envelope::{Body, Envelope, Position, Topic};
+use shared::envelope::{Body, Envelope, Topic};
 use shared::protocol::ServerFrame;
 use shared::roster::{KeptEvent, Roster};
 
