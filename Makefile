@@ -3,7 +3,7 @@
 CARGO ?= cargo
 CLIENTS := tests/clients
 VENV := $(CLIENTS)/python/.venv
-export CARILLON_BIN := $(abspath target/release/carillon)
+export BINARY_UNDER_TEST := $(abspath target/release/carillon)
 
 .PHONY: help build lint test test-rust test-node test-python needs fuzz bench
 

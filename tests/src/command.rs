@@ -18,21 +18,23 @@ pub struct Finished {
     pub stderr: String,
 }
 
-/// The binary: `CARILLON_BIN`, or else what the workspace's own builds left.
+/// The binary: `BINARY_UNDER_TEST`, or else what the workspace's own builds left.
 ///
 /// # Panics
 /// When there is none: tests never build it themselves.
 pub fn binary() -> PathBuf {
-    if let Some(path) = std::env::var_os("CARILLON_BIN") {
+    if let Some(path) = std::env::var_os("BINARY_UNDER_TEST") {
         let path = PathBuf::from(path);
-        assert!(path.is_file(), "CARILLON_BIN names no file: {}", path.display());
+        assert!(path.is_file(), "BINARY_UNDER_TEST names no file: {}", path.display());
         return path;
     }
     let target = workspace().join("target");
     let built = ["release", "debug"].map(|profile| target.join(profile).join("carillon"));
     match built.iter().find(|path| path.is_file()) {
         Some(path) => path.clone(),
-        None => panic!("no carillon in {}: run `cargo build --release` first, or set CARILLON_BIN", target.display()),
+        None => {
+            panic!("no carillon in {}: run `cargo build --release` first, or set BINARY_UNDER_TEST", target.display())
+        }
     }
 }
 

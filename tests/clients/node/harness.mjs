@@ -1,7 +1,7 @@
 // What every test file here stands on: a running Carillon, official clients pointed at it, and ways to wait for what they hear.
 //
 // Two modes. By default each test file starts its own `carillon up` on free ports and stops it with SIGTERM, which must end in exit
-// code 0. With CARILLON_HOST, CARILLON_PORT and APP_ID, APP_KEY, APP_SECRET set, the tests use a server that is already running, and
+// code 0. With SERVER_HOST, SERVER_PORT and APP_ID, APP_KEY, APP_SECRET set, the tests use a server that is already running, and
 // those that need a process or an app of their own are skipped. Names of channels and users are unique per test, so test files can
 // share one server.
 //
@@ -35,7 +35,7 @@ const PROCESS_DEADLINE_MS = 20_000;
 export const ENCRYPTION_KEY = 'AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=';
 
 /** True when these tests start and stop their own server; false against one that is already running. */
-export const ownsProcess = process.env.CARILLON_HOST === undefined;
+export const ownsProcess = process.env.SERVER_HOST === undefined;
 
 /**
  * The apps of the test configuration. Ids are digits because the Python library refuses any other; a string of digits also shows
@@ -89,9 +89,9 @@ connections = 2
 `;
 
 function appFromEnvironment() {
-  const missing = ['CARILLON_PORT', 'APP_ID', 'APP_KEY', 'APP_SECRET'].filter((name) => !process.env[name]);
+  const missing = ['SERVER_PORT', 'APP_ID', 'APP_KEY', 'APP_SECRET'].filter((name) => !process.env[name]);
   if (missing.length > 0) {
-    throw new Error(`CARILLON_HOST is set, so these must be set too: ${missing.join(', ')}`);
+    throw new Error(`SERVER_HOST is set, so these must be set too: ${missing.join(', ')}`);
   }
   return { id: process.env.APP_ID, key: process.env.APP_KEY, secret: process.env.APP_SECRET };
 }
@@ -109,7 +109,7 @@ export function needsApp(name) {
 /** The server of one test file: started now, stopped after its last test, with its exit code checked. */
 export async function serve() {
   if (!ownsProcess) {
-    return new Carillon(process.env.CARILLON_HOST, Number(process.env.CARILLON_PORT), null);
+    return new Carillon(process.env.SERVER_HOST, Number(process.env.SERVER_PORT), null);
   }
   const carillon = await start();
   after(() => carillon.stop());
@@ -122,11 +122,11 @@ export async function serve() {
  * `port`: 0 for any free one; a restart test passes the port that it got first.
  */
 export async function start({ port = 0 } = {}) {
-  const binary = process.env.CARILLON_BIN ?? join(REPOSITORY, 'target/release/carillon');
+  const binary = process.env.BINARY_UNDER_TEST ?? join(REPOSITORY, 'target/release/carillon');
   try {
     accessSync(binary, constants.X_OK);
   } catch {
-    throw new Error(`no executable at ${binary}: build it with \`cargo build --release\`, or set CARILLON_BIN`);
+    throw new Error(`no executable at ${binary}: build it with \`cargo build --release\`, or set BINARY_UNDER_TEST`);
   }
 
   const folder = mkdtempSync(join(tmpdir(), 'carillon-clients-'));

@@ -1,7 +1,7 @@
 """A running Carillon, the official Python library pointed at it, and a small WebSocket client to see what arrives.
 
 Two modes, as in `../node/harness.mjs`: by default one `carillon up` on free ports for the whole run, stopped with SIGTERM and expected
-to exit with 0; with CARILLON_HOST, CARILLON_PORT and APP_ID, APP_KEY, APP_SECRET set, a server that is already running.
+to exit with 0; with SERVER_HOST, SERVER_PORT and APP_ID, APP_KEY, APP_SECRET set, a server that is already running.
 Nothing sleeps: a test waits for a frame with a deadline, and proves silence with a marker event that is sent afterwards.
 """
 
@@ -120,9 +120,9 @@ class Socket:
 
 
 def binary():
-    path = Path(os.environ.get("CARILLON_BIN", REPOSITORY / "target/release/carillon"))
+    path = Path(os.environ.get("BINARY_UNDER_TEST", REPOSITORY / "target/release/carillon"))
     if not os.access(path, os.X_OK):
-        pytest.exit(f"no executable at {path}: build it with `cargo build --release`, or set CARILLON_BIN", returncode=1)
+        pytest.exit(f"no executable at {path}: build it with `cargo build --release`, or set BINARY_UNDER_TEST", returncode=1)
     return path
 
 
@@ -157,10 +157,10 @@ def read_port(process):
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory):
-    if host := os.environ.get("CARILLON_HOST"):
-        names = ("CARILLON_PORT", "APP_ID", "APP_KEY", "APP_SECRET")
+    if host := os.environ.get("SERVER_HOST"):
+        names = ("SERVER_PORT", "APP_ID", "APP_KEY", "APP_SECRET")
         if missing := [name for name in names if not os.environ.get(name)]:
-            pytest.exit(f"CARILLON_HOST is set, so these must be set too: {', '.join(missing)}", returncode=1)
+            pytest.exit(f"SERVER_HOST is set, so these must be set too: {', '.join(missing)}", returncode=1)
         port, app_id, key, secret = (os.environ[name] for name in names)
         yield Server(host, int(port), app_id, key, secret)
         return
