@@ -20,8 +20,13 @@ use crate::session::Session;
 use crate::shard::Shard;
 use crate::websocket::{Incoming, Reader};
 
-/// Reads in one turn of the task; a client that sends more lets others go first.
-const READS_MAX: usize = 16;
+/// Reads in one turn of the task: what most clients send, and one more look that finds nothing. A client that sends more
+/// lets all others go first.
+const READS_MAX: usize = 2;
+
+/// What is read from a client after the close frame went out, in search of its answer, before it is cut off: more than a
+/// client that means well can have had under way.
+const CLOSING_BYTES_MAX: usize = 1024 * 1024;
 
 /// One WebSocket. Lives on one shard for life.
 pub(crate) struct Connection {
@@ -54,7 +59,18 @@ enum Stage {
     /// Messages go both ways.
     Open,
     /// The close frame is under way; ends when the peer answers, or at this time of the shard's clock.
-    Closing { until_s: u32 },
+    ///
+    /// `bytes`: read from the peer since.
+    Closing { until_s: u32, bytes: usize },
+    /// The task must end.
+    Over,
+}
+
+/// What a turn of a connection's task ends with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Turn {
+    /// There may be more to read at once.
+    Again,
     /// The task must end.
     Over,
 }
@@ -100,13 +116,13 @@ impl Connection {
     ///
     /// `until_s`: when the peer has had its time to answer, by the shard's clock.
     pub(crate) fn begin_closing(&self, code: CloseCode, until_s: u32) {
-        self.stage.set(Stage::Closing { until_s });
+        self.stage.set(Stage::Closing { until_s, bytes: 0 });
         self.ended_with.set(Some(code));
     }
 
     /// Whether the peer had its time to answer the close frame.
     pub(crate) fn is_past_grace(&self, now_s: u32) -> bool {
-        matches!(self.stage.get(), Stage::Closing { until_s } if now_s >= until_s)
+        matches!(self.stage.get(), Stage::Closing { until_s, .. } if now_s >= until_s)
     }
 
     /// Makes the task look at its socket and its stage.
@@ -124,47 +140,55 @@ impl Connection {
             self.take(&shard, &mut reader, &mut early);
         }
         drop(early);
-        poll_fn(|context| self.poll(&shard, &mut reader, context)).await;
+        while poll_fn(|context| self.poll(&shard, &mut reader, context)).await == Turn::Again {
+            // Only after the shard's other tasks, its inbox and new readiness have had their turn.
+            tokio::task::yield_now().await;
+        }
         drop(end);
     }
 
-    fn poll(self: &Rc<Self>, shard: &Rc<Shard>, reader: &mut Reader, context: &mut Context<'_>) -> Poll<()> {
+    fn poll(self: &Rc<Self>, shard: &Rc<Shard>, reader: &mut Reader, context: &mut Context<'_>) -> Poll<Turn> {
         if !self.waker.borrow().as_ref().is_some_and(|waker| waker.will_wake(context.waker())) {
             *self.waker.borrow_mut() = Some(context.waker().clone());
         }
-        self.poll_read(shard, reader, context);
+        let read = self.poll_read(shard, reader, context);
         self.poll_write(shard, context);
-        if self.stage.get() == Stage::Over { Poll::Ready(()) } else { Poll::Pending }
+        if self.stage.get() == Stage::Over { Poll::Ready(Turn::Over) } else { read }
     }
 
-    fn poll_read(self: &Rc<Self>, shard: &Rc<Shard>, reader: &mut Reader, context: &mut Context<'_>) {
+    /// Pending: the task is woken when there is more to read.
+    fn poll_read(self: &Rc<Self>, shard: &Rc<Shard>, reader: &mut Reader, context: &mut Context<'_>) -> Poll<Turn> {
         for _ in 0..READS_MAX {
             if self.stage.get() == Stage::Over {
-                return;
+                return Poll::Ready(Turn::Over);
             }
             if self.is_open() && self.outbox.bytes() > 0 {
                 // Whoever does not take answers is not asked for more questions: else two bytes of pong, kept apart
                 // from the next two, would cost the node forty times what the outbox counts.
                 self.poll_write(shard, context);
                 if self.outbox.bytes() > 0 {
-                    return;
+                    return Poll::Pending;
                 }
             }
             match self.stream.poll_read_ready(context) {
-                Poll::Pending => return,
-                Poll::Ready(Err(_)) => return self.stage.set(Stage::Over),
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Err(_)) => return self.over(),
                 Poll::Ready(Ok(())) => {}
             }
             let mut buffer = shard.borrow_read_buffer();
             match self.stream.try_read(&mut buffer) {
-                Ok(0) => return self.stage.set(Stage::Over),
+                Ok(0) => return self.over(),
                 Ok(count) => self.take(shard, reader, &mut buffer[..count]),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(_) => return self.stage.set(Stage::Over),
+                Err(_) => return self.over(),
             }
         }
-        // More may be there: let the others have their turn first.
-        context.waker().wake_by_ref();
+        Poll::Ready(Turn::Again)
+    }
+
+    fn over(&self) -> Poll<Turn> {
+        self.stage.set(Stage::Over);
+        Poll::Ready(Turn::Over)
     }
 
     fn poll_write(&self, shard: &Shard, context: &mut Context<'_>) {
@@ -185,6 +209,10 @@ impl Connection {
     fn take(self: &Rc<Self>, shard: &Rc<Shard>, reader: &mut Reader, bytes: &mut [u8]) {
         self.heard_s.set(shard.now_s());
         self.pinged_s.set(None);
+        if let Stage::Closing { until_s, bytes: before } = self.stage.get() {
+            let bytes = before + bytes.len();
+            self.stage.set(if bytes > CLOSING_BYTES_MAX { Stage::Over } else { Stage::Closing { until_s, bytes } });
+        }
         shard.node.metrics.received_bytes.inc_by(bytes.len() as u64);
         let message_bytes_max = as_usize(self.app.limits.message_bytes);
         let result = reader.read(bytes, message_bytes_max, |incoming| {

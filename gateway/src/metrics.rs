@@ -6,7 +6,7 @@
 use hashbrown::HashMap;
 use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
 use shared::app::{AppId, Apps};
-use shared::protocol::{ChannelKind, CloseCode};
+use shared::protocol::{ChannelKind, ClientFrame, CloseCode};
 use shared::telemetry::metrics::{APP_LABELS_MAX, latency, register};
 
 /// Everything the gateway counts.
@@ -16,7 +16,7 @@ pub(crate) struct Metrics {
     closed: IntCounterVec,
     subscriptions: IntGaugeVec,
     channels: IntGaugeVec,
-    messages_received: IntCounterVec,
+    pub(crate) messages_received: MessagesReceived,
     protocol_errors: IntCounterVec,
     auth_failures: IntCounterVec,
     rate_limited: IntCounterVec,
@@ -40,6 +40,46 @@ pub(crate) struct Metrics {
 pub(crate) struct AppMetrics {
     pub(crate) connections: IntGauge,
     pub(crate) opened: IntCounter,
+}
+
+/// Messages from clients by kind, looked up once.
+#[derive(Clone)]
+pub(crate) struct MessagesReceived {
+    subscribe: IntCounter,
+    unsubscribe: IntCounter,
+    sign_in: IntCounter,
+    ping: IntCounter,
+    pong: IntCounter,
+    client_event: IntCounter,
+    unknown: IntCounter,
+}
+
+impl MessagesReceived {
+    fn new(counters: &IntCounterVec) -> Self {
+        let of = |kind| counters.with_label_values(&[kind]);
+        Self {
+            subscribe: of("subscribe"),
+            unsubscribe: of("unsubscribe"),
+            sign_in: of("signin"),
+            ping: of("ping"),
+            pong: of("pong"),
+            client_event: of("client_event"),
+            unknown: of("unknown"),
+        }
+    }
+
+    /// The counter of this message's kind.
+    pub(crate) fn of(&self, frame: &ClientFrame<'_>) -> &IntCounter {
+        match frame {
+            ClientFrame::Subscribe { .. } => &self.subscribe,
+            ClientFrame::Unsubscribe { .. } => &self.unsubscribe,
+            ClientFrame::SignIn { .. } => &self.sign_in,
+            ClientFrame::Ping => &self.ping,
+            ClientFrame::Pong => &self.pong,
+            ClientFrame::ClientEvent { .. } => &self.client_event,
+            ClientFrame::Unknown { .. } => &self.unknown,
+        }
+    }
 }
 
 /// Counters of presence channels.
@@ -103,7 +143,11 @@ impl Metrics {
             ),
             subscriptions: gauges("carillon_subscriptions", "Subscriptions held by this node.", &["kind"]),
             channels: gauges("carillon_channels", "Channels with a subscriber, counted per shard.", &["kind"]),
-            messages_received: counters("carillon_messages_received_total", "Messages from clients.", &["kind"]),
+            messages_received: MessagesReceived::new(&counters(
+                "carillon_messages_received_total",
+                "Messages from clients.",
+                &["kind"],
+            )),
             protocol_errors: counters("carillon_protocol_errors_total", "Messages that could not be read.", &["kind"]),
             auth_failures: counters("carillon_auth_failures_total", "Signatures refused.", &["reason"]),
             rate_limited: counters("carillon_rate_limited_total", "Refused for a limit.", &["scope"]),
@@ -162,10 +206,6 @@ impl Metrics {
 
     pub(crate) fn channels(&self, kind: ChannelKind) -> IntGauge {
         self.channels.with_label_values(&[kind.label()])
-    }
-
-    pub(crate) fn message_received(&self, kind: &str) {
-        self.messages_received.with_label_values(&[kind]).inc();
     }
 
     pub(crate) fn protocol_error(&self, kind: &str) {

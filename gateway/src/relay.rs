@@ -106,7 +106,8 @@ impl Relay {
         {
             let mut stripe = self.stripe(topic);
             let Some(state) = stripe.get_mut(topic) else { return };
-            if state.is_held() {
+            // Whoever came and went since this entry was made has left an entry of its own.
+            if state.is_held() || state.idle_since.is_none_or(|since| since.elapsed() < LINGER) {
                 return;
             }
             state.linked = false;
@@ -124,13 +125,12 @@ impl Relay {
         for topic in late {
             let mut stripe = self.stripe(&topic);
             let Some(state) = stripe.get_mut(&topic) else { continue };
-            match (state.count.is_due(now, COUNT_INTERVAL), state.count.value) {
-                (true, Some(count)) => {
-                    state.count.announced(now);
-                    self.broadcast(state, &topic, count_frame(&topic, count).as_bytes(), Route::default());
-                }
-                _ => lock(&self.late_counts).push(topic.clone()),
+            if !state.count.is_due(now, COUNT_INTERVAL) {
+                lock(&self.late_counts).push(topic.clone());
+                continue;
             }
+            state.count.is_late = false;
+            self.announce_count(state, &topic, now);
         }
     }
 
@@ -197,11 +197,18 @@ impl Relay {
         let now = Instant::now();
         state.count.value = Some(count);
         if count <= COUNT_FREELY_UP_TO || state.count.is_due(now, COUNT_INTERVAL) {
-            state.count.announced(now);
-            self.broadcast(state, topic, count_frame(topic, count).as_bytes(), Route::default());
+            self.announce_count(state, topic, now);
         } else if !state.count.is_late {
             state.count.is_late = true;
             lock(&self.late_counts).push(topic.clone());
+        }
+    }
+}
+
+impl Relay {
+    fn announce_count(&self, state: &mut TopicState, topic: &Topic, now: Instant) {
+        if let Some(count) = state.count.news(now) {
+            self.broadcast(state, topic, count_frame(topic, count).as_bytes(), Route::default());
         }
     }
 }

@@ -33,8 +33,16 @@ pub(crate) struct SignedIn {
     pub(crate) user: User,
     /// Where the hub keeps this connection under the user's channel; `None` until the cluster knows of the sign-in.
     pub(crate) place: Option<Place>,
-    /// What the client was last told of each watched user; `None` while it was told nothing.
-    pub(crate) watched: Vec<(UserId, Option<bool>)>,
+    pub(crate) watched: Vec<Watched>,
+}
+
+/// A user whose coming and going a signed-in connection wants to hear of.
+pub(crate) struct Watched {
+    pub(crate) user_id: UserId,
+    /// Whether the client was last told that the user is online; `None` while it was told nothing.
+    pub(crate) told: Option<bool>,
+    /// Where the hub keeps this connection under the watched user's channel.
+    pub(crate) place: Option<Place>,
 }
 
 /// What the connection has to do for a message.
@@ -125,15 +133,19 @@ impl Session {
             verify_channel(&self.app, self.socket_id, &channel, channel_data, auth).map_err(SubscribeError::Auth)?;
         }
         let member = if channel.kind().is_presence() { Some(self.member(channel_data)?) } else { None };
-        if let Some(known) = self.subscriptions.find(&channel) {
+        if let Some(known) = self.subscriptions.find_mut(&channel) {
             return Ok(match known.place {
                 // The answer to the first request is under way and answers this one too.
                 None => Action::Nothing,
-                Some(_) => Action::Resubscribe { channel, ticket: known.ticket },
+                Some(_) if known.answering => Action::Nothing,
+                Some(_) => {
+                    known.answering = true;
+                    Action::Resubscribe { channel, ticket: known.ticket }
+                }
             });
         }
         let max = self.app.limits.channels_per_connection;
-        if self.subscriptions.len() >= max {
+        if self.subscriptions.held() >= max {
             return Err(SubscribeError::TooManyChannels { max });
         }
         self.authorized |= channel.kind().needs_auth();
@@ -189,7 +201,8 @@ impl Session {
         let too_long =
             (user.watchlist.len() > limits.watchlist).then_some(Refusal::WatchlistTooLong { max: limits.watchlist });
         user.watchlist.truncate(limits.watchlist);
-        let watched = user.watchlist.iter().map(|watched| (watched.clone(), None)).collect();
+        let watched = user.watchlist.iter().cloned();
+        let watched = watched.map(|user_id| Watched { user_id, told: None, place: None }).collect();
         self.user = Some(Box::new(SignedIn { user, place: None, watched }));
         self.authorized = true;
         Ok(Action::SignIn { user_channel, user_data, too_long })
@@ -210,7 +223,8 @@ impl Session {
         let subscription = self
             .subscriptions
             .find_by_name(channel)
-            .filter(|known| known.place.is_some())
+            // The signature was good; only a presence channel can still be full.
+            .filter(|known| known.place.is_some() || !known.channel.kind().is_presence())
             .ok_or_else(|| ClientEventError::NotSubscribed { channel: channel.to_owned() })?;
         if !subscription.channel.kind().takes_client_events() {
             return Err(ClientEventError::Kind);

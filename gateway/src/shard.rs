@@ -10,6 +10,7 @@ mod messages;
 mod sweep;
 
 use std::cell::{Cell, RefCell, RefMut};
+use std::error::Error;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -34,18 +35,23 @@ use crate::reject::{Farewell, Refusal};
 use crate::session::subscriptions::Subscription;
 use crate::upgrade;
 use crate::websocket::writer;
-use chores::Entry;
+use chores::{Chore, Entry};
 use hub::Hub;
 use inbox::{Broadcast, ConnectionKey, InboxReceiver, ShardMessage};
 
-/// What all connections of a shard read into: the largest default message fits in one read.
-const READ_BUFFER_BYTES: usize = 64 * 1024;
+/// What all connections of a shard read into. It bounds how long one client has the shard to itself: 16 KiB of small
+/// messages with signatures to check take well under a millisecond.
+const READ_BUFFER_BYTES: usize = 16 * 1024;
 
 /// Messages taken from the inbox in one turn.
 const BATCH: usize = 256;
 
-/// Deliveries after which a burst is flushed although more waits: 64 Ki links are 512 KiB.
+/// Deliveries after which a burst is flushed although more waits: 64 Ki links are 768 KiB.
 const BURST_MESSAGES_MAX: usize = 64 * 1024;
+
+/// Bytes of distinct frames after which it is flushed. One connection gets no more than this at a time, a quarter of what
+/// may wait for it by default, so that a client that keeps up is not taken for a slow one.
+const BURST_BYTES_MAX: usize = 256 * 1024;
 
 /// Client events of a shard that may wait for the bus.
 const PUBLISHES_MAX: usize = 1024;
@@ -70,7 +76,7 @@ pub(crate) struct Shard {
     /// Seconds since the shard began; enough for timeouts, and reading it is free.
     now_s: Cell<u32>,
     outbox_bytes: Cell<i64>,
-    publishes: mpsc::Sender<Message>,
+    publishes: mpsc::Sender<(Message, Chore)>,
     /// Work in flight that must not be cut off when the node leaves.
     chores: Cell<usize>,
     draining: Cell<bool>,
@@ -102,7 +108,7 @@ impl Shard {
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let started = Instant::now();
         let mut batch = Vec::with_capacity(BATCH);
-        while !(shard.draining.get() && shard.is_settled()) {
+        while !(shard.draining.get() && shard.is_settled() && inbox.is_empty()) {
             tokio::select! {
                 more = inbox.receive(&mut batch, BATCH) => {
                     shard.handle(&mut batch);
@@ -183,7 +189,12 @@ impl Shard {
         if let Some(scope) = refusal.limit() {
             self.node.metrics.rate_limited(scope);
         }
-        tracing::debug!(target: "activity", { socket.id = %connection.socket_id }, "Refused: {refusal}");
+        tracing::debug!(
+            target: "activity",
+            { socket.id = %connection.socket_id },
+            "Refused: {refusal}{}",
+            refusal.source().map(|cause| format!(", {cause}")).unwrap_or_default()
+        );
         for message in refusal.messages() {
             self.send(connection, &message);
         }
@@ -275,9 +286,11 @@ impl Shard {
     fn sign_out(self: &Rc<Self>, connection: &Rc<Connection>) {
         let Some(signed_in) = connection.session.borrow_mut().sign_out() else { return };
         let Some(place) = signed_in.place else { return };
-        for (watched, _) in &signed_in.watched {
-            let Some(topic) = user_topic(connection, watched.as_str()) else { continue };
-            self.hub.borrow_mut().unwatch(&topic, connection);
+        for watched in &signed_in.watched {
+            let (Some(place), Some(topic)) = (watched.place, user_topic(connection, watched.user_id.as_str())) else {
+                continue;
+            };
+            self.hub.borrow_mut().unwatch(&topic, place);
             self.node.relay.unwatch(&topic, self.index);
         }
         if let Some(topic) = user_topic(connection, signed_in.user.id.as_str()) {
@@ -303,7 +316,11 @@ impl Shard {
                 stamps_us.extend(broadcast.published_at_us);
             }
             self.handle_one(message);
-            if self.burst.borrow().len() > BURST_MESSAGES_MAX {
+            let is_large = {
+                let burst = self.burst.borrow();
+                burst.len() > BURST_MESSAGES_MAX || burst.frame_bytes() > BURST_BYTES_MAX
+            };
+            if is_large {
                 self.flush();
             }
         }
@@ -356,12 +373,9 @@ impl Shard {
     }
 
     /// Answers a request; a shard does not end while one is being answered.
-    pub(crate) async fn answering(&self, answer: impl Future<Output = Answer>) -> Answer {
-        self.chores.set(self.chores.get() + 1);
-        let answer = answer.await;
-        self.chores.set(self.chores.get() - 1);
-        self.settle();
-        answer
+    pub(crate) async fn answering(self: &Rc<Self>, answer: impl Future<Output = Answer>) -> Answer {
+        let _chore = Chore::begin(self);
+        answer.await
     }
 
     fn is_settled(&self) -> bool {

@@ -17,6 +17,8 @@ pub(crate) struct TopicState {
     pub(crate) linked: bool,
     /// By shard: how many of its subscribers and watchers need the topic.
     holds: Box<[u32]>,
+    /// Since when no shard needs the topic; `None` while one does.
+    pub(crate) idle_since: Option<Instant>,
     /// Subscribed sockets of this node.
     pub(crate) subscriptions: u64,
     /// What the roster was last told of them.
@@ -42,7 +44,8 @@ pub(crate) struct Parked {
 pub(crate) struct Count {
     /// Cluster-wide, as last heard.
     pub(crate) value: Option<u64>,
-    announced_at: Option<Instant>,
+    /// What subscribers were told last, and when.
+    announced: Option<(u64, Instant)>,
     /// Whether the topic stands in the list of late counts.
     pub(crate) is_late: bool,
 }
@@ -53,6 +56,7 @@ impl TopicState {
             gate: Arc::default(),
             linked: false,
             holds: vec![0; shards].into(),
+            idle_since: None,
             subscriptions: 0,
             reported: 0,
             replica: None,
@@ -65,12 +69,14 @@ impl TopicState {
     /// One more reason for a shard to hear the topic.
     pub(crate) fn hold(&mut self, shard: usize) {
         self.holds[shard] += 1;
+        self.idle_since = None;
     }
 
     /// One reason less; returns whether it was the last of all shards.
     pub(crate) fn release(&mut self, shard: usize) -> bool {
         self.holds[shard] = self.holds[shard].saturating_sub(1);
-        !self.is_held()
+        self.idle_since = (!self.is_held()).then(Instant::now);
+        self.idle_since.is_some()
     }
 
     pub(crate) fn is_held(&self) -> bool {
@@ -100,11 +106,16 @@ impl TopicState {
 impl Count {
     /// Whether enough time has passed since the last announcement.
     pub(crate) fn is_due(&self, now: Instant, interval: Duration) -> bool {
-        self.announced_at.is_none_or(|at| now.duration_since(at) >= interval)
+        self.announced.is_none_or(|(_, at)| now.duration_since(at) >= interval)
     }
 
-    pub(crate) fn announced(&mut self, now: Instant) {
-        self.announced_at = Some(now);
-        self.is_late = false;
+    /// The count, if it is not the one that subscribers were told last; it counts as told from here on.
+    pub(crate) fn news(&mut self, now: Instant) -> Option<u64> {
+        let count = self.value?;
+        if self.announced.is_some_and(|(told, _)| told == count) {
+            return None;
+        }
+        self.announced = Some((count, now));
+        Some(count)
     }
 }

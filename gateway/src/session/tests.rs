@@ -77,8 +77,8 @@ impl Client {
     #[track_caller]
     fn enters(&mut self, channel: &str) {
         let channel = ChannelName::parse(channel, 200).unwrap();
-        let ticket = self.session.subscriptions.find(&channel).expect("a subscription").ticket;
-        self.session.subscriptions.by_ticket(&channel, ticket).expect("the same").place = Some(7);
+        let ticket = self.session.subscriptions.find_mut(&channel).expect("a subscription").ticket;
+        self.session.subscriptions.answered(&channel, ticket).expect("the same").place = Some(7);
     }
 
     fn joins(&mut self, channel: &str, channel_data: Option<&str>) {
@@ -179,7 +179,7 @@ fn a_new_session_is_nobody_and_nowhere() {
     let mut client = Client::new();
     assert!(client.session.signed_in().is_none() && client.session.sign_out().is_none());
     assert!(!client.session.is_authorized());
-    assert_eq!(client.session.subscriptions.len(), 0);
+    assert_eq!(client.session.subscriptions.held(), 0);
 }
 
 #[test]

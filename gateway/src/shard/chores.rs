@@ -26,15 +26,32 @@ pub(super) struct Entry {
     pub(super) user_id: Option<UserId>,
 }
 
+/// Work in flight that must not be cut off when the node leaves; it ends when dropped, however that comes about.
+pub(crate) struct Chore {
+    shard: Rc<Shard>,
+}
+
+impl Chore {
+    pub(super) fn begin(shard: &Rc<Shard>) -> Self {
+        shard.chores.set(shard.chores.get() + 1);
+        Self { shard: shard.clone() }
+    }
+}
+
+impl Drop for Chore {
+    fn drop(&mut self) {
+        self.shard.chores.set(self.shard.chores.get() - 1);
+        self.shard.settle();
+    }
+}
+
 impl Shard {
     /// Runs work that must be done before the node may end.
     pub(super) fn chore(self: &Rc<Self>, work: impl Future<Output = ()> + 'static) {
-        self.chores.set(self.chores.get() + 1);
-        let shard = self.clone();
+        let chore = Chore::begin(self);
         tokio::task::spawn_local(async move {
+            let _chore = chore;
             work.await;
-            shard.chores.set(shard.chores.get() - 1);
-            shard.settle();
         });
     }
 
@@ -71,7 +88,7 @@ impl Shard {
 
     fn enter_failed(self: &Rc<Self>, key: ConnectionKey, channel: &ChannelName, ticket: Ticket, error: EnterError) {
         let Some(connection) = self.connection(key) else { return };
-        if connection.session.borrow_mut().subscriptions.remove_by_ticket(channel, ticket).is_none() {
+        if connection.session.borrow_mut().subscriptions.refused(channel, ticket).is_none() {
             return;
         }
         let reason = match error {
@@ -107,7 +124,7 @@ impl Shard {
             .signed_in()
             .map(|signed_in| {
                 let watched = signed_in.watched.iter();
-                watched.filter_map(|(user, _)| user_topic(connection, user.as_str())).collect()
+                watched.filter_map(|watched| user_topic(connection, watched.user_id.as_str())).collect()
             })
             .unwrap_or_default();
         let shard = self.clone();
@@ -177,12 +194,13 @@ impl Shard {
 }
 
 /// Publishes the client events of a shard, in the order in which they came.
-pub(super) async fn publish_client_events(node: Arc<Node>, mut queue: mpsc::Receiver<Message>) {
+pub(super) async fn publish_client_events(node: Arc<Node>, mut queue: mpsc::Receiver<(Message, Chore)>) {
     const BATCH: usize = 64;
     let mut batch = Vec::with_capacity(BATCH);
     while queue.recv_many(&mut batch, BATCH).await > 0 {
         let count = batch.len() as u64;
-        if let Err(error) = node.relay.bus().publish(std::mem::take(&mut batch)).await {
+        let (messages, _chores): (Vec<Message>, Vec<Chore>) = batch.drain(..).unzip();
+        if let Err(error) = node.relay.bus().publish(messages).await {
             node.metrics.client_events_dropped.inc_by(count);
             tracing::warn!(%error, count, "client events dropped");
         }

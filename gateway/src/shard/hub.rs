@@ -22,7 +22,7 @@ pub(crate) struct Hub {
 struct Channel {
     subscribers: Slab<Rc<Connection>>,
     /// On users' topics: connections that want to hear whether the user is online.
-    watchers: Vec<Rc<Connection>>,
+    watchers: Slab<Rc<Connection>>,
 }
 
 impl Hub {
@@ -33,8 +33,7 @@ impl Hub {
             metrics.channels(topic.channel.kind()).inc();
         }
         metrics.subscriptions(topic.channel.kind()).inc();
-        let place = channel.subscribers.insert(connection);
-        Place::try_from(place).expect("a node has fewer than four billion sockets")
+        place_of(channel.subscribers.insert(connection))
     }
 
     /// Takes a connection out.
@@ -51,16 +50,14 @@ impl Hub {
     }
 
     /// Makes a connection hear whether the user of `topic` is online.
-    pub(crate) fn watch(&mut self, topic: &Topic, connection: Rc<Connection>) {
-        self.channels.entry(topic.clone()).or_default().watchers.push(connection);
+    pub(crate) fn watch(&mut self, topic: &Topic, connection: Rc<Connection>) -> Place {
+        place_of(self.channels.entry(topic.clone()).or_default().watchers.insert(connection))
     }
 
     /// Ends one [`Hub::watch`].
-    pub(crate) fn unwatch(&mut self, topic: &Topic, connection: &Rc<Connection>) {
+    pub(crate) fn unwatch(&mut self, topic: &Topic, place: Place) {
         let Some(channel) = self.channels.get_mut(topic) else { return };
-        if let Some(index) = channel.watchers.iter().position(|watcher| Rc::ptr_eq(watcher, connection)) {
-            channel.watchers.swap_remove(index);
-        }
+        channel.watchers.try_remove(place as usize);
         self.forget_if_unused(topic);
     }
 
@@ -104,7 +101,8 @@ impl Hub {
 
     /// The connections that watch the user of `topic`.
     pub(crate) fn watchers(&self, topic: &Topic) -> Vec<Rc<Connection>> {
-        self.channels.get(topic).map(|channel| channel.watchers.clone()).unwrap_or_default()
+        let watchers = self.channels.get(topic).into_iter().flat_map(|channel| &channel.watchers);
+        watchers.map(|(_, connection)| connection.clone()).collect()
     }
 
     fn forget_if_unused(&mut self, topic: &Topic) {
@@ -113,4 +111,8 @@ impl Hub {
             self.channels.remove(topic);
         }
     }
+}
+
+fn place_of(key: usize) -> Place {
+    Place::try_from(key).expect("a node has fewer than four billion sockets")
 }

@@ -115,8 +115,8 @@ pub(crate) struct InboxReceiver {
     room: Arc<Room>,
 }
 
-/// Makes an inbox. The queue itself has no bound: broadcasts are bounded by [`Room`] at the publisher, all other
-/// messages by the number of connections.
+/// Makes an inbox. The queue itself has no bound: broadcasts are bounded by [`Room`] at the publisher, answers by the
+/// channels that a connection may have, of which each waits for one at a time.
 pub(crate) fn inbox(room: Arc<Room>) -> (Inbox, InboxReceiver) {
     let (sender, receiver) = mpsc::unbounded_channel();
     (Inbox { sender, room: room.clone() }, InboxReceiver { receiver, room })
@@ -133,6 +133,11 @@ impl Inbox {
 }
 
 impl InboxReceiver {
+    /// Whether nothing waits.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.receiver.is_empty()
+    }
+
     /// Waits for messages and appends at most `max` to `batch`; returns whether more can come.
     pub(crate) async fn receive(&mut self, batch: &mut Vec<ShardMessage>, max: usize) -> bool {
         let received = self.receiver.recv_many(batch, max).await;

@@ -9,7 +9,7 @@ use shared::envelope::{Body, Envelope, Topic, unix_us};
 use shared::protocol::{ChannelName, ClientFrame, CloseCode, ServerFrame, UserId};
 
 use super::Shard;
-use super::chores::Entry;
+use super::chores::{Chore, Entry};
 use super::inbox::{ConnectionKey, ShardMessage};
 use crate::connection::Connection;
 use crate::reject::{ClientEventError, Farewell, Refusal};
@@ -26,7 +26,7 @@ impl Shard {
                 return self.refuse(connection, &Refusal::Message(error));
             }
         };
-        self.node.metrics.message_received(kind_label(&frame));
+        self.node.metrics.messages_received.of(&frame).inc();
         let result = connection.session.borrow_mut().on_frame(frame, Instant::now());
         match result {
             Ok(action) => self.perform(connection, action),
@@ -57,7 +57,7 @@ impl Shard {
         }
     }
 
-    fn publish(&self, connection: &Rc<Connection>, channel: &ChannelName, name: &str, json: String) {
+    fn publish(self: &Rc<Self>, connection: &Rc<Connection>, channel: &ChannelName, name: &str, json: String) {
         let message = Message {
             topic: Topic::new(&connection.app.id, channel),
             envelope: Envelope {
@@ -67,7 +67,7 @@ impl Shard {
             },
             keep: None,
         };
-        if self.publishes.try_send(message).is_err() {
+        if self.publishes.try_send((message, Chore::begin(self))).is_err() {
             return self.refuse(connection, &Refusal::ClientEvent(ClientEventError::Busy));
         }
         tracing::debug!(
@@ -88,7 +88,7 @@ impl Shard {
             }
             ShardMessage::Resubscribed { connection, channel, ticket, frames } => {
                 let Some(connection) = self.connection(connection) else { return };
-                if connection.session.borrow_mut().subscriptions.by_ticket(&channel, ticket).is_some() {
+                if connection.session.borrow_mut().subscriptions.answered_again(&channel, ticket) {
                     self.send_all(&connection, frames);
                 }
             }
@@ -119,14 +119,15 @@ impl Shard {
 
     fn subscribed(self: &Rc<Self>, key: ConnectionKey, entry: Entry, ticket: Ticket, frames: Vec<Bytes>) {
         let channel = &entry.topic.channel;
-        let stands = |connection: &Rc<Connection>| {
-            connection.session.borrow_mut().subscriptions.by_ticket(channel, ticket).is_some()
+        let Some(connection) = self.connection(key) else { return self.exit(entry) };
+        let mut session = connection.session.borrow_mut();
+        let Some(subscription) = session.subscriptions.answered(channel, ticket) else {
+            drop(session);
+            return self.exit(entry);
         };
-        let Some(connection) = self.connection(key).filter(stands) else { return self.exit(entry) };
         let place = self.hub.borrow_mut().subscribe(&entry.topic, connection.clone(), &self.node.metrics);
-        if let Some(subscription) = connection.session.borrow_mut().subscriptions.by_ticket(channel, ticket) {
-            subscription.place = Some(place);
-        }
+        subscription.place = Some(place);
+        drop(session);
         tracing::debug!(target: "activity", { socket.id = %connection.socket_id }, "Subscribed to [{channel}]");
         self.send_all(&connection, frames);
     }
@@ -142,17 +143,15 @@ impl Shard {
         let topic = entry.topic;
         let mut hub = self.hub.borrow_mut();
         let place = hub.subscribe(&topic, connection.clone(), &self.node.metrics);
-        for user in &watched {
-            hub.watch(user, connection.clone());
-        }
-        drop(hub);
         if let Some(signed_in) = connection.session.borrow_mut().signed_in() {
             signed_in.place = Some(place);
-            // Ids that name no channel can never sign in; they are not watched.
-            signed_in
-                .watched
-                .retain(|(user, _)| watched.iter().any(|topic| topic.channel.user_id() == Some(user.as_str())));
+            // Ids that name no channel can never sign in; they get no place and are not heard of.
+            for user in &mut signed_in.watched {
+                let heard = |topic: &&Topic| topic.channel.user_id() == Some(user.user_id.as_str());
+                user.place = watched.iter().find(heard).map(|topic| hub.watch(topic, connection.clone()));
+            }
         }
+        drop(hub);
         tracing::debug!(target: "activity", { socket.id = %connection.socket_id }, "Signed in as [{}]", topic.channel);
         self.send_all(&connection, frames);
         if !watched.is_empty() {
@@ -166,13 +165,13 @@ impl Shard {
         let (mut online, mut offline) = (Vec::new(), Vec::new());
         if let Some(signed_in) = connection.session.borrow_mut().signed_in() {
             for (user, is_online) in users {
-                let Some((_, told)) = signed_in.watched.iter_mut().find(|(watched, _)| watched == user) else {
+                let Some(watched) = signed_in.watched.iter_mut().find(|watched| watched.user_id == *user) else {
                     continue;
                 };
-                if *told == Some(*is_online) || (at_sign_in && told.is_some()) {
+                if watched.told == Some(*is_online) || (at_sign_in && watched.told.is_some()) {
                     continue;
                 }
-                *told = Some(*is_online);
+                watched.told = Some(*is_online);
                 if *is_online { &mut online } else { &mut offline }.push(user.clone());
             }
         }
@@ -185,17 +184,5 @@ impl Shard {
         for frame in frames {
             self.send_frame(connection, frame);
         }
-    }
-}
-
-fn kind_label(frame: &ClientFrame<'_>) -> &'static str {
-    match frame {
-        ClientFrame::Subscribe { .. } => "subscribe",
-        ClientFrame::Unsubscribe { .. } => "unsubscribe",
-        ClientFrame::SignIn { .. } => "signin",
-        ClientFrame::Ping => "ping",
-        ClientFrame::Pong => "pong",
-        ClientFrame::ClientEvent { .. } => "client_event",
-        ClientFrame::Unknown { .. } => "unknown",
     }
 }

@@ -124,18 +124,28 @@ fn other_kinds_of_channels_take_none() {
 }
 
 #[test]
-fn only_an_answered_subscription_counts() {
+fn a_subscription_counts_from_its_verified_request_on() {
     let mut client = Client::new();
     let event = client_event(TYPING, "private-a", json!("x"));
     client.check(&event, "refused: not subscribed");
     client.subscribes("private-a", None);
-    client.check(&event, "refused: not subscribed");
+    assert!(client.says(&event).starts_with("publish"));
     client.enters("private-a");
     assert!(client.says(&event).starts_with("publish"));
     client.says(&unsubscribe("private-a"));
     client.check(&event, "refused: not subscribed");
     client.check(&client_event(TYPING, "", json!("x")), "refused: not subscribed");
     client.check(&client_event(TYPING, "not a name", json!("x")), "refused: not subscribed");
+}
+
+#[test]
+fn a_presence_channel_may_still_turn_out_to_be_full() {
+    let mut client = Client::new();
+    let event = client_event(TYPING, "presence-a", json!("x"));
+    client.subscribes("presence-a", Some(r#"{"user_id":"1"}"#));
+    client.check(&event, "refused: not subscribed");
+    client.enters("presence-a");
+    assert!(client.says(&event).starts_with("publish"));
 }
 
 #[test]

@@ -4,7 +4,7 @@ use super::*;
 
 fn watched(client: &mut Client) -> Vec<String> {
     let signed_in = client.session.signed_in().expect("a sign-in");
-    signed_in.watched.iter().map(|(user, told)| format!("{user} {told:?}")).collect()
+    signed_in.watched.iter().map(|watched| format!("{} {:?}", watched.user_id, watched.told)).collect()
 }
 
 #[test]

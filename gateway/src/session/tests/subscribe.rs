@@ -26,7 +26,7 @@ fn channels_with_a_prefix_need_a_valid_signature() {
             .check(&subscribe(channel, Some(&other_key), None), "refused: auth is signed with the key of another app");
         let other_channel = client.auth("private-b", None);
         client.check(&subscribe(channel, Some(&other_channel), None), "refused: signature does not fit");
-        assert_eq!(client.session.subscriptions.len(), 0);
+        assert_eq!(client.session.subscriptions.held(), 0);
         assert_eq!(client.subscribes(channel, None), format!("enter {channel}"));
     }
 }
@@ -86,7 +86,7 @@ fn on_presence_channels_channel_data_must_be_signed_and_name_a_user() {
             "{data}"
         );
     }
-    assert_eq!(client.session.subscriptions.len(), 0);
+    assert_eq!(client.session.subscriptions.held(), 0);
 }
 
 #[test]
@@ -138,8 +138,12 @@ fn a_repeated_request_is_answered_once_the_first_has_been() {
     assert_eq!(client.subscribes("private-a", None), "nothing", "the answer is under way");
     client.enters("private-a");
     assert_eq!(client.subscribes("private-a", None), "answer again private-a");
+    assert_eq!(client.subscribes("private-a", None), "nothing", "one answer is under way");
+    let channel = ChannelName::parse("private-a", 200).unwrap();
+    let ticket = client.session.subscriptions.find_mut(&channel).unwrap().ticket;
+    assert!(client.session.subscriptions.answered_again(&channel, ticket));
     assert_eq!(client.subscribes("private-a", None), "answer again private-a");
-    assert_eq!(client.session.subscriptions.len(), 1);
+    assert_eq!(client.session.subscriptions.held(), 1);
 }
 
 #[test]
@@ -147,7 +151,7 @@ fn a_repeated_request_needs_its_signature_too() {
     let mut client = Client::new();
     client.joins("private-a", None);
     client.check(&subscribe("private-a", None, None), "refused: auth is missing");
-    assert_eq!(client.session.subscriptions.len(), 1, "the subscription stands");
+    assert_eq!(client.session.subscriptions.held(), 1, "the subscription stands");
 }
 
 #[test]
@@ -177,14 +181,15 @@ fn a_late_answer_is_not_taken_for_that_of_a_later_request() {
     let mut client = Client::new();
     let channel = ChannelName::parse("news", 200).unwrap();
     client.subscribes("news", None);
-    let first = client.session.subscriptions.find(&channel).unwrap().ticket;
+    let first = client.session.subscriptions.find_mut(&channel).unwrap().ticket;
     client.check(&unsubscribe("news"), "leave news");
     assert_eq!(client.subscribes("news", None), "enter news", "a new request");
-    assert!(client.session.subscriptions.by_ticket(&channel, first).is_none());
-    assert!(client.session.subscriptions.remove_by_ticket(&channel, first).is_none());
-    let second = client.session.subscriptions.find(&channel).unwrap().ticket;
-    assert!(client.session.subscriptions.remove_by_ticket(&channel, second).is_some());
-    assert_eq!(client.session.subscriptions.len(), 0);
+    assert_eq!(client.session.subscriptions.held(), 2, "both requests are under way");
+    assert!(client.session.subscriptions.answered(&channel, first).is_none());
+    assert_eq!(client.session.subscriptions.held(), 1);
+    let second = client.session.subscriptions.find_mut(&channel).unwrap().ticket;
+    assert!(client.session.subscriptions.refused(&channel, second).is_some());
+    assert_eq!(client.session.subscriptions.held(), 0);
 }
 
 #[test]
@@ -196,10 +201,21 @@ fn channels_of_a_connection_are_bounded() {
     client.check(&subscribe("d", None, None), "refused: connection has 3 subscriptions");
     assert_eq!(client.subscribes("a", None), "nothing", "it is one of the three");
     client.check(&subscribe("private-d", None, None), "refused: auth is missing");
+    client.enters("b");
     client.check(&unsubscribe("b"), "leave b");
     client.check(&subscribe("d", None, None), "enter d");
     assert_eq!(client.session.subscriptions.take_all().len(), 3);
     client.check(&subscribe("e", None, None), "enter e");
+}
+
+#[test]
+fn requests_that_were_given_up_count_until_they_are_answered() {
+    let mut client = Client::new();
+    for _ in 0..3 {
+        client.subscribes("a", None);
+        client.check(&unsubscribe("a"), "leave a");
+    }
+    client.check(&subscribe("a", None, None), "refused: connection has 3 subscriptions");
 }
 
 #[test]
@@ -218,7 +234,7 @@ fn a_user_channel_is_open_to_its_signed_in_user_alone() {
     client.check(&own, succeeded);
     client.check(&subscribe("#server-to-user-8", Some(""), None), "refused: user channel of another user");
     client.check(&subscribe("#server-to-user-77", Some(""), None), "refused: user channel of another user");
-    assert_eq!(client.session.subscriptions.len(), 0, "it takes none of the connection's places");
+    assert_eq!(client.session.subscriptions.held(), 0, "it takes none of the connection's places");
     client.session.sign_out();
     client.check(&own, "refused: user channel of another user");
 }
