@@ -5,7 +5,7 @@ CLIENTS := tests/clients
 VENV := $(CLIENTS)/python/.venv
 export BINARY_UNDER_TEST := $(abspath target/release/carillon)
 
-.PHONY: help build lint test test-rust test-node test-python needs fuzz bench
+.PHONY: help build lint test test-rust test-node test-python needs deny fuzz bench
 
 help: ## List the recipes
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -46,6 +46,10 @@ $(VENV): $(CLIENTS)/python/requirements.txt
 	python3 -m venv $@
 	$@/bin/pip install -q -r $<
 	@touch $@
+
+deny: ## Check licences, sources and known weaknesses of dependencies (needs the network)
+	command -v cargo-deny >/dev/null || $(CARGO) install cargo-deny --locked
+	$(CARGO) deny check
 
 FUZZ_SECONDS ?= 60
 FUZZ_TARGETS := channel_name client_message request_signature frame_reader

@@ -1,6 +1,7 @@
 //! `carillon app new`: fresh credentials, ready to paste.
 
 use rand::{CryptoRng, Rng};
+use shared::config::{ConfigError, Mistake};
 
 use crate::args::AppNew;
 use crate::{Failure, config, say};
@@ -28,8 +29,8 @@ impl Credentials {
         let id = match id {
             Some(id) if config::is_name(id) => id.to_owned(),
             Some(id) => {
-                let expected = "expected one or more letters, digits, hyphens, dots, underscores or tildes";
-                return Err(shared::config::ConfigError::Rule(format!("--id: {expected}, not {id:?}")).into());
+                let mistake = Mistake::new("--id", format!("{}, not {id:?}", config::NAME_EXPECTED));
+                return Err(ConfigError::from(mistake).into());
             }
             None => rng.random_range(100_000..1_000_000_000u32).to_string(),
         };

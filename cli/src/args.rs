@@ -99,7 +99,7 @@ pub struct Target {
     /// Key of the app
     #[arg(long, value_parser = |key: &str| Ok::<_, String>(AppKey::from(key)))]
     pub key: Option<AppKey>,
-    /// Secret of the app
+    /// Secret of the app; shows in the list of processes, which --env-file and --config avoid
     #[arg(long, value_parser = |secret: &str| Ok::<_, String>(Secret::new(secret)))]
     pub secret: Option<Secret>,
 }

@@ -1,7 +1,7 @@
 //! What `up` prints once it listens: where, how many, for whom, and what to paste.
 
 use std::fmt::Write;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use shared::app::App;
 
@@ -66,7 +66,7 @@ impl Banner<'_> {
         // A page on another machine knows this one by the name in its own address.
         let host = match self.public.ip() {
             ip if ip.is_unspecified() => "location.hostname".to_owned(),
-            ip => format!("'{ip}'"),
+            ip => format!("'{}'", host_of_url(ip)),
         };
         let path = match self.config.server.path_prefix.as_str() {
             "" => String::new(),
@@ -79,7 +79,7 @@ impl Banner<'_> {
             app.key
         );
         if self.config.demo {
-            let host = self.public.ip();
+            let host = host_of_url(self.public.ip());
             let _ = write!(
                 text,
                 "\n  # paste into the .env of Laravel:\n  BROADCAST_CONNECTION=reverb\n  REVERB_APP_ID={DEMO_ID}\n  \
@@ -87,6 +87,14 @@ impl Banner<'_> {
                  REVERB_PORT={port}\n  REVERB_SCHEME=http\n"
             );
         }
+    }
+}
+
+/// Clients put the text into a URL as it is.
+fn host_of_url(ip: IpAddr) -> String {
+    match ip {
+        IpAddr::V4(ip) => ip.to_string(),
+        IpAddr::V6(ip) => format!("[{ip}]"),
     }
 }
 

@@ -4,7 +4,7 @@ use crate::args::Settings;
 use crate::config::Config;
 use crate::{Failure, say};
 
-/// Says that the configuration is valid, or fails with every mistake in it.
+/// Says that the configuration is valid, or fails with what is wrong.
 pub(crate) fn run(settings: &Settings) -> Result<(), Failure> {
     let config = Config::load(settings)?;
     say(&verdict(&config));

@@ -148,15 +148,8 @@ impl Client {
     pub async fn connect(url: &ServerUrl, key: &str, options: &Options) -> Result<Self, ClientError> {
         let connecting = async {
             let (mut socket, subprotocol) = Socket::open(url, key, options).await?;
-            let first = next_of(&mut socket).await?;
-            let established = Established::read(&first)?;
-            Ok(Self {
-                socket,
-                socket_id: established.socket_id,
-                activity_timeout: Duration::from_secs(established.activity_timeout),
-                subprotocol,
-                waiting: VecDeque::new(),
-            })
+            let (socket_id, activity_timeout) = established(&next_of(&mut socket).await?)?;
+            Ok(Self { socket, socket_id, activity_timeout, subprotocol, waiting: VecDeque::new() })
         };
         tokio::time::timeout(CONNECT_TIMEOUT, connecting).await.map_err(|_| ClientError::Timeout(CONNECT_TIMEOUT))?
     }
@@ -360,31 +353,22 @@ impl Message {
     }
 }
 
-/// The data of `pusher:connection_established`.
-#[derive(Deserialize)]
-struct EstablishedData {
-    socket_id: String,
-    activity_timeout: u64,
-}
-
-struct Established {
-    socket_id: SocketId,
-    activity_timeout: u64,
-}
-
-impl Established {
-    fn read(message: &Message) -> Result<Self, ClientError> {
-        if let Some(refusal) = message.refusal() {
-            return Err(refusal);
-        }
-        if message.event != "pusher:connection_established" {
-            return Err(ClientError::Protocol(format!("its first message was {:?}", message.event)));
-        }
-        let data: EstablishedData =
-            serde_json::from_str(&message.data).map_err(|error| ClientError::Protocol(error.to_string()))?;
-        let socket_id = data.socket_id.parse().map_err(|error| ClientError::Protocol(format!("{error}")))?;
-        Ok(Self { socket_id, activity_timeout: data.activity_timeout })
+/// Reads `pusher:connection_established`: the connection's name and its activity timeout.
+fn established(message: &Message) -> Result<(SocketId, Duration), ClientError> {
+    #[derive(Deserialize)]
+    struct Data {
+        socket_id: String,
+        activity_timeout: u64,
     }
+    if let Some(refusal) = message.refusal() {
+        return Err(refusal);
+    }
+    if message.event != "pusher:connection_established" {
+        return Err(ClientError::Protocol(format!("its first message was {:?}", message.event)));
+    }
+    let data: Data = serde_json::from_str(&message.data).map_err(|error| ClientError::Protocol(error.to_string()))?;
+    let socket_id = data.socket_id.parse().map_err(|error| ClientError::Protocol(format!("{error}")))?;
+    Ok((socket_id, Duration::from_secs(data.activity_timeout)))
 }
 
 #[cfg(test)]

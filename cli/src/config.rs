@@ -10,10 +10,9 @@ use std::fs;
 use std::net::IpAddr;
 
 use bytesize::ByteSize;
-use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use shared::app::{App, AppLimits, Apps};
-use shared::config::{self, ConfigError};
+use shared::config::{self, ConfigError, Layers, Mistake, Variables};
 use shared::protocol::channel::USER_PREFIX;
 use shared::{admin, telemetry};
 
@@ -55,13 +54,20 @@ pub struct Config {
 }
 
 /// Variables, by name; later ones override earlier ones of the same name.
-type Variables = Vec<(String, String)>;
+type Pairs = Vec<(String, String)>;
+
+/// What errors call the layer of the env file.
+const ENV_FILE: &str = "the file of --env-file";
+
+/// What ids and keys must be, for [`is_name`].
+pub(crate) const NAME_EXPECTED: &str = "expected one or more letters, digits, hyphens, dots, underscores or tildes";
 
 impl Config {
     /// Reads, completes and checks the configuration.
     ///
     /// # Errors
-    /// [`ConfigError`], which names each key that is wrong, one per line.
+    /// [`ConfigError`], which names each key that is wrong and where it stands, one per line: the first one that cannot be
+    /// read, or else all that break a rule.
     pub fn load(settings: &Settings) -> Result<Self, ConfigError> {
         Self::load_with(settings, &config::environment())
     }
@@ -69,14 +75,15 @@ impl Config {
     /// `environment`: where Laravel's variables are looked up after the env file. `CARILLON_` variables are read from the
     /// process itself.
     fn load_with(settings: &Settings, environment: &[(String, String)]) -> Result<Self, ConfigError> {
-        let mut variables = match &settings.files.env_file {
+        let env_file = match &settings.files.env_file {
             Some(path) => env_file::read(path)?,
-            None => Vec::new(),
+            None => Pairs::new(),
         };
-        let mut merged = variables.clone();
-        merged.extend_from_slice(environment);
-        let laravel = laravel::Laravel::new(&merged);
-        variables.splice(0..0, laravel.listener()?);
+        let laravel = laravel::Laravel::new(&env_file, environment);
+        let listener = laravel.listener()?;
+        let mut variables: Vec<Variables<'_>> =
+            listener.iter().map(|(name, pairs)| Variables { name, pairs }).collect();
+        variables.push(Variables { name: ENV_FILE, pairs: &env_file });
 
         let file = settings.files.config.as_deref();
         if let Some(path) = file {
@@ -84,20 +91,22 @@ impl Config {
             let cannot_read = |source| ConfigError::File { path: format!("{} (--config)", path.display()), source };
             fs::read_to_string(path).map_err(cannot_read)?;
         }
-        let flags = Flags::new(settings);
-        let mut config: Self = config::layered(file, &variables, &flags)?;
+        let layers = Layers::new(file, &variables, &Flags::new(settings));
+        let mut config: Self = layers.extract()?;
         if config.apps.is_empty() {
             config.apps.extend(laravel.app()?);
         }
         let mut mistakes = Vec::new();
         if config.apps.is_empty() {
-            let given: HostGiven = config::layered(file, &variables, &flags)?;
-            config.serve_demo(given.server.host.is_some(), &mut mistakes);
+            config.serve_demo(layers.source("server.host").is_some(), &mut mistakes);
         }
         config.read_secrets(&mut mistakes);
         config.validate(&mut mistakes);
         if !mistakes.is_empty() {
-            return Err(ConfigError::Rule(mistakes.join("\n")));
+            for mistake in &mut mistakes {
+                mistake.source = layers.source(&mistake.key);
+            }
+            return Err(ConfigError::Mistakes(mistakes));
         }
         config.log.level = with_activity(&config.log.level, settings.debug);
         Ok(config)
@@ -108,26 +117,27 @@ impl Config {
         gateway::Config { server: self.server.clone(), drain: self.drain.clone() }
     }
 
-    fn serve_demo(&mut self, host_given: bool, mistakes: &mut Vec<String>) {
+    fn serve_demo(&mut self, host_given: bool, mistakes: &mut Vec<Mistake>) {
         self.demo = true;
         self.apps.push(app(DEMO_ID, DEMO_KEY, DEMO_SECRET));
         if !host_given {
             self.server.host = DEMO_HOST.into();
         } else if !is_loopback(&self.server.host) {
-            mistakes.push(format!(
-                "server.host: expected {DEMO_HOST} or another loopback address, not {:?}, while no app is configured: \
-                 the demo app's secret is public. `carillon app new` makes an app",
+            let complaint = format!(
+                "expected {DEMO_HOST} or another loopback address, not {:?}, while no app is configured: the demo app's \
+                 secret is public. `carillon app new` makes an app",
                 self.server.host
-            ));
+            );
+            mistakes.push(Mistake::new("server.host", complaint));
         }
     }
 
-    fn read_secrets(&mut self, mistakes: &mut Vec<String>) {
+    fn read_secrets(&mut self, mistakes: &mut Vec<Mistake>) {
         for (index, app) in self.apps.iter_mut().enumerate() {
             let Some(path) = &app.secret_file else { continue };
-            let key = format!("apps.{index}.secret_file");
+            let mut complain = |complaint| mistakes.push(Mistake::new(format!("apps.{index}.secret_file"), complaint));
             if !app.secret.is_empty() {
-                mistakes.push(format!("{key}: expected either secret or secret_file, not both"));
+                complain("expected either secret or secret_file, not both".into());
                 continue;
             }
             match fs::read_to_string(path) {
@@ -135,46 +145,69 @@ impl Config {
                     let text = text.strip_suffix('\n').unwrap_or(&text);
                     let text = text.strip_suffix('\r').unwrap_or(text);
                     if text.is_empty() {
-                        mistakes.push(format!("{key}: expected a secret, but {} is empty", path.display()));
+                        complain(format!("expected a secret, but {} is empty", path.display()));
                     }
                     app.secret = shared::secret::Secret::new(text);
                 }
-                Err(error) => mistakes.push(format!("{key}: cannot read {}: {error}", path.display())),
+                Err(error) => complain(format!("cannot read {}: {error}", path.display())),
             }
         }
     }
 
-    /// Checks what types cannot say: each mistake names the key and what was expected.
-    fn validate(&self, mistakes: &mut Vec<String>) {
-        if let Err(mistake) = self.gateway().validate() {
-            mistakes.push(mistake);
-        }
+    /// Checks what types cannot say.
+    fn validate(&self, mistakes: &mut Vec<Mistake>) {
+        mistakes.extend(self.gateway().validate());
         for (key, host) in [("server.host", &self.server.host), ("admin.host", &self.admin.host)] {
             if host.is_empty() {
-                mistakes.push(format!("{key}: expected an address to listen on, as \"127.0.0.1\""));
+                mistakes.push(Mistake::new(key, "expected an address to listen on, as \"127.0.0.1\""));
             }
         }
-        if let Err(error) = telemetry::log::filter(&self.log) {
-            mistakes.push(format!("{error}: expected a level or a filter, as \"info\" or \"info,gateway=debug\""));
+        if telemetry::log::filter(&self.log).is_err() {
+            let level = &self.log.level;
+            let complaint =
+                format!("expected a level or a filter, as \"info\" or \"info,gateway=debug\", not {level:?}");
+            mistakes.push(Mistake::new("log.level", complaint));
         }
         for (index, app) in self.apps.iter().enumerate() {
             validate_app(&format!("apps.{index}"), app, mistakes);
-            self.validate_outbox(&format!("apps.{index}"), &app.limits, mistakes);
+            self.validate_outbox(&format!("apps.{index}.limits"), &app.limits, mistakes);
         }
         if let Err(error) = Apps::new(self.apps.iter().cloned()) {
-            mistakes.push(format!("apps: expected ids and keys to be unique, but {error}"));
+            mistakes.push(Mistake::new("apps", format!("expected ids and keys to be unique, but {error}")));
         }
     }
 
-    /// JSON's escapes may double an event; one that no outbox holds would close every subscriber.
-    fn validate_outbox(&self, key: &str, limits: &AppLimits, mistakes: &mut Vec<String>) {
-        let (event, outbox) = (limits.event_bytes, self.server.outbox_bytes);
-        if event.as_u64().saturating_mul(2) > outbox.as_u64() {
-            mistakes.push(format!(
-                "{key}.limits.event_bytes: expected at most half of server.outbox_bytes, which is {outbox}, not {event}"
-            ));
+    /// The largest messages that the server sends must fit the outbox, or everyone who gets one would be closed.
+    fn validate_outbox(&self, key: &str, limits: &AppLimits, mistakes: &mut Vec<Mistake>) {
+        let outbox = self.server.outbox_bytes;
+        // JSON's escapes may double an event.
+        if limits.event_bytes.as_u64().saturating_mul(2) > outbox.as_u64() {
+            let event = limits.event_bytes;
+            let complaint = format!("expected at most half of server.outbox_bytes, which is {outbox}, not {event}");
+            mistakes.push(Mistake::new(format!("{key}.event_bytes"), complaint));
+        }
+        let members_max = outbox.as_u64() / member_bytes(limits).max(1);
+        if count(limits.presence_members) > members_max {
+            let complaint = format!(
+                "expected at most {members_max}, not {}: the list of all members that a joiner gets must fit \
+                 server.outbox_bytes, which is {outbox}",
+                limits.presence_members
+            );
+            mistakes.push(Mistake::new(format!("{key}.presence_members"), complaint));
         }
     }
+}
+
+/// What one member may take in a list of members. The list is JSON inside a JSON string: the escapes of `user_info`,
+/// which is JSON already, can double it but no more. The id is there twice, as an item and as a name; doubled too, though
+/// one of control characters alone would take seven times its length: no application has such ids.
+fn member_bytes(limits: &AppLimits) -> u64 {
+    let ids = count(limits.user_id_length).saturating_mul(2);
+    limits.user_info_bytes.as_u64().saturating_add(ids).saturating_mul(2)
+}
+
+fn count(number: usize) -> u64 {
+    u64::try_from(number).unwrap_or(u64::MAX)
 }
 
 /// An app with every setting at its default.
@@ -188,46 +221,44 @@ pub(crate) fn is_name(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte))
 }
 
-fn validate_app(key: &str, app: &App, mistakes: &mut Vec<String>) {
+fn validate_app(key: &str, app: &App, mistakes: &mut Vec<Mistake>) {
+    let mut complain = |name: &str, complaint| mistakes.push(Mistake::new(format!("{key}.{name}"), complaint));
     for (name, value) in [("id", app.id.as_str()), ("key", app.key.as_str())] {
         if !is_name(value) {
-            let expected = "expected one or more letters, digits, hyphens, dots, underscores or tildes";
-            mistakes.push(format!("{key}.{name}: {expected}, not {value:?}"));
+            complain(name, format!("{NAME_EXPECTED}, not {value:?}"));
         }
     }
     if app.secret.is_empty() && app.secret_file.is_none() {
-        mistakes.push(format!("{key}.secret: expected a secret, or secret_file"));
+        complain("secret", "expected a secret, or secret_file".into());
     }
     let limits = &app.limits;
     let positive = [
-        ("channels_per_connection", limits.channels_per_connection == 0),
-        ("event_bytes", limits.event_bytes.as_u64() == 0),
-        ("channel_name_length", limits.channel_name_length == 0),
-        ("event_name_length", limits.event_name_length == 0),
-        ("channels_per_event", limits.channels_per_event == 0),
-        ("batch", limits.batch == 0),
-        ("presence_members", limits.presence_members == 0),
-        ("user_id_length", limits.user_id_length == 0),
+        ("limits.channels_per_connection", limits.channels_per_connection == 0),
+        ("limits.event_bytes", limits.event_bytes.as_u64() == 0),
+        ("limits.channel_name_length", limits.channel_name_length == 0),
+        ("limits.event_name_length", limits.event_name_length == 0),
+        ("limits.channels_per_event", limits.channels_per_event == 0),
+        ("limits.batch", limits.batch == 0),
+        ("limits.presence_members", limits.presence_members == 0),
+        ("limits.user_id_length", limits.user_id_length == 0),
     ];
     for (name, _) in positive.iter().filter(|(_, is_zero)| *is_zero) {
-        mistakes.push(format!("{key}.limits.{name}: expected at least 1, since 0 would refuse everything"));
+        complain(name, "expected at least 1, since 0 would refuse everything".into());
     }
     if limits.message_bytes > MESSAGE_BYTES_CEILING {
-        mistakes.push(format!("{key}.limits.message_bytes: expected at most 64MiB, not {}", limits.message_bytes));
+        complain("limits.message_bytes", format!("expected at most 64MiB, not {}", limits.message_bytes));
     }
     let user_channel_length = USER_PREFIX.len() + limits.user_id_length;
     if limits.channel_name_length < user_channel_length {
-        mistakes.push(format!(
-            "{key}.limits.channel_name_length: expected at least {user_channel_length}, or users could not subscribe to \
-             their own channel, not {}",
+        let complaint = format!(
+            "expected at least {user_channel_length}, or users could not subscribe to their own channel, not {}",
             limits.channel_name_length
-        ));
+        );
+        complain("limits.channel_name_length", complaint);
     }
     if limits.message_bytes < limits.event_bytes {
-        mistakes.push(format!(
-            "{key}.limits.message_bytes: expected at least event_bytes, which is {}, not {}",
-            limits.event_bytes, limits.message_bytes
-        ));
+        let (event, message) = (limits.event_bytes, limits.message_bytes);
+        complain("limits.message_bytes", format!("expected at least event_bytes, which is {event}, not {message}"));
     }
 }
 
@@ -274,19 +305,6 @@ impl<'a> Flags<'a> {
             admin: AdminFlags { port: settings.admin_port },
         }
     }
-}
-
-/// Reads only whether any layer names a host.
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct HostGiven {
-    server: ServerGiven,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct ServerGiven {
-    host: Option<IgnoredAny>,
 }
 
 #[cfg(test)]

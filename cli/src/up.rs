@@ -27,7 +27,7 @@ const INTERRUPTED: i32 = 130;
 pub(crate) async fn run(settings: &Settings) -> Result<(), Failure> {
     let config = Config::load(settings)?;
     telemetry::log::init(&config.log).context("cannot set up the log")?;
-    let descriptors_max = descriptors::raise_limit().context("cannot learn how many descriptors are allowed")?;
+    let descriptors_max = descriptors::raise_limit().map_err(anyhow::Error::new)?;
     // Before anything says that the server is up: whoever waits for that may send a signal next.
     let signals = Signals::catch().context("cannot catch SIGINT and SIGTERM")?;
 

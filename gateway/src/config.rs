@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use bytesize::ByteSize;
+use humantime_serde::re::humantime::format_duration;
 use serde::{Deserialize, Serialize};
-use shared::config;
+use shared::config::{self, Mistake};
 
 /// What the gateway is configured with.
 #[derive(Clone, Debug, Default)]
@@ -81,31 +82,31 @@ impl Default for Drain {
 }
 
 impl Config {
-    /// Checks what types cannot say.
-    ///
-    /// # Errors
-    /// A sentence that names the key and what was expected.
-    pub fn validate(&self) -> Result<(), String> {
+    /// Checks what types cannot say; gives all mistakes.
+    pub fn validate(&self) -> Vec<Mistake> {
         let server = &self.server;
-        if server.activity_timeout < Duration::from_secs(1) {
+        let mut mistakes = Vec::new();
+        for (key, time) in [
             // pusher-js throws on a handshake that says 0.
-            return Err("server.activity_timeout: expected at least 1s".into());
+            ("server.activity_timeout", server.activity_timeout),
+            ("server.pong_timeout", server.pong_timeout),
+            ("server.outbox_timeout", server.outbox_timeout),
+        ] {
+            if time < Duration::from_secs(1) {
+                let complaint = format!("expected at least 1s, not {}", format_duration(time));
+                mistakes.push(Mistake::new(key, complaint));
+            }
         }
-        if server.pong_timeout < Duration::from_secs(1) {
-            return Err("server.pong_timeout: expected at least 1s".into());
-        }
-        if server.outbox_timeout < Duration::from_secs(1) {
-            return Err("server.outbox_timeout: expected at least 1s".into());
-        }
-        if server.outbox_bytes.as_u64() < 16 * 1024 {
-            return Err("server.outbox_bytes: expected at least 16KiB, or single events would not fit".into());
+        if server.outbox_bytes < ByteSize::kib(16) {
+            let complaint =
+                format!("expected at least 16KiB, or single events would not fit, not {}", server.outbox_bytes);
+            mistakes.push(Mistake::new("server.outbox_bytes", complaint));
         }
         let prefix = &server.path_prefix;
         if !prefix.is_empty() && (!prefix.starts_with('/') || prefix.ends_with('/')) {
-            return Err(format!(
-                "server.path_prefix: expected a path like \"/ws\", without a slash at the end, not {prefix:?}"
-            ));
+            let complaint = format!("expected a path like \"/ws\", without a slash at the end, not {prefix:?}");
+            mistakes.push(Mistake::new("server.path_prefix", complaint));
         }
-        Ok(())
+        mistakes
     }
 }

@@ -7,7 +7,7 @@ use hashbrown::HashMap;
 use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
 use shared::app::{AppId, Apps};
 use shared::protocol::{ChannelKind, ClientFrame, CloseCode};
-use shared::telemetry::metrics::{APP_LABELS_MAX, latency, register};
+use shared::telemetry::metrics::{app_labels, latency, register};
 
 /// Everything the gateway counts.
 #[derive(Clone)]
@@ -35,7 +35,7 @@ pub(crate) struct Metrics {
     pub(crate) draining: IntGauge,
 }
 
-/// Counters of one app, or of all apps beyond [`APP_LABELS_MAX`] together.
+/// Counters of one app, or of all apps beyond [`shared::telemetry::metrics::APP_LABELS_MAX`] together.
 #[derive(Clone)]
 pub(crate) struct AppMetrics {
     pub(crate) connections: IntGauge,
@@ -222,10 +222,7 @@ impl Metrics {
 }
 
 fn app_metrics(apps: &Apps, connections: &IntGaugeVec, opened: &IntCounterVec) -> HashMap<AppId, AppMetrics> {
-    let mut ids: Vec<&AppId> = apps.iter().map(|app| &app.id).collect();
-    ids.sort();
-    let labelled = ids.into_iter().enumerate().map(|(index, id)| {
-        let label = if index < APP_LABELS_MAX { id.as_str() } else { "other" };
+    let labelled = app_labels(apps).into_iter().map(|(id, label)| {
         let metrics = AppMetrics {
             connections: connections.with_label_values(&[label]),
             opened: opened.with_label_values(&[label]),

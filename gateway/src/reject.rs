@@ -1,7 +1,14 @@
 //! The errors that a client sees: each with its message, and whether the connection ends.
 
+use std::borrow::Cow;
+
 use shared::auth::ChannelAuthError;
+use shared::excerpt::{NAME_MAX, excerpt};
 use shared::protocol::{ChannelNameError, CloseCode, EventNameError, FrameError, MemberError, ServerFrame, UserError};
+
+/// Characters of a channel name that is not valid in the error about it: enough for every name that may be a slip, since
+/// clients look up their channel by it.
+const INVALID_CHANNEL_MAX: usize = 512;
 
 /// Why something that a client did was refused. The connection stays open.
 #[derive(Debug, thiserror::Error)]
@@ -86,9 +93,15 @@ impl Refusal {
         match self {
             Self::Message(_) => vec![error(Some(4200), "Invalid message format")],
             Self::UnknownEvent { name } => {
+                let name = excerpt(name, NAME_MAX);
                 vec![error(None, &format!("Unknown event {name:?}: client events start with client-"))]
             }
             Self::Subscription { channel, reason } => {
+                // A valid name has its bound; any other stands here as the client wrote it.
+                let channel = &*match reason {
+                    SubscribeError::Name(_) => excerpt(channel, INVALID_CHANNEL_MAX),
+                    _ => Cow::Borrowed(channel.as_str()),
+                };
                 let (kind, status, text) = reason.describe(channel);
                 let notice = ServerFrame::SubscriptionError { channel, kind, error: &text, status };
                 // Clients in different languages listen to different ones of the two.
@@ -142,7 +155,9 @@ impl SubscribeError {
             Self::Name(cause @ ChannelNameError::TooLong { .. }) => {
                 ("LimitReached", 4009, format!("Invalid channel name: {cause}"))
             }
-            Self::Name(cause) => ("ServerError", 4009, format!("Invalid channel name {channel:?}: {cause}")),
+            Self::Name(cause) => {
+                ("ServerError", 4009, format!("Invalid channel name {:?}: {cause}", excerpt(channel, NAME_MAX)))
+            }
             Self::Auth(cause) => auth(cause.client_text(&format!("subscription to {channel}"))),
             Self::NoMember => {
                 auth(format!("Subscription to {channel} needs channel_data with a user_id, or a signed-in user"))
@@ -185,6 +200,7 @@ impl ClientEventError {
             Self::Name(cause) => (None, format!("Invalid client event: {cause}")),
             Self::Kind => (None, "Client event rejected - only supported on private and presence channels".into()),
             Self::NotSubscribed { channel } => {
+                let channel = excerpt(channel, NAME_MAX);
                 (None, format!("Client event rejected - the connection is not subscribed to {channel:?}"))
             }
             Self::TooLarge { max } => {

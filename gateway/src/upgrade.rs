@@ -61,7 +61,7 @@ async fn answer(shard: &Rc<Shard>, mut request: Request<Incoming>, load: &RefCel
     }
     match shard.node.routes.clone() {
         Some(routes) => shard.answering(routes.answer(request)).await,
-        None if path == "/up" => http::json(StatusCode::OK, r#"{"health":"OK"}"#),
+        None if path == "/up" => http::health(),
         None => http::text(StatusCode::NOT_FOUND, "Not found."),
     }
 }

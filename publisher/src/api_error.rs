@@ -8,6 +8,7 @@ use hyper::StatusCode;
 use hyper::header::{ALLOW, HeaderValue, RETRY_AFTER};
 use shared::auth::RequestAuthError;
 use shared::bus::BusError;
+use shared::excerpt::{NAME_MAX, excerpt};
 use shared::http::{self, Answer};
 use shared::protocol::{ChannelNameError, EventNameError, SocketIdError};
 use shared::roster::RosterError;
@@ -119,11 +120,11 @@ pub(crate) enum ApiError {
 
 impl ApiError {
     pub(crate) fn unknown_app(id: &str) -> Self {
-        Self::UnknownApp { id: excerpt(id) }
+        Self::UnknownApp { id: excerpt(id, NAME_MAX).into_owned() }
     }
 
     pub(crate) fn channel_name(name: &str, source: ChannelNameError) -> Self {
-        Self::ChannelName { name: excerpt(name), source }
+        Self::ChannelName { name: excerpt(name, NAME_MAX).into_owned(), source }
     }
 
     /// The error as a caller sees it: a status and one line of plain text.
@@ -245,10 +246,4 @@ impl ApiError {
     pub(crate) fn auth_failure(&self) -> Option<&'static str> {
         matches!(self, Self::UnknownApp { .. } | Self::AppDisabled | Self::Auth(_)).then(|| self.cause_label())
     }
-}
-
-/// As much of a caller's text as an error repeats.
-fn excerpt(text: &str) -> String {
-    const CHARACTERS_MAX: usize = 64;
-    text.chars().take(CHARACTERS_MAX).collect()
 }

@@ -8,7 +8,7 @@ use prometheus::{
     Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, Opts, Registry, exponential_buckets,
 };
 use shared::app::{AppId, Apps};
-use shared::telemetry::metrics::{APP_LABELS_MAX, latency, register};
+use shared::telemetry::metrics::{app_labels, latency, register};
 
 use crate::event::Event;
 use crate::routes;
@@ -22,7 +22,6 @@ pub(crate) struct Metrics {
     endpoints: HashMap<&'static str, EndpointMetrics>,
     auth_failures: IntCounterVec,
     events: HashMap<AppId, IntCounter>,
-    events_of_others: IntCounter,
     event_bytes: Histogram,
     channels_per_event: Histogram,
 }
@@ -75,11 +74,10 @@ impl Metrics {
                 .collect(),
             requests,
             auth_failures,
-            events: labelled(apps)
+            events: app_labels(apps)
                 .into_iter()
-                .map(|id| (id.clone(), events.with_label_values(&[id.as_str()])))
+                .map(|(id, label)| (id.clone(), events.with_label_values(&[label])))
                 .collect(),
-            events_of_others: events.with_label_values(&["other"]),
             event_bytes: register(registry, Histogram::with_opts(event_bytes)),
             channels_per_event: register(registry, Histogram::with_opts(channels_per_event)),
         }
@@ -98,7 +96,9 @@ impl Metrics {
 
     /// Events of one request were published as `messages` messages.
     pub(crate) fn published(&self, app: &AppId, messages: usize, events: &[Event<'_>]) {
-        self.events.get(app).unwrap_or(&self.events_of_others).inc_by(messages as u64);
+        if let Some(counter) = self.events.get(app) {
+            counter.inc_by(messages as u64);
+        }
         for event in events {
             self.event_bytes.observe(event.data_bytes() as f64);
             self.channels_per_event.observe(event.channels().len() as f64);
@@ -109,14 +109,6 @@ impl Metrics {
     pub(crate) fn auth_failed(&self, reason: &'static str) {
         self.auth_failures.with_label_values(&[reason]).inc();
     }
-}
-
-/// The apps that have a label of their own: the first by id, so that every node chooses the same.
-fn labelled(apps: &Apps) -> Vec<&AppId> {
-    let mut ids: Vec<&AppId> = apps.iter().map(|app| &app.id).collect();
-    ids.sort();
-    ids.truncate(APP_LABELS_MAX);
-    ids
 }
 
 fn counters(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {

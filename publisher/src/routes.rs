@@ -147,7 +147,7 @@ pub(crate) const LABELS: [&str; 10] = [
 /// Answers a request to a known path.
 ///
 /// # Errors
-/// [`ApiError`], in the order method, app, body, signature, and then what the endpoint finds.
+/// [`ApiError`], in the order method, app, signature, body, and then what the endpoint finds.
 pub(crate) async fn answer<B>(api: &Api, route: Route<'_>, head: &Parts, body: B) -> Result<Answer, ApiError>
 where
     B: Body<Data = Bytes>,

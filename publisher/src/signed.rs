@@ -28,11 +28,11 @@ pub(crate) struct SignedRequest {
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
 impl SignedRequest {
-    /// Finds the app, reads the body and checks the signature. The body of a request to an unknown app is not read.
+    /// Finds the app, checks the signature and reads the body: only who knows the secret can make this server keep one.
     ///
     /// # Errors
-    /// [`ApiError`], in the order app, size and time of the body, signature, disabled app. So only those who know the
-    /// secret learn that an app is switched off.
+    /// [`ApiError`], in the order app, signature, disabled app, size and time of the body, digest of the body. So only
+    /// those who know the secret learn that an app is switched off.
     pub(crate) async fn read<B>(apps: &Apps, app: &AppName<'_>, head: &Parts, body: B) -> Result<Self, ApiError>
     where
         B: Body<Data = Bytes>,
@@ -47,11 +47,12 @@ impl SignedRequest {
             }
         };
         let app = app.clone();
-        let body = read_body(body, app.limits.request_bytes()).await?;
-        query.verify(&app, head.method.as_str(), head.uri.path(), &body, unix_us() / 1_000_000)?;
+        query.verify_head(&app, head.method.as_str(), head.uri.path(), unix_us() / 1_000_000)?;
         if !app.enabled {
             return Err(ApiError::AppDisabled);
         }
+        let body = read_body(body, app.limits.request_bytes()).await?;
+        query.verify_body(&body)?;
         Ok(Self { app, query, body })
     }
 

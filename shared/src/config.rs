@@ -20,12 +20,9 @@ pub const ENV_PREFIX: &str = "CARILLON_";
 /// Why a configuration was refused.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
-    /// The layers do not make up a configuration.
+    /// Something in it is wrong.
     #[error("{}", lines(.0))]
-    Layers(Vec<Mistake>),
-    /// The values are well-formed one by one but do not fit together.
-    #[error("{0}")]
-    Rule(String),
+    Mistakes(Vec<Mistake>),
     /// A file that the configuration names cannot be read.
     #[error("cannot read {path}")]
     File {
@@ -37,8 +34,8 @@ pub enum ConfigError {
     },
 }
 
-/// One thing that is wrong with a configuration. It never holds the value that was found: that may be a secret, or a
-/// list of apps with theirs.
+/// One thing that is wrong with a configuration. It never holds a secret: a value that was found is told only where its
+/// key cannot hold one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mistake {
     /// The key, levels separated by dots; empty when no single key is to blame.
@@ -47,6 +44,13 @@ pub struct Mistake {
     pub complaint: String,
     /// The layer that the value came from: a file's path, or words.
     pub source: Option<String>,
+}
+
+impl Mistake {
+    /// A mistake whose source is still to be found, as by [`Layers::source`].
+    pub fn new(key: impl Into<String>, complaint: impl Into<String>) -> Self {
+        Self { key: key.into(), complaint: complaint.into(), source: None }
+    }
 }
 
 impl fmt::Display for Mistake {
@@ -66,18 +70,25 @@ fn lines(mistakes: &[Mistake]) -> String {
     mistakes.iter().map(Mistake::to_string).collect::<Vec<_>>().join("\n")
 }
 
+impl From<Mistake> for ConfigError {
+    fn from(mistake: Mistake) -> Self {
+        Self::Mistakes(vec![mistake])
+    }
+}
+
 impl From<figment::Error> for ConfigError {
     fn from(error: figment::Error) -> Self {
         let mistakes = error.into_iter().map(|mistake| Mistake {
             key: mistake.path.join("."),
             complaint: complaint(&mistake.kind),
-            source: mistake.metadata.as_ref().map(|metadata| match &metadata.source {
-                Some(source) => source.to_string(),
-                None => metadata.name.to_string(),
-            }),
+            source: mistake.metadata.as_ref().map(source),
         });
-        Self::Layers(mistakes.collect())
+        Self::Mistakes(mistakes.collect())
     }
+}
+
+fn source(metadata: &figment::Metadata) -> String {
+    metadata.source.as_ref().map_or_else(|| metadata.name.to_string(), ToString::to_string)
 }
 
 fn complaint(kind: &Kind) -> String {
@@ -107,47 +118,65 @@ fn type_name(found: &Actual) -> &'static str {
     }
 }
 
-/// Layers a configuration.
-///
-/// `file`: read exactly as named, and it must exist. `dotenv`: variables of an env file, which the process' own override.
-/// `flags`: only what was given on the command line.
-///
-/// # Errors
-/// [`ConfigError::Layers`] for an unknown key, a value of the wrong type or a missing file.
-pub fn layered<T: DeserializeOwned>(
-    file: Option<&Path>,
-    dotenv: &[(String, String)],
-    flags: &impl Serialize,
-) -> Result<T, ConfigError> {
-    layered_over(file, dotenv, &environment(), flags)
-}
+/// Everything that was configured, later layers over earlier ones, each value with where it came from.
+pub struct Layers(Figment);
 
-fn layered_over<T: DeserializeOwned>(
-    file: Option<&Path>,
-    dotenv: &[(String, String)],
-    environment: &[(String, String)],
-    flags: &impl Serialize,
-) -> Result<T, ConfigError> {
-    let mut layers = Figment::new();
-    if let Some(path) = file {
-        layers = layers.merge(Toml::file_exact(path));
+impl Layers {
+    /// `file`: read exactly as named, and it must exist. `variables`: weakest first; the process' own override them.
+    /// `flags`: only what was given on the command line. What is wrong with one of them shows in [`Self::extract`].
+    pub fn new(file: Option<&Path>, variables: &[Variables<'_>], flags: &impl Serialize) -> Self {
+        Self::over(file, variables, &environment(), flags)
     }
-    layers = layers
-        .merge(Variables { name: "the file of --env-file", pairs: dotenv })
-        .merge(Variables { name: "the environment", pairs: environment })
-        .merge(Flags(flags));
-    Ok(layers.extract()?)
+
+    fn over(
+        file: Option<&Path>,
+        variables: &[Variables<'_>],
+        environment: &[(String, String)],
+        flags: &impl Serialize,
+    ) -> Self {
+        let mut layers = Figment::new();
+        if let Some(path) = file {
+            layers = layers.merge(Toml::file_exact(path));
+        }
+        for variables in variables {
+            layers = layers.merge(variables);
+        }
+        let environment = Variables { name: ENVIRONMENT, pairs: environment };
+        Self(layers.merge(&environment).merge(Flags(flags)))
+    }
+
+    /// Reads the values.
+    ///
+    /// # Errors
+    /// [`ConfigError::Mistakes`] for a missing file, and for the first unknown key or value of the wrong type.
+    pub fn extract<T: DeserializeOwned>(&self) -> Result<T, ConfigError> {
+        Ok(self.0.extract()?)
+    }
+
+    /// Where the value of a key came from; `None` for a default. `key`: levels separated by dots. What stands in a list
+    /// came from where the list did.
+    pub fn source(&self, key: &str) -> Option<String> {
+        let in_list = key.split('.').position(|level| level.bytes().all(|byte| byte.is_ascii_digit()));
+        let levels: Vec<&str> = key.split('.').take(in_list.unwrap_or(usize::MAX)).collect();
+        self.0.find_metadata(&levels.join(".")).map(source)
+    }
 }
 
-/// `CARILLON_…` variables as a layer, which errors name. figment's own panics on a name like `CARILLON___X`.
-struct Variables<'a> {
-    name: &'static str,
-    pairs: &'a [(String, String)],
+/// What errors call the variables of the process.
+pub const ENVIRONMENT: &str = "the environment";
+
+/// `CARILLON_…` variables as a layer, which errors name; others are ignored. figment's own layer panics on a name like
+/// `CARILLON___X`.
+pub struct Variables<'a> {
+    /// What errors call the layer.
+    pub name: &'a str,
+    /// Names and values; later ones override earlier ones.
+    pub pairs: &'a [(String, String)],
 }
 
-impl Provider for Variables<'_> {
+impl Provider for &Variables<'_> {
     fn metadata(&self) -> figment::Metadata {
-        figment::Metadata::named(self.name)
+        figment::Metadata::named(self.name.to_owned())
     }
 
     fn data(&self) -> Result<figment::value::Map<Profile, Dict>, figment::Error> {

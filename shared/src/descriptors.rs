@@ -2,33 +2,60 @@
 
 use std::io;
 
+use rlimit::Resource;
+
 /// Descriptors that are not client sockets: logs, listeners, epoll and wake-ups of each shard, Redis, webhooks, and
 /// some room for HTTP requests.
 pub const RESERVED: u64 = 256;
 
-/// Raises the limit of open descriptors as far as the system allows: the hard limit too where the process may.
+/// Why a process cannot hold sockets.
+#[derive(Debug, thiserror::Error)]
+pub enum LimitError {
+    /// The system does not tell its limits.
+    #[error("cannot learn how many descriptors are allowed")]
+    Unknown(#[source] io::Error),
+    /// All that is allowed is needed for other things than clients.
+    #[error(
+        "{limit} open descriptors are allowed and {RESERVED} are needed besides connections: raise the limit, as with \
+         `ulimit -n 65536`"
+    )]
+    NoRoom {
+        /// The limit in force.
+        limit: u64,
+    },
+}
+
+/// Raises the limit of open descriptors as far as the system allows: the hard limit too where the process may. A limit
+/// that cannot be raised stays as it is.
 ///
 /// Returns the limit now in force.
 ///
 /// # Errors
-/// When the system does not tell its limits.
-pub fn raise_limit() -> io::Result<u64> {
+/// [`LimitError`].
+pub fn raise_limit() -> Result<u64, LimitError> {
     /// The kernel's own default for `fs.nr_open`: asking for more fails everywhere.
     const WANTED: u64 = 1_048_576;
-    let (soft, hard) = rlimit::Resource::NOFILE.get()?;
+    let (soft, hard) = Resource::NOFILE.get().map_err(LimitError::Unknown)?;
     let wanted = hard.max(WANTED);
     if soft >= wanted {
-        return Ok(soft);
+        return with_room(soft);
     }
     // Only a privileged process may raise its hard limit; the others go as far as theirs.
-    if rlimit::Resource::NOFILE.set(wanted, wanted).is_ok() {
-        return Ok(wanted);
+    if Resource::NOFILE.set(wanted, wanted).is_ok() {
+        return with_room(wanted);
     }
-    rlimit::Resource::NOFILE.set(hard, hard)?;
-    Ok(hard)
+    // Where the hard limit says infinity, as on macOS, the kernel has another one, which this call knows.
+    with_room(rlimit::increase_nofile_limit(hard).unwrap_or(soft))
 }
 
 /// Sockets that `limit` descriptors leave room for.
 pub fn connections_max(limit: u64) -> usize {
     usize::try_from(limit.saturating_sub(RESERVED)).unwrap_or(usize::MAX)
 }
+
+fn with_room(limit: u64) -> Result<u64, LimitError> {
+    if connections_max(limit) == 0 { Err(LimitError::NoRoom { limit }) } else { Ok(limit) }
+}
+
+#[cfg(test)]
+mod tests;

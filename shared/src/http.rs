@@ -63,6 +63,11 @@ pub fn text(status: StatusCode, body: &str) -> Answer {
     answer(status, "text/plain; charset=utf-8", format!("{body}\n"))
 }
 
+/// What a process that serves answers under `/up`; the body is Reverb's.
+pub fn health() -> Answer {
+    json(StatusCode::OK, r#"{"health":"OK"}"#)
+}
+
 /// Any body.
 pub fn answer(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Answer {
     let mut answer = Response::new(Full::new(body.into()));

@@ -11,6 +11,7 @@ pub mod bus;
 pub mod config;
 pub mod descriptors;
 pub mod envelope;
+pub mod excerpt;
 pub mod http;
 pub mod node;
 pub mod protocol;

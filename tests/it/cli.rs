@@ -35,12 +35,18 @@ async fn a_mistake_is_named_with_its_key_its_source_and_what_was_expected() {
         ("[server]\nprot = 8080\n".to_owned(), vec!["server.prot", "carillon.toml", "expected"]),
         ("[server]\nport = \"many\"\n".into(), vec!["server.port", "carillon.toml", "expected u16"]),
         ("[server]\nport = 70000\n".into(), vec!["server.port", "carillon.toml", "expected u16"]),
-        ("[server]\nactivity_timeout = \"0s\"\n".into(), vec!["server.activity_timeout", "expected at least 1s"]),
-        ("[server]\npath_prefix = \"ws/\"\n".into(), vec!["server.path_prefix", "expected"]),
+        (
+            "[server]\nactivity_timeout = \"0s\"\n".into(),
+            vec!["server.activity_timeout", "expected at least 1s, not 0s", "carillon.toml"],
+        ),
+        ("[server]\npath_prefix = \"ws/\"\n".into(), vec!["server.path_prefix", "expected", "carillon.toml"]),
         ("[nonsense]\n".into(), vec!["nonsense", "carillon.toml", "expected"]),
         ("[server\n".into(), vec!["carillon.toml", "line 1"]),
-        ("[log]\nlevel = \"lo=ud=x\"\n".into(), vec!["log.level", "expected"]),
-        (format!("{app}limits = {{ batch = 0 }}\n"), vec!["apps.0.limits.batch", "expected at least 1"]),
+        ("[log]\nlevel = \"lo=ud=x\"\n".into(), vec!["log.level", "expected", "carillon.toml"]),
+        (
+            format!("{app}limits = {{ batch = 0 }}\n"),
+            vec!["apps.0.limits.batch", "expected at least 1", "carillon.toml"],
+        ),
         (format!("{app}event_count = 3\n"), vec!["event_count", "carillon.toml", "expected"]),
         (format!("{app}{app}"), vec!["apps", "unique"]),
         ("[[apps]]\nid = \"a\"\nkey = \"b\"\n".into(), vec!["apps.0.secret", "expected"]),
@@ -66,6 +72,14 @@ async fn a_mistake_in_a_variable_names_the_environment() {
     let finished = run(place.path(), &["check-config"], &[("CARILLON_SERVER__PROT", "1")]).await;
     assert_eq!(finished.code, 2);
     assert!(finished.stderr.contains("server.prot") && finished.stderr.contains("environment"), "{}", finished.stderr);
+    for (variable, complaint) in [
+        (("CARILLON_SERVER__PONG_TIMEOUT", "0s"), "server.pong_timeout: expected at least 1s, not 0s"),
+        (("REVERB_SERVER_PORT", "high"), "REVERB_SERVER_PORT: expected a port, not \"high\""),
+    ] {
+        let finished = run(place.path(), &["check-config"], &[variable]).await;
+        let expected = format!("carillon: {complaint} (from the environment)\n");
+        assert_eq!((finished.code, finished.stderr), (2, expected));
+    }
     let finished = run(place.path(), &["check-config", "--config", "missing.toml"], &[]).await;
     assert_eq!(finished.code, 2);
     assert!(finished.stderr.contains("missing.toml"), "{}", finished.stderr);

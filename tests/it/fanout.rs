@@ -143,7 +143,8 @@ async fn apps_do_not_hear_each_other() {
 async fn a_slow_reader_is_closed_with_4100_and_others_get_everything() {
     const OTHERS: usize = 20;
     const EVENTS_MAX: usize = 5_000;
-    let server = Server::start(Setup::default().server("outbox_bytes = \"64KiB\"")).await;
+    let setup = Setup::default().server("outbox_bytes = \"64KiB\"").limit("presence_members = 25");
+    let server = Server::start(setup).await;
     let mut slow = Raw::connect_narrow(server.public).await;
     slow.establish(&server.app).await;
     slow.subscribe("news").await;

@@ -68,3 +68,12 @@ fn many_apps_are_named_up_to_five() {
     assert!(text.contains("  apps    app1, app2, app3, app4, app5 and 2 more\n"), "{text}");
     assert!(!text.contains("Pusher("), "{text}");
 }
+
+#[test]
+fn an_ipv6_host_is_in_brackets_where_clients_make_a_url_of_it() {
+    let text = banner(&demo(), "[::1]:8080");
+    assert!(text.contains("  public  http://[::1]:8080   "), "{text}");
+    assert!(text.contains("{ wsHost: '[::1]', wsPort: 8080, "), "{text}");
+    assert!(text.contains("\n  REVERB_HOST=[::1]\n"), "{text}");
+    assert!(text.contains("bound to ::1)"), "{text}");
+}

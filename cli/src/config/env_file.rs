@@ -3,9 +3,9 @@
 use std::fs;
 use std::path::Path;
 
-use shared::config::ConfigError;
+use shared::config::{ConfigError, Mistake};
 
-use super::Variables;
+use super::Pairs;
 
 /// Names that this program takes from an env file start with one of these.
 const OURS: [&str; 3] = [shared::config::ENV_PREFIX, "REVERB_", "PUSHER_"];
@@ -16,11 +16,11 @@ const OURS: [&str; 3] = [shared::config::ENV_PREFIX, "REVERB_", "PUSHER_"];
 ///
 /// # Errors
 /// [`ConfigError`] that names the file and the variable, never a value.
-pub(super) fn read(path: &Path) -> Result<Variables, ConfigError> {
+pub(super) fn read(path: &Path) -> Result<Pairs, ConfigError> {
     let cannot_read = |source| ConfigError::File { path: format!("{} (--env-file)", path.display()), source };
     let text = fs::read_to_string(path).map_err(cannot_read)?;
     let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
-    let (mut variables, mut all_read) = (Variables::new(), true);
+    let (mut variables, mut all_read) = (Pairs::new(), true);
     for line in dotenvy::from_read_iter(text.as_bytes()) {
         match line {
             Ok(variable) => variables.push(variable),
@@ -30,10 +30,10 @@ pub(super) fn read(path: &Path) -> Result<Variables, ConfigError> {
     // The parser does not say where it stopped, and an open quote swallows the lines after it.
     let lost = text.lines().filter_map(our_name).find(|name| !variables.iter().any(|(read, _)| read == name));
     match lost {
-        Some(name) if !all_read => Err(ConfigError::Rule(format!(
-            "{name}: expected NAME=value, with quotes around values that hold spaces (from {})",
-            path.display()
-        ))),
+        Some(name) if !all_read => {
+            let complaint = "expected NAME=value, with quotes around values that hold spaces";
+            Err(Mistake { source: Some(path.display().to_string()), ..Mistake::new(name, complaint) }.into())
+        }
         _ => Ok(variables),
     }
 }

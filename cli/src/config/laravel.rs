@@ -1,19 +1,22 @@
 //! The variables that a Laravel application's `.env` already holds.
 
 use shared::app::App;
-use shared::config::ConfigError;
+use shared::config::{ConfigError, ENVIRONMENT, Mistake};
 
-use super::{Variables, app};
+use super::{ENV_FILE, Pairs, app};
 
 /// Laravel's variables, from wherever they came.
 pub(super) struct Laravel<'a> {
-    variables: &'a [(String, String)],
+    /// Those of the process come first, since they override the others.
+    sources: [(&'static str, &'a [(String, String)]); 2],
 }
 
+/// `CARILLON_` variables that Laravel's own stand for, by the name of Laravel's.
+pub(super) type Listener = Vec<(&'static str, Pairs)>;
+
 impl<'a> Laravel<'a> {
-    /// `variables`: later ones override earlier ones.
-    pub(super) fn new(variables: &'a [(String, String)]) -> Self {
-        Self { variables }
+    pub(super) fn new(env_file: &'a [(String, String)], environment: &'a [(String, String)]) -> Self {
+        Self { sources: [(ENVIRONMENT, environment), (ENV_FILE, env_file)] }
     }
 
     /// The app of `REVERB_APP_ID`, `_KEY` and `_SECRET`, or else of the `PUSHER_APP_` three.
@@ -29,8 +32,8 @@ impl<'a> Laravel<'a> {
                 _ => {
                     let (set, missing): (Vec<&str>, Vec<&str>) =
                         names.iter().map(String::as_str).partition(|name| self.value(name).is_some());
-                    let (set, missing) = (set.join(" and "), missing.join(" and "));
-                    return Err(ConfigError::Rule(format!("{missing}: expected a value too, as for {set}")));
+                    let complaint = format!("expected a value too, as for {}", set.join(" and "));
+                    return Err(Mistake::new(missing.join(" and "), complaint).into());
                 }
             }
         }
@@ -41,24 +44,33 @@ impl<'a> Laravel<'a> {
     ///
     /// # Errors
     /// When the port is not one.
-    pub(super) fn listener(&self) -> Result<Variables, ConfigError> {
-        let mut ours = Variables::new();
-        if let Some(host) = self.value("REVERB_SERVER_HOST") {
+    pub(super) fn listener(&self) -> Result<Listener, ConfigError> {
+        let (host, port) = ("REVERB_SERVER_HOST", "REVERB_SERVER_PORT");
+        let mut ours = Listener::new();
+        if let Some(value) = self.value(host) {
             // Quoted, or `[::]` would be read as a list.
-            ours.push(("CARILLON_SERVER__HOST".into(), format!("{host:?}")));
+            ours.push((host, vec![("CARILLON_SERVER__HOST".into(), format!("{value:?}"))]));
         }
-        if let Some(port) = self.value("REVERB_SERVER_PORT") {
-            let Ok(port) = port.parse::<u16>() else {
-                return Err(ConfigError::Rule(format!("REVERB_SERVER_PORT: expected a port, not {port:?}")));
+        if let Some((source, value)) = self.find(port) {
+            let Ok(number) = value.parse::<u16>() else {
+                let mistake = Mistake::new(port, format!("expected a port, not {value:?}"));
+                return Err(Mistake { source: Some(source.into()), ..mistake }.into());
             };
-            ours.push(("CARILLON_SERVER__PORT".into(), port.to_string()));
+            ours.push((port, vec![("CARILLON_SERVER__PORT".into(), number.to_string())]));
         }
         Ok(ours)
     }
 
-    /// A variable without a value is one that is not set: Laravel's own `.env.example` has such lines.
     fn value(&self, name: &str) -> Option<&'a str> {
-        let (_, value) = self.variables.iter().rfind(|(variable, value)| variable == name && !value.is_empty())?;
-        Some(value)
+        self.find(name).map(|(_, value)| value)
+    }
+
+    /// A variable's source and value. One without a value is one that is not set: Laravel's own `.env.example` has such
+    /// lines.
+    fn find(&self, name: &str) -> Option<(&'static str, &'a str)> {
+        self.sources.iter().find_map(|(source, variables)| {
+            let (_, value) = variables.iter().rfind(|(variable, value)| variable == name && !value.is_empty())?;
+            Some((*source, value.as_str()))
+        })
     }
 }

@@ -23,7 +23,7 @@ impl Given<'_> {
             Some(path)
         };
         let files = Files { config: write("carillon.toml", self.file), env_file: write(".env", self.env_file) };
-        let environment: Variables =
+        let environment: Pairs =
             self.environment.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
         Config::load_with(&Settings { files, ..self.settings }, &environment).map_err(|error| error.to_string())
     }
@@ -39,10 +39,23 @@ fn env_file(text: &str) -> Given<'_> {
 
 const SHOP: &str = "[[apps]]\nid = \"shop\"\nkey = \"k\"\nsecret = \"s\"\n";
 
+/// `expected`: one of the mistakes, without its source.
 #[track_caller]
 fn refused(given: Given<'_>, expected: &str) {
+    refusal(given, expected);
+}
+
+/// The source of the expected mistake; empty when it has none.
+#[track_caller]
+fn refusal(given: Given<'_>, expected: &str) -> String {
     let error = given.load().expect_err("the configuration should be refused");
-    assert!(error.lines().any(|line| line == expected), "expected the line\n  {expected}\nin\n{error}");
+    let source = error.lines().find_map(|line| line.strip_prefix(expected));
+    let source = source.unwrap_or_else(|| panic!("expected the line\n  {expected}\nin\n{error}"));
+    if source.is_empty() {
+        return String::new();
+    }
+    let source = source.strip_prefix(" (from ").and_then(|source| source.strip_suffix(')'));
+    source.unwrap_or_else(|| panic!("expected no more than\n  {expected}\nin\n{error}")).to_owned()
 }
 
 #[track_caller]
@@ -117,7 +130,39 @@ fn laravels_listener_may_come_from_the_process_and_still_gives_way_to_ours() {
 
 #[test]
 fn a_laravel_port_that_is_none_is_named() {
-    refused(env_file("REVERB_SERVER_PORT=high"), "REVERB_SERVER_PORT: expected a port, not \"high\"");
+    let expected = "REVERB_SERVER_PORT: expected a port, not \"high\"";
+    assert_eq!(refusal(env_file("REVERB_SERVER_PORT=high"), expected), "the file of --env-file");
+    let environment = &[("REVERB_SERVER_PORT", "high")];
+    assert_eq!(refusal(Given { environment, ..Given::default() }, expected), "the environment");
+}
+
+#[test]
+fn a_rule_that_is_broken_names_where_the_value_came_from() {
+    let expected = "server.activity_timeout: expected at least 1s, not 0s";
+    let source = refusal(file("[server]\nactivity_timeout = \"0s\"\n"), expected);
+    assert!(source.ends_with("carillon.toml"), "{source}");
+    let of_env_file = env_file("CARILLON_SERVER__ACTIVITY_TIMEOUT=0s");
+    assert_eq!(refusal(of_env_file, expected), "the file of --env-file");
+
+    let listed =
+        refusal(file("[[apps]]\nid = \"a\"\nkey = \"k\"\n"), "apps.0.secret: expected a secret, or secret_file");
+    assert!(listed.ends_with("carillon.toml"), "{listed}");
+    let secret = env_file("CARILLON_APPS=[{id=a,key=k}]");
+    assert_eq!(refusal(secret, "apps.0.secret: expected a secret, or secret_file"), "the file of --env-file");
+
+    let empty = "server.host: expected an address to listen on, as \"127.0.0.1\"";
+    let settings = Settings { host: Some(String::new()), ..Settings::default() };
+    assert_eq!(refusal(Given { settings, file: Some(SHOP), ..Given::default() }, empty), "the command line");
+
+    let demo = "server.host: expected 127.0.0.1 or another loopback address, not \"0.0.0.0\", while no app is configured: \
+                the demo app's secret is public. `carillon app new` makes an app";
+    assert_eq!(refusal(env_file("REVERB_SERVER_HOST=0.0.0.0"), demo), "REVERB_SERVER_HOST");
+
+    // The mistake is between two settings, of which the first is a default.
+    let text = format!("{SHOP}[server]\noutbox_bytes = \"16KiB\"\n");
+    let expected =
+        "apps.0.limits.event_bytes: expected at most half of server.outbox_bytes, which is 16.0 KiB, not 10.0 KiB";
+    assert!(refusal(file(&text), expected).ends_with("carillon.toml"));
 }
 
 #[test]
@@ -296,6 +341,20 @@ fn a_message_must_hold_an_event_and_an_outbox_two() {
 }
 
 #[test]
+fn a_list_of_members_must_fit_the_outbox() {
+    let text = |members: u32, outbox: &str| {
+        format!("{SHOP}[apps.limits]\npresence_members = {members}\n[server]\noutbox_bytes = \"{outbox}\"\n")
+    };
+    refused(
+        file(&text(410, "1MiB")),
+        "apps.0.limits.presence_members: expected at most 409, not 410: the list of all members that a joiner gets must \
+         fit server.outbox_bytes, which is 1.0 MiB",
+    );
+    assert!(file(&text(409, "1MiB")).load().is_ok());
+    assert!(file(&text(10_000, "25MiB")).load().is_ok());
+}
+
+#[test]
 fn the_rules_of_every_section_are_checked_and_all_mistakes_told() {
     let text = "[server]\nhost = \"\"\npath_prefix = \"ws\"\n[admin]\nhost = \"\"\n[log]\nlevel = \"a=b=c\"\n";
     let text = format!("{SHOP}{text}");
@@ -304,7 +363,7 @@ fn the_rules_of_every_section_are_checked_and_all_mistakes_told() {
     refused(file(&text), "admin.host: expected an address to listen on, as \"127.0.0.1\"");
     refused(
         file(&text),
-        "log.level: \"a=b=c\" is not a log filter: expected a level or a filter, as \"info\" or \"info,gateway=debug\"",
+        "log.level: expected a level or a filter, as \"info\" or \"info,gateway=debug\", not \"a=b=c\"",
     );
 }
 

@@ -210,6 +210,34 @@ fn what_the_client_sent_cannot_break_out_of_the_json() {
 }
 
 #[test]
+fn what_the_client_sent_is_repeated_in_part() {
+    let long = "\u{0}".repeat(60_000);
+    let signature = ChannelAuthError::Signature { expected_over: long.clone() };
+    for refusal in [
+        Refusal::UnknownEvent { name: long.clone() },
+        Refusal::Subscription { channel: long.clone(), reason: SubscribeError::Name(bad_name("\"")) },
+        Refusal::Subscription { channel: long.clone(), reason: SubscribeError::Name(bad_name("123456789")) },
+        Refusal::Subscription { channel: "private-a".into(), reason: SubscribeError::Auth(signature.clone()) },
+        Refusal::SignIn(SignInError::Auth(signature)),
+        Refusal::ClientEvent(ClientEventError::NotSubscribed { channel: long.clone() }),
+    ] {
+        for message in refusal.messages() {
+            assert!(message.len() < 8 * 1024, "{} bytes", message.len());
+        }
+    }
+}
+
+#[test]
+fn the_text_that_should_have_been_signed_is_whole_up_to_a_kibibyte() {
+    let text = |length: usize| {
+        let reason = ChannelAuthError::Signature { expected_over: "x".repeat(length) };
+        reason.client_text("sign-in")
+    };
+    assert!(text(1024).ends_with(&format!(" digest of {}", "x".repeat(1024))));
+    assert!(text(1025).ends_with(&format!(" digest of {}…", "x".repeat(1024))));
+}
+
+#[test]
 fn refusals_are_counted_by_their_cause() {
     #[track_caller]
     fn check(refusal: &Refusal, auth_failure: Option<&str>, limit: Option<&str>) {

@@ -8,7 +8,7 @@ use http_body_util::StreamBody;
 use hyper::Method;
 use hyper::body::{Body, Frame, SizeHint};
 
-use super::harness::World;
+use super::harness::{World, app};
 
 /// A body that says how long it is and must not be read.
 struct Announced(u64);
@@ -31,11 +31,18 @@ fn chunks<E>(chunks: Vec<Result<&'static str, E>>) -> impl Body<Data = Bytes, Er
     StreamBody::new(stream::iter(chunks.into_iter().map(move |chunk| chunk.map(frame))))
 }
 
+const EVENTS: &str = "/apps/3/events";
+
+/// Where a publish of `body` is sent, signature included.
+fn signed(world: &World, body: &str) -> String {
+    format!("{EVENTS}?{}", world.query(&Method::POST, EVENTS, &[], body))
+}
+
 #[tokio::test]
 async fn a_body_that_announces_too_much_is_refused_unread() {
     let world = World::new();
     let max = world.app.limits.request_bytes();
-    let reply = world.send_body(Method::POST, "/apps/3/events", Announced(max as u64 + 1)).await;
+    let reply = world.send_body(Method::POST, &signed(&world, "{"), Announced(max as u64 + 1)).await;
     reply.refused(413, &format!("The body of this request exceeds the allowed maximum ({max} bytes)"));
 }
 
@@ -46,11 +53,31 @@ async fn a_body_for_an_unknown_app_is_not_read() {
 }
 
 #[tokio::test]
+async fn the_body_of_a_request_that_is_not_authentic_is_not_read() {
+    let world = World::new();
+    let reply = world.send_body(Method::POST, EVENTS, Announced(10)).await;
+    reply.refused(401, "Missing parameter: auth_key");
+    let forged = signed(&world, "{}").replace("body_md5=", "body_md5=0");
+    let reply = world.send_body(Method::POST, &forged, Announced(10)).await;
+    assert_eq!(reply.status, 401);
+    assert!(reply.body.starts_with("Invalid signature: "), "{}", reply.body);
+}
+
+#[tokio::test]
+async fn a_body_for_a_disabled_app_is_not_read() {
+    let mut app = app();
+    app.enabled = false;
+    let world = World::with(app, "");
+    let reply = world.send_body(Method::POST, &signed(&world, "{}"), Announced(2)).await;
+    reply.refused(403, "The application is disabled");
+}
+
+#[tokio::test]
 async fn a_body_that_grows_too_large_is_refused() {
     let world = World::new();
     let mebibyte: &'static str = "x".repeat(1024 * 1024).leak();
-    let reply =
-        world.send_body(Method::POST, "/apps/3/events", chunks::<Infallible>(vec![Ok("{"), Ok(mebibyte)])).await;
+    let pieces = chunks::<Infallible>(vec![Ok("{"), Ok(mebibyte)]);
+    let reply = world.send_body(Method::POST, &signed(&world, "{"), pieces).await;
     assert_eq!(reply.status, 413);
 }
 
@@ -59,22 +86,23 @@ async fn a_body_in_pieces_is_put_together() {
     let world = World::new();
     world.hear(&["a"]).await;
     let body = r#"{"name":"e","data":"x","channel":"a"}"#;
-    let uri = format!("/apps/3/events?{}", world.query(&Method::POST, "/apps/3/events", &[], body));
     let pieces = chunks::<Infallible>(vec![Ok(&body[..5]), Ok(&body[5..])]);
-    world.send_body(Method::POST, &uri, pieces).await.ok("{}");
+    world.send_body(Method::POST, &signed(&world, body), pieces).await.ok("{}");
     assert_eq!(world.events().len(), 1);
 }
 
 #[tokio::test]
 async fn a_body_that_breaks_off_is_refused() {
     let broken = chunks(vec![Ok("{"), Err(std::io::Error::other("reset"))]);
-    let reply = World::new().send_body(Method::POST, "/apps/3/events", broken).await;
+    let world = World::new();
+    let reply = world.send_body(Method::POST, &signed(&world, "{"), broken).await;
     reply.refused(400, "The body of this request is not readable");
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_body_that_does_not_come_is_not_waited_for() {
     let body = StreamBody::new(stream::pending::<Result<Frame<Bytes>, Infallible>>());
-    let reply = World::new().send_body(Method::POST, "/apps/3/events", body).await;
+    let world = World::new();
+    let reply = world.send_body(Method::POST, &signed(&world, "{"), body).await;
     reply.refused(408, "The body of this request did not arrive in time");
 }

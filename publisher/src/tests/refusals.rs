@@ -50,7 +50,7 @@ async fn names_of_channels() {
     let character = r#"Invalid channel name "a/b": channel name has a character that is not allowed"#;
     refused(&event("e", "a/b"), 400, character).await;
     refused(&event("e", ""), 400, r#"Invalid channel name "": channel name is empty"#).await;
-    let long = format!(r#"Invalid channel name "{}": channel name is longer than 200 characters"#, "x".repeat(64));
+    let long = format!(r#"Invalid channel name "{}…": channel name is longer than 200 characters"#, "x".repeat(64));
     refused(&event("e", &"x".repeat(201)), 400, &long).await;
     refused(r#"{"name":"e","data":"x","channels":["a","a/b"]}"#, 400, character).await;
 }

@@ -12,7 +12,7 @@ async fn unknown_apps_are_told_so_without_their_body_being_read() {
     let reply = world.send(Method::GET, "/apps//channels", "").await;
     reply.refused(404, "No matching application for ID [].");
     let reply = world.send(Method::GET, &format!("/apps/{}/channels", "x".repeat(1000)), "").await;
-    reply.refused(404, &format!("No matching application for ID [{}].", "x".repeat(64)));
+    reply.refused(404, &format!("No matching application for ID [{}…].", "x".repeat(64)));
     let reply = world.send(Method::GET, "/apps/%0A%FF/channels", "").await;
     reply.refused(404, "No matching application for ID [\\n\u{fffd}].");
 }

@@ -3,6 +3,7 @@
 //! Source: protocol reference 3.2 and 3.3.
 
 use crate::app::App;
+use crate::excerpt::{SIGNED_TEXT_MAX, excerpt};
 use crate::protocol::{ChannelName, SocketId};
 use crate::secret::{Signature, constant_time_eq};
 
@@ -35,7 +36,8 @@ impl ChannelAuthError {
             }
             Self::Key => format!("Auth value for {subject} is invalid: the key does not belong to this app"),
             Self::Signature { expected_over } => {
-                format!("Invalid signature: Expected HMAC SHA256 hex digest of {expected_over}")
+                let text = excerpt(expected_over, SIGNED_TEXT_MAX);
+                format!("Invalid signature: Expected HMAC SHA256 hex digest of {text}")
             }
         }
     }

@@ -94,7 +94,8 @@ impl RequestAuthError {
 }
 
 impl SignedQuery {
-    /// Decodes a raw query string, as it stands after the `?`. Never fails: what is missing shows in [`Self::verify`].
+    /// Decodes a raw query string, as it stands after the `?`. Never fails: what is missing shows in
+    /// [`Self::verify_head`].
     pub fn parse(query: &str) -> Self {
         let mut params: BTreeMap<String, Vec<String>> = BTreeMap::new();
         for (name, value) in form_urlencoded::parse(query.as_bytes()) {
@@ -109,14 +110,15 @@ impl SignedQuery {
         self.params.get(name)?.first().map(String::as_str)
     }
 
-    /// Checks that the holder of the app's secret made this request, now, with this body.
+    /// Checks that the holder of the app's secret made this request, now. The signature covers the digest of the body, so
+    /// no body is needed before [`Self::verify_body`].
     ///
     /// `path`: as on the wire, without the query. `now_s`: the server's clock in Unix seconds. Libraries differ in
     /// what they sign, so the whole path, the path without what precedes `/apps/`, and both percent-decoded are tried.
     ///
     /// # Errors
-    /// [`RequestAuthError`], in the order key, version, timestamp, signature, body.
-    pub fn verify(&self, app: &App, method: &str, path: &str, body: &[u8], now_s: u64) -> Result<(), RequestAuthError> {
+    /// [`RequestAuthError`], in the order key, version, timestamp, signature.
+    pub fn verify_head(&self, app: &App, method: &str, path: &str, now_s: u64) -> Result<(), RequestAuthError> {
         let key = self.single("auth_key")?;
         if !constant_time_eq(key, app.key.as_str()) {
             return Err(RequestAuthError::UnknownKey);
@@ -129,8 +131,22 @@ impl SignedQuery {
             return Err(RequestAuthError::TimestampExpired { given_s, now_s });
         }
         let signature = self.signature.as_deref().ok_or(RequestAuthError::Missing("auth_signature"))?;
-        self.verify_signature(app, method, path, signature)?;
-        self.verify_body(body)
+        self.verify_signature(app, method, path, signature)
+    }
+
+    /// Checks that this is the body that was signed, once [`Self::verify_head`] has found the signature right.
+    ///
+    /// # Errors
+    /// [`RequestAuthError`] about `body_md5`.
+    pub fn verify_body(&self, body: &[u8]) -> Result<(), RequestAuthError> {
+        let digest = match self.params.get("body_md5").map(Vec::as_slice) {
+            None if body.is_empty() => return Ok(()),
+            None => return Err(RequestAuthError::Missing("body_md5")),
+            Some([digest]) => digest,
+            Some(_) => return Err(RequestAuthError::Repeated("body_md5")),
+        };
+        let fits = (digest.is_empty() && body.is_empty()) || constant_time_eq(digest, &body_md5(body));
+        if fits { Ok(()) } else { Err(RequestAuthError::BodyMd5) }
     }
 
     fn single(&self, name: &'static str) -> Result<&str, RequestAuthError> {
@@ -159,17 +175,6 @@ impl SignedQuery {
             paths.iter().any(|path| app.secret.verifies(&[signed_text(method, path, params).as_bytes()], &signature))
         });
         if fits { Ok(()) } else { Err(RequestAuthError::Signature { expected_over: first }) }
-    }
-
-    fn verify_body(&self, body: &[u8]) -> Result<(), RequestAuthError> {
-        let digest = match self.params.get("body_md5").map(Vec::as_slice) {
-            None if body.is_empty() => return Ok(()),
-            None => return Err(RequestAuthError::Missing("body_md5")),
-            Some([digest]) => digest,
-            Some(_) => return Err(RequestAuthError::Repeated("body_md5")),
-        };
-        let fits = (digest.is_empty() && body.is_empty()) || constant_time_eq(digest, &body_md5(body));
-        if fits { Ok(()) } else { Err(RequestAuthError::BodyMd5) }
     }
 
     fn joined(&self, array: fn(&str, &[String]) -> String) -> String {

@@ -1,5 +1,7 @@
 //! The bus of a single process: a publish calls the listeners directly.
 
+mod ages;
+
 use std::hash::{BuildHasher, Hash};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
@@ -11,6 +13,9 @@ use hashbrown::{DefaultHashBuilder, HashMap};
 use super::{Bus, BusError, Listener, Message};
 use crate::envelope::{Body, Envelope, Position, Topic};
 use crate::roster::KeptEvent;
+use ages::{Age, Ages};
+
+pub use ages::KEPT_BYTES_MAX;
 
 /// Publishes to different topics rarely meet in one of these.
 const STRIPES: usize = 64;
@@ -28,6 +33,8 @@ pub struct MemoryBus {
 struct Exchange {
     hasher: DefaultHashBuilder,
     stripes: Vec<Mutex<HashMap<Topic, TopicState>>>,
+    /// Of the kept events; locked after a stripe, never before one.
+    ages: Mutex<Ages>,
     /// Sequences of kept events begun so far. A topic that was forgotten begins another one.
     epochs: AtomicU64,
 }
@@ -44,6 +51,7 @@ struct TopicState {
 struct Kept {
     event: KeptEvent,
     until: Instant,
+    age: Age,
 }
 
 impl MemoryBus {
@@ -52,6 +60,7 @@ impl MemoryBus {
         let exchange = Exchange {
             hasher: DefaultHashBuilder::default(),
             stripes: (0..STRIPES).map(|_| Mutex::default()).collect(),
+            ages: Mutex::default(),
             epochs: AtomicU64::new(0),
         };
         Self::on(Arc::new(exchange))
@@ -98,13 +107,14 @@ impl MemoryBus {
                 let state = stripe.entry(topic.clone()).or_default();
                 let position = self.exchange.after(state.kept_position);
                 state.kept_position = Some(position);
-                state.kept = Some(Kept {
-                    event: KeptEvent { frame: frame.clone(), position, ttl },
-                    until: Instant::now() + ttl,
-                });
+                let event = KeptEvent { frame: frame.clone(), position, ttl };
+                let age = self.exchange.age(&topic, frame.len(), state.kept.as_ref());
+                state.kept = Some(Kept { event, until: Instant::now() + ttl, age });
                 *kept = true;
                 envelope.position = Some(position);
                 state.deliver(&topic, envelope);
+                drop(stripe);
+                self.exchange.forget_beyond_bound();
             }
             _ => {
                 if let Some(state) = stripe.get_mut(&topic) {
@@ -120,8 +130,8 @@ impl MemoryBus {
         let now = Instant::now();
         for stripe in &self.exchange.stripes {
             lock(stripe).retain(|_, state| {
-                if state.kept.as_ref().is_some_and(|kept| kept.until <= now) {
-                    state.kept = None;
+                if let Some(over) = state.kept.take_if(|kept| kept.until <= now) {
+                    lock(&self.exchange.ages).forget(over.age);
                 }
                 state.nodes.retain(|node| node.strong_count() > 0);
                 state.kept.is_some() || !state.nodes.is_empty()
@@ -178,6 +188,29 @@ impl Exchange {
         match last {
             Some(last) => Position { sequence: last.sequence + 1, ..last },
             None => Position { epoch: self.epochs.fetch_add(1, Ordering::Relaxed) + 1, sequence: 1 },
+        }
+    }
+
+    /// The age of an event that takes the place of `replaced`.
+    fn age(&self, topic: &Topic, frame_bytes: usize, replaced: Option<&Kept>) -> Age {
+        let mut ages = lock(&self.ages);
+        if let Some(replaced) = replaced {
+            ages.forget(replaced.age);
+        }
+        ages.keep(topic, frame_bytes)
+    }
+
+    /// Forgets the oldest kept events until the others fit. To be called without a lock.
+    fn forget_beyond_bound(&self) {
+        let oldest = || lock(&self.ages).forget_oldest_beyond_bound();
+        while let Some((age, topic)) = oldest() {
+            let mut stripe = self.stripe(&topic);
+            let Some(state) = stripe.get_mut(&topic) else { continue };
+            // Another event may have taken its place meanwhile.
+            state.kept.take_if(|kept| kept.age == age);
+            if state.nodes.is_empty() && state.kept.is_none() {
+                stripe.remove(&topic);
+            }
         }
     }
 

@@ -47,15 +47,15 @@ fn pairs(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
 
 fn from_file(content: &str) -> Result<Root, ConfigError> {
     let (_folder, path) = file(content);
-    layered_over(Some(&path), &[], &[], &json!({}))
+    Layers::over(Some(&path), &[], &[], &json!({})).extract()
 }
 
 fn from_variables(variables: &[(&str, &str)]) -> Result<Root, ConfigError> {
-    layered_over(None, &[], &pairs(variables), &json!({}))
+    Layers::over(None, &[], &pairs(variables), &json!({})).extract()
 }
 
 fn from_flags(flags: serde_json::Value) -> Result<Root, ConfigError> {
-    layered_over(None, &[], &[], &flags)
+    Layers::over(None, &[], &[], &flags).extract()
 }
 
 /// `expected`: pieces of the one message; `secret`: what must not be in it, however it is printed.
@@ -72,7 +72,7 @@ fn check_refused(refused: Result<Root, ConfigError>, expected: &[&str]) {
 
 #[test]
 fn without_any_layer_the_defaults_stand() {
-    let root: Root = layered(None, &[], &json!({})).unwrap();
+    let root: Root = Layers::new(None, &[], &json!({})).extract().unwrap();
     assert_eq!((&*root.server.host, root.server.port, &*root.name), ("127.0.0.1", 8080, ""));
     assert!(root.apps.is_empty() && root.token.is_none());
 }
@@ -86,7 +86,8 @@ fn later_layers_win_key_by_key() {
     let none = json!({});
 
     let read = |dotenv: &[_], environment: &[_], flags: &serde_json::Value| {
-        let root: Root = layered_over(Some(&path), dotenv, environment, flags).unwrap();
+        let dotenv = Variables { name: "a file", pairs: dotenv };
+        let root: Root = Layers::over(Some(&path), &[dotenv], environment, flags).extract().unwrap();
         (root.server.host, root.server.port, root.server.body.as_u64(), root.name)
     };
     assert_eq!(read(&[], &[], &none), ("file".into(), 1, 65_536, "".into()));
@@ -126,14 +127,15 @@ fn variables_with_odd_names_are_no_panic() {
 #[test]
 fn an_unknown_key_is_named_with_its_source() {
     let (_folder, path) = file("[server]\nprot = 1\n");
-    let refused = layered_over(Some(&path), &[], &[], &json!({}));
+    let refused = Layers::over(Some(&path), &[], &[], &json!({})).extract();
     check_refused(refused, &["server.prot: unknown field", "`port`", "(from ", "carillon.toml)"]);
     check_refused(
         from_variables(&[("CARILLON_SERVER__PROT", "1")]),
         &["server.prot: unknown field", "(from the environment)"],
     );
-    let dotenv = layered_over(None, &pairs(&[("CARILLON_SERVER__PROT", "1")]), &[], &json!({}));
-    check_refused(dotenv, &["server.prot: unknown field", "(from the file of --env-file)"]);
+    let dotenv = Variables { name: "a file", pairs: &pairs(&[("CARILLON_SERVER__PROT", "1")]) };
+    let dotenv = Layers::over(None, &[dotenv], &[], &json!({})).extract();
+    check_refused(dotenv, &["server.prot: unknown field", "(from a file)"]);
     check_refused(from_flags(json!({"prot": 1})), &["prot: unknown field", "(from the command line)"]);
 }
 
@@ -237,13 +239,26 @@ fn secrets_are_masked_when_a_configuration_is_printed() {
 #[test]
 fn a_missing_file_is_refused() {
     let folder = tempfile::tempdir().unwrap();
-    let refused = layered_over::<Root>(Some(&folder.path().join("absent.toml")), &[], &[], &json!({}));
+    let refused = Layers::over(Some(&folder.path().join("absent.toml")), &[], &[], &json!({})).extract();
     check_refused(refused, &["No such file"]);
 }
 
 #[test]
 fn every_mistake_has_its_line() {
-    let mistake = |key: &str| Mistake { key: key.into(), complaint: "wrong".into(), source: Some("a.toml".into()) };
-    let error = ConfigError::Layers(vec![mistake("a.b"), mistake("")]);
+    let mistake = |key: &str| Mistake { source: Some("a.toml".into()), ..Mistake::new(key, "wrong") };
+    let error = ConfigError::Mistakes(vec![mistake("a.b"), mistake("")]);
     assert_eq!(error.to_string(), "a.b: wrong (from a.toml)\nwrong (from a.toml)");
+}
+
+#[test]
+fn every_value_knows_where_it_came_from() {
+    let (_folder, path) = file("[server]\nhost = \"a\"\nport = 1\n[[apps]]\nid = 1\nkey = 2\n");
+    let environment = pairs(&[("CARILLON_SERVER__PORT", "2"), ("CARILLON_NAME", "a")]);
+    let layers = Layers::over(Some(&path), &[], &environment, &json!({"name": "b"}));
+    let source = |key: &str| layers.source(key).unwrap_or_default();
+    for key in ["server.host", "apps", "apps.0", "apps.0.limits.batch"] {
+        assert!(source(key).ends_with("carillon.toml"), "{key}: {}", source(key));
+    }
+    assert_eq!((source("server.port").as_str(), source("name").as_str()), ("the environment", "the command line"));
+    assert_eq!((layers.source("server.body"), layers.source("token")), (None, None));
 }

@@ -1,5 +1,6 @@
 //! Channel names, and the one place where their prefixes are looked at.
 
+use std::borrow::Borrow;
 use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
@@ -110,19 +111,6 @@ impl ChannelName {
 }
 
 impl ChannelKind {
-    /// Every kind, in the order of the variants; for metrics.
-    pub const ALL: [ChannelKind; 9] = [
-        ChannelKind::Public,
-        ChannelKind::Cache,
-        ChannelKind::Private,
-        ChannelKind::PrivateCache,
-        ChannelKind::Encrypted,
-        ChannelKind::EncryptedCache,
-        ChannelKind::Presence,
-        ChannelKind::PresenceCache,
-        ChannelKind::User,
-    ];
-
     /// Whether subscribing takes a signature by the app's secret. User channels take a sign-in instead.
     pub fn needs_auth(self) -> bool {
         !matches!(self, Self::Public | Self::Cache | Self::User)
@@ -136,11 +124,6 @@ impl ChannelKind {
     /// Whether the last event published over the HTTP API is replayed to new subscribers.
     pub fn is_cache(self) -> bool {
         matches!(self, Self::Cache | Self::PrivateCache | Self::EncryptedCache | Self::PresenceCache)
-    }
-
-    /// Whether events are encrypted between publisher and clients.
-    pub fn is_encrypted(self) -> bool {
-        matches!(self, Self::Encrypted | Self::EncryptedCache)
     }
 
     /// Whether a subscriber may send `client-` events to the others. Source: protocol reference 2.5.
@@ -199,6 +182,13 @@ impl PartialOrd for ChannelName {
 impl Ord for ChannelName {
     fn cmp(&self, other: &Self) -> std::cmp::Ordering {
         self.text.cmp(&other.text)
+    }
+}
+
+/// Equal, ordered and hashed like its text.
+impl Borrow<str> for ChannelName {
+    fn borrow(&self) -> &str {
+        &self.text
     }
 }
 

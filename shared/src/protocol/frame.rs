@@ -257,8 +257,6 @@ pub enum ServerFrame<'a> {
         /// For developers.
         message: &'a str,
     },
-    /// Asks for a `pusher:pong`.
-    Ping,
     /// Answers `pusher:ping`.
     Pong,
 }
@@ -310,7 +308,6 @@ impl ServerFrame<'_> {
                 let data = format!(r#"{{"code":{code},"message":{}}}"#, quoted(text));
                 message("pusher:error", None, &data)
             }
-            Self::Ping => message("pusher:ping", None, "{}"),
             Self::Pong => message("pusher:pong", None, "{}"),
         }
     }

@@ -97,13 +97,15 @@ impl fmt::Debug for UserId {
     }
 }
 
-/// A string or a number; every other JSON value is refused.
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum IdText<'a> {
-    #[serde(borrow)]
-    Text(Cow<'a, str>),
-    Number(serde_json::Number),
+/// The id in a JSON string or number; every other value is refused. A number stays as it was written, since the members
+/// and the application compare texts.
+fn id_text(json: &RawValue) -> Result<Cow<'_, str>, serde_json::Error> {
+    let json = json.get();
+    match json.as_bytes().first() {
+        Some(b'"') => serde_json::from_str::<String>(json).map(Cow::Owned),
+        Some(b'-' | b'0'..=b'9') => Ok(Cow::Borrowed(json)),
+        _ => Err(serde::de::Error::custom("user_id is neither a text nor a number")),
+    }
 }
 
 impl Member {
@@ -117,16 +119,13 @@ impl Member {
         #[derive(Deserialize)]
         struct ChannelData<'a> {
             #[serde(borrow, default)]
-            user_id: Option<IdText<'a>>,
+            user_id: Option<&'a RawValue>,
             #[serde(borrow, default)]
             user_info: Option<&'a RawValue>,
         }
         let data: ChannelData<'_> = super::read_object(channel_data).map_err(MemberError::Json)?;
-        let id = match data.user_id {
-            Some(IdText::Text(text)) if !text.is_empty() => text,
-            Some(IdText::Number(number)) => Cow::Owned(number.to_string()),
-            _ => return Err(MemberError::NoUserId),
-        };
+        let id = data.user_id.map(id_text).transpose().map_err(MemberError::Json)?;
+        let id = id.filter(|id| !id.is_empty()).ok_or(MemberError::NoUserId)?;
         if id.chars().count() > id_max {
             return Err(MemberError::UserIdTooLong { max: id_max });
         }

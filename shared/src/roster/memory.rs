@@ -1,6 +1,7 @@
 //! The roster of a single process. Nodes made by [`MemoryRoster::join_node`] share it, as nodes of a cluster share Redis.
 
 use std::collections::BTreeMap;
+use std::ops::Bound;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures_util::future::{BoxFuture, ready};
@@ -178,10 +179,13 @@ impl Roster for MemoryRoster {
         prefix: &'a str,
     ) -> BoxFuture<'a, Result<Vec<(ChannelName, Occupancy)>, RosterError>> {
         let state = self.lock();
-        let occupied = state.channels.get(app).into_iter().flatten().filter_map(|(name, channel)| {
+        // Names with one prefix stand together.
+        let from = (Bound::Included(prefix), Bound::Unbounded);
+        let channels = state.channels.get(app).into_iter().flat_map(|channels| channels.range::<str, _>(from));
+        let prefixed = channels.take_while(|(name, _)| name.as_str().starts_with(prefix));
+        let occupied = prefixed.filter_map(|(name, channel)| {
             let occupancy = channel.occupancy();
-            let listed =
-                occupancy.subscriptions > 0 && name.kind() != ChannelKind::User && name.as_str().starts_with(prefix);
+            let listed = occupancy.subscriptions > 0 && name.kind() != ChannelKind::User;
             listed.then(|| (name.clone(), occupancy))
         });
         Box::pin(ready(Ok(occupied.collect())))

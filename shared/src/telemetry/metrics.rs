@@ -3,12 +3,23 @@
 use prometheus::core::Collector;
 use prometheus::{HistogramOpts, IntGaugeVec, Opts, Registry};
 
+use crate::app::{AppId, Apps};
+
 /// Upper bounds of latency histograms, in seconds; the library's own start at 5 ms, where a delivery is long over.
 pub const LATENCY_BUCKETS_S: [f64; 13] =
     [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0];
 
 /// Most distinct values of the `app` label; further apps share the value `other`.
 pub const APP_LABELS_MAX: usize = 100;
+
+/// Every app with the value of its `app` label: its id, but `other` beyond the first [`APP_LABELS_MAX`] in the order of
+/// ids, so that every node chooses the same.
+pub fn app_labels(apps: &Apps) -> Vec<(&AppId, &str)> {
+    let mut ids: Vec<&AppId> = apps.iter().map(|app| &app.id).collect();
+    ids.sort();
+    let labelled = ids.into_iter().enumerate();
+    labelled.map(|(index, id)| (id, if index < APP_LABELS_MAX { id.as_str() } else { "other" })).collect()
+}
 
 /// Registers a metric and hands it back.
 ///
@@ -36,3 +47,6 @@ pub fn registry(version: &str) -> Registry {
     register(&registry, info).with_label_values(&[version]).set(1);
     registry
 }
+
+#[cfg(test)]
+mod tests;

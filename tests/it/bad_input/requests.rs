@@ -237,15 +237,24 @@ async fn oversize_bodies_and_data_are_answered_413() {
     assert_eq!(Request::new("POST", EVENTS, data.as_bytes()).send(&server).await.status, 413);
     let body = vec![b' '; 2 * 1024 * 1024];
     assert_eq!(Request::new("POST", EVENTS, &body).send(&server).await.status, 413);
+    let target = format!("{EVENTS}?{}", signed_query(&server.app, "POST", EVENTS, &[], EVENT, now_s()));
     // A claim is judged before the body: none is sent here.
-    let claim = server.http(&format!("POST {EVENTS} HTTP/1.1\r\nHost: a\r\nContent-Length: 99999999999\r\n\r\n")).await;
+    let claim = server.http(&format!("POST {target} HTTP/1.1\r\nHost: a\r\nContent-Length: 99999999999\r\n\r\n")).await;
     assert_eq!(claim.status, 413, "{}", claim.body);
-    let mut chunked = format!("POST {EVENTS} HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n").into_bytes();
+    let mut chunked = format!("POST {target} HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n").into_bytes();
     for _ in 0..64 {
         chunked.extend(format!("{:x}\r\n{}\r\n", 16 * 1024, " ".repeat(16 * 1024)).bytes());
     }
     assert_eq!(server.tcp().await.exchange(&chunked).await.status, 413, "a body without an announced length");
     witnesses.are_served(&server).await;
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_request_without_a_signature_is_refused_before_its_body_comes() {
+    let server = Server::plain().await;
+    let head = format!("POST {EVENTS} HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n");
+    assert_eq!(server.http(&head).await.status, 401);
     server.stop().await;
 }
 

@@ -80,3 +80,37 @@ async fn nothing_is_left_of_a_topic_that_nobody_hears() {
     ana.publish([event(&a, "unheard")]).await;
     assert!(cluster.bus.exchange.stripes.iter().all(|stripe| lock(stripe).is_empty()));
 }
+
+#[tokio::test]
+async fn the_oldest_kept_events_are_forgotten_beyond_the_bound() {
+    const FRAME_BYTES: usize = 1024 * 1024;
+    let (cluster, hour) = (MemoryCluster::new(), Duration::from_secs(3600));
+    let text = "x".repeat(FRAME_BYTES);
+    let ana = Node::start(&cluster).await;
+    let topics: Vec<Topic> = (0..70).map(|number| topic("one", &format!("cache-{number}"))).collect();
+    for topic in &topics {
+        ana.publish([kept_event(topic, &text, hour)]).await;
+        // What is replaced or over counts no more, and who is published to again is the youngest.
+        ana.publish([kept_event(&topics[0], "again", hour), kept_event(&topics[1], "over", Duration::ZERO)]).await;
+        cluster.roster.sweep();
+    }
+    let kept: Vec<usize> = (0..70).filter(|number| cluster.bus.kept(&topics[*number]).is_some()).collect();
+    let largest = KEPT_BYTES_MAX / FRAME_BYTES - 1;
+    let expected: Vec<usize> = [0].into_iter().chain(70 - largest..70).collect();
+    assert_eq!(kept, expected);
+    let known: usize = cluster.bus.exchange.stripes.iter().map(|stripe| lock(stripe).len()).sum();
+    assert_eq!(known, kept.len(), "nothing is left of what was forgotten");
+}
+
+#[tokio::test]
+async fn who_hears_a_topic_hears_on_after_its_kept_event_was_forgotten() {
+    let (cluster, a) = (MemoryCluster::new(), topic("one", "cache-a"));
+    let mut ana = Node::hearing(&cluster, &[&a]).await;
+    ana.publish([kept_event(&a, "first", Duration::from_secs(3600))]).await;
+    let large = "x".repeat(KEPT_BYTES_MAX);
+    ana.publish([kept_event(&topic("one", "cache-b"), &large, Duration::from_secs(3600))]).await;
+    assert!(ana.roster.kept(&a).await.unwrap().is_none());
+    ana.publish([kept_event(&a, "second", Duration::from_secs(3600))]).await;
+    assert_eq!(ana.hear_texts(2).await, ["first", "second"]);
+    assert_eq!(ana.roster.kept(&a).await.unwrap().unwrap().position.sequence, 2);
+}

@@ -90,26 +90,19 @@ fn users_whose_ids_no_channel_may_have_get_none() {
 #[test]
 fn kinds_say_what_the_protocol_says_of_them() {
     #[track_caller]
-    fn check(kind: ChannelKind, auth: bool, presence: bool, cache: bool, encrypted: bool, client_events: bool) {
-        let said =
-            (kind.needs_auth(), kind.is_presence(), kind.is_cache(), kind.is_encrypted(), kind.takes_client_events());
-        assert_eq!(said, (auth, presence, cache, encrypted, client_events), "{kind:?}");
+    fn check(kind: ChannelKind, auth: bool, presence: bool, cache: bool, client_events: bool) {
+        let said = (kind.needs_auth(), kind.is_presence(), kind.is_cache(), kind.takes_client_events());
+        assert_eq!(said, (auth, presence, cache, client_events), "{kind:?}");
     }
-    check(ChannelKind::Public, false, false, false, false, false);
-    check(ChannelKind::Cache, false, false, true, false, false);
-    check(ChannelKind::Private, true, false, false, false, true);
-    check(ChannelKind::PrivateCache, true, false, true, false, true);
-    check(ChannelKind::Encrypted, true, false, false, true, false);
-    check(ChannelKind::EncryptedCache, true, false, true, true, false);
-    check(ChannelKind::Presence, true, true, false, false, true);
-    check(ChannelKind::PresenceCache, true, true, true, false, true);
-    check(ChannelKind::User, false, false, false, false, false);
-}
-
-#[test]
-fn labels_are_one_per_kind() {
-    let labels: std::collections::HashSet<_> = ChannelKind::ALL.iter().map(|kind| kind.label()).collect();
-    assert_eq!(labels.len(), ChannelKind::ALL.len());
+    check(ChannelKind::Public, false, false, false, false);
+    check(ChannelKind::Cache, false, false, true, false);
+    check(ChannelKind::Private, true, false, false, true);
+    check(ChannelKind::PrivateCache, true, false, true, true);
+    check(ChannelKind::Encrypted, true, false, false, false);
+    check(ChannelKind::EncryptedCache, true, false, true, false);
+    check(ChannelKind::Presence, true, true, false, true);
+    check(ChannelKind::PresenceCache, true, true, true, true);
+    check(ChannelKind::User, false, false, false, false);
 }
 
 /// Names close to the border between valid and not.

@@ -42,6 +42,15 @@ fn user_ids_are_texts_even_when_a_number_was_signed() {
     check_member(r#"{"user_id":1.5}"#, Ok(("1.5", None)));
     check_member(r#"{"user_id":0}"#, Ok(("0", None)));
     check_member(r#"{"user_id":"Zo\u00eb"}"#, Ok(("Zoë", None)));
+    check_member(r#"{"user_id":"\ud800"}"#, Err("json"));
+}
+
+#[test]
+fn a_number_is_the_id_as_it_was_written() {
+    for number in ["12345678901234567890123", "1.50", "1e2", "-0", "18446744073709551616"] {
+        let member = Member::parse(&format!(r#"{{"user_id": {number} }}"#), 128, 32).unwrap();
+        assert_eq!(member.user_id.as_str(), number);
+    }
 }
 
 #[test]
