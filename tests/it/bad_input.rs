@@ -4,6 +4,7 @@
 mod floods;
 mod frames;
 mod messages;
+mod repeats;
 mod requests;
 mod slow;
 

@@ -50,8 +50,13 @@ impl TestClient {
         self.send(json!({ "event": event, "channel": channel, "data": data }).to_string());
     }
 
-    /// Asks for a subscription, without waiting for the answer. `member`: the channel data, on presence channels.
+    /// Asks for a subscription, signed where the channel's kind needs that, and waits for nothing.
     pub fn ask(&self, channel: &str, member: Option<&Value>) {
+        self.send_event("pusher:subscribe", &self.subscription(channel, member));
+    }
+
+    /// The data of a request to subscribe, signed where the channel's kind needs that.
+    pub fn subscription(&self, channel: &str, member: Option<&Value>) -> Value {
         let name = ChannelName::parse(channel, usize::MAX).expect("the channel's name is valid");
         let channel_data = member.map(Value::to_string);
         let mut data = json!({ "channel": channel, "auth": "" });
@@ -61,7 +66,7 @@ impl TestClient {
         if let Some(channel_data) = channel_data {
             data["channel_data"] = channel_data.into();
         }
-        self.send_event("pusher:subscribe", &data);
+        data
     }
 
     /// Subscribes, signed where the channel's kind needs that, and waits for the answer, which must be the next message.

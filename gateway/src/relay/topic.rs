@@ -119,3 +119,6 @@ impl Count {
         Some(count)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -66,7 +66,8 @@ impl Replica {
     fn apply(&mut self, heard: &[Heard]) {
         for (_, envelope) in heard {
             let position = envelope.position.expect("a change of members has a position");
-            if self.position.is_some_and(|last| last.epoch == position.epoch && position.sequence <= last.sequence) {
+            // What was announced before the snapshot was taken, in an earlier life of the channel perhaps.
+            if self.position.is_some_and(|last| position <= last) {
                 continue;
             }
             self.follow(position);
