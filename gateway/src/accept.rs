@@ -15,9 +15,12 @@ const EXHAUSTED_PAUSE: Duration = Duration::from_millis(50);
 
 /// Accepts connections for ever, each for the shard that has the fewest.
 pub(crate) async fn accept(listener: &TcpListener, node: &Arc<Node>, relay: &Relay) {
+    // A whole episode is one line of the log: without a descriptor every attempt fails the same.
+    let mut failing = false;
     loop {
         match listener.accept().await.and_then(|(stream, peer)| Ok((prepare(stream)?, peer))) {
             Ok((stream, peer)) => {
+                failing = false;
                 let shard = node.least_loaded_shard();
                 let load = node.load(shard);
                 relay.tell_shard(shard, ShardMessage::Accepted { stream, peer, load });
@@ -25,7 +28,9 @@ pub(crate) async fn accept(listener: &TcpListener, node: &Arc<Node>, relay: &Rel
             // The client gave up before its turn came.
             Err(error) if is_of_the_client(&error) => {}
             Err(error) => {
-                tracing::warn!(%error, "cannot accept a connection");
+                if !std::mem::replace(&mut failing, true) {
+                    tracing::warn!(%error, "cannot accept connections, trying again until it works");
+                }
                 tokio::time::sleep(EXHAUSTED_PAUSE).await;
             }
         }

@@ -351,19 +351,22 @@ impl Shard {
         }
     }
 
-    /// Closes all connections with 4200, evenly over `window`.
+    /// Closes all connections with 4200, evenly over `window`: one by one, or in groups when there are many.
     fn drain(self: &Rc<Self>, window: Duration) {
         const STEP: Duration = Duration::from_millis(20);
         self.draining.set(true);
         let all: Vec<Rc<Connection>> =
             self.connections.borrow().iter().map(|(_, connection)| connection.clone()).collect();
-        let steps = usize::try_from(window.as_millis() / STEP.as_millis()).unwrap_or(usize::MAX).max(1);
-        let per_step = all.len().div_ceil(steps).max(1);
+        let steps = usize::try_from(window.as_millis() / STEP.as_millis()).unwrap_or(usize::MAX);
+        let groups = steps.clamp(1, all.len().max(1));
+        let group_size = all.len().div_ceil(groups).max(1);
+        let pause = window / u32::try_from(groups).unwrap_or(u32::MAX);
         let shard = self.clone();
         self.chore(async move {
-            let mut step = interval(STEP);
-            for group in all.chunks(per_step) {
-                step.tick().await;
+            for (index, group) in all.chunks(group_size).enumerate() {
+                if index > 0 {
+                    tokio::time::sleep(pause).await;
+                }
                 for connection in group {
                     shard.close(connection, &leaving());
                 }
