@@ -6,6 +6,7 @@
 #[cfg(any(test, feature = "contract"))]
 pub mod contract;
 pub mod memory;
+pub mod redis;
 
 use std::time::Duration;
 
@@ -14,6 +15,7 @@ use futures_util::future::BoxFuture;
 use crate::envelope::{Envelope, Topic};
 
 pub use memory::MemoryBus;
+pub use redis::RedisBus;
 
 /// One envelope for one topic.
 #[derive(Clone, Debug)]
@@ -61,6 +63,19 @@ pub trait Bus: Send + Sync {
 pub trait Listener: Send + Sync {
     /// Takes one envelope. Never waits; calls for one topic come one after the other, in order.
     fn deliver(&self, topic: &Topic, envelope: Envelope);
+
+    /// Whether one more envelope can be taken. A bus that cannot wait ends its connection instead of growing, and says
+    /// [`Listener::came_back`] when it has a new one.
+    fn has_room(&self) -> bool {
+        true
+    }
+
+    /// Messages are being missed from here on.
+    fn went_deaf(&self) {}
+
+    /// Messages may have been missed, and this node's own part may be gone: the state must be asserted and asked for
+    /// again.
+    fn came_back(&self) {}
 
     /// Resolves once there is room for more; until then publishers on this machine wait.
     fn room(&self) -> BoxFuture<'_, ()> {

@@ -1,5 +1,7 @@
 //! What travels between nodes: an event or a change, with its routing.
 
+pub mod wire;
+
 use std::fmt;
 
 use bytes::Bytes;

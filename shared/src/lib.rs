@@ -15,6 +15,7 @@ pub mod excerpt;
 pub mod http;
 pub mod node;
 pub mod protocol;
+pub mod redis;
 pub mod roster;
 pub mod secret;
 pub mod telemetry;

@@ -7,6 +7,7 @@
 #[cfg(any(test, feature = "contract"))]
 pub mod contract;
 pub mod memory;
+pub mod redis;
 
 use std::time::Duration;
 
@@ -18,6 +19,7 @@ use crate::envelope::{Position, Topic};
 use crate::protocol::{ChannelName, Member, UserId};
 
 pub use memory::MemoryRoster;
+pub use redis::RedisRoster;
 
 /// The answer to a join.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -138,4 +140,12 @@ pub trait Roster: Send + Sync {
     /// # Errors
     /// [`RosterError::Unavailable`].
     fn connections<'a>(&'a self, app: &'a AppId) -> BoxFuture<'a, Result<u64, RosterError>>;
+
+    /// Makes sure that the cluster knows this node, before everything it holds is asserted again.
+    ///
+    /// # Errors
+    /// [`RosterError::Unavailable`].
+    fn renew(&self) -> BoxFuture<'_, Result<(), RosterError>> {
+        Box::pin(std::future::ready(Ok(())))
+    }
 }

@@ -1,0 +1,140 @@
+//! The bus of a cluster: Redis publish and subscribe, one topic per channel.
+//!
+//! Events go out on a connection of their own; what comes in is read by the supervised [`subscriber`].
+
+pub mod subscriber;
+
+use std::sync::Arc;
+
+use futures_util::future::BoxFuture;
+use redis::aio::MultiplexedConnection;
+use redis::{Pipeline, RedisError};
+
+use super::{Bus, BusError, Listener, Message};
+use crate::envelope::{Body, Topic};
+use crate::redis::{Link, scripts};
+use subscriber::Subscriber;
+
+/// One node's place on the bus of a cluster.
+pub struct RedisBus {
+    link: Link,
+    subscriber: Arc<Subscriber>,
+}
+
+impl RedisBus {
+    /// A place that only publishes until [`RedisBus::listen`] is called.
+    pub fn new(link: Link, subscriber: Arc<Subscriber>) -> Arc<Self> {
+        Arc::new(Self { link, subscriber })
+    }
+
+    /// Says where this node's envelopes go, and begins to hear.
+    ///
+    /// # Panics
+    /// When the node has a listener already.
+    pub fn listen(&self, listener: Arc<dyn Listener>) {
+        self.subscriber.start(listener);
+    }
+
+    /// Whether what this node subscribed to arrives.
+    pub fn is_live(&self) -> bool {
+        self.subscriber.is_live()
+    }
+
+    async fn publish_all(&self, messages: Vec<Message>) -> Result<(), BusError> {
+        let outgoing = Outgoing::new(&self.link, messages);
+        let published = self.link.publish(async |connection| outgoing.send(connection).await).await;
+        published.map_err(|error| {
+            tracing::debug!(%error, cause = error.cause_label(), "publish failed");
+            BusError::Unavailable
+        })
+    }
+}
+
+impl Bus for RedisBus {
+    fn publish(&self, messages: Vec<Message>) -> BoxFuture<'_, Result<(), BusError>> {
+        Box::pin(self.publish_all(messages))
+    }
+
+    fn subscribe<'a>(&'a self, topic: &'a Topic) -> BoxFuture<'a, Result<(), BusError>> {
+        Box::pin(self.subscriber.subscribe(topic))
+    }
+
+    fn unsubscribe<'a>(&'a self, topic: &'a Topic) -> BoxFuture<'a, ()> {
+        Box::pin(self.subscriber.unsubscribe(topic))
+    }
+}
+
+/// Messages in the form in which Redis takes them: all or none.
+enum Outgoing {
+    /// One event needs no transaction.
+    One { topic: String, message: Vec<u8> },
+    /// A transaction: Redis runs it when its last command has arrived.
+    Several(Box<Pipeline>),
+    /// Some are kept: a script keeps and publishes in one step.
+    Kept { keys: Vec<String>, arguments: Vec<Vec<u8>> },
+}
+
+impl Outgoing {
+    fn new(link: &Link, messages: Vec<Message>) -> Self {
+        if messages.iter().any(|message| message.keep.is_some()) {
+            return Self::kept(link, &messages);
+        }
+        let mut encoded =
+            messages.iter().map(|message| (link.keys().channel(&message.topic).topic(), message.envelope.encode()));
+        if messages.len() == 1
+            && let Some((topic, message)) = encoded.next()
+        {
+            return Self::One { topic, message };
+        }
+        let mut pipeline = Pipeline::with_capacity(messages.len());
+        pipeline.atomic();
+        for (topic, message) in encoded {
+            pipeline.cmd("PUBLISH").arg(topic).arg(message).ignore();
+        }
+        Self::Several(Box::new(pipeline))
+    }
+
+    fn kept(link: &Link, messages: &[Message]) -> Self {
+        let (mut keys, mut arguments) = (Vec::new(), Vec::new());
+        for message in messages {
+            let channel = link.keys().channel(&message.topic);
+            let keep_ms = message.keep.map_or(0, |keep| keep.as_millis());
+            arguments.push(channel.topic().into_bytes());
+            let (text, except) = match (&message.envelope.body, keep_ms) {
+                (Body::Event { frame, except, .. }, 1..) => {
+                    keys.extend([channel.meta(), channel.kept()]);
+                    (frame.to_vec(), except.map_or_else(|| "-".to_owned(), |except| except.to_string()))
+                }
+                _ => (message.envelope.encode(), "-".to_owned()),
+            };
+            arguments.push(text);
+            arguments.push(keep_ms.to_string().into_bytes());
+            arguments.push(message.envelope.published_at_us.to_string().into_bytes());
+            arguments.push(except.into_bytes());
+        }
+        Self::Kept { keys, arguments }
+    }
+
+    async fn send(self, mut connection: MultiplexedConnection) -> Result<(), RedisError> {
+        match self {
+            Self::One { topic, message } => {
+                redis::cmd("PUBLISH").arg(topic).arg(message).exec_async(&mut connection).await
+            }
+            Self::Several(pipeline) => pipeline.exec_async(&mut connection).await,
+            Self::Kept { keys, arguments } => {
+                let script = scripts::publish();
+                let mut call = script.prepare_invoke();
+                for key in keys {
+                    call.key(key);
+                }
+                for argument in arguments {
+                    call.arg(argument);
+                }
+                call.invoke_async(&mut connection).await
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,3 @@
+use crate::redis::server::RedisCluster;
+
+crate::bus_contract!(RedisCluster::new().await);

@@ -1,0 +1,143 @@
+//! The form in which an [`Envelope`] travels through Redis.
+//!
+//! One line of header, then the payload as it is: `VERSION KIND EPOCH SEQUENCE STAMP EXCEPT\n`. Scripts in Redis make
+//! these lines too, by joining texts, so the form has no escapes. What comes from Redis is not trusted: anything that
+//! does not parse is an error, never a panic.
+
+use std::str::FromStr;
+
+use bytes::Bytes;
+
+use super::{Body, Envelope, Position};
+use crate::protocol::{Member, UserId};
+
+/// The version that this node writes, and the newest that it reads.
+pub const VERSION: u32 = 1;
+
+/// Stands for an absent position or exclusion.
+const NONE: &str = "-";
+
+/// Why a message could not be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum WireError {
+    /// Written by a node that is newer than this one.
+    #[error("envelope version {0} is newer than {VERSION}")]
+    Newer(u32),
+    /// Not an envelope.
+    #[error("envelope is malformed")]
+    Malformed,
+}
+
+impl WireError {
+    /// The error as a metric label.
+    pub fn cause_label(self) -> &'static str {
+        match self {
+            Self::Newer(_) => "newer_version",
+            Self::Malformed => "malformed",
+        }
+    }
+}
+
+impl Envelope {
+    /// The envelope as one message.
+    pub fn encode(&self) -> Vec<u8> {
+        let (kind, except, payload): (_, _, &[u8]) = match &self.body {
+            Body::Event { frame, except, kept } => (if *kept { 'K' } else { 'E' }, *except, frame),
+            Body::MemberAdded(member) => return self.with_payload('A', &added(member)),
+            Body::MemberRemoved(user_id) => ('R', None, user_id.as_str().as_bytes()),
+            Body::SubscriptionCount(count) => return self.with_payload('C', count.to_string().as_bytes()),
+            Body::UserOnline(online) => ('O', None, if *online { b"1" } else { b"0" }),
+            Body::Terminate => ('T', None, b""),
+        };
+        let except = except.map_or_else(|| NONE.to_owned(), |except| except.to_string());
+        self.join(kind, &except, payload)
+    }
+
+    fn with_payload(&self, kind: char, payload: &[u8]) -> Vec<u8> {
+        self.join(kind, NONE, payload)
+    }
+
+    fn join(&self, kind: char, except: &str, payload: &[u8]) -> Vec<u8> {
+        let (epoch, sequence) = match self.position {
+            Some(Position { epoch, sequence }) => (epoch.to_string(), sequence.to_string()),
+            None => (NONE.to_owned(), NONE.to_owned()),
+        };
+        let header = format!("{VERSION} {kind} {epoch} {sequence} {} {except}\n", self.published_at_us);
+        let mut message = Vec::with_capacity(header.len() + payload.len());
+        message.extend_from_slice(header.as_bytes());
+        message.extend_from_slice(payload);
+        message
+    }
+
+    /// Reads one message; an event's frame shares the message's memory.
+    ///
+    /// # Errors
+    /// [`WireError`].
+    pub fn decode(message: &Bytes) -> Result<Self, WireError> {
+        let end = message.iter().take(HEADER_BYTES_MAX).position(|byte| *byte == b'\n').ok_or(WireError::Malformed)?;
+        let header = std::str::from_utf8(&message[..end]).map_err(|_| WireError::Malformed)?;
+        let mut fields = header.split(' ');
+        let mut field = || fields.next().ok_or(WireError::Malformed);
+        let version: u32 = parse(field()?)?;
+        if version > VERSION {
+            return Err(WireError::Newer(version));
+        }
+        let (kind, epoch, sequence, stamp, except) = (field()?, field()?, field()?, field()?, field()?);
+        let position = match (epoch, sequence) {
+            (NONE, NONE) => None,
+            _ => Some(Position { epoch: parse(epoch)?, sequence: parse(sequence)? }),
+        };
+        let payload = message.slice(end + 1..);
+        let body = match kind {
+            "E" | "K" => {
+                let except = if except == NONE { None } else { Some(parse(except)?) };
+                Body::Event { frame: payload, except, kept: kind == "K" }
+            }
+            "A" => Body::MemberAdded(member(text(&payload)?)?),
+            "R" => Body::MemberRemoved(UserId::from(text(&payload)?)),
+            "C" => Body::SubscriptionCount(parse(text(&payload)?)?),
+            "O" => Body::UserOnline(text(&payload)? == "1"),
+            "T" => Body::Terminate,
+            _ => return Err(WireError::Malformed),
+        };
+        Ok(Self { published_at_us: parse(stamp)?, position, body })
+    }
+}
+
+/// A header is shorter than this: six numbers of at most 20 digits, and spaces.
+const HEADER_BYTES_MAX: usize = 160;
+
+/// `LENGTH:USER_ID` and the user info as JSON, or nothing when there is none.
+fn added(member: &Member) -> Vec<u8> {
+    let user_id = member.user_id.as_str();
+    format!("{}:{user_id}{}", user_id.len(), member.user_info.as_deref().unwrap_or_default()).into_bytes()
+}
+
+fn member(payload: &str) -> Result<Member, WireError> {
+    let (length, rest) = payload.split_once(':').ok_or(WireError::Malformed)?;
+    let (user_id, info) = rest.split_at_checked(parse(length)?).ok_or(WireError::Malformed)?;
+    if user_id.is_empty() {
+        return Err(WireError::Malformed);
+    }
+    Ok(Member { user_id: UserId::from(user_id), user_info: info_of(info)? })
+}
+
+/// User info comes from applications by way of Redis, and goes into clients' JSON as it is: so it must be JSON.
+pub fn info_of(info: &str) -> Result<Option<std::sync::Arc<str>>, WireError> {
+    if info.is_empty() {
+        return Ok(None);
+    }
+    serde_json::from_str::<&serde_json::value::RawValue>(info).map_err(|_| WireError::Malformed)?;
+    Ok(Some(info.into()))
+}
+
+fn parse<T: FromStr>(text: &str) -> Result<T, WireError> {
+    text.parse().map_err(|_| WireError::Malformed)
+}
+
+fn text(payload: &[u8]) -> Result<&str, WireError> {
+    std::str::from_utf8(payload).map_err(|_| WireError::Malformed)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,129 @@
+//! Connecting to Redis: `[redis]`, and the connections that the bus and the roster use.
+
+pub mod keys;
+pub mod link;
+pub mod metrics;
+pub mod scripts;
+#[cfg(test)]
+pub(crate) mod server;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use redis::io::tcp::TcpSettings;
+use redis::{Client, ClientTlsConfig, IntoConnectionInfo, ProtocolVersion, TlsCertificates};
+use serde::{Deserialize, Serialize};
+
+use crate::config;
+use crate::secret::Secret;
+
+pub use keys::Keys;
+pub use link::Link;
+
+/// `[redis]`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// `redis://`, `rediss://` or `redis+unix://`, with user, password and database; empty means that there is no Redis.
+    pub url: Secret,
+    /// What all keys and topics begin with.
+    #[serde(deserialize_with = "config::text")]
+    pub prefix: String,
+    /// Into how many slots channels are spread; 1 for a single Redis.
+    pub partitions: u32,
+    /// Certificates, in PEM, of the authorities that signed the server's; empty means the usual ones of the web.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ca_file: Option<PathBuf>,
+    /// How long connecting may take.
+    #[serde(with = "humantime_serde")]
+    pub connect_timeout: Duration,
+    /// How long a command may take.
+    #[serde(with = "humantime_serde")]
+    pub command_timeout: Duration,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            url: Secret::new(""),
+            prefix: "carillon".into(),
+            partitions: 1,
+            ca_file: None,
+            connect_timeout: Duration::from_secs(1),
+            command_timeout: Duration::from_secs(2),
+        }
+    }
+}
+
+/// Why Redis cannot be used as configured; no variant repeats the URL, which may hold a password.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The URL cannot be read.
+    #[error("redis.url: expected redis://, rediss:// or redis+unix://, with a host")]
+    Url,
+    /// The certificates cannot be read.
+    #[error("redis.ca_file: cannot read {path}")]
+    CaFile {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A prefix that would not be told from the rest of a key.
+    #[error("redis.prefix: expected letters, digits, - or _, and at least one")]
+    Prefix,
+    /// No channel has a place.
+    #[error("redis.partitions: expected at least 1")]
+    Partitions,
+}
+
+/// A dead peer shows in 10 + 3 x 5 s by probes, and in 15 s when something is under way.
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(10);
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
+const KEEPALIVE_RETRIES: u32 = 3;
+const USER_TIMEOUT: Duration = Duration::from_secs(15);
+
+impl Config {
+    /// Whether a Redis is configured.
+    pub fn is_set(&self) -> bool {
+        !self.url.is_empty()
+    }
+
+    /// Checks what can be checked without a connection.
+    ///
+    /// # Errors
+    /// [`ConfigError`].
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        let named = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
+        if self.prefix.is_empty() || !self.prefix.bytes().all(named) {
+            return Err(ConfigError::Prefix);
+        }
+        if self.partitions == 0 {
+            return Err(ConfigError::Partitions);
+        }
+        if self.is_set() {
+            self.client()?;
+        }
+        Ok(())
+    }
+
+    /// A client for RESP3 connections, without Nagle's delay and with probes of the peer.
+    ///
+    /// # Errors
+    /// [`ConfigError`].
+    pub fn client(&self) -> Result<Client, ConfigError> {
+        let info = self.url.reveal().into_connection_info().map_err(|_| ConfigError::Url)?;
+        let keepalive = redis::io::tcp::socket2::TcpKeepalive::new()
+            .with_time(KEEPALIVE_IDLE)
+            .with_interval(KEEPALIVE_INTERVAL)
+            .with_retries(KEEPALIVE_RETRIES);
+        let tcp = TcpSettings::default().set_nodelay(true).set_keepalive(keepalive).set_user_timeout(USER_TIMEOUT);
+        let settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
+        let info = info.set_tcp_settings(tcp).set_redis_settings(settings);
+        let Some(path) = &self.ca_file else { return Client::open(info).map_err(|_| ConfigError::Url) };
+        let root_cert = std::fs::read(path).map_err(|source| ConfigError::CaFile { path: path.clone(), source })?;
+        let certificates = TlsCertificates { client_tls: None::<ClientTlsConfig>, root_cert: Some(root_cert) };
+        Client::build_with_tls(info, certificates).map_err(|_| ConfigError::Url)
+    }
+}

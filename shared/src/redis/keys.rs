@@ -1,0 +1,136 @@
+//! Every key and topic that Carillon has in Redis, built here and nowhere else.
+//!
+//! `{p}` is the partition of a channel: all keys of one channel, and its topic, share a slot of a Redis Cluster.
+
+use crate::app::AppId;
+use crate::envelope::Topic;
+use crate::node::NodeId;
+
+/// Builds keys under one prefix.
+#[derive(Clone, Debug)]
+pub struct Keys {
+    prefix: String,
+    partitions: u32,
+}
+
+/// The keys of one channel.
+#[derive(Clone, Debug)]
+pub struct ChannelKeys {
+    base: String,
+    name: String,
+}
+
+impl Keys {
+    /// Keys that begin with `prefix`, channels spread over `partitions`.
+    pub fn new(prefix: &str, partitions: u32) -> Self {
+        Self { prefix: prefix.to_owned(), partitions: partitions.max(1) }
+    }
+
+    /// The partitions of this cluster.
+    pub fn partitions(&self) -> u32 {
+        self.partitions
+    }
+
+    /// The partition of a channel: the same on every node and in every version, so FNV-1a and not the process' own hash.
+    pub fn partition(&self, topic: &Topic) -> u32 {
+        let bytes = topic.app.as_str().bytes().chain([b'/']).chain(topic.channel.as_str().bytes());
+        let hash =
+            bytes.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
+        u32::try_from((hash >> 32) % u64::from(self.partitions)).unwrap_or(0)
+    }
+
+    /// The keys of one channel.
+    pub fn channel(&self, topic: &Topic) -> ChannelKeys {
+        ChannelKeys { base: self.base(self.partition(topic)), name: topic.to_string() }
+    }
+
+    /// Set of an app's occupied channels in one partition.
+    pub fn occupied(&self, app: &AppId, partition: u32) -> String {
+        format!("{}:ch:{app}", self.base(partition))
+    }
+
+    /// Sorted set of nodes by the end of their lease, in milliseconds of Redis' clock.
+    pub fn nodes(&self) -> String {
+        format!("{}:nodes", self.prefix)
+    }
+
+    /// Sorted set of nodes whose lease ended and whose channels are not all swept, by the time of the claim.
+    pub fn dead(&self) -> String {
+        format!("{}:dead", self.prefix)
+    }
+
+    /// Set of the channels that a node may hold, as `APP/CHANNEL`.
+    pub fn index(&self, node: NodeId) -> String {
+        format!("{}:idx:{node}", self.prefix)
+    }
+
+    /// Held while a node sweeps another.
+    pub fn sweep(&self, node: &str) -> String {
+        format!("{}:sweep:{node}", self.prefix)
+    }
+
+    /// The index of a node that is known by its text only.
+    pub fn index_of(&self, node: &str) -> String {
+        format!("{}:idx:{node}", self.prefix)
+    }
+
+    /// Hash of an app's connections, by node.
+    pub fn connections(&self, app: &AppId) -> String {
+        format!("{}:conn:{app}", self.prefix)
+    }
+
+    /// The topic that one node probes its own subscription with.
+    pub fn probe(&self, node: NodeId) -> String {
+        format!("{}:probe:{node}", self.prefix)
+    }
+
+    fn base(&self, partition: u32) -> String {
+        format!("{}:{{{partition}}}", self.prefix)
+    }
+}
+
+impl ChannelKeys {
+    /// What is published on for the channel.
+    pub fn topic(&self) -> String {
+        self.key("c")
+    }
+
+    /// Hash of user id to user info: the member list.
+    pub fn members(&self) -> String {
+        self.key("pm")
+    }
+
+    /// Hash of user id to how many nodes hold it.
+    pub fn references(&self) -> String {
+        self.key("pr")
+    }
+
+    /// Set of the users that a node holds.
+    pub fn held(&self, node: &str) -> String {
+        format!("{}:{node}", self.key("ph"))
+    }
+
+    /// Hash of epochs and sequences.
+    pub fn meta(&self) -> String {
+        self.key("m")
+    }
+
+    /// Hash of node to its count of subscriptions.
+    pub fn occupancy(&self) -> String {
+        self.key("oc")
+    }
+
+    /// The kept event of a cache channel.
+    pub fn kept(&self) -> String {
+        self.key("k")
+    }
+
+    /// There once a node has been swept from this channel: what it says afterwards is void.
+    pub fn tombstone(&self, node: &str) -> String {
+        format!("{}:{node}", self.key("t"))
+    }
+
+    fn key(&self, kind: &str) -> String {
+        format!("{}:{kind}:{}", self.base, self.name)
+    }
+}

@@ -1,0 +1,208 @@
+//! Commands to Redis, each with a deadline.
+//!
+//! Connections are made on one runtime, whoever asks: a connection dies with the runtime that made it, and shards end
+//! while others still need Redis.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use deadpool_redis::{Manager, Pool, Timeouts};
+use futures_util::future::BoxFuture;
+use redis::aio::MultiplexedConnection;
+use redis::{AsyncConnectionConfig, Client, RedisError};
+use tokio::runtime::Handle;
+use tokio::sync::Mutex;
+
+use super::{Config, ConfigError, Keys};
+
+/// Commands in flight on one connection before callers wait; the library's 50 would hold up a stream of publishes.
+const PIPELINE_DEPTH: usize = 1024;
+
+/// Commands of the roster are short; more connections would only queue in Redis.
+const POOL_SIZE: usize = 4;
+
+/// How to reach one Redis.
+#[derive(Clone)]
+pub struct Link {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    client: Client,
+    pool: Pool,
+    keys: Keys,
+    runtime: Handle,
+    connect_timeout: Duration,
+    command_timeout: Duration,
+    /// The connection that events go out on, kept over many publishes.
+    publishing: Mutex<Option<MultiplexedConnection>>,
+    /// Whether the last command was answered.
+    answers: AtomicBool,
+}
+
+/// A command that was not answered; it may have run all the same.
+#[derive(Debug, thiserror::Error)]
+pub enum LinkError {
+    /// Nothing came in time.
+    #[error("redis did not answer in time")]
+    Timeout,
+    /// No connection could be had.
+    #[error("redis cannot be reached")]
+    Connect(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// Redis, or the connection, said no.
+    #[error("redis refused a command")]
+    Command(#[from] RedisError),
+    /// The process is ending.
+    #[error("the runtime has ended")]
+    Ended,
+}
+
+impl LinkError {
+    /// The error as a metric label.
+    pub fn cause_label(&self) -> &'static str {
+        match self {
+            Self::Timeout => "timeout",
+            Self::Connect(_) => "connect",
+            Self::Command(error) if error.is_io_error() || error.is_connection_dropped() => "io",
+            Self::Command(_) => "refused",
+            Self::Ended => "ended",
+        }
+    }
+}
+
+impl Link {
+    /// A link whose connections live on `runtime`. Connects with the first command.
+    ///
+    /// # Errors
+    /// [`ConfigError`].
+    pub fn new(config: &Config, runtime: Handle) -> Result<Self, ConfigError> {
+        let client = config.client()?;
+        let manager = Manager::new(client.get_connection_info().clone()).map_err(|_| ConfigError::Url)?;
+        let pool = Pool::builder(manager)
+            .max_size(POOL_SIZE)
+            .timeouts(Timeouts {
+                wait: Some(config.command_timeout),
+                create: Some(config.connect_timeout),
+                recycle: Some(Duration::from_millis(500)),
+            })
+            .runtime(deadpool_redis::Runtime::Tokio1)
+            .build()
+            .map_err(|_| ConfigError::Url)?;
+        Ok(Self {
+            shared: Arc::new(Shared {
+                client,
+                pool,
+                keys: Keys::new(&config.prefix, config.partitions),
+                runtime,
+                connect_timeout: config.connect_timeout,
+                command_timeout: config.command_timeout,
+                publishing: Mutex::new(None),
+                answers: AtomicBool::new(false),
+            }),
+        })
+    }
+
+    /// The keys of this cluster.
+    pub fn keys(&self) -> &Keys {
+        &self.shared.keys
+    }
+
+    /// The runtime that connections live on.
+    pub(crate) fn runtime(&self) -> &Handle {
+        &self.shared.runtime
+    }
+
+    /// Whether Redis answered the last command.
+    pub fn answers(&self) -> bool {
+        self.shared.answers.load(Ordering::Relaxed)
+    }
+
+    /// Runs a command on a connection of the pool.
+    ///
+    /// # Errors
+    /// [`LinkError`].
+    pub async fn run<T, F>(&self, command: F) -> Result<T, LinkError>
+    where
+        T: Send + 'static,
+        F: FnOnce(MultiplexedConnection) -> BoxFuture<'static, Result<T, RedisError>> + Send + 'static,
+    {
+        let shared = self.shared.clone();
+        let ran = self.shared.runtime.spawn(async move {
+            let connection = shared.pool.get().await.map_err(|error| LinkError::Connect(error.into()))?;
+            let result = within(shared.command_timeout, command(MultiplexedConnection::clone(&connection))).await;
+            if let Err(LinkError::Timeout | LinkError::Command(_)) = &result {
+                // A connection that failed once is not given to the next; a refusal may mean a demoted master.
+                drop(deadpool_redis::Connection::take(connection));
+            }
+            result
+        });
+        let result = ran.await.unwrap_or(Err(LinkError::Ended));
+        self.note(&result);
+        result
+    }
+
+    /// Runs a command on the connection that events go out on.
+    ///
+    /// # Errors
+    /// [`LinkError`].
+    pub async fn publish<T>(
+        &self,
+        command: impl AsyncFnOnce(MultiplexedConnection) -> Result<T, RedisError>,
+    ) -> Result<T, LinkError> {
+        let result = self.publish_on(command).await;
+        self.note(&result);
+        result
+    }
+
+    async fn publish_on<T>(
+        &self,
+        command: impl AsyncFnOnce(MultiplexedConnection) -> Result<T, RedisError>,
+    ) -> Result<T, LinkError> {
+        let connection = self.publishing().await?;
+        let result = within(self.shared.command_timeout, command(connection)).await;
+        if result.is_err() {
+            *self.shared.publishing.lock().await = None;
+        }
+        result
+    }
+
+    async fn publishing(&self) -> Result<MultiplexedConnection, LinkError> {
+        let mut kept = self.shared.publishing.lock().await;
+        if let Some(connection) = &*kept {
+            return Ok(connection.clone());
+        }
+        let connection = self.connect(AsyncConnectionConfig::new().set_pipeline_buffer_size(PIPELINE_DEPTH)).await?;
+        *kept = Some(connection.clone());
+        Ok(connection)
+    }
+
+    /// A connection of the caller's own.
+    pub(crate) async fn connect(&self, config: AsyncConnectionConfig) -> Result<MultiplexedConnection, LinkError> {
+        let (client, shared) = (self.shared.client.clone(), self.shared.clone());
+        let config = config
+            .set_connection_timeout(Some(shared.connect_timeout))
+            .set_response_timeout(Some(shared.command_timeout));
+        let connected = self.shared.runtime.spawn(async move {
+            let connecting = client.get_multiplexed_async_connection_with_config(&config);
+            // Twice: once for the socket, once for the greeting.
+            match tokio::time::timeout(shared.connect_timeout * 2, connecting).await {
+                Ok(Ok(connection)) => Ok(connection),
+                Ok(Err(error)) => Err(LinkError::Connect(error.into())),
+                Err(_) => Err(LinkError::Timeout),
+            }
+        });
+        connected.await.unwrap_or(Err(LinkError::Ended))
+    }
+
+    fn note<T>(&self, result: &Result<T, LinkError>) {
+        self.shared.answers.store(result.is_ok(), Ordering::Relaxed);
+    }
+}
+
+async fn within<T>(timeout: Duration, command: impl Future<Output = Result<T, RedisError>>) -> Result<T, LinkError> {
+    match tokio::time::timeout(timeout, command).await {
+        Ok(result) => result.map_err(LinkError::Command),
+        Err(_) => Err(LinkError::Timeout),
+    }
+}

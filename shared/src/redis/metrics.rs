@@ -1,0 +1,107 @@
+//! Counters of everything that goes through Redis, for both roles.
+
+use std::time::Duration;
+
+use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry};
+
+use crate::telemetry::metrics::{latency, register};
+
+/// What is counted of Redis.
+#[derive(Clone)]
+pub struct Metrics {
+    up: IntGauge,
+    live: IntGauge,
+    reconnects: IntCounterVec,
+    resync_seconds: Histogram,
+    topics: IntGauge,
+    received: IntCounter,
+    dropped: IntCounterVec,
+    probe_seconds: Histogram,
+    command_seconds: HistogramVec,
+    command_errors: IntCounterVec,
+    pub(crate) fenced: IntCounter,
+    pub(crate) evictions: IntCounter,
+    pub(crate) evicted_members: IntCounter,
+}
+
+impl Metrics {
+    /// Registers all of them.
+    pub fn new(registry: &Registry) -> Self {
+        let gauge = |name: &str, help: &str| register(registry, IntGauge::new(name, help));
+        let counter = |name: &str, help: &str| register(registry, IntCounter::new(name, help));
+        let counters = |name: &str, help: &str, labels: &[&str]| {
+            register(registry, IntCounterVec::new(Opts::new(name, help), labels))
+        };
+        let histogram = |name: &str, help: &str| register(registry, Histogram::with_opts(latency(name, help)));
+        Self {
+            up: gauge("carillon_redis_up", "1 while Redis answers commands."),
+            live: gauge("carillon_redis_subscriber_live", "1 while everything wanted is subscribed to."),
+            reconnects: counters(
+                "carillon_redis_reconnects_total",
+                "Ends of the subscriber's connection, or failed attempts at one, by reason.",
+                &["reason"],
+            ),
+            resync_seconds: histogram(
+                "carillon_redis_resubscribe_seconds",
+                "From a new connection to the last confirmed subscription.",
+            ),
+            topics: gauge("carillon_redis_subscribed_topics", "Topics that this node subscribes to."),
+            received: counter("carillon_redis_messages_received_total", "Envelopes heard."),
+            dropped: counters("carillon_redis_messages_dropped_total", "Messages that could not be read.", &["reason"]),
+            probe_seconds: histogram("carillon_redis_probe_seconds", "A probe's way through Redis and back."),
+            command_seconds: register(
+                registry,
+                HistogramVec::new(latency("carillon_redis_command_seconds", "Time of a command."), &["command"]),
+            ),
+            command_errors: counters("carillon_redis_command_errors_total", "Commands without an answer.", &["kind"]),
+            fenced: counter("carillon_presence_fenced_total", "Times that this node found itself swept."),
+            evictions: counter("carillon_presence_evictions_total", "Dead nodes swept by this one."),
+            evicted_members: counter("carillon_presence_evicted_members_total", "Users removed with dead nodes."),
+        }
+    }
+
+    pub(crate) fn subscriber_live(&self, took: Duration) {
+        self.live.set(1);
+        self.resync_seconds.observe(took.as_secs_f64());
+    }
+
+    pub(crate) fn subscriber_down(&self, reason: &str) {
+        self.live.set(0);
+        self.reconnects.with_label_values(&[reason]).inc();
+    }
+
+    pub(crate) fn subscribed_topics(&self, count: usize) {
+        self.topics.set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+
+    pub(crate) fn received(&self) {
+        self.received.inc();
+    }
+
+    pub(crate) fn dropped(&self, reason: &str) {
+        self.dropped.with_label_values(&[reason]).inc();
+    }
+
+    /// Counts a message that was dropped; returns whether it is the first for this reason.
+    pub(crate) fn dropped_first(&self, reason: &str) -> bool {
+        let counter = self.dropped.with_label_values(&[reason]);
+        counter.inc();
+        counter.get() == 1
+    }
+
+    pub(crate) fn probed(&self, took: Duration) {
+        self.probe_seconds.observe(took.as_secs_f64());
+    }
+
+    pub(crate) fn answered(&self, command: &str, took: Duration) {
+        self.up.set(1);
+        self.command_seconds.with_label_values(&[command]).observe(took.as_secs_f64());
+    }
+
+    pub(crate) fn failed(&self, kind: &str) {
+        if matches!(kind, "timeout" | "connect" | "io") {
+            self.up.set(0);
+        }
+        self.command_errors.with_label_values(&[kind]).inc();
+    }
+}

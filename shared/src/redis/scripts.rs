@@ -1,0 +1,49 @@
+//! The Lua scripts: each changes state and announces the change in one step, and each may run twice.
+//!
+//! Their numbers of keys and arguments are checked where they are called; what they mean stands at the head of each file.
+
+use redis::Script;
+
+macro_rules! script {
+    ($(#[$doc:meta])* $name:ident, $file:literal) => {
+        $(#[$doc])*
+        pub fn $name() -> Script {
+            Script::new(concat!(include_str!("scripts/announce.lua"), include_str!($file)))
+        }
+    };
+}
+
+script!(
+    /// A node holds a first socket of a user.
+    join, "scripts/join.lua"
+);
+script!(
+    /// A node holds no socket of a user any more.
+    leave, "scripts/leave.lua"
+);
+script!(
+    /// A node's count of subscriptions in a channel.
+    occupy, "scripts/occupy.lua"
+);
+script!(
+    /// A dead node is taken out of a channel, some users at a time.
+    evict, "scripts/evict.lua"
+);
+script!(
+    /// Events of which at least one is kept, published together.
+    publish, "scripts/publish.lua"
+);
+script!(
+    /// A node renews its lease.
+    heartbeat, "scripts/heartbeat.lua"
+);
+script!(
+    /// Nodes whose lease is over are declared dead.
+    claim, "scripts/claim.lua"
+);
+
+/// What a script returns to a node that has been swept: it must take a new id.
+pub const FENCED: i64 = -2;
+
+/// What [`join`] returns when the channel is full.
+pub const FULL: i64 = -1;

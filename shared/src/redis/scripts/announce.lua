@@ -1,0 +1,60 @@
+-- Shared by all scripts. Messages are those of envelope/wire.rs.
+
+-- Meta outlives its channel by far, or sequences would begin anew under nodes that still count.
+local META_TTL_MS = 86400000
+
+-- The epoch of a sequence; made from the clock, so that later ones are greater.
+local function epoch_of(meta, field)
+  local epoch = redis.call('HGET', meta, field)
+  if not epoch then
+    local time = redis.call('TIME')
+    epoch = time[1] .. string.format('%06d', time[2])
+    redis.call('HSET', meta, field, epoch)
+  end
+  redis.call('PEXPIRE', meta, META_TTL_MS)
+  return epoch
+end
+
+-- Announces a change of members at the next place of the sequence.
+local function announce_change(meta, topic, kind, stamp, payload)
+  local epoch = epoch_of(meta, 'e')
+  local sequence = redis.call('HINCRBY', meta, 's', 1)
+  redis.call('PUBLISH', topic, '1 ' .. kind .. ' ' .. epoch .. ' ' .. sequence .. ' ' .. stamp .. ' -\n' .. payload)
+end
+
+-- Takes one user of a node out; announces it when no other node holds the user.
+local function drop_user(members, references, meta, topic, stamp, user)
+  if redis.call('HINCRBY', references, user, -1) > 0 then return 0 end
+  redis.call('HDEL', references, user)
+  if redis.call('HDEL', members, user) == 0 then return 0 end
+  announce_change(meta, topic, 'R', stamp, user)
+  return 1
+end
+
+-- Subscriptions of all nodes. '#' is not a node: it tells a sweep that counts are announced.
+local function total(occupancy)
+  local sum = 0
+  local all = redis.call('HGETALL', occupancy)
+  for i = 1, #all, 2 do
+    if all[i] ~= '#' then sum = sum + tonumber(all[i + 1]) end
+  end
+  return sum
+end
+
+-- What follows when the count of a channel went from one number to another.
+local function count_changed(occupancy, occupied, topic, name, stamp, is_user, announce, before, after)
+  if after == 0 then
+    redis.call('DEL', occupancy)
+    redis.call('SREM', occupied, name)
+  else
+    redis.call('SADD', occupied, name)
+  end
+  if is_user then
+    if (before == 0) ~= (after == 0) then
+      redis.call('PUBLISH', topic, '1 O - - ' .. stamp .. ' -\n' .. (after > 0 and '1' or '0'))
+    end
+  elseif announce and before ~= after then
+    redis.call('PUBLISH', topic, '1 C - - ' .. stamp .. ' -\n' .. after)
+  end
+end
+

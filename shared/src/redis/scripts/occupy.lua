@@ -1,0 +1,16 @@
+-- KEYS: occupancy occupied tombstone
+-- ARGV: node count topic name ttl_ms announce is_user stamp
+-- Returns 0, or -2 to a node that has been swept.
+if redis.call('EXISTS', KEYS[3]) == 1 then return -2 end
+local before = total(KEYS[1])
+local announce = ARGV[6] == '1'
+if announce then redis.call('HSET', KEYS[1], '#', '1') end
+if ARGV[2] == '0' then
+  redis.call('HDEL', KEYS[1], ARGV[1])
+else
+  redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
+end
+count_changed(KEYS[1], KEYS[2], ARGV[3], ARGV[4], ARGV[8], ARGV[7] == '1', announce, before, total(KEYS[1]))
+redis.call('PEXPIRE', KEYS[1], ARGV[5])
+redis.call('PEXPIRE', KEYS[2], ARGV[5])
+return 0

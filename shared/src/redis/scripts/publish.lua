@@ -1,0 +1,16 @@
+-- KEYS: meta and kept, for each event that is kept
+-- ARGV: for each event: topic message keep_ms stamp except; where keep_ms is 0 the message is whole, else it is the frame
+-- Returns the number of events.
+local key = 0
+for i = 1, #ARGV, 5 do
+  local topic, message, keep_ms = ARGV[i], ARGV[i + 1], ARGV[i + 2]
+  if keep_ms ~= '0' then
+    local meta, kept = KEYS[key + 1], KEYS[key + 2]
+    key = key + 2
+    local place = epoch_of(meta, 'ke') .. ' ' .. redis.call('HINCRBY', meta, 'ks', 1)
+    redis.call('SET', kept, place .. '\n' .. message, 'PX', keep_ms)
+    message = '1 K ' .. place .. ' ' .. ARGV[i + 3] .. ' ' .. ARGV[i + 4] .. '\n' .. message
+  end
+  redis.call('PUBLISH', topic, message)
+end
+return #ARGV / 5

@@ -1,0 +1,84 @@
+//! A real redis-server for tests, on a socket in a folder of its own.
+
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use prometheus::Registry;
+use tempfile::TempDir;
+use tokio::runtime::Handle;
+
+use super::metrics::Metrics;
+use super::{Config, Link};
+use crate::bus::contract::Cluster;
+use crate::bus::redis::subscriber::Subscriber;
+use crate::bus::{Bus, Listener, RedisBus};
+use crate::roster::{RedisRoster, Roster};
+use crate::secret::Secret;
+
+/// A server that ends when dropped.
+pub(crate) struct RedisServer {
+    process: Child,
+    folder: TempDir,
+}
+
+impl RedisServer {
+    /// Starts a server that keeps nothing on disk.
+    ///
+    /// # Panics
+    /// When Debian's `redis-server` is not installed.
+    pub(crate) fn start() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let process = Command::new("redis-server")
+            .args(["--port", "0", "--save", "", "--appendonly", "no", "--daemonize", "no"])
+            .arg("--unixsocket")
+            .arg(folder.path().join("redis.sock"))
+            .arg("--dir")
+            .arg(folder.path())
+            .stdout(Stdio::null())
+            .spawn()
+            .expect("redis-server is installed");
+        Self { process, folder }
+    }
+
+    pub(crate) fn config(&self) -> Config {
+        let url = format!("redis+unix://{}", self.folder.path().join("redis.sock").display());
+        Config { url: Secret::new(url), ..Config::default() }
+    }
+}
+
+impl Drop for RedisServer {
+    fn drop(&mut self) {
+        // A server that ended by itself has shown its fault already.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// Nodes that share one server.
+pub(crate) struct RedisCluster {
+    server: RedisServer,
+}
+
+impl RedisCluster {
+    pub(crate) async fn new() -> Self {
+        let server = RedisServer::start();
+        let link = Link::new(&server.config(), Handle::current()).unwrap();
+        let ping =
+            || link.run(|mut connection| Box::pin(async move { redis::cmd("PING").exec_async(&mut connection).await }));
+        while ping().await.is_err() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        Self { server }
+    }
+}
+
+impl Cluster for RedisCluster {
+    async fn start(&self, listener: Arc<dyn Listener>) -> (Arc<dyn Bus>, Arc<dyn Roster>) {
+        let link = Link::new(&self.server.config(), Handle::current()).unwrap();
+        let metrics = Metrics::new(&Registry::new());
+        let bus = RedisBus::new(link.clone(), Subscriber::new(link.clone(), metrics.clone()));
+        bus.listen(listener);
+        (bus, RedisRoster::new(link, metrics))
+    }
+}

@@ -1,0 +1,442 @@
+//! The roster of a cluster: presence, occupancy and kept events in Redis, changed by scripts that announce in one step.
+//!
+//! A node has an identity with a lease. As long as it renews the lease, what it holds stands; when the lease is over any
+//! other node sweeps it, and the node, should it still live, finds itself fenced: it takes a new identity and asserts
+//! everything that it holds again.
+
+mod lease;
+mod sweep;
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use futures_util::future::BoxFuture;
+use hashbrown::{HashMap, HashSet};
+use redis::aio::MultiplexedConnection;
+use redis::{FromRedisValue, Pipeline, RedisError, ScriptInvocation};
+
+use super::{Joined, KeptEvent, Occupancy, Roster, RosterError};
+use crate::app::AppId;
+use crate::bus::Listener;
+use crate::envelope::wire::info_of;
+use crate::envelope::{Position, Topic, unix_us};
+use crate::node::NodeId;
+use crate::protocol::{ChannelKind, ChannelName, Member, UserId};
+use crate::redis::link::LinkError;
+use crate::redis::metrics::Metrics;
+use crate::redis::{Link, scripts};
+
+/// What a channel has in Redis outlives its last living node by this much.
+const CHANNEL_TTL: Duration = Duration::from_secs(120);
+
+/// The list of what a node may hold outlives the node by this much: sweeping must be long over.
+const INDEX_TTL: Duration = Duration::from_secs(600);
+
+/// Questions about so many channels go out together.
+const QUESTIONS_MAX: usize = 500;
+
+/// One node's part in the roster of a cluster.
+pub struct RedisRoster {
+    link: Link,
+    metrics: Metrics,
+    identity: Mutex<Identity>,
+    held: Mutex<Held>,
+}
+
+/// As whom this node changes the roster.
+struct Identity {
+    node: NodeId,
+    /// When the lease was last renewed; `None` before the first time.
+    renewed: Option<Instant>,
+}
+
+/// What this node may have in Redis and must keep alive there.
+#[derive(Default)]
+struct Held {
+    topics: HashSet<Topic>,
+    connections: HashMap<AppId, u64>,
+}
+
+impl RedisRoster {
+    /// A roster whose lease has not begun; [`RedisRoster::keep`] begins it.
+    pub fn new(link: Link, metrics: Metrics) -> Arc<Self> {
+        Arc::new(Self {
+            link,
+            metrics,
+            identity: Mutex::new(Identity { node: NodeId::fresh(), renewed: None }),
+            held: Mutex::default(),
+        })
+    }
+
+    /// Keeps the lease, keeps alive what this node holds, and sweeps dead nodes; never returns. `listener` is told when
+    /// everything has to be asserted again.
+    pub async fn keep(self: &Arc<Self>, listener: Arc<dyn Listener>) {
+        tokio::join!(self.keep_lease(listener), self.keep_alive(), self.keep_sweeping());
+    }
+
+    /// Gives back what this node still has, so that nobody has to wait for its lease to end.
+    pub async fn resign(&self) {
+        let node = self.node().to_string();
+        let nodes = self.link.keys().nodes();
+        let dead = self.link.keys().dead();
+        let declared = {
+            let node = node.clone();
+            self.run("resign", move |mut connection| {
+                Box::pin(async move {
+                    let mut pipeline = redis::pipe();
+                    pipeline.atomic().zrem(&nodes, &node).ignore().zadd(&dead, &node, 0).ignore();
+                    pipeline.exec_async(&mut connection).await
+                })
+            })
+            .await
+        };
+        if declared.is_ok() {
+            self.sweep_node(&node).await;
+        }
+    }
+
+    fn node(&self) -> NodeId {
+        lock(&self.identity).node
+    }
+
+    async fn run<T, F>(&self, command: &'static str, work: F) -> Result<T, RosterError>
+    where
+        T: Send + 'static,
+        F: FnOnce(MultiplexedConnection) -> BoxFuture<'static, Result<T, RedisError>> + Send + 'static,
+    {
+        let began = Instant::now();
+        match self.link.run(work).await {
+            Ok(answer) => {
+                self.metrics.answered(command, began.elapsed());
+                Ok(answer)
+            }
+            Err(error) => {
+                self.metrics.failed(error.cause_label());
+                if let LinkError::Command(cause) = &error
+                    && !cause.is_io_error()
+                {
+                    tracing::warn!(command, error = %cause, "redis refused a command");
+                }
+                Err(RosterError::Unavailable)
+            }
+        }
+    }
+
+    /// Runs a script after noting in the index that this node may hold the channel: a sweep must find it even if this
+    /// node dies right after.
+    async fn change<T: FromRedisValue + Send + 'static>(
+        &self,
+        command: &'static str,
+        node: NodeId,
+        topic: &Topic,
+        script: impl FnOnce() -> redis::Script + Send + 'static,
+        fill: impl FnOnce(&mut ScriptInvocation<'_>) + Send + 'static,
+    ) -> Result<T, RosterError> {
+        let is_new = lock(&self.held).topics.insert(topic.clone());
+        let index = is_new.then(|| (self.link.keys().index(node), topic.to_string()));
+        self.run(command, move |mut connection| {
+            Box::pin(async move {
+                if let Some((index, entry)) = index {
+                    note_in_index(&mut connection, &index, &entry).await?;
+                }
+                let script = script();
+                let mut call = script.prepare_invoke();
+                fill(&mut call);
+                call.invoke_async(&mut connection).await
+            })
+        })
+        .await
+        .inspect_err(|_| {
+            // The note may not have been taken; the next change makes it again.
+            if is_new {
+                lock(&self.held).topics.remove(topic);
+            }
+        })
+    }
+
+    async fn join_now(
+        &self,
+        topic: &Topic,
+        member: &Member,
+        members_max: usize,
+        with_members: bool,
+    ) -> Result<Joined, RosterError> {
+        let node = self.standing_node().await?;
+        let keys = self.link.keys().channel(topic);
+        let (user_id, info) = (member.user_id.clone(), member.user_info.clone());
+        let answer: (i64, String, String, Vec<(String, String)>) = self
+            .change("join", node, topic, scripts::join, move |call| {
+                let node = node.to_string();
+                call.key(keys.members()).key(keys.references()).key(keys.held(&node)).key(keys.meta());
+                call.key(keys.tombstone(&node));
+                call.arg(user_id.as_str()).arg(info.as_deref().unwrap_or_default()).arg(keys.topic());
+                call.arg(millis(CHANNEL_TTL)).arg(members_max).arg(u8::from(with_members)).arg(unix_us());
+            })
+            .await?;
+        let (status, epoch, sequence, list) = answer;
+        match status {
+            scripts::FULL => {
+                return Err(RosterError::Full);
+            }
+            scripts::FENCED => {
+                self.fenced(node);
+                return Err(RosterError::Unavailable);
+            }
+            _ => {}
+        }
+        let position = Position { epoch: number(&epoch)?, sequence: number(&sequence)? };
+        Ok(Joined { position, members: with_members.then(|| self.members_of(list)) })
+    }
+
+    async fn occupy_now(&self, topic: &Topic, subscriptions: u64, announce: bool) -> Result<(), RosterError> {
+        let node = self.standing_node().await?;
+        let keys = self.link.keys().channel(topic);
+        let occupied = self.link.keys().occupied(&topic.app, self.link.keys().partition(topic));
+        let is_user = topic.channel.kind() == ChannelKind::User;
+        let name = topic.channel.to_string();
+        let status: i64 = self
+            .change("occupy", node, topic, scripts::occupy, move |call| {
+                let node = node.to_string();
+                call.key(keys.occupancy()).key(occupied).key(keys.tombstone(&node));
+                call.arg(node).arg(subscriptions).arg(keys.topic()).arg(name).arg(millis(CHANNEL_TTL));
+                call.arg(u8::from(announce)).arg(u8::from(is_user)).arg(unix_us());
+            })
+            .await?;
+        if status == scripts::FENCED {
+            self.fenced(node);
+            return Err(RosterError::Unavailable);
+        }
+        if subscriptions == 0 && lock(&self.held).topics.remove(topic) {
+            let (index, entry) = (self.link.keys().index(node), topic.to_string());
+            // Left there it would cost a later sweep one look.
+            let _ = self
+                .run("index", move |mut connection| {
+                    Box::pin(async move { redis::cmd("SREM").arg(index).arg(entry).exec_async(&mut connection).await })
+                })
+                .await;
+        }
+        Ok(())
+    }
+
+    async fn leave_now(&self, topic: &Topic, user_id: &UserId) -> Result<(), RosterError> {
+        let node = self.node();
+        let keys = self.link.keys().channel(topic);
+        let user_id = user_id.clone();
+        let _: i64 = self
+            .change("leave", node, topic, scripts::leave, move |call| {
+                call.key(keys.members()).key(keys.references()).key(keys.held(&node.to_string())).key(keys.meta());
+                call.arg(user_id.as_str()).arg(keys.topic()).arg(unix_us());
+            })
+            .await?;
+        Ok(())
+    }
+
+    async fn members_now(&self, topic: &Topic) -> Result<Vec<Member>, RosterError> {
+        let members = self.link.keys().channel(topic).members();
+        let list: Vec<(String, String)> = self
+            .run("members", move |mut connection| {
+                Box::pin(async move { redis::cmd("HGETALL").arg(members).query_async(&mut connection).await })
+            })
+            .await?;
+        Ok(self.members_of(list))
+    }
+
+    /// Ids and infos as members, in the order of ids. An entry that is not ours is left out and counted.
+    fn members_of(&self, list: Vec<(String, String)>) -> Vec<Member> {
+        let mut members: Vec<Member> = Vec::with_capacity(list.len());
+        for (user_id, info) in &list {
+            match info_of(info) {
+                Ok(user_info) => members.push(Member { user_id: UserId::from(user_id.as_str()), user_info }),
+                Err(_) => self.metrics.dropped("malformed_member"),
+            }
+        }
+        members.sort_by(|a, b| a.user_id.cmp(&b.user_id));
+        members
+    }
+
+    async fn occupancy_now(&self, topics: &[Topic]) -> Result<Vec<Occupancy>, RosterError> {
+        let mut all = Vec::with_capacity(topics.len());
+        for topics in topics.chunks(QUESTIONS_MAX) {
+            let mut pipeline = Pipeline::with_capacity(2 * topics.len());
+            for topic in topics {
+                let keys = self.link.keys().channel(topic);
+                pipeline.cmd("HGETALL").arg(keys.occupancy()).cmd("HLEN").arg(keys.members());
+            }
+            let answers: Vec<redis::Value> = self
+                .run("occupancy", move |mut connection| {
+                    Box::pin(async move { pipeline.query_async(&mut connection).await })
+                })
+                .await?;
+            let (pairs, _) = answers.as_chunks::<2>();
+            for [nodes, users] in pairs {
+                let nodes: std::collections::HashMap<String, u64> = from_value(nodes)?;
+                let counted = nodes.iter().filter(|(node, _)| *node != "#").map(|(_, count)| count);
+                all.push(Occupancy { subscriptions: counted.sum(), users: from_value(users)? });
+            }
+        }
+        Ok(all)
+    }
+
+    async fn channels_now(&self, app: &AppId, prefix: &str) -> Result<Vec<(ChannelName, Occupancy)>, RosterError> {
+        let keys = self.link.keys();
+        let sets: Vec<String> = (0..keys.partitions()).map(|partition| keys.occupied(app, partition)).collect();
+        let names: Vec<Vec<String>> = self
+            .run("channels", move |mut connection| {
+                Box::pin(async move {
+                    let mut pipeline = Pipeline::with_capacity(sets.len());
+                    for set in sets {
+                        pipeline.cmd("SMEMBERS").arg(set);
+                    }
+                    pipeline.query_async(&mut connection).await
+                })
+            })
+            .await?;
+        let mut names: Vec<ChannelName> = names
+            .iter()
+            .flatten()
+            .filter(|name| name.starts_with(prefix))
+            .filter_map(|name| ChannelName::parse(name, usize::MAX).ok())
+            .filter(|name| name.kind() != ChannelKind::User)
+            .collect();
+        names.sort();
+        let topics: Vec<Topic> = names.iter().map(|name| Topic::new(app, name)).collect();
+        let occupancies = self.occupancy_now(&topics).await?;
+        // The set may name a channel whose nodes all died; its counts are gone by then.
+        Ok(names.into_iter().zip(occupancies).filter(|(_, occupancy)| occupancy.subscriptions > 0).collect())
+    }
+
+    async fn kept_now(&self, topic: &Topic) -> Result<Option<KeptEvent>, RosterError> {
+        let key = self.link.keys().channel(topic).kept();
+        let (kept, ttl_ms): (Option<Vec<u8>>, i64) = self
+            .run("kept", move |mut connection| {
+                Box::pin(async move {
+                    redis::pipe().cmd("GET").arg(&key).cmd("PTTL").arg(&key).query_async(&mut connection).await
+                })
+            })
+            .await?;
+        let Some(kept) = kept else { return Ok(None) };
+        let read = || {
+            let end = kept.iter().position(|byte| *byte == b'\n')?;
+            let (epoch, sequence) = std::str::from_utf8(&kept[..end]).ok()?.split_once(' ')?;
+            let position = Position { epoch: epoch.parse().ok()?, sequence: sequence.parse().ok()? };
+            let frame = bytes::Bytes::copy_from_slice(&kept[end + 1..]);
+            Some(KeptEvent { frame, position, ttl: Duration::from_millis(u64::try_from(ttl_ms).ok()?) })
+        };
+        let event = read();
+        if event.is_none() {
+            self.metrics.dropped("malformed_kept");
+        }
+        Ok(event)
+    }
+
+    async fn connect_now(&self, app: &AppId, connections: u64) -> Result<(), RosterError> {
+        let node = self.standing_node().await?;
+        lock(&self.held).connections.insert(app.clone(), connections);
+        let (key, index) = (self.link.keys().connections(app), self.link.keys().index(node));
+        let entry = format!("{app}/");
+        self.run("connect", move |mut connection| {
+            Box::pin(async move {
+                note_in_index(&mut connection, &index, &entry).await?;
+                let mut pipeline = redis::pipe();
+                pipeline.hset(&key, node.to_string(), connections).ignore();
+                pipeline.pexpire(&key, millis(CHANNEL_TTL)).ignore();
+                pipeline.exec_async(&mut connection).await
+            })
+        })
+        .await
+    }
+
+    async fn connections_now(&self, app: &AppId) -> Result<u64, RosterError> {
+        let key = self.link.keys().connections(app);
+        let counts: Vec<u64> = self
+            .run("connections", move |mut connection| {
+                Box::pin(async move { redis::cmd("HVALS").arg(key).query_async(&mut connection).await })
+            })
+            .await?;
+        Ok(counts.iter().sum())
+    }
+}
+
+impl Roster for RedisRoster {
+    fn join<'a>(
+        &'a self,
+        topic: &'a Topic,
+        member: &'a Member,
+        members_max: usize,
+        with_members: bool,
+    ) -> BoxFuture<'a, Result<Joined, RosterError>> {
+        Box::pin(self.join_now(topic, member, members_max, with_members))
+    }
+
+    fn leave<'a>(&'a self, topic: &'a Topic, user_id: &'a UserId) -> BoxFuture<'a, Result<(), RosterError>> {
+        Box::pin(self.leave_now(topic, user_id))
+    }
+
+    fn members<'a>(&'a self, topic: &'a Topic) -> BoxFuture<'a, Result<Vec<Member>, RosterError>> {
+        Box::pin(self.members_now(topic))
+    }
+
+    fn occupy<'a>(
+        &'a self,
+        topic: &'a Topic,
+        subscriptions: u64,
+        announce: bool,
+    ) -> BoxFuture<'a, Result<(), RosterError>> {
+        Box::pin(self.occupy_now(topic, subscriptions, announce))
+    }
+
+    fn occupancy<'a>(&'a self, topics: &'a [Topic]) -> BoxFuture<'a, Result<Vec<Occupancy>, RosterError>> {
+        Box::pin(self.occupancy_now(topics))
+    }
+
+    fn channels<'a>(
+        &'a self,
+        app: &'a AppId,
+        prefix: &'a str,
+    ) -> BoxFuture<'a, Result<Vec<(ChannelName, Occupancy)>, RosterError>> {
+        Box::pin(self.channels_now(app, prefix))
+    }
+
+    fn kept<'a>(&'a self, topic: &'a Topic) -> BoxFuture<'a, Result<Option<KeptEvent>, RosterError>> {
+        Box::pin(self.kept_now(topic))
+    }
+
+    fn connect<'a>(&'a self, app: &'a AppId, connections: u64) -> BoxFuture<'a, Result<(), RosterError>> {
+        Box::pin(self.connect_now(app, connections))
+    }
+
+    fn connections<'a>(&'a self, app: &'a AppId) -> BoxFuture<'a, Result<u64, RosterError>> {
+        Box::pin(self.connections_now(app))
+    }
+
+    fn renew(&self) -> BoxFuture<'_, Result<(), RosterError>> {
+        Box::pin(async { self.renew_lease().await.map(drop) })
+    }
+}
+
+async fn note_in_index(connection: &mut MultiplexedConnection, index: &str, entry: &str) -> Result<(), RedisError> {
+    let mut pipeline = redis::pipe();
+    pipeline.sadd(index, entry).ignore().pexpire(index, millis(INDEX_TTL)).ignore();
+    pipeline.exec_async(connection).await
+}
+
+fn millis(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
+}
+
+/// What a script of ours wrote as a number; anything else means that someone else writes our keys.
+fn number(text: &str) -> Result<u64, RosterError> {
+    text.parse().map_err(|_| RosterError::Unavailable)
+}
+
+fn from_value<T: FromRedisValue>(value: &redis::Value) -> Result<T, RosterError> {
+    T::from_redis_value_ref(value).map_err(|_| RosterError::Unavailable)
+}
+
+/// A panic under one of these locks leaves values that are whole.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests;

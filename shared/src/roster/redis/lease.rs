@@ -1,0 +1,162 @@
+//! A node's lease, and keeping alive what the node holds.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rand::Rng;
+use redis::Pipeline;
+
+use super::{CHANNEL_TTL, INDEX_TTL, Identity, QUESTIONS_MAX, RedisRoster, lock, millis};
+use crate::bus::Listener;
+use crate::node::NodeId;
+use crate::redis::scripts;
+use crate::roster::RosterError;
+
+/// How long a node stands without a word of it.
+const LEASE: Duration = Duration::from_secs(15);
+
+/// How often it gives one.
+const HEARTBEAT: Duration = Duration::from_secs(5);
+
+/// After this long without a good heartbeat the lease may soon be over: nothing is entered on the strength of it.
+const SELF_FENCE: Duration = Duration::from_secs(12);
+
+/// How often everything that a node holds is given its full time to live again.
+const TOUCH: Duration = Duration::from_secs(30);
+
+impl RedisRoster {
+    /// The identity to make a change with; renews the lease first when it may be over.
+    pub(super) async fn standing_node(&self) -> Result<NodeId, RosterError> {
+        let stands = {
+            let identity = lock(&self.identity);
+            let fresh = identity.renewed.is_some_and(|renewed| renewed.elapsed() < SELF_FENCE);
+            fresh.then_some(identity.node)
+        };
+        match stands {
+            Some(node) => Ok(node),
+            None => self.renew_lease().await,
+        }
+    }
+
+    /// Renews the lease; a node that is not known any more gets a new identity and a new lease.
+    pub(super) async fn renew_lease(&self) -> Result<NodeId, RosterError> {
+        let (node, is_first) = {
+            let identity = lock(&self.identity);
+            (identity.node, identity.renewed.is_none())
+        };
+        if self.heartbeat(node, is_first).await? {
+            return Ok(node);
+        }
+        self.fenced(node);
+        let fresh = self.node();
+        self.heartbeat(fresh, true).await?;
+        self.declare_dead(node).await?;
+        Ok(fresh)
+    }
+
+    /// This identity has been swept: from here on the node is another.
+    pub(super) fn fenced(&self, node: NodeId) {
+        let mut identity = lock(&self.identity);
+        if identity.node != node {
+            return;
+        }
+        *identity = Identity { node: NodeId::fresh(), renewed: None };
+        drop(identity);
+        self.metrics.fenced.inc();
+        // Of the new identity nothing is in the index yet.
+        lock(&self.held).topics.clear();
+        tracing::warn!(%node, "this node was taken for dead and swept; it goes on under a new id");
+    }
+
+    async fn heartbeat(&self, node: NodeId, register: bool) -> Result<bool, RosterError> {
+        let nodes = self.link.keys().nodes();
+        let sent = Instant::now();
+        let known: i64 = self
+            .run("heartbeat", move |mut connection| {
+                Box::pin(async move {
+                    let script = scripts::heartbeat();
+                    let mut call = script.key(nodes);
+                    call.arg(node.to_string()).arg(millis(LEASE)).arg(u8::from(register));
+                    call.invoke_async(&mut connection).await
+                })
+            })
+            .await?;
+        if known == 1 {
+            let mut identity = lock(&self.identity);
+            if identity.node == node {
+                identity.renewed = Some(sent);
+            }
+        }
+        Ok(known == 1)
+    }
+
+    /// Puts an identity that this node has given up on the list of those to be swept: it may have made changes after
+    /// its own sweep had passed by.
+    async fn declare_dead(&self, node: NodeId) -> Result<(), RosterError> {
+        let dead = self.link.keys().dead();
+        self.run("declare_dead", move |mut connection| {
+            Box::pin(async move {
+                redis::cmd("ZADD").arg(dead).arg(0).arg(node.to_string()).exec_async(&mut connection).await
+            })
+        })
+        .await
+    }
+
+    pub(super) async fn keep_lease(self: &Arc<Self>, listener: Arc<dyn Listener>) {
+        let mut asserted = self.node();
+        loop {
+            // Redis being away is told by others; the lease is renewed as soon as it is back.
+            let renewed = self.renew_lease().await;
+            if let Ok(node) = renewed
+                && node != asserted
+            {
+                asserted = node;
+                listener.came_back();
+            }
+            let pause = if renewed.is_ok() { HEARTBEAT } else { Duration::from_secs(1) };
+            tokio::time::sleep(pause.mul_f64(rand::rng().random_range(0.9..=1.1))).await;
+        }
+    }
+
+    pub(super) async fn keep_alive(&self) {
+        loop {
+            tokio::time::sleep(TOUCH).await;
+            self.touch().await;
+        }
+    }
+
+    async fn touch(&self) {
+        let node = self.node();
+        let keys = self.link.keys();
+        let (topics, apps) = {
+            let held = lock(&self.held);
+            let topics: Vec<_> = held.topics.iter().cloned().collect();
+            (topics, held.connections.keys().cloned().collect::<Vec<_>>())
+        };
+        let mut expirations = vec![(keys.index(node), INDEX_TTL)];
+        expirations.extend(apps.iter().map(|app| (keys.connections(app), CHANNEL_TTL)));
+        for topic in &topics {
+            let channel = keys.channel(topic);
+            expirations.push((channel.occupancy(), CHANNEL_TTL));
+            expirations.push((keys.occupied(&topic.app, keys.partition(topic)), CHANNEL_TTL));
+            if topic.channel.kind().is_presence() {
+                for key in [channel.members(), channel.references(), channel.held(&node.to_string())] {
+                    expirations.push((key, CHANNEL_TTL));
+                }
+            }
+        }
+        for some in expirations.chunks(QUESTIONS_MAX) {
+            let mut pipeline = Pipeline::with_capacity(some.len());
+            for (key, ttl) in some {
+                pipeline.cmd("PEXPIRE").arg(key).arg(millis(*ttl)).ignore();
+            }
+            let touched = self.run("touch", move |mut connection| {
+                Box::pin(async move { pipeline.exec_async(&mut connection).await })
+            });
+            if touched.await.is_err() {
+                // Four rounds fit into the time to live; the next one is soon.
+                return;
+            }
+        }
+    }
+}

@@ -1,0 +1,3 @@
+use crate::redis::server::RedisCluster;
+
+crate::roster_contract!(RedisCluster::new().await);
