@@ -140,6 +140,7 @@ impl Gateway {
             () = accept::accept(&listener, &node, &relay) => {}
             () = tend(&relay) => {}
             () = node.report_connections() => {}
+            () = relay.keep_synchronised() => {}
             () = leaving => {}
             (_, index, _) = &mut ended => {
                 return Err(io::Error::other(format!("shard {index} ended before it was told to")));

@@ -48,6 +48,29 @@ impl Replica {
         }
     }
 
+    /// Forgets what the list reflects: changes may have been missed. They are kept for the new list from here on.
+    pub(crate) fn doubt(&mut self) {
+        self.position = None;
+    }
+
+    /// Takes a new list in place of a doubted one; returns what local subscribers must hear of to have it too.
+    pub(crate) fn rebuild(&mut self, position: Position, members: Vec<Member>) -> Vec<Change> {
+        let before = std::mem::take(&mut self.members);
+        self.build(position, members);
+        let gone = before.keys().filter(|user_id| !self.members.contains_key(*user_id)).cloned().map(Change::Removed);
+        let came = self.members.values().filter(|member| !before.contains_key(&member.user_id)).cloned();
+        gone.chain(came.map(Change::Added)).collect()
+    }
+
+    /// The users that this node has sockets of, as the channel knows them.
+    pub(crate) fn own_members(&self) -> Vec<Member> {
+        let known = |user_id: &UserId| {
+            let unknown = || Member { user_id: user_id.clone(), user_info: None };
+            self.members.get(user_id).cloned().unwrap_or_else(unknown)
+        };
+        self.sockets.keys().map(known).collect()
+    }
+
     /// Takes one change. Returns whether local subscribers must hear of it: not when the list reflects it already.
     pub(crate) fn apply(&mut self, position: Position, change: Change) -> bool {
         if !self.is_built() {

@@ -5,6 +5,7 @@
 //! event fits exactly what it hears next.
 
 pub(crate) mod membership;
+mod resync;
 pub(crate) mod topic;
 
 use std::collections::VecDeque;
@@ -18,6 +19,7 @@ use shared::bus::{Bus, Listener};
 use shared::envelope::{Body, Envelope, Topic};
 use shared::protocol::ServerFrame;
 use shared::roster::{KeptEvent, Roster};
+use tokio::sync::Notify;
 
 use crate::metrics::PresenceMetrics;
 use crate::presence::Change;
@@ -48,6 +50,8 @@ pub(crate) struct Relay {
     idle: Mutex<VecDeque<(Instant, Topic)>>,
     /// Topics whose count changed too soon after the last announcement.
     late_counts: Mutex<Vec<Topic>>,
+    /// Told when messages may have been missed.
+    came_back: Notify,
 }
 
 impl Relay {
@@ -68,6 +72,7 @@ impl Relay {
             stripes: (0..STRIPES).map(|_| Mutex::default()).collect(),
             idle: Mutex::default(),
             late_counts: Mutex::default(),
+            came_back: Notify::new(),
         }
     }
 
@@ -223,6 +228,14 @@ impl Listener for Relay {
 
     fn room(&self) -> BoxFuture<'_, ()> {
         Box::pin(self.room.wait())
+    }
+
+    fn has_room(&self) -> bool {
+        self.room.is_left()
+    }
+
+    fn came_back(&self) {
+        self.came_back.notify_one();
     }
 }
 

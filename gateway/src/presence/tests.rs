@@ -246,3 +246,31 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_doubted_list_is_rebuilt_and_the_difference_is_news() {
+    let member = |id: &str| Member { user_id: UserId::from(id), user_info: None };
+    let at = |sequence: u64| Position { epoch: 1, sequence };
+    let mut replica = Replica::default();
+    replica.build(at(3), vec![member("ana"), member("bo")]);
+    replica.add_socket(&UserId::from("ana"));
+    replica.doubt();
+    assert!(!replica.is_built() && !replica.has_reached(at(1)), "nothing is answered from a doubted list");
+    assert!(!replica.apply(at(6), Change::Added(member("eve"))), "a change waits for the new list");
+    let news = replica.rebuild(at(5), vec![member("ana"), member("cy")]);
+    assert_eq!(
+        format!("{news:?}"),
+        r#"[Removed("bo"), Added(Member { user_id: "cy", user_info: None }), Added(Member { user_id: "eve", user_info: None })]"#
+    );
+    assert!(replica.has_reached(at(6)));
+    assert_eq!(replica.own_members(), [member("ana")]);
+}
+
+#[test]
+fn a_list_that_missed_nothing_is_no_news() {
+    let member = Member { user_id: UserId::from("ana"), user_info: Some("{}".into()) };
+    let mut replica = Replica::default();
+    replica.build(Position { epoch: 1, sequence: 1 }, vec![member.clone()]);
+    replica.doubt();
+    assert!(replica.rebuild(Position { epoch: 2, sequence: 7 }, vec![member]).is_empty());
+}

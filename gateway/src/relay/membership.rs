@@ -135,15 +135,15 @@ impl Relay {
         let _serial = gate.lock().await;
         self.link(topic).await?;
         let position = match member {
-            Some(member) => Some(self.join(topic, app, member).await?),
+            Some(member) => Some(retry(async || self.join(topic, app, member).await).await?),
             None => None,
         };
         let kept = if topic.channel.kind().is_cache() {
-            match self.roster.kept(topic).await {
+            match retry(async || self.roster.kept(topic).await.map_err(EnterError::from)).await {
                 Ok(kept) => Some(kept),
                 Err(error) => {
                     self.undo_join(topic, member).await;
-                    return Err(error.into());
+                    return Err(error);
                 }
             }
         } else {
@@ -235,6 +235,7 @@ impl Relay {
     /// Tells the roster how many sockets this node has in the channel, unless someone has told it already. Must be
     /// called under the topic's gate, so that reports arrive in order.
     async fn report_occupancy(&self, topic: &Topic, app: &App) {
+        let announce = app.subscription_count && !topic.channel.kind().is_presence();
         let count = {
             let mut stripe = self.stripe(topic);
             let Some(state) = stripe.get_mut(topic) else { return };
@@ -242,9 +243,9 @@ impl Relay {
                 return;
             }
             state.reported = state.subscriptions;
+            state.announces = announce;
             state.subscriptions
         };
-        let announce = app.subscription_count && !topic.channel.kind().is_presence();
         persist(|| self.roster.occupy(topic, count, announce)).await;
     }
 
@@ -327,12 +328,32 @@ fn succeeded(topic: &Topic, state: &TopicState) -> Bytes {
 
 /// Repeats a change until the roster takes it: a leave that is lost would leave a ghost. Waits 50 ms at first and 2 s at
 /// most, with full jitter.
-async fn persist<'a>(mut change: impl FnMut() -> futures_util::future::BoxFuture<'a, Result<(), RosterError>>) {
-    let mut ceiling = Duration::from_millis(50);
+pub(super) async fn persist<'a>(
+    mut change: impl FnMut() -> futures_util::future::BoxFuture<'a, Result<(), RosterError>>,
+) {
+    let mut ceiling = BACKOFF_MIN;
     while let Err(error) = change().await {
         tracing::debug!(%error, "the roster did not take a change, trying again");
-        let wait = rand::rng().random_range(Duration::ZERO..=ceiling);
-        tokio::time::sleep(wait).await;
-        ceiling = (ceiling * 2).min(Duration::from_secs(2));
+        back_off(&mut ceiling).await;
     }
+}
+
+/// Asks until the cluster answers: a subscription waits for it as long as its client does. Waits like [`persist`].
+async fn retry<T>(mut question: impl AsyncFnMut() -> Result<T, EnterError>) -> Result<T, EnterError> {
+    let mut ceiling = BACKOFF_MIN;
+    loop {
+        match question().await {
+            Err(EnterError::Unavailable) => back_off(&mut ceiling).await,
+            answer => return answer,
+        }
+    }
+}
+
+const BACKOFF_MIN: Duration = Duration::from_millis(50);
+const BACKOFF_MAX: Duration = Duration::from_secs(2);
+
+async fn back_off(ceiling: &mut Duration) {
+    let wait = rand::rng().random_range(Duration::ZERO..=*ceiling);
+    tokio::time::sleep(wait).await;
+    *ceiling = (*ceiling * 2).min(BACKOFF_MAX);
 }

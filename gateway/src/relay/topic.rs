@@ -23,6 +23,8 @@ pub(crate) struct TopicState {
     pub(crate) subscriptions: u64,
     /// What the roster was last told of them.
     pub(crate) reported: u64,
+    /// Whether subscribers are to hear how many they are.
+    pub(crate) announces: bool,
     /// The copy of a presence channel; `None` for other kinds and while no local socket is in.
     pub(crate) replica: Option<Box<Replica>>,
     /// The newest kept event that this node has heard.
@@ -59,6 +61,7 @@ impl TopicState {
             idle_since: None,
             subscriptions: 0,
             reported: 0,
+            announces: false,
             replica: None,
             kept: None,
             count: Count::default(),

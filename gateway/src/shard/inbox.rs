@@ -91,6 +91,11 @@ impl Room {
         }
     }
 
+    /// Whether less than [`ROOM_BYTES`] wait.
+    pub(crate) fn is_left(&self) -> bool {
+        self.bytes.load(Ordering::Acquire) < ROOM_BYTES
+    }
+
     fn take(&self, bytes: usize) {
         self.bytes.fetch_add(bytes, Ordering::AcqRel);
     }
