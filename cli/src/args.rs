@@ -25,6 +25,10 @@ pub struct Args {
 pub enum Command {
     /// Run the server: WebSockets and the HTTP API on one port
     Up(Settings),
+    /// Run a node that holds WebSockets; needs Redis and at least one app
+    Gateway(Settings),
+    /// Run a node that serves the signed HTTP API; needs Redis and at least one app
+    Publisher(Settings),
     /// Check the configuration
     CheckConfig(Settings),
     /// Print the configuration as it would be used, secrets masked
@@ -53,6 +57,10 @@ pub struct Settings {
     /// Port of /metrics, /livez and /readyz; 0 takes any free one
     #[arg(long, value_name = "PORT")]
     pub admin_port: Option<u16>,
+    /// Redis that joins this node with others, as redis://user:password@host:6379/0; a password shows in the list of
+    /// processes, which --config and --env-file avoid
+    #[arg(long, value_name = "URL", value_parser = |url: &str| Ok::<_, String>(Secret::new(url)))]
+    pub redis: Option<Secret>,
     /// Log a line for each connection, subscription and broadcast
     #[arg(long)]
     pub debug: bool,

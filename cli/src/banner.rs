@@ -1,25 +1,29 @@
-//! What `up` prints once it listens: where, how many, for whom, and what to paste.
+//! What a role prints once it listens: where, how many, for whom, and what to paste.
 
 use std::fmt::Write;
 use std::net::{IpAddr, SocketAddr};
 
 use shared::app::App;
 
-use crate::config::{Config, DEMO_ID, DEMO_KEY, DEMO_SECRET};
+use crate::config::{Config, DEMO_ID, DEMO_KEY, DEMO_SECRET, Role};
 
 /// Apps that are named; a longer list is cut short.
 const APPS_NAMED: usize = 5;
 
 /// What the banner tells.
 pub(crate) struct Banner<'a> {
+    /// What runs.
+    pub(crate) role: Role,
     /// The configuration in force.
     pub(crate) config: &'a Config,
     /// Where clients connect.
     pub(crate) public: SocketAddr,
     /// Where metrics and health are.
     pub(crate) admin: SocketAddr,
-    /// Most WebSockets that the node will hold.
-    pub(crate) connections_max: usize,
+    /// Where Redis is; `None` when the state is in memory.
+    pub(crate) redis: Option<String>,
+    /// Most WebSockets that the node will hold; `None` when it takes none.
+    pub(crate) connections_max: Option<usize>,
     /// Open descriptors that the process may have.
     pub(crate) descriptors_max: u64,
 }
@@ -29,15 +33,24 @@ impl Banner<'_> {
     pub(crate) fn text(&self) -> String {
         let mut text = format!("Carillon {}\n\n", env!("CARGO_PKG_VERSION"));
         let prefix = &self.config.server.path_prefix;
-        self.row(&mut text, "public", &format!("http://{}{prefix}   WebSocket and HTTP API", self.public));
+        let serves = match self.role {
+            Role::Up => "WebSocket and HTTP API",
+            Role::Gateway => "WebSocket",
+            Role::Publisher => "HTTP API",
+        };
+        self.row(&mut text, "public", &format!("http://{}{prefix}   {serves}", self.public));
         self.row(&mut text, "admin", &format!("http://{}   /metrics /livez /readyz", self.admin));
-        self.row(
-            &mut text,
-            "limit",
-            &format!("{} connections ({} descriptors)", self.connections_max, self.descriptors_max),
-        );
+        if let Some(redis) = &self.redis {
+            self.row(&mut text, "redis", redis);
+        }
+        if let Some(connections_max) = self.connections_max {
+            let limit = format!("{connections_max} connections ({} descriptors)", self.descriptors_max);
+            self.row(&mut text, "limit", &limit);
+        }
         self.row(&mut text, "apps", &self.apps());
-        if let [app] = self.config.apps.as_slice() {
+        if let [app] = self.config.apps.as_slice()
+            && self.role != Role::Publisher
+        {
             self.write_snippet(&mut text, app);
         }
         text.push('\n');

@@ -1,12 +1,12 @@
 //! `carillon check-config`.
 
 use crate::args::Settings;
-use crate::config::Config;
+use crate::config::{Config, Role};
 use crate::{Failure, say};
 
 /// Says that the configuration is valid, or fails with what is wrong.
 pub(crate) fn run(settings: &Settings) -> Result<(), Failure> {
-    let config = Config::load(settings)?;
+    let config = Config::load(settings, Role::Up)?;
     say(&verdict(&config));
     Ok(())
 }

@@ -14,7 +14,8 @@ use serde::{Deserialize, Serialize};
 use shared::app::{App, AppLimits, Apps};
 use shared::config::{self, ConfigError, Layers, Mistake, Variables};
 use shared::protocol::channel::USER_PREFIX;
-use shared::{admin, telemetry};
+use shared::secret::Secret;
+use shared::{admin, redis, telemetry};
 
 use crate::args::Settings;
 
@@ -42,6 +43,8 @@ pub struct Config {
     pub server: gateway::config::Server,
     /// `[admin]`.
     pub admin: admin::Config,
+    /// `[redis]`.
+    pub redis: redis::Config,
     /// `[drain]`.
     pub drain: gateway::config::Drain,
     /// `[log]`.
@@ -52,6 +55,20 @@ pub struct Config {
     #[serde(skip)]
     pub demo: bool,
 }
+
+/// For which command the configuration is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Gateway and publisher in one process.
+    Up,
+    /// WebSockets.
+    Gateway,
+    /// The signed HTTP API.
+    Publisher,
+}
+
+/// Where a publisher listens unless told otherwise: beside a gateway on the same machine.
+const PUBLISHER_PORT: u16 = 8081;
 
 /// Variables, by name; later ones override earlier ones of the same name.
 type Pairs = Vec<(String, String)>;
@@ -68,13 +85,13 @@ impl Config {
     /// # Errors
     /// [`ConfigError`], which names each key that is wrong and where it stands, one per line: the first one that cannot be
     /// read, or else all that break a rule.
-    pub fn load(settings: &Settings) -> Result<Self, ConfigError> {
-        Self::load_with(settings, &config::environment())
+    pub fn load(settings: &Settings, role: Role) -> Result<Self, ConfigError> {
+        Self::load_with(settings, role, &config::environment())
     }
 
     /// `environment`: where Laravel's variables are looked up after the env file. `CARILLON_` variables are read from the
     /// process itself.
-    fn load_with(settings: &Settings, environment: &[(String, String)]) -> Result<Self, ConfigError> {
+    fn load_with(settings: &Settings, role: Role, environment: &[(String, String)]) -> Result<Self, ConfigError> {
         let env_file = match &settings.files.env_file {
             Some(path) => env_file::read(path)?,
             None => Pairs::new(),
@@ -97,8 +114,15 @@ impl Config {
             config.apps.extend(laravel.app()?);
         }
         let mut mistakes = Vec::new();
-        if config.apps.is_empty() {
-            config.serve_demo(layers.source("server.host").is_some(), &mut mistakes);
+        if role == Role::Publisher && layers.source("server.port").is_none() {
+            config.server.port = PUBLISHER_PORT;
+        }
+        match role {
+            Role::Up if config.apps.is_empty() => {
+                config.serve_demo(layers.source("server.host").is_some(), &mut mistakes);
+            }
+            Role::Up => {}
+            Role::Gateway | Role::Publisher => config.check_cluster_role(&mut mistakes),
         }
         config.read_secrets(&mut mistakes);
         config.validate(&mut mistakes);
@@ -132,6 +156,18 @@ impl Config {
         }
     }
 
+    /// Nodes that work together must agree on their apps, and have something to meet in.
+    fn check_cluster_role(&self, mistakes: &mut Vec<Mistake>) {
+        if self.apps.is_empty() {
+            mistakes.push(Mistake::new("apps", "expected at least one app: `carillon app new` makes one"));
+        }
+        if !self.redis.is_set() {
+            let complaint = "expected the URL of the Redis that joins gateways and publishers, as \
+                             \"redis://127.0.0.1:6379\"; `carillon up` needs none";
+            mistakes.push(Mistake::new("redis.url", complaint));
+        }
+    }
+
     fn read_secrets(&mut self, mistakes: &mut Vec<Mistake>) {
         for (index, app) in self.apps.iter_mut().enumerate() {
             let Some(path) = &app.secret_file else { continue };
@@ -147,7 +183,7 @@ impl Config {
                     if text.is_empty() {
                         complain(format!("expected a secret, but {} is empty", path.display()));
                     }
-                    app.secret = shared::secret::Secret::new(text);
+                    app.secret = Secret::new(text);
                 }
                 Err(error) => complain(format!("cannot read {}: {error}", path.display())),
             }
@@ -157,6 +193,9 @@ impl Config {
     /// Checks what types cannot say.
     fn validate(&self, mistakes: &mut Vec<Mistake>) {
         mistakes.extend(self.gateway().validate());
+        if let Err(error) = self.redis.validate() {
+            mistakes.push(Mistake::new(error.key(), error.to_string()));
+        }
         for (key, host) in [("server.host", &self.server.host), ("admin.host", &self.admin.host)] {
             if host.is_empty() {
                 mistakes.push(Mistake::new(key, "expected an address to listen on, as \"127.0.0.1\""));
@@ -282,6 +321,7 @@ fn with_activity(level: &str, debug: bool) -> String {
 struct Flags<'a> {
     server: ServerFlags<'a>,
     admin: AdminFlags,
+    redis: RedisFlags<'a>,
 }
 
 #[derive(Serialize)]
@@ -298,11 +338,18 @@ struct AdminFlags {
     port: Option<u16>,
 }
 
+#[derive(Serialize)]
+struct RedisFlags<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    url: Option<&'a str>,
+}
+
 impl<'a> Flags<'a> {
     fn new(settings: &'a Settings) -> Self {
         Self {
             server: ServerFlags { host: settings.host.as_deref(), port: settings.port },
             admin: AdminFlags { port: settings.admin_port },
+            redis: RedisFlags { url: settings.redis.as_ref().map(Secret::reveal) },
         }
     }
 }

@@ -6,7 +6,7 @@ use shared::app::App;
 use crate::Failure;
 use crate::args::{Settings, Target};
 use crate::client::ServerUrl;
-use crate::config::{self, Config};
+use crate::config::{self, Config, Role};
 
 /// The server and the app that the arguments mean: what they say, and for the rest what the configuration says.
 ///
@@ -16,7 +16,7 @@ pub(crate) fn of(target: &Target) -> Result<(ServerUrl, App), Failure> {
     if let (Some(url), Some(id), Some(key), Some(secret)) = (&target.url, &target.app_id, &target.key, &target.secret) {
         return Ok((url.clone(), config::app(id.as_str(), key.as_str(), secret.reveal())));
     }
-    let config = Config::load(&Settings { files: target.files.clone(), ..Settings::default() })?;
+    let config = Config::load(&Settings { files: target.files.clone(), ..Settings::default() }, Role::Up)?;
     let url = target.url.clone().unwrap_or_else(|| url_of(&config));
     Ok((url, app_of(&config, target)?))
 }

@@ -8,13 +8,15 @@ pub mod client;
 pub mod config;
 
 mod app_new;
+mod backbone;
 mod banner;
 mod check_config;
 mod credentials;
 mod listen;
 mod print_config;
+mod roles;
+mod signals;
 mod trigger;
-mod up;
 
 use std::fmt;
 use std::io::Write;
@@ -22,6 +24,7 @@ use std::io::Write;
 use shared::config::ConfigError;
 
 use crate::args::{AppCommand, Args, Command};
+use crate::config::Role;
 
 /// Why a command did not do what it was asked for.
 #[derive(Debug)]
@@ -38,7 +41,9 @@ pub enum Failure {
 /// [`Failure`].
 pub fn run(args: Args) -> Result<(), Failure> {
     match args.command {
-        Command::Up(settings) => wait_for(up::run(&settings)),
+        Command::Up(settings) => wait_for(roles::run(Role::Up, &settings)),
+        Command::Gateway(settings) => wait_for(roles::run(Role::Gateway, &settings)),
+        Command::Publisher(settings) => wait_for(roles::run(Role::Publisher, &settings)),
         Command::CheckConfig(settings) => check_config::run(&settings),
         Command::PrintConfig(settings) => print_config::run(&settings),
         Command::App(AppCommand::New(new)) => app_new::run(&new),
@@ -47,7 +52,8 @@ pub fn run(args: Args) -> Result<(), Failure> {
     }
 }
 
-/// One thread is enough here: the gateway starts a thread of its own for each of its shards.
+/// One thread is enough here: the gateway starts a thread of its own for each of its shards, and a publisher that is
+/// short of one is joined by another publisher.
 fn wait_for(command: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

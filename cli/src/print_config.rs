@@ -3,12 +3,12 @@
 use anyhow::Context;
 
 use crate::args::Settings;
-use crate::config::Config;
+use crate::config::{Config, Role};
 use crate::{Failure, say};
 
 /// Prints what every key is in the end, secrets masked.
 pub(crate) fn run(settings: &Settings) -> Result<(), Failure> {
-    let config = Config::load(settings)?;
+    let config = Config::load(settings, Role::Up)?;
     say(&toml::to_string(&config).context("cannot print the configuration as TOML")?);
     Ok(())
 }

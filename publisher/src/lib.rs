@@ -1,7 +1,7 @@
 //! The signed HTTP API: takes events from applications' own servers and answers what they ask about channels.
 //!
-//! Reached through [`Api`], which any listener that speaks HTTP can serve. It never meets a client's socket: events go
-//! to the bus, questions to the roster. Source: protocol reference 4.
+//! Reached through [`Api`], which any listener that speaks HTTP can serve, as the [`Server`] of the role of its own
+//! does. It never meets a client's socket: events go to the bus, questions to the roster. Source: protocol reference 4.
 
 use std::collections::HashMap;
 use std::error::Error;
@@ -25,8 +25,11 @@ mod info;
 mod metrics;
 mod publish;
 mod routes;
+mod server;
 mod signed;
 mod text;
+
+pub use server::Server;
 
 use api_error::ApiError;
 use metrics::Metrics;

@@ -1,6 +1,7 @@
 //! HTTP/1.1 as both roles serve it: bounded, timed, answered in plain text or JSON.
 
 use std::convert::Infallible;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -9,7 +10,7 @@ use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::header::{CONTENT_TYPE, HeaderValue};
 use hyper::server::conn::http1;
-use hyper::service::service_fn;
+use hyper::service::{Service, service_fn};
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -51,6 +52,21 @@ pub async fn serve_connection(
 ) -> Result<(), hyper::Error> {
     let service = service_fn(|request| async { Ok::<_, Infallible>(routes.answer(request).await) });
     http1().serve_connection(TokioIo::new(io), service).await
+}
+
+/// What a connection of a listener's own making answers with, for hyper.
+pub fn service<R: Routes + ?Sized + 'static>(
+    routes: Arc<R>,
+) -> impl Service<
+    Request<Incoming>,
+    Response = Answer,
+    Error = Infallible,
+    Future = impl Future<Output = Result<Answer, Infallible>> + Send,
+> {
+    service_fn(move |request| {
+        let routes = routes.clone();
+        async move { Ok(routes.answer(request).await) }
+    })
 }
 
 /// A JSON body.

@@ -1,5 +1,6 @@
 //! Connecting to Redis: `[redis]`, and the connections that the bus and the roster use.
 
+pub mod health;
 pub mod keys;
 pub mod link;
 pub mod metrics;
@@ -12,11 +13,12 @@ use std::time::Duration;
 
 use redis::io::tcp::TcpSettings;
 use redis::{Client, ClientTlsConfig, IntoConnectionInfo, ProtocolVersion, TlsCertificates};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
 use crate::config;
 use crate::secret::Secret;
 
+pub use health::RedisHealth;
 pub use keys::Keys;
 pub use link::Link;
 
@@ -25,6 +27,7 @@ pub use link::Link;
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
     /// `redis://`, `rediss://` or `redis+unix://`, with user, password and database; empty means that there is no Redis.
+    #[serde(serialize_with = "masked", skip_serializing_if = "Secret::is_empty")]
     pub url: Secret,
     /// What all keys and topics begin with.
     #[serde(deserialize_with = "config::text")]
@@ -55,28 +58,62 @@ impl Default for Config {
     }
 }
 
+/// A URL may be printed once nobody can log in with it.
+fn masked<S: Serializer>(url: &Secret, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&mask(url.reveal()))
+}
+
+fn mask(url: &str) -> String {
+    let Some((scheme, rest)) = url.split_once("://") else { return "***".into() };
+    // The last one: a password may have an at sign in it. A query may have a password too.
+    let bare = rest.rsplit_once('@').map(|(_, bare)| bare);
+    let place = bare.unwrap_or(rest).split('?').next().unwrap_or_default();
+    format!("{scheme}://{}{place}", if bare.is_some() { "***@" } else { "" })
+}
+
 /// Why Redis cannot be used as configured; no variant repeats the URL, which may hold a password.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// The URL cannot be read.
-    #[error("redis.url: expected redis://, rediss:// or redis+unix://, with a host")]
+    #[error("expected redis://, rediss:// or redis+unix://, with a host or a path")]
     Url,
-    /// The certificates cannot be read.
-    #[error("redis.ca_file: cannot read {path}")]
+    /// The certificates cannot be read, or are none.
+    #[error("cannot use {path}: {complaint}")]
     CaFile {
         /// The file.
         path: PathBuf,
         /// Why.
-        #[source]
-        source: std::io::Error,
+        complaint: String,
     },
     /// A prefix that would not be told from the rest of a key.
-    #[error("redis.prefix: expected letters, digits, - or _, and at least one")]
+    #[error("expected one or more letters, digits, hyphens or underscores")]
     Prefix,
     /// No channel has a place.
-    #[error("redis.partitions: expected at least 1")]
+    #[error("expected at least 1")]
     Partitions,
+    /// A time in which nothing can happen.
+    #[error("expected at least 10ms")]
+    Timeout {
+        /// The key.
+        key: &'static str,
+    },
 }
+
+impl ConfigError {
+    /// The key that is wrong.
+    pub fn key(&self) -> &'static str {
+        match self {
+            Self::Url => "redis.url",
+            Self::CaFile { .. } => "redis.ca_file",
+            Self::Prefix => "redis.prefix",
+            Self::Partitions => "redis.partitions",
+            Self::Timeout { key } => key,
+        }
+    }
+}
+
+/// Nothing answers in less.
+const TIMEOUT_MIN: Duration = Duration::from_millis(10);
 
 /// A dead peer shows in 10 + 3 x 5 s by probes, and in 15 s when something is under way.
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(10);
@@ -102,6 +139,13 @@ impl Config {
         if self.partitions == 0 {
             return Err(ConfigError::Partitions);
         }
+        for (key, timeout) in
+            [("redis.connect_timeout", self.connect_timeout), ("redis.command_timeout", self.command_timeout)]
+        {
+            if timeout < TIMEOUT_MIN {
+                return Err(ConfigError::Timeout { key });
+            }
+        }
         if self.is_set() {
             self.client()?;
         }
@@ -122,8 +166,21 @@ impl Config {
         let settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
         let info = info.set_tcp_settings(tcp).set_redis_settings(settings);
         let Some(path) = &self.ca_file else { return Client::open(info).map_err(|_| ConfigError::Url) };
-        let root_cert = std::fs::read(path).map_err(|source| ConfigError::CaFile { path: path.clone(), source })?;
+        let unusable = |complaint: String| ConfigError::CaFile { path: path.clone(), complaint };
+        let root_cert = std::fs::read(path).map_err(|error| unusable(error.to_string()))?;
         let certificates = TlsCertificates { client_tls: None::<ClientTlsConfig>, root_cert: Some(root_cert) };
-        Client::build_with_tls(info, certificates).map_err(|_| ConfigError::Url)
+        Client::build_with_tls(info, certificates).map_err(|error| unusable(error.to_string()))
+    }
+
+    /// Where Redis is, as people may read it: without user and password.
+    ///
+    /// # Errors
+    /// [`ConfigError::Url`].
+    pub fn address(&self) -> Result<String, ConfigError> {
+        let info = self.url.reveal().into_connection_info().map_err(|_| ConfigError::Url)?;
+        Ok(info.addr().to_string())
     }
 }
+
+#[cfg(test)]
+mod tests;

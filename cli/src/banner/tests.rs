@@ -2,11 +2,17 @@ use super::*;
 use crate::config::app;
 
 fn banner(config: &Config, public: &str) -> String {
+    banner_of(Role::Up, config, public, None)
+}
+
+fn banner_of(role: Role, config: &Config, public: &str, redis: Option<&str>) -> String {
     let banner = Banner {
+        role,
         config,
         public: public.parse().unwrap(),
         admin: "127.0.0.1:9090".parse().unwrap(),
-        connections_max: 19_744,
+        redis: redis.map(str::to_owned),
+        connections_max: (role != Role::Publisher).then_some(19_744),
         descriptors_max: 20_000,
     };
     banner.text()
@@ -76,4 +82,15 @@ fn an_ipv6_host_is_in_brackets_where_clients_make_a_url_of_it() {
     assert!(text.contains("{ wsHost: '[::1]', wsPort: 8080, "), "{text}");
     assert!(text.contains("\n  REVERB_HOST=[::1]\n"), "{text}");
     assert!(text.contains("bound to ::1)"), "{text}");
+}
+
+#[test]
+fn a_role_of_a_cluster_says_what_it_serves_and_where_redis_is() {
+    let config = Config { apps: vec![app("shop", "shop-key", "hush")], ..Config::default() };
+    let text = banner_of(Role::Gateway, &config, "0.0.0.0:8080", Some("127.0.0.1:6379"));
+    assert!(text.contains("http://0.0.0.0:8080   WebSocket\n"), "{text}");
+    assert!(text.contains("  redis   127.0.0.1:6379\n"), "{text}");
+    let text = banner_of(Role::Publisher, &config, "0.0.0.0:8081", Some("127.0.0.1:6379"));
+    assert!(text.contains("http://0.0.0.0:8081   HTTP API\n"), "{text}");
+    assert!(!text.contains("limit") && !text.contains("Pusher("), "{text}");
 }

@@ -16,6 +16,10 @@ struct Given<'a> {
 
 impl Given<'_> {
     fn load(self) -> Result<Config, String> {
+        self.load_for(Role::Up)
+    }
+
+    fn load_for(self, role: Role) -> Result<Config, String> {
         let dir = TempDir::new().unwrap();
         let write = |name: &str, text: Option<&str>| -> Option<PathBuf> {
             let path = dir.path().join(name);
@@ -25,7 +29,7 @@ impl Given<'_> {
         let files = Files { config: write("carillon.toml", self.file), env_file: write(".env", self.env_file) };
         let environment: Pairs =
             self.environment.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
-        Config::load_with(&Settings { files, ..self.settings }, &environment).map_err(|error| error.to_string())
+        Config::load_with(&Settings { files, ..self.settings }, role, &environment).map_err(|error| error.to_string())
     }
 }
 
@@ -223,7 +227,10 @@ fn an_unreadable_line_of_ours_is_named_without_its_value() {
 #[test]
 fn files_that_are_not_there_are_named() {
     let path = Some(PathBuf::from("/nowhere/at/all"));
-    let of = |files| Config::load_with(&Settings { files, ..Settings::default() }, &[]).unwrap_err().to_string();
+    let of = |files| {
+        let settings = Settings { files, ..Settings::default() };
+        Config::load_with(&settings, Role::Up, &[]).unwrap_err().to_string()
+    };
     assert_eq!(of(Files { config: path.clone(), env_file: None }), "cannot read /nowhere/at/all (--config)");
     assert_eq!(of(Files { config: None, env_file: path }), "cannot read /nowhere/at/all (--env-file)");
 }
@@ -386,4 +393,40 @@ fn the_printed_configuration_is_one_that_can_be_read() {
     assert!(printed.contains("secret = \"***\"") && !printed.contains(DEMO_SECRET), "{printed}");
     let read = file(&printed).load().unwrap();
     assert_eq!(toml::to_string(&read).unwrap(), printed);
+}
+
+#[test]
+fn a_role_of_a_cluster_needs_redis_and_an_app() {
+    for role in [Role::Gateway, Role::Publisher] {
+        let error = Given::default().load_for(role).unwrap_err();
+        assert!(error.contains("apps: expected at least one app"), "{error}");
+        assert!(error.contains("redis.url: expected the URL of the Redis"), "{error}");
+        let settings = Settings { redis: Some(Secret::new("redis://127.0.0.1")), ..Settings::default() };
+        let config = Given { settings, ..file(SHOP) }.load_for(role).unwrap();
+        assert!(config.redis.is_set() && !config.demo, "{config:?}");
+    }
+}
+
+#[test]
+fn a_publisher_listens_beside_a_gateway_unless_told_otherwise() {
+    let redis = "[redis]\nurl = \"redis://127.0.0.1\"\n";
+    let port = |text: &str| file(text).load_for(Role::Publisher).unwrap().server.port;
+    assert_eq!(port(&format!("{redis}{SHOP}")), 8081);
+    assert_eq!(port(&format!("{redis}[server]\nport = 8080\n{SHOP}")), 8080);
+}
+
+#[test]
+fn a_redis_that_cannot_be_used_is_refused_without_its_password() {
+    for (lines, expected) in [
+        ("url = \"http://u:hush@h\"", "redis.url: expected redis://, rediss:// or redis+unix://"),
+        ("prefix = \"a:b\"", "redis.prefix: expected one or more letters"),
+        ("prefix = \"\"", "redis.prefix: expected one or more letters"),
+        ("partitions = 0", "redis.partitions: expected at least 1"),
+        ("command_timeout = \"0s\"", "redis.command_timeout: expected at least 10ms"),
+        ("url = \"rediss://:hush@h\"\nca_file = \"/nowhere\"", "redis.ca_file: cannot use /nowhere: "),
+    ] {
+        let error = file(&format!("[redis]\n{lines}\n{SHOP}")).load().unwrap_err();
+        assert!(error.contains(expected), "{error}");
+        assert!(!error.contains("hush"), "{error}");
+    }
 }

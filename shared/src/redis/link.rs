@@ -39,6 +39,7 @@ struct Shared {
     publishing: Mutex<Option<MultiplexedConnection>>,
     /// Whether the last command was answered.
     answers: AtomicBool,
+    has_answered: AtomicBool,
 }
 
 /// A command that was not answered; it may have run all the same.
@@ -64,9 +65,17 @@ impl LinkError {
         match self {
             Self::Timeout => "timeout",
             Self::Connect(_) => "connect",
-            Self::Command(error) if error.is_io_error() || error.is_connection_dropped() => "io",
-            Self::Command(_) => "refused",
+            Self::Command(_) if self.is_answer() => "refused",
+            Self::Command(_) => "io",
             Self::Ended => "ended",
+        }
+    }
+
+    /// Whether Redis itself said so.
+    pub fn is_answer(&self) -> bool {
+        match self {
+            Self::Command(error) => !(error.is_io_error() || error.is_connection_dropped() || error.is_timeout()),
+            _ => false,
         }
     }
 }
@@ -99,6 +108,7 @@ impl Link {
                 command_timeout: config.command_timeout,
                 publishing: Mutex::new(None),
                 answers: AtomicBool::new(false),
+                has_answered: AtomicBool::new(false),
             }),
         })
     }
@@ -113,9 +123,14 @@ impl Link {
         &self.shared.runtime
     }
 
-    /// Whether Redis answered the last command.
+    /// Whether Redis answered the last command, be it with a refusal.
     pub fn answers(&self) -> bool {
         self.shared.answers.load(Ordering::Relaxed)
+    }
+
+    /// Whether Redis has ever answered.
+    pub fn has_answered(&self) -> bool {
+        self.shared.has_answered.load(Ordering::Relaxed)
     }
 
     /// Runs a command on a connection of the pool.
@@ -196,7 +211,14 @@ impl Link {
     }
 
     fn note<T>(&self, result: &Result<T, LinkError>) {
-        self.shared.answers.store(result.is_ok(), Ordering::Relaxed);
+        let answered = match result {
+            Ok(_) => true,
+            Err(error) => error.is_answer(),
+        };
+        self.shared.answers.store(answered, Ordering::Relaxed);
+        if answered && !self.has_answered() {
+            self.shared.has_answered.store(true, Ordering::Relaxed);
+        }
     }
 }
 

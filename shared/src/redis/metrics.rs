@@ -60,6 +60,10 @@ impl Metrics {
         }
     }
 
+    pub(crate) fn up(&self, up: bool) {
+        self.up.set(i64::from(up));
+    }
+
     pub(crate) fn subscriber_live(&self, took: Duration) {
         self.live.set(1);
         self.resync_seconds.observe(took.as_secs_f64());

@@ -7,6 +7,7 @@
 mod lease;
 mod sweep;
 
+use std::convert::Infallible;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -70,8 +71,8 @@ impl RedisRoster {
 
     /// Keeps the lease, keeps alive what this node holds, and sweeps dead nodes; never returns. `listener` is told when
     /// everything has to be asserted again.
-    pub async fn keep(self: &Arc<Self>, listener: Arc<dyn Listener>) {
-        tokio::join!(self.keep_lease(listener), self.keep_alive(), self.keep_sweeping());
+    pub async fn keep(self: &Arc<Self>, listener: Arc<dyn Listener>) -> Infallible {
+        tokio::join!(self.keep_lease(listener), self.keep_alive(), self.keep_sweeping()).0
     }
 
     /// Gives back what this node still has, so that nobody has to wait for its lease to end.
@@ -91,7 +92,9 @@ impl RedisRoster {
             .await
         };
         if declared.is_ok() {
-            self.sweep_node(&node).await;
+            // Most of it is gone already: the connections left their channels one by one.
+            let swept = self.try_sweep(&node).await;
+            tracing::debug!(?swept, "gave back what was left");
         }
     }
 

@@ -51,6 +51,7 @@ pub struct Subscriber {
     /// Told when wishes have changed.
     changed: Notify,
     live: AtomicBool,
+    has_been_live: AtomicBool,
 }
 
 #[derive(Default)]
@@ -118,6 +119,7 @@ impl Subscriber {
             state: Mutex::default(),
             changed: Notify::new(),
             live: AtomicBool::new(false),
+            has_been_live: AtomicBool::new(false),
         })
     }
 
@@ -134,6 +136,11 @@ impl Subscriber {
     /// Whether everything wanted is subscribed to on a connection that answers.
     pub fn is_live(&self) -> bool {
         self.live.load(Ordering::Acquire)
+    }
+
+    /// Whether it has ever been live.
+    pub fn has_been_live(&self) -> bool {
+        self.has_been_live.load(Ordering::Acquire)
     }
 
     /// Resolves when Redis has confirmed the subscription, however long Redis is away.
@@ -240,6 +247,7 @@ impl Subscriber {
             return Reason::Subscribe;
         }
         self.live.store(true, Ordering::Release);
+        self.has_been_live.store(true, Ordering::Release);
         self.metrics.subscriber_live(began.elapsed());
         tracing::info!(topics = all.len() - 1, "subscribed in redis");
         ears.listener.came_back();

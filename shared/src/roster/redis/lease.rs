@@ -1,5 +1,6 @@
 //! A node's lease, and keeping alive what the node holds.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -102,7 +103,7 @@ impl RedisRoster {
         .await
     }
 
-    pub(super) async fn keep_lease(self: &Arc<Self>, listener: Arc<dyn Listener>) {
+    pub(super) async fn keep_lease(self: &Arc<Self>, listener: Arc<dyn Listener>) -> Infallible {
         let mut asserted = self.node();
         loop {
             // Redis being away is told by others; the lease is renewed as soon as it is back.
@@ -118,7 +119,7 @@ impl RedisRoster {
         }
     }
 
-    pub(super) async fn keep_alive(&self) {
+    pub(super) async fn keep_alive(&self) -> Infallible {
         loop {
             tokio::time::sleep(TOUCH).await;
             self.touch().await;

@@ -1,6 +1,7 @@
 //! Taking dead nodes out of every channel they held. Any node may do it, and may die doing it: every step may be run
 //! again, and what is left to do stands in Redis.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -35,7 +36,7 @@ const INDEX_BATCH: usize = 100;
 const TOMBSTONE: Duration = Duration::from_secs(600);
 
 impl RedisRoster {
-    pub(super) async fn keep_sweeping(self: &Arc<Self>) {
+    pub(super) async fn keep_sweeping(self: &Arc<Self>) -> Infallible {
         loop {
             tokio::time::sleep(INTERVAL.mul_f64(rand::rng().random_range(0.5..=1.5))).await;
             for node in self.dead_nodes().await.unwrap_or_default() {
@@ -58,7 +59,7 @@ impl RedisRoster {
     }
 
     /// Sweeps one dead node, unless another node is at it. What is left when something fails is found by the next look.
-    pub(super) async fn sweep_node(&self, node: &str) {
+    async fn sweep_node(&self, node: &str) {
         match self.try_sweep(node).await {
             Ok(None) => {}
             Ok(Some(removed)) => {
@@ -70,7 +71,7 @@ impl RedisRoster {
         }
     }
 
-    async fn try_sweep(&self, node: &str) -> Result<Option<u64>, RosterError> {
+    pub(super) async fn try_sweep(&self, node: &str) -> Result<Option<u64>, RosterError> {
         let claim = self.link.keys().sweep(node);
         if !self.claim(claim.clone()).await? {
             return Ok(None);

@@ -1,0 +1,144 @@
+//! What carries events and knows members: this process' own memory, or Redis.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use prometheus::Registry;
+use shared::admin::Health;
+use shared::bus::memory::SWEEP_INTERVAL;
+use shared::bus::redis::subscriber::Subscriber;
+use shared::bus::{Bus, Listener, MemoryBus, RedisBus};
+use shared::redis::metrics::Metrics;
+use shared::redis::{Config, Link, RedisHealth};
+use shared::roster::{MemoryRoster, RedisRoster, Roster};
+use tokio::runtime::Handle;
+use tokio::time::timeout;
+
+/// How long a node that leaves tries to take its part out of Redis; others do it for it otherwise.
+const RESIGN_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// The bus and the roster of this process.
+pub(crate) enum Backbone {
+    /// State in memory: the process is the whole cluster.
+    Memory {
+        /// Carries events between the parts of the process.
+        bus: Arc<MemoryBus>,
+        /// Knows everyone.
+        roster: Arc<MemoryRoster>,
+    },
+    /// State in Redis: the process is one node of a cluster.
+    Redis(Box<Cluster>),
+}
+
+/// One node's place in a cluster.
+pub(crate) struct Cluster {
+    link: Link,
+    metrics: Metrics,
+    subscriber: Arc<Subscriber>,
+    bus: Arc<RedisBus>,
+    roster: Arc<RedisRoster>,
+    /// Set for nodes that hold connections.
+    listener: Option<Arc<dyn Listener>>,
+}
+
+impl Backbone {
+    /// Memory, or the Redis that is configured; nothing is connected yet.
+    pub(crate) fn new(config: &Config, registry: &Registry) -> anyhow::Result<Self> {
+        if !config.is_set() {
+            let bus = MemoryBus::new();
+            return Ok(Self::Memory { roster: MemoryRoster::new(bus.clone()), bus });
+        }
+        let link = Link::new(config, Handle::current()).context("redis")?;
+        let metrics = Metrics::new(registry);
+        let subscriber = Subscriber::new(link.clone(), metrics.clone());
+        Ok(Self::Redis(Box::new(Cluster {
+            bus: RedisBus::new(link.clone(), subscriber.clone()),
+            roster: RedisRoster::new(link.clone(), metrics.clone()),
+            link,
+            metrics,
+            subscriber,
+            listener: None,
+        })))
+    }
+
+    pub(crate) fn bus(&self) -> Arc<dyn Bus> {
+        match self {
+            Self::Memory { bus, .. } => bus.clone(),
+            Self::Redis(cluster) => cluster.bus.clone(),
+        }
+    }
+
+    pub(crate) fn roster(&self) -> Arc<dyn Roster> {
+        match self {
+            Self::Memory { roster, .. } => roster.clone(),
+            Self::Redis(cluster) => cluster.roster.clone(),
+        }
+    }
+
+    /// Makes this process a node that hears and holds; to be called once, before [`Backbone::keep`].
+    pub(crate) fn listen(&mut self, listener: Arc<dyn Listener>) {
+        match self {
+            Self::Memory { bus, .. } => bus.listen(listener),
+            Self::Redis(cluster) => {
+                cluster.bus.listen(listener.clone());
+                cluster.listener = Some(listener);
+            }
+        }
+    }
+
+    /// What the admin listener asks. `role`: what the role says of itself, if it has anything to say.
+    pub(crate) fn health(&self, role: Option<Arc<dyn Health>>) -> Arc<dyn Health> {
+        match self {
+            Self::Memory { .. } => role.unwrap_or_else(|| Arc::new(Up)),
+            Self::Redis(cluster) => cluster.health(role),
+        }
+    }
+
+    /// Does what is due for as long as the process lives.
+    pub(crate) async fn keep(&self) -> Infallible {
+        match self {
+            Self::Memory { roster, .. } => {
+                let mut interval = tokio::time::interval(SWEEP_INTERVAL);
+                loop {
+                    interval.tick().await;
+                    roster.sweep();
+                }
+            }
+            Self::Redis(cluster) => {
+                let health = cluster.health(None);
+                let Some(listener) = &cluster.listener else { return health.keep_asking().await };
+                tokio::join!(health.keep_asking(), cluster.roster.keep(listener.clone())).0
+            }
+        }
+    }
+
+    /// Takes what is left of this node out of the cluster.
+    pub(crate) async fn leave(&self) {
+        let Self::Redis(cluster) = self else { return };
+        if cluster.listener.is_some() && timeout(RESIGN_TIMEOUT, cluster.roster.resign()).await.is_err() {
+            tracing::warn!("redis did not answer; other nodes will take this one out when its lease is over");
+        }
+    }
+}
+
+impl Cluster {
+    fn health(&self, role: Option<Arc<dyn Health>>) -> Arc<RedisHealth> {
+        let subscriber = self.listener.as_ref().map(|_| self.subscriber.clone());
+        RedisHealth::new(self.link.clone(), self.metrics.clone(), subscriber, role)
+    }
+}
+
+/// A role that is ready as soon as it answers.
+struct Up;
+
+impl Health for Up {
+    fn live(&self) -> Result<(), String> {
+        Ok(())
+    }
+
+    fn ready(&self) -> Result<(), String> {
+        Ok(())
+    }
+}

@@ -1,0 +1,154 @@
+//! What runs until it is told to leave: `up`, `gateway` and `publisher`.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use anyhow::Context;
+use gateway::Gateway;
+use prometheus::Registry;
+use publisher::Api;
+use shared::admin::Admin;
+use shared::app::Apps;
+use shared::{descriptors, telemetry};
+use tokio::sync::oneshot;
+
+use crate::args::Settings;
+use crate::backbone::Backbone;
+use crate::banner::Banner;
+use crate::config::{Config, Role};
+use crate::signals::Signals;
+use crate::{Failure, say};
+
+/// Runs a role until SIGINT or SIGTERM, then drains it. A second signal ends the process at once.
+pub(crate) async fn run(role: Role, settings: &Settings) -> Result<(), Failure> {
+    let config = Config::load(settings, role)?;
+    telemetry::log::init(&config.log).context("cannot set up the log")?;
+    let descriptors_max = descriptors::raise_limit().map_err(anyhow::Error::new)?;
+    // Before anything says that the server is up: whoever waits for that may send a signal next.
+    let signals = Signals::catch().context("cannot catch SIGINT and SIGTERM")?;
+
+    let node = Node::bind(role, &config, descriptors_max).await?;
+    say(&node.banner(role, &config, descriptors_max)?);
+    node.run(signals).await
+}
+
+/// Everything that a process runs.
+struct Node {
+    public: Public,
+    admin: Admin,
+    backbone: Backbone,
+}
+
+/// What listens on the public port.
+enum Public {
+    Gateway(Box<Gateway>),
+    Publisher(publisher::Server),
+}
+
+impl Node {
+    async fn bind(role: Role, config: &Config, descriptors_max: u64) -> Result<Self, Failure> {
+        let apps = Apps::new(config.apps.iter().cloned()).context("apps")?;
+        let registry = telemetry::metrics::registry(env!("CARGO_PKG_VERSION"));
+        let mut backbone = Backbone::new(&config.redis, &registry)?;
+        let api = || Arc::new(Api::new(publisher_deps(config, &apps, &backbone, &registry)));
+        let server = &config.server;
+        let cannot_listen = || cannot_listen("server", &server.host, server.port);
+        let public = match role {
+            Role::Publisher => {
+                let server = publisher::Server::bind(&server.host, server.port, api(), descriptors_max);
+                Public::Publisher(server.await.with_context(cannot_listen)?)
+            }
+            Role::Up | Role::Gateway => {
+                let deps = gateway::Deps {
+                    apps: apps.clone(),
+                    bus: backbone.bus(),
+                    roster: backbone.roster(),
+                    routes: if role == Role::Up { Some(api()) } else { None },
+                    registry: registry.clone(),
+                    descriptors_max,
+                };
+                let gateway = Gateway::bind(config.gateway(), deps).await.with_context(cannot_listen)?;
+                Public::Gateway(Box::new(gateway))
+            }
+        };
+        let health = match &public {
+            Public::Gateway(gateway) => {
+                backbone.listen(gateway.listener());
+                backbone.health(Some(gateway.health()))
+            }
+            Public::Publisher(_) => backbone.health(None),
+        };
+        let admin = Admin::bind(&config.admin, registry, health)
+            .await
+            .with_context(|| self::cannot_listen("admin", &config.admin.host, config.admin.port))?;
+        Ok(Self { public, admin, backbone })
+    }
+
+    fn banner(&self, role: Role, config: &Config, descriptors_max: u64) -> Result<String, Failure> {
+        let redis = if config.redis.is_set() { Some(config.redis.address().context("redis")?) } else { None };
+        let banner = Banner {
+            role,
+            config,
+            public: self.public.address().context("cannot learn the public listener's address")?,
+            admin: self.admin.address().context("cannot learn the admin listener's address")?,
+            redis,
+            connections_max: self.public.connections_max(),
+            descriptors_max,
+        };
+        Ok(banner.text())
+    }
+
+    async fn run(self, signals: Signals) -> Result<(), Failure> {
+        let Self { public, admin, backbone } = self;
+        let (leave, leaving) = oneshot::channel();
+        let shutdown = async {
+            // The other end goes only with this whole function.
+            let _ = leaving.await;
+        };
+        let serve = async {
+            match public {
+                Public::Gateway(gateway) => gateway.run(shutdown).await.context("the gateway failed")?,
+                Public::Publisher(server) => server.run(shutdown).await,
+            }
+            backbone.leave().await;
+            Ok(())
+        };
+        tokio::select! {
+            served = serve => served,
+            never = signals.obey(leave) => match never {},
+            never = backbone.keep() => match never {},
+            () = admin.run() => Err(anyhow::anyhow!("the admin listener ended").into()),
+        }
+    }
+}
+
+impl Public {
+    fn address(&self) -> std::io::Result<SocketAddr> {
+        match self {
+            Self::Gateway(gateway) => Ok(gateway.address()),
+            Self::Publisher(server) => server.address(),
+        }
+    }
+
+    /// `None` for a role that takes no WebSockets.
+    fn connections_max(&self) -> Option<usize> {
+        match self {
+            Self::Gateway(gateway) => Some(gateway.connections_max()),
+            Self::Publisher(_) => None,
+        }
+    }
+}
+
+fn publisher_deps(config: &Config, apps: &Apps, backbone: &Backbone, registry: &Registry) -> publisher::Deps {
+    publisher::Deps {
+        apps: apps.clone(),
+        bus: backbone.bus(),
+        roster: backbone.roster(),
+        registry: registry.clone(),
+        path_prefix: config.server.path_prefix.clone(),
+    }
+}
+
+fn cannot_listen(section: &str, host: &str, port: u16) -> String {
+    format!("cannot listen on {host} port {port} ({section}.host, {section}.port)")
+}

@@ -1,0 +1,104 @@
+//! The publisher's own listener, for the role that serves the API alone.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper_util::rt::TokioIo;
+use hyper_util::server::graceful::GracefulShutdown;
+use shared::http;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::timeout;
+
+use crate::Api;
+
+/// A request that is under way when the server leaves has this long to be answered; twice what a command to Redis takes.
+const LEAVE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long to wait when the system has no descriptor left: someone must leave first.
+const EXHAUSTED_PAUSE: Duration = Duration::from_millis(50);
+
+/// Open connections of callers. They are applications' servers, each with a few; more wait in the system's queue.
+const CONNECTIONS_MAX: usize = 10_000;
+
+/// A bound listener of the API.
+pub struct Server {
+    listener: TcpListener,
+    api: Arc<Api>,
+    places: Arc<Semaphore>,
+}
+
+impl Server {
+    /// Binds the listener.
+    ///
+    /// `descriptors_max`: what the process may open; a fifth of it is left for everything else.
+    ///
+    /// # Errors
+    /// When the address cannot be had.
+    pub async fn bind(host: &str, port: u16, api: Arc<Api>, descriptors_max: u64) -> io::Result<Self> {
+        let listener = TcpListener::bind((host, port)).await?;
+        let room = usize::try_from(descriptors_max / 5 * 4).unwrap_or(usize::MAX);
+        let places = Arc::new(Semaphore::new(room.clamp(1, CONNECTIONS_MAX)));
+        Ok(Self { listener, api, places })
+    }
+
+    /// Where it listens.
+    ///
+    /// # Errors
+    /// When the system does not tell.
+    pub fn address(&self) -> io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+
+    /// Serves until `shutdown` resolves; then takes no new connections, answers what is under way, and returns.
+    pub async fn run(self, shutdown: impl Future<Output = ()>) {
+        let connections = GracefulShutdown::new();
+        tokio::select! {
+            () = self.accept(&connections) => {}
+            () = shutdown => {}
+        }
+        drop(self.listener);
+        if timeout(LEAVE_TIMEOUT, connections.shutdown()).await.is_err() {
+            tracing::warn!("left while requests were still under way");
+        }
+    }
+
+    async fn accept(&self, connections: &GracefulShutdown) {
+        // A whole episode is one line of the log.
+        let mut failing = false;
+        loop {
+            let place = self.places.clone().acquire_owned().await.expect("nobody closes it");
+            match self.listener.accept().await {
+                Ok((stream, _)) => {
+                    failing = false;
+                    self.serve(stream, place, connections);
+                }
+                Err(error) if is_of_the_caller(&error) => {}
+                Err(error) => {
+                    if !std::mem::replace(&mut failing, true) {
+                        tracing::warn!(%error, "cannot accept connections, trying again until it works");
+                    }
+                    tokio::time::sleep(EXHAUSTED_PAUSE).await;
+                }
+            }
+        }
+    }
+
+    fn serve(&self, stream: TcpStream, place: OwnedSemaphorePermit, connections: &GracefulShutdown) {
+        // Answers are one small write; without this some would wait for the caller's acknowledgement.
+        let _ = stream.set_nodelay(true);
+        let service = http::service(self.api.clone());
+        let connection = connections.watch(http::http1().serve_connection(TokioIo::new(stream), service));
+        tokio::spawn(async move {
+            let _place = place;
+            // A caller that breaks the protocol or the connection has been told, or is gone.
+            let _ = connection.await;
+        });
+    }
+}
+
+fn is_of_the_caller(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset)
+}
