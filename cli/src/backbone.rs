@@ -54,7 +54,7 @@ impl Backbone {
         let metrics = Metrics::new(registry);
         let subscriber = Subscriber::new(link.clone(), metrics.clone());
         Ok(Self::Redis(Box::new(Cluster {
-            bus: RedisBus::new(link.clone(), subscriber.clone()),
+            bus: RedisBus::new(link.clone(), subscriber.clone(), metrics.clone()),
             roster: RedisRoster::new(link.clone(), metrics.clone()),
             link,
             metrics,

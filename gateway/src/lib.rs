@@ -3,6 +3,7 @@
 //! One thread per core, each a shard that owns its connections for life; the public listener hands new
 //! sockets out. Gateway and publisher know nothing of each other: they meet in `shared::bus` and `shared::roster`.
 
+use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -40,6 +41,10 @@ use node::Node;
 use relay::Relay;
 use shard::Shard;
 use shard::inbox::{InboxReceiver, Room, ShardMessage, inbox};
+
+/// How long after the drain's window the leaves may take to reach the cluster: longer than a hiccup of Redis, and short
+/// enough for any grace period. A node that is gone without a word is swept by the others.
+const LEAVE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What a gateway works with.
 pub struct Deps {
@@ -117,7 +122,8 @@ impl Gateway {
         self.node.clone()
     }
 
-    /// Serves until `shutdown` resolves, then drains; returns when the last connection is gone.
+    /// Serves until `shutdown` resolves, then drains; returns when the last connection is gone, or when the cluster cannot
+    /// be told so in time: then shards are left to end with the process.
     ///
     /// # Errors
     /// When a shard cannot be started, or ends before it was told to.
@@ -136,27 +142,39 @@ impl Gateway {
             node.start_draining();
             tokio::time::sleep(config.drain.accept).await;
         };
-        tokio::select! {
-            () = accept::accept(&listener, &node, &relay) => {}
-            () = tend(&relay) => {}
-            () = node.report_connections() => {}
-            () = relay.keep_synchronised() => {}
-            () = leaving => {}
-            (_, index, _) = &mut ended => {
-                return Err(io::Error::other(format!("shard {index} ended before it was told to")));
+        let serve = async {
+            tokio::select! {
+                () = accept::accept(&listener, &node, &relay) => {}
+                () = leaving => {}
+                (_, index, _) = &mut ended => {
+                    return Err(io::Error::other(format!("shard {index} ended before it was told to")));
+                }
             }
+            drop(listener);
+            for index in 0..threads.len() {
+                relay.tell_shard(index, ShardMessage::Drain { window: config.drain.window });
+            }
+            // Each shard ends when its last connection is gone and the cluster knows; the rest is heard of by joining the
+            // threads.
+            let gone = async {
+                let (_, _, others) = ended.await;
+                futures_util::future::join_all(others).await;
+            };
+            if tokio::time::timeout(config.drain.window + LEAVE_TIMEOUT, gone).await.is_err() {
+                tracing::warn!("left although the cluster did not take note of everyone's leaving");
+                return Ok(());
+            }
+            for thread in threads {
+                thread.join().map_err(|_| io::Error::other("a shard panicked while it ended"))?;
+            }
+            Ok(())
+        };
+        tokio::select! {
+            served = serve => served,
+            never = tend(&relay) => match never {},
+            never = node.report_connections() => match never {},
+            never = relay.keep_synchronised() => match never {},
         }
-        drop(listener);
-        for index in 0..threads.len() {
-            relay.tell_shard(index, ShardMessage::Drain { window: config.drain.window });
-        }
-        // Each shard ends when its last connection is gone; the rest is heard of by joining the threads.
-        let (_, _, others) = ended.await;
-        futures_util::future::join_all(others).await;
-        for thread in threads {
-            thread.join().map_err(|_| io::Error::other("a shard panicked while it ended"))?;
-        }
-        Ok(())
     }
 }
 
@@ -181,7 +199,7 @@ impl RunningShard {
 }
 
 /// Lets the relay do what is due, once a second.
-async fn tend(relay: &Relay) {
+async fn tend(relay: &Relay) -> Infallible {
     let mut second = tokio::time::interval(Duration::from_secs(1));
     loop {
         second.tick().await;

@@ -88,6 +88,8 @@ pub(crate) struct PresenceMetrics {
     members: IntGauge,
     joins: IntCounter,
     leaves: IntCounter,
+    resyncs: IntCounter,
+    resync_seconds: Histogram,
 }
 
 impl PresenceMetrics {
@@ -101,6 +103,12 @@ impl PresenceMetrics {
     pub(crate) fn left(&self) {
         self.members.dec();
         self.leaves.inc();
+    }
+
+    /// So many channels were brought up to date with the cluster.
+    pub(crate) fn resynchronised(&self, channels: usize, took: std::time::Duration) {
+        self.resyncs.inc_by(channels as u64);
+        self.resync_seconds.observe(took.as_secs_f64());
     }
 }
 
@@ -182,6 +190,17 @@ impl Metrics {
                 ),
                 joins: counter("carillon_presence_joins_total", "Users whose first socket on this node joined."),
                 leaves: counter("carillon_presence_leaves_total", "Users whose last socket on this node left."),
+                resyncs: counter(
+                    "carillon_presence_resyncs_total",
+                    "Channels that were brought up to date after messages may have been missed.",
+                ),
+                resync_seconds: register(
+                    registry,
+                    Histogram::with_opts(latency(
+                        "carillon_presence_resync_seconds",
+                        "Time to bring all doubtful channels up to date.",
+                    )),
+                ),
             },
             draining: gauge("carillon_draining", "1 while this node leaves."),
         }

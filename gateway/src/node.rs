@@ -1,5 +1,6 @@
 //! What all shards of a gateway share: configuration, counters, and how full the node is.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -9,7 +10,8 @@ use shared::admin::Health;
 use shared::app::{App, AppId, Apps};
 use shared::http::Routes;
 use shared::protocol::CloseCode;
-use tokio::sync::Notify;
+use shared::roster::RosterError;
+use tokio::sync::{Mutex, Notify};
 
 use crate::config::Server;
 use crate::metrics::Metrics;
@@ -40,8 +42,16 @@ pub(crate) struct Node {
 /// Open WebSockets, of all apps and of each.
 struct Occupants {
     all: AtomicUsize,
-    by_app: HashMap<AppId, AtomicUsize>,
+    by_app: HashMap<AppId, AppOccupants>,
     changed: Notify,
+}
+
+/// Open WebSockets of one app.
+#[derive(Default)]
+struct AppOccupants {
+    count: AtomicUsize,
+    /// What the roster was told last. Held while it is told, so that it hears of the counts in their order.
+    reported: Mutex<usize>,
 }
 
 impl Node {
@@ -54,7 +64,7 @@ impl Node {
         connections_max: usize,
         shards: usize,
     ) -> Self {
-        let by_app = apps.iter().map(|app| (app.id.clone(), AtomicUsize::new(0))).collect();
+        let by_app = apps.iter().map(|app| (app.id.clone(), AppOccupants::default())).collect();
         Self {
             server,
             apps,
@@ -71,19 +81,33 @@ impl Node {
         }
     }
 
-    /// Takes a place for a WebSocket of this app, or says why there is none.
-    pub(crate) fn admit(self: &Arc<Self>, app: &Arc<App>) -> Result<Admission, Farewell> {
+    /// Takes a place for a WebSocket of this app, or says why there is none. An app's quota is that of the whole cluster;
+    /// while the cluster cannot be asked it is this node's own.
+    pub(crate) async fn admit(self: &Arc<Self>, app: &Arc<App>) -> Result<Admission, Farewell> {
+        let admission = self.take_place(app)?;
+        let quota = app.limits.connections;
+        if quota > 0
+            && let Ok(connections) = self.report(&app.id, self.of_app(&app.id)).await
+            && connections > quota as u64
+        {
+            return Err(over_quota());
+        }
+        Ok(admission)
+    }
+
+    /// Takes a place among those of this node.
+    pub(crate) fn take_place(self: &Arc<Self>, app: &Arc<App>) -> Result<Admission, Farewell> {
         let all = self.occupants.all.fetch_add(1, Ordering::AcqRel);
         if all >= self.connections_max {
             self.occupants.all.fetch_sub(1, Ordering::AcqRel);
             return Err(Farewell::new(CloseCode::OverCapacity, "The server is over capacity, try again later"));
         }
-        let of_app = self.of_app(app).fetch_add(1, Ordering::AcqRel);
+        let of_app = self.of_app(&app.id).count.fetch_add(1, Ordering::AcqRel);
         let quota = app.limits.connections;
         if quota > 0 && of_app >= quota {
-            self.of_app(app).fetch_sub(1, Ordering::AcqRel);
+            self.of_app(&app.id).count.fetch_sub(1, Ordering::AcqRel);
             self.occupants.all.fetch_sub(1, Ordering::AcqRel);
-            return Err(Farewell::new(CloseCode::OverQuota, "The app is over its connection quota"));
+            return Err(over_quota());
         }
         let metrics = self.metrics.app(&app.id);
         metrics.connections.inc();
@@ -93,7 +117,7 @@ impl Node {
     }
 
     fn leave(&self, app: &App) {
-        self.of_app(app).fetch_sub(1, Ordering::AcqRel);
+        self.of_app(&app.id).count.fetch_sub(1, Ordering::AcqRel);
         self.occupants.all.fetch_sub(1, Ordering::AcqRel);
         self.metrics.app(&app.id).connections.dec();
         self.occupants.changed.notify_one();
@@ -105,30 +129,40 @@ impl Node {
     }
 
     /// Tells the roster how many connections each app has, whenever that changed, a few times a second at most.
-    pub(crate) async fn report_connections(&self) {
-        let mut reported: HashMap<AppId, usize> = HashMap::new();
+    pub(crate) async fn report_connections(&self) -> Infallible {
         loop {
-            self.occupants.changed.notified().await;
-            for (app, count) in &self.occupants.by_app {
-                let count = count.load(Ordering::Acquire);
-                if reported.get(app).copied().unwrap_or(0) == count {
-                    continue;
-                }
-                let told = self.relay.roster().connect(app, u64::try_from(count).unwrap_or(u64::MAX)).await;
-                match told {
-                    Ok(()) => {
-                        reported.insert(app.clone(), count);
+            let forgotten = tokio::select! {
+                () = self.occupants.changed.notified() => false,
+                () = self.relay.connections_forgotten() => true,
+            };
+            for (app, occupants) in &self.occupants.by_app {
+                let is_news = {
+                    let mut reported = occupants.reported.lock().await;
+                    if forgotten {
+                        *reported = 0;
                     }
+                    *reported != occupants.count.load(Ordering::Acquire)
+                };
+                if is_news && self.report(app, occupants).await.is_err() {
                     // The next round says it.
-                    Err(_) => self.occupants.changed.notify_one(),
+                    self.occupants.changed.notify_one();
                 }
             }
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
     }
 
-    fn of_app(&self, app: &App) -> &AtomicUsize {
-        self.occupants.by_app.get(&app.id).expect("every configured app is counted")
+    /// Tells the roster how many connections the app has here; returns how many it has everywhere.
+    async fn report(&self, app: &AppId, occupants: &AppOccupants) -> Result<u64, RosterError> {
+        let mut reported = occupants.reported.lock().await;
+        let count = occupants.count.load(Ordering::Acquire);
+        let everywhere = self.relay.roster().connect(app, count as u64).await?;
+        *reported = count;
+        Ok(everywhere)
+    }
+
+    fn of_app(&self, app: &AppId) -> &AppOccupants {
+        self.occupants.by_app.get(app).expect("every configured app is counted")
     }
 
     /// Says that a shard's timer fired.
@@ -161,6 +195,10 @@ impl Node {
     pub(crate) fn is_draining(&self) -> bool {
         self.draining.load(Ordering::Acquire)
     }
+}
+
+fn over_quota() -> Farewell {
+    Farewell::new(CloseCode::OverQuota, "The app is over its connection quota")
 }
 
 /// A WebSocket's place among those of its app and of the node; given back when dropped.

@@ -14,11 +14,20 @@ use shared::protocol::{Member, UserId};
 pub(crate) struct Replica {
     /// What the list reflects; `None` until the list has been taken from the roster.
     position: Option<Position>,
+    /// What the list reflected before it was doubted.
+    doubted: Option<Position>,
     members: BTreeMap<UserId, Member>,
     /// Changes that arrived before the list, in order.
     early: Vec<(Position, Change)>,
-    /// Sockets of this node by user.
-    sockets: HashMap<UserId, usize>,
+    /// This node's users.
+    own: HashMap<UserId, Own>,
+}
+
+/// A user that this node has sockets of.
+struct Own {
+    sockets: usize,
+    /// As the user joined here; the channel shows what the first joiner anywhere brought.
+    member: Member,
 }
 
 /// One announced change.
@@ -26,6 +35,17 @@ pub(crate) struct Replica {
 pub(crate) enum Change {
     Added(Member),
     Removed(UserId),
+}
+
+/// What a change did to the copy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Effect {
+    /// Local subscribers must hear of it.
+    News,
+    /// The list reflects it already, or will.
+    None,
+    /// Changes before it were missed: the copy is doubted from here on, until it is rebuilt.
+    Gap,
 }
 
 impl Replica {
@@ -42,15 +62,34 @@ impl Replica {
     /// Takes the roster's list and replays what arrived before it.
     pub(crate) fn build(&mut self, position: Position, members: Vec<Member>) {
         self.position = Some(position);
+        self.doubted = None;
         self.members = members.into_iter().map(|member| (member.user_id.clone(), member)).collect();
         for (position, change) in std::mem::take(&mut self.early) {
-            self.apply(position, change);
+            if position > self.position.unwrap_or(position) {
+                self.take(position, change);
+            }
         }
     }
 
     /// Forgets what the list reflects: changes may have been missed. They are kept for the new list from here on.
     pub(crate) fn doubt(&mut self) {
-        self.position = None;
+        if let Some(position) = self.position.take() {
+            self.doubted = Some(position);
+        }
+    }
+
+    /// Goes on with a doubted list, since no new one can be had now, and takes the changes that were kept; returns those
+    /// that local subscribers must hear of.
+    pub(crate) fn trust(&mut self) -> Vec<Change> {
+        let Some(doubted) = self.doubted.take() else { return Vec::new() };
+        self.position = Some(doubted);
+        let early = std::mem::take(&mut self.early).into_iter();
+        early
+            .filter_map(|(position, change)| {
+                let is_later = self.position.is_some_and(|own| position > own);
+                (is_later && self.take(position, change.clone())).then_some(change)
+            })
+            .collect()
     }
 
     /// Takes a new list in place of a doubted one; returns what local subscribers must hear of to have it too.
@@ -64,22 +103,28 @@ impl Replica {
 
     /// The users that this node has sockets of, as the channel knows them.
     pub(crate) fn own_members(&self) -> Vec<Member> {
-        let known = |user_id: &UserId| {
-            let unknown = || Member { user_id: user_id.clone(), user_info: None };
-            self.members.get(user_id).cloned().unwrap_or_else(unknown)
-        };
-        self.sockets.keys().map(known).collect()
+        self.own.values().map(|own| self.members.get(&own.member.user_id).unwrap_or(&own.member).clone()).collect()
     }
 
-    /// Takes one change. Returns whether local subscribers must hear of it: not when the list reflects it already.
-    pub(crate) fn apply(&mut self, position: Position, change: Change) -> bool {
-        if !self.is_built() {
+    /// Takes one change.
+    pub(crate) fn apply(&mut self, position: Position, change: Change) -> Effect {
+        let Some(own) = self.position else {
             self.early.push((position, change));
-            return false;
+            return Effect::None;
+        };
+        if position <= own {
+            return Effect::None;
         }
-        if self.has_reached(position) {
-            return false;
+        if position.epoch != own.epoch || position.sequence != own.sequence + 1 {
+            self.doubt();
+            self.early.push((position, change));
+            return Effect::Gap;
         }
+        if self.take(position, change) { Effect::News } else { Effect::None }
+    }
+
+    /// Makes a change; returns whether it changed anything.
+    fn take(&mut self, position: Position, change: Change) -> bool {
         self.position = Some(position);
         match change {
             Change::Added(member) => self.members.insert(member.user_id.clone(), member).is_none(),
@@ -94,23 +139,24 @@ impl Replica {
 
     /// How many sockets of this node `user_id` has.
     pub(crate) fn sockets_of(&self, user_id: &UserId) -> usize {
-        self.sockets.get(user_id).copied().unwrap_or(0)
+        self.own.get(user_id).map_or(0, |own| own.sockets)
     }
 
     /// One more socket of this user.
-    pub(crate) fn add_socket(&mut self, user_id: &UserId) {
-        *self.sockets.entry(user_id.clone()).or_default() += 1;
+    pub(crate) fn add_socket(&mut self, member: &Member) {
+        let fresh = || Own { sockets: 0, member: member.clone() };
+        self.own.entry(member.user_id.clone()).or_insert_with(fresh).sockets += 1;
     }
 
     /// One socket less; returns whether it was the user's last on this node.
     pub(crate) fn remove_socket(&mut self, user_id: &UserId) -> bool {
-        match self.sockets.get_mut(user_id) {
-            Some(count) if *count > 1 => {
-                *count -= 1;
+        match self.own.get_mut(user_id) {
+            Some(own) if own.sockets > 1 => {
+                own.sockets -= 1;
                 false
             }
             Some(_) => {
-                self.sockets.remove(user_id);
+                self.own.remove(user_id);
                 true
             }
             None => false,
@@ -119,7 +165,7 @@ impl Replica {
 
     /// Whether this node has no socket in the channel.
     pub(crate) fn is_idle(&self) -> bool {
-        self.sockets.is_empty()
+        self.own.is_empty()
     }
 }
 

@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures_util::future::BoxFuture;
-use hashbrown::{DefaultHashBuilder, HashMap};
+use hashbrown::{DefaultHashBuilder, HashMap, HashSet};
 use shared::bus::{Bus, Listener};
 use shared::envelope::{Body, Envelope, Topic};
 use shared::protocol::ServerFrame;
@@ -22,9 +22,10 @@ use shared::roster::{KeptEvent, Roster};
 use tokio::sync::Notify;
 
 use crate::metrics::PresenceMetrics;
-use crate::presence::Change;
+use crate::presence::{Change, Effect};
 use crate::shard::inbox::{Broadcast, Inbox, Room, ShardMessage};
 use crate::websocket::writer;
+use resync::Doubts;
 use topic::TopicState;
 
 /// Publishes to different channels rarely meet in one of these.
@@ -50,8 +51,10 @@ pub(crate) struct Relay {
     idle: Mutex<VecDeque<(Instant, Topic)>>,
     /// Topics whose count changed too soon after the last announcement.
     late_counts: Mutex<Vec<Topic>>,
-    /// Told when messages may have been missed.
-    came_back: Notify,
+    /// Topics of which the roster has not been told the latest count.
+    late_reports: Mutex<HashSet<Topic>>,
+    doubts: Doubts,
+    connections_forgotten: Notify,
 }
 
 impl Relay {
@@ -72,7 +75,9 @@ impl Relay {
             stripes: (0..STRIPES).map(|_| Mutex::default()).collect(),
             idle: Mutex::default(),
             late_counts: Mutex::default(),
-            came_back: Notify::new(),
+            late_reports: Mutex::default(),
+            doubts: Doubts::default(),
+            connections_forgotten: Notify::new(),
         }
     }
 
@@ -94,6 +99,7 @@ impl Relay {
     /// Does what is due: leaves channels that nobody holds, announces late counts. To be called every second.
     pub(crate) async fn tend(&self) {
         self.announce_late_counts();
+        self.send_late_reports().await;
         for topic in self.idle_topics(Instant::now()) {
             self.unlink_if_idle(&topic).await;
         }
@@ -107,7 +113,11 @@ impl Relay {
 
     async fn unlink_if_idle(&self, topic: &Topic) {
         let Some(gate) = self.stripe(topic).get(topic).map(|state| state.gate.clone()) else { return };
-        let _serial = gate.lock().await;
+        // Whoever has the gate waits for the cluster, which may take long; others are due too.
+        let Ok(_serial) = gate.try_lock() else {
+            lock(&self.idle).push_back((Instant::now(), topic.clone()));
+            return;
+        };
         {
             let mut stripe = self.stripe(topic);
             let Some(state) = stripe.get_mut(topic) else { return };
@@ -176,26 +186,34 @@ impl Relay {
                 self.broadcast(state, topic, &frame, Route { except, ..route });
             }
             Body::MemberAdded(member) => {
-                let news = state.apply(position, Change::Added(member.clone()));
-                if news {
-                    let frame = ServerFrame::MemberAdded { channel, member: &member }.encode();
-                    self.broadcast(state, topic, frame.as_bytes(), Route::default());
-                }
-                self.release_parked(state);
+                let effect = state.apply(position, Change::Added(member.clone()));
+                let frame = || ServerFrame::MemberAdded { channel, member: &member }.encode();
+                self.member_changed(state, topic, effect, frame);
             }
             Body::MemberRemoved(user_id) => {
-                if state.apply(position, Change::Removed(user_id.clone())) {
-                    let frame = ServerFrame::MemberRemoved { channel, user_id: &user_id }.encode();
-                    self.broadcast(state, topic, frame.as_bytes(), Route::default());
-                }
-                self.release_parked(state);
+                let effect = state.apply(position, Change::Removed(user_id.clone()));
+                let frame = || ServerFrame::MemberRemoved { channel, user_id: &user_id }.encode();
+                self.member_changed(state, topic, effect, frame);
             }
-            Body::SubscriptionCount(count) => self.count_changed(state, topic, count),
+            Body::SubscriptionCount(count) => {
+                state.heard += 1;
+                self.count_changed(state, topic, count);
+            }
             Body::UserOnline(online) => {
+                state.heard += 1;
                 self.tell(state, || ShardMessage::UserOnline { topic: topic.clone(), online });
             }
             Body::Terminate => self.tell(state, || ShardMessage::Terminate { topic: topic.clone() }),
         }
+    }
+
+    fn member_changed(&self, state: &mut TopicState, topic: &Topic, effect: Effect, frame: impl Fn() -> String) {
+        match effect {
+            Effect::News => self.broadcast(state, topic, frame().as_bytes(), Route::default()),
+            Effect::None => {}
+            Effect::Gap => self.doubts.raise(topic),
+        }
+        self.release_parked(state);
     }
 
     fn count_changed(&self, state: &mut TopicState, topic: &Topic, count: u64) {
@@ -234,8 +252,16 @@ impl Listener for Relay {
         self.room.is_left()
     }
 
+    fn went_deaf(&self) {
+        self.doubt_all_members();
+    }
+
     fn came_back(&self) {
-        self.came_back.notify_one();
+        self.doubts.raise_all();
+    }
+
+    fn doubt(&self, topic: &Topic) {
+        self.doubts.raise(topic);
     }
 }
 

@@ -49,7 +49,7 @@ async fn answer(shard: &Rc<Shard>, mut request: Request<Incoming>, load: &RefCel
     let key = key_of(path, &shard.node.server.path_prefix);
     if handshake::is_upgrade_request(&request) {
         let verdict = match key {
-            Some(key) => admit(shard, key, &request),
+            Some(key) => admit(shard, key, &request).await,
             None => Err(Farewell::new(CloseCode::PathNotFound, format!("Path {path} not found"))),
         };
         return upgrade(shard, &mut request, verdict, load);
@@ -73,7 +73,7 @@ fn key_of<'a>(path: &'a str, prefix: &str) -> Option<&'a str> {
 }
 
 /// Judges a handshake. Source: protocol reference 1.
-fn admit(shard: &Shard, key: &str, request: &Request<Incoming>) -> Result<Admission, Farewell> {
+async fn admit(shard: &Shard, key: &str, request: &Request<Incoming>) -> Result<Admission, Farewell> {
     let node = &shard.node;
     let key = percent_encoding::percent_decode_str(key).decode_utf8_lossy();
     let Some(app) = node.apps.by_key(&key) else {
@@ -88,7 +88,7 @@ fn admit(shard: &Shard, key: &str, request: &Request<Incoming>) -> Result<Admiss
     if !origin::is_allowed(&app.allowed_origins, origin.as_deref()) {
         return Err(Farewell::new(CloseCode::Unauthorized, "Origin not allowed"));
     }
-    node.admit(app)
+    node.admit(app).await
 }
 
 fn check_version(query: &str) -> Result<(), Farewell> {

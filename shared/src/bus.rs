@@ -77,6 +77,9 @@ pub trait Listener: Send + Sync {
     /// again.
     fn came_back(&self) {}
 
+    /// What this node told the cluster of one topic is not there any more: it must be asserted again.
+    fn doubt(&self, _topic: &Topic) {}
+
     /// Resolves once there is room for more; until then publishers on this machine wait.
     fn room(&self) -> BoxFuture<'_, ()> {
         Box::pin(std::future::ready(()))

@@ -56,6 +56,10 @@ pub enum RosterError {
     /// The roster cannot be reached now. A change may or may not have happened; repeat it.
     #[error("the roster is not reachable")]
     Unavailable,
+    /// What is stored for the channel is not what the roster stores; nothing was changed. It stays so until someone puts
+    /// it right.
+    #[error("what is stored for the channel cannot be read")]
+    Damaged,
     /// The channel has as many users as it may, and this user is not one of them.
     #[error("the presence channel is full")]
     Full,
@@ -87,6 +91,13 @@ pub trait Roster: Send + Sync {
     /// # Errors
     /// [`RosterError::Unavailable`].
     fn leave<'a>(&'a self, topic: &'a Topic, user_id: &'a UserId) -> BoxFuture<'a, Result<(), RosterError>>;
+
+    /// The users of a presence channel that this node holds by the roster's own account; after a failure it may name some
+    /// that have left.
+    ///
+    /// # Errors
+    /// [`RosterError::Unavailable`].
+    fn held<'a>(&'a self, topic: &'a Topic) -> BoxFuture<'a, Result<Vec<UserId>, RosterError>>;
 
     /// The members of a presence channel; nobody when it is not occupied.
     ///
@@ -129,17 +140,23 @@ pub trait Roster: Send + Sync {
     /// [`RosterError::Unavailable`].
     fn kept<'a>(&'a self, topic: &'a Topic) -> BoxFuture<'a, Result<Option<KeptEvent>, RosterError>>;
 
-    /// This node holds `connections` open connections of the app now.
+    /// This node holds `connections` open connections of the app now. Returns how many there are cluster-wide with them.
     ///
     /// # Errors
     /// [`RosterError::Unavailable`].
-    fn connect<'a>(&'a self, app: &'a AppId, connections: u64) -> BoxFuture<'a, Result<(), RosterError>>;
+    fn connect<'a>(&'a self, app: &'a AppId, connections: u64) -> BoxFuture<'a, Result<u64, RosterError>>;
 
     /// Open connections of the app, cluster-wide.
     ///
     /// # Errors
     /// [`RosterError::Unavailable`].
     fn connections<'a>(&'a self, app: &'a AppId) -> BoxFuture<'a, Result<u64, RosterError>>;
+
+    /// How often in a second one node should tell the count of one channel, [`Roster::occupy`], at most; the counts in
+    /// between are of no use to anyone. Coming to and from 0 is always told.
+    fn reports_per_second(&self) -> u32 {
+        u32::MAX
+    }
 
     /// Makes sure that the cluster knows this node, before everything it holds is asserted again.
     ///

@@ -47,7 +47,7 @@ impl Client {
         // A fresh stream counts as full until the runtime has looked at it.
         accepted.writable().await.unwrap();
         let node = node();
-        let admission = node.admit(node.apps.by_id("app").unwrap()).unwrap();
+        let admission = node.take_place(node.apps.by_id("app").unwrap()).unwrap();
         let connection = Rc::new(Connection::new(accepted, "1.1".parse().unwrap(), admission, 0));
         Self { connection, stream }
     }

@@ -37,7 +37,8 @@ fn check_members(replica: &Replica, expected: &[&str]) {
 /// `news`: whether local subscribers must hear of the change.
 #[track_caller]
 fn check(replica: &mut Replica, position: Position, change: Change, news: bool, members: &[&str]) {
-    assert_eq!(replica.apply(position, change.clone()), news, "{position:?} {change:?}");
+    let expected = if news { Effect::News } else { Effect::None };
+    assert_eq!(replica.apply(position, change.clone()), expected, "{position:?} {change:?}");
     check_members(replica, members);
 }
 
@@ -105,13 +106,34 @@ fn positions_up_to_the_last_change_are_reached() {
 }
 
 #[test]
-fn a_later_epoch_begins_its_own_count() {
-    let mut replica = built(at(1, 50), &["a"]);
-    assert!(!replica.has_reached(at(2, 1)));
-    check(&mut replica, at(2, 1), added("b"), true, &["a", "b"]);
-    assert!(replica.has_reached(at(2, 1)) && replica.has_reached(at(1, 60)));
-    check(&mut replica, at(2, 1), removed("b"), false, &["a", "b"]);
-    check(&mut replica, at(2, 2), removed("a"), true, &["b"]);
+fn a_gap_or_a_later_epoch_means_a_new_list() {
+    for later in [at(1, 52), at(2, 1)] {
+        let mut replica = built(at(1, 50), &["a"]);
+        assert_eq!(replica.apply(later, added("b")), Effect::Gap);
+        assert!(!replica.is_built() && !replica.has_reached(at(1, 1)));
+        let next = Position { sequence: later.sequence + 1, ..later };
+        assert_eq!(replica.apply(next, added("c")), Effect::None, "it waits for the list");
+        let news = replica.rebuild(later, vec![member("a"), member("b"), member("d")]);
+        assert_eq!(news.len(), 3, "{news:?}");
+        check_members(&replica, &["a", "b", "c", "d"]);
+        assert!(replica.has_reached(next));
+    }
+}
+
+#[test]
+fn a_doubted_list_goes_on_when_no_other_can_be_had() {
+    let mut replica = built(at(1, 5), &["a"]);
+    replica.doubt();
+    replica.doubt();
+    for (position, change) in [(at(1, 5), removed("a")), (at(1, 6), added("b")), (at(1, 7), added("a"))] {
+        assert_eq!(replica.apply(position, change), Effect::None);
+    }
+    let news = replica.trust();
+    assert_eq!(format!("{news:?}"), format!("{:?}", [added("b")]));
+    check_members(&replica, &["a", "b"]);
+    check(&mut replica, at(1, 8), removed("a"), true, &["b"]);
+    assert!(Replica::default().trust().is_empty(), "a list that never was is not trusted");
+    assert!(!Replica::default().is_built());
 }
 
 #[test]
@@ -135,9 +157,9 @@ fn changes_of_an_earlier_life_of_the_channel_are_dropped() {
 #[test]
 fn the_first_and_the_last_socket_of_a_user_are_told_apart() {
     let (mut replica, ana, bo) = (Replica::default(), UserId::from("ana"), UserId::from("bo"));
-    replica.add_socket(&ana);
-    replica.add_socket(&ana);
-    replica.add_socket(&bo);
+    replica.add_socket(&member("ana"));
+    replica.add_socket(&member("ana"));
+    replica.add_socket(&member("bo"));
     assert_eq!((replica.sockets_of(&ana), replica.sockets_of(&bo)), (2, 1));
     assert!(!replica.remove_socket(&ana));
     assert!(replica.remove_socket(&ana));
@@ -152,7 +174,7 @@ fn the_first_and_the_last_socket_of_a_user_are_told_apart() {
 fn sockets_and_members_are_counted_apart() {
     let mut replica = built(at(1, 1), &["elsewhere"]);
     assert!(replica.is_idle());
-    replica.add_socket(&"here".into());
+    replica.add_socket(&member("here"));
     check_members(&replica, &["elsewhere"]);
     assert!(replica.remove_socket(&"here".into()));
 }
@@ -213,18 +235,19 @@ proptest! {
 
         let mut replica = Replica::default();
         for (position, change) in &history.steps[heard_from..arrived] {
-            prop_assert!(!replica.apply(*position, change.clone()));
+            prop_assert_eq!(replica.apply(*position, change.clone()), Effect::None);
         }
         replica.build(history.steps[listed - 1].0, history.list(listed));
         prop_assert_eq!(replica.members(), history.list(listed.max(arrived)));
 
         for (index, (position, change)) in history.steps.iter().enumerate().take(end).skip(arrived) {
-            prop_assert_eq!(replica.apply(*position, change.clone()), index >= listed, "step {}", index);
+            let expected = if index >= listed { Effect::News } else { Effect::None };
+            prop_assert_eq!(replica.apply(*position, change.clone()), expected, "step {}", index);
             prop_assert_eq!(replica.members(), history.list(listed.max(index + 1)));
             prop_assert!(replica.has_reached(*position));
             for repeat in &repeats {
                 let (position, change) = &history.steps[repeat.index(index + 1)];
-                prop_assert!(!replica.apply(*position, change.clone()), "{:?} again", position);
+                prop_assert_eq!(replica.apply(*position, change.clone()), Effect::None, "{:?} again", position);
             }
         }
     }
@@ -235,7 +258,7 @@ proptest! {
         let (mut replica, mut counts) = (Replica::default(), [0_usize; 3]);
         for (user, comes) in steps {
             if comes {
-                replica.add_socket(&ids[user]);
+                replica.add_socket(&member(ids[user].as_str()));
                 counts[user] += 1;
             } else {
                 prop_assert_eq!(replica.remove_socket(&ids[user]), counts[user] == 1);
@@ -253,10 +276,10 @@ fn a_doubted_list_is_rebuilt_and_the_difference_is_news() {
     let at = |sequence: u64| Position { epoch: 1, sequence };
     let mut replica = Replica::default();
     replica.build(at(3), vec![member("ana"), member("bo")]);
-    replica.add_socket(&UserId::from("ana"));
+    replica.add_socket(&member("ana"));
     replica.doubt();
     assert!(!replica.is_built() && !replica.has_reached(at(1)), "nothing is answered from a doubted list");
-    assert!(!replica.apply(at(6), Change::Added(member("eve"))), "a change waits for the new list");
+    assert_eq!(replica.apply(at(6), Change::Added(member("eve"))), Effect::None, "a change waits for the new list");
     let news = replica.rebuild(at(5), vec![member("ana"), member("cy")]);
     assert_eq!(
         format!("{news:?}"),

@@ -1,8 +1,9 @@
 //! Entering and leaving channels: what a subscription takes before the client may be told that it stands.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use futures_util::stream::{self, StreamExt};
 use rand::Rng;
 use shared::app::App;
 use shared::bus::BusError;
@@ -23,6 +24,9 @@ pub(crate) enum EnterError {
     Full,
     #[error("the cluster is not reachable")]
     Unavailable,
+    /// Waiting would not help.
+    #[error("the cluster's state of the channel is damaged")]
+    Damaged,
 }
 
 impl From<BusError> for EnterError {
@@ -38,9 +42,13 @@ impl From<RosterError> for EnterError {
         match error {
             RosterError::Full => Self::Full,
             RosterError::Unavailable => Self::Unavailable,
+            RosterError::Damaged => Self::Damaged,
         }
     }
 }
+
+/// Late counts that are told at a time.
+const LATE_REPORTS: usize = 64;
 
 impl Relay {
     /// Counts a socket of `shard` in the channel, as `member` in presence channels, and queues the answer for it in the
@@ -101,7 +109,7 @@ impl Relay {
             let _serial = gate.lock().await;
             if let Some(user_id) = user_id {
                 if self.remove_socket(topic, user_id) {
-                    persist(|| self.roster.leave(topic, user_id)).await;
+                    self.leave(topic, user_id).await;
                 }
                 self.drop_idle_replica(topic);
             }
@@ -135,7 +143,7 @@ impl Relay {
         let _serial = gate.lock().await;
         self.link(topic).await?;
         let position = match member {
-            Some(member) => Some(retry(async || self.join(topic, app, member).await).await?),
+            Some(member) => retry(async || self.join(topic, app, member).await).await?,
             None => None,
         };
         let kept = if topic.channel.kind().is_cache() {
@@ -169,7 +177,7 @@ impl Relay {
     }
 
     /// Must be called under the topic's gate.
-    async fn join(&self, topic: &Topic, app: &App, member: &Member) -> Result<Position, EnterError> {
+    async fn join(&self, topic: &Topic, app: &App, member: &Member) -> Result<Option<Position>, EnterError> {
         let (known_here, is_built) = {
             let mut stripe = self.stripe(topic);
             let state = stripe.entry(topic.clone()).or_insert_with(|| TopicState::new(self.inboxes.len()));
@@ -195,21 +203,29 @@ impl Relay {
             .get_mut(topic)
             .and_then(|state| state.replica.as_mut())
             .expect("a held presence channel keeps its replica while its gate is locked");
-        replica.add_socket(&member.user_id);
+        replica.add_socket(member);
         // A user whom this node knows changes nothing: the replica as it is answers.
-        let Some(joined) = joined else { return Ok(Position { epoch: 0, sequence: 0 }) };
+        let Some(joined) = joined else { return Ok(None) };
         if let Some(members) = joined.members {
             replica.build(joined.position, members);
         }
-        Ok(joined.position)
+        Ok(Some(joined.position))
     }
 
     async fn undo_join(&self, topic: &Topic, member: Option<&Member>) {
         let Some(member) = member else { return };
         if self.remove_socket(topic, &member.user_id) {
-            persist(|| self.roster.leave(topic, &member.user_id)).await;
+            self.leave(topic, &member.user_id).await;
         }
         self.drop_idle_replica(topic);
+    }
+
+    /// Must be called under the topic's gate.
+    async fn leave(&self, topic: &Topic, user_id: &UserId) {
+        if persist(|| self.roster.leave(topic, user_id)).await.is_err() {
+            // Once it can be read again, what this node holds there is compared with what it should.
+            self.doubts.raise(topic);
+        }
     }
 
     fn remove_socket(&self, topic: &Topic, user_id: &UserId) -> bool {
@@ -242,11 +258,49 @@ impl Relay {
             if state.reported == state.subscriptions {
                 return;
             }
+            let is_edge = (state.reported == 0) != (state.subscriptions == 0);
+            let may = state.may_report(Instant::now(), self.roster.reports_per_second());
+            if !(is_edge || announce || may) {
+                lock(&self.late_reports).insert(topic.clone());
+                return;
+            }
             state.reported = state.subscriptions;
             state.announces = announce;
             state.subscriptions
         };
-        persist(|| self.roster.occupy(topic, count, announce)).await;
+        if persist(|| self.roster.occupy(topic, count, announce)).await.is_err() {
+            self.doubts.raise(topic);
+        }
+    }
+
+    /// Tells the counts that came too fast.
+    pub(super) async fn send_late_reports(&self) {
+        let late = std::mem::take(&mut *lock(&self.late_reports));
+        stream::iter(late).for_each_concurrent(LATE_REPORTS, |topic| self.send_late_report(topic)).await;
+    }
+
+    async fn send_late_report(&self, topic: Topic) {
+        let Some(gate) = self.stripe(&topic).get(&topic).map(|state| state.gate.clone()) else { return };
+        // Whoever has the gate waits for the cluster; then there is a next second.
+        let Ok(_serial) = gate.try_lock() else {
+            lock(&self.late_reports).insert(topic);
+            return;
+        };
+        let (count, announces) = {
+            let stripe = self.stripe(&topic);
+            match stripe.get(&topic) {
+                Some(state) if state.reported != state.subscriptions => (state.subscriptions, state.announces),
+                _ => return,
+            }
+        };
+        match self.roster.occupy(&topic, count, announces).await {
+            Ok(()) => {
+                if let Some(state) = self.stripe(&topic).get_mut(&topic) {
+                    state.reported = count;
+                }
+            }
+            Err(_) => self.doubts.raise(&topic),
+        }
     }
 
     fn hold(&self, topic: &Topic, shard: usize) {
@@ -257,7 +311,7 @@ impl Relay {
     fn release(&self, topic: &Topic, shard: usize) {
         let idle = self.stripe(topic).get_mut(topic).is_some_and(|state| state.release(shard));
         if idle {
-            lock(&self.idle).push_back((std::time::Instant::now(), topic.clone()));
+            lock(&self.idle).push_back((Instant::now(), topic.clone()));
         }
     }
 
@@ -294,7 +348,7 @@ impl Relay {
 }
 
 struct Entered {
-    /// What the list of members must reflect; `None` in channels without members.
+    /// What the list of members must reflect; `None` in channels without members, and for a user that was in before.
     position: Option<Position>,
     /// What the roster keeps of a cache channel; the outer `None` for other kinds.
     kept: Option<Option<KeptEvent>>,
@@ -328,13 +382,18 @@ fn succeeded(topic: &Topic, state: &TopicState) -> Bytes {
 
 /// Repeats a change until the roster takes it: a leave that is lost would leave a ghost. Waits 50 ms at first and 2 s at
 /// most, with full jitter.
-pub(super) async fn persist<'a>(
+///
+/// # Errors
+/// What repeating would not help.
+async fn persist<'a>(
     mut change: impl FnMut() -> futures_util::future::BoxFuture<'a, Result<(), RosterError>>,
-) {
+) -> Result<(), RosterError> {
     let mut ceiling = BACKOFF_MIN;
-    while let Err(error) = change().await {
-        tracing::debug!(%error, "the roster did not take a change, trying again");
-        back_off(&mut ceiling).await;
+    loop {
+        match change().await {
+            Err(RosterError::Unavailable) => back_off(&mut ceiling).await,
+            answer => return answer,
+        }
     }
 }
 
@@ -349,10 +408,10 @@ async fn retry<T>(mut question: impl AsyncFnMut() -> Result<T, EnterError>) -> R
     }
 }
 
-const BACKOFF_MIN: Duration = Duration::from_millis(50);
+pub(super) const BACKOFF_MIN: Duration = Duration::from_millis(50);
 const BACKOFF_MAX: Duration = Duration::from_secs(2);
 
-async fn back_off(ceiling: &mut Duration) {
+pub(super) async fn back_off(ceiling: &mut Duration) {
     let wait = rand::rng().random_range(Duration::ZERO..=*ceiling);
     tokio::time::sleep(wait).await;
     *ceiling = (*ceiling * 2).min(BACKOFF_MAX);

@@ -1,78 +1,171 @@
 //! After messages may have been missed: this node asserts what it holds, and asks for what it shows.
 
-use futures_util::StreamExt;
-use futures_util::stream;
-use shared::envelope::Topic;
-use shared::protocol::{Member, ServerFrame};
+use std::convert::Infallible;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
 
-use super::membership::persist;
-use super::{Relay, Route};
+use futures_util::stream::{self, StreamExt, TryStreamExt};
+use hashbrown::HashSet;
+use shared::envelope::Topic;
+use shared::protocol::{ChannelKind, Member, ServerFrame};
+use shared::roster::RosterError;
+use tokio::sync::Notify;
+
+use super::membership::{BACKOFF_MIN, back_off};
+use super::{Relay, Route, lock};
 use crate::presence::Change;
+use crate::relay::topic::TopicState;
+use crate::shard::inbox::ShardMessage;
 
 /// Channels that are brought up to date at a time: enough to fill a connection to Redis, few enough to leave it to others.
 const CONCURRENCY: usize = 64;
 
+/// Members of one channel that are joined again at a time.
+const JOINS: usize = 32;
+
+/// Channels that may be out of step with the cluster.
+#[derive(Default)]
+pub(super) struct Doubts {
+    topics: Mutex<HashSet<Topic>>,
+    all: AtomicBool,
+    raised: Notify,
+}
+
+impl Doubts {
+    /// One channel is in doubt.
+    pub(super) fn raise(&self, topic: &Topic) {
+        lock(&self.topics).insert(topic.clone());
+        self.raised.notify_one();
+    }
+
+    /// Everything is.
+    pub(super) fn raise_all(&self) {
+        self.all.store(true, Ordering::Release);
+        self.raised.notify_one();
+    }
+}
+
 impl Relay {
-    /// Brings every channel up to date whenever the bus says that messages may have been missed. Never returns.
-    pub(crate) async fn keep_synchronised(&self) {
+    /// Brings every doubtful channel up to date; what fails is tried again until it does not.
+    pub(crate) async fn keep_synchronised(&self) -> Infallible {
         loop {
-            self.came_back.notified().await;
-            persist(|| self.roster.renew()).await;
-            let topics = self.topics();
-            let count = topics.len();
-            stream::iter(topics).for_each_concurrent(CONCURRENCY, |topic| self.resynchronise(topic)).await;
-            tracing::debug!(channels = count, "brought up to date");
+            self.doubts.raised.notified().await;
+            let mut ceiling = BACKOFF_MIN;
+            while !self.settle_doubts().await {
+                back_off(&mut ceiling).await;
+            }
         }
     }
 
-    fn topics(&self) -> Vec<Topic> {
-        let held = |stripe: usize| {
-            let stripe = super::lock(&self.stripes[stripe]);
+    /// Resolves when this node's counts of connections must be told again.
+    pub(crate) async fn connections_forgotten(&self) {
+        self.connections_forgotten.notified().await;
+    }
+
+    /// One look at all doubts; returns whether none is left.
+    async fn settle_doubts(&self) -> bool {
+        let began = Instant::now();
+        let all = self.doubts.all.swap(false, Ordering::AcqRel);
+        if all {
+            if self.roster.renew().await.is_err() {
+                self.doubts.all.store(true, Ordering::Release);
+                return false;
+            }
+            self.connections_forgotten.notify_one();
+            lock(&self.doubts.topics).extend(self.held_topics());
+        }
+        let topics = std::mem::take(&mut *lock(&self.doubts.topics));
+        let count = topics.len();
+        let failed: Vec<Topic> = stream::iter(topics)
+            .map(async |topic| self.resynchronise(&topic).await.err().map(|error| (topic, error)))
+            .buffer_unordered(CONCURRENCY)
+            .filter_map(async |failed| {
+                failed.map(|(topic, error)| {
+                    tracing::debug!({ channel.name = %topic, error = %error }, "not brought up to date yet");
+                    topic
+                })
+            })
+            .collect()
+            .await;
+        self.metrics.resynchronised(count - failed.len(), began.elapsed());
+        if all && failed.is_empty() {
+            tracing::info!(channels = count, "brought up to date with the cluster");
+        }
+        let is_settled = failed.is_empty();
+        lock(&self.doubts.topics).extend(failed);
+        is_settled
+    }
+
+    fn held_topics(&self) -> Vec<Topic> {
+        let held = |stripe: &Mutex<hashbrown::HashMap<Topic, TopicState>>| {
+            let stripe = lock(stripe);
             stripe.iter().filter(|(_, state)| state.is_held()).map(|(topic, _)| topic.clone()).collect::<Vec<_>>()
         };
-        (0..self.stripes.len()).flat_map(held).collect()
+        self.stripes.iter().flat_map(held).collect()
     }
 
-    async fn resynchronise(&self, topic: Topic) {
-        let Some(gate) = self.stripe(&topic).get(&topic).map(|state| state.gate.clone()) else { return };
+    /// Every list may miss changes from here on; what comes in is kept until there is a new one.
+    pub(super) fn doubt_all_members(&self) {
+        for stripe in &self.stripes {
+            for replica in lock(stripe).values_mut().filter_map(|state| state.replica.as_mut()) {
+                replica.doubt();
+            }
+        }
+    }
+
+    async fn resynchronise(&self, topic: &Topic) -> Result<(), RosterError> {
+        let Some(gate) = self.stripe(topic).get(topic).map(|state| state.gate.clone()) else { return Ok(()) };
         let _serial = gate.lock().await;
-        self.assert_members(&topic).await;
-        let (count, announces) = {
-            let mut stripe = self.stripe(&topic);
-            let Some(state) = stripe.get_mut(&topic) else { return };
-            state.reported = state.subscriptions;
-            (state.subscriptions, state.announces)
-        };
-        if count > 0 {
-            persist(|| self.roster.occupy(&topic, count, announces)).await;
+        let asserted = self.assert_members(topic).await;
+        if asserted.is_err() {
+            self.trust_members(topic);
         }
+        asserted?;
+        self.assert_occupancy(topic).await?;
+        self.ask_again(topic).await
     }
 
-    /// Joins again as everyone who is here, takes the list anew, and tells local subscribers what they missed.
-    async fn assert_members(&self, topic: &Topic) {
+    /// Joins again as everyone who is here, leaves as everyone who is not, takes the list anew, and tells local
+    /// subscribers what they missed.
+    async fn assert_members(&self, topic: &Topic) -> Result<(), RosterError> {
         let own: Vec<Member> = {
-            let mut stripe = self.stripe(topic);
-            let Some(replica) = stripe.get_mut(topic).and_then(|state| state.replica.as_mut()) else { return };
-            let own = replica.own_members();
-            replica.doubt();
-            own
+            let stripe = self.stripe(topic);
+            let Some(replica) = stripe.get(topic).and_then(|state| state.replica.as_ref()) else { return Ok(()) };
+            replica.own_members()
         };
-        let Some((last, others)) = own.split_last() else { return };
-        for member in others {
-            persist(|| Box::pin(async { self.roster.join(topic, member, usize::MAX, false).await.map(drop) })).await;
+        let Some((last, others)) = own.split_last() else { return Ok(()) };
+        for user_id in self.roster.held(topic).await? {
+            if !own.iter().any(|member| member.user_id == user_id) {
+                self.roster.leave(topic, &user_id).await?;
+            }
         }
-        let mut joined = None;
-        while joined.is_none() {
-            persist(|| Box::pin(async { self.roster.renew().await })).await;
-            joined = self.roster.join(topic, last, usize::MAX, true).await.ok();
+        stream::iter(others)
+            .map(|member| self.roster.join(topic, member, usize::MAX, false))
+            .buffer_unordered(JOINS)
+            .try_for_each(async |_| Ok(()))
+            .await?;
+        if let Some(replica) = self.stripe(topic).get_mut(topic).and_then(|state| state.replica.as_mut()) {
+            replica.doubt();
         }
-        let Some(joined) = joined else { return };
+        let joined = self.roster.join(topic, last, usize::MAX, true).await?;
+        self.change_members(topic, |state| match &mut state.replica {
+            Some(replica) => replica.rebuild(joined.position, joined.members.unwrap_or_default()),
+            None => Vec::new(),
+        });
+        Ok(())
+    }
+
+    fn trust_members(&self, topic: &Topic) {
+        self.change_members(topic, |state| state.replica.as_mut().map(|replica| replica.trust()).unwrap_or_default());
+    }
+
+    /// Changes the list of members, and tells local subscribers of what changed.
+    fn change_members(&self, topic: &Topic, change: impl FnOnce(&mut TopicState) -> Vec<Change>) {
         let mut stripe = self.stripe(topic);
         let Some(state) = stripe.get_mut(topic) else { return };
-        let Some(replica) = state.replica.as_mut() else { return };
-        let changes = replica.rebuild(joined.position, joined.members.unwrap_or_default());
         let channel = topic.channel.as_str();
-        for change in changes {
+        for change in change(state) {
             let frame = match &change {
                 Change::Added(member) => ServerFrame::MemberAdded { channel, member }.encode(),
                 Change::Removed(user_id) => ServerFrame::MemberRemoved { channel, user_id }.encode(),
@@ -80,5 +173,49 @@ impl Relay {
             self.broadcast(state, topic, frame.as_bytes(), Route::default());
         }
         self.release_parked(state);
+    }
+
+    async fn assert_occupancy(&self, topic: &Topic) -> Result<(), RosterError> {
+        let (count, announces) = {
+            let stripe = self.stripe(topic);
+            let Some(state) = stripe.get(topic) else { return Ok(()) };
+            if state.subscriptions == 0 && state.reported == 0 {
+                return Ok(());
+            }
+            (state.subscriptions, state.announces)
+        };
+        self.roster.occupy(topic, count, announces).await?;
+        if let Some(state) = self.stripe(topic).get_mut(topic) {
+            state.reported = count;
+        }
+        Ok(())
+    }
+
+    /// Asks for what was announced while nobody here heard it: whether a user is online, how many subscribe.
+    async fn ask_again(&self, topic: &Topic) -> Result<(), RosterError> {
+        let is_user = topic.channel.kind() == ChannelKind::User;
+        let heard = {
+            let stripe = self.stripe(topic);
+            match stripe.get(topic) {
+                Some(state) if is_user || state.announces => state.heard,
+                _ => return Ok(()),
+            }
+        };
+        let answer = self.roster.occupancy(std::slice::from_ref(topic)).await?;
+        let subscriptions = answer.first().map_or(0, |occupancy| occupancy.subscriptions);
+        let mut stripe = self.stripe(topic);
+        match stripe.get_mut(topic) {
+            // What was heard since the question is newer than the answer, or will be followed by what is.
+            Some(state) if state.heard == heard => {
+                if is_user {
+                    let online = subscriptions > 0;
+                    self.tell(state, || ShardMessage::UserOnline { topic: topic.clone(), online });
+                } else {
+                    self.count_changed(state, topic, subscriptions);
+                }
+            }
+            _ => {}
+        }
+        Ok(())
     }
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use shared::envelope::Position;
 
-use crate::presence::{Change, Replica};
+use crate::presence::{Change, Effect, Replica};
 use crate::shard::inbox::ShardMessage;
 
 /// One channel on this node.
@@ -25,6 +25,9 @@ pub(crate) struct TopicState {
     pub(crate) reported: u64,
     /// Whether subscribers are to hear how many they are.
     pub(crate) announces: bool,
+    reports: Reports,
+    /// Announcements of counts and of users heard so far.
+    pub(crate) heard: u64,
     /// The copy of a presence channel; `None` for other kinds and while no local socket is in.
     pub(crate) replica: Option<Box<Replica>>,
     /// The newest kept event that this node has heard.
@@ -39,6 +42,13 @@ pub(crate) struct Parked {
     pub(crate) position: Position,
     pub(crate) shard: usize,
     pub(crate) answer: Box<dyn FnOnce(&TopicState) -> ShardMessage + Send>,
+}
+
+/// How often the roster was told a count within the current second.
+#[derive(Default)]
+struct Reports {
+    count: u32,
+    since: Option<Instant>,
 }
 
 /// The announced count of subscriptions.
@@ -62,11 +72,22 @@ impl TopicState {
             subscriptions: 0,
             reported: 0,
             announces: false,
+            reports: Reports::default(),
+            heard: 0,
             replica: None,
             kept: None,
             count: Count::default(),
             parked: Vec::new(),
         }
+    }
+
+    /// Whether the roster may be told a count now; counts it as told if so.
+    pub(crate) fn may_report(&mut self, now: Instant, per_second: u32) -> bool {
+        if self.reports.since.is_none_or(|since| now.duration_since(since) >= Duration::from_secs(1)) {
+            self.reports = Reports { count: 0, since: Some(now) };
+        }
+        self.reports.count = self.reports.count.saturating_add(1);
+        self.reports.count <= per_second
     }
 
     /// One more reason for a shard to hear the topic.
@@ -91,11 +112,11 @@ impl TopicState {
         self.holds.iter().enumerate().filter(|(_, holds)| **holds > 0).map(|(shard, _)| shard)
     }
 
-    /// Gives a change to the replica; returns whether local subscribers must hear of it.
-    pub(crate) fn apply(&mut self, position: Option<Position>, change: Change) -> bool {
+    /// Gives a change to the replica.
+    pub(crate) fn apply(&mut self, position: Option<Position>, change: Change) -> Effect {
         match (&mut self.replica, position) {
             (Some(replica), Some(position)) => replica.apply(position, change),
-            _ => false,
+            _ => Effect::None,
         }
     }
 

@@ -93,7 +93,7 @@ impl Shard {
         }
         let reason = match error {
             EnterError::Full => SubscribeError::PresenceFull { max: connection.app.limits.presence_members },
-            EnterError::Unavailable => SubscribeError::Unavailable,
+            EnterError::Unavailable | EnterError::Damaged => SubscribeError::Unavailable,
         };
         self.refuse(&connection, &Refusal::Subscription { channel: channel.to_string(), reason });
         self.flush();

@@ -83,6 +83,10 @@ impl Roster for Away {
         away()
     }
 
+    fn held<'a>(&'a self, _: &'a Topic) -> BoxFuture<'a, Result<Vec<UserId>, RosterError>> {
+        away()
+    }
+
     fn members<'a>(&'a self, _: &'a Topic) -> BoxFuture<'a, Result<Vec<Member>, RosterError>> {
         away()
     }
@@ -107,7 +111,7 @@ impl Roster for Away {
         away()
     }
 
-    fn connect<'a>(&'a self, _: &'a AppId, _: u64) -> BoxFuture<'a, Result<(), RosterError>> {
+    fn connect<'a>(&'a self, _: &'a AppId, _: u64) -> BoxFuture<'a, Result<u64, RosterError>> {
         away()
     }
 

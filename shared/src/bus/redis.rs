@@ -4,7 +4,10 @@
 
 pub mod subscriber;
 
+use std::error::Error;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
 
 use futures_util::future::BoxFuture;
 use redis::aio::MultiplexedConnection;
@@ -12,6 +15,7 @@ use redis::{Pipeline, RedisError};
 
 use super::{Bus, BusError, Listener, Message};
 use crate::envelope::{Body, Topic};
+use crate::redis::metrics::Metrics;
 use crate::redis::{Link, scripts};
 use subscriber::Subscriber;
 
@@ -19,12 +23,15 @@ use subscriber::Subscriber;
 pub struct RedisBus {
     link: Link,
     subscriber: Arc<Subscriber>,
+    metrics: Metrics,
+    /// Whether a refusal has been logged.
+    complained: AtomicBool,
 }
 
 impl RedisBus {
     /// A place that only publishes until [`RedisBus::listen`] is called.
-    pub fn new(link: Link, subscriber: Arc<Subscriber>) -> Arc<Self> {
-        Arc::new(Self { link, subscriber })
+    pub fn new(link: Link, subscriber: Arc<Subscriber>, metrics: Metrics) -> Arc<Self> {
+        Arc::new(Self { link, subscriber, metrics, complained: AtomicBool::new(false) })
     }
 
     /// Says where this node's envelopes go, and begins to hear.
@@ -42,11 +49,21 @@ impl RedisBus {
 
     async fn publish_all(&self, messages: Vec<Message>) -> Result<(), BusError> {
         let outgoing = Outgoing::new(&self.link, messages);
-        let published = self.link.publish(async |connection| outgoing.send(connection).await).await;
-        published.map_err(|error| {
-            tracing::debug!(%error, cause = error.cause_label(), "publish failed");
-            BusError::Unavailable
-        })
+        let began = Instant::now();
+        match self.link.publish(async |connection| outgoing.send(connection).await).await {
+            Ok(()) => {
+                self.metrics.answered("publish", began.elapsed());
+                Ok(())
+            }
+            Err(error) => {
+                self.metrics.failed(error.cause_label());
+                if error.is_answer() && !self.complained.swap(true, Ordering::Relaxed) {
+                    let cause = error.source().map(ToString::to_string).unwrap_or_default();
+                    tracing::warn!(%error, cause, "events were refused; further refusals are only counted");
+                }
+                Err(BusError::Unavailable)
+            }
+        }
     }
 }
 

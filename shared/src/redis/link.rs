@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use deadpool_redis::{Manager, Pool, Timeouts};
 use futures_util::future::BoxFuture;
@@ -35,11 +35,19 @@ struct Shared {
     runtime: Handle,
     connect_timeout: Duration,
     command_timeout: Duration,
-    /// The connection that events go out on, kept over many publishes.
-    publishing: Mutex<Option<MultiplexedConnection>>,
+    /// Kept over many publishes.
+    publishing: Mutex<Publishing>,
     /// Whether the last command was answered.
     answers: AtomicBool,
     has_answered: AtomicBool,
+}
+
+/// The connection that events go out on.
+#[derive(Default)]
+struct Publishing {
+    connection: Option<MultiplexedConnection>,
+    /// When connecting failed last.
+    failed: Option<Instant>,
 }
 
 /// A command that was not answered; it may have run all the same.
@@ -106,7 +114,7 @@ impl Link {
                 runtime,
                 connect_timeout: config.connect_timeout,
                 command_timeout: config.command_timeout,
-                publishing: Mutex::new(None),
+                publishing: Mutex::default(),
                 answers: AtomicBool::new(false),
                 has_answered: AtomicBool::new(false),
             }),
@@ -177,19 +185,31 @@ impl Link {
         let connection = self.publishing().await?;
         let result = within(self.shared.command_timeout, command(connection)).await;
         if result.is_err() {
-            *self.shared.publishing.lock().await = None;
+            self.shared.publishing.lock().await.connection = None;
         }
         result
     }
 
     async fn publishing(&self) -> Result<MultiplexedConnection, LinkError> {
-        let mut kept = self.shared.publishing.lock().await;
-        if let Some(connection) = &*kept {
+        let asked = Instant::now();
+        let mut publishing = self.shared.publishing.lock().await;
+        if let Some(connection) = &publishing.connection {
             return Ok(connection.clone());
         }
-        let connection = self.connect(AsyncConnectionConfig::new().set_pipeline_buffer_size(PIPELINE_DEPTH)).await?;
-        *kept = Some(connection.clone());
-        Ok(connection)
+        // Whoever waited here while another tried in vain has its answer; else each would wait for all before it.
+        if publishing.failed.is_some_and(|failed| failed >= asked) {
+            return Err(LinkError::Timeout);
+        }
+        match self.connect(AsyncConnectionConfig::new().set_pipeline_buffer_size(PIPELINE_DEPTH)).await {
+            Ok(connection) => {
+                publishing.connection = Some(connection.clone());
+                Ok(connection)
+            }
+            Err(error) => {
+                publishing.failed = Some(Instant::now());
+                Err(error)
+            }
+        }
     }
 
     /// A connection of the caller's own.

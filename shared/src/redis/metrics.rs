@@ -20,6 +20,7 @@ pub struct Metrics {
     command_seconds: HistogramVec,
     command_errors: IntCounterVec,
     pub(crate) fenced: IntCounter,
+    pub(crate) lost_channels: IntCounter,
     pub(crate) evictions: IntCounter,
     pub(crate) evicted_members: IntCounter,
 }
@@ -55,6 +56,10 @@ impl Metrics {
             ),
             command_errors: counters("carillon_redis_command_errors_total", "Commands without an answer.", &["kind"]),
             fenced: counter("carillon_presence_fenced_total", "Times that this node found itself swept."),
+            lost_channels: counter(
+                "carillon_presence_lost_channels_total",
+                "Channels of which Redis had lost something that this node had put there.",
+            ),
             evictions: counter("carillon_presence_evictions_total", "Dead nodes swept by this one."),
             evicted_members: counter("carillon_presence_evicted_members_total", "Users removed with dead nodes."),
         }

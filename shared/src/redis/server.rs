@@ -77,7 +77,7 @@ impl Cluster for RedisCluster {
     async fn start(&self, listener: Arc<dyn Listener>) -> (Arc<dyn Bus>, Arc<dyn Roster>) {
         let link = Link::new(&self.server.config(), Handle::current()).unwrap();
         let metrics = Metrics::new(&Registry::new());
-        let bus = RedisBus::new(link.clone(), Subscriber::new(link.clone(), metrics.clone()));
+        let bus = RedisBus::new(link.clone(), Subscriber::new(link.clone(), metrics.clone()), metrics.clone());
         bus.listen(listener);
         (bus, RedisRoster::new(link, metrics))
     }

@@ -27,6 +27,7 @@ macro_rules! roster_contract {
             a_join_answers_with_the_members_at_its_position
             members_are_in_the_order_of_their_ids
             the_limit_counts_users_and_lets_those_in_who_are
+            a_node_holds_who_joined_there_and_has_not_left
             the_first_user_info_stands_until_the_last_leave
             occupancy_counts_across_nodes
             occupied_channels_are_listed_by_prefix
@@ -49,11 +50,30 @@ macro_rules! roster_contract {
     };
 }
 
+/// What a node holds is told apart from what others hold.
+pub async fn a_node_holds_who_joined_there_and_has_not_left(cluster: impl Cluster) {
+    let (a, b) = (Node::start(&cluster).await, Node::start(&cluster).await);
+    let topic = topic("shop", "presence-room");
+    for (node, id) in [(&a, "ana"), (&a, "bo"), (&b, "bo"), (&b, "cy")] {
+        try_join(node, &topic, id, NO_LIMIT).await.expect("the roster is reachable");
+    }
+    a.roster.leave(&topic, &"ana".into()).await.expect("the roster is reachable");
+    for (node, expected) in [(&a, user_ids(&["bo"])), (&b, user_ids(&["bo", "cy"]))] {
+        let mut held = node.roster.held(&topic).await.expect("the roster is reachable");
+        held.sort();
+        assert_eq!(held, expected);
+    }
+}
+
 /// More users than any test has.
 const NO_LIMIT: usize = 1000;
 
 fn member(id: &str, info: Option<&str>) -> Member {
     Member { user_id: id.into(), user_info: info.map(Arc::from) }
+}
+
+fn user_ids(users: &[&str]) -> Vec<UserId> {
+    users.iter().map(|id| UserId::from(*id)).collect()
 }
 
 async fn try_join(node: &Node, topic: &Topic, id: &str, members_max: usize) -> Result<Joined, RosterError> {
@@ -372,7 +392,7 @@ pub async fn connections_add_up_over_nodes(cluster: impl Cluster) {
     assert_eq!(ana.roster.connections(&app).await, Ok(0));
     for (node, connections, total) in [(&ana, 3, 3), (&bo, 4, 7), (&ana, 1, 5), (&ana, 1, 5), (&bo, 0, 1), (&ana, 0, 0)]
     {
-        node.roster.connect(&app, connections).await.expect("the roster is reachable");
+        assert_eq!(node.roster.connect(&app, connections).await, Ok(total));
         assert_eq!((ana.roster.connections(&app).await, bo.roster.connections(&app).await), (Ok(total), Ok(total)));
     }
 }

@@ -151,6 +151,12 @@ impl Roster for MemoryRoster {
         Box::pin(ready(Ok(())))
     }
 
+    fn held<'a>(&'a self, topic: &'a Topic) -> BoxFuture<'a, Result<Vec<UserId>, RosterError>> {
+        let state = self.lock();
+        let held = state.channel(topic).map(|channel| channel.held_by(self.node)).unwrap_or_default();
+        Box::pin(ready(Ok(held)))
+    }
+
     fn members<'a>(&'a self, topic: &'a Topic) -> BoxFuture<'a, Result<Vec<Member>, RosterError>> {
         let state = self.lock();
         let members = state.channel(topic).map(Channel::members).unwrap_or_default();
@@ -195,9 +201,12 @@ impl Roster for MemoryRoster {
         Box::pin(ready(Ok(self.bus.kept(topic))))
     }
 
-    fn connect<'a>(&'a self, app: &'a AppId, connections: u64) -> BoxFuture<'a, Result<(), RosterError>> {
-        self.lock().connections.entry(app.clone()).or_default().insert(self.node, connections);
-        Box::pin(ready(Ok(())))
+    fn connect<'a>(&'a self, app: &'a AppId, connections: u64) -> BoxFuture<'a, Result<u64, RosterError>> {
+        let mut state = self.lock();
+        let nodes = state.connections.entry(app.clone()).or_default();
+        nodes.insert(self.node, connections);
+        let everywhere = nodes.values().sum();
+        Box::pin(ready(Ok(everywhere)))
     }
 
     fn connections<'a>(&'a self, app: &'a AppId) -> BoxFuture<'a, Result<u64, RosterError>> {
@@ -241,6 +250,11 @@ impl State {
 impl Channel {
     fn members(&self) -> Vec<Member> {
         self.members.values().map(|holders| holders.member.clone()).collect()
+    }
+
+    fn held_by(&self, node: NodeId) -> Vec<UserId> {
+        let held = self.members.iter().filter(|(_, holders)| holders.nodes.contains(&node));
+        held.map(|(user_id, _)| user_id.clone()).collect()
     }
 
     fn advance(&mut self) -> Position {

@@ -5,6 +5,7 @@
 //! everything that it holds again.
 
 mod lease;
+mod questions;
 mod sweep;
 
 use std::convert::Infallible;
@@ -14,12 +15,11 @@ use std::time::{Duration, Instant};
 use futures_util::future::BoxFuture;
 use hashbrown::{HashMap, HashSet};
 use redis::aio::MultiplexedConnection;
-use redis::{FromRedisValue, Pipeline, RedisError, ScriptInvocation};
+use redis::{ErrorKind, FromRedisValue, RedisError, ScriptInvocation};
 
 use super::{Joined, KeptEvent, Occupancy, Roster, RosterError};
 use crate::app::AppId;
 use crate::bus::Listener;
-use crate::envelope::wire::info_of;
 use crate::envelope::{Position, Topic, unix_us};
 use crate::node::NodeId;
 use crate::protocol::{ChannelKind, ChannelName, Member, UserId};
@@ -33,6 +33,10 @@ const CHANNEL_TTL: Duration = Duration::from_secs(120);
 /// The list of what a node may hold outlives the node by this much: sweeping must be long over.
 const INDEX_TTL: Duration = Duration::from_secs(600);
 
+/// Reports of one channel's count that a node makes at once; more wait for the next second. A storm of subscribers would
+/// otherwise cost Redis a script each.
+const REPORTS_PER_SECOND: u32 = 16;
+
 /// Questions about so many channels go out together.
 const QUESTIONS_MAX: usize = 500;
 
@@ -42,6 +46,8 @@ pub struct RedisRoster {
     metrics: Metrics,
     identity: Mutex<Identity>,
     held: Mutex<Held>,
+    /// Commands and the errors that they were answered with, for the log: each pair is worth one line.
+    complaints: Mutex<HashSet<(&'static str, String)>>,
 }
 
 /// As whom this node changes the roster.
@@ -66,13 +72,14 @@ impl RedisRoster {
             metrics,
             identity: Mutex::new(Identity { node: NodeId::fresh(), renewed: None }),
             held: Mutex::default(),
+            complaints: Mutex::default(),
         })
     }
 
     /// Keeps the lease, keeps alive what this node holds, and sweeps dead nodes; never returns. `listener` is told when
     /// everything has to be asserted again.
     pub async fn keep(self: &Arc<Self>, listener: Arc<dyn Listener>) -> Infallible {
-        tokio::join!(self.keep_lease(listener), self.keep_alive(), self.keep_sweeping()).0
+        tokio::join!(self.keep_lease(listener.clone()), self.keep_alive(listener), self.keep_sweeping()).0
     }
 
     /// Gives back what this node still has, so that nobody has to wait for its lease to end.
@@ -115,14 +122,20 @@ impl RedisRoster {
             }
             Err(error) => {
                 self.metrics.failed(error.cause_label());
-                if let LinkError::Command(cause) = &error
-                    && !cause.is_io_error()
-                {
-                    tracing::warn!(command, error = %cause, "redis refused a command");
+                match error {
+                    LinkError::Command(cause) if error.is_answer() => Err(self.refused(command, cause)),
+                    _ => Err(RosterError::Unavailable),
                 }
-                Err(RosterError::Unavailable)
             }
         }
+    }
+
+    fn refused(&self, command: &'static str, cause: RedisError) -> RosterError {
+        let code = cause.code().unwrap_or_else(|| cause.category()).to_owned();
+        if lock(&self.complaints).insert((command, code)) {
+            tracing::warn!(command, error = %cause, "redis refused a command; further refusals are only counted");
+        }
+        if is_damage(&cause) { RosterError::Damaged } else { RosterError::Unavailable }
     }
 
     /// Runs a script after noting in the index that this node may hold the channel: a sweep must find it even if this
@@ -234,105 +247,7 @@ impl RedisRoster {
         Ok(())
     }
 
-    async fn members_now(&self, topic: &Topic) -> Result<Vec<Member>, RosterError> {
-        let members = self.link.keys().channel(topic).members();
-        let list: Vec<(String, String)> = self
-            .run("members", move |mut connection| {
-                Box::pin(async move { redis::cmd("HGETALL").arg(members).query_async(&mut connection).await })
-            })
-            .await?;
-        Ok(self.members_of(list))
-    }
-
-    /// Ids and infos as members, in the order of ids. An entry that is not ours is left out and counted.
-    fn members_of(&self, list: Vec<(String, String)>) -> Vec<Member> {
-        let mut members: Vec<Member> = Vec::with_capacity(list.len());
-        for (user_id, info) in &list {
-            match info_of(info) {
-                Ok(user_info) => members.push(Member { user_id: UserId::from(user_id.as_str()), user_info }),
-                Err(_) => self.metrics.dropped("malformed_member"),
-            }
-        }
-        members.sort_by(|a, b| a.user_id.cmp(&b.user_id));
-        members
-    }
-
-    async fn occupancy_now(&self, topics: &[Topic]) -> Result<Vec<Occupancy>, RosterError> {
-        let mut all = Vec::with_capacity(topics.len());
-        for topics in topics.chunks(QUESTIONS_MAX) {
-            let mut pipeline = Pipeline::with_capacity(2 * topics.len());
-            for topic in topics {
-                let keys = self.link.keys().channel(topic);
-                pipeline.cmd("HGETALL").arg(keys.occupancy()).cmd("HLEN").arg(keys.members());
-            }
-            let answers: Vec<redis::Value> = self
-                .run("occupancy", move |mut connection| {
-                    Box::pin(async move { pipeline.query_async(&mut connection).await })
-                })
-                .await?;
-            let (pairs, _) = answers.as_chunks::<2>();
-            for [nodes, users] in pairs {
-                let nodes: std::collections::HashMap<String, u64> = from_value(nodes)?;
-                let counted = nodes.iter().filter(|(node, _)| *node != "#").map(|(_, count)| count);
-                all.push(Occupancy { subscriptions: counted.sum(), users: from_value(users)? });
-            }
-        }
-        Ok(all)
-    }
-
-    async fn channels_now(&self, app: &AppId, prefix: &str) -> Result<Vec<(ChannelName, Occupancy)>, RosterError> {
-        let keys = self.link.keys();
-        let sets: Vec<String> = (0..keys.partitions()).map(|partition| keys.occupied(app, partition)).collect();
-        let names: Vec<Vec<String>> = self
-            .run("channels", move |mut connection| {
-                Box::pin(async move {
-                    let mut pipeline = Pipeline::with_capacity(sets.len());
-                    for set in sets {
-                        pipeline.cmd("SMEMBERS").arg(set);
-                    }
-                    pipeline.query_async(&mut connection).await
-                })
-            })
-            .await?;
-        let mut names: Vec<ChannelName> = names
-            .iter()
-            .flatten()
-            .filter(|name| name.starts_with(prefix))
-            .filter_map(|name| ChannelName::parse(name, usize::MAX).ok())
-            .filter(|name| name.kind() != ChannelKind::User)
-            .collect();
-        names.sort();
-        let topics: Vec<Topic> = names.iter().map(|name| Topic::new(app, name)).collect();
-        let occupancies = self.occupancy_now(&topics).await?;
-        // The set may name a channel whose nodes all died; its counts are gone by then.
-        Ok(names.into_iter().zip(occupancies).filter(|(_, occupancy)| occupancy.subscriptions > 0).collect())
-    }
-
-    async fn kept_now(&self, topic: &Topic) -> Result<Option<KeptEvent>, RosterError> {
-        let key = self.link.keys().channel(topic).kept();
-        let (kept, ttl_ms): (Option<Vec<u8>>, i64) = self
-            .run("kept", move |mut connection| {
-                Box::pin(async move {
-                    redis::pipe().cmd("GET").arg(&key).cmd("PTTL").arg(&key).query_async(&mut connection).await
-                })
-            })
-            .await?;
-        let Some(kept) = kept else { return Ok(None) };
-        let read = || {
-            let end = kept.iter().position(|byte| *byte == b'\n')?;
-            let (epoch, sequence) = std::str::from_utf8(&kept[..end]).ok()?.split_once(' ')?;
-            let position = Position { epoch: epoch.parse().ok()?, sequence: sequence.parse().ok()? };
-            let frame = bytes::Bytes::copy_from_slice(&kept[end + 1..]);
-            Some(KeptEvent { frame, position, ttl: Duration::from_millis(u64::try_from(ttl_ms).ok()?) })
-        };
-        let event = read();
-        if event.is_none() {
-            self.metrics.dropped("malformed_kept");
-        }
-        Ok(event)
-    }
-
-    async fn connect_now(&self, app: &AppId, connections: u64) -> Result<(), RosterError> {
+    async fn connect_now(&self, app: &AppId, connections: u64) -> Result<u64, RosterError> {
         let node = self.standing_node().await?;
         lock(&self.held).connections.insert(app.clone(), connections);
         let (key, index) = (self.link.keys().connections(app), self.link.keys().index(node));
@@ -341,22 +256,16 @@ impl RedisRoster {
             Box::pin(async move {
                 note_in_index(&mut connection, &index, &entry).await?;
                 let mut pipeline = redis::pipe();
-                pipeline.hset(&key, node.to_string(), connections).ignore();
-                pipeline.pexpire(&key, millis(CHANNEL_TTL)).ignore();
-                pipeline.exec_async(&mut connection).await
+                match connections {
+                    0 => pipeline.hdel(&key, node.to_string()).ignore(),
+                    _ => pipeline.hset(&key, node.to_string(), connections).ignore(),
+                };
+                pipeline.pexpire(&key, millis(CHANNEL_TTL)).ignore().hvals(&key);
+                let (counts,): (Vec<u64>,) = pipeline.query_async(&mut connection).await?;
+                Ok(counts.iter().sum())
             })
         })
         .await
-    }
-
-    async fn connections_now(&self, app: &AppId) -> Result<u64, RosterError> {
-        let key = self.link.keys().connections(app);
-        let counts: Vec<u64> = self
-            .run("connections", move |mut connection| {
-                Box::pin(async move { redis::cmd("HVALS").arg(key).query_async(&mut connection).await })
-            })
-            .await?;
-        Ok(counts.iter().sum())
     }
 }
 
@@ -373,6 +282,10 @@ impl Roster for RedisRoster {
 
     fn leave<'a>(&'a self, topic: &'a Topic, user_id: &'a UserId) -> BoxFuture<'a, Result<(), RosterError>> {
         Box::pin(self.leave_now(topic, user_id))
+    }
+
+    fn held<'a>(&'a self, topic: &'a Topic) -> BoxFuture<'a, Result<Vec<UserId>, RosterError>> {
+        Box::pin(self.held_now(topic))
     }
 
     fn members<'a>(&'a self, topic: &'a Topic) -> BoxFuture<'a, Result<Vec<Member>, RosterError>> {
@@ -404,12 +317,16 @@ impl Roster for RedisRoster {
         Box::pin(self.kept_now(topic))
     }
 
-    fn connect<'a>(&'a self, app: &'a AppId, connections: u64) -> BoxFuture<'a, Result<(), RosterError>> {
+    fn connect<'a>(&'a self, app: &'a AppId, connections: u64) -> BoxFuture<'a, Result<u64, RosterError>> {
         Box::pin(self.connect_now(app, connections))
     }
 
     fn connections<'a>(&'a self, app: &'a AppId) -> BoxFuture<'a, Result<u64, RosterError>> {
         Box::pin(self.connections_now(app))
+    }
+
+    fn reports_per_second(&self) -> u32 {
+        REPORTS_PER_SECOND
     }
 
     fn renew(&self) -> BoxFuture<'_, Result<(), RosterError>> {
@@ -429,11 +346,18 @@ fn millis(duration: Duration) -> i64 {
 
 /// What a script of ours wrote as a number; anything else means that someone else writes our keys.
 fn number(text: &str) -> Result<u64, RosterError> {
-    text.parse().map_err(|_| RosterError::Unavailable)
+    text.parse().map_err(|_| RosterError::Damaged)
 }
 
 fn from_value<T: FromRedisValue>(value: &redis::Value) -> Result<T, RosterError> {
-    T::from_redis_value_ref(value).map_err(|_| RosterError::Unavailable)
+    T::from_redis_value_ref(value).map_err(|_| RosterError::Damaged)
+}
+
+/// Whether an answer means that a key holds what no script of ours put there. What else Redis may say passes: it loads,
+/// is a replica, is full, or does not know the user.
+fn is_damage(error: &RedisError) -> bool {
+    matches!(error.code(), Some("WRONGTYPE" | "ERR"))
+        || matches!(error.kind(), ErrorKind::UnexpectedReturnType | ErrorKind::Parse)
 }
 
 /// A panic under one of these locks leaves values that are whole.

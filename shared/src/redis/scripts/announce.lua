@@ -15,6 +15,14 @@ local function epoch_of(meta, field)
   return epoch
 end
 
+-- Fails before anything has changed when a key of a presence channel holds something else.
+local function check_presence(members, references, held, meta)
+  redis.call('HLEN', members)
+  redis.call('HLEN', references)
+  redis.call('SCARD', held)
+  redis.call('HLEN', meta)
+end
+
 -- Announces a change of members at the next place of the sequence.
 local function announce_change(meta, topic, kind, stamp, payload)
   local epoch = epoch_of(meta, 'e')

@@ -2,6 +2,7 @@
 -- ARGV: user info topic ttl_ms members_max with_members stamp
 -- Returns {status, epoch, sequence, members}; members is a flat list of id and info, empty unless asked for.
 if redis.call('EXISTS', KEYS[5]) == 1 then return {-2, '0', '0', {}} end
+check_presence(KEYS[1], KEYS[2], KEYS[3], KEYS[4])
 local user = ARGV[1]
 local known = redis.call('HEXISTS', KEYS[1], user) == 1
 if not known and redis.call('HLEN', KEYS[1]) >= tonumber(ARGV[5]) then return {-1, '0', '0', {}} end

@@ -3,6 +3,8 @@
 -- Returns 0, or -2 to a node that has been swept.
 if redis.call('EXISTS', KEYS[3]) == 1 then return -2 end
 local before = total(KEYS[1])
+-- Fails before anything has changed when the set is none.
+redis.call('SCARD', KEYS[2])
 local announce = ARGV[6] == '1'
 if announce then redis.call('HSET', KEYS[1], '#', '1') end
 if ARGV[2] == '0' then

@@ -4,11 +4,13 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use hashbrown::HashSet;
 use rand::Rng;
 use redis::Pipeline;
 
 use super::{CHANNEL_TTL, INDEX_TTL, Identity, QUESTIONS_MAX, RedisRoster, lock, millis};
 use crate::bus::Listener;
+use crate::envelope::Topic;
 use crate::node::NodeId;
 use crate::redis::scripts;
 use crate::roster::RosterError;
@@ -119,14 +121,22 @@ impl RedisRoster {
         }
     }
 
-    pub(super) async fn keep_alive(&self) -> Infallible {
+    pub(super) async fn keep_alive(&self, listener: Arc<dyn Listener>) -> Infallible {
         loop {
             tokio::time::sleep(TOUCH).await;
-            self.touch().await;
+            // Four rounds fit into the time to live; after a failure the next one is soon.
+            if let Ok(lost) = self.touch().await {
+                for topic in &lost {
+                    self.metrics.lost_channels.inc();
+                    listener.doubt(topic);
+                }
+            }
         }
     }
 
-    async fn touch(&self) {
+    /// Gives everything its full time to live; returns the channels of which something is not there any more, as after
+    /// an eviction for want of memory.
+    async fn touch(&self) -> Result<Vec<Topic>, RosterError> {
         let node = self.node();
         let keys = self.link.keys();
         let (topics, apps) = {
@@ -134,30 +144,34 @@ impl RedisRoster {
             let topics: Vec<_> = held.topics.iter().cloned().collect();
             (topics, held.connections.keys().cloned().collect::<Vec<_>>())
         };
-        let mut expirations = vec![(keys.index(node), INDEX_TTL)];
-        expirations.extend(apps.iter().map(|app| (keys.connections(app), CHANNEL_TTL)));
+        let mut expirations = vec![(keys.index(node), INDEX_TTL, None)];
+        expirations.extend(apps.iter().map(|app| (keys.connections(app), CHANNEL_TTL, None)));
         for topic in &topics {
             let channel = keys.channel(topic);
-            expirations.push((channel.occupancy(), CHANNEL_TTL));
-            expirations.push((keys.occupied(&topic.app, keys.partition(topic)), CHANNEL_TTL));
+            expirations.push((channel.occupancy(), CHANNEL_TTL, Some(topic)));
+            expirations.push((keys.occupied(&topic.app, keys.partition(topic)), CHANNEL_TTL, Some(topic)));
             if topic.channel.kind().is_presence() {
                 for key in [channel.members(), channel.references(), channel.held(&node.to_string())] {
-                    expirations.push((key, CHANNEL_TTL));
+                    expirations.push((key, CHANNEL_TTL, Some(topic)));
                 }
             }
         }
+        let mut lost = HashSet::new();
         for some in expirations.chunks(QUESTIONS_MAX) {
             let mut pipeline = Pipeline::with_capacity(some.len());
-            for (key, ttl) in some {
-                pipeline.cmd("PEXPIRE").arg(key).arg(millis(*ttl)).ignore();
+            for (key, ttl, _) in some {
+                pipeline.cmd("PEXPIRE").arg(key).arg(millis(*ttl));
             }
-            let touched = self.run("touch", move |mut connection| {
-                Box::pin(async move { pipeline.exec_async(&mut connection).await })
-            });
-            if touched.await.is_err() {
-                // Four rounds fit into the time to live; the next one is soon.
-                return;
-            }
+            let found: Vec<bool> = self
+                .run("touch", move |mut connection| {
+                    Box::pin(async move { pipeline.query_async(&mut connection).await })
+                })
+                .await?;
+            let missing = some.iter().zip(found).filter(|(_, found)| !found);
+            lost.extend(missing.filter_map(|((_, _, topic), _)| topic.cloned()));
         }
+        // What was left since the list was made is missing rightly.
+        let held = lock(&self.held);
+        Ok(lost.into_iter().filter(|topic| held.topics.contains(topic)).collect())
     }
 }
