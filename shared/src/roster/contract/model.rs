@@ -168,9 +168,11 @@ async fn follow_random_changes(cluster: &impl Cluster, room: &Topic, mut rng: St
 pub async fn concurrent_changes_reach_every_observer_in_order(cluster: impl Cluster) {
     let room = topic("one", "presence-room");
     let mut observers = Vec::new();
+    for _ in 0..3 {
+        observers.push(Node::hearing(&cluster, &[&room]).await);
+    }
     let mut changing = Vec::new();
     for seed in 0..3 {
-        observers.push(Node::hearing(&cluster, &[&room]).await);
         let (node, room) = (Node::start(&cluster).await, room.clone());
         changing.push(tokio::spawn(async move {
             let mut rng = StdRng::seed_from_u64(seed);
