@@ -157,6 +157,8 @@ impl Config {
     /// # Errors
     /// [`ConfigError`].
     pub fn client(&self) -> Result<Client, ConfigError> {
+        // TLS needs to be told whose cryptography it uses, once; to be told again does no harm.
+        let _ = rustls::crypto::ring::default_provider().install_default();
         let info = self.url.reveal().into_connection_info().map_err(|_| ConfigError::Url)?;
         let keepalive = redis::io::tcp::socket2::TcpKeepalive::new()
             .with_time(KEEPALIVE_IDLE)

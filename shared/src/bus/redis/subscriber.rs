@@ -354,8 +354,8 @@ impl Subscriber {
                     }
                 }
             }
-            self.metrics.subscribed_topics(state.wanted.len());
         }
+        self.metrics.subscribed_topics(self.lock().wanted.len());
         Ok(())
     }
 
