@@ -59,16 +59,31 @@ impl Replica {
         self.position.is_some_and(|own| own >= position)
     }
 
-    /// Takes the roster's list and replays what arrived before it.
-    pub(crate) fn build(&mut self, position: Position, members: Vec<Member>) {
+    /// Takes the roster's list and replays what arrived before it; returns whether that was without gaps. If not, what
+    /// came after the gap is dropped, and the list may lack it.
+    #[must_use]
+    pub(crate) fn build(&mut self, position: Position, members: Vec<Member>) -> bool {
         self.position = Some(position);
         self.doubted = None;
         self.members = members.into_iter().map(|member| (member.user_id.clone(), member)).collect();
+        self.replay().1
+    }
+
+    /// Takes what arrived early, as long as it follows; returns the news of it, and whether all of it followed.
+    fn replay(&mut self) -> (Vec<Change>, bool) {
+        let mut news = Vec::new();
         for (position, change) in std::mem::take(&mut self.early) {
-            if position > self.position.unwrap_or(position) {
-                self.take(position, change);
+            match self.position {
+                Some(own) if position <= own => {}
+                Some(own) if own.is_followed_by(position) => {
+                    if self.take(position, change.clone()) {
+                        news.push(change);
+                    }
+                }
+                _ => return (news, false),
             }
         }
+        (news, true)
     }
 
     /// Forgets what the list reflects: changes may have been missed. They are kept for the new list from here on.
@@ -83,22 +98,17 @@ impl Replica {
     pub(crate) fn trust(&mut self) -> Vec<Change> {
         let Some(doubted) = self.doubted.take() else { return Vec::new() };
         self.position = Some(doubted);
-        let early = std::mem::take(&mut self.early).into_iter();
-        early
-            .filter_map(|(position, change)| {
-                let is_later = self.position.is_some_and(|own| position > own);
-                (is_later && self.take(position, change.clone())).then_some(change)
-            })
-            .collect()
+        self.replay().0
     }
 
-    /// Takes a new list in place of a doubted one; returns what local subscribers must hear of to have it too.
-    pub(crate) fn rebuild(&mut self, position: Position, members: Vec<Member>) -> Vec<Change> {
+    /// Takes a new list in place of a doubted one; returns what local subscribers must hear of to have it too, and
+    /// whether there was no gap, as [`Replica::build`] does.
+    pub(crate) fn rebuild(&mut self, position: Position, members: Vec<Member>) -> (Vec<Change>, bool) {
         let before = std::mem::take(&mut self.members);
-        self.build(position, members);
+        let is_whole = self.build(position, members);
         let gone = before.keys().filter(|user_id| !self.members.contains_key(*user_id)).cloned().map(Change::Removed);
         let came = self.members.values().filter(|member| !before.contains_key(&member.user_id)).cloned();
-        gone.chain(came.map(Change::Added)).collect()
+        (gone.chain(came.map(Change::Added)).collect(), is_whole)
     }
 
     /// The users that this node has sockets of, as the channel knows them.
@@ -115,7 +125,7 @@ impl Replica {
         if position <= own {
             return Effect::None;
         }
-        if position.epoch != own.epoch || position.sequence != own.sequence + 1 {
+        if !own.is_followed_by(position) {
             self.doubt();
             self.early.push((position, change));
             return Effect::Gap;

@@ -11,6 +11,7 @@ use std::cell::RefCell;
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use fastwebsockets::upgrade as handshake;
 use http_body_util::Full;
@@ -34,13 +35,17 @@ const SUBPROTOCOL_PREFIX: &str = "pusher-channels-protocol-";
 /// Serves one TCP connection until it ends or becomes a WebSocket.
 pub(crate) async fn serve(shard: Rc<Shard>, stream: TcpStream, peer: SocketAddr, load: Load) {
     let load = Rc::new(RefCell::new(Some(load)));
+    let asked = AtomicBool::new(false);
     let service = service_fn(|request| {
+        asked.store(true, Ordering::Relaxed);
         let (shard, load) = (shard.clone(), load.clone());
         async move { Ok::<_, Infallible>(answer(&shard, request, &load).await) }
     });
-    let served = http::http1().serve_connection(TokioIo::new(stream), service).with_upgrades().await;
-    if let Err(error) = served {
-        tracing::debug!(%error, %peer, "http connection ended");
+    let connection = http::http1().serve_connection(TokioIo::new(stream), service).with_upgrades();
+    match http::in_time(connection, &asked).await {
+        Some(Ok(())) => {}
+        Some(Err(error)) => tracing::debug!(%error, %peer, "http connection ended"),
+        None => tracing::debug!(%peer, "http connection asked for nothing"),
     }
 }
 

@@ -3,6 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
@@ -89,12 +90,13 @@ impl Server {
     fn serve(&self, stream: TcpStream, place: OwnedSemaphorePermit, connections: &GracefulShutdown) {
         // Answers are one small write; without this some would wait for the caller's acknowledgement.
         let _ = stream.set_nodelay(true);
-        let service = http::service(self.api.clone());
+        let asked = Arc::new(AtomicBool::new(false));
+        let service = http::service(self.api.clone(), asked.clone());
         let connection = connections.watch(http::http1().serve_connection(TokioIo::new(stream), service));
         tokio::spawn(async move {
             let _place = place;
             // A caller that breaks the protocol or the connection has been told, or is gone.
-            let _ = connection.await;
+            let _ = http::in_time(connection, &asked).await;
         });
     }
 }

@@ -62,6 +62,13 @@ pub enum Body {
     Terminate,
 }
 
+impl Position {
+    /// Whether nothing is missing between this place and `next`.
+    pub fn is_followed_by(self, next: Self) -> bool {
+        self.epoch == next.epoch && self.sequence.checked_add(1) == Some(next.sequence)
+    }
+}
+
 impl Topic {
     /// A channel of an app.
     pub fn new(app: &AppId, channel: &ChannelName) -> Self {

@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -14,12 +15,17 @@ use hyper::service::{Service, service_fn};
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::timeout;
 
 /// An answer; bodies are small and complete.
 pub type Answer = Response<Full<Bytes>>;
 
-/// A connection must send its request head within this time: 10 s is twice what nginx' own limit leaves a slow phone.
+/// A connection must send its first request head within this time: 10 s is twice what nginx' own limit leaves a slow phone.
 pub const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// And each further one within this time of the last answer: longer than the 60 s for which nginx keeps a connection to an
+/// upstream, or it would now and then send a request on a connection that has just been closed.
+pub const IDLE_TIMEOUT: Duration = Duration::from_secs(75);
 
 /// Largest request head, in bytes; hyper needs 8 KiB at least.
 pub const HEAD_BYTES_MAX: usize = 16 * 1024;
@@ -35,7 +41,7 @@ pub fn http1() -> http1::Builder {
     let mut builder = http1::Builder::new();
     builder
         .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_TIMEOUT)
+        .header_read_timeout(IDLE_TIMEOUT)
         .max_header_size(HEAD_BYTES_MAX)
         .max_headers(64)
         .half_close(false);
@@ -50,13 +56,30 @@ pub async fn serve_connection(
     io: impl AsyncRead + AsyncWrite + Unpin,
     routes: &impl Routes,
 ) -> Result<(), hyper::Error> {
-    let service = service_fn(|request| async { Ok::<_, Infallible>(routes.answer(request).await) });
-    http1().serve_connection(TokioIo::new(io), service).await
+    let asked = AtomicBool::new(false);
+    let service = service_fn(|request| {
+        asked.store(true, Ordering::Relaxed);
+        async { Ok::<_, Infallible>(routes.answer(request).await) }
+    });
+    in_time(http1().serve_connection(TokioIo::new(io), service), &asked).await.unwrap_or(Ok(()))
+}
+
+/// Runs a connection to its end; drops it and returns `None` when nothing was `asked` within [`HEAD_TIMEOUT`].
+pub async fn in_time<T>(connection: impl Future<Output = T>, asked: &AtomicBool) -> Option<T> {
+    tokio::pin!(connection);
+    match timeout(HEAD_TIMEOUT, &mut connection).await {
+        Ok(ended) => Some(ended),
+        Err(_) if asked.load(Ordering::Relaxed) => Some(connection.await),
+        Err(_) => None,
+    }
 }
 
 /// What a connection of a listener's own making answers with, for hyper.
+///
+/// `asked`: set with the first request.
 pub fn service<R: Routes + ?Sized + 'static>(
     routes: Arc<R>,
+    asked: Arc<AtomicBool>,
 ) -> impl Service<
     Request<Incoming>,
     Response = Answer,
@@ -64,6 +87,7 @@ pub fn service<R: Routes + ?Sized + 'static>(
     Future = impl Future<Output = Result<Answer, Infallible>> + Send,
 > {
     service_fn(move |request| {
+        asked.store(true, Ordering::Relaxed);
         let routes = routes.clone();
         async move { Ok(routes.answer(request).await) }
     })

@@ -23,7 +23,7 @@ fn removed(id: &str) -> Change {
 /// A replica that took this list at this position.
 fn built(position: Position, ids: &[&str]) -> Replica {
     let mut replica = Replica::default();
-    replica.build(position, ids.iter().map(|id| member(id)).collect());
+    assert!(replica.build(position, ids.iter().map(|id| member(id)).collect()));
     replica
 }
 
@@ -80,7 +80,7 @@ fn changes_before_the_list_wait_for_it_and_are_not_told() {
     check(&mut replica, at(1, 6), added("b"), false, &[]);
     check(&mut replica, at(1, 7), removed("c"), false, &[]);
     assert!(!replica.is_built());
-    replica.build(at(1, 5), vec![member("a"), member("c")]);
+    assert!(replica.build(at(1, 5), vec![member("a"), member("c")]));
     assert!(replica.is_built());
     check_members(&replica, &["a", "b"]);
     assert!(replica.has_reached(at(1, 7)) && !replica.has_reached(at(1, 8)));
@@ -113,10 +113,22 @@ fn a_gap_or_a_later_epoch_means_a_new_list() {
         assert!(!replica.is_built() && !replica.has_reached(at(1, 1)));
         let next = Position { sequence: later.sequence + 1, ..later };
         assert_eq!(replica.apply(next, added("c")), Effect::None, "it waits for the list");
-        let news = replica.rebuild(later, vec![member("a"), member("b"), member("d")]);
-        assert_eq!(news.len(), 3, "{news:?}");
+        let (news, is_whole) = replica.rebuild(later, vec![member("a"), member("b"), member("d")]);
+        assert_eq!((news.len(), is_whole), (3, true), "{news:?}");
         check_members(&replica, &["a", "b", "c", "d"]);
         assert!(replica.has_reached(next));
+    }
+}
+
+#[test]
+fn what_does_not_follow_the_new_list_is_dropped() {
+    for far in [at(u64::MAX, u64::MAX), at(1, 9), at(2, 1)] {
+        let mut replica = built(at(1, 5), &["a"]);
+        assert_eq!(replica.apply(far, added("ghost")), Effect::Gap);
+        let (news, is_whole) = replica.rebuild(at(1, 6), vec![member("a"), member("b")]);
+        assert_eq!((format!("{news:?}"), is_whole), (format!("{:?}", [added("b")]), false));
+        check_members(&replica, &["a", "b"]);
+        check(&mut replica, at(1, 7), removed("a"), true, &["b"]);
     }
 }
 
@@ -141,7 +153,7 @@ fn changes_of_an_earlier_life_of_the_channel_are_dropped() {
     let mut replica = Replica::default();
     replica.apply(at(1, 8), removed("b"));
     replica.apply(at(1, 9), removed("a"));
-    replica.build(at(2, 1), vec![member("a")]);
+    assert!(replica.build(at(2, 1), vec![member("a")]));
     check_members(&replica, &["a"]);
     check(&mut replica, at(1, 10), removed("a"), false, &["a"]);
 
@@ -149,7 +161,7 @@ fn changes_of_an_earlier_life_of_the_channel_are_dropped() {
     replica.apply(at(1, 9), removed("a"));
     replica.apply(at(2, 1), added("a"));
     replica.apply(at(2, 2), added("b"));
-    replica.build(at(2, 1), vec![member("a")]);
+    assert!(replica.build(at(2, 1), vec![member("a")]));
     check_members(&replica, &["a", "b"]);
     assert!(replica.has_reached(at(2, 2)) && !replica.has_reached(at(2, 3)));
 }
@@ -237,7 +249,7 @@ proptest! {
         for (position, change) in &history.steps[heard_from..arrived] {
             prop_assert_eq!(replica.apply(*position, change.clone()), Effect::None);
         }
-        replica.build(history.steps[listed - 1].0, history.list(listed));
+        assert!(replica.build(history.steps[listed - 1].0, history.list(listed)));
         prop_assert_eq!(replica.members(), history.list(listed.max(arrived)));
 
         for (index, (position, change)) in history.steps.iter().enumerate().take(end).skip(arrived) {
@@ -275,12 +287,13 @@ fn a_doubted_list_is_rebuilt_and_the_difference_is_news() {
     let member = |id: &str| Member { user_id: UserId::from(id), user_info: None };
     let at = |sequence: u64| Position { epoch: 1, sequence };
     let mut replica = Replica::default();
-    replica.build(at(3), vec![member("ana"), member("bo")]);
+    assert!(replica.build(at(3), vec![member("ana"), member("bo")]));
     replica.add_socket(&member("ana"));
     replica.doubt();
     assert!(!replica.is_built() && !replica.has_reached(at(1)), "nothing is answered from a doubted list");
     assert_eq!(replica.apply(at(6), Change::Added(member("eve"))), Effect::None, "a change waits for the new list");
-    let news = replica.rebuild(at(5), vec![member("ana"), member("cy")]);
+    let (news, is_whole) = replica.rebuild(at(5), vec![member("ana"), member("cy")]);
+    assert!(is_whole);
     assert_eq!(
         format!("{news:?}"),
         r#"[Removed("bo"), Added(Member { user_id: "cy", user_info: None }), Added(Member { user_id: "eve", user_info: None })]"#
@@ -293,7 +306,7 @@ fn a_doubted_list_is_rebuilt_and_the_difference_is_news() {
 fn a_list_that_missed_nothing_is_no_news() {
     let member = Member { user_id: UserId::from("ana"), user_info: Some("{}".into()) };
     let mut replica = Replica::default();
-    replica.build(Position { epoch: 1, sequence: 1 }, vec![member.clone()]);
+    assert!(replica.build(Position { epoch: 1, sequence: 1 }, vec![member.clone()]));
     replica.doubt();
-    assert!(replica.rebuild(Position { epoch: 2, sequence: 7 }, vec![member]).is_empty());
+    assert_eq!(replica.rebuild(Position { epoch: 2, sequence: 7 }, vec![member]).0.len(), 0);
 }

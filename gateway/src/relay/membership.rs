@@ -206,8 +206,10 @@ impl Relay {
         replica.add_socket(member);
         // A user whom this node knows changes nothing: the replica as it is answers.
         let Some(joined) = joined else { return Ok(None) };
-        if let Some(members) = joined.members {
-            replica.build(joined.position, members);
+        if let Some(members) = joined.members
+            && !replica.build(joined.position, members)
+        {
+            self.doubts.raise(topic);
         }
         Ok(Some(joined.position))
     }

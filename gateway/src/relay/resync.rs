@@ -149,9 +149,13 @@ impl Relay {
             replica.doubt();
         }
         let joined = self.roster.join(topic, last, usize::MAX, true).await?;
-        self.change_members(topic, |state| match &mut state.replica {
-            Some(replica) => replica.rebuild(joined.position, joined.members.unwrap_or_default()),
-            None => Vec::new(),
+        self.change_members(topic, |state| {
+            let Some(replica) = &mut state.replica else { return Vec::new() };
+            let (changes, is_whole) = replica.rebuild(joined.position, joined.members.unwrap_or_default());
+            if !is_whole {
+                self.doubts.raise(topic);
+            }
+            changes
         });
         Ok(())
     }

@@ -90,6 +90,8 @@ impl Envelope {
         let payload = message.slice(end + 1..);
         let body = match kind {
             "E" | "K" => {
+                // Clients end a connection on which text is none, all subscribers of the channel at once.
+                text(&payload)?;
                 let except = if except == NONE { None } else { Some(parse(except)?) };
                 Body::Event { frame: payload, except, kept: kind == "K" }
             }

@@ -46,6 +46,8 @@ pub struct RedisRoster {
     metrics: Metrics,
     identity: Mutex<Identity>,
     held: Mutex<Held>,
+    /// Identities that were given up and are not known to be swept.
+    past: Mutex<Vec<Past>>,
     /// Commands and the errors that they were answered with, for the log: each pair is worth one line.
     complaints: Mutex<HashSet<(&'static str, String)>>,
 }
@@ -55,6 +57,13 @@ struct Identity {
     node: NodeId,
     /// When the lease was last renewed; `None` before the first time.
     renewed: Option<Instant>,
+}
+
+/// A node that this one was.
+struct Past {
+    node: NodeId,
+    /// What it may have held, as its index names it.
+    entries: Vec<String>,
 }
 
 /// What this node may have in Redis and must keep alive there.
@@ -72,6 +81,7 @@ impl RedisRoster {
             metrics,
             identity: Mutex::new(Identity { node: NodeId::fresh(), renewed: None }),
             held: Mutex::default(),
+            past: Mutex::default(),
             complaints: Mutex::default(),
         })
     }

@@ -8,7 +8,7 @@ use hashbrown::HashSet;
 use rand::Rng;
 use redis::Pipeline;
 
-use super::{CHANNEL_TTL, INDEX_TTL, Identity, QUESTIONS_MAX, RedisRoster, lock, millis};
+use super::{CHANNEL_TTL, INDEX_TTL, Identity, Past, QUESTIONS_MAX, RedisRoster, lock, millis};
 use crate::bus::Listener;
 use crate::envelope::Topic;
 use crate::node::NodeId;
@@ -47,14 +47,14 @@ impl RedisRoster {
             let identity = lock(&self.identity);
             (identity.node, identity.renewed.is_none())
         };
-        if self.heartbeat(node, is_first).await? {
-            return Ok(node);
+        let mut standing = node;
+        if !self.heartbeat(node, is_first).await? {
+            self.fenced(node);
+            standing = self.node();
+            self.heartbeat(standing, true).await?;
         }
-        self.fenced(node);
-        let fresh = self.node();
-        self.heartbeat(fresh, true).await?;
-        self.declare_dead(node).await?;
-        Ok(fresh)
+        self.bury_past().await?;
+        Ok(standing)
     }
 
     /// This identity has been swept: from here on the node is another.
@@ -67,7 +67,11 @@ impl RedisRoster {
         drop(identity);
         self.metrics.fenced.inc();
         // Of the new identity nothing is in the index yet.
-        lock(&self.held).topics.clear();
+        let mut held = lock(&self.held);
+        let topics = std::mem::take(&mut held.topics);
+        let entries = topics.iter().map(Topic::to_string).chain(held.connections.keys().map(|app| format!("{app}/")));
+        lock(&self.past).push(Past { node, entries: entries.collect() });
+        drop(held);
         tracing::warn!(%node, "this node was taken for dead and swept; it goes on under a new id");
     }
 
@@ -93,16 +97,39 @@ impl RedisRoster {
         Ok(known == 1)
     }
 
-    /// Puts an identity that this node has given up on the list of those to be swept: it may have made changes after
-    /// its own sweep had passed by.
-    async fn declare_dead(&self, node: NodeId) -> Result<(), RosterError> {
-        let dead = self.link.keys().dead();
-        self.run("declare_dead", move |mut connection| {
-            Box::pin(async move {
-                redis::cmd("ZADD").arg(dead).arg(0).arg(node.to_string()).exec_async(&mut connection).await
+    /// Puts identities that this node has given up on the list of those to be swept: they may have made changes after
+    /// their sweep had passed by, or after Redis had lost all it knew of them, their index included.
+    async fn bury_past(&self) -> Result<(), RosterError> {
+        loop {
+            let (node, entries) = match lock(&self.past).last() {
+                Some(past) => (past.node, past.entries.clone()),
+                None => return Ok(()),
+            };
+            self.note_all_in_index(node, entries).await?;
+            let dead = self.link.keys().dead();
+            self.run("declare_dead", move |mut connection| {
+                Box::pin(async move {
+                    redis::cmd("ZADD").arg(dead).arg(0).arg(node.to_string()).exec_async(&mut connection).await
+                })
             })
-        })
-        .await
+            .await?;
+            lock(&self.past).retain(|past| past.node != node);
+        }
+    }
+
+    async fn note_all_in_index(&self, node: NodeId, entries: Vec<String>) -> Result<(), RosterError> {
+        for some in entries.chunks(QUESTIONS_MAX) {
+            let (index, some) = (self.link.keys().index(node), some.to_vec());
+            self.run("index", move |mut connection| {
+                Box::pin(async move {
+                    let mut pipeline = redis::pipe();
+                    pipeline.sadd(&index, some).ignore().pexpire(&index, millis(INDEX_TTL)).ignore();
+                    pipeline.exec_async(&mut connection).await
+                })
+            })
+            .await?;
+        }
+        Ok(())
     }
 
     pub(super) async fn keep_lease(self: &Arc<Self>, listener: Arc<dyn Listener>) -> Infallible {
@@ -132,6 +159,19 @@ impl RedisRoster {
                 }
             }
         }
+    }
+
+    /// Writes the whole index of this node anew: without it nobody would sweep what the node holds.
+    async fn restore_index(&self, node: NodeId) -> Result<(), RosterError> {
+        let entries: Vec<String> = {
+            let held = lock(&self.held);
+            held.topics
+                .iter()
+                .map(Topic::to_string)
+                .chain(held.connections.keys().map(|app| format!("{app}/")))
+                .collect()
+        };
+        self.note_all_in_index(node, entries).await
     }
 
     /// Gives everything its full time to live; returns the channels of which something is not there any more, as after
@@ -167,6 +207,9 @@ impl RedisRoster {
                     Box::pin(async move { pipeline.query_async(&mut connection).await })
                 })
                 .await?;
+            if some.first().is_some_and(|(_, _, topic)| topic.is_none()) && found.first() == Some(&false) {
+                self.restore_index(node).await?;
+            }
             let missing = some.iter().zip(found).filter(|(_, found)| !found);
             lost.extend(missing.filter_map(|((_, _, topic), _)| topic.cloned()));
         }

@@ -116,6 +116,7 @@ impl RedisRoster {
             let end = kept.iter().position(|byte| *byte == b'\n')?;
             let (epoch, sequence) = std::str::from_utf8(&kept[..end]).ok()?.split_once(' ')?;
             let position = Position { epoch: epoch.parse().ok()?, sequence: sequence.parse().ok()? };
+            std::str::from_utf8(&kept[end + 1..]).ok()?;
             let frame = Bytes::copy_from_slice(&kept[end + 1..]);
             Some(KeptEvent { frame, position, ttl: Duration::from_millis(u64::try_from(ttl_ms).ok()?) })
         };
