@@ -1,5 +1,6 @@
+use std::cell::RefCell;
 use std::fmt::Debug;
-use std::sync::{Arc, Mutex};
+use std::sync::Once;
 
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
@@ -7,9 +8,19 @@ use tracing::{Event, Metadata, Subscriber};
 
 use super::harness::World;
 
-/// Notes every line: its target, then its fields.
-#[derive(Clone, Default)]
-struct Lines(Arc<Mutex<Vec<String>>>);
+/// Notes every line of its thread: the target, then the fields.
+struct Lines;
+
+thread_local! {
+    static LINES: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
+}
+
+/// To be called before anything is logged: whether a line is of interest is decided when it is met first, in whatever
+/// test that is.
+pub(super) fn listen() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| tracing::subscriber::set_global_default(Lines).expect("nobody else listens"));
+}
 
 struct Line(String);
 
@@ -27,7 +38,7 @@ impl Subscriber for Lines {
     fn event(&self, event: &Event<'_>) {
         let mut line = Line(event.metadata().target().to_owned());
         event.record(&mut line);
-        self.0.lock().unwrap().push(line.0);
+        LINES.with_borrow_mut(|lines| lines.push(line.0));
     }
 
     fn new_span(&self, _: &Attributes<'_>) -> Id {
@@ -42,8 +53,6 @@ impl Subscriber for Lines {
 
 #[tokio::test]
 async fn lines_name_events_and_channels_and_never_hold_data_or_signatures() {
-    let lines = Lines::default();
-    let _guard = tracing::subscriber::set_default(lines.clone());
     let world = World::new();
     let body = r#"{"name":"e","data":"very private","channels":["a","b"]}"#;
     world.post("/apps/3/events", body).await.ok("{}");
@@ -55,5 +64,5 @@ async fn lines_name_events_and_channels_and_never_hold_data_or_signatures() {
         "activity message=Terminating the connections of a user app.id=3",
         r#"publisher message=request refused: request is not authentic endpoint="batch_events" cause="signature""#,
     ];
-    assert_eq!(*lines.0.lock().unwrap(), expected);
+    assert_eq!(LINES.take(), expected);
 }

@@ -16,6 +16,7 @@ use shared::protocol::{ChannelName, Member};
 use shared::roster::{MemoryRoster, Roster};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
+use super::activity;
 use crate::{Api, Deps};
 
 pub(super) const SECRET: &str = "7ad3773142a6692b25b8";
@@ -56,6 +57,7 @@ impl World {
     }
 
     pub(super) fn with(app: App, path_prefix: &str) -> Self {
+        activity::listen();
         let bus = MemoryBus::new();
         let roster = MemoryRoster::new(bus.clone());
         let heard = Arc::new(Heard::default());
