@@ -9,6 +9,7 @@ mod questions;
 mod sweep;
 
 use std::convert::Infallible;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -48,6 +49,8 @@ pub struct RedisRoster {
     held: Mutex<Held>,
     /// Identities that were given up and are not known to be swept.
     past: Mutex<Vec<Past>>,
+    /// Set once the node leaves: its lease is not to begin again.
+    has_resigned: AtomicBool,
     /// Commands and the errors that they were answered with, for the log: each pair is worth one line.
     complaints: Mutex<HashSet<(&'static str, String)>>,
 }
@@ -82,6 +85,7 @@ impl RedisRoster {
             identity: Mutex::new(Identity { node: NodeId::fresh(), renewed: None }),
             held: Mutex::default(),
             past: Mutex::default(),
+            has_resigned: AtomicBool::new(false),
             complaints: Mutex::default(),
         })
     }
@@ -94,6 +98,8 @@ impl RedisRoster {
 
     /// Gives back what this node still has, so that nobody has to wait for its lease to end.
     pub async fn resign(&self) {
+        self.has_resigned.store(true, Ordering::Release);
+        let buried = self.bury_past().await;
         let node = self.node().to_string();
         let nodes = self.link.keys().nodes();
         let dead = self.link.keys().dead();
@@ -111,7 +117,7 @@ impl RedisRoster {
         if declared.is_ok() {
             // Most of it is gone already: the connections left their channels one by one.
             let swept = self.try_sweep(&node).await;
-            tracing::debug!(?swept, "gave back what was left");
+            tracing::debug!(?buried, ?swept, "gave back what was left");
         }
     }
 

@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use hashbrown::HashSet;
@@ -43,6 +44,9 @@ impl RedisRoster {
 
     /// Renews the lease; a node that is not known any more gets a new identity and a new lease.
     pub(super) async fn renew_lease(&self) -> Result<NodeId, RosterError> {
+        if self.has_resigned.load(Ordering::Acquire) {
+            return Err(RosterError::Unavailable);
+        }
         let (node, is_first) = {
             let identity = lock(&self.identity);
             (identity.node, identity.renewed.is_none())
@@ -76,43 +80,46 @@ impl RedisRoster {
     }
 
     async fn heartbeat(&self, node: NodeId, register: bool) -> Result<bool, RosterError> {
-        let nodes = self.link.keys().nodes();
         let sent = Instant::now();
-        let known: i64 = self
-            .run("heartbeat", move |mut connection| {
-                Box::pin(async move {
-                    let script = scripts::heartbeat();
-                    let mut call = script.key(nodes);
-                    call.arg(node.to_string()).arg(millis(LEASE)).arg(u8::from(register));
-                    call.invoke_async(&mut connection).await
-                })
-            })
-            .await?;
-        if known == 1 {
+        let known = self.lease(node, LEASE, register).await?;
+        if known {
             let mut identity = lock(&self.identity);
             if identity.node == node {
                 identity.renewed = Some(sent);
             }
         }
-        Ok(known == 1)
+        Ok(known)
     }
 
-    /// Puts identities that this node has given up on the list of those to be swept: they may have made changes after
-    /// their sweep had passed by, or after Redis had lost all it knew of them, their index included.
-    async fn bury_past(&self) -> Result<(), RosterError> {
+    async fn register(&self, node: NodeId, lease: Duration) -> Result<(), RosterError> {
+        self.lease(node, lease, true).await.map(drop)
+    }
+
+    /// Returns whether the node is registered.
+    async fn lease(&self, node: NodeId, lease: Duration, register: bool) -> Result<bool, RosterError> {
+        let nodes = self.link.keys().nodes();
+        self.run("heartbeat", move |mut connection| {
+            Box::pin(async move {
+                let script = scripts::heartbeat();
+                let mut call = script.key(nodes);
+                call.arg(node.to_string()).arg(millis(lease)).arg(u8::from(register));
+                call.invoke_async(&mut connection).await
+            })
+        })
+        .await
+    }
+
+    /// Lets identities that this node has given up be swept: they may have made changes after their sweep had passed by, or
+    /// after Redis had lost all it knew of them, their index included. Their lease ends now, so that the grace is left for
+    /// joining again under the new one, and nobody sees anyone leave who has not.
+    pub(super) async fn bury_past(&self) -> Result<(), RosterError> {
         loop {
             let (node, entries) = match lock(&self.past).last() {
                 Some(past) => (past.node, past.entries.clone()),
                 None => return Ok(()),
             };
             self.note_all_in_index(node, entries).await?;
-            let dead = self.link.keys().dead();
-            self.run("declare_dead", move |mut connection| {
-                Box::pin(async move {
-                    redis::cmd("ZADD").arg(dead).arg(0).arg(node.to_string()).exec_async(&mut connection).await
-                })
-            })
-            .await?;
+            self.register(node, Duration::ZERO).await?;
             lock(&self.past).retain(|past| past.node != node);
         }
     }
@@ -161,6 +168,28 @@ impl RedisRoster {
         }
     }
 
+    /// Names what this node holds in the sets of occupied channels again. A set that was lost and made anew by one channel
+    /// would lack the others for ever; a name too many is left out of answers, and goes with the set's time to live.
+    async fn touch_occupied(&self, topics: &[Topic]) -> Result<(), RosterError> {
+        for some in topics.chunks(QUESTIONS_MAX) {
+            let mut pipeline = Pipeline::with_capacity(2 * some.len());
+            for topic in some {
+                let occupied = self.link.keys().occupied(&topic.app, self.link.keys().partition(topic));
+                pipeline.sadd(&occupied, topic.channel.as_str()).ignore();
+                pipeline.pexpire(&occupied, millis(CHANNEL_TTL)).ignore();
+            }
+            let touched = self.run("touch", move |mut connection| {
+                Box::pin(async move { pipeline.exec_async(&mut connection).await })
+            });
+            match touched.await {
+                // Someone else's value in one set; the rest is touched all the same.
+                Ok(()) | Err(RosterError::Damaged) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
     /// Writes the whole index of this node anew: without it nobody would sweep what the node holds.
     async fn restore_index(&self, node: NodeId) -> Result<(), RosterError> {
         let entries: Vec<String> = {
@@ -189,13 +218,13 @@ impl RedisRoster {
         for topic in &topics {
             let channel = keys.channel(topic);
             expirations.push((channel.occupancy(), CHANNEL_TTL, Some(topic)));
-            expirations.push((keys.occupied(&topic.app, keys.partition(topic)), CHANNEL_TTL, Some(topic)));
             if topic.channel.kind().is_presence() {
                 for key in [channel.members(), channel.references(), channel.held(&node.to_string())] {
                     expirations.push((key, CHANNEL_TTL, Some(topic)));
                 }
             }
         }
+        self.touch_occupied(&topics).await?;
         let mut lost = HashSet::new();
         for some in expirations.chunks(QUESTIONS_MAX) {
             let mut pipeline = Pipeline::with_capacity(some.len());
