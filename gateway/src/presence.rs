@@ -48,6 +48,9 @@ pub(crate) enum Effect {
     Gap,
 }
 
+/// Changes that wait for a list. More are not worth keeping: the oldest are in the list by then, or it is taken again.
+const EARLY_MAX: usize = 4096;
+
 impl Replica {
     /// Whether the list has been taken.
     pub(crate) fn is_built(&self) -> bool {
@@ -93,6 +96,11 @@ impl Replica {
         }
     }
 
+    /// Whether there is a list that may have missed changes: local subscribers have it, and go on from it.
+    pub(crate) fn is_doubted(&self) -> bool {
+        self.doubted.is_some()
+    }
+
     /// Goes on with a doubted list, since no new one can be had now, and takes the changes that were kept; returns those
     /// that local subscribers must hear of.
     pub(crate) fn trust(&mut self) -> Vec<Change> {
@@ -119,6 +127,9 @@ impl Replica {
     /// Takes one change.
     pub(crate) fn apply(&mut self, position: Position, change: Change) -> Effect {
         let Some(own) = self.position else {
+            if self.early.len() >= EARLY_MAX {
+                self.early.clear();
+            }
             self.early.push((position, change));
             return Effect::None;
         };

@@ -204,12 +204,11 @@ impl Relay {
             .and_then(|state| state.replica.as_mut())
             .expect("a held presence channel keeps its replica while its gate is locked");
         replica.add_socket(member);
+        drop(stripe);
         // A user whom this node knows changes nothing: the replica as it is answers.
         let Some(joined) = joined else { return Ok(None) };
-        if let Some(members) = joined.members
-            && !replica.build(joined.position, members)
-        {
-            self.doubts.raise(topic);
+        if let Some(members) = joined.members {
+            self.take_members(topic, joined.position, members);
         }
         Ok(Some(joined.position))
     }

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 use hashbrown::HashSet;
-use shared::envelope::Topic;
+use shared::envelope::{Position, Topic};
 use shared::protocol::{ChannelKind, Member, ServerFrame};
 use shared::roster::RosterError;
 use tokio::sync::Notify;
@@ -149,15 +149,25 @@ impl Relay {
             replica.doubt();
         }
         let joined = self.roster.join(topic, last, usize::MAX, true).await?;
+        self.take_members(topic, joined.position, joined.members.unwrap_or_default());
+        Ok(())
+    }
+
+    /// Takes the roster's list; subscribers who have an older one hear what is different.
+    pub(super) fn take_members(&self, topic: &Topic, position: Position, members: Vec<Member>) {
         self.change_members(topic, |state| {
             let Some(replica) = &mut state.replica else { return Vec::new() };
-            let (changes, is_whole) = replica.rebuild(joined.position, joined.members.unwrap_or_default());
+            let (changes, is_whole) = if replica.is_doubted() {
+                replica.rebuild(position, members)
+            } else {
+                // Nobody here has a list yet.
+                (Vec::new(), replica.build(position, members))
+            };
             if !is_whole {
                 self.doubts.raise(topic);
             }
             changes
         });
-        Ok(())
     }
 
     fn trust_members(&self, topic: &Topic) {

@@ -3,6 +3,7 @@
 //! Connections are made on one runtime, whoever asks: a connection dies with the runtime that made it, and shards end
 //! while others still need Redis.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -10,7 +11,7 @@ use std::time::{Duration, Instant};
 use deadpool_redis::{Manager, Pool, Timeouts};
 use futures_util::future::BoxFuture;
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Client, RedisError};
+use redis::{AsyncConnectionConfig, Client, PushInfo, PushKind, RedisError};
 use tokio::runtime::Handle;
 use tokio::sync::Mutex;
 
@@ -46,6 +47,8 @@ struct Shared {
 #[derive(Default)]
 struct Publishing {
     connection: Option<MultiplexedConnection>,
+    /// Set when the connection ends by itself.
+    lost: Arc<AtomicBool>,
     /// When connecting failed last.
     failed: Option<Instant>,
 }
@@ -193,16 +196,22 @@ impl Link {
     async fn publishing(&self) -> Result<MultiplexedConnection, LinkError> {
         let asked = Instant::now();
         let mut publishing = self.shared.publishing.lock().await;
-        if let Some(connection) = &publishing.connection {
-            return Ok(connection.clone());
+        match &publishing.connection {
+            Some(connection) if !publishing.lost.load(Ordering::Acquire) => return Ok(connection.clone()),
+            _ => publishing.connection = None,
         }
         // Whoever waited here while another tried in vain has its answer; else each would wait for all before it.
         if publishing.failed.is_some_and(|failed| failed >= asked) {
             return Err(LinkError::Timeout);
         }
-        match self.connect(AsyncConnectionConfig::new().set_pipeline_buffer_size(PIPELINE_DEPTH)).await {
+        let lost = Arc::new(AtomicBool::new(false));
+        let config = AsyncConnectionConfig::new()
+            .set_pipeline_buffer_size(PIPELINE_DEPTH)
+            .set_push_sender(note_loss(lost.clone()));
+        match self.connect(config).await {
             Ok(connection) => {
                 publishing.connection = Some(connection.clone());
+                publishing.lost = lost;
                 Ok(connection)
             }
             Err(error) => {
@@ -239,6 +248,16 @@ impl Link {
         if answered && !self.has_answered() {
             self.shared.has_answered.store(true, Ordering::Relaxed);
         }
+    }
+}
+
+/// Notes the end of a connection, which would otherwise show only with the next command, and fail it.
+fn note_loss(lost: Arc<AtomicBool>) -> impl Fn(PushInfo) -> Result<(), Infallible> + Send + Sync + 'static {
+    move |push| {
+        if push.kind == PushKind::Disconnection {
+            lost.store(true, Ordering::Release);
+        }
+        Ok(())
     }
 }
 
