@@ -50,9 +50,19 @@ struct Occupants {
 #[derive(Default)]
 struct AppOccupants {
     count: AtomicUsize,
-    /// What the roster was told last. Held while it is told, so that it hears of the counts in their order.
-    reported: Mutex<usize>,
+    /// Held while the roster is told, so that it hears of the counts in their order.
+    reported: Mutex<Reported>,
 }
+
+/// What the roster was told last of an app's connections.
+#[derive(Default)]
+struct Reported {
+    count: usize,
+    failed: Option<Instant>,
+}
+
+/// After a failure nobody waits for the roster for this long.
+const REPORT_PAUSE: Duration = Duration::from_secs(1);
 
 impl Node {
     pub(crate) fn new(
@@ -139,9 +149,9 @@ impl Node {
                 let is_news = {
                     let mut reported = occupants.reported.lock().await;
                     if forgotten {
-                        *reported = 0;
+                        reported.count = 0;
                     }
-                    *reported != occupants.count.load(Ordering::Acquire)
+                    reported.count != occupants.count.load(Ordering::Acquire)
                 };
                 if is_news && self.report(app, occupants).await.is_err() {
                     // The next round says it.
@@ -156,9 +166,19 @@ impl Node {
     async fn report(&self, app: &AppId, occupants: &AppOccupants) -> Result<u64, RosterError> {
         let mut reported = occupants.reported.lock().await;
         let count = occupants.count.load(Ordering::Acquire);
-        let everywhere = self.relay.roster().connect(app, count as u64).await?;
-        *reported = count;
-        Ok(everywhere)
+        if reported.failed.is_some_and(|failed| failed.elapsed() < REPORT_PAUSE) {
+            return Err(RosterError::Unavailable);
+        }
+        match self.relay.roster().connect(app, count as u64).await {
+            Ok(everywhere) => {
+                *reported = Reported { count, failed: None };
+                Ok(everywhere)
+            }
+            Err(error) => {
+                reported.failed = Some(Instant::now());
+                Err(error)
+            }
+        }
     }
 
     fn of_app(&self, app: &AppId) -> &AppOccupants {

@@ -17,6 +17,8 @@ pub(crate) struct Replica {
     /// What the list reflected before it was doubted.
     doubted: Option<Position>,
     members: BTreeMap<UserId, Member>,
+    /// Whether some of them are not in the roster's list, but may come back.
+    is_keeping: bool,
     /// Changes that arrived before the list, in order.
     early: Vec<(Position, Change)>,
     /// This node's users.
@@ -55,6 +57,16 @@ impl Replica {
     /// Whether the list has been taken.
     pub(crate) fn is_built(&self) -> bool {
         self.position.is_some()
+    }
+
+    /// Whether the list is, or was when it was doubted, of this epoch.
+    pub(crate) fn is_of(&self, epoch: u64) -> bool {
+        self.position.or(self.doubted).is_some_and(|own| own.epoch == epoch)
+    }
+
+    /// Whether some members are kept that the roster's list lacked.
+    pub(crate) fn is_keeping(&self) -> bool {
+        self.is_keeping
     }
 
     /// Whether the list reflects `position`.
@@ -111,12 +123,32 @@ impl Replica {
 
     /// Takes a new list in place of a doubted one; returns what local subscribers must hear of to have it too, and
     /// whether there was no gap, as [`Replica::build`] does.
-    pub(crate) fn rebuild(&mut self, position: Position, members: Vec<Member>) -> (Vec<Change>, bool) {
+    ///
+    /// `keeping`: whether members that the new list lacks stay in this copy, since they may be about to come back.
+    pub(crate) fn rebuild(&mut self, position: Position, members: Vec<Member>, keeping: bool) -> (Vec<Change>, bool) {
         let before = std::mem::take(&mut self.members);
         let is_whole = self.build(position, members);
-        let gone = before.keys().filter(|user_id| !self.members.contains_key(*user_id)).cloned().map(Change::Removed);
-        let came = self.members.values().filter(|member| !before.contains_key(&member.user_id)).cloned();
-        (gone.chain(came.map(Change::Added)).collect(), is_whole)
+        self.is_keeping = keeping;
+        let (mut gone, mut came) = (Vec::new(), Vec::new());
+        for (user_id, member) in &before {
+            match self.members.get(user_id) {
+                Some(now) if now.user_info == member.user_info => {}
+                None if keeping => {}
+                _ => gone.push(Change::Removed(user_id.clone())),
+            }
+        }
+        for (user_id, member) in &self.members {
+            if before.get(user_id).is_none_or(|before| before.user_info != member.user_info) {
+                came.push(Change::Added(member.clone()));
+            }
+        }
+        if keeping {
+            for (user_id, member) in before {
+                self.members.entry(user_id).or_insert(member);
+            }
+        }
+        gone.append(&mut came);
+        (gone, is_whole)
     }
 
     /// The users that this node has sockets of, as the channel knows them.

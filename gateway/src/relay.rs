@@ -18,13 +18,14 @@ use hashbrown::{DefaultHashBuilder, HashMap, HashSet};
 use shared::bus::{Bus, Listener};
 use shared::envelope::{Body, Envelope, Topic};
 use shared::protocol::ServerFrame;
-use shared::roster::{KeptEvent, Roster};
+use shared::roster::Roster;
 use tokio::sync::Notify;
 
 use crate::metrics::PresenceMetrics;
 use crate::presence::{Change, Effect};
 use crate::shard::inbox::{Broadcast, Inbox, Room, ShardMessage};
 use crate::websocket::writer;
+use membership::Kept;
 use resync::Doubts;
 use topic::TopicState;
 
@@ -98,6 +99,7 @@ impl Relay {
 
     /// Does what is due: leaves channels that nobody holds, announces late counts. To be called every second.
     pub(crate) async fn tend(&self) {
+        self.doubts.raise_late(Instant::now());
         self.announce_late_counts();
         self.send_late_reports().await;
         for topic in self.idle_topics(Instant::now()) {
@@ -277,13 +279,15 @@ fn count_frame(topic: &Topic, count: u64) -> String {
 }
 
 /// The newer of what the roster keeps and what this node has heard since it asked.
-fn latest_kept(state: &TopicState, fetched: Option<KeptEvent>) -> Option<bytes::Bytes> {
+fn latest_kept(state: &TopicState, kept: Kept) -> Option<bytes::Bytes> {
+    let Kept { heard_before, fetched } = kept;
     match (&state.kept, fetched) {
         (Some((heard_at, heard)), Some(fetched)) => {
             let heard_is_newer = *heard_at > fetched.position;
             Some(if heard_is_newer { heard.clone() } else { fetched.frame })
         }
-        // What was heard here may have outlived its time; only the roster knows.
+        (Some((heard_at, heard)), None) if Some(*heard_at) > heard_before => Some(heard.clone()),
+        // What was heard before the question may have outlived its time; only the roster knows.
         (_, fetched) => fetched.map(|kept| kept.frame),
     }
 }

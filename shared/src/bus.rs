@@ -31,7 +31,7 @@ pub struct Message {
 /// Why a publish or a subscription did not happen.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BusError {
-    /// The bus cannot be reached now; nothing of the call took effect.
+    /// The bus cannot be reached now. A publish that was not answered in time may be heard all the same.
     #[error("the bus is not reachable")]
     Unavailable,
 }

@@ -89,10 +89,10 @@ pub enum ConfigError {
     #[error("expected one or more letters, digits, hyphens or underscores")]
     Prefix,
     /// No channel has a place.
-    #[error("expected at least 1")]
+    #[error("expected between 1 and {PARTITIONS_MAX}")]
     Partitions,
-    /// A time in which nothing can happen.
-    #[error("expected at least 10ms")]
+    /// A time in which nothing can happen, or in which too much does.
+    #[error("expected between 10ms and 10s: a node's lease is 15s")]
     Timeout {
         /// The key.
         key: &'static str,
@@ -115,6 +115,12 @@ impl ConfigError {
 /// Nothing answers in less.
 const TIMEOUT_MIN: Duration = Duration::from_millis(10);
 
+/// A node that waits longer for a heartbeat would not notice in time that its lease is over.
+const TIMEOUT_MAX: Duration = Duration::from_secs(10);
+
+/// A list of all channels asks for a set of each.
+const PARTITIONS_MAX: u32 = 4096;
+
 /// A dead peer shows in 10 + 3 x 5 s by probes, and in 15 s when something is under way.
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(10);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
@@ -136,13 +142,13 @@ impl Config {
         if self.prefix.is_empty() || !self.prefix.bytes().all(named) {
             return Err(ConfigError::Prefix);
         }
-        if self.partitions == 0 {
+        if !(1..=PARTITIONS_MAX).contains(&self.partitions) {
             return Err(ConfigError::Partitions);
         }
         for (key, timeout) in
             [("redis.connect_timeout", self.connect_timeout), ("redis.command_timeout", self.command_timeout)]
         {
-            if timeout < TIMEOUT_MIN {
+            if !(TIMEOUT_MIN..=TIMEOUT_MAX).contains(&timeout) {
                 return Err(ConfigError::Timeout { key });
             }
         }

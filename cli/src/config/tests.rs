@@ -421,8 +421,8 @@ fn a_redis_that_cannot_be_used_is_refused_without_its_password() {
         ("url = \"http://u:hush@h\"", "redis.url: expected redis://, rediss:// or redis+unix://"),
         ("prefix = \"a:b\"", "redis.prefix: expected one or more letters"),
         ("prefix = \"\"", "redis.prefix: expected one or more letters"),
-        ("partitions = 0", "redis.partitions: expected at least 1"),
-        ("command_timeout = \"0s\"", "redis.command_timeout: expected at least 10ms"),
+        ("partitions = 0", "redis.partitions: expected between 1 and 4096"),
+        ("command_timeout = \"0s\"", "redis.command_timeout: expected between 10ms and 10s"),
         ("url = \"rediss://:hush@h\"\nca_file = \"/nowhere\"", "redis.ca_file: cannot use /nowhere: "),
     ] {
         let error = file(&format!("[redis]\n{lines}\n{SHOP}")).load().unwrap_err();

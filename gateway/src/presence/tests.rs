@@ -113,7 +113,7 @@ fn a_gap_or_a_later_epoch_means_a_new_list() {
         assert!(!replica.is_built() && !replica.has_reached(at(1, 1)));
         let next = Position { sequence: later.sequence + 1, ..later };
         assert_eq!(replica.apply(next, added("c")), Effect::None, "it waits for the list");
-        let (news, is_whole) = replica.rebuild(later, vec![member("a"), member("b"), member("d")]);
+        let (news, is_whole) = replica.rebuild(later, vec![member("a"), member("b"), member("d")], false);
         assert_eq!((news.len(), is_whole), (3, true), "{news:?}");
         check_members(&replica, &["a", "b", "c", "d"]);
         assert!(replica.has_reached(next));
@@ -125,11 +125,34 @@ fn what_does_not_follow_the_new_list_is_dropped() {
     for far in [at(u64::MAX, u64::MAX), at(1, 9), at(2, 1)] {
         let mut replica = built(at(1, 5), &["a"]);
         assert_eq!(replica.apply(far, added("ghost")), Effect::Gap);
-        let (news, is_whole) = replica.rebuild(at(1, 6), vec![member("a"), member("b")]);
+        let (news, is_whole) = replica.rebuild(at(1, 6), vec![member("a"), member("b")], false);
         assert_eq!((format!("{news:?}"), is_whole), (format!("{:?}", [added("b")]), false));
         check_members(&replica, &["a", "b"]);
         check(&mut replica, at(1, 7), removed("a"), true, &["b"]);
     }
+}
+
+#[test]
+fn members_that_may_come_back_are_kept_for_now() {
+    let mut replica = built(at(1, 5), &["a", "b"]);
+    replica.doubt();
+    assert!(replica.is_doubted() && replica.is_of(1) && !replica.is_of(2));
+    let (news, _) = replica.rebuild(at(2, 1), vec![member("c")], true);
+    assert_eq!(format!("{news:?}"), format!("{:?}", [added("c")]));
+    check_members(&replica, &["a", "b", "c"]);
+    check(&mut replica, at(2, 2), added("a"), false, &["a", "b", "c"]);
+    replica.doubt();
+    let (news, _) = replica.rebuild(at(2, 2), vec![member("a"), member("c")], false);
+    assert_eq!(format!("{news:?}"), format!("{:?}", [removed("b")]));
+}
+
+#[test]
+fn a_member_with_other_info_leaves_and_comes() {
+    let mut replica = built(at(1, 5), &["a"]);
+    replica.doubt();
+    let other = Member { user_id: "a".into(), user_info: None };
+    let (news, _) = replica.rebuild(at(1, 7), vec![other.clone()], true);
+    assert_eq!(format!("{news:?}"), format!("{:?}", [removed("a"), Change::Added(other)]));
 }
 
 #[test]
@@ -292,7 +315,7 @@ fn a_doubted_list_is_rebuilt_and_the_difference_is_news() {
     replica.doubt();
     assert!(!replica.is_built() && !replica.has_reached(at(1)), "nothing is answered from a doubted list");
     assert_eq!(replica.apply(at(6), Change::Added(member("eve"))), Effect::None, "a change waits for the new list");
-    let (news, is_whole) = replica.rebuild(at(5), vec![member("ana"), member("cy")]);
+    let (news, is_whole) = replica.rebuild(at(5), vec![member("ana"), member("cy")], false);
     assert!(is_whole);
     assert_eq!(
         format!("{news:?}"),
@@ -308,5 +331,5 @@ fn a_list_that_missed_nothing_is_no_news() {
     let mut replica = Replica::default();
     assert!(replica.build(Position { epoch: 1, sequence: 1 }, vec![member.clone()]));
     replica.doubt();
-    assert_eq!(replica.rebuild(Position { epoch: 2, sequence: 7 }, vec![member]).0.len(), 0);
+    assert_eq!(replica.rebuild(Position { epoch: 2, sequence: 7 }, vec![member], false).0.len(), 0);
 }

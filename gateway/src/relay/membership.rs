@@ -12,7 +12,7 @@ use shared::protocol::{ChannelKind, Member, ServerFrame, UserId};
 use shared::roster::{KeptEvent, RosterError};
 
 use super::topic::{Parked, TopicState};
-use super::{Relay, latest_kept, lock};
+use super::{COUNT_FREELY_UP_TO, Relay, latest_kept, lock};
 use crate::presence::Replica;
 use crate::shard::inbox::ShardMessage;
 use crate::websocket::writer;
@@ -99,12 +99,7 @@ impl Relay {
 
     /// Takes a socket of `shard` out of the channel. Repeats what the cluster does not take until it does.
     pub(crate) async fn exit(&self, topic: &Topic, app: &App, shard: usize, user_id: Option<&UserId>) {
-        let gate = {
-            let mut stripe = self.stripe(topic);
-            let Some(state) = stripe.get_mut(topic) else { return };
-            state.subscriptions = state.subscriptions.saturating_sub(1);
-            state.gate.clone()
-        };
+        let Some(gate) = self.stripe(topic).get(topic).map(|state| state.gate.clone()) else { return };
         {
             let _serial = gate.lock().await;
             if let Some(user_id) = user_id {
@@ -112,6 +107,10 @@ impl Relay {
                     self.leave(topic, user_id).await;
                 }
                 self.drop_idle_replica(topic);
+            }
+            // Not before the gate: whoever is ahead would report the channel empty while this user is still in.
+            if let Some(state) = self.stripe(topic).get_mut(topic) {
+                state.subscriptions = state.subscriptions.saturating_sub(1);
             }
             self.report_occupancy(topic, app).await;
         }
@@ -147,8 +146,9 @@ impl Relay {
             None => None,
         };
         let kept = if topic.channel.kind().is_cache() {
+            let heard_before = self.stripe(topic).get(topic).and_then(|state| state.kept_position());
             match retry(async || self.roster.kept(topic).await.map_err(EnterError::from)).await {
-                Ok(kept) => Some(kept),
+                Ok(kept) => Some(Kept { heard_before, fetched: kept }),
                 Err(error) => {
                     self.undo_join(topic, member).await;
                     return Err(error);
@@ -261,7 +261,8 @@ impl Relay {
             }
             let is_edge = (state.reported == 0) != (state.subscriptions == 0);
             let may = state.may_report(Instant::now(), self.roster.reports_per_second());
-            if !(is_edge || announce || may) {
+            let is_news = announce && state.subscriptions <= COUNT_FREELY_UP_TO;
+            if !(is_edge || is_news || may) {
                 lock(&self.late_reports).insert(topic.clone());
                 return;
             }
@@ -334,6 +335,10 @@ impl Relay {
         let reached = |position| state.replica.as_ref().is_some_and(|replica| replica.has_reached(position));
         match position {
             Some(position) if !reached(position) => {
+                // Another epoch may begin without a change that would tell.
+                if state.replica.as_ref().is_some_and(|replica| !replica.is_of(position.epoch)) {
+                    self.doubts.raise(topic);
+                }
                 state.parked.push(Parked { position, shard, answer: Box::new(answer) });
             }
             _ => self.inboxes[shard].push(answer(state)),
@@ -351,12 +356,19 @@ impl Relay {
 struct Entered {
     /// What the list of members must reflect; `None` in channels without members, and for a user that was in before.
     position: Option<Position>,
-    /// What the roster keeps of a cache channel; the outer `None` for other kinds.
-    kept: Option<Option<KeptEvent>>,
+    /// What the roster keeps of a cache channel; `None` for other kinds.
+    kept: Option<Kept>,
+}
+
+/// The roster's answer about a cache channel's last event.
+pub(super) struct Kept {
+    /// The newest one that this node had heard when it asked.
+    pub(super) heard_before: Option<Position>,
+    pub(super) fetched: Option<KeptEvent>,
 }
 
 /// What a new subscriber gets, in order. Source: protocol reference 2.9.
-fn frames(topic: &Topic, state: &TopicState, kept: Option<Option<KeptEvent>>) -> Vec<Bytes> {
+fn frames(topic: &Topic, state: &TopicState, kept: Option<Kept>) -> Vec<Bytes> {
     let mut frames = vec![succeeded(topic, state)];
     if let Some(kept) = kept {
         frames.push(match latest_kept(state, kept) {

@@ -1,14 +1,15 @@
 //! After messages may have been missed: this node asserts what it holds, and asks for what it shows.
 
+use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use futures_util::stream::{self, StreamExt, TryStreamExt};
-use hashbrown::HashSet;
+use hashbrown::{HashMap, HashSet};
 use shared::envelope::{Position, Topic};
-use shared::protocol::{ChannelKind, Member, ServerFrame};
+use shared::protocol::{ChannelKind, Member, ServerFrame, UserId};
 use shared::roster::RosterError;
 use tokio::sync::Notify;
 
@@ -24,19 +25,48 @@ const CONCURRENCY: usize = 64;
 /// Members of one channel that are joined again at a time.
 const JOINS: usize = 32;
 
+/// After Redis lost what it knew, every node puts back its own part. What is missing is believed to be gone after this
+/// long only, or everyone would see the users of other nodes leave and come back.
+const PATIENCE: Duration = Duration::from_secs(4);
+
 /// Channels that may be out of step with the cluster.
 #[derive(Default)]
 pub(super) struct Doubts {
-    topics: Mutex<HashSet<Topic>>,
+    topics: Mutex<HashMap<Topic, Missing>>,
+    /// Channels to look at again, oldest first.
+    late: Mutex<VecDeque<(Instant, Topic)>>,
     all: AtomicBool,
     raised: Notify,
+}
+
+/// What to think of members, users and counts that were there and are missing now.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Missing {
+    /// They may be about to come back, if Redis has begun anew.
+    MayReturn,
+    Gone,
 }
 
 impl Doubts {
     /// One channel is in doubt.
     pub(super) fn raise(&self, topic: &Topic) {
-        lock(&self.topics).insert(topic.clone());
+        lock(&self.topics).entry(topic.clone()).or_insert(Missing::MayReturn);
         self.raised.notify_one();
+    }
+
+    /// It is to be looked at again once [`PATIENCE`] is over.
+    fn raise_later(&self, topic: &Topic) {
+        lock(&self.late).push_back((Instant::now(), topic.clone()));
+    }
+
+    /// Raises the doubts whose time has come.
+    pub(super) fn raise_late(&self, now: Instant) {
+        let mut late = lock(&self.late);
+        while late.front().is_some_and(|(since, _)| now.duration_since(*since) >= PATIENCE) {
+            let Some((_, topic)) = late.pop_front() else { return };
+            lock(&self.topics).insert(topic, Missing::Gone);
+            self.raised.notify_one();
+        }
     }
 
     /// Everything is.
@@ -73,19 +103,23 @@ impl Relay {
                 return false;
             }
             self.connections_forgotten.notify_one();
-            lock(&self.doubts.topics).extend(self.held_topics());
+            // Not under the lock of the doubts, which others take while they hold a stripe.
+            let held = self.held_topics();
+            let mut topics = lock(&self.doubts.topics);
+            for topic in held {
+                topics.entry(topic).or_insert(Missing::MayReturn);
+            }
         }
         let topics = std::mem::take(&mut *lock(&self.doubts.topics));
         let count = topics.len();
-        let failed: Vec<Topic> = stream::iter(topics)
-            .map(async |topic| self.resynchronise(&topic).await.err().map(|error| (topic, error)))
-            .buffer_unordered(CONCURRENCY)
-            .filter_map(async |failed| {
-                failed.map(|(topic, error)| {
-                    tracing::debug!({ channel.name = %topic, error = %error }, "not brought up to date yet");
-                    topic
-                })
+        let failed: Vec<(Topic, Missing)> = stream::iter(topics)
+            .map(async |(topic, missing)| {
+                let error = self.resynchronise(&topic, missing).await.err()?;
+                tracing::debug!({ channel.name = %topic, error = %error }, "not brought up to date yet");
+                Some((topic, missing))
             })
+            .buffer_unordered(CONCURRENCY)
+            .filter_map(async |failed| failed)
             .collect()
             .await;
         self.metrics.resynchronised(count - failed.len(), began.elapsed());
@@ -98,7 +132,7 @@ impl Relay {
     }
 
     fn held_topics(&self) -> Vec<Topic> {
-        let held = |stripe: &Mutex<hashbrown::HashMap<Topic, TopicState>>| {
+        let held = |stripe: &Mutex<HashMap<Topic, TopicState>>| {
             let stripe = lock(stripe);
             stripe.iter().filter(|(_, state)| state.is_held()).map(|(topic, _)| topic.clone()).collect::<Vec<_>>()
         };
@@ -114,32 +148,41 @@ impl Relay {
         }
     }
 
-    async fn resynchronise(&self, topic: &Topic) -> Result<(), RosterError> {
+    async fn resynchronise(&self, topic: &Topic, missing: Missing) -> Result<(), RosterError> {
         let Some(gate) = self.stripe(topic).get(topic).map(|state| state.gate.clone()) else { return Ok(()) };
         let _serial = gate.lock().await;
-        let asserted = self.assert_members(topic).await;
+        let asserted = self.assert_members(topic, missing).await;
         if asserted.is_err() {
             self.trust_members(topic);
         }
         asserted?;
         self.assert_occupancy(topic).await?;
-        self.ask_again(topic).await
+        self.ask_again(topic, missing).await
     }
 
     /// Joins again as everyone who is here, leaves as everyone who is not, takes the list anew, and tells local
     /// subscribers what they missed.
-    async fn assert_members(&self, topic: &Topic) -> Result<(), RosterError> {
+    async fn assert_members(&self, topic: &Topic, missing: Missing) -> Result<(), RosterError> {
         let own: Vec<Member> = {
             let stripe = self.stripe(topic);
             let Some(replica) = stripe.get(topic).and_then(|state| state.replica.as_ref()) else { return Ok(()) };
             replica.own_members()
         };
         let Some((last, others)) = own.split_last() else { return Ok(()) };
+        let here: HashSet<&UserId> = own.iter().map(|member| &member.user_id).collect();
         for user_id in self.roster.held(topic).await? {
-            if !own.iter().any(|member| member.user_id == user_id) {
+            if !here.contains(&user_id) {
                 self.roster.leave(topic, &user_id).await?;
             }
         }
+        // One before all others: it notes for a sweep that this node is in the channel.
+        let others = match others.split_first() {
+            Some((first, others)) => {
+                self.roster.join(topic, first, usize::MAX, false).await?;
+                others
+            }
+            None => others,
+        };
         stream::iter(others)
             .map(|member| self.roster.join(topic, member, usize::MAX, false))
             .buffer_unordered(JOINS)
@@ -149,16 +192,25 @@ impl Relay {
             replica.doubt();
         }
         let joined = self.roster.join(topic, last, usize::MAX, true).await?;
-        self.take_members(topic, joined.position, joined.members.unwrap_or_default());
+        self.take_list(topic, joined.position, joined.members.unwrap_or_default(), missing);
         Ok(())
     }
 
     /// Takes the roster's list; subscribers who have an older one hear what is different.
     pub(super) fn take_members(&self, topic: &Topic, position: Position, members: Vec<Member>) {
+        self.take_list(topic, position, members, Missing::MayReturn);
+    }
+
+    fn take_list(&self, topic: &Topic, position: Position, members: Vec<Member>, missing: Missing) {
         self.change_members(topic, |state| {
             let Some(replica) = &mut state.replica else { return Vec::new() };
             let (changes, is_whole) = if replica.is_doubted() {
-                replica.rebuild(position, members)
+                let begins_anew = !replica.is_of(position.epoch);
+                let keeping = missing == Missing::MayReturn && (begins_anew || replica.is_keeping());
+                if keeping && begins_anew {
+                    self.doubts.raise_later(topic);
+                }
+                replica.rebuild(position, members, keeping)
             } else {
                 // Nobody here has a list yet.
                 (Vec::new(), replica.build(position, members))
@@ -206,7 +258,7 @@ impl Relay {
     }
 
     /// Asks for what was announced while nobody here heard it: whether a user is online, how many subscribe.
-    async fn ask_again(&self, topic: &Topic) -> Result<(), RosterError> {
+    async fn ask_again(&self, topic: &Topic, missing: Missing) -> Result<(), RosterError> {
         let is_user = topic.channel.kind() == ChannelKind::User;
         let heard = {
             let stripe = self.stripe(topic);
@@ -218,6 +270,12 @@ impl Relay {
         let answer = self.roster.occupancy(std::slice::from_ref(topic)).await?;
         let subscriptions = answer.first().map_or(0, |occupancy| occupancy.subscriptions);
         let mut stripe = self.stripe(topic);
+        let told = stripe.get(topic).and_then(|state| state.count.value);
+        let is_less = if is_user { subscriptions == 0 } else { told.is_some_and(|told| subscriptions < told) };
+        if is_less && missing == Missing::MayReturn {
+            self.doubts.raise_later(topic);
+            return Ok(());
+        }
         match stripe.get_mut(topic) {
             // What was heard since the question is newer than the answer, or will be followed by what is.
             Some(state) if state.heard == heard => {

@@ -81,6 +81,11 @@ impl TopicState {
         }
     }
 
+    /// Where the newest kept event that this node has heard stands.
+    pub(crate) fn kept_position(&self) -> Option<Position> {
+        self.kept.as_ref().map(|(position, _)| *position)
+    }
+
     /// Whether the roster may be told a count now; counts it as told if so.
     pub(crate) fn may_report(&mut self, now: Instant, per_second: u32) -> bool {
         if self.reports.since.is_none_or(|since| now.duration_since(since) >= Duration::from_secs(1)) {

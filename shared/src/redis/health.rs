@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Link;
+use super::link::LinkError;
 use super::metrics::Metrics;
 use crate::admin::Health;
 use crate::bus::redis::subscriber::Subscriber;
@@ -41,25 +42,56 @@ impl RedisHealth {
 
     /// Asks Redis now and then whether it is there, on the way that events take; says when that changes.
     pub async fn keep_asking(&self) -> Infallible {
-        let mut answers = None;
+        let (mut answers, mut was_master) = (None, true);
         loop {
-            let ping =
-                self.link.publish(async |mut connection| redis::cmd("PING").exec_async(&mut connection).await).await;
+            let ping = self.ask_for_master().await;
             match &ping {
-                Ok(()) => self.metrics.up(true),
-                Err(error) => self.metrics.failed(error.cause_label()),
-            }
-            if answers != Some(ping.is_ok()) {
-                match &ping {
-                    Ok(()) => tracing::info!("redis answers"),
-                    Err(error) => {
+                Ok(is_master) => {
+                    self.metrics.up(true);
+                    if was_master && !is_master {
+                        tracing::warn!(
+                            "redis is a replica now; connecting again, to whatever the address means by now"
+                        );
+                        self.connect_again().await;
+                    }
+                    was_master = *is_master;
+                    if answers != Some(true) {
+                        tracing::info!("redis answers");
+                    }
+                }
+                Err(error) => {
+                    self.metrics.failed(error.cause_label());
+                    if answers != Some(false) {
                         let cause = std::error::Error::source(error).map(ToString::to_string).unwrap_or_default();
                         tracing::warn!(%error, cause, "redis does not answer; trying until it does");
                     }
                 }
-                answers = Some(ping.is_ok());
             }
+            answers = Some(ping.is_ok());
             tokio::time::sleep(if ping.is_ok() { PING_INTERVAL } else { RETRY_INTERVAL }).await;
+        }
+    }
+}
+
+impl RedisHealth {
+    /// Whether the server at the other end takes writes. It publishes all the same when it does not, to those alone that
+    /// hear it, while others may have followed a failover already.
+    async fn ask_for_master(&self) -> Result<bool, LinkError> {
+        let role = self.link.publish(async |mut connection| {
+            let role: Vec<redis::Value> = redis::cmd("ROLE").query_async(&mut connection).await?;
+            Ok(role.first().is_none_or(|role| *role == redis::Value::BulkString(b"master".to_vec())))
+        });
+        match role.await {
+            // Not everyone may ask; that is an answer too.
+            Err(error) if error.is_answer() => Ok(true),
+            answer => answer,
+        }
+    }
+
+    async fn connect_again(&self) {
+        self.link.forget_publishing().await;
+        if let Some(subscriber) = &self.subscriber {
+            subscriber.connect_again();
         }
     }
 }

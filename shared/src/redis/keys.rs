@@ -61,18 +61,13 @@ impl Keys {
     }
 
     /// Set of the channels that a node may hold, as `APP/CHANNEL`.
-    pub fn index(&self, node: NodeId) -> String {
+    pub fn index(&self, node: &str) -> String {
         format!("{}:idx:{node}", self.prefix)
     }
 
     /// Held while a node sweeps another.
     pub fn sweep(&self, node: &str) -> String {
         format!("{}:sweep:{node}", self.prefix)
-    }
-
-    /// The index of a node that is known by its text only.
-    pub fn index_of(&self, node: &str) -> String {
-        format!("{}:idx:{node}", self.prefix)
     }
 
     /// Hash of an app's connections, by node.
@@ -108,14 +103,9 @@ impl ChannelKeys {
         self.key("pm")
     }
 
-    /// Hash of user id to how many nodes hold it.
-    pub fn references(&self) -> String {
+    /// Hash of user id to the nodes that hold it, their ids in a row.
+    pub fn holders(&self) -> String {
         self.key("pr")
-    }
-
-    /// Set of the users that a node holds.
-    pub fn held(&self, node: &str) -> String {
-        format!("{}:{node}", self.key("ph"))
     }
 
     /// Hash of epochs and sequences.

@@ -98,7 +98,12 @@ impl Link {
     /// [`ConfigError`].
     pub fn new(config: &Config, runtime: Handle) -> Result<Self, ConfigError> {
         let client = config.client()?;
-        let manager = Manager::new(client.get_connection_info().clone()).map_err(|_| ConfigError::Url)?;
+        // The library's own deadline for an answer is 500 ms.
+        let timeouts = AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(config.connect_timeout))
+            .set_response_timeout(Some(config.command_timeout));
+        let manager = Manager::new_with_config(client.get_connection_info().clone(), timeouts);
+        let manager = manager.map_err(|_| ConfigError::Url)?;
         let pool = Pool::builder(manager)
             .max_size(POOL_SIZE)
             .timeouts(Timeouts {
@@ -186,18 +191,22 @@ impl Link {
         command: impl AsyncFnOnce(MultiplexedConnection) -> Result<T, RedisError>,
     ) -> Result<T, LinkError> {
         let connection = self.publishing().await?;
+        let (connection, lost) = connection;
         let result = within(self.shared.command_timeout, command(connection)).await;
-        if result.is_err() {
-            self.shared.publishing.lock().await.connection = None;
+        if result.as_ref().is_err_and(|error| !error.is_answer()) {
+            lost.store(true, Ordering::Release);
         }
         result
     }
 
-    async fn publishing(&self) -> Result<MultiplexedConnection, LinkError> {
+    /// The connection, and what to set when it is of no more use.
+    async fn publishing(&self) -> Result<(MultiplexedConnection, Arc<AtomicBool>), LinkError> {
         let asked = Instant::now();
         let mut publishing = self.shared.publishing.lock().await;
         match &publishing.connection {
-            Some(connection) if !publishing.lost.load(Ordering::Acquire) => return Ok(connection.clone()),
+            Some(connection) if !publishing.lost.load(Ordering::Acquire) => {
+                return Ok((connection.clone(), publishing.lost.clone()));
+            }
             _ => publishing.connection = None,
         }
         // Whoever waited here while another tried in vain has its answer; else each would wait for all before it.
@@ -211,8 +220,8 @@ impl Link {
         match self.connect(config).await {
             Ok(connection) => {
                 publishing.connection = Some(connection.clone());
-                publishing.lost = lost;
-                Ok(connection)
+                publishing.lost = lost.clone();
+                Ok((connection, lost))
             }
             Err(error) => {
                 publishing.failed = Some(Instant::now());
@@ -236,7 +245,16 @@ impl Link {
                 Err(_) => Err(LinkError::Timeout),
             }
         });
-        connected.await.unwrap_or(Err(LinkError::Ended))
+        let connected = connected.await.unwrap_or(Err(LinkError::Ended));
+        if connected.is_err() {
+            self.note(&connected);
+        }
+        connected
+    }
+
+    /// Gives up the connection that events go out on; the next one is made anew, to whatever the address then means.
+    pub(crate) async fn forget_publishing(&self) {
+        self.shared.publishing.lock().await.connection = None;
     }
 
     fn note<T>(&self, result: &Result<T, LinkError>) {

@@ -26,6 +26,10 @@ script!(
     occupy, "scripts/occupy.lua"
 );
 script!(
+    /// A node still holds a channel.
+    touch, "scripts/touch.lua"
+);
+script!(
     /// A dead node is taken out of a channel, some users at a time.
     evict, "scripts/evict.lua"
 );

@@ -28,11 +28,12 @@ use crate::redis::link::LinkError;
 use crate::redis::metrics::Metrics;
 use crate::redis::{Link, scripts};
 
-/// What a channel has in Redis outlives its last living node by this much.
-const CHANNEL_TTL: Duration = Duration::from_secs(120);
+/// What a channel has in Redis outlives the last word of its nodes by this much. Sweeps clean up long before; this is for
+/// what they cannot find, and longer than any time for which Redis cannot be reached and still comes back whole.
+const CHANNEL_TTL: Duration = Duration::from_secs(600);
 
-/// The list of what a node may hold outlives the node by this much: sweeping must be long over.
-const INDEX_TTL: Duration = Duration::from_secs(600);
+/// The list of what a node may hold outlives the channels.
+const INDEX_TTL: Duration = Duration::from_secs(3600);
 
 /// Reports of one channel's count that a node makes at once; more wait for the next second. A storm of subscribers would
 /// otherwise cost Redis a script each.
@@ -131,7 +132,21 @@ impl RedisRoster {
         F: FnOnce(MultiplexedConnection) -> BoxFuture<'static, Result<T, RedisError>> + Send + 'static,
     {
         let began = Instant::now();
-        match self.link.run(work).await {
+        self.judge(command, began, self.link.run(work).await)
+    }
+
+    /// The same on the connection that events go out on.
+    async fn run_aside<T>(
+        &self,
+        command: &'static str,
+        work: impl AsyncFnOnce(MultiplexedConnection) -> Result<T, RedisError>,
+    ) -> Result<T, RosterError> {
+        let began = Instant::now();
+        self.judge(command, began, self.link.publish(work).await)
+    }
+
+    fn judge<T>(&self, command: &'static str, began: Instant, result: Result<T, LinkError>) -> Result<T, RosterError> {
+        match result {
             Ok(answer) => {
                 self.metrics.answered(command, began.elapsed());
                 Ok(answer)
@@ -165,7 +180,7 @@ impl RedisRoster {
         fill: impl FnOnce(&mut ScriptInvocation<'_>) + Send + 'static,
     ) -> Result<T, RosterError> {
         let is_new = lock(&self.held).topics.insert(topic.clone());
-        let index = is_new.then(|| (self.link.keys().index(node), topic.to_string()));
+        let index = is_new.then(|| (self.link.keys().index(&node.to_string()), topic.to_string()));
         self.run(command, move |mut connection| {
             Box::pin(async move {
                 if let Some((index, entry)) = index {
@@ -199,17 +214,14 @@ impl RedisRoster {
         let answer: (i64, String, String, Vec<(String, String)>) = self
             .change("join", node, topic, scripts::join, move |call| {
                 let node = node.to_string();
-                call.key(keys.members()).key(keys.references()).key(keys.held(&node)).key(keys.meta());
-                call.key(keys.tombstone(&node));
-                call.arg(user_id.as_str()).arg(info.as_deref().unwrap_or_default()).arg(keys.topic());
+                call.key(keys.members()).key(keys.holders()).key(keys.meta()).key(keys.tombstone(&node));
+                call.arg(&node).arg(user_id.as_str()).arg(info.as_deref().unwrap_or_default()).arg(keys.topic());
                 call.arg(millis(CHANNEL_TTL)).arg(members_max).arg(u8::from(with_members)).arg(unix_us());
             })
             .await?;
         let (status, epoch, sequence, list) = answer;
         match status {
-            scripts::FULL => {
-                return Err(RosterError::Full);
-            }
+            scripts::FULL => return Err(RosterError::Full),
             scripts::FENCED => {
                 self.fenced(node);
                 return Err(RosterError::Unavailable);
@@ -239,7 +251,7 @@ impl RedisRoster {
             return Err(RosterError::Unavailable);
         }
         if subscriptions == 0 && lock(&self.held).topics.remove(topic) {
-            let (index, entry) = (self.link.keys().index(node), topic.to_string());
+            let (index, entry) = (self.link.keys().index(&node.to_string()), topic.to_string());
             // Left there it would cost a later sweep one look.
             let _ = self
                 .run("index", move |mut connection| {
@@ -251,22 +263,25 @@ impl RedisRoster {
     }
 
     async fn leave_now(&self, topic: &Topic, user_id: &UserId) -> Result<(), RosterError> {
-        let node = self.node();
-        let keys = self.link.keys().channel(topic);
+        let (node, keys) = (self.node().to_string(), self.link.keys().channel(topic));
         let user_id = user_id.clone();
-        let _: i64 = self
-            .change("leave", node, topic, scripts::leave, move |call| {
-                call.key(keys.members()).key(keys.references()).key(keys.held(&node.to_string())).key(keys.meta());
-                call.arg(user_id.as_str()).arg(keys.topic()).arg(unix_us());
+        // Nothing is entered, so nothing has to be noted in the index.
+        self.run("leave", move |mut connection| {
+            Box::pin(async move {
+                let script = scripts::leave();
+                let mut call = script.key(keys.members());
+                call.key(keys.holders()).key(keys.meta());
+                call.arg(node).arg(user_id.as_str()).arg(keys.topic()).arg(unix_us());
+                call.invoke_async::<i64>(&mut connection).await.map(drop)
             })
-            .await?;
-        Ok(())
+        })
+        .await
     }
 
     async fn connect_now(&self, app: &AppId, connections: u64) -> Result<u64, RosterError> {
         let node = self.standing_node().await?;
         lock(&self.held).connections.insert(app.clone(), connections);
-        let (key, index) = (self.link.keys().connections(app), self.link.keys().index(node));
+        let (key, index) = (self.link.keys().connections(app), self.link.keys().index(&node.to_string()));
         let entry = format!("{app}/");
         self.run("connect", move |mut connection| {
             Box::pin(async move {
@@ -372,8 +387,12 @@ fn from_value<T: FromRedisValue>(value: &redis::Value) -> Result<T, RosterError>
 /// Whether an answer means that a key holds what no script of ours put there. What else Redis may say passes: it loads,
 /// is a replica, is full, or does not know the user.
 fn is_damage(error: &RedisError) -> bool {
-    matches!(error.code(), Some("WRONGTYPE" | "ERR"))
-        || matches!(error.kind(), ErrorKind::UnexpectedReturnType | ErrorKind::Parse)
+    if matches!(error.kind(), ErrorKind::UnexpectedReturnType | ErrorKind::Parse) {
+        return true;
+    }
+    // The error of a pipeline has no code of its own.
+    let errors = error.clone().into_server_errors();
+    errors.is_some_and(|errors| errors.iter().any(|(_, error)| matches!(error.code(), "WRONGTYPE" | "ERR")))
 }
 
 /// A panic under one of these locks leaves values that are whole.

@@ -31,7 +31,7 @@ const SUBSCRIBE_BATCH: usize = 512;
 const PING_INTERVAL: Duration = Duration::from_secs(5);
 const PING_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// After this much silence the way round is probed, and the probe must be back within [`PROBE_TIMEOUT`].
+/// How often the way round is probed; the probe must be back within [`PROBE_TIMEOUT`].
 const PROBE_INTERVAL: Duration = Duration::from_secs(5);
 const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -50,6 +50,8 @@ pub struct Subscriber {
     state: Mutex<State>,
     /// Told when wishes have changed.
     changed: Notify,
+    /// Told when the connection is to be given up.
+    again: Notify,
     live: AtomicBool,
     has_been_live: AtomicBool,
 }
@@ -93,6 +95,7 @@ enum Reason {
     Ping,
     Probe,
     Overflow,
+    Replica,
 }
 
 impl Reason {
@@ -104,6 +107,7 @@ impl Reason {
             Self::Ping => "ping",
             Self::Probe => "probe",
             Self::Overflow => "overflow",
+            Self::Replica => "replica",
         }
     }
 }
@@ -118,6 +122,7 @@ impl Subscriber {
             metrics,
             state: Mutex::default(),
             changed: Notify::new(),
+            again: Notify::new(),
             live: AtomicBool::new(false),
             has_been_live: AtomicBool::new(false),
         })
@@ -131,6 +136,11 @@ impl Subscriber {
         assert!(!std::mem::replace(&mut self.lock().listening, true), "a node listens once");
         let runtime = self.link.runtime().clone();
         runtime.spawn(self.clone().supervise(listener));
+    }
+
+    /// Gives up the connection for a new one: the server at its other end is not the one to hear any more.
+    pub(crate) fn connect_again(&self) {
+        self.again.notify_waiters();
     }
 
     /// Whether everything wanted is subscribed to on a connection that answers.
@@ -231,6 +241,7 @@ impl Subscriber {
         tokio::select! {
             reason = self.attend(connection, &ears) => reason,
             reason = ended.ended() => reason,
+            () = self.again.notified() => Reason::Replica,
         }
     }
 

@@ -27,7 +27,7 @@ fn a_channels_partition_never_changes() {
 fn all_keys_of_a_channel_share_a_slot() {
     let channel = Keys::new("live", 8).channel(&topic("presence-room"));
     let tag = |key: &str| key[key.find('{').unwrap()..=key.find('}').unwrap()].to_owned();
-    let keys = [channel.members(), channel.references(), channel.held("n"), channel.meta(), channel.occupancy()];
+    let keys = [channel.members(), channel.holders(), channel.meta(), channel.occupancy()];
     for key in keys.iter().chain(&[channel.kept(), channel.tombstone("n"), channel.topic()]) {
         assert!(key.starts_with("live:{"), "{key}");
         assert_eq!(tag(key), tag(&channel.topic()));

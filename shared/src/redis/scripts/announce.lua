@@ -3,6 +3,9 @@
 -- Meta outlives its channel by far, or sequences would begin anew under nodes that still count.
 local META_TTL_MS = 86400000
 
+-- Letters of a node's id: lists of nodes are ids in a row.
+local NODE_LETTERS = 32
+
 -- The epoch of a sequence; made from the clock, so that later ones are greater.
 local function epoch_of(meta, field)
   local epoch = redis.call('HGET', meta, field)
@@ -16,10 +19,9 @@ local function epoch_of(meta, field)
 end
 
 -- Fails before anything has changed when a key of a presence channel holds something else.
-local function check_presence(members, references, held, meta)
+local function check_presence(members, holders, meta)
   redis.call('HLEN', members)
-  redis.call('HLEN', references)
-  redis.call('SCARD', held)
+  redis.call('HLEN', holders)
   redis.call('HLEN', meta)
 end
 
@@ -30,10 +32,24 @@ local function announce_change(meta, topic, kind, stamp, payload)
   redis.call('PUBLISH', topic, '1 ' .. kind .. ' ' .. epoch .. ' ' .. sequence .. ' ' .. stamp .. ' -\n' .. payload)
 end
 
+-- Where a node stands in a list of nodes, or nil.
+local function place_of(nodes, node)
+  for at = 1, #nodes, NODE_LETTERS do
+    if string.sub(nodes, at, at + NODE_LETTERS - 1) == node then return at end
+  end
+end
+
 -- Takes one user of a node out; announces it when no other node holds the user.
-local function drop_user(members, references, meta, topic, stamp, user)
-  if redis.call('HINCRBY', references, user, -1) > 0 then return 0 end
-  redis.call('HDEL', references, user)
+local function drop_user(members, holders, meta, topic, stamp, user, node)
+  local nodes = redis.call('HGET', holders, user) or ''
+  local at = place_of(nodes, node)
+  if not at then return 0 end
+  nodes = string.sub(nodes, 1, at - 1) .. string.sub(nodes, at + NODE_LETTERS)
+  if nodes ~= '' then
+    redis.call('HSET', holders, user, nodes)
+    return 0
+  end
+  redis.call('HDEL', holders, user)
   if redis.call('HDEL', members, user) == 0 then return 0 end
   announce_change(meta, topic, 'R', stamp, user)
   return 1

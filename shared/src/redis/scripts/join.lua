@@ -1,18 +1,25 @@
--- KEYS: members references held meta tombstone
--- ARGV: user info topic ttl_ms members_max with_members stamp
+-- KEYS: members holders meta tombstone
+-- ARGV: node user info topic ttl_ms members_max with_members stamp
 -- Returns {status, epoch, sequence, members}; members is a flat list of id and info, empty unless asked for.
-if redis.call('EXISTS', KEYS[5]) == 1 then return {-2, '0', '0', {}} end
-check_presence(KEYS[1], KEYS[2], KEYS[3], KEYS[4])
-local user = ARGV[1]
-local known = redis.call('HEXISTS', KEYS[1], user) == 1
-if not known and redis.call('HLEN', KEYS[1]) >= tonumber(ARGV[5]) then return {-1, '0', '0', {}} end
-local epoch = epoch_of(KEYS[4], 'e')
-if redis.call('SADD', KEYS[3], user) == 1 then redis.call('HINCRBY', KEYS[2], user, 1) end
-if not known then
-  redis.call('HSET', KEYS[1], user, ARGV[2])
-  announce_change(KEYS[4], ARGV[3], 'A', ARGV[7], #user .. ':' .. user .. ARGV[2])
+if redis.call('EXISTS', KEYS[4]) == 1 then return {-2, '0', '0', {}} end
+check_presence(KEYS[1], KEYS[2], KEYS[3])
+local node, user = ARGV[1], ARGV[2]
+-- One without the other is what is left of a loss: all begin anew, under an epoch that makes every node join again.
+if redis.call('EXISTS', KEYS[1]) ~= redis.call('EXISTS', KEYS[2]) then
+  redis.call('DEL', KEYS[1], KEYS[2])
+  redis.call('HDEL', KEYS[3], 'e', 's')
 end
-for i = 1, 3 do redis.call('PEXPIRE', KEYS[i], ARGV[4]) end
+local known = redis.call('HEXISTS', KEYS[1], user) == 1
+if not known and redis.call('HLEN', KEYS[1]) >= tonumber(ARGV[6]) then return {-1, '0', '0', {}} end
+local epoch = epoch_of(KEYS[3], 'e')
+local nodes = redis.call('HGET', KEYS[2], user) or ''
+if not place_of(nodes, node) then redis.call('HSET', KEYS[2], user, nodes .. node) end
+if not known then
+  redis.call('HSET', KEYS[1], user, ARGV[3])
+  announce_change(KEYS[3], ARGV[4], 'A', ARGV[8], #user .. ':' .. user .. ARGV[3])
+end
+redis.call('PEXPIRE', KEYS[1], ARGV[5])
+redis.call('PEXPIRE', KEYS[2], ARGV[5])
 local members = {}
-if ARGV[6] == '1' then members = redis.call('HGETALL', KEYS[1]) end
-return {0, epoch, redis.call('HGET', KEYS[4], 's') or '0', members}
+if ARGV[7] == '1' then members = redis.call('HGETALL', KEYS[1]) end
+return {0, epoch, redis.call('HGET', KEYS[3], 's') or '0', members}

@@ -5,9 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use hashbrown::HashSet;
+use futures_util::stream::{self, StreamExt};
 use rand::Rng;
-use redis::Pipeline;
 
 use super::{CHANNEL_TTL, INDEX_TTL, Identity, Past, QUESTIONS_MAX, RedisRoster, lock, millis};
 use crate::bus::Listener;
@@ -25,12 +24,18 @@ const HEARTBEAT: Duration = Duration::from_secs(5);
 /// After this long without a good heartbeat the lease may soon be over: nothing is entered on the strength of it.
 const SELF_FENCE: Duration = Duration::from_secs(12);
 
+/// Channels that are touched at a time.
+const TOUCHES: usize = 64;
+
 /// How often everything that a node holds is given its full time to live again.
 const TOUCH: Duration = Duration::from_secs(30);
 
 impl RedisRoster {
     /// The identity to make a change with; renews the lease first when it may be over.
     pub(super) async fn standing_node(&self) -> Result<NodeId, RosterError> {
+        if self.has_resigned.load(Ordering::Acquire) {
+            return Err(RosterError::Unavailable);
+        }
         let stands = {
             let identity = lock(&self.identity);
             let fresh = identity.renewed.is_some_and(|renewed| renewed.elapsed() < SELF_FENCE);
@@ -57,7 +62,13 @@ impl RedisRoster {
             standing = self.node();
             self.heartbeat(standing, true).await?;
         }
-        self.bury_past().await?;
+        if self.node() != standing {
+            // Someone else found it swept meanwhile; the next attempt is made as whoever it is now.
+            return Err(RosterError::Unavailable);
+        }
+        if let Err(error) = self.bury_past().await {
+            tracing::debug!(%error, "what is left of an earlier id is given up later");
+        }
         Ok(standing)
     }
 
@@ -76,7 +87,7 @@ impl RedisRoster {
         let entries = topics.iter().map(Topic::to_string).chain(held.connections.keys().map(|app| format!("{app}/")));
         lock(&self.past).push(Past { node, entries: entries.collect() });
         drop(held);
-        tracing::warn!(%node, "this node was taken for dead and swept; it goes on under a new id");
+        tracing::warn!(%node, "redis does not know this node any more; it goes on under a new id");
     }
 
     async fn heartbeat(&self, node: NodeId, register: bool) -> Result<bool, RosterError> {
@@ -95,16 +106,15 @@ impl RedisRoster {
         self.lease(node, lease, true).await.map(drop)
     }
 
-    /// Returns whether the node is registered.
+    /// Returns whether the node is registered. Goes the way of events, which waits for nobody: behind a herd of joins a
+    /// heartbeat would come too late.
     async fn lease(&self, node: NodeId, lease: Duration, register: bool) -> Result<bool, RosterError> {
         let nodes = self.link.keys().nodes();
-        self.run("heartbeat", move |mut connection| {
-            Box::pin(async move {
-                let script = scripts::heartbeat();
-                let mut call = script.key(nodes);
-                call.arg(node.to_string()).arg(millis(lease)).arg(u8::from(register));
-                call.invoke_async(&mut connection).await
-            })
+        self.run_aside("heartbeat", async move |mut connection| {
+            let script = scripts::heartbeat();
+            let mut call = script.key(nodes);
+            call.arg(node.to_string()).arg(millis(lease)).arg(u8::from(register));
+            call.invoke_async(&mut connection).await
         })
         .await
     }
@@ -126,7 +136,7 @@ impl RedisRoster {
 
     async fn note_all_in_index(&self, node: NodeId, entries: Vec<String>) -> Result<(), RosterError> {
         for some in entries.chunks(QUESTIONS_MAX) {
-            let (index, some) = (self.link.keys().index(node), some.to_vec());
+            let (index, some) = (self.link.keys().index(&node.to_string()), some.to_vec());
             self.run("index", move |mut connection| {
                 Box::pin(async move {
                     let mut pipeline = redis::pipe();
@@ -158,7 +168,7 @@ impl RedisRoster {
     pub(super) async fn keep_alive(&self, listener: Arc<dyn Listener>) -> Infallible {
         loop {
             tokio::time::sleep(TOUCH).await;
-            // Four rounds fit into the time to live; after a failure the next one is soon.
+            // Many rounds fit into the time to live.
             if let Ok(lost) = self.touch().await {
                 for topic in &lost {
                     self.metrics.lost_channels.inc();
@@ -168,82 +178,67 @@ impl RedisRoster {
         }
     }
 
-    /// Names what this node holds in the sets of occupied channels again. A set that was lost and made anew by one channel
-    /// would lack the others for ever; a name too many is left out of answers, and goes with the set's time to live.
-    async fn touch_occupied(&self, topics: &[Topic]) -> Result<(), RosterError> {
-        for some in topics.chunks(QUESTIONS_MAX) {
-            let mut pipeline = Pipeline::with_capacity(2 * some.len());
-            for topic in some {
-                let occupied = self.link.keys().occupied(&topic.app, self.link.keys().partition(topic));
-                pipeline.sadd(&occupied, topic.channel.as_str()).ignore();
-                pipeline.pexpire(&occupied, millis(CHANNEL_TTL)).ignore();
-            }
-            let touched = self.run("touch", move |mut connection| {
-                Box::pin(async move { pipeline.exec_async(&mut connection).await })
-            });
-            match touched.await {
-                // Someone else's value in one set; the rest is touched all the same.
-                Ok(()) | Err(RosterError::Damaged) => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(())
-    }
-
-    /// Writes the whole index of this node anew: without it nobody would sweep what the node holds.
-    async fn restore_index(&self, node: NodeId) -> Result<(), RosterError> {
-        let entries: Vec<String> = {
-            let held = lock(&self.held);
-            held.topics
-                .iter()
-                .map(Topic::to_string)
-                .chain(held.connections.keys().map(|app| format!("{app}/")))
-                .collect()
-        };
-        self.note_all_in_index(node, entries).await
-    }
-
-    /// Gives everything its full time to live; returns the channels of which something is not there any more, as after
-    /// an eviction for want of memory.
+    /// Gives everything its full time to live, and writes the index anew, without which nobody would sweep what this node
+    /// holds; returns the channels of which something is not there any more, as after an eviction for want of memory.
     async fn touch(&self) -> Result<Vec<Topic>, RosterError> {
         let node = self.node();
-        let keys = self.link.keys();
         let (topics, apps) = {
             let held = lock(&self.held);
             let topics: Vec<_> = held.topics.iter().cloned().collect();
             (topics, held.connections.keys().cloned().collect::<Vec<_>>())
         };
-        let mut expirations = vec![(keys.index(node), INDEX_TTL, None)];
-        expirations.extend(apps.iter().map(|app| (keys.connections(app), CHANNEL_TTL, None)));
-        for topic in &topics {
-            let channel = keys.channel(topic);
-            expirations.push((channel.occupancy(), CHANNEL_TTL, Some(topic)));
-            if topic.channel.kind().is_presence() {
-                for key in [channel.members(), channel.references(), channel.held(&node.to_string())] {
-                    expirations.push((key, CHANNEL_TTL, Some(topic)));
-                }
-            }
-        }
-        self.touch_occupied(&topics).await?;
-        let mut lost = HashSet::new();
-        for some in expirations.chunks(QUESTIONS_MAX) {
-            let mut pipeline = Pipeline::with_capacity(some.len());
-            for (key, ttl, _) in some {
-                pipeline.cmd("PEXPIRE").arg(key).arg(millis(*ttl));
-            }
-            let found: Vec<bool> = self
-                .run("touch", move |mut connection| {
-                    Box::pin(async move { pipeline.query_async(&mut connection).await })
+        let apps_entries = apps.iter().map(|app| format!("{app}/"));
+        self.note_all_in_index(node, topics.iter().map(Topic::to_string).chain(apps_entries).collect()).await?;
+        for app in &apps {
+            let key = self.link.keys().connections(app);
+            self.run("touch", move |mut connection| {
+                Box::pin(async move {
+                    redis::cmd("PEXPIRE").arg(key).arg(millis(CHANNEL_TTL)).exec_async(&mut connection).await
                 })
-                .await?;
-            if some.first().is_some_and(|(_, _, topic)| topic.is_none()) && found.first() == Some(&false) {
-                self.restore_index(node).await?;
+            })
+            .await?;
+        }
+        let touched: Vec<_> = stream::iter(topics)
+            .map(async |topic| (self.touch_channel(node, &topic).await, topic))
+            .buffer_unordered(TOUCHES)
+            .collect()
+            .await;
+        let mut lost = Vec::new();
+        for (touched, topic) in touched {
+            match touched {
+                Ok(true) => {}
+                Ok(false) => lost.push(topic),
+                // Someone else's value; the other channels are touched all the same.
+                Err(RosterError::Damaged) => {}
+                Err(error) => return Err(error),
             }
-            let missing = some.iter().zip(found).filter(|(_, found)| !found);
-            lost.extend(missing.filter_map(|((_, _, topic), _)| topic.cloned()));
         }
         // What was left since the list was made is missing rightly.
         let held = lock(&self.held);
-        Ok(lost.into_iter().filter(|topic| held.topics.contains(topic)).collect())
+        lost.retain(|topic| held.topics.contains(topic));
+        Ok(lost)
+    }
+
+    /// Returns whether all is there that this node has put there.
+    async fn touch_channel(&self, node: NodeId, topic: &Topic) -> Result<bool, RosterError> {
+        let keys = self.link.keys().channel(topic);
+        let occupied = self.link.keys().occupied(&topic.app, self.link.keys().partition(topic));
+        let is_presence = topic.channel.kind().is_presence();
+        let name = topic.channel.to_string();
+        let found: i64 = self
+            .run("touch", move |mut connection| {
+                Box::pin(async move {
+                    let script = scripts::touch();
+                    let mut call = script.key(keys.occupancy());
+                    call.key(occupied).key(keys.meta());
+                    if is_presence {
+                        call.key(keys.members()).key(keys.holders());
+                    }
+                    call.arg(node.to_string()).arg(name).arg(millis(CHANNEL_TTL));
+                    call.invoke_async(&mut connection).await
+                })
+            })
+            .await?;
+        Ok(found == 1)
     }
 }

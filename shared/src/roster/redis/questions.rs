@@ -15,13 +15,14 @@ use crate::roster::{KeptEvent, Occupancy, RosterError};
 
 impl RedisRoster {
     pub(super) async fn held_now(&self, topic: &Topic) -> Result<Vec<UserId>, RosterError> {
-        let held = self.link.keys().channel(topic).held(&self.node().to_string());
-        let users: Vec<String> = self
+        let (node, holders) = (self.node().to_string(), self.link.keys().channel(topic).holders());
+        let users: Vec<(String, String)> = self
             .run("held", move |mut connection| {
-                Box::pin(async move { redis::cmd("SMEMBERS").arg(held).query_async(&mut connection).await })
+                Box::pin(async move { redis::cmd("HGETALL").arg(holders).query_async(&mut connection).await })
             })
             .await?;
-        Ok(users.iter().map(|user_id| UserId::from(user_id.as_str())).collect())
+        let held = users.iter().filter(|(_, nodes)| nodes.contains(&node));
+        Ok(held.map(|(user_id, _)| UserId::from(user_id.as_str())).collect())
     }
 
     pub(super) async fn members_now(&self, topic: &Topic) -> Result<Vec<Member>, RosterError> {

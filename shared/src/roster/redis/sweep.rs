@@ -5,6 +5,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::stream::{self, StreamExt};
 use rand::Rng;
 
 use super::{RedisRoster, millis};
@@ -31,6 +32,9 @@ const EVICT_BATCH: usize = 256;
 
 /// Channels that are read from an index at a time.
 const INDEX_BATCH: usize = 100;
+
+/// Channels that are swept at a time: enough to be through thousands of them in a second.
+const ENTRIES: usize = 32;
 
 /// How long a channel remembers that a node was swept: longer than any node is paused and any command is under way.
 const TOMBSTONE: Duration = Duration::from_secs(600);
@@ -76,33 +80,35 @@ impl RedisRoster {
         if !self.claim(claim.clone()).await? {
             return Ok(None);
         }
-        let index = self.link.keys().index_of(node);
-        let mut removed = 0;
+        let index = self.link.keys().index(node);
+        let (mut cursor, mut removed, mut is_whole) = (0, 0, true);
         loop {
-            let entries: Vec<String> = {
-                let index = index.clone();
-                self.run("sweep_index", move |mut connection| {
-                    Box::pin(async move {
-                        redis::cmd("SRANDMEMBER").arg(index).arg(INDEX_BATCH).query_async(&mut connection).await
-                    })
-                })
-                .await?
-            };
-            if entries.is_empty() {
+            let (next, entries) = self.scan_index(&index, cursor).await?;
+            let swept: Vec<_> = stream::iter(entries)
+                .map(async |entry| (self.sweep_entry(node, &entry).await, entry))
+                .buffer_unordered(ENTRIES)
+                .collect()
+                .await;
+            let mut done = Vec::with_capacity(swept.len());
+            for (result, entry) in swept {
+                match result {
+                    Ok(members) => {
+                        removed += members;
+                        done.push(entry);
+                    }
+                    // It stays in the index until someone puts the channel right; the others must not wait.
+                    Err(RosterError::Damaged) => is_whole = false,
+                    Err(error) => return Err(error),
+                }
+            }
+            self.forget_entries(&index, done).await?;
+            cursor = next;
+            if cursor == 0 {
                 break;
             }
-            for entry in entries {
-                removed += match self.sweep_entry(node, &entry).await {
-                    // Whoever puts the channel right finds the node gone from nowhere else; the others must not wait.
-                    Err(RosterError::Damaged) => 0,
-                    swept => swept?,
-                };
-                let index = index.clone();
-                self.run("sweep_index", move |mut connection| {
-                    Box::pin(async move { redis::cmd("SREM").arg(index).arg(entry).exec_async(&mut connection).await })
-                })
-                .await?;
-            }
+        }
+        if !is_whole {
+            return Ok(Some(removed));
         }
         let (dead, node) = (self.link.keys().dead(), node.to_owned());
         self.run("swept", move |mut connection| {
@@ -114,6 +120,29 @@ impl RedisRoster {
         })
         .await?;
         Ok(Some(removed))
+    }
+
+    async fn scan_index(&self, index: &str, cursor: u64) -> Result<(u64, Vec<String>), RosterError> {
+        let index = index.to_owned();
+        self.run("sweep_index", move |mut connection| {
+            Box::pin(async move {
+                let mut command = redis::cmd("SSCAN");
+                command.arg(index).arg(cursor).arg("COUNT").arg(INDEX_BATCH);
+                command.query_async(&mut connection).await
+            })
+        })
+        .await
+    }
+
+    async fn forget_entries(&self, index: &str, entries: Vec<String>) -> Result<(), RosterError> {
+        if entries.is_empty() {
+            return Ok(());
+        }
+        let index = index.to_owned();
+        self.run("sweep_index", move |mut connection| {
+            Box::pin(async move { redis::cmd("SREM").arg(index).arg(entries).exec_async(&mut connection).await })
+        })
+        .await
     }
 
     async fn claim(&self, key: String) -> Result<bool, RosterError> {
@@ -163,7 +192,7 @@ impl RedisRoster {
             Box::pin(async move {
                 let script = scripts::evict();
                 let mut call = script.key(keys.members());
-                call.key(keys.references()).key(keys.held(&node)).key(keys.meta());
+                call.key(keys.holders()).key(keys.meta());
                 call.key(keys.occupancy()).key(occupied).key(keys.tombstone(&node));
                 call.arg(&node).arg(keys.topic()).arg(name).arg(EVICT_BATCH).arg(millis(TOMBSTONE));
                 call.arg(u8::from(is_user)).arg(unix_us());
