@@ -88,11 +88,11 @@ impl Backbone {
         }
     }
 
-    /// What the admin listener asks. `role`: what the role says of itself, if it has anything to say.
-    pub(crate) fn health(&self, role: Option<Arc<dyn Health>>) -> Arc<dyn Health> {
+    /// What the admin listener asks. `role`: what the role says of itself.
+    pub(crate) fn health(&self, role: Arc<dyn Health>) -> Arc<dyn Health> {
         match self {
-            Self::Memory { .. } => role.unwrap_or_else(|| Arc::new(Up)),
-            Self::Redis(cluster) => cluster.health(role),
+            Self::Memory { .. } => role,
+            Self::Redis(cluster) => cluster.health(Some(role)),
         }
     }
 
@@ -127,18 +127,5 @@ impl Cluster {
     fn health(&self, role: Option<Arc<dyn Health>>) -> Arc<RedisHealth> {
         let subscriber = self.listener.as_ref().map(|_| self.subscriber.clone());
         RedisHealth::new(self.link.clone(), self.metrics.clone(), subscriber, role)
-    }
-}
-
-/// A role that is ready as soon as it answers.
-struct Up;
-
-impl Health for Up {
-    fn live(&self) -> Result<(), String> {
-        Ok(())
-    }
-
-    fn ready(&self) -> Result<(), String> {
-        Ok(())
     }
 }

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context;
 use gateway::Gateway;
@@ -37,6 +38,8 @@ struct Node {
     public: Public,
     admin: Admin,
     backbone: Backbone,
+    /// How long a publisher goes on after the signal; a gateway knows by itself.
+    accept: Duration,
 }
 
 /// What listens on the public port.
@@ -74,14 +77,14 @@ impl Node {
         let health = match &public {
             Public::Gateway(gateway) => {
                 backbone.listen(gateway.listener());
-                backbone.health(Some(gateway.health()))
+                backbone.health(gateway.health())
             }
-            Public::Publisher(_) => backbone.health(None),
+            Public::Publisher(server) => backbone.health(server.health()),
         };
         let admin = Admin::bind(&config.admin, registry, health)
             .await
             .with_context(|| self::cannot_listen("admin", &config.admin.host, config.admin.port))?;
-        Ok(Self { public, admin, backbone })
+        Ok(Self { public, admin, backbone, accept: config.drain.accept })
     }
 
     fn banner(&self, role: Role, config: &Config, descriptors_max: u64) -> Result<String, Failure> {
@@ -99,7 +102,7 @@ impl Node {
     }
 
     async fn run(self, signals: Signals) -> Result<(), Failure> {
-        let Self { public, admin, backbone } = self;
+        let Self { public, admin, backbone, accept } = self;
         let (leave, leaving) = oneshot::channel();
         let shutdown = async {
             // The other end goes only with this whole function.
@@ -108,7 +111,7 @@ impl Node {
         let serve = async {
             match public {
                 Public::Gateway(gateway) => gateway.run(shutdown).await.context("the gateway failed")?,
-                Public::Publisher(server) => server.run(shutdown).await,
+                Public::Publisher(server) => server.run(shutdown, accept).await,
             }
             backbone.leave().await;
             Ok(())

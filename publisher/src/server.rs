@@ -3,11 +3,12 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
 use hyper_util::server::graceful::GracefulShutdown;
+use shared::admin::Health;
 use shared::http;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -29,6 +30,13 @@ pub struct Server {
     listener: TcpListener,
     api: Arc<Api>,
     places: Arc<Semaphore>,
+    state: Arc<State>,
+}
+
+/// What the admin listener is told.
+#[derive(Default)]
+struct State {
+    is_draining: AtomicBool,
 }
 
 impl Server {
@@ -42,7 +50,7 @@ impl Server {
         let listener = TcpListener::bind((host, port)).await?;
         let room = usize::try_from(descriptors_max / 5 * 4).unwrap_or(usize::MAX);
         let places = Arc::new(Semaphore::new(room.clamp(1, CONNECTIONS_MAX)));
-        Ok(Self { listener, api, places })
+        Ok(Self { listener, api, places, state: Arc::default() })
     }
 
     /// Where it listens.
@@ -53,12 +61,23 @@ impl Server {
         self.listener.local_addr()
     }
 
-    /// Serves until `shutdown` resolves; then takes no new connections, answers what is under way, and returns.
-    pub async fn run(self, shutdown: impl Future<Output = ()>) {
+    /// What the admin listener asks.
+    pub fn health(&self) -> Arc<dyn Health> {
+        self.state.clone()
+    }
+
+    /// Serves until `shutdown` resolves; goes on for `accept` while balancers notice that it is not ready any more; then
+    /// takes no new connections, answers what is under way, and returns.
+    pub async fn run(self, shutdown: impl Future<Output = ()>, accept: Duration) {
         let connections = GracefulShutdown::new();
+        let leaving = async {
+            shutdown.await;
+            self.state.is_draining.store(true, Ordering::Release);
+            tokio::time::sleep(accept).await;
+        };
         tokio::select! {
             () = self.accept(&connections) => {}
-            () = shutdown => {}
+            () = leaving => {}
         }
         drop(self.listener);
         if timeout(LEAVE_TIMEOUT, connections.shutdown()).await.is_err() {
@@ -98,6 +117,16 @@ impl Server {
             // A caller that breaks the protocol or the connection has been told, or is gone.
             let _ = http::in_time(connection, &asked).await;
         });
+    }
+}
+
+impl Health for State {
+    fn live(&self) -> Result<(), String> {
+        Ok(())
+    }
+
+    fn ready(&self) -> Result<(), String> {
+        if self.is_draining.load(Ordering::Acquire) { Err("draining".into()) } else { Ok(()) }
     }
 }
 

@@ -54,7 +54,8 @@ impl Relay {
     /// Counts a socket of `shard` in the channel, as `member` in presence channels, and queues the answer for it in the
     /// shard's inbox: at the place in the order of the channel's messages that the answer reflects.
     ///
-    /// `answer`: makes the message out of the frames that the client gets.
+    /// `gone`: resolves when the connection is gone; while nothing has been entered yet the attempt then ends, with
+    /// [`EnterError::Unavailable`]. `answer`: makes the message out of the frames that the client gets.
     ///
     /// # Errors
     /// [`EnterError`]; nothing was queued then.
@@ -67,10 +68,11 @@ impl Relay {
         app: &App,
         shard: usize,
         member: Option<&Member>,
+        gone: impl Future<Output = ()>,
         answer: impl FnOnce(Vec<Bytes>) -> ShardMessage + Send + 'static,
     ) -> Result<(), EnterError> {
         self.hold(topic, shard);
-        let entered = self.enter_held(topic, app, member).await;
+        let entered = self.enter_held(topic, app, member, gone).await;
         match entered {
             Ok(entered) => {
                 let topic_of_answer = topic.clone();
@@ -125,7 +127,7 @@ impl Relay {
         self.hold(topic, shard);
         let gate = self.gate(topic);
         let _serial = gate.lock().await;
-        if let Err(error) = self.link(topic).await {
+        if let Err(error) = self.hear(topic).await {
             self.release(topic, shard);
             return Err(error);
         }
@@ -137,10 +139,25 @@ impl Relay {
         self.release(topic, shard);
     }
 
-    async fn enter_held(&self, topic: &Topic, app: &App, member: Option<&Member>) -> Result<Entered, EnterError> {
+    async fn enter_held(
+        &self,
+        topic: &Topic,
+        app: &App,
+        member: Option<&Member>,
+        gone: impl Future<Output = ()>,
+    ) -> Result<Entered, EnterError> {
         let gate = self.gate(topic);
-        let _serial = gate.lock().await;
-        self.link(topic).await?;
+        let begin = async {
+            let serial = gate.lock().await;
+            self.hear(topic).await?;
+            Ok::<_, EnterError>(serial)
+        };
+        // Those who gave up while the cluster was away must not be entered when it is back, nor pile up until then.
+        let _serial = tokio::select! {
+            biased;
+            begun = begin => begun?,
+            () = gone => return Err(EnterError::Unavailable),
+        };
         let position = match member {
             Some(member) => retry(async || self.join(topic, app, member).await).await?,
             None => None,
@@ -165,7 +182,7 @@ impl Relay {
     }
 
     /// Must be called under the topic's gate.
-    async fn link(&self, topic: &Topic) -> Result<(), EnterError> {
+    async fn hear(&self, topic: &Topic) -> Result<(), EnterError> {
         if self.stripe(topic).get(topic).is_some_and(|state| state.linked) {
             return Ok(());
         }

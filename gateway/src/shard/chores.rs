@@ -2,6 +2,7 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use shared::app::App;
 use shared::bus::Message;
@@ -70,7 +71,8 @@ impl Shard {
         let entry = Entry { app: app.clone(), topic: topic.clone(), user_id };
         let shard = self.clone();
         self.chore(async move {
-            let entered = shard.node.relay.enter(&topic, &app, shard.index, member.as_ref(), move |frames| {
+            let gone = shard.until_gone(key);
+            let entered = shard.node.relay.enter(&topic, &app, shard.index, member.as_ref(), gone, move |frames| {
                 ShardMessage::Subscribed {
                     connection: key,
                     app: entry.app,
@@ -84,6 +86,14 @@ impl Shard {
                 shard.enter_failed(key, &channel, ticket, error);
             }
         });
+    }
+
+    /// Resolves soon after the connection is gone.
+    async fn until_gone(&self, key: ConnectionKey) {
+        const LOOK: Duration = Duration::from_secs(1);
+        while self.connection(key).is_some() {
+            tokio::time::sleep(LOOK).await;
+        }
     }
 
     fn enter_failed(self: &Rc<Self>, key: ConnectionKey, channel: &ChannelName, ticket: Ticket, error: EnterError) {
@@ -147,7 +157,7 @@ impl Shard {
                 let (entry, watched_of_answer) =
                     (Entry { app: app.clone(), topic: topic.clone(), user_id: None }, watched.clone());
                 result = relay
-                    .enter(&topic, &app, shard.index, None, move |_| ShardMessage::SignedIn {
+                    .enter(&topic, &app, shard.index, None, shard.until_gone(key), move |_| ShardMessage::SignedIn {
                         connection: key,
                         app: entry.app,
                         topic: entry.topic,
