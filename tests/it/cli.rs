@@ -122,7 +122,7 @@ async fn fresh_credentials_are_a_configuration_and_an_env_file() {
     std::fs::write(place.path().join(".env"), env).expect("a file");
     for args in [["--config", "carillon.toml"], ["--env-file", ".env"]] {
         let args = [&args[..], &["--host", "127.0.0.1"]].concat();
-        let server = Server::start_with(place.path(), &args, app.clone(), None).await;
+        let server = Server::start_with(place.path(), &args, app.clone()).await;
         let mut client = server.client().await;
         client.subscribe("private-room").await;
         server.publish("private-room", "hello", "1").await;
@@ -138,7 +138,7 @@ async fn a_laravel_env_file_is_served_unchanged() {
                REVERB_PORT=8080\nREVERB_SCHEME=http\nREVERB_SERVER_HOST=127.0.0.1\nVITE_KEY=\"${REVERB_APP_KEY}\"\n";
     let place = place_with(".env", env);
     let app = carillon::config::app("123456", "laravel-key", "laravel secret");
-    let server = Server::start_with(place.path(), &["--env-file", ".env"], app, None).await;
+    let server = Server::start_with(place.path(), &["--env-file", ".env"], app).await;
     assert!(server.public.ip().is_loopback(), "REVERB_SERVER_HOST is obeyed: {}", server.public);
     let mut client = server.client().await;
     client.join("presence-room", "1").await;
@@ -204,7 +204,7 @@ async fn trigger_and_listen_talk_to_a_running_server() {
 async fn without_an_app_the_demo_app_is_served_on_loopback_only() {
     let place = tempfile::tempdir().expect("a folder");
     let app = carillon::config::app("app-id", "app-key", "app-secret");
-    let server = Server::start_with(place.path(), &[], app, None).await;
+    let server = Server::start_with(place.path(), &[], app).await;
     assert!(server.public.ip().is_loopback(), "{}", server.banner);
     assert!(server.banner.contains("demo"), "{}", server.banner);
     let mut client = server.client().await;
@@ -293,7 +293,7 @@ async fn secrets_are_read_from_files() {
     std::fs::write(place.path().join("carillon.toml"), text).expect("a file");
     let app = carillon::config::app("a", "b", "from-a-file");
     let args = ["--config", "carillon.toml", "--host", "127.0.0.1"];
-    let server = Server::start_with(place.path(), &args, app, None).await;
+    let server = Server::start_with(place.path(), &args, app).await;
     server.client().await.subscribe("private-room").await;
     server.stop().await;
 }

@@ -7,6 +7,7 @@ mod cli;
 mod drain;
 mod fanout;
 mod handshake;
+mod harness;
 mod liveness;
 mod presence;
 mod tidy;

@@ -2,18 +2,13 @@
 
 use std::collections::BTreeSet;
 
-use carillon::client::Message;
 use serde_json::{Value, json};
 use tests::client::members;
-use tests::{Server, Setup, TestClient, Witnesses};
+use tests::view::user_of;
+use tests::{Server, Setup, TestClient, View, Witnesses};
 use tokio::task::JoinSet;
 
 const ROOM: &str = "presence-room";
-
-fn user_of(message: &Message) -> String {
-    let data: Value = serde_json::from_str(&message.data).expect("the data is JSON");
-    data["user_id"].as_str().expect("user ids are strings").to_owned()
-}
 
 async fn users(server: &Server, channel: &str) -> BTreeSet<String> {
     let reply = server.get(&format!("/channels/{channel}/users")).await;
@@ -115,29 +110,6 @@ async fn client_events_carry_the_verified_sender() {
     assert_eq!(ana.expect("from-server").await.user_id, None);
     assert_eq!(bo.expect("from-server").await.user_id, None, "and its own client event did not come back");
     server.stop().await;
-}
-
-/// What a client makes of a presence channel, as pusher-js would, but strict.
-#[derive(Default)]
-struct View {
-    members: Option<BTreeSet<String>>,
-}
-
-impl View {
-    fn apply(&mut self, message: &Message) {
-        match message.event.as_str() {
-            "pusher_internal:subscription_succeeded" => self.members = Some(members(message).into_iter().collect()),
-            "pusher_internal:member_added" => {
-                let Some(known) = &mut self.members else { return };
-                assert!(known.insert(user_of(message)), "{} was added but is known: {known:?}", message.data);
-            }
-            "pusher_internal:member_removed" => {
-                let Some(known) = &mut self.members else { return };
-                assert!(known.remove(&user_of(message)), "{} was removed but is not known: {known:?}", message.data);
-            }
-            _ => {}
-        }
-    }
 }
 
 const JOINERS: usize = 50;

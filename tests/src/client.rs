@@ -26,12 +26,20 @@ impl TestClient {
     /// # Panics
     /// When the server refuses.
     pub async fn connect(url: &ServerUrl, app: &App, options: &Options) -> Self {
-        let client = Client::connect(url, app.key.as_str(), options).await.expect("the server takes the client");
+        Self::try_connect(url, app, options).await.expect("the server takes the client")
+    }
+
+    /// Connects, if the server is there and willing.
+    ///
+    /// # Errors
+    /// When it is not.
+    pub async fn try_connect(url: &ServerUrl, app: &App, options: &Options) -> Result<Self, ClientError> {
+        let client = Client::connect(url, app.key.as_str(), options).await?;
         let (outgoing, commands) = mpsc::unbounded_channel();
         let (messages, incoming) = mpsc::unbounded_channel();
         let (socket_id, subprotocol) = (client.socket_id(), client.subprotocol().map(str::to_owned));
         tokio::spawn(pump(client, commands, messages));
-        Self { socket_id, subprotocol, app: app.clone(), outgoing, incoming }
+        Ok(Self { socket_id, subprotocol, app: app.clone(), outgoing, incoming })
     }
 
     /// Sends a text as it is.
@@ -120,6 +128,14 @@ impl TestClient {
             Some(Err(error)) => panic!("expected a message: {error}"),
             None => panic!("expected a message, but the connection is over"),
         }
+    }
+
+    /// The next message, however long it takes; `None` once the connection is over.
+    ///
+    /// # Cancel safety
+    /// Safe: nothing that arrived is lost when the future is dropped.
+    pub async fn next_if_any(&mut self) -> Option<Message> {
+        self.incoming.recv().await?.ok()
     }
 
     /// The next message, which must be this event.

@@ -3,7 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
-use tokio::process::Command;
+use rustix::process::{Pid, Signal, kill_process};
+use tokio::process::{Child, Command};
 
 use crate::within;
 
@@ -48,6 +49,24 @@ pub fn carillon(args: &[&str], variables: &[(&str, &str)]) -> Command {
     let mut command = Command::new(binary());
     command.args(args).env_clear().envs(variables.iter().copied()).stdin(Stdio::null()).kill_on_drop(true);
     command
+}
+
+/// A program that is killed when dropped, and also when the thread that starts it ends, in whatever way: nothing that a
+/// test starts outlives it.
+pub fn tied(program: &Path) -> Command {
+    let mut command = Command::new("setpriv");
+    command.args(["--pdeathsig", "KILL", "--"]).arg(program).kill_on_drop(true);
+    command
+}
+
+/// Sends a signal.
+///
+/// # Panics
+/// When the process is gone.
+pub fn signal(process: &Child, signal: Signal) {
+    let id = process.id().expect("the process lives");
+    let pid = Pid::from_raw(id.cast_signed()).expect("a pid is not 0");
+    kill_process(pid, signal).expect("the process lives");
 }
 
 /// Runs a command to its end in the folder `place`.

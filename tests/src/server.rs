@@ -1,11 +1,12 @@
 //! One running server.
 
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::{Arc, Mutex};
 
 use carillon::client::{Options, Reply, Sender, ServerUrl};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 use serde_json::Value;
 use shared::app::App;
 use shared::protocol::SocketId;
@@ -23,8 +24,9 @@ use crate::{command, eventually, within};
 /// A server in a process of its own, on ports of its own. [`Server::stop`] must be called at the end; a test that panics
 /// before that kills it.
 pub struct Server {
+    /// What it runs as.
+    pub role: Role,
     process: Child,
-    pid: Pid,
     /// Where clients connect, with the path prefix.
     pub url: ServerUrl,
     /// The public listener.
@@ -38,7 +40,106 @@ pub struct Server {
     stderr: Arc<Mutex<String>>,
     stderr_ended: Option<JoinHandle<()>>,
     stopped: bool,
-    _place: TempDir,
+    _folder: TempDir,
+}
+
+/// What a process is started as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Everything in one process.
+    Up,
+    /// Sockets only.
+    Gateway,
+    /// The HTTP API only.
+    Publisher,
+}
+
+impl Role {
+    /// The command.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Up => "up",
+            Self::Gateway => "gateway",
+            Self::Publisher => "publisher",
+        }
+    }
+}
+
+/// How a process is to be started: on free ports, with nothing from the environment.
+pub struct Launch {
+    /// The binary.
+    pub program: PathBuf,
+    /// As what.
+    pub role: Role,
+    /// In which folder, if not one of its own.
+    pub place: Option<PathBuf>,
+    /// What is in its configuration file; none at all when this is `None`.
+    pub configuration: Option<String>,
+    /// Further arguments.
+    pub args: Vec<String>,
+    /// The app of its configuration that clients and senders use.
+    pub app: App,
+}
+
+impl Launch {
+    /// The binary under test, without a configuration.
+    pub fn new(role: Role) -> Self {
+        Self::of(command::binary(), role)
+    }
+
+    /// Another binary.
+    pub fn of(program: PathBuf, role: Role) -> Self {
+        Self { program, role, place: None, configuration: None, args: Vec::new(), app: setup::app() }
+    }
+
+    /// With this configuration and its flags, on the loopback interface.
+    pub fn setup(self, setup: &Setup) -> Self {
+        let launch = Self { configuration: Some(setup.toml()), ..self };
+        launch.args(&["--host", "127.0.0.1"]).args(&setup.flags)
+    }
+
+    /// With further arguments.
+    pub fn args(mut self, args: &[impl AsRef<str>]) -> Self {
+        self.args.extend(args.iter().map(|arg| arg.as_ref().to_owned()));
+        self
+    }
+
+    /// Starts the process and waits for its banner.
+    ///
+    /// # Panics
+    /// When it does not come up.
+    pub async fn start(self) -> Server {
+        let folder = tempfile::tempdir().expect("a folder for the configuration");
+        let mut command = command::tied(&self.program);
+        command.arg(self.role.as_str()).args(["--port", "0", "--admin-port", "0"]);
+        if let Some(text) = &self.configuration {
+            let file = folder.path().join("carillon.toml");
+            std::fs::write(&file, text).expect("the configuration can be written");
+            command.arg("--config").arg(file);
+        }
+        command.args(&self.args).env_clear().current_dir(self.place.as_deref().unwrap_or(folder.path()));
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut process = command.spawn().expect("the binary can be started");
+        let stderr = Arc::new(Mutex::new(String::new()));
+        let stderr_ended = tokio::spawn(collect(process.stderr.take().expect("stderr is a pipe"), stderr.clone()));
+        let stdout = BufReader::new(process.stdout.take().expect("stdout is a pipe"));
+        let banner = within("the banner", read_banner(stdout, &stderr)).await;
+        let (public, prefix) = address(&banner, "public");
+        let (admin, _) = address(&banner, "admin");
+        Server {
+            role: self.role,
+            process,
+            url: ServerUrl::new(&public.ip().to_string(), public.port(), &prefix),
+            public,
+            admin,
+            banner,
+            app: self.app,
+            stderr,
+            stderr_ended: Some(stderr_ended),
+            stopped: false,
+            _folder: folder,
+        }
+    }
 }
 
 impl Server {
@@ -52,47 +153,15 @@ impl Server {
     /// # Panics
     /// When it does not come up.
     pub async fn start(setup: Setup) -> Self {
-        let place = tempfile::tempdir().expect("a folder for the configuration");
-        let file = place.path().join("carillon.toml");
-        std::fs::write(&file, setup.toml()).expect("the configuration can be written");
-        let mut args = vec!["--config", file.to_str().expect("the path is UTF-8"), "--host", "127.0.0.1"];
-        args.extend(setup.flags.iter().map(String::as_str));
-        Self::start_with(place.path().to_owned().as_path(), &args, setup::app(), Some(place)).await
+        Launch::new(Role::Up).setup(&setup).start().await
     }
 
     /// Starts `up` with these arguments in the folder `place`, on free ports; `app` is the one that it will serve.
     ///
     /// # Panics
     /// When it does not come up.
-    pub async fn start_with(place: &std::path::Path, args: &[&str], app: App, keep: Option<TempDir>) -> Self {
-        let mut all = vec!["up", "--port", "0", "--admin-port", "0"];
-        all.extend_from_slice(args);
-        let mut command = command::carillon(&all, &[]);
-        let mut process = command
-            .current_dir(place)
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("the binary can be started");
-        let stderr = Arc::new(Mutex::new(String::new()));
-        let stderr_ended = tokio::spawn(collect(process.stderr.take().expect("stderr is a pipe"), stderr.clone()));
-        let stdout = BufReader::new(process.stdout.take().expect("stdout is a pipe"));
-        let banner = within("the banner", read_banner(stdout, &stderr)).await;
-        let (public, prefix) = address(&banner, "public");
-        let (admin, _) = address(&banner, "admin");
-        Self {
-            pid: Pid::from_raw(process.id().expect("it runs").cast_signed()).expect("a pid is not 0"),
-            process,
-            url: ServerUrl::new(&public.ip().to_string(), public.port(), &prefix),
-            public,
-            admin,
-            banner,
-            app,
-            stderr,
-            stderr_ended: Some(stderr_ended),
-            stopped: false,
-            _place: keep.unwrap_or_else(|| tempfile::tempdir().expect("an unused folder")),
-        }
+    pub async fn start_with(place: &Path, args: &[&str], app: App) -> Self {
+        Launch { place: Some(place.to_owned()), app, ..Launch::new(Role::Up) }.args(args).start().await
     }
 
     /// A connected client.
@@ -198,7 +267,8 @@ impl Server {
     /// # Panics
     /// When the system does not tell.
     pub fn resident_bytes(&self) -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid)).expect("the process lives");
+        let id = self.process.id().expect("the process lives");
+        let status = std::fs::read_to_string(format!("/proc/{id}/status")).expect("the process lives");
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("it has resident memory");
         let kib: u64 = line.trim().trim_end_matches(" kB").parse().expect("a number of KiB");
         kib * 1024
@@ -214,7 +284,31 @@ impl Server {
     /// # Panics
     /// When the process is gone.
     pub fn signal(&self, signal: Signal) {
-        kill_process(self.pid, signal).expect("the process lives");
+        command::signal(&self.process, signal);
+    }
+
+    /// Waits until it says that it is ready.
+    ///
+    /// # Panics
+    /// When it does not come to that.
+    pub async fn ready(&self) {
+        eventually("ready", async || self.admin_get("/readyz").await.status == 200).await;
+    }
+
+    /// Whether it says that it is ready: the status, and the reason if it is not.
+    pub async fn readiness(&self) -> (u16, String) {
+        let reply = self.admin_get("/readyz").await;
+        (reply.status, reply.body.trim_end().to_owned())
+    }
+
+    /// Kills the process with SIGKILL; returns all that was written to standard error.
+    ///
+    /// # Panics
+    /// When it cannot be killed.
+    pub async fn kill(mut self) -> String {
+        self.stopped = true;
+        within("the end of the process", self.process.kill()).await.expect("the process lives");
+        self.whole_log().await
     }
 
     /// Sends SIGTERM and waits for the end; returns all that was written to standard error.
@@ -241,20 +335,24 @@ impl Server {
     pub async fn ended_with(mut self, code: i32) -> String {
         self.stopped = true;
         let status = within("the end of the process", self.process.wait()).await.expect("it can be waited for");
-        if let Some(ended) = self.stderr_ended.take() {
-            within("the end of stderr", ended).await.expect("reading stderr does not panic");
-        }
-        let log = self.log();
+        let log = self.whole_log().await;
         assert_eq!(status.code(), Some(code), "exit code; log:\n{log}");
         assert!(!log.contains("panicked"), "the server panicked:\n{log}");
         log
+    }
+
+    async fn whole_log(&mut self) -> String {
+        if let Some(ended) = self.stderr_ended.take() {
+            within("the end of stderr", ended).await.expect("reading stderr does not panic");
+        }
+        self.log()
     }
 }
 
 impl Drop for Server {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            eprintln!("--- log of the server ---\n{}", self.log());
+            eprintln!("--- log of {} on {} ---\n{}", self.role.as_str(), self.public, self.log());
         } else {
             assert!(self.stopped, "a test must stop its server: that checks its exit code");
         }

@@ -16,6 +16,7 @@ pub const APP_SECRET: &str = "never-print-me-5f3a9c";
 pub struct Setup {
     server: String,
     drain: String,
+    redis: String,
     app: String,
     limits: String,
     more: String,
@@ -31,6 +32,11 @@ impl Setup {
     /// A line for `[drain]`.
     pub fn drain(self, line: &str) -> Self {
         Self { drain: self.drain + line + "\n", ..self }
+    }
+
+    /// A line for `[redis]`.
+    pub fn redis(self, line: &str) -> Self {
+        Self { redis: self.redis + line + "\n", ..self }
     }
 
     /// A line for the app.
@@ -56,10 +62,12 @@ impl Setup {
 
     /// The file.
     pub fn toml(&self) -> String {
-        let Self { server, drain, app, limits, more, .. } = self;
+        let Self { server, drain, redis, app, limits, more, .. } = self;
         let mut text = format!("[server]\n{server}\n");
-        if !drain.is_empty() {
-            let _ = write!(text, "[drain]\n{drain}\n");
+        for (section, lines) in [("drain", drain), ("redis", redis)] {
+            if !lines.is_empty() {
+                let _ = write!(text, "[{section}]\n{lines}\n");
+            }
         }
         let _ = write!(
             text,

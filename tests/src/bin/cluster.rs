@@ -1,0 +1,109 @@
+//! Stands in for `carillon up`: the same arguments, banner and signals, but behind them are Redis, two gateways, a
+//! publisher and nginx. So a suite that is written for one process runs unchanged against a cluster.
+//!
+//! Other commands are handed to the real binary, which is `BINARY_IN_CLUSTER`, or else beside this one.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use rustix::process::Signal;
+use tests::server::{Launch, Role, Server};
+use tests::{Nginx, Redis, within};
+use tokio::signal::unix::{SignalKind, signal};
+
+const GATEWAYS: usize = 2;
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    match args.split_first() {
+        Some((command, args)) if command == "up" => up(Arguments::read(args)),
+        _ => {
+            let error = std::process::Command::new(program()).args(&args).exec();
+            eprintln!("cluster: cannot run {}: {error}", program().display());
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// One thread, since what it starts is tied to it.
+#[tokio::main(flavor = "current_thread")]
+async fn up(arguments: Arguments) -> ExitCode {
+    // Before anything says that the cluster is up: whoever waits for that may send a signal next.
+    let mut interrupt = signal(SignalKind::interrupt()).expect("SIGINT can be caught");
+    let mut terminate = signal(SignalKind::terminate()).expect("SIGTERM can be caught");
+
+    let redis = Redis::start().await;
+    let mut nodes = Vec::new();
+    for role in std::iter::repeat_n(Role::Gateway, GATEWAYS).chain([Role::Publisher]) {
+        nodes.push(arguments.launch(role, &redis).start().await);
+    }
+    for node in &nodes {
+        node.ready().await;
+    }
+    let (gateways, publishers) = nodes.split_at(GATEWAYS);
+    let addresses = |servers: &[Server]| servers.iter().map(|server| server.public).collect::<Vec<_>>();
+    let nginx = Nginx::start(arguments.host, arguments.port, &addresses(gateways), &addresses(publishers)).await;
+    print!("{}", banner(&nginx, &gateways[0]));
+
+    tokio::select! {
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+    }
+    for node in &nodes {
+        node.signal(Signal::TERM);
+    }
+    for node in nodes {
+        within("the end of the cluster", node.ended()).await;
+    }
+    nginx.stop().await;
+    ExitCode::SUCCESS
+}
+
+fn banner(nginx: &Nginx, gateway: &Server) -> String {
+    let apps = gateway.banner.lines().find(|line| line.starts_with("  apps")).unwrap_or_default();
+    format!(
+        "Carillon behind nginx\n\n  public  http://{}   WebSocket and HTTP API\n  admin   http://{}   of one gateway\n{apps}\n\n",
+        nginx.address, gateway.admin
+    )
+}
+
+fn program() -> PathBuf {
+    match std::env::var_os("BINARY_IN_CLUSTER") {
+        Some(path) => path.into(),
+        None => std::env::current_exe().expect("this program is a file").with_file_name("carillon"),
+    }
+}
+
+/// What `up` was asked for.
+struct Arguments {
+    host: IpAddr,
+    port: u16,
+    /// For the nodes.
+    others: Vec<String>,
+}
+
+impl Arguments {
+    fn read(args: &[String]) -> Self {
+        let mut arguments = Self { host: Ipv4Addr::LOCALHOST.into(), port: 0, others: Vec::new() };
+        let mut args = args.iter();
+        while let Some(arg) = args.next() {
+            let mut value = || args.next().unwrap_or_else(|| panic!("{arg} needs a value"));
+            match arg.as_str() {
+                "--host" => arguments.host = value().parse().expect("--host is an address"),
+                "--port" => arguments.port = value().parse().expect("--port is a port"),
+                // Every node takes a free one.
+                "--admin-port" => drop(value()),
+                _ => arguments.others.push(arg.clone()),
+            }
+        }
+        arguments
+    }
+
+    fn launch(&self, role: Role, redis: &Redis) -> Launch {
+        let place = std::env::current_dir().expect("this program is somewhere");
+        let launch = Launch { place: Some(place), ..Launch::of(program(), role) };
+        launch.args(&self.others).args(&["--host", "127.0.0.1", "--redis", &redis.url()])
+    }
+}

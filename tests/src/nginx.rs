@@ -1,0 +1,152 @@
+//! A real nginx in front of a cluster, configured as an operator would: sockets go to gateways, the HTTP API to
+//! publishers.
+
+use std::fmt::Write;
+use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
+use std::process::Stdio;
+
+use rustix::process::Signal;
+use tempfile::TempDir;
+use tokio::net::TcpStream;
+use tokio::process::{Child, Command};
+
+use crate::{POLL, command, ports, within};
+
+/// A running nginx in a folder of its own; ends when dropped.
+pub struct Nginx {
+    /// Where it listens.
+    pub address: SocketAddr,
+    process: Child,
+    folder: TempDir,
+}
+
+impl Nginx {
+    /// Starts nginx in front of these, and waits until it listens.
+    ///
+    /// `port`: 0 for any free one.
+    ///
+    /// # Panics
+    /// When Debian's `nginx` is not installed, or the port is taken.
+    pub async fn start(host: IpAddr, port: u16, gateways: &[SocketAddr], publishers: &[SocketAddr]) -> Self {
+        loop {
+            let address = SocketAddr::new(host, if port == 0 { ports::free() } else { port });
+            let folder = tempfile::tempdir().expect("a folder for nginx");
+            let text = configuration(address, gateways, publishers);
+            std::fs::write(folder.path().join("nginx.conf"), text).expect("a file in the folder");
+            let mut process = nginx(folder.path()).spawn().expect("nginx is installed");
+            if within("nginx to listen", listens(&mut process, address)).await {
+                return Self { address, process, folder };
+            }
+            let log = log_in(folder.path());
+            assert!(port == 0 && log.contains("Address already in use"), "nginx did not start:\n{log}");
+        }
+    }
+
+    /// Ends it as an operator would who cannot wait.
+    ///
+    /// # Panics
+    /// When it does not end with 0.
+    pub async fn stop(mut self) {
+        command::signal(&self.process, Signal::TERM);
+        let status = within("nginx to end", self.process.wait()).await.expect("it can be waited for");
+        assert!(status.success(), "nginx ended with {status}:\n{}", self.log());
+    }
+
+    /// What it complained about.
+    pub fn log(&self) -> String {
+        log_in(self.folder.path())
+    }
+}
+
+/// One process, so that none is left when it is killed, and that belongs to whoever runs the tests.
+fn nginx(folder: &Path) -> Command {
+    let mut command = command::tied("nginx".as_ref());
+    command.arg("-p").arg(folder).args(["-c", "nginx.conf", "-e", "error.log"]);
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    command
+}
+
+async fn listens(process: &mut Child, address: SocketAddr) -> bool {
+    loop {
+        if process.try_wait().expect("it can be waited for").is_some() {
+            return false;
+        }
+        if TcpStream::connect(address).await.is_ok() {
+            // Perhaps somebody else's, in which case it ends at once.
+            tokio::time::sleep(POLL).await;
+            return process.try_wait().expect("it can be waited for").is_none();
+        }
+        tokio::time::sleep(POLL).await;
+    }
+}
+
+fn log_in(folder: &Path) -> String {
+    std::fs::read_to_string(folder.join("error.log")).unwrap_or_default()
+}
+
+fn configuration(address: SocketAddr, gateways: &[SocketAddr], publishers: &[SocketAddr]) -> String {
+    let servers = |addresses: &[SocketAddr]| {
+        addresses.iter().fold(String::new(), |mut text, address| {
+            let _ = write!(text, "server {address}; ");
+            text
+        })
+    };
+    let (gateways, publishers) = (servers(gateways), servers(publishers));
+    format!(
+        r#"daemon off;
+master_process off;
+pid nginx.pid;
+error_log error.log warn;
+events {{ worker_connections 4096; }}
+http {{
+    access_log off;
+    client_body_temp_path body;
+    proxy_temp_path proxy;
+    fastcgi_temp_path fastcgi;
+    uwsgi_temp_path uwsgi;
+    scgi_temp_path scgi;
+
+    map $http_upgrade $connection_header {{ default upgrade; "" close; }}
+    upstream gateways {{ least_conn; {gateways}}}
+    upstream publishers {{ {publishers}keepalive 16; }}
+
+    proxy_http_version 1.1;
+    proxy_connect_timeout 2s;
+    proxy_set_header Host $http_host;
+    proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
+    proxy_set_header X-Forwarded-Proto $scheme;
+
+    server {{
+        listen {address};
+        # How large a request may be is the publisher's to say.
+        client_max_body_size 0;
+
+        location / {{
+            proxy_pass http://gateways;
+            proxy_set_header Host $http_host;
+            proxy_set_header Upgrade $http_upgrade;
+            proxy_set_header Connection $connection_header;
+            proxy_buffering off;
+            # Gateways find dead clients by their own pings; nginx must not be faster.
+            proxy_read_timeout 1h;
+            proxy_send_timeout 1h;
+        }}
+
+        location /apps/ {{
+            proxy_pass http://publishers;
+            proxy_set_header Host $http_host;
+            proxy_set_header Connection "";
+        }}
+
+        # Where the official Python library terminates connections.
+        location /users/ {{
+            proxy_pass http://publishers;
+            proxy_set_header Host $http_host;
+            proxy_set_header Connection "";
+        }}
+    }}
+}}
+"#
+    )
+}
