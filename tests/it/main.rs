@@ -4,6 +4,7 @@ mod admin;
 mod bad_input;
 mod cache_and_counts;
 mod cli;
+mod cluster;
 mod drain;
 mod fanout;
 mod handshake;

@@ -1,0 +1,10 @@
+//! Gateways and publishers that share nothing but Redis. Source: the design's sections 3 to 6.
+
+mod counts;
+mod events;
+mod presence;
+mod readiness;
+mod redis_forms;
+mod refusals;
+mod untrusted;
+mod users;
