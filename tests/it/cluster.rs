@@ -2,6 +2,7 @@
 
 mod counts;
 mod events;
+mod faults;
 mod presence;
 mod readiness;
 mod redis_forms;

@@ -1,0 +1,204 @@
+//! Gateways that die, or seem to.
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use tests::{Cluster, Observer, PATIENCE, TestClient, eventually, eventually_within};
+
+use super::{ROOM, converge, mark, set, swept_again};
+
+/// Thirty seconds are promised; the machine may be busy.
+const GHOSTS_GONE: Duration = Duration::from_secs(40);
+
+async fn nodes(cluster: &Cluster) -> BTreeSet<String> {
+    cluster.redis.run::<Vec<String>>("ZRANGE carillon:nodes 0 -1").await.into_iter().collect()
+}
+
+async fn member(cluster: &Cluster, gateway: usize, user: &str, channels: &[&str]) -> TestClient {
+    let mut client = cluster.client(gateway).await;
+    for channel in channels {
+        client.subscribe(channel).await;
+    }
+    client.join(ROOM, user).await;
+    client
+}
+
+async fn sum(cluster: &Cluster, metric: &str) -> f64 {
+    let mut sum = 0.0;
+    for gateway in cluster.gateways() {
+        sum += gateway.metric(metric).await;
+    }
+    sum
+}
+
+#[tokio::test]
+async fn a_killed_gateways_users_are_removed_once_and_those_elsewhere_stay_though_five_others_sweep() {
+    const GONE: usize = 25;
+    const ELSEWHERE: usize = 10;
+    let mut cluster = Cluster::start().gateways(6).await;
+    let before = nodes(&cluster).await;
+    let mut watcher = cluster.client(1).await;
+    watcher.sign_in(&json!({ "id": "watcher", "watchlist": ["zoe", "yan"] })).await;
+    watcher.expect("pusher_internal:watchlist_events").await;
+    let mut held = Vec::new();
+    for number in 0..GONE {
+        held.push(member(&cluster, 0, &format!("gone-{number:02}"), &["only-there", "everywhere"]).await);
+    }
+    for number in 0..ELSEWHERE {
+        let user = format!("elsewhere-{number:02}");
+        held.push(member(&cluster, 0, &user, &["everywhere"]).await);
+        held.push(member(&cluster, 1 + number % 5, &user, &["everywhere"]).await);
+    }
+    for (gateway, user) in [(0, "zoe"), (0, "yan"), (1, "yan")] {
+        let mut client = cluster.client(gateway).await;
+        client.sign_in(&json!({ "id": user })).await;
+        held.push(client);
+    }
+    for _ in 0..2 {
+        watcher.expect("pusher_internal:watchlist_events").await;
+    }
+    let mut observers = Vec::new();
+    for gateway in 1..6 {
+        let observer = Observer::join(cluster.gateway(gateway), ROOM, &format!("observer-{gateway}")).await;
+        observers.push(observer);
+    }
+    mark(&cluster, &mut observers).await;
+    let everyone = observers[0].members().clone();
+    assert_eq!(everyone.len(), GONE + ELSEWHERE + 5);
+    for observer in &mut observers {
+        assert_eq!(observer.members(), &everyone);
+        observer.take_changes();
+    }
+
+    let died = Instant::now();
+    cluster.kill_gateway(0).await;
+    let (gone, truth): (BTreeSet<String>, BTreeSet<String>) =
+        everyone.into_iter().partition(|user| user.starts_with("gone-"));
+    let no_ghosts = async || cluster.users(ROOM).await == truth;
+    eventually_within(GHOSTS_GONE, "no ghost is left", no_ghosts).await;
+    println!("the last ghost was gone after {:?}", died.elapsed());
+
+    swept_again(&cluster).await;
+    mark(&cluster, &mut observers).await;
+    let expected: Vec<(bool, String)> = gone.iter().map(|user| (false, user.clone())).collect();
+    for observer in &mut observers {
+        assert_eq!(observer.take_changes(), expected, "each user that is gone, once, and nobody else");
+        assert_eq!(observer.members(), &truth);
+    }
+    let channels = json!({ "channels": {
+        "everywhere": { "subscription_count": ELSEWHERE },
+        (ROOM): { "subscription_count": ELSEWHERE + 5 },
+    }});
+    assert_eq!(cluster.get("/channels?info=subscription_count").await, channels);
+    let offline: Value = serde_json::from_str(&watcher.next().await.data).expect("JSON");
+    assert_eq!(offline, json!({ "events": [{ "name": "offline", "user_ids": ["zoe"] }] }));
+    cluster.publish("#server-to-user-watcher", "marker", "").await;
+    watcher.expect("marker").await;
+    assert_eq!(sum(&cluster, "carillon_presence_evictions_total").await, 1.0);
+    assert_eq!(sum(&cluster, "carillon_presence_evicted_members_total").await, GONE as f64);
+
+    let after = nodes(&cluster).await;
+    let dead: Vec<&String> = before.difference(&after).collect();
+    assert_eq!((dead.len(), after.len()), (1, 5));
+    let left = cluster.redis.keys(&format!("*{}*", dead[0])).await;
+    assert!(left.iter().all(|key| key.contains(":t:")), "only tombstones are left of it: {left:?}");
+    cluster.swept().await;
+    assert_eq!(cluster.redis.run::<Vec<u64>>("HVALS carillon:conn:shop").await.iter().sum::<u64>(), 10 + 5 + 1 + 1);
+    drop(held);
+    cluster.stop().await;
+}
+
+#[tokio::test]
+async fn a_gateway_that_sleeps_40_s_finds_itself_fenced_and_joins_again_under_a_new_id() {
+    let cluster = Cluster::start().await;
+    let mut observers = vec![
+        Observer::join(cluster.gateway(0), ROOM, "near").await,
+        Observer::join(cluster.gateway(1), ROOM, "far").await,
+    ];
+    let mut held = Vec::new();
+    for user in ["ana", "both", "leaver"] {
+        held.push(member(&cluster, 0, user, &["news"]).await);
+    }
+    held.push(member(&cluster, 1, "both", &["news"]).await);
+    let mut late = cluster.client(0).await;
+    late.settle().await;
+    mark(&cluster, &mut observers).await;
+    for observer in &mut observers {
+        observer.take_changes();
+    }
+    let before = nodes(&cluster).await;
+
+    cluster.pause_gateway(0);
+    let slept = Instant::now();
+    // What it is sent while it sleeps: a channel that no sweep has seen, and one who leaves.
+    late.ask("presence-fresh", Some(&json!({ "user_id": "late" })));
+    drop(held.remove(2));
+    let alone = set(&["far", "both"]);
+    eventually_within(GHOSTS_GONE, "it is taken for dead", async || cluster.users(ROOM).await == alone).await;
+    // Someone whom it holds turns up elsewhere.
+    held.push(member(&cluster, 1, "ana", &[]).await);
+    tokio::time::sleep(Duration::from_secs(40).saturating_sub(slept.elapsed())).await;
+    cluster.resume_gateway(0);
+
+    let truth = set(&["near", "far", "ana", "both"]);
+    eventually_within(PATIENCE, "all are back", async || cluster.users(ROOM).await == truth).await;
+    cluster.gateway(0).metric_reaches("carillon_presence_fenced_total", 1.0).await;
+    late.expect("pusher_internal:subscription_succeeded").await;
+    swept_again(&cluster).await;
+    converge(&cluster, &mut observers, &truth).await;
+    let removed = |user: &str| (false, user.to_owned());
+    let added = |user: &str| (true, user.to_owned());
+    let expected = [removed("ana"), removed("leaver"), removed("near"), added("ana"), added("near")];
+    assert_eq!(observers[1].take_changes(), expected, "as the one sees it who was awake");
+    assert_eq!(cluster.gateway(1).metric("carillon_presence_fenced_total").await, 0.0);
+    let after = nodes(&cluster).await;
+    assert_eq!((after.len(), before.intersection(&after).count()), (2, 1), "one of two has a new id");
+    let counts = json!({ "channels": {
+        "news": { "subscription_count": 3 },
+        (ROOM): { "subscription_count": 6 },
+        "presence-fresh": { "subscription_count": 1 },
+    }});
+    let counted = async || cluster.get("/channels?info=subscription_count").await == counts;
+    eventually("all are counted", counted).await;
+    // Nobody is held by the old id: the last socket is the last.
+    drop((late, held));
+    cluster.users_become(ROOM, &["near", "far"]).await;
+    cluster.users_become("presence-fresh", &[]).await;
+    cluster.swept().await;
+    cluster.stop().await;
+}
+
+#[tokio::test]
+async fn a_gateway_that_dies_while_it_sweeps_another_is_swept_with_it() {
+    let mut cluster = Cluster::start().gateways(3).await;
+    let mut observer = Observer::join(cluster.gateway(2), ROOM, "observer").await;
+    let mut held = Vec::new();
+    for gateway in 0..2 {
+        for number in 0..10 {
+            let channel = format!("only-{gateway}-{number}");
+            held.push(member(&cluster, gateway, &format!("user-{gateway}-{number}"), &[&channel]).await);
+        }
+    }
+    cluster.kill_gateway(0).await;
+    // A claim that its owner will never give back: the sweeper died at its work.
+    let first = set(&["observer"]);
+    let dead: Vec<String> = loop {
+        let dead: Vec<String> = cluster.redis.run("ZRANGE carillon:dead 0 -1").await;
+        if !dead.is_empty() || cluster.users(ROOM).await.len() == 11 {
+            break dead;
+        }
+        tokio::task::yield_now().await;
+    };
+    println!("dead when the second was killed: {dead:?}");
+    cluster.kill_gateway(1).await;
+    let gone = async || cluster.users(ROOM).await == first;
+    eventually_within(2 * PATIENCE, "no ghost is left", gone).await;
+    swept_again(&cluster).await;
+    mark(&cluster, [&mut observer]).await;
+    assert_eq!(observer.members(), &first);
+    let channels = json!({ "channels": { (ROOM): {} } });
+    eventually_within(PATIENCE, "only one is occupied", async || cluster.get("/channels").await == channels).await;
+    drop(held);
+    cluster.stop().await;
+}

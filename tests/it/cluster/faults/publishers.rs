@@ -1,0 +1,114 @@
+//! Publishers die in the middle of their work.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use carillon::client::Sender;
+use serde_json::json;
+use tests::{Cluster, TestClient};
+
+const ROUNDS: usize = 5;
+const SENDERS: usize = 4;
+const EVENTS: usize = 10;
+
+/// Sends batches until no answer comes. Returns the numbers of those that were answered 200, and of the one that was
+/// not answered.
+async fn send_batches(mut sender: Sender, channel: String, first: usize) -> (BTreeSet<usize>, usize) {
+    let mut answered = BTreeSet::new();
+    for number in first.. {
+        // Every other batch has a kept event in it, which takes another way through Redis.
+        let other = if number % 2 == 0 { "cache-elsewhere" } else { "elsewhere" };
+        let events = (0..EVENTS).map(|index| {
+            let channel = if index == 5 { other } else { &channel };
+            json!({ "name": "part", "channel": channel, "data": format!("{number}/{index}") })
+        });
+        match sender.post("/batch_events", &json!({ "batch": events.collect::<Vec<_>>() })).await {
+            Ok(reply) => {
+                assert_eq!(reply.status.as_u16(), 200, "{}", reply.body);
+                answered.insert(number);
+            }
+            Err(_) => return (answered, number),
+        }
+    }
+    unreachable!("the publisher is killed")
+}
+
+/// The batches of a channel up to the marker: each whole and in order, or not there at all.
+async fn batches_heard(client: &mut TestClient) -> BTreeSet<usize> {
+    let mut heard: BTreeMap<usize, usize> = BTreeMap::new();
+    let mut expected_next = None;
+    loop {
+        let message = client.next().await;
+        if message.event == "marker" {
+            assert_eq!(expected_next, None, "the last batch is not whole");
+            return heard.into_keys().collect();
+        }
+        let (number, index) = message.data.split_once('/').expect("a batch and an index");
+        let (number, index): (usize, usize) = (number.parse().expect("a number"), index.parse().expect("an index"));
+        let (wanted_number, wanted_index) = expected_next.unwrap_or((number, 0));
+        assert_eq!((number, index), (wanted_number, wanted_index), "batches are whole and in order");
+        assert!(heard.last_key_value().is_none_or(|(last, _)| number >= *last), "{number} comes after a later one");
+        *heard.entry(number).or_default() += 1;
+        let next = if index + 1 == 5 { 6 } else { index + 1 };
+        expected_next = (next < EVENTS).then_some((number, next));
+    }
+}
+
+#[tokio::test]
+async fn every_batch_that_was_answered_is_delivered_whole_and_in_order_and_no_other_in_part() {
+    let mut cluster = Cluster::start().publishers(2).await;
+    let channels: Vec<String> = (0..SENDERS).map(|number| format!("batches-{number}")).collect();
+    let mut clients = Vec::new();
+    for channel in &channels {
+        clients.push(cluster.subscribers(channel).await);
+    }
+    let mut answered: Vec<BTreeSet<usize>> = vec![BTreeSet::new(); SENDERS];
+    let mut unanswered: Vec<BTreeSet<usize>> = vec![BTreeSet::new(); SENDERS];
+    let mut next = [0; SENDERS];
+    for round in 0..ROUNDS {
+        let senders: Vec<_> = (0..SENDERS)
+            .map(|index| {
+                let sender = cluster.publisher_at(0).sender();
+                tokio::spawn(send_batches(sender, channels[index].clone(), next[index]))
+            })
+            .collect();
+        tokio::time::sleep(Duration::from_millis(200 + 50 * round as u64)).await;
+        cluster.kill_publisher(0).await;
+        for (index, sender) in senders.into_iter().enumerate() {
+            let (whole, cut_off) = sender.await.expect("the sender ends");
+            answered[index].extend(whole);
+            unanswered[index].insert(cut_off);
+            next[index] = cut_off + 1;
+        }
+        cluster.start_publisher(0).await;
+    }
+    for (index, channel) in channels.iter().enumerate() {
+        cluster.publisher_at(1).publish(channel, "marker", "").await;
+        for client in &mut clients[index] {
+            let heard = batches_heard(client).await;
+            let lost: Vec<&usize> = answered[index].difference(&heard).collect();
+            assert!(lost.is_empty(), "answered 200 and not delivered: {lost:?}");
+            let more: Vec<&usize> = heard.difference(&answered[index]).collect();
+            assert!(more.iter().all(|number| unanswered[index].contains(number)), "{more:?}");
+        }
+        println!("{channel}: {} answered, cut off: {:?}", answered[index].len(), unanswered[index]);
+        assert!(answered[index].len() > ROUNDS, "batches were under way");
+    }
+    cluster.stop().await;
+}
+
+#[tokio::test]
+async fn a_publisher_that_is_told_to_leave_answers_what_it_has_begun() {
+    let mut cluster = Cluster::start().publishers(2).await;
+    let mut clients = cluster.subscribers("batches").await;
+    let sending = tokio::spawn(send_batches(cluster.publisher_at(0).sender(), "batches".into(), 0));
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    cluster.stop_publisher(0).await;
+    let (answered, cut_off) = sending.await.expect("the sender ends");
+    cluster.publisher_at(1).publish("batches", "marker", "").await;
+    for client in &mut clients {
+        let heard = batches_heard(client).await;
+        assert_eq!(heard, answered, "number {cut_off} was not taken");
+    }
+    cluster.stop().await;
+}
