@@ -5,7 +5,10 @@ CLIENTS := tests/clients
 VENV := $(CLIENTS)/python/.venv
 export BINARY_UNDER_TEST := $(abspath target/release/carillon)
 
-.PHONY: help build lint test test-rust test-node test-python needs deny fuzz bench
+# What stands in for that binary when a suite that is written for one process runs against a cluster.
+IN_CLUSTER := BINARY_UNDER_TEST=$(abspath target/debug/cluster) BINARY_IN_CLUSTER=$(BINARY_UNDER_TEST)
+
+.PHONY: help build lint test test-rust test-node test-python test-node-cluster test-python-cluster cluster needs deny fuzz bench
 
 help: ## List the recipes
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -18,16 +21,28 @@ lint: ## Check format, lints and documentation, with warnings denied
 	$(CARGO) clippy --workspace --all-targets --all-features --locked -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --document-private-items --locked
 
-test: needs build test-rust test-node test-python ## Install what the tests need, and run all of them
+test: needs build test-rust test-node test-python test-node-cluster test-python-cluster ## Install what the tests need, and run all of them
 
+# Tests of faults mostly wait, so many run at a time.
 test-rust: build
-	$(CARGO) test --workspace --locked
+	$(CARGO) test --workspace --locked -- --skip cluster::faults
+	$(CARGO) test --workspace --locked --test it -- cluster::faults --test-threads=6
 
 test-node: build $(CLIENTS)/node/node_modules
 	cd $(CLIENTS)/node && npm test
 
 test-python: build $(VENV)
 	cd $(CLIENTS)/python && .venv/bin/python -m pytest -q
+
+# The same suites against two gateways, a publisher and Redis behind nginx.
+test-node-cluster: build cluster $(CLIENTS)/node/node_modules
+	cd $(CLIENTS)/node && $(IN_CLUSTER) npm test
+
+test-python-cluster: build cluster $(VENV)
+	cd $(CLIENTS)/python && $(IN_CLUSTER) .venv/bin/python -m pytest -q
+
+cluster:
+	$(CARGO) build --workspace --locked --bin cluster
 
 # Debian's packages, and only those that are missing.
 needs:
@@ -36,6 +51,8 @@ needs:
 	command -v npm >/dev/null || missing="$$missing npm"; \
 	command -v python3 >/dev/null || missing="$$missing python3"; \
 	command -v redis-server >/dev/null || missing="$$missing redis-server"; \
+	command -v nginx >/dev/null || missing="$$missing nginx"; \
+	command -v openssl >/dev/null || missing="$$missing openssl"; \
 	python3 -c 'import ensurepip, venv' 2>/dev/null || missing="$$missing python3-venv"; \
 	if [ -n "$$missing" ]; then apt-get update -q && apt-get install -yq $$missing; fi
 
