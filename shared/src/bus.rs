@@ -57,6 +57,10 @@ pub trait Bus: Send + Sync {
 
     /// Stops hearing `topic`. A topic that this node does not hear is no error.
     fn unsubscribe<'a>(&'a self, topic: &'a Topic) -> BoxFuture<'a, ()>;
+
+    /// Resolves once this node's listener has all that was published before the call and that it is to hear. What the
+    /// roster answers may be ahead of what is heard.
+    fn catch_up(&self) -> BoxFuture<'_, ()>;
 }
 
 /// The node that a bus delivers to.

@@ -165,7 +165,10 @@ impl Relay {
         let kept = if topic.channel.kind().is_cache() {
             let heard_before = self.stripe(topic).get(topic).and_then(|state| state.kept_position());
             match retry(async || self.roster.kept(topic).await.map_err(EnterError::from)).await {
-                Ok(kept) => Some(Kept { heard_before, fetched: kept }),
+                Ok(fetched) => {
+                    self.catch_up_with(topic, fetched.as_ref()).await;
+                    Some(Kept { heard_before, fetched })
+                }
                 Err(error) => {
                     self.undo_join(topic, member).await;
                     return Err(error);
@@ -191,6 +194,23 @@ impl Relay {
             state.linked = true;
         }
         Ok(())
+    }
+
+    /// Lets the kept event be heard first, if it still comes: else who gets it as an answer would hear it again. Must
+    /// be called under the topic's gate.
+    async fn catch_up_with(&self, topic: &Topic, kept: Option<&KeptEvent>) {
+        let Some(kept) = kept else { return };
+        let is_ahead = |state: &TopicState| state.kept_position().is_none_or(|heard| heard < kept.position);
+        if !self.stripe(topic).get(topic).is_some_and(is_ahead) {
+            return;
+        }
+        self.bus.catch_up().await;
+        // It was published before this node heard the topic, or while it was deaf. Now there is nothing to wait for.
+        if let Some(state) = self.stripe(topic).get_mut(topic)
+            && is_ahead(state)
+        {
+            state.kept = Some((kept.position, kept.frame.clone()));
+        }
     }
 
     /// Must be called under the topic's gate.

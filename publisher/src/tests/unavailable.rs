@@ -66,6 +66,10 @@ impl Bus for Away {
     fn unsubscribe<'a>(&'a self, _: &'a Topic) -> BoxFuture<'a, ()> {
         Box::pin(ready(()))
     }
+
+    fn catch_up(&self) -> BoxFuture<'_, ()> {
+        Box::pin(ready(()))
+    }
 }
 
 impl Roster for Away {

@@ -37,6 +37,7 @@ macro_rules! bus_contract {
             other_events_are_not_kept
             a_kept_event_expires
             kept_events_of_two_apps_are_apart
+            who_has_caught_up_has_heard_what_is_kept
         }
     };
     ($cluster:expr => $($promise:ident)*) => {
@@ -338,4 +339,28 @@ pub async fn kept_events_of_two_apps_are_apart(cluster: impl Cluster) {
     assert_eq!(kept_text(&ana, &two).await, None);
     ana.publish([kept_event(&two, "of two", HOUR)]).await;
     assert_eq!(kept_text(&ana, &one).await.as_deref(), Some("of one"));
+}
+
+/// The roster may tell of an event that is still on its way, but not of one that comes after the node has caught up.
+pub async fn who_has_caught_up_has_heard_what_is_kept(cluster: impl Cluster) {
+    const EVENTS: u64 = 300;
+    let a = topic("one", "cache-a");
+    let mut ana = Node::hearing(&cluster, &[&a]).await;
+    let bo = Node::start(&cluster).await;
+    let topic_of_bo = a.clone();
+    let publishing = tokio::spawn(async move {
+        for number in 1..=EVENTS {
+            bo.publish([kept_event(&topic_of_bo, &number.to_string(), HOUR)]).await;
+        }
+    });
+    let mut newest = 0;
+    while newest < EVENTS {
+        let kept = ana.roster.kept(&a).await.expect("the roster is reachable");
+        ana.bus.catch_up().await;
+        let known = kept.map_or(0, |kept| kept.position.sequence);
+        let heard = ana.delivered().into_iter().filter_map(|(_, envelope)| envelope.position);
+        newest = heard.map(|position| position.sequence).max().unwrap_or(0).max(newest);
+        assert!(newest >= known, "{known} is kept, and only {newest} has been heard");
+    }
+    publishing.await.expect("all is published");
 }

@@ -79,6 +79,10 @@ impl Bus for RedisBus {
     fn unsubscribe<'a>(&'a self, topic: &'a Topic) -> BoxFuture<'a, ()> {
         Box::pin(self.subscriber.unsubscribe(topic))
     }
+
+    fn catch_up(&self) -> BoxFuture<'_, ()> {
+        Box::pin(self.subscriber.catch_up())
+    }
 }
 
 /// Messages in the form in which Redis takes them: all or none.

@@ -90,6 +90,11 @@ impl Node {
         texts
     }
 
+    /// What has been delivered by now and was not taken.
+    pub fn delivered(&mut self) -> Vec<Heard> {
+        std::iter::from_fn(|| self.heard.try_recv().ok()).collect()
+    }
+
     /// Everything that was heard and not yet taken, up to now: sends a marker on `topic`, which the node must hear, and
     /// waits for it. Markers of other nodes are left out.
     pub async fn heard_so_far(&mut self, topic: &Topic) -> Vec<Heard> {

@@ -62,6 +62,8 @@ struct State {
     wanted: HashMap<String, Wish>,
     /// Names whose subscription or its end has not been sent.
     pending: Vec<String>,
+    /// Those who wait until all that Redis has sent so far is delivered.
+    catching_up: Vec<oneshot::Sender<()>>,
     listening: bool,
 }
 
@@ -189,6 +191,15 @@ impl Subscriber {
         self.changed.notify_one();
     }
 
+    /// Resolves when an answer has come in behind all that was published before, however long Redis is away.
+    pub(super) async fn catch_up(&self) {
+        let (caught_up, waiting) = oneshot::channel();
+        self.lock().catching_up.push(caught_up);
+        self.changed.notify_one();
+        // Never dropped unsent while the subscriber lives, which it does for as long as this borrows it.
+        let _ = waiting.await;
+    }
+
     async fn supervise(self: Arc<Self>, listener: Arc<dyn Listener>) {
         let mut ceiling = BACKOFF_MIN;
         loop {
@@ -272,6 +283,9 @@ impl Subscriber {
                     if self.send_changes(&mut connection).await.is_err() {
                         return Reason::Subscribe;
                     }
+                    if self.answer_behind(&mut connection).await.is_err() {
+                        return Reason::Ping;
+                    }
                 }
                 _ = ping.tick() => {
                     let answer = timeout(PING_TIMEOUT, redis::cmd("PING").exec_async(&mut connection)).await;
@@ -342,6 +356,26 @@ impl Subscriber {
             pipeline.exec_async(connection).await?;
         }
         self.send_subscriptions(connection, &begin).await
+    }
+
+    /// Lets those who are catching up go on behind a ping: the reader hands on what it reads in order, so all that
+    /// came before the answer is delivered by then.
+    async fn answer_behind(&self, connection: &mut MultiplexedConnection) -> Result<(), RedisError> {
+        let waiting = std::mem::take(&mut self.lock().catching_up);
+        if waiting.is_empty() {
+            return Ok(());
+        }
+        let answer = redis::cmd("PING").exec_async(connection).await;
+        if answer.is_err() {
+            // They have to hear from the next connection.
+            self.lock().catching_up.extend(waiting);
+            return answer;
+        }
+        for caught_up in waiting {
+            // Whoever waited may have given up.
+            let _ = caught_up.send(());
+        }
+        Ok(())
     }
 
     async fn send_subscriptions(
