@@ -21,6 +21,8 @@ use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 
 mod accept;
+#[cfg(feature = "benchmark")]
+pub mod benchmark;
 pub mod config;
 mod connection;
 mod metrics;

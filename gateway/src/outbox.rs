@@ -208,6 +208,20 @@ impl Burst {
     }
 }
 
+#[cfg(feature = "benchmark")]
+impl Burst {
+    /// Drops the burst without writing it.
+    pub(crate) fn forget(&mut self) {
+        for connection in self.touched.drain(..) {
+            connection.outbox.links.take();
+        }
+        self.frames.clear();
+        self.links.clear();
+        self.bytes = 0;
+        self.frame_bytes = 0;
+    }
+}
+
 /// A frame of the current burst.
 #[derive(Clone, Copy)]
 pub(crate) struct FrameIndex(u32);

@@ -1,0 +1,75 @@
+//! A hub with many subscribers, for the benchmark of a broadcast. Behind the feature `benchmark`; no server uses it.
+
+use std::io;
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use prometheus::Registry;
+use shared::app::{App, Apps};
+use shared::bus::MemoryBus;
+use shared::envelope::Topic;
+use shared::protocol::{ChannelName, SocketId};
+use shared::roster::MemoryRoster;
+
+use crate::config::Server;
+use crate::connection::Connection;
+use crate::metrics::Metrics;
+use crate::node::Node;
+use crate::outbox::Burst;
+use crate::relay::Relay;
+use crate::shard::hub::Hub;
+
+/// One channel of one shard, whose subscribers all write to the same socket.
+pub struct Broadcast {
+    hub: Hub,
+    topic: Topic,
+    frame: Bytes,
+    burst: Burst,
+    _peer: TcpStream,
+}
+
+impl Broadcast {
+    /// A channel with so many subscribers, and the frame that they get. Needs a tokio runtime.
+    ///
+    /// # Errors
+    /// When there are not enough descriptors: each subscriber takes one.
+    ///
+    /// # Panics
+    /// Outside a runtime, or when `app` is no app that admits them.
+    pub fn new(app: App, channel: ChannelName, subscribers: usize, frame: Bytes) -> io::Result<Self> {
+        let topic = Topic::new(&app.id, &channel);
+        let apps = Apps::new([app]).expect("one app is unique");
+        let app = apps.iter().next().expect("the app").clone();
+        let metrics = Metrics::new(&Registry::new(), &apps, subscribers, 0);
+        let bus = MemoryBus::new();
+        let roster = MemoryRoster::new(bus.clone());
+        let relay = Arc::new(Relay::new(bus, roster, Vec::new(), Arc::default(), metrics.presence.clone()));
+        let node = Arc::new(Node::new(Server::default(), apps, metrics, relay, None, subscribers, 1));
+
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+        let peer = TcpStream::connect(listener.local_addr()?)?;
+        let (stream, _) = listener.accept()?;
+        stream.set_nonblocking(true)?;
+        let mut hub = Hub::default();
+        for _ in 0..subscribers {
+            let stream = tokio::net::TcpStream::from_std(stream.try_clone()?)?;
+            let Ok(admission) = node.take_place(&app) else { panic!("the app does not admit {subscribers}") };
+            let connection = Connection::new(stream, SocketId::random(&mut rand::rng()), admission, 0);
+            hub.subscribe(&topic, Rc::new(connection), &node.metrics);
+        }
+        Ok(Self { hub, topic, frame, burst: Burst::default(), _peer: peer })
+    }
+
+    /// Appends one frame to every subscriber; returns to how many. Nothing is written before the burst is dropped.
+    pub fn append(&mut self) -> usize {
+        let frame = self.burst.frame(self.frame.clone());
+        self.hub.broadcast(&self.topic, frame, None, &mut self.burst)
+    }
+
+    /// Drops what was appended, as a flush does once everything is written.
+    pub fn forget(&mut self) {
+        self.burst.forget();
+    }
+}
