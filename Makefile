@@ -8,7 +8,8 @@ export BINARY_UNDER_TEST := $(abspath target/release/carillon)
 # What stands in for that binary when a suite that is written for one process runs against a cluster.
 IN_CLUSTER := BINARY_UNDER_TEST=$(abspath target/debug/cluster) BINARY_IN_CLUSTER=$(BINARY_UNDER_TEST)
 
-.PHONY: help build lint test test-rust test-node test-python test-node-cluster test-python-cluster cluster needs deny fuzz bench
+.PHONY: help build lint test test-rust test-node test-python test-node-cluster test-python-cluster cluster needs deny fuzz bench \
+        bench-smoke bench-compare bench-growth bench-pieces bench-build
 
 help: ## List the recipes
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -80,5 +81,22 @@ fuzz: ## Run every fuzz target for a minute (needs a nightly toolchain)
 	  cargo +nightly fuzz run $$target fuzz/corpus/$$target $$seeds -- -max_total_time=$(FUZZ_SECONDS) || exit 1; \
 	done
 
-bench: ## Measure idle sockets and fan-out on this machine
-	bench/measure.sh
+BENCH := target/release/bench
+
+bench: bench-build ## Measure this server next to the floor
+	$(BENCH) compare --servers carillon,carillon-cluster --output target/bench
+
+bench-smoke: bench-build ## Run every scenario in small, and fail if anything is lost
+	$(BENCH) smoke --servers carillon,carillon-cluster
+
+bench-compare: bench-build ## Measure all servers of bench/servers.toml, into bench/runs
+	$(BENCH) compare
+
+bench-growth: bench-build ## Plot how cost grows, into bench/runs
+	$(BENCH) growth --servers carillon,soketi,sockudo,carillon-cluster
+
+bench-pieces: ## Measure parsing, signatures, encoding and a broadcast alone
+	$(CARGO) bench -p bench --features broadcast --locked
+
+bench-build:
+	$(CARGO) build --release --locked -p carillon -p bench

@@ -1,57 +1,101 @@
 //! Load for servers of the Pusher Channels protocol, on loopback, bounded in count and time.
 //!
 //! Every figure stands next to that of [`floor`]: a process that does nothing but write the same bytes to the same
-//! number of sockets. CPU times are read from the server processes, so the generator's own cost does not count.
+//! sockets. CPU times are read from the server's processes, so the generator's own cost does not count; it is shown.
 
-mod fanout;
+mod clock;
+mod compare;
+mod figure;
 mod floor;
-mod idle;
+mod frame;
+mod growth;
+mod latency;
+mod machine;
+mod meter;
+mod metrics;
+mod pace;
 mod payload;
+mod plan;
 mod process;
-mod subscribers;
+mod progress;
+mod publisher;
+mod receipts;
+mod run;
+mod scenario;
+mod smoke;
+mod sockets;
+mod subject;
+mod subscription;
+mod table;
+mod tally;
+mod timer;
+mod worker;
+
+use std::process::ExitCode;
 
 use anyhow::Result;
-use clap::{Args, Parser, Subcommand};
+use clap::{Parser, Subcommand};
+use shared::descriptors;
+
+use compare::Compare;
+use growth::Growth;
+use run::Against;
+use scenario::{Bursts, ClientEvents, Fanout, Idle, Presence, Routing, Scenario, SlowReaders, Storm};
+use smoke::Smoke;
 
 #[derive(Parser)]
 #[command(about = "Load generator for servers of the Pusher Channels protocol (loopback only)")]
 struct Cli {
     #[command(subcommand)]
-    scenario: Scenario,
+    command: Command,
 }
 
 #[derive(Subcommand)]
-enum Scenario {
-    /// Sockets on one channel that hear nothing: resident memory and CPU per socket.
-    Idle(idle::Idle),
-    /// Events to many subscribers: CPU per delivery against the floor, throughput, losses.
-    Fanout(fanout::Fanout),
-    /// The yardstick; started by the scenarios themselves.
+enum Command {
+    Idle(Against<Idle>),
+    Fanout(Against<Fanout>),
+    Bursts(Against<Bursts>),
+    Routing(Against<Routing>),
+    Presence(Against<Presence>),
+    Storm(Against<Storm>),
+    ClientEvents(Against<ClientEvents>),
+    SlowReaders(Against<SlowReaders>),
+    Compare(Compare),
+    Growth(Growth),
+    Smoke(Smoke),
+    /// The yardstick; started by the scenarios themselves
     #[command(hide = true)]
-    Floor(floor::Floor),
+    Floor,
+    /// Holds what one process may not; started by the scenarios themselves
+    #[command(hide = true)]
+    Worker,
 }
 
-/// The server under load.
-#[derive(Args, Clone)]
-struct Target {
-    /// Port on 127.0.0.1 that serves WebSockets and the HTTP API.
-    #[arg(long)]
-    port: u16,
-    /// Process ids of the server, for its CPU time and memory.
-    #[arg(long = "pid", required = true)]
-    pids: Vec<u32>,
-    #[arg(long, default_value = "app-id")]
-    app_id: String,
-    #[arg(long, default_value = "app-key")]
-    app_key: String,
-    #[arg(long, default_value = "app-secret")]
-    app_secret: String,
+fn main() -> ExitCode {
+    match run_command() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("bench: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
 }
 
-fn main() -> Result<()> {
-    match Cli::parse().scenario {
-        Scenario::Idle(idle) => idle.run(),
-        Scenario::Fanout(fanout) => fanout.run(),
-        Scenario::Floor(floor) => floor.run(),
+fn run_command() -> Result<()> {
+    descriptors::raise_limit()?;
+    match Cli::parse().command {
+        Command::Idle(it) => run::run(Scenario::Idle(it.scenario), it.target, &it.how),
+        Command::Fanout(it) => run::run(Scenario::Fanout(it.scenario), it.target, &it.how),
+        Command::Bursts(it) => run::run(Scenario::Bursts(it.scenario), it.target, &it.how),
+        Command::Routing(it) => run::run(Scenario::Routing(it.scenario), it.target, &it.how),
+        Command::Presence(it) => run::run(Scenario::Presence(it.scenario), it.target, &it.how),
+        Command::Storm(it) => run::run(Scenario::Storm(it.scenario), it.target, &it.how),
+        Command::ClientEvents(it) => run::run(Scenario::ClientEvents(it.scenario), it.target, &it.how),
+        Command::SlowReaders(it) => run::run(Scenario::SlowReaders(it.scenario), it.target, &it.how),
+        Command::Compare(compare) => compare.run(),
+        Command::Growth(growth) => growth.run(),
+        Command::Smoke(smoke) => smoke.run(),
+        Command::Floor => floor::serve(),
+        Command::Worker => worker::serve(),
     }
 }

@@ -1,33 +1,124 @@
-//! What the kernel says of a process.
+//! What the kernel says of processes: their CPU time, their memory, their children.
 
+use std::collections::{BTreeMap, HashMap};
 use std::fs;
-use std::time::Duration;
 
 use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
 
-/// CPU time of all threads of the processes, from the scheduler's own count in nanoseconds.
-pub(crate) fn cpu(pids: &[u32]) -> Result<Duration> {
-    let mut total = Duration::ZERO;
-    for pid in pids {
-        let tasks = fs::read_dir(format!("/proc/{pid}/task")).with_context(|| format!("process {pid} is gone"))?;
-        for task in tasks {
-            // A thread may end between the listing and the look.
-            let Ok(stat) = fs::read_to_string(task?.path().join("schedstat")) else { continue };
-            let nanos = stat.split_whitespace().next().context("empty schedstat")?.parse()?;
-            total += Duration::from_nanos(nanos);
-        }
-    }
-    Ok(total)
+/// CPU time of each thread of some processes at one moment, from the scheduler's own count.
+pub(crate) struct CpuSnapshot {
+    /// Nanoseconds, by process and thread.
+    threads: HashMap<(u32, u32), u64>,
 }
 
-/// Resident memory of the processes, in bytes.
-pub(crate) fn resident_bytes(pids: &[u32]) -> Result<u64> {
-    let mut total = 0;
-    for pid in pids {
-        let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
-        let line = status.lines().find(|line| line.starts_with("VmRSS:")).context("no VmRSS")?;
-        let kib: u64 = line.split_whitespace().nth(1).context("no VmRSS value")?.parse()?;
-        total += kib * 1024;
+/// What one process used between two snapshots.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct ProcessCpu {
+    pub(crate) pid: u32,
+    /// How it was started, cut short.
+    pub(crate) command: String,
+    pub(crate) cpu_s: f64,
+}
+
+/// Memory of some processes, in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Memory {
+    pub(crate) resident: u64,
+    /// Resident, with pages that several processes share counted in parts; 0 where the kernel does not tell.
+    pub(crate) proportional: u64,
+}
+
+impl CpuSnapshot {
+    /// # Errors
+    /// When a process is gone.
+    pub(crate) fn take(pids: &[u32]) -> Result<Self> {
+        let mut threads = HashMap::new();
+        for &pid in pids {
+            let tasks = fs::read_dir(format!("/proc/{pid}/task")).with_context(|| format!("process {pid} is gone"))?;
+            for task in tasks {
+                let task = task?;
+                // A thread may end between the listing and the look.
+                let Ok(stat) = fs::read_to_string(task.path().join("schedstat")) else { continue };
+                let nanos = stat.split_whitespace().next().context("empty schedstat")?.parse()?;
+                let thread = task.file_name().to_string_lossy().parse().context("a thread's id")?;
+                threads.insert((pid, thread), nanos);
+            }
+        }
+        Ok(Self { threads })
     }
-    Ok(total)
+
+    /// What was used since `before`, process by process. A thread that has ended since then takes what it used along.
+    pub(crate) fn since(&self, before: &Self) -> Vec<ProcessCpu> {
+        let mut processes: BTreeMap<u32, u64> = BTreeMap::new();
+        for (thread, nanos) in &self.threads {
+            let used = nanos.saturating_sub(before.threads.get(thread).copied().unwrap_or(0));
+            *processes.entry(thread.0).or_default() += used;
+        }
+        processes
+            .into_iter()
+            .map(|(pid, nanos)| ProcessCpu { pid, command: command(pid), cpu_s: nanos as f64 / 1e9 })
+            .collect()
+    }
+
+    /// What all processes together used since `before`, in seconds.
+    pub(crate) fn seconds_since(&self, before: &Self) -> f64 {
+        self.since(before).iter().map(|process| process.cpu_s).sum()
+    }
+}
+
+impl Memory {
+    /// # Errors
+    /// When a process is gone.
+    pub(crate) fn of(pids: &[u32]) -> Result<Self> {
+        let mut memory = Self::default();
+        for pid in pids {
+            let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+            memory.resident += kib(&status, "VmRSS:").context("no VmRSS")? * 1024;
+            let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap_or_default();
+            memory.proportional += kib(&rollup, "Pss:").unwrap_or(0) * 1024;
+        }
+        Ok(memory)
+    }
+}
+
+/// The process and everything it started, directly or not, except shells that only wait for what they started.
+pub(crate) fn descendants(root: u32) -> Vec<u32> {
+    let mut children: HashMap<u32, Vec<u32>> = HashMap::new();
+    for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
+        let Ok(pid) = entry.file_name().to_string_lossy().parse::<u32>() else { continue };
+        if let Some(parent) = parent(pid) {
+            children.entry(parent).or_default().push(pid);
+        }
+    }
+    let mut found = vec![root];
+    let mut looked = 0;
+    while looked < found.len() {
+        found.extend(children.remove(&found[looked]).unwrap_or_default());
+        looked += 1;
+    }
+    found.retain(|pid| !is_shell(*pid));
+    found.sort_unstable();
+    found
+}
+
+fn parent(pid: u32) -> Option<u32> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name before it stands in parentheses and may hold anything.
+    stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()
+}
+
+fn is_shell(pid: u32) -> bool {
+    fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| ["sh", "bash", "dash"].contains(&name.trim()))
+}
+
+fn command(pid: u32) -> String {
+    let raw = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    let words: Vec<_> = raw.split(|byte| *byte == 0).take(6).map(String::from_utf8_lossy).collect();
+    words.join(" ").trim_end().to_owned()
+}
+
+/// The number after `label` in a file of lines like `VmRSS:   123 kB`.
+fn kib(text: &str, label: &str) -> Option<u64> {
+    text.lines().find(|line| line.starts_with(label))?.split_whitespace().nth(1)?.parse().ok()
 }

@@ -1,0 +1,14 @@
+#!/usr/bin/env bash
+# Redis, and as many Sockudo as there are ports; each serves clients and the HTTP API.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+. bench/servers/together.sh
+. bench/servers/sockudo-environment.sh
+start redis-server --port "$REDIS_PORT" --bind 127.0.0.1 --save "" --appendonly no
+export ADAPTER_DRIVER=redis REDIS_URL="redis://127.0.0.1:$REDIS_PORT"
+read -ra metrics <<<"$METRICS_PORTS"
+for port in $GATEWAY_PORTS; do
+  PORT=$port METRICS_PORT=${metrics[0]} start "$sockudo"
+  metrics=("${metrics[@]:1}")
+done
+together

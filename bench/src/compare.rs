@@ -1,0 +1,153 @@
+//! Several servers through the same scenarios, in alternation, and one page with what came out.
+
+mod case;
+mod launch;
+mod server;
+mod summary;
+
+use std::fs;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, ensure};
+use clap::Args;
+use serde::Serialize;
+
+use crate::figure::Measurement;
+use crate::machine::Machine;
+use crate::run::{Rounds, write_json};
+use crate::scenario::Scenario;
+use crate::subject::Subject;
+
+use case::Case;
+
+pub(crate) use launch::Launched;
+pub(crate) use server::{Group, Server};
+
+/// Which servers, and where the results go.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Selection {
+    /// File that says what servers there are and how they are started
+    #[arg(long, value_name = "FILE", default_value = "bench/servers.toml")]
+    pub(crate) config: PathBuf,
+    /// Names of servers, in the order of the columns; the first of a group is what the others are compared to
+    #[arg(long, value_delimiter = ',')]
+    pub(crate) servers: Vec<String>,
+    /// Folder for the results; default: bench/runs/DATE-HOST
+    #[arg(long, value_name = "FOLDER")]
+    pub(crate) output: Option<PathBuf>,
+}
+
+/// Runs the scenarios against a list of servers
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Compare {
+    #[command(flatten)]
+    selection: Selection,
+    /// Scenarios, by name; default: all
+    #[arg(long, value_delimiter = ',')]
+    only: Vec<String>,
+    /// Times that each server runs each scenario; medians are reported
+    #[arg(long, default_value_t = 3)]
+    rounds: usize,
+    /// Run a tenth of everything, to see that it works
+    #[arg(long)]
+    quick: bool,
+}
+
+/// Everything that was measured, for other programs.
+#[derive(Serialize)]
+struct Report<'a> {
+    machine: &'a Machine,
+    versions: &'a [(String, String)],
+    rounds: &'a [(String, Vec<Rounds>)],
+}
+
+impl Compare {
+    pub(crate) fn run(self) -> Result<()> {
+        let servers = self.selection.servers()?;
+        let machine = Machine::look();
+        let folder = self.selection.folder(&machine)?;
+        let versions: Vec<(String, String)> =
+            servers.iter().map(|server| (server.name.clone(), server.version())).collect();
+        let mut cases = Case::all(if self.quick { 10 } else { 1 });
+        for name in &self.only {
+            let names: Vec<&str> = cases.iter().map(|case| case.name).collect();
+            ensure!(names.contains(&name.as_str()), "no scenario {name}; there are {}", names.join(", "));
+        }
+        cases.retain(|case| self.only.is_empty() || self.only.iter().any(|name| name == case.name));
+
+        let groups = [Group::OneNode, Group::Cluster];
+        let mut done: Vec<(Group, Vec<(&Case, Rounds)>)> = groups.map(|group| (group, Vec::new())).into();
+        for case in &cases {
+            for (group, rounds) in &mut done {
+                let members: Vec<&Server> = servers.iter().filter(|server| server.group == *group).collect();
+                if case.is_for(*group) && !members.is_empty() {
+                    rounds.push((case, self.alternate(&case.scenario, &members)));
+                    eprint!("{}", rounds.last().map(|(_, rounds)| rounds.report()).unwrap_or_default());
+                }
+            }
+            // After each scenario: what has been measured survives whatever comes.
+            let mut page = summary::head(&machine, &versions, self.rounds);
+            for (group, rounds) in done.iter().filter(|(_, rounds)| !rounds.is_empty()) {
+                page += &summary::section(*group, rounds);
+            }
+            fs::write(folder.join("compare.md"), page)?;
+            let rounds: Vec<(String, Vec<Rounds>)> = done
+                .iter()
+                .map(|(group, rounds)| {
+                    (group.title().to_owned(), rounds.iter().map(|(_, rounds)| rounds.clone()).collect())
+                })
+                .collect();
+            let report = Report { machine: &machine, versions: &versions, rounds: &rounds };
+            write_json(&folder.join("compare.json"), &report)?;
+        }
+        print!("{}", fs::read_to_string(folder.join("compare.md"))?);
+        eprintln!("written to {}", folder.display());
+        Ok(())
+    }
+
+    /// Every server once in each round, and the floor before them.
+    fn alternate(&self, scenario: &Scenario, servers: &[&Server]) -> Rounds {
+        let names = std::iter::once("floor").chain(servers.iter().map(|server| server.name.as_str()));
+        let mut rounds = Rounds::new(scenario.clone(), names);
+        for _ in 0..self.rounds.max(1) {
+            if scenario.has_floor() {
+                rounds.subjects[0].runs.push(noted(Subject::floor().and_then(|floor| scenario.run(&floor))));
+            }
+            for (server, column) in servers.iter().zip(&mut rounds.subjects[1..]) {
+                column.runs.push(noted(once(scenario, server)));
+            }
+        }
+        rounds.subjects.retain(|subject| !subject.runs.is_empty());
+        rounds
+    }
+}
+
+impl Selection {
+    pub(crate) fn servers(&self) -> Result<Vec<Server>> {
+        Server::read(&self.config, &self.servers)
+    }
+
+    /// The folder for results; it is made.
+    pub(crate) fn folder(&self, machine: &Machine) -> Result<PathBuf> {
+        let default = || PathBuf::from(format!("bench/runs/{}-{}", machine.date, machine.host));
+        let folder = self.output.clone().unwrap_or_else(default);
+        fs::create_dir_all(&folder).with_context(|| format!("making {}", folder.display()))?;
+        Ok(folder)
+    }
+}
+
+/// Starts a server afresh, runs a scenario, and ends it.
+pub(crate) fn once(scenario: &Scenario, server: &Server) -> Result<Measurement> {
+    let launched = Launched::start(server)?;
+    let measurement = scenario.run(&launched.subject);
+    launched.stop()?;
+    measurement
+}
+
+/// A failure is a result too: the others go on.
+fn noted(result: Result<Measurement>) -> Measurement {
+    result.unwrap_or_else(|error| {
+        eprintln!("failed: {error:#}");
+        Measurement { notes: vec![format!("failed: {error:#}")], ..Measurement::default() }
+    })
+}

@@ -1,0 +1,151 @@
+//! What every server is put through when servers are compared.
+
+use crate::figure::Figure;
+use crate::publisher::Sending;
+use crate::scenario::{Bursts, ClientEvents, Fanout, Idle, Presence, Routing, Scenario, SlowReaders, Storm};
+
+use super::server::Group;
+
+/// A scenario with its place in the tables.
+pub(crate) struct Case {
+    /// Short, for files and for choosing.
+    pub(crate) name: &'static str,
+    pub(crate) scenario: Scenario,
+    groups: &'static [Group],
+    /// What the summary shows of it; the rest is in the raw results.
+    pub(crate) figures: &'static [Figure],
+}
+
+const ONE_NODE: &[Group] = &[Group::OneNode];
+const BOTH: &[Group] = &[Group::OneNode, Group::Cluster];
+
+impl Case {
+    pub(crate) fn is_for(&self, group: Group) -> bool {
+        self.groups.contains(&group)
+    }
+
+    /// All cases. `divisor`: how much shorter than usual each runs, for a first look.
+    pub(crate) fn all(divisor: u64) -> Vec<Self> {
+        use Figure as F;
+        let small = usize::try_from(divisor).unwrap_or(1).max(1);
+        let sending = Sending::default();
+        // Four requests under way, each channel on one of the four connections.
+        let spread = Sending { connections: 4, in_flight: 1 };
+        vec![
+            Self {
+                name: "idle",
+                scenario: Scenario::Idle(Idle { sockets: 10_000 / small, in_flight: 64, hold_s: 3 }),
+                groups: ONE_NODE,
+                figures: &[F::ResidentPerSocketBytes, F::CpuPerSocketUs],
+            },
+            Self {
+                name: "fanout-1000",
+                scenario: Scenario::Fanout(Fanout {
+                    subscribers: 1000,
+                    rate: 100.0,
+                    events: 1000 / divisor,
+                    data_bytes: 100,
+                    sending,
+                }),
+                groups: BOTH,
+                figures: &[F::CpuPerDeliveryUs, F::LatencyP50Ms, F::LatencyP99Ms, F::Lost, F::Doubled, F::OutOfOrder],
+            },
+            Self {
+                name: "fanout-10000",
+                scenario: Scenario::Fanout(Fanout {
+                    subscribers: 10_000 / small,
+                    rate: 10.0,
+                    events: 100 / divisor,
+                    data_bytes: 100,
+                    sending,
+                }),
+                groups: ONE_NODE,
+                figures: &[F::CpuPerDeliveryUs, F::LatencyP50Ms, F::Lost, F::Doubled, F::OutOfOrder],
+            },
+            Self {
+                name: "bursts",
+                scenario: Scenario::Bursts(Bursts {
+                    subscribers: 1000,
+                    batch: 10,
+                    rate: 0.0,
+                    events: 10_000 / divisor,
+                    data_bytes: 100,
+                    sending,
+                }),
+                groups: BOTH,
+                figures: &[F::CpuPerDeliveryUs, F::DeliveriesPerSecond, F::Lost, F::Doubled, F::OutOfOrder],
+            },
+            Self {
+                name: "routing",
+                scenario: Scenario::Routing(Routing {
+                    channels: 2000,
+                    batch: 10,
+                    rate: 0.0,
+                    events_per_channel: 100 / divisor,
+                    data_bytes: 100,
+                    sending: spread,
+                }),
+                groups: BOTH,
+                figures: &[F::CpuPerEventUs, F::EventsPerSecond, F::Lost, F::Doubled, F::OutOfOrder],
+            },
+            Self {
+                name: "latency",
+                scenario: Scenario::Routing(Routing {
+                    channels: 2000,
+                    batch: 1,
+                    rate: 500.0,
+                    events_per_channel: 2,
+                    data_bytes: 100,
+                    sending,
+                }),
+                groups: BOTH,
+                figures: &[F::LatencyP50Ms, F::LatencyP99Ms, F::CpuPerEventUs, F::Lost],
+            },
+            Self {
+                name: "presence",
+                scenario: Scenario::Presence(Presence { members: 100 }),
+                groups: BOTH,
+                figures: &[F::JoinedMs, F::HalfLeftMs, F::CpuPerJoinUs, F::WrongViews, F::RepeatedChanges],
+            },
+            Self {
+                name: "storm",
+                scenario: Scenario::Storm(Storm { sockets: 5000 / small, waves: 2, in_flight: 500, channels: 1 }),
+                groups: ONE_NODE,
+                figures: &[F::CpuPerSocketUs, F::CpuPerLeaveUs, F::SocketsPerSecond, F::LatencyP99Ms, F::Refused],
+            },
+            Self {
+                name: "client-events",
+                scenario: Scenario::ClientEvents(ClientEvents {
+                    channels: 100,
+                    members: 10,
+                    rate: 8.0,
+                    events_per_channel: 80 / divisor,
+                    data_bytes: 100,
+                }),
+                groups: BOTH,
+                figures: &[F::CpuPerDeliveryUs, F::LatencyP50Ms, F::Lost, F::Doubled, F::OutOfOrder],
+            },
+            Self {
+                name: "slow-readers",
+                scenario: Scenario::SlowReaders(SlowReaders {
+                    subscribers: 1000,
+                    slow: 50,
+                    rate: 100.0,
+                    seconds: (20 / divisor).max(2),
+                    data_bytes: 4000,
+                }),
+                groups: ONE_NODE,
+                figures: &[
+                    F::P99BeforeMs,
+                    F::LatencyP99Ms,
+                    F::P99Ratio,
+                    F::ResidentPeakMib,
+                    F::ResidentAfterMib,
+                    F::ClosedAsSlow,
+                    F::LeftOpen,
+                    F::Lost,
+                ],
+            },
+        ]
+    }
+}

@@ -1,0 +1,124 @@
+//! Events that sockets send to each other on private channels.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use clap::Args;
+use mio::Token;
+use serde::{Deserialize, Serialize};
+
+use crate::clock;
+use crate::figure::{Figure, Measurement};
+use crate::meter::Meter;
+use crate::pace::Pace;
+use crate::payload::Payload;
+use crate::plan::channel_name;
+use crate::progress::Progress;
+use crate::receipts::Receipts;
+use crate::sockets::{Connecting, Sockets};
+use crate::subject::Subject;
+use crate::subscription;
+use crate::timer::Timer;
+
+/// Nothing arriving for this long ends a run.
+const PATIENCE_NS: u64 = 10_000_000_000;
+
+/// One socket of each channel sends, the others listen
+#[derive(Args, Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct ClientEvents {
+    #[arg(long, default_value_t = 100)]
+    pub(crate) channels: usize,
+    /// Sockets of each channel; the first one sends
+    #[arg(long, default_value_t = 10)]
+    pub(crate) members: usize,
+    /// Events per second of each sender; servers allow 10
+    #[arg(long, default_value_t = 8.0)]
+    pub(crate) rate: f64,
+    #[arg(long, default_value_t = 80)]
+    pub(crate) events_per_channel: u64,
+    /// Bytes of an event's data
+    #[arg(long, default_value_t = 100)]
+    pub(crate) data_bytes: usize,
+}
+
+impl ClientEvents {
+    pub(super) fn title(&self) -> String {
+        let Self { channels, members, rate, .. } = self;
+        format!("client events: {channels} private channels of {members} sockets, {rate} events/s on each")
+    }
+
+    pub(super) fn run(&self, subject: &Subject, progress: &mut Progress) -> Result<Measurement> {
+        let (mut sockets, mut receipts) = self.connect(subject, progress)?;
+        let timer = Timer::new(sockets.registry(), Token(usize::MAX))?;
+        let meter = Meter::start(&subject.pids)?;
+        let started_ns = clock::now_ns();
+        let pace = Pace::new(started_ns, self.rate * self.channels as f64, 0.0);
+        let events = self.channels as u64 * self.events_per_channel;
+        let (mut sent, mut refused) = (0, 0);
+        receipts.last_ns = started_ns;
+        timer.set(pace.due_ns(0))?;
+        while !receipts.is_complete() {
+            sockets.receive(Duration::from_millis(200), &mut receipts)?;
+            let now_ns = clock::now_ns();
+            while sent < events && pace.due_ns(sent) <= clock::now_ns() {
+                refused += u64::from(!self.send(sent, &mut sockets)?);
+                sent += 1;
+            }
+            if sent < events {
+                timer.set(pace.due_ns(sent))?;
+            } else if now_ns.saturating_sub(receipts.last_ns) > PATIENCE_NS {
+                break;
+            }
+            progress.show(now_ns, || format!("{} of {} deliveries", receipts.tally.deliveries, receipts.expected()));
+        }
+        let usage = meter.read()?;
+        let elapsed_s = clock::seconds(receipts.last_ns.saturating_sub(started_ns).max(1));
+
+        let tally = receipts.final_tally();
+        let mut measurement = Measurement { processes: usage.processes.clone(), ..Measurement::default() };
+        usage.set(Figure::CpuPerDeliveryUs, tally.deliveries, &mut measurement);
+        usage.set(Figure::CpuPerEventUs, events, &mut measurement);
+        measurement.set(Figure::DeliveriesPerSecond, tally.deliveries as f64 / elapsed_s);
+        measurement.set(Figure::EventsPerSecond, events as f64 / elapsed_s);
+        measurement.set_latency(receipts.latency.percentiles());
+        measurement.set_tally(tally);
+        measurement.set(Figure::Refused, refused as f64);
+        measurement.set(Figure::Closed, receipts.closed.len() as f64);
+        Ok(measurement)
+    }
+
+    /// Sends event number `event`; channels take turns.
+    fn send(&self, event: u64, sockets: &mut Sockets) -> Result<bool> {
+        let channel = usize::try_from(event % self.channels as u64)?;
+        let mut text = format!(r#"{{"event":"client-tick","channel":"{}","data":""#, private(channel));
+        let payload = Payload { sequence: event / self.channels as u64, sent_ns: clock::now_ns() };
+        payload.write(self.data_bytes, &mut text);
+        text.push_str("\"}");
+        Ok(sockets.send(channel * self.members, &text))
+    }
+
+    fn connect(&self, subject: &Subject, progress: &mut Progress) -> Result<(Sockets, Receipts)> {
+        let channels = (0..self.channels).map(|channel| subscription::name(&private(channel)));
+        let channels = channels.collect::<Result<Vec<_>>>().context("channel names")?;
+        let count = self.channels * self.members;
+        // The sockets of a channel follow each other, so that they are on different nodes; the first one sends.
+        let listening = |socket: usize| if socket.is_multiple_of(self.members) { 0 } else { self.events_per_channel };
+        let mut receipts = Receipts::new(count, listening);
+        let wanted = Connecting {
+            ws: &subject.ws,
+            key: subject.app.key.as_str(),
+            count,
+            in_flight: 64,
+            greeting: &|index, socket_id| {
+                Some(subscription::signed(&subject.app, socket_id, &channels[index / self.members], None))
+            },
+        };
+        let (sockets, connected) = Sockets::connect(wanted, &mut receipts, progress)?;
+        ensure!(connected.failed == 0, "{} sockets were refused: {:?}", connected.failed, connected.failure);
+        Ok((sockets, receipts))
+    }
+}
+
+fn private(channel: usize) -> String {
+    format!("private-{}", channel_name(channel))
+}

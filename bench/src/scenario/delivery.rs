@@ -1,0 +1,217 @@
+//! Events from the HTTP API to sockets: fan-out, bursts and routing are one scenario with different numbers.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Result;
+use clap::Args;
+use serde::{Deserialize, Serialize};
+
+use crate::clock;
+use crate::figure::{Figure, Measurement};
+use crate::meter::Meter;
+use crate::plan::Plan;
+use crate::progress::Progress;
+use crate::publisher::Sending;
+use crate::publisher::backlog::Backlog;
+use crate::subject::Subject;
+use crate::worker::{Work, Workers};
+
+/// Nothing arriving for this long ends a run: what has not come by then is lost.
+const PATIENCE_NS: u64 = 10_000_000_000;
+/// Nothing arriving for this long means that the rest, if any, is lost: CPU used later is not for deliveries.
+const QUIET_NS: u64 = 500_000_000;
+
+/// Connections under way at once, before anything is measured.
+const CONNECTS_IN_FLIGHT: usize = 64;
+
+/// Events to many subscribers of one channel, one per request
+#[derive(Args, Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Fanout {
+    #[arg(long, default_value_t = 1000)]
+    pub(crate) subscribers: usize,
+    /// Events per second; 0 publishes as fast as the server answers
+    #[arg(long, default_value_t = 100.0)]
+    pub(crate) rate: f64,
+    #[arg(long, default_value_t = 1000)]
+    pub(crate) events: u64,
+    /// Bytes of an event's data
+    #[arg(long, default_value_t = 100)]
+    pub(crate) data_bytes: usize,
+    #[command(flatten)]
+    #[serde(default)]
+    pub(crate) sending: Sending,
+}
+
+/// Batches of events to many subscribers of one channel
+#[derive(Args, Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Bursts {
+    #[arg(long, default_value_t = 1000)]
+    pub(crate) subscribers: usize,
+    /// Events per request
+    #[arg(long, default_value_t = 10)]
+    pub(crate) batch: usize,
+    /// Events per second; 0 publishes as fast as the server answers
+    #[arg(long, default_value_t = 0.0)]
+    pub(crate) rate: f64,
+    #[arg(long, default_value_t = 5000)]
+    pub(crate) events: u64,
+    /// Bytes of an event's data
+    #[arg(long, default_value_t = 100)]
+    pub(crate) data_bytes: usize,
+    #[command(flatten)]
+    #[serde(default)]
+    pub(crate) sending: Sending,
+}
+
+/// Events to many channels with one subscriber each
+#[derive(Args, Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Routing {
+    #[arg(long, default_value_t = 2000)]
+    pub(crate) channels: usize,
+    /// Events per request; 1 sends them one at a time
+    #[arg(long, default_value_t = 10)]
+    pub(crate) batch: usize,
+    /// Events per second, all channels together; 0 publishes as fast as the server answers
+    #[arg(long, default_value_t = 0.0)]
+    pub(crate) rate: f64,
+    #[arg(long, default_value_t = 50)]
+    pub(crate) events_per_channel: u64,
+    /// Bytes of an event's data
+    #[arg(long, default_value_t = 100)]
+    pub(crate) data_bytes: usize,
+    #[command(flatten)]
+    #[serde(default)]
+    pub(crate) sending: Sending,
+}
+
+/// What the three have in common.
+pub(super) struct Delivery {
+    name: &'static str,
+    /// Of each channel.
+    subscribers: usize,
+    plan: Plan,
+    sending: Sending,
+}
+
+impl Fanout {
+    pub(super) fn delivery(&self) -> Delivery {
+        let Self { subscribers, rate, events, data_bytes, sending } = *self;
+        let plan = Plan { channels: 1, events_per_channel: events, batch: 1, rate, data_bytes };
+        Delivery { name: "fanout", subscribers, plan, sending }
+    }
+}
+
+impl Bursts {
+    pub(super) fn delivery(&self) -> Delivery {
+        let Self { subscribers, batch, rate, events, data_bytes, sending } = *self;
+        let plan = Plan { channels: 1, events_per_channel: events, batch, rate, data_bytes };
+        Delivery { name: "bursts", subscribers, plan, sending }
+    }
+}
+
+impl Routing {
+    pub(super) fn delivery(&self) -> Delivery {
+        let Self { channels, batch, rate, events_per_channel, data_bytes, sending } = *self;
+        let plan = Plan { channels, events_per_channel, batch, rate, data_bytes };
+        Delivery { name: "routing", subscribers: 1, plan, sending }
+    }
+}
+
+impl Delivery {
+    pub(super) fn title(&self) -> String {
+        let Plan { channels, batch, rate, events_per_channel, data_bytes } = self.plan;
+        let to = match (channels, self.subscribers) {
+            (1, subscribers) => format!("{subscribers} subscribers"),
+            (channels, 1) => format!("{channels} channels with one subscriber"),
+            (channels, subscribers) => format!("{channels} channels with {subscribers} subscribers"),
+        };
+        let how = if batch > 1 { format!(" in batches of {batch}") } else { String::new() };
+        let speed = if rate > 0.0 { format!("{rate} events/s") } else { "full speed".into() };
+        format!(
+            "{}: {to}, {speed}{how}, {} events with {data_bytes} bytes of data",
+            self.name,
+            events_per_channel * channels as u64
+        )
+    }
+
+    pub(super) fn run(&self, subject: &Subject, progress: &mut Progress) -> Result<Measurement> {
+        let (own, others) = self.work(subject).split()?;
+        let workers = Workers::start(&others)?;
+        let mut receipts = own.receipts();
+        let (mut sockets, _) = own.connect(&mut receipts, progress)?;
+        let meter = Meter::start_with_workers(&subject.pids, workers.pids())?;
+        // What this process gets of each event: how far it is tells of the others too.
+        let backlog = Arc::new(Backlog::new(&self.plan, (own.count / self.plan.channels).max(1) as u64));
+        let started_ns = clock::now_ns();
+        let publishing = subject.publish(self.plan, self.sending, &backlog)?;
+        let expected = receipts.expected();
+        let mut quiet_usage = None;
+        receipts.last_ns = started_ns;
+        loop {
+            let before = receipts.tally.deliveries;
+            sockets.receive(Duration::from_millis(200), &mut receipts)?;
+            let arrived = receipts.tally.deliveries - before;
+            backlog.arrived(arrived);
+            let now_ns = clock::now_ns();
+            if arrived > 0 {
+                quiet_usage = None;
+            } else if quiet_usage.is_none() && now_ns.saturating_sub(receipts.last_ns) > QUIET_NS {
+                quiet_usage = Some(meter.read()?);
+            }
+            if receipts.is_complete() || now_ns.saturating_sub(receipts.last_ns) > PATIENCE_NS {
+                break;
+            }
+            progress.show(now_ns, || {
+                let per_s = receipts.tally.deliveries as f64 / clock::seconds(now_ns - started_ns);
+                format!("{} of {expected} deliveries, {per_s:.0}/s", receipts.tally.deliveries)
+            });
+        }
+        let usage = match quiet_usage {
+            Some(usage) => usage,
+            None => meter.read()?,
+        };
+        let published = publishing.join()?;
+        let arrived = workers.finish()?;
+        let last_ns = receipts.last_ns.max(arrived.last_ns);
+        let elapsed_s = clock::seconds(last_ns.saturating_sub(started_ns).max(1));
+
+        let mut tally = receipts.final_tally();
+        tally += arrived.tally;
+        if let Some(latency) = &arrived.latency {
+            receipts.latency.add(latency);
+        }
+        let events = self.plan.events();
+        let mut measurement = Measurement { processes: usage.processes.clone(), ..Measurement::default() };
+        usage.set(Figure::CpuPerDeliveryUs, tally.deliveries, &mut measurement);
+        usage.set(Figure::CpuPerEventUs, events, &mut measurement);
+        measurement.set(Figure::DeliveriesPerSecond, tally.deliveries as f64 / elapsed_s);
+        measurement.set(Figure::EventsPerSecond, events as f64 / elapsed_s);
+        measurement.set_latency(receipts.latency.percentiles());
+        measurement.set_tally(tally);
+        measurement.set(Figure::Closed, (receipts.closed.len() + arrived.closed) as f64);
+        measurement.set(Figure::Refused, published.refused as f64);
+        measurement.notes.extend(published.refusal);
+        let (answers, lateness) = (published.answers.percentiles(), published.lateness.percentiles());
+        if answers.count > 0 {
+            measurement.set(Figure::AnswerP50Ms, answers.p50_ms);
+            measurement.set(Figure::AnswerP99Ms, answers.p99_ms);
+        }
+        if lateness.count > 0 {
+            measurement.set(Figure::LatenessP99Ms, lateness.p99_ms);
+        }
+        Ok(measurement)
+    }
+
+    fn work(&self, subject: &Subject) -> Work {
+        Work {
+            ws: subject.ws.clone(),
+            key: subject.app.key.to_string(),
+            first: 0,
+            count: self.plan.channels * self.subscribers,
+            channels: self.plan.channels,
+            events: self.plan.events_per_channel,
+            in_flight: CONNECTS_IN_FLIGHT,
+        }
+    }
+}

@@ -1,0 +1,166 @@
+//! Sockets that stop reading among others that do not: what the others feel of it, and what becomes of those.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use clap::Args;
+use serde::{Deserialize, Serialize};
+
+use super::idle::{hold, mib};
+use crate::clock;
+use crate::figure::{Figure, Measurement};
+use crate::latency::Percentiles;
+use crate::meter::Meter;
+use crate::plan::{Plan, channel_name};
+use crate::process::Memory;
+use crate::progress::Progress;
+use crate::publisher::Sending;
+use crate::publisher::backlog::Backlog;
+use crate::receipts::Receipts;
+use crate::sockets::{Connecting, Sockets};
+use crate::subject::Subject;
+use crate::subscription;
+
+/// Nothing arriving for this long ends a phase.
+const PATIENCE_NS: u64 = 10_000_000_000;
+/// How long slow readers may take to find out what became of them.
+const AFTERMATH_NS: u64 = 15_000_000_000;
+/// Between two looks at the server's memory.
+const LOOK_NS: u64 = 500_000_000;
+/// Where Carillon counts whom it closed for reading too slowly.
+const SLOW_COUNTER: &str = "carillon_slow_consumers_total";
+/// The code that a server closes a slow reader with.
+const OVER_CAPACITY: u16 = 4100;
+
+/// Sockets that stop reading among others that do not
+#[derive(Args, Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct SlowReaders {
+    /// All sockets of the channel
+    #[arg(long, default_value_t = 1000)]
+    pub(crate) subscribers: usize,
+    /// How many of them stop reading
+    #[arg(long, default_value_t = 50)]
+    pub(crate) slow: usize,
+    /// Events per second
+    #[arg(long, default_value_t = 100.0)]
+    pub(crate) rate: f64,
+    /// Seconds with everyone reading, and then again with some who do not. The system itself keeps 4 MB for a slow
+    /// reader, which takes its time to fill
+    #[arg(long, default_value_t = 20)]
+    pub(crate) seconds: u64,
+    /// Bytes of an event's data
+    #[arg(long, default_value_t = 4000)]
+    pub(crate) data_bytes: usize,
+}
+
+impl SlowReaders {
+    pub(super) fn title(&self) -> String {
+        let Self { subscribers, slow, rate, data_bytes, .. } = self;
+        format!("slow readers: {slow} of {subscribers} stop reading, {rate} events/s with {data_bytes} bytes of data")
+    }
+
+    pub(super) fn run(&self, subject: &Subject, progress: &mut Progress) -> Result<Measurement> {
+        ensure!(self.slow < self.subscribers, "somebody must go on reading");
+        let wanted = Connecting {
+            ws: &subject.ws,
+            key: subject.app.key.as_str(),
+            count: self.subscribers,
+            in_flight: 64,
+            greeting: &|_, _| Some(subscription::public(&channel_name(0))),
+        };
+        let (mut sockets, connected) = Sockets::connect(wanted, &mut (), progress)?;
+        ensure!(connected.failed == 0, "{} sockets were refused: {:?}", connected.failed, connected.failure);
+        let mut measurement = Measurement::default();
+        let counted_before = subject.counted(SLOW_COUNTER)?;
+        let before = Memory::of(&subject.pids)?.resident;
+        let with_all = self.phase(0, subject, &mut sockets, progress)?;
+
+        for index in 0..self.slow {
+            sockets.stop_reading(index)?;
+        }
+        let meter = Meter::start(&subject.pids)?;
+        let without = self.phase(self.slow, subject, &mut sockets, progress)?;
+        let usage = meter.read()?;
+        usage.set(Figure::CpuPerDeliveryUs, without.deliveries, &mut measurement);
+        measurement.processes = usage.processes;
+
+        for index in 0..self.slow {
+            sockets.read_again(index)?;
+        }
+        let mut fates = Receipts::new(self.subscribers, |_| 0);
+        let until_ns = clock::now_ns() + AFTERMATH_NS;
+        while fates.closed.len() < self.slow && clock::now_ns() < until_ns {
+            sockets.receive(Duration::from_millis(200), &mut fates)?;
+            progress.show(clock::now_ns(), || format!("{} of {} slow readers closed", fates.closed.len(), self.slow));
+        }
+        hold(&mut sockets, 3_000_000_000, progress)?;
+        let after = Memory::of(&subject.pids)?.resident;
+
+        let (closed, others_closed): (Vec<_>, Vec<_>) = fates.closed.iter().partition(|(index, _)| *index < self.slow);
+        let right = closed.iter().filter(|(_, code)| *code == Some(OVER_CAPACITY)).count();
+        if let (Some(counted), Some(before)) = (subject.counted(SLOW_COUNTER)?, counted_before) {
+            measurement.set(Figure::ClosedAsSlow, counted - before);
+        }
+        measurement.set(Figure::Closed4100, right as f64);
+        measurement.set(Figure::ClosedOtherwise, (closed.len() - right) as f64);
+        measurement.set(Figure::LeftOpen, (self.slow - closed.len()) as f64);
+        measurement.set(Figure::Closed, (others_closed.len() + with_all.closed + without.closed) as f64);
+        measurement.set(Figure::P99BeforeMs, with_all.latency.p99_ms);
+        measurement.set(Figure::P99Ratio, without.latency.p99_ms / with_all.latency.p99_ms);
+        measurement.set_latency(without.latency);
+        measurement.set(Figure::Lost, without.lost as f64);
+        if !subject.pids.is_empty() {
+            measurement.set(Figure::ResidentBeforeMib, mib(before));
+            measurement.set(Figure::ResidentPeakMib, mib(without.resident_peak));
+            measurement.set(Figure::ResidentAfterMib, mib(after));
+        }
+        Ok(measurement)
+    }
+
+    /// Publishes for some seconds to all sockets, of which the first `slow` do not read.
+    fn phase(&self, slow: usize, subject: &Subject, sockets: &mut Sockets, progress: &mut Progress) -> Result<Phase> {
+        let events = (self.rate * self.seconds as f64) as u64;
+        let plan =
+            Plan { channels: 1, events_per_channel: events, batch: 1, rate: self.rate, data_bytes: self.data_bytes };
+        let mut receipts = Receipts::new(self.subscribers, |index| if index < slow { 0 } else { events });
+        let backlog = Arc::new(Backlog::new(&plan, self.subscribers as u64));
+        let publishing = subject.publish(plan, Sending::default(), &backlog)?;
+        let mut resident_peak = 0;
+        let mut look_ns = 0;
+        receipts.last_ns = clock::now_ns();
+        while !receipts.is_complete() {
+            sockets.receive(Duration::from_millis(200), &mut receipts)?;
+            let now_ns = clock::now_ns();
+            if now_ns >= look_ns {
+                look_ns = now_ns + LOOK_NS;
+                resident_peak = Memory::of(&subject.pids)?.resident.max(resident_peak);
+            }
+            if now_ns.saturating_sub(receipts.last_ns) > PATIENCE_NS {
+                break;
+            }
+            progress.show(now_ns, || {
+                format!("{slow} stopped reading, {} of {} deliveries", receipts.tally.deliveries, receipts.expected())
+            });
+        }
+        let published = publishing.join()?;
+        ensure!(published.refused == 0, "events were refused: {:?}", published.refusal);
+        let tally = receipts.final_tally();
+        Ok(Phase {
+            latency: receipts.latency.percentiles(),
+            deliveries: tally.deliveries,
+            lost: tally.lost + tally.doubled + tally.out_of_order,
+            closed: receipts.closed.len(),
+            resident_peak,
+        })
+    }
+}
+
+/// What happened while events went on.
+struct Phase {
+    latency: Percentiles,
+    deliveries: u64,
+    lost: u64,
+    closed: usize,
+    resident_peak: u64,
+}

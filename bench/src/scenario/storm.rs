@@ -1,0 +1,81 @@
+//! Sockets that connect all at once, as after a restart, leave all at once, and come again.
+
+use anyhow::Result;
+use clap::Args;
+use serde::{Deserialize, Serialize};
+
+use super::idle::hold;
+use crate::figure::{Figure, Measurement};
+use crate::latency::Latency;
+use crate::meter::Meter;
+use crate::plan::channel_name;
+use crate::progress::Progress;
+use crate::sockets::{Connecting, Sockets};
+use crate::subject::Subject;
+use crate::subscription;
+
+/// After a wave has left, before the next comes: what leaving costs is used by then.
+const PAUSE_NS: u64 = 1_000_000_000;
+
+/// Sockets that connect all at once, leave, and come again
+#[derive(Args, Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Storm {
+    /// Sockets of each wave
+    #[arg(long, default_value_t = 5000)]
+    pub(crate) sockets: usize,
+    #[arg(long, default_value_t = 2)]
+    pub(crate) waves: usize,
+    /// Connections that may be under way at once
+    #[arg(long, default_value_t = 500)]
+    pub(crate) in_flight: usize,
+    /// Channels that the sockets are spread over
+    #[arg(long, default_value_t = 1)]
+    pub(crate) channels: usize,
+}
+
+impl Storm {
+    pub(super) fn title(&self) -> String {
+        format!("storm: {} waves of {} sockets, {} under way at once", self.waves, self.sockets, self.in_flight)
+    }
+
+    pub(super) fn run(&self, subject: &Subject, progress: &mut Progress) -> Result<Measurement> {
+        let mut measurement = Measurement::default();
+        let mut latency = Latency::new();
+        let (mut elapsed_s, mut connect_s, mut leave_s, mut own_s, mut failed) = (0.0, 0.0, 0.0, 0.0, 0);
+        for _ in 0..self.waves {
+            let meter = Meter::start(&subject.pids)?;
+            let wanted = Connecting {
+                ws: &subject.ws,
+                key: subject.app.key.as_str(),
+                count: self.sockets,
+                in_flight: self.in_flight,
+                greeting: &|index, _| Some(subscription::public(&channel_name(index % self.channels.max(1)))),
+            };
+            let (mut sockets, connected) = Sockets::connect(wanted, &mut (), progress)?;
+            let connecting = meter.read()?;
+            for index in 0..self.sockets {
+                sockets.close(index);
+            }
+            hold(&mut sockets, PAUSE_NS, progress)?;
+            let both = meter.read()?;
+            connect_s += connecting.server_s;
+            leave_s += both.server_s - connecting.server_s;
+            own_s += both.own_s;
+            elapsed_s += connected.elapsed_s;
+            failed += connected.failed;
+            latency.add(&connected.latency);
+            measurement.notes.extend(connected.failure.filter(|_| measurement.notes.is_empty()));
+            measurement.processes = both.processes;
+        }
+        let count = (self.sockets * self.waves).max(1) as f64;
+        if !subject.pids.is_empty() {
+            measurement.set(Figure::CpuPerSocketUs, connect_s * 1e6 / count);
+            measurement.set(Figure::CpuPerLeaveUs, leave_s * 1e6 / count);
+            measurement.set(Figure::OwnCpuRatio, own_s / (connect_s + leave_s).max(1e-9));
+        }
+        measurement.set(Figure::SocketsPerSecond, count / elapsed_s);
+        measurement.set_latency(latency.percentiles());
+        measurement.set(Figure::Refused, failed as f64);
+        Ok(measurement)
+    }
+}
