@@ -9,20 +9,20 @@ export BINARY_UNDER_TEST := $(abspath target/release/carillon)
 IN_CLUSTER := BINARY_UNDER_TEST=$(abspath target/debug/cluster) BINARY_IN_CLUSTER=$(BINARY_UNDER_TEST)
 
 .PHONY: help build lint test test-rust test-node test-python test-node-cluster test-python-cluster cluster needs deny fuzz bench \
-        bench-smoke bench-compare bench-growth bench-pieces bench-build
+        bench-smoke bench-compare bench-growth bench-pieces
 
 help: ## List the recipes
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
-build: ## Build the binary
-	$(CARGO) build --release --locked
+build: ## Build the binary, and the tool that loads it
+	$(CARGO) build --release --locked -p carillon -p bench
 
 lint: ## Check format, lints and documentation, with warnings denied
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets --all-features --locked -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --document-private-items --locked
 
-test: needs build test-rust test-node test-python test-node-cluster test-python-cluster ## Install what the tests need, and run all of them
+test: needs build test-rust test-node test-python test-node-cluster test-python-cluster bench-smoke ## Install what the tests need, and run all of them
 
 # Tests of faults mostly wait, so many run at a time.
 test-rust: build
@@ -83,20 +83,17 @@ fuzz: ## Run every fuzz target for a minute (needs a nightly toolchain)
 
 BENCH := target/release/bench
 
-bench: bench-build ## Measure this server next to the floor
+bench: build ## Measure this server next to the floor
 	$(BENCH) compare --servers carillon,carillon-cluster --output target/bench
 
-bench-smoke: bench-build ## Run every scenario in small, and fail if anything is lost
+bench-smoke: build ## Run every scenario in small, and fail if anything is lost
 	$(BENCH) smoke --servers carillon,carillon-cluster
 
-bench-compare: bench-build ## Measure all servers of bench/servers.toml, into bench/runs
+bench-compare: build ## Measure all servers of bench/servers.toml, into bench/runs
 	$(BENCH) compare
 
-bench-growth: bench-build ## Plot how cost grows, into bench/runs
+bench-growth: build ## Plot how cost grows, into bench/runs
 	$(BENCH) growth --servers carillon,soketi,sockudo,carillon-cluster
 
 bench-pieces: ## Measure parsing, signatures, encoding and a broadcast alone
 	$(CARGO) bench -p bench --features broadcast --locked
-
-bench-build:
-	$(CARGO) build --release --locked -p carillon -p bench
