@@ -207,8 +207,9 @@ impl Sockets {
             if event.is_writable() && socket.stage == Stage::Connecting {
                 socket.upgrade();
             }
-            if event.is_readable() || event.is_read_closed() || event.is_error() {
-                socket.read(index, &mut turn);
+            let is_over = event.is_read_closed() || event.is_error();
+            if event.is_readable() || is_over {
+                socket.read(index, is_over, &mut turn);
             }
             if !was_settled && socket.stage.is_settled() {
                 settled(socket, clock::now_ns());

@@ -143,7 +143,9 @@ impl Socket {
     }
 
     /// Reads until nothing is left, and acts on it.
-    pub(crate) fn read<R: Receiver>(&mut self, index: usize, turn: &mut Turn<'_, R>) {
+    ///
+    /// `to_the_end`: the peer has said all, so that nothing wakes this socket again.
+    pub(crate) fn read<R: Receiver>(&mut self, index: usize, to_the_end: bool, turn: &mut Turn<'_, R>) {
         let mut buffer = std::mem::take(&mut turn.buffer);
         while !self.stage.is_over() && self.stage != Stage::Connecting {
             match self.stream.read(buffer) {
@@ -151,7 +153,7 @@ impl Socket {
                 Ok(count) => {
                     self.arrived(index, &buffer[..count], turn);
                     // Edges come again for what arrives later.
-                    if count < buffer.len() {
+                    if count < buffer.len() && !to_the_end {
                         break;
                     }
                 }

@@ -100,8 +100,7 @@ impl Outgoing {
         if messages.iter().any(|message| message.keep.is_some()) {
             return Self::kept(link, &messages);
         }
-        let mut encoded =
-            messages.iter().map(|message| (link.keys().channel(&message.topic).topic(), message.envelope.encode()));
+        let mut encoded = messages.iter().map(|message| (link.keys().topic(&message.topic), message.envelope.encode()));
         if messages.len() == 1
             && let Some((topic, message)) = encoded.next()
         {

@@ -4,6 +4,8 @@
 //! these lines too, by joining texts, so the form has no escapes. What comes from Redis is not trusted: anything that
 //! does not parse is an error, never a panic.
 
+use std::fmt::Display;
+use std::io::Write;
 use std::str::FromStr;
 
 use bytes::Bytes;
@@ -49,22 +51,24 @@ impl Envelope {
             Body::UserOnline(online) => ('O', None, if *online { b"1" } else { b"0" }),
             Body::Terminate => ('T', None, b""),
         };
-        let except = except.map_or_else(|| NONE.to_owned(), |except| except.to_string());
-        self.join(kind, &except, payload)
+        match except {
+            Some(except) => self.join(kind, &except, payload),
+            None => self.join(kind, &NONE, payload),
+        }
     }
 
     fn with_payload(&self, kind: char, payload: &[u8]) -> Vec<u8> {
-        self.join(kind, NONE, payload)
+        self.join(kind, &NONE, payload)
     }
 
-    fn join(&self, kind: char, except: &str, payload: &[u8]) -> Vec<u8> {
-        let (epoch, sequence) = match self.position {
-            Some(Position { epoch, sequence }) => (epoch.to_string(), sequence.to_string()),
-            None => (NONE.to_owned(), NONE.to_owned()),
+    fn join(&self, kind: char, except: &dyn Display, payload: &[u8]) -> Vec<u8> {
+        let mut message = Vec::with_capacity(HEADER_BYTES_MAX + payload.len());
+        // Writing to memory cannot fail.
+        let _ = match self.position {
+            Some(Position { epoch, sequence }) => write!(message, "{VERSION} {kind} {epoch} {sequence}"),
+            None => write!(message, "{VERSION} {kind} {NONE} {NONE}"),
         };
-        let header = format!("{VERSION} {kind} {epoch} {sequence} {} {except}\n", self.published_at_us);
-        let mut message = Vec::with_capacity(header.len() + payload.len());
-        message.extend_from_slice(header.as_bytes());
+        let _ = writeln!(message, " {} {except}", self.published_at_us);
         message.extend_from_slice(payload);
         message
     }

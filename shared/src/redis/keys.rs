@@ -2,6 +2,8 @@
 //!
 //! `{p}` is the partition of a channel: all keys of one channel, and its topic, share a slot of a Redis Cluster.
 
+use std::fmt::Write;
+
 use crate::app::AppId;
 use crate::envelope::Topic;
 use crate::node::NodeId;
@@ -43,6 +45,16 @@ impl Keys {
     /// The keys of one channel.
     pub fn channel(&self, topic: &Topic) -> ChannelKeys {
         ChannelKeys { base: self.base(self.partition(topic)), name: topic.to_string() }
+    }
+
+    /// What is published on for a channel: [`ChannelKeys::topic`], made in one piece since every event needs it.
+    pub fn topic(&self, topic: &Topic) -> String {
+        let partition = self.partition(topic);
+        let mut name =
+            String::with_capacity(self.prefix.len() + topic.app.as_str().len() + topic.channel.as_str().len() + 16);
+        // Writing to memory cannot fail.
+        let _ = write!(name, "{}:{{{partition}}}:c:{}/{}", self.prefix, topic.app.as_str(), topic.channel.as_str());
+        name
     }
 
     /// Set of an app's occupied channels in one partition.

@@ -157,7 +157,7 @@ impl Subscriber {
 
     /// Resolves when Redis has confirmed the subscription, however long Redis is away.
     pub(super) async fn subscribe(&self, topic: &Topic) -> Result<(), BusError> {
-        let name = self.link.keys().channel(topic).topic();
+        let name = self.link.keys().topic(topic);
         let confirmed = {
             let mut state = self.lock();
             let State { wanted, pending, .. } = &mut *state;
@@ -181,7 +181,7 @@ impl Subscriber {
     }
 
     pub(super) async fn unsubscribe(&self, topic: &Topic) {
-        let name = self.link.keys().channel(topic).topic();
+        let name = self.link.keys().topic(topic);
         let mut state = self.lock();
         let State { wanted, pending, .. } = &mut *state;
         let Some(wish) = wanted.get_mut(&name) else { return };

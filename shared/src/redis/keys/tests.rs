@@ -25,7 +25,9 @@ fn a_channels_partition_never_changes() {
 
 #[test]
 fn all_keys_of_a_channel_share_a_slot() {
-    let channel = Keys::new("live", 8).channel(&topic("presence-room"));
+    let keys = Keys::new("live", 8);
+    let channel = keys.channel(&topic("presence-room"));
+    assert_eq!(keys.topic(&topic("presence-room")), channel.topic());
     let tag = |key: &str| key[key.find('{').unwrap()..=key.find('}').unwrap()].to_owned();
     let keys = [channel.members(), channel.holders(), channel.meta(), channel.occupancy()];
     for key in keys.iter().chain(&[channel.kept(), channel.tombstone("n"), channel.topic()]) {
