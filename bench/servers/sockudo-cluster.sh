@@ -5,7 +5,7 @@ cd "$(dirname "$0")/../.."
 . bench/servers/together.sh
 . bench/servers/sockudo-environment.sh
 start redis-server --port "$REDIS_PORT" --bind 127.0.0.1 --save "" --appendonly no
-export ADAPTER_DRIVER=redis REDIS_URL="redis://127.0.0.1:$REDIS_PORT"
+export ADAPTER_DRIVER=redis CACHE_DRIVER=redis REDIS_URL="redis://127.0.0.1:$REDIS_PORT"
 read -ra metrics <<<"$METRICS_PORTS"
 for port in $GATEWAY_PORTS; do
   PORT=$port METRICS_PORT=${metrics[0]} start "$sockudo"

@@ -1,7 +1,7 @@
 # Sourced by soketi's start programs: where it is, and the app that all servers are measured with.
 soketi=bench/servers/soketi
 if [ ! -d "$soketi/node_modules" ]; then
-  (cd "$soketi" && npm ci --no-audit --no-fund) >&2
+  (cd "$soketi" && npm install --no-audit --no-fund --no-save) >&2
 fi
 export SOKETI_HOST=127.0.0.1
 export SOKETI_DEFAULT_APP_ID=app-id SOKETI_DEFAULT_APP_KEY=app-key SOKETI_DEFAULT_APP_SECRET=app-secret

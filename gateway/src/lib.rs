@@ -80,7 +80,7 @@ impl Gateway {
     /// # Errors
     /// When the address cannot be had.
     pub async fn bind(config: Config, deps: Deps) -> io::Result<Self> {
-        let listener = TcpListener::bind((config.server.host.as_str(), config.server.port)).await?;
+        let listener = shared::listener::listen(&config.server.host, config.server.port).await?;
         let address = listener.local_addr()?;
         let shards = shard_count(config.server.shards);
         let ceiling = descriptors::connections_max(deps.descriptors_max);

@@ -47,7 +47,7 @@ impl Server {
     /// # Errors
     /// When the address cannot be had.
     pub async fn bind(host: &str, port: u16, api: Arc<Api>, descriptors_max: u64) -> io::Result<Self> {
-        let listener = TcpListener::bind((host, port)).await?;
+        let listener = shared::listener::listen(host, port).await?;
         let room = usize::try_from(descriptors_max / 5 * 4).unwrap_or(usize::MAX);
         let places = Arc::new(Semaphore::new(room.clamp(1, CONNECTIONS_MAX)));
         Ok(Self { listener, api, places, state: Arc::default() })

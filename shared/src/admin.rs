@@ -62,7 +62,7 @@ impl Admin {
     /// # Errors
     /// When the address cannot be had.
     pub async fn bind(config: &Config, registry: Registry, health: Arc<dyn Health>) -> io::Result<Self> {
-        let listener = TcpListener::bind((config.host.as_str(), config.port)).await?;
+        let listener = crate::listener::listen(&config.host, config.port).await?;
         Ok(Self { listener, routes: Arc::new(AdminRoutes { registry, health }) })
     }
 

@@ -13,6 +13,7 @@ pub mod descriptors;
 pub mod envelope;
 pub mod excerpt;
 pub mod http;
+pub mod listener;
 pub mod node;
 pub mod protocol;
 pub mod redis;
