@@ -24,6 +24,7 @@ mod run;
 mod scenario;
 mod smoke;
 mod sockets;
+mod started;
 mod subject;
 mod subscription;
 mod table;
@@ -83,6 +84,7 @@ fn main() -> ExitCode {
 
 fn run_command() -> Result<()> {
     descriptors::raise_limit()?;
+    started::end_with_this_program()?;
     match Cli::parse().command {
         Command::Idle(it) => run::run(Scenario::Idle(it.scenario), it.target, &it.how),
         Command::Fanout(it) => run::run(Scenario::Fanout(it.scenario), it.target, &it.how),

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::payload::UNCOUNTED;
+
 /// The event's name.
 pub(crate) const EVENT: &str = "tick";
 
@@ -16,6 +18,9 @@ pub(crate) struct Plan {
     pub(crate) rate: f64,
     /// Bytes of an event's data.
     pub(crate) data_bytes: usize,
+    /// The sequence number of each channel's first event.
+    #[serde(default)]
+    pub(crate) first_sequence: u64,
 }
 
 /// One event to publish.
@@ -41,9 +46,11 @@ pub(crate) fn channel_name(channel: usize) -> String {
 }
 
 impl Plan {
-    /// All events.
-    pub(crate) fn events(&self) -> u64 {
-        self.channels as u64 * self.events_per_channel
+    /// What a server is to carry out before it is measured: a tenth of this, at most a second at a steady rate.
+    pub(crate) fn warm_up(self) -> Self {
+        let a_second = if self.rate > 0.0 { (self.rate / self.channels as f64).ceil() as u64 } else { u64::MAX };
+        let events_per_channel = (self.events_per_channel / 10).min(a_second).max(1);
+        Self { events_per_channel, first_sequence: UNCOUNTED, ..self }
     }
 
     /// The part of one sender out of `senders`, counted from 0.
@@ -84,7 +91,7 @@ impl Share {
     fn planned(&self, event: u64) -> Planned {
         let channels = self.channels() as u64;
         let channel = usize::try_from(event % channels).expect("channels are counted in memory");
-        Planned { channel: channel * self.senders + self.sender, sequence: event / channels }
+        Planned { channel: channel * self.senders + self.sender, sequence: self.plan.first_sequence + event / channels }
     }
 }
 

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use anyhow::{Result, anyhow};
+use anyhow::{Result, anyhow, bail};
 use clap::Args;
 use serde_json::json;
 use shared::app::App;
@@ -82,6 +82,9 @@ impl Subject {
     pub(crate) fn server(name: impl Into<String>, target: Target) -> Result<Self> {
         let Target { ws, api, pids, metrics, credentials } = target;
         let api = if api.is_empty() { ws.clone() } else { api };
+        if let Some(address) = ws.iter().chain(&api).chain(&metrics).find(|address| !address.ip().is_loopback()) {
+            bail!("{address} is not this machine: load goes to loopback addresses only");
+        }
         Ok(Self { name: name.into(), app: credentials.app()?, ws, pids, metrics, source: Source::Api(api) })
     }
 
@@ -136,6 +139,5 @@ impl Credentials {
 
 fn ws_address(text: &str) -> Result<SocketAddr, String> {
     let address = text.strip_prefix("ws=").unwrap_or(text);
-    let address: SocketAddr = address.parse().map_err(|error| format!("{error}: expected ws=ADDRESS:PORT"))?;
-    if address.ip().is_loopback() { Ok(address) } else { Err("load goes to loopback addresses only".into()) }
+    address.parse().map_err(|error| format!("{error}: expected ws=ADDRESS:PORT"))
 }

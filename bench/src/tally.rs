@@ -11,7 +11,7 @@ pub(crate) struct Tally {
     pub(crate) deliveries: u64,
     /// Sequence numbers that never came.
     pub(crate) lost: u64,
-    /// Sequence numbers that came more than once, each time but the first.
+    /// Sequence numbers that came more than once, each time but the first, and events of other channels.
     pub(crate) doubled: u64,
     /// Sequence numbers that came after a higher one.
     pub(crate) out_of_order: u64,

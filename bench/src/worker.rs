@@ -113,7 +113,7 @@ impl Work {
 
     /// What is to arrive.
     pub(crate) fn receipts(&self) -> Receipts {
-        Receipts::new(self.count, |_| self.events)
+        Receipts::new(self.count, |_| self.events, |socket| (self.first + socket) % self.channels)
     }
 }
 
@@ -216,10 +216,12 @@ pub(crate) fn serve() -> Result<()> {
             break;
         }
     }
+    let complete_ns = receipts.last_ns;
+    receipts.drain(&mut sockets)?;
     say(&Done {
         tally: receipts.final_tally(),
         latency: receipts.latency.counts(),
-        last_ns: receipts.last_ns,
+        last_ns: complete_ns,
         closed: receipts.closed.len(),
     })
 }

@@ -9,13 +9,14 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context, Result, bail};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 
 use super::server::Server;
 use crate::clock;
 use crate::process::descendants;
 use crate::publisher::{Sending, sleep_until};
 use crate::scenario::{Fanout, Scenario};
+use crate::started;
 use crate::subject::{Subject, Target};
 
 /// How long a server may take until it delivers.
@@ -60,6 +61,7 @@ impl Launched {
             .stderr(output)
             .spawn()
             .with_context(|| format!("starting {}", start.display()))?;
+        started::add(child.id());
         let mut program = Program { child, log };
         let api = if server.separate_api { addresses(&others[..1]) } else { addresses(gateways) };
         let target = Target {
@@ -107,7 +109,7 @@ impl Program {
 
     fn stop(&mut self) -> Result<()> {
         let started = descendants(self.child.id());
-        signal(self.child.id(), Signal::TERM);
+        started::signal(self.child.id(), Signal::TERM);
         let until_ns = clock::now_ns() + STOP_NS;
         while clock::now_ns() < until_ns {
             if self.child.try_wait()?.is_some() {
@@ -118,7 +120,7 @@ impl Program {
             sleep_until(clock::now_ns() + PAUSE_NS);
         }
         for pid in started {
-            signal(pid, Signal::KILL);
+            started::signal(pid, Signal::KILL);
         }
         self.child.kill()?;
         self.child.wait()?;
@@ -138,6 +140,7 @@ impl Drop for Program {
             // Nobody is left to hear of it.
             let _ = self.stop();
         }
+        started::remove(self.child.id());
     }
 }
 
@@ -145,12 +148,6 @@ impl Drop for Program {
 fn probe(gateways: usize) -> Scenario {
     let sending = Sending::default();
     Scenario::Fanout(Fanout { subscribers: gateways, rate: 100.0, events: 5, data_bytes: 40, sending })
-}
-
-fn signal(pid: u32, signal: Signal) {
-    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
-    // It may have ended meanwhile.
-    let _ = pid.map(|pid| kill_process(pid, signal));
 }
 
 /// Ports that are free now.

@@ -1,5 +1,6 @@
 //! The floor itself, as it runs in its own process.
 
+use std::collections::HashSet;
 use std::fs::File;
 use std::io::{self, IoSlice, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -121,7 +122,7 @@ struct Running {
     /// Subscribers of the plan's channels.
     subscribers: Vec<Vec<usize>>,
     /// Sockets that have not taken everything.
-    behind: Vec<usize>,
+    behind: HashSet<usize>,
 }
 
 impl Server {
@@ -166,7 +167,7 @@ impl Server {
             pace: Pace::new(clock::now_ns(), share.requests_per_second(), 0.0),
             written: 0,
             subscribers,
-            behind: Vec::new(),
+            behind: HashSet::new(),
         });
         Ok(true)
     }
@@ -266,7 +267,7 @@ impl Server {
         if self.sockets[index].flush()
             && let Some(running) = &mut self.running
         {
-            running.behind.retain(|behind| *behind != index);
+            running.behind.remove(&index);
         }
     }
 
@@ -315,7 +316,7 @@ impl Running {
             for &subscriber in &self.subscribers[channel] {
                 let was_behind = sockets[subscriber].is_behind();
                 if !sockets[subscriber].write(&slices) && !was_behind {
-                    self.behind.push(subscriber);
+                    self.behind.insert(subscriber);
                 }
             }
             writes += self.subscribers[channel].len();
@@ -326,7 +327,7 @@ impl Running {
 
 fn encode(event: Planned, now_ns: u64, data_bytes: usize) -> Vec<u8> {
     let mut text = format!(r#"{{"event":"{EVENT}","channel":"{}","data":""#, channel_name(event.channel));
-    Payload { sequence: event.sequence, sent_ns: now_ns }.write(data_bytes, &mut text);
+    Payload { channel: event.channel as u64, sequence: event.sequence, sent_ns: now_ns }.write(data_bytes, &mut text);
     text.push_str("\"}");
     frame::from_server(frame::TEXT, text.as_bytes())
 }

@@ -53,7 +53,12 @@ impl Socket {
             }
             return self.flush();
         }
-        let written = match self.stream.write_vectored(slices) {
+        // One slice is cheaper to give to the system by itself.
+        let written = match slices {
+            [one] => self.stream.write(one),
+            many => self.stream.write_vectored(many),
+        };
+        let written = match written {
             Ok(written) => written,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
             Err(_) => {

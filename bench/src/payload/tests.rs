@@ -8,7 +8,7 @@ fn written(payload: Payload, bytes: usize) -> String {
 
 #[test]
 fn a_payload_is_found_wherever_it_stands() {
-    let payload = Payload { sequence: 42, sent_ns: 123_456_789_012 };
+    let payload = Payload { channel: 7, sequence: 42, sent_ns: 123_456_789_012 };
     let mut finder = PayloadFinder::new();
     for before in ["", r#"{"event":"tick","data":""#, "seq", r#"{"data":""#] {
         let message = format!("{before}{}\"}}", written(payload, 0));
@@ -18,9 +18,9 @@ fn a_payload_is_found_wherever_it_stands() {
 
 #[test]
 fn data_is_filled_up_and_never_cut() {
-    let payload = Payload { sequence: 1, sent_ns: 2 };
+    let payload = Payload { channel: 3, sequence: 1, sent_ns: 2 };
     assert_eq!(written(payload, 100).len(), "before ".len() + 100);
-    assert_eq!(written(payload, 3).len(), "before ".len() + 37);
+    assert_eq!(written(payload, 3).len(), "before ".len() + 47);
 }
 
 #[test]

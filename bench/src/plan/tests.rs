@@ -3,7 +3,7 @@ use std::collections::BTreeMap;
 use super::*;
 
 fn plan(channels: usize, events_per_channel: u64, batch: usize) -> Plan {
-    Plan { channels, events_per_channel, batch, rate: 100.0, data_bytes: 0 }
+    Plan { channels, events_per_channel, batch, rate: 100.0, data_bytes: 0, first_sequence: 0 }
 }
 
 /// The sequence numbers of each channel in the order in which one sender sends them.

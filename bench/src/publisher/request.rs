@@ -59,7 +59,8 @@ impl Requests {
     fn write_event(&mut self, event: Planned, now_ns: u64) {
         let channel = channel_name(event.channel);
         let _ = write!(self.body, r#"{{"name":"{EVENT}","channel":"{channel}","data":""#);
-        Payload { sequence: event.sequence, sent_ns: now_ns }.write(self.data_bytes, &mut self.body);
+        Payload { channel: event.channel as u64, sequence: event.sequence, sent_ns: now_ns }
+            .write(self.data_bytes, &mut self.body);
         self.body.push_str("\"}");
     }
 }

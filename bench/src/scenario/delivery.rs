@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use clap::Args;
 use serde::{Deserialize, Serialize};
 
@@ -14,6 +14,8 @@ use crate::plan::Plan;
 use crate::progress::Progress;
 use crate::publisher::Sending;
 use crate::publisher::backlog::Backlog;
+use crate::receipts::Receipts;
+use crate::sockets::Sockets;
 use crate::subject::Subject;
 use crate::worker::{Work, Workers};
 
@@ -21,6 +23,9 @@ use crate::worker::{Work, Workers};
 const PATIENCE_NS: u64 = 10_000_000_000;
 /// Nothing arriving for this long means that the rest, if any, is lost: CPU used later is not for deliveries.
 const QUIET_NS: u64 = 500_000_000;
+
+/// What a warm-up sends is not waited for longer than this.
+const WARM_UP_PATIENCE_NS: u64 = 2_000_000_000;
 
 /// Connections under way at once, before anything is measured.
 const CONNECTS_IN_FLIGHT: usize = 64;
@@ -97,7 +102,7 @@ pub(super) struct Delivery {
 impl Fanout {
     pub(super) fn delivery(&self) -> Delivery {
         let Self { subscribers, rate, events, data_bytes, sending } = *self;
-        let plan = Plan { channels: 1, events_per_channel: events, batch: 1, rate, data_bytes };
+        let plan = Plan { channels: 1, events_per_channel: events, batch: 1, rate, data_bytes, first_sequence: 0 };
         Delivery { name: "fanout", subscribers, plan, sending }
     }
 }
@@ -105,7 +110,7 @@ impl Fanout {
 impl Bursts {
     pub(super) fn delivery(&self) -> Delivery {
         let Self { subscribers, batch, rate, events, data_bytes, sending } = *self;
-        let plan = Plan { channels: 1, events_per_channel: events, batch, rate, data_bytes };
+        let plan = Plan { channels: 1, events_per_channel: events, batch, rate, data_bytes, first_sequence: 0 };
         Delivery { name: "bursts", subscribers, plan, sending }
     }
 }
@@ -113,14 +118,14 @@ impl Bursts {
 impl Routing {
     pub(super) fn delivery(&self) -> Delivery {
         let Self { channels, batch, rate, events_per_channel, data_bytes, sending } = *self;
-        let plan = Plan { channels, events_per_channel, batch, rate, data_bytes };
+        let plan = Plan { channels, events_per_channel, batch, rate, data_bytes, first_sequence: 0 };
         Delivery { name: "routing", subscribers: 1, plan, sending }
     }
 }
 
 impl Delivery {
     pub(super) fn title(&self) -> String {
-        let Plan { channels, batch, rate, events_per_channel, data_bytes } = self.plan;
+        let Plan { channels, batch, rate, events_per_channel, data_bytes, .. } = self.plan;
         let to = match (channels, self.subscribers) {
             (1, subscribers) => format!("{subscribers} subscribers"),
             (channels, 1) => format!("{channels} channels with one subscriber"),
@@ -137,9 +142,15 @@ impl Delivery {
 
     pub(super) fn run(&self, subject: &Subject, progress: &mut Progress) -> Result<Measurement> {
         let (own, others) = self.work(subject).split()?;
+        ensure!(
+            others.is_empty() || self.plan.rate > 0.0,
+            "{} sockets are more than one process may have, and at full speed it would not know how far the others are",
+            own.count + others.iter().map(|work| work.count).sum::<usize>()
+        );
         let workers = Workers::start(&others)?;
         let mut receipts = own.receipts();
         let (mut sockets, _) = own.connect(&mut receipts, progress)?;
+        self.warm_up(own.count, subject, &mut sockets, &mut receipts)?;
         let meter = Meter::start_with_workers(&subject.pids, workers.pids())?;
         // What this process gets of each event: how far it is tells of the others too.
         let backlog = Arc::new(Backlog::new(&self.plan, (own.count / self.plan.channels).max(1) as u64));
@@ -167,12 +178,13 @@ impl Delivery {
                 format!("{} of {expected} deliveries, {per_s:.0}/s", receipts.tally.deliveries)
             });
         }
+        let published = publishing.join()?;
+        let arrived = workers.finish()?;
         let usage = match quiet_usage {
             Some(usage) => usage,
             None => meter.read()?,
         };
-        let published = publishing.join()?;
-        let arrived = workers.finish()?;
+        receipts.drain(&mut sockets)?;
         let last_ns = receipts.last_ns.max(arrived.last_ns);
         let elapsed_s = clock::seconds(last_ns.saturating_sub(started_ns).max(1));
 
@@ -181,7 +193,8 @@ impl Delivery {
         if let Some(latency) = &arrived.latency {
             receipts.latency.add(latency);
         }
-        let events = self.plan.events();
+        // Of those that were delivered: a server that loses events must not look cheaper for it.
+        let events = tally.deliveries / self.subscribers as u64;
         let mut measurement = Measurement { processes: usage.processes.clone(), ..Measurement::default() };
         usage.set(Figure::CpuPerDeliveryUs, tally.deliveries, &mut measurement);
         usage.set(Figure::CpuPerEventUs, events, &mut measurement);
@@ -201,6 +214,29 @@ impl Delivery {
             measurement.set(Figure::LatenessP99Ms, lateness.p99_ms);
         }
         Ok(measurement)
+    }
+
+    /// Carries out a short plan that is not measured: compilers, caches and connections get warm.
+    fn warm_up(
+        &self,
+        sockets_here: usize,
+        subject: &Subject,
+        sockets: &mut Sockets,
+        receipts: &mut Receipts,
+    ) -> Result<()> {
+        let plan = self.plan.warm_up();
+        let per_event = (sockets_here / plan.channels).max(1) as u64;
+        let backlog = Arc::new(Backlog::new(&plan, per_event));
+        let publishing = subject.publish(plan, self.sending, &backlog)?;
+        let expected = plan.events_per_channel * sockets_here as u64;
+        receipts.last_ns = clock::now_ns();
+        while receipts.uncounted < expected && clock::now_ns().saturating_sub(receipts.last_ns) < WARM_UP_PATIENCE_NS {
+            let before = receipts.uncounted;
+            sockets.receive(Duration::from_millis(50), receipts)?;
+            backlog.arrived(receipts.uncounted - before);
+        }
+        publishing.join()?;
+        receipts.drain(sockets)
     }
 
     fn work(&self, subject: &Subject) -> Work {

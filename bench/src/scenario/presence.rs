@@ -61,7 +61,7 @@ impl Presence {
         }
         let everyone = Views::members(self.members, 0);
         views.wait(&mut sockets, &everyone, 0, progress)?;
-        let usage = meter.read()?;
+        let (usage, messages_of_joining) = (meter.read()?, views.messages);
         let mut wrong = views.wrong(&everyone, 0);
         let joined_ns = views.last_ns.saturating_sub(started_ns);
 
@@ -76,7 +76,7 @@ impl Presence {
 
         let mut measurement = Measurement { processes: usage.processes.clone(), ..Measurement::default() };
         usage.set(Figure::CpuPerJoinUs, self.members as u64, &mut measurement);
-        usage.set(Figure::CpuPerDeliveryUs, views.messages, &mut measurement);
+        usage.set(Figure::CpuPerDeliveryUs, messages_of_joining, &mut measurement);
         measurement.set(Figure::JoinedMs, joined_ns as f64 / 1e6);
         measurement.set(Figure::HalfLeftMs, views.last_ns.saturating_sub(left_ns) as f64 / 1e6);
         measurement.set(Figure::WrongViews, wrong as f64);

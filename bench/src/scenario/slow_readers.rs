@@ -26,6 +26,8 @@ use crate::subscription;
 const PATIENCE_NS: u64 = 10_000_000_000;
 /// How long slow readers may take to find out what became of them.
 const AFTERMATH_NS: u64 = 15_000_000_000;
+/// Seconds of events before anything is measured.
+const WARM_UP_S: u64 = 2;
 /// Between two looks at the server's memory.
 const LOOK_NS: u64 = 500_000_000;
 /// Where Carillon counts whom it closed for reading too slowly.
@@ -74,13 +76,15 @@ impl SlowReaders {
         let mut measurement = Measurement::default();
         let counted_before = subject.counted(SLOW_COUNTER)?;
         let before = Memory::of(&subject.pids)?.resident;
-        let with_all = self.phase(0, subject, &mut sockets, progress)?;
+        // Warms up: the two phases that are compared must not differ by that.
+        self.phase(0, WARM_UP_S, subject, &mut sockets, progress)?;
+        let with_all = self.phase(0, self.seconds, subject, &mut sockets, progress)?;
 
         for index in 0..self.slow {
             sockets.stop_reading(index)?;
         }
         let meter = Meter::start(&subject.pids)?;
-        let without = self.phase(self.slow, subject, &mut sockets, progress)?;
+        let without = self.phase(self.slow, self.seconds, subject, &mut sockets, progress)?;
         let usage = meter.read()?;
         usage.set(Figure::CpuPerDeliveryUs, without.deliveries, &mut measurement);
         measurement.processes = usage.processes;
@@ -88,7 +92,7 @@ impl SlowReaders {
         for index in 0..self.slow {
             sockets.read_again(index)?;
         }
-        let mut fates = Receipts::new(self.subscribers, |_| 0);
+        let mut fates = Receipts::new(self.subscribers, |_| 0, |_| 0);
         let until_ns = clock::now_ns() + AFTERMATH_NS;
         while fates.closed.len() < self.slow && clock::now_ns() < until_ns {
             sockets.receive(Duration::from_millis(200), &mut fates)?;
@@ -119,11 +123,28 @@ impl SlowReaders {
     }
 
     /// Publishes for some seconds to all sockets, of which the first `slow` do not read.
-    fn phase(&self, slow: usize, subject: &Subject, sockets: &mut Sockets, progress: &mut Progress) -> Result<Phase> {
-        let events = (self.rate * self.seconds as f64) as u64;
-        let plan =
-            Plan { channels: 1, events_per_channel: events, batch: 1, rate: self.rate, data_bytes: self.data_bytes };
-        let mut receipts = Receipts::new(self.subscribers, |index| if index < slow { 0 } else { events });
+    fn phase(
+        &self,
+        slow: usize,
+        seconds: u64,
+        subject: &Subject,
+        sockets: &mut Sockets,
+        progress: &mut Progress,
+    ) -> Result<Phase> {
+        let Self { rate, data_bytes, .. } = self;
+        let rate = *rate;
+        let events = (rate * seconds as f64) as u64;
+        let plan = Plan {
+            channels: 1,
+            events_per_channel: events,
+            batch: 1,
+            rate,
+            data_bytes: *data_bytes,
+            first_sequence: 0,
+        };
+        let mut receipts = Receipts::new(self.subscribers, |index| if index < slow { 0 } else { events }, |_| 0);
+        // The same sockets in both phases.
+        receipts.timed_from = self.slow;
         let backlog = Arc::new(Backlog::new(&plan, self.subscribers as u64));
         let publishing = subject.publish(plan, Sending::default(), &backlog)?;
         let mut resident_peak = 0;

@@ -67,7 +67,8 @@ impl Storm {
             measurement.notes.extend(connected.failure.filter(|_| measurement.notes.is_empty()));
             measurement.processes = both.processes;
         }
-        let count = (self.sockets * self.waves).max(1) as f64;
+        // Of those that were let in: who refuses must not look cheaper for it.
+        let count = ((self.sockets * self.waves) as u64).saturating_sub(failed).max(1) as f64;
         if !subject.pids.is_empty() {
             measurement.set(Figure::CpuPerSocketUs, connect_s * 1e6 / count);
             measurement.set(Figure::CpuPerLeaveUs, leave_s * 1e6 / count);

@@ -7,7 +7,7 @@ use std::net::Ipv4Addr;
 const PER_ADDRESS: usize = 10_000;
 
 /// Connections that need no address of their own: the system reuses their ports soonest.
-const WITHOUT_ADDRESS: usize = 20_000;
+const WITHOUT_ADDRESS: usize = 15_000;
 
 /// Source addresses for the connections to one server.
 pub(crate) struct Sources {

@@ -27,7 +27,7 @@ fn one_event_is_signed() {
     assert_eq!(path, "/apps/app-id/events");
     assert_eq!(body["channel"], "bench-000007");
     let data = body["data"].as_str().expect("a text");
-    assert!(data.starts_with("seq=0000000003;at=000000000000000005;xxx"), "{data}");
+    assert!(data.starts_with("seq=0000000003;at=000000000000000005;ch=000007;xxx"), "{data}");
     assert_eq!(data.len(), 100);
 }
 
