@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
 use crate::latency::Percentiles;
@@ -76,6 +77,35 @@ figures! {
     OwnCpuRatio "CPU of the generator against the server's" "" 2;
 }
 
+/// What a correct server never does, however fast it is.
+const FAULTS: [Figure; 7] = {
+    use Figure::{Closed, Doubled, Lost, OutOfOrder, Refused, RepeatedChanges, WrongViews};
+    [Lost, Doubled, OutOfOrder, Refused, Closed, WrongViews, RepeatedChanges]
+};
+
+impl Figure {
+    /// Whether anything but 0 is wrong.
+    pub(crate) fn is_fault(self) -> bool {
+        FAULTS.contains(&self)
+    }
+
+    /// What stands for several runs: the most of what should not be, lest one bad run vanish between two good ones, and the
+    /// middle of everything else.
+    pub(crate) fn of_all(self, values: impl IntoIterator<Item = f64>) -> Option<f64> {
+        if self.is_fault() || self == Self::LeftOpen {
+            values.into_iter().max_by(f64::total_cmp)
+        } else {
+            median(values)
+        }
+    }
+
+    /// Whether it says something to divide it by another subject's: not for faults, for what is a ratio already, and for
+    /// what is about the generator.
+    pub(crate) fn is_comparable(self) -> bool {
+        !self.is_fault() && !matches!(self, Self::LeftOpen | Self::P99Ratio | Self::LatenessP99Ms | Self::OwnCpuRatio)
+    }
+}
+
 /// What one run of a scenario gave.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Measurement {
@@ -89,6 +119,19 @@ pub(crate) struct Measurement {
 }
 
 impl Measurement {
+    /// A failure is a result too, without figures: what else is measured goes on.
+    pub(crate) fn or_failed(result: Result<Self>) -> Self {
+        result.unwrap_or_else(|error| {
+            eprintln!("failed: {error:#}");
+            Self { notes: vec![format!("failed: {error:#}")], ..Self::default() }
+        })
+    }
+
+    /// Whether it ended before there was anything to show.
+    pub(crate) fn has_failed(&self) -> bool {
+        self.figures.is_empty()
+    }
+
     pub(crate) fn set(&mut self, figure: Figure, value: f64) {
         self.figures.insert(figure, value);
     }
@@ -110,18 +153,50 @@ impl Measurement {
         self.set(Figure::LatencyMaxMs, latency.max_ms);
     }
 
-    /// Whether nothing was lost, doubled, disordered, refused, closed or wrong.
+    /// Whether it came to its end, and nothing was lost, doubled, disordered, refused, closed or wrong.
     pub(crate) fn is_clean(&self) -> bool {
-        use Figure::{Closed, Doubled, Lost, OutOfOrder, Refused, RepeatedChanges, WrongViews};
-        [Lost, Doubled, OutOfOrder, Refused, Closed, WrongViews, RepeatedChanges]
-            .iter()
-            .all(|figure| self.of(*figure).unwrap_or(0.0) == 0.0)
+        !self.has_failed() && FAULTS.iter().all(|figure| self.of(*figure).unwrap_or(0.0) == 0.0)
     }
 }
 
-/// The middle of some values; of two middles the lower.
+/// The middle of some values; of two middles the mean.
 pub(crate) fn median(values: impl IntoIterator<Item = f64>) -> Option<f64> {
     let mut sorted: Vec<f64> = values.into_iter().collect();
     sorted.sort_by(f64::total_cmp);
-    sorted.get(sorted.len().saturating_sub(1) / 2).copied()
+    let upper = sorted.get(sorted.len() / 2)?;
+    let lower = sorted.get((sorted.len() - 1) / 2)?;
+    Some(f64::midpoint(*lower, *upper))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_middle_of_two_is_their_mean() {
+        let cases: [(&[f64], Option<f64>); 4] =
+            [(&[], None), (&[3.0], Some(3.0)), (&[4.0, 1.0], Some(2.5)), (&[9.0, 1.0, 2.0], Some(2.0))];
+        for (values, expected) in cases {
+            assert_eq!(median(values.iter().copied()), expected, "{values:?}");
+        }
+    }
+
+    #[test]
+    fn of_a_fault_the_worst_run_is_shown() {
+        let values = [0.0, 0.0, 5000.0];
+        for figure in FAULTS.into_iter().chain([Figure::LeftOpen]) {
+            assert_eq!(figure.of_all(values), Some(5000.0), "{figure:?}");
+        }
+        assert_eq!(Figure::CpuPerDeliveryUs.of_all(values), Some(0.0));
+    }
+
+    #[test]
+    fn a_run_without_figures_is_not_clean() {
+        assert!(!Measurement::default().is_clean());
+        let mut measurement = Measurement::default();
+        measurement.set(Figure::Lost, 0.0);
+        assert!(measurement.is_clean());
+        measurement.set(Figure::Refused, 1.0);
+        assert!(!measurement.is_clean());
+    }
 }

@@ -1,9 +1,10 @@
 //! One scenario against one server, in alternation with the floor.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use clap::Args;
 use serde::{Deserialize, Serialize};
 
@@ -12,6 +13,9 @@ use crate::machine::Machine;
 use crate::scenario::Scenario;
 use crate::subject::{Subject, Target};
 use crate::table::{Table, number};
+
+/// What the yardstick is called among the subjects.
+pub(crate) const FLOOR: &str = "floor";
 
 /// A scenario against a server that is running.
 #[derive(Args, Clone, Debug)]
@@ -27,7 +31,7 @@ pub(crate) struct Against<S: Args> {
 /// How often, and where to.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct How {
-    /// Runs of each side; medians are reported
+    /// Runs of each side; medians are reported, and of faults the most in one run
     #[arg(long, default_value_t = 1)]
     pub(crate) runs: usize,
     /// Leave out the floor
@@ -55,20 +59,27 @@ pub(crate) struct Runs {
 }
 
 /// Runs a scenario and reports.
+///
+/// # Errors
+/// When a run of the server failed or was not clean, after everything has been reported.
 pub(crate) fn run(scenario: Scenario, target: Target, how: &How) -> Result<()> {
-    let mut rounds = Rounds::new(scenario.clone(), ["floor", "server"]);
+    let mut rounds = Rounds::new(scenario.clone(), [FLOOR, "server"]);
+    let once = |subject: Result<Subject>| Measurement::or_failed(subject.and_then(|subject| scenario.run(&subject)));
     for _ in 0..how.runs.max(1) {
         if scenario.has_floor() && !how.no_floor {
-            rounds.subjects[0].runs.push(scenario.run(&Subject::floor()?)?);
+            rounds.subjects[0].runs.push(once(Subject::floor()));
         }
-        rounds.subjects[1].runs.push(scenario.run(&Subject::server("server", target.clone())?)?);
+        rounds.subjects[1].runs.push(once(Subject::server("server", target.clone())));
     }
     rounds.subjects.retain(|subject| !subject.runs.is_empty());
     print!("{}", rounds.report());
     if let Some(path) = &how.json {
         write_json(path, &(Machine::look(), &rounds))?;
     }
-    Ok(())
+    match rounds.trouble() {
+        Some(trouble) => bail!("{trouble}"),
+        None => Ok(()),
+    }
 }
 
 impl Rounds {
@@ -80,7 +91,8 @@ impl Rounds {
     /// A table for a terminal, with ratios to the first subject.
     pub(crate) fn report(&self) -> String {
         let runs = self.subjects.iter().map(|subject| subject.runs.len()).max().unwrap_or(0);
-        let times = if runs > 1 { format!(", median of {runs} runs") } else { String::new() };
+        let times =
+            if runs > 1 { format!(", medians of {runs} runs, of faults the most in one") } else { String::new() };
         let mut text = format!("{}{times}\n", self.title);
         text += &self.table().plain();
         for subject in &self.subjects {
@@ -104,7 +116,7 @@ impl Rounds {
         for figure in self.figures() {
             let mut cells = vec![figure.title().to_owned(), figure.unit().to_owned()];
             for (index, subject) in self.subjects.iter().enumerate() {
-                cells.push(subject.median(figure).map_or_else(String::new, |value| number(value, figure.decimals())));
+                cells.push(subject.cell(figure));
                 if index > 0 {
                     let ratio = subject.ratio(figure, &self.subjects[0]);
                     cells.push(ratio.map_or_else(String::new, |ratio| number(ratio, 2)));
@@ -115,8 +127,17 @@ impl Rounds {
         table
     }
 
+    /// What went wrong with the server that the others are compared to: the first after the floor.
+    pub(crate) fn trouble(&self) -> Option<String> {
+        let server = self.subjects.iter().find(|subject| subject.subject != FLOOR)?;
+        let bad = server.runs.iter().filter(|run| !run.is_clean()).count();
+        let runs = server.runs.len();
+        (bad > 0)
+            .then(|| format!("{}, {}: {bad} of {runs} runs not clean: {}", self.title, server.subject, server.faults()))
+    }
+
     /// All figures that any run has, in their order.
-    fn figures(&self) -> Vec<Figure> {
+    pub(crate) fn figures(&self) -> Vec<Figure> {
         let runs = self.subjects.iter().flat_map(|subject| &subject.runs);
         let mut figures: Vec<Figure> = runs.flat_map(|run| run.figures.keys().copied()).collect();
         figures.sort_unstable();
@@ -126,13 +147,51 @@ impl Rounds {
 }
 
 impl Runs {
-    /// The middle of what all runs gave.
-    pub(crate) fn median(&self, figure: Figure) -> Option<f64> {
-        median(self.runs.iter().filter_map(|run| run.of(figure)))
+    /// What stands for all runs, and how many gave it if not all did; empty where it does not apply.
+    pub(crate) fn cell(&self, figure: Figure) -> String {
+        let value = figure.of_all(self.runs.iter().filter_map(|run| run.of(figure)));
+        let measured = self.runs.iter().filter(|run| run.of(figure).is_some()).count();
+        match value {
+            Some(value) => number(value, figure.decimals()) + &self.share(measured),
+            None if self.has_failed() => "failed".into(),
+            None => String::new(),
+        }
+    }
+
+    /// The most of each fault in one run, in words.
+    pub(crate) fn faults(&self) -> String {
+        if self.has_failed() {
+            return "failed".into();
+        }
+        let mut worst: BTreeMap<Figure, f64> = BTreeMap::new();
+        for (figure, value) in self.runs.iter().flat_map(|run| &run.figures) {
+            if figure.is_fault() && *value > 0.0 {
+                let most = worst.entry(*figure).or_default();
+                *most = most.max(*value);
+            }
+        }
+        let words: Vec<String> =
+            worst.iter().map(|(figure, value)| format!("{} {}", number(*value, 0), figure.title())).collect();
+        let words = if words.is_empty() { "none".into() } else { words.join(", ") };
+        words + &self.share(self.runs.iter().filter(|run| !run.has_failed()).count())
+    }
+
+    /// Whether no run came to its end.
+    fn has_failed(&self) -> bool {
+        !self.runs.is_empty() && self.runs.iter().all(Measurement::has_failed)
+    }
+
+    /// How many of all runs a value stands for, unless it is all.
+    fn share(&self, measured: usize) -> String {
+        let runs = self.runs.len();
+        if measured < runs { format!(" ({measured} of {runs})") } else { String::new() }
     }
 
     /// The middle of the ratios of runs that were made one after the other.
     pub(crate) fn ratio(&self, figure: Figure, to: &Self) -> Option<f64> {
+        if !figure.is_comparable() {
+            return None;
+        }
         let pairs = self.runs.iter().zip(&to.runs);
         median(pairs.filter_map(|(run, to)| {
             let to = to.of(figure).filter(|to| *to != 0.0)?;
@@ -145,4 +204,61 @@ impl Runs {
 pub(crate) fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
     let text = serde_json::to_string_pretty(value)? + "\n";
     fs::write(path, text).with_context(|| format!("writing {}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Runs with so much CPU per delivery and so many lost; `None` failed.
+    fn runs(values: &[Option<(f64, f64)>]) -> Runs {
+        let run = |value: &Option<(f64, f64)>| {
+            let mut measurement = Measurement::default();
+            if let Some((cpu, lost)) = value {
+                measurement.set(Figure::CpuPerDeliveryUs, *cpu);
+                measurement.set(Figure::Lost, *lost);
+            }
+            measurement
+        };
+        Runs { subject: "server".into(), runs: values.iter().map(run).collect() }
+    }
+
+    #[test]
+    fn a_cell_tells_of_losses_and_failures() {
+        let cases: [(&[Option<(f64, f64)>], [&str; 3]); 5] = [
+            (&[], ["", "", "none"]),
+            (&[Some((1.0, 0.0)), Some((3.0, 0.0))], ["2.000", "0", "none"]),
+            (&[Some((1.0, 0.0)), Some((2.0, 0.0)), Some((9.0, 5000.0))], ["2.000", "5,000", "5,000 lost"]),
+            (&[Some((1.0, 0.0)), None, Some((3.0, 0.0))], ["2.000 (2 of 3)", "0 (2 of 3)", "none (2 of 3)"]),
+            (&[None, None], ["failed", "failed", "failed"]),
+        ];
+        for (values, expected) in cases {
+            let runs = runs(values);
+            let cells = [runs.cell(Figure::CpuPerDeliveryUs), runs.cell(Figure::Lost), runs.faults()];
+            assert_eq!(cells, expected, "{values:?}");
+        }
+    }
+
+    #[test]
+    fn ratios_are_of_runs_that_both_came_to_their_end() {
+        let floor = runs(&[Some((1.0, 0.0)), Some((2.0, 0.0)), None]);
+        let server = runs(&[None, Some((5.0, 3.0)), Some((9.0, 0.0))]);
+        assert_eq!(server.ratio(Figure::CpuPerDeliveryUs, &floor), Some(2.5));
+        assert_eq!(server.ratio(Figure::Lost, &floor), None);
+    }
+
+    #[test]
+    fn only_the_first_server_makes_trouble() {
+        let scenario = Scenario::Presence(crate::scenario::Presence { members: 2 });
+        let mut rounds = Rounds::new(scenario, [FLOOR, "carillon", "other"]);
+        let (good, bad) = (Some((1.0, 0.0)), Some((1.0, 7.0)));
+        rounds.subjects[1].runs = runs(&[good, good]).runs;
+        rounds.subjects[2].runs = runs(&[bad, None]).runs;
+        assert_eq!(rounds.trouble(), None);
+        for (values, expected) in [([good, bad], "7 lost"), ([None, good], "none (1 of 2)")] {
+            rounds.subjects[1].runs = runs(&values).runs;
+            let trouble = rounds.trouble().expect("a run was not clean");
+            assert!(trouble.contains("carillon: 1 of 2 runs") && trouble.ends_with(expected), "{trouble}");
+        }
+    }
 }

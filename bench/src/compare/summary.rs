@@ -72,8 +72,7 @@ fn ratio_to<'a>(column: &str, base: &'a str) -> Option<&'a str> {
 fn cells_of(rounds: &Rounds, column: &str, base: &str, figure: Figure) -> Vec<String> {
     let find = |name: &str| rounds.subjects.iter().find(|subject| subject.subject == name);
     let runs = find(column);
-    let value = runs.and_then(|runs: &Runs| runs.median(figure));
-    let mut cells = vec![value.map_or_else(String::new, |value| number(value, figure.decimals()))];
+    let mut cells = vec![runs.map_or_else(String::new, |runs: &Runs| runs.cell(figure))];
     if let Some(to) = ratio_to(column, base) {
         let ratio = runs.zip(find(to)).and_then(|(runs, to)| runs.ratio(figure, to));
         cells.push(ratio.map_or_else(String::new, |ratio| number(ratio, 2)));
