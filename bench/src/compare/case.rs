@@ -12,7 +12,8 @@ pub(crate) struct Case {
     pub(crate) name: &'static str,
     pub(crate) scenario: Scenario,
     groups: &'static [Group],
-    /// What the summary shows of it; the rest is in the raw results.
+    /// What the summary shows of it, besides what went wrong; the rest is in the raw results. At a steady rate also whether
+    /// the generator kept it.
     pub(crate) figures: &'static [Figure],
 }
 
@@ -48,7 +49,7 @@ impl Case {
                     sending,
                 }),
                 groups: BOTH,
-                figures: &[F::CpuPerDeliveryUs, F::LatencyP50Ms, F::LatencyP99Ms, F::Lost, F::Doubled, F::OutOfOrder],
+                figures: &[F::CpuPerDeliveryUs, F::LatencyP50Ms, F::LatencyP99Ms, F::LatenessP99Ms, F::OwnCpuRatio],
             },
             Self {
                 name: "fanout-10000",
@@ -60,7 +61,7 @@ impl Case {
                     sending,
                 }),
                 groups: ONE_NODE,
-                figures: &[F::CpuPerDeliveryUs, F::LatencyP50Ms, F::Lost, F::Doubled, F::OutOfOrder],
+                figures: &[F::CpuPerDeliveryUs, F::LatencyP50Ms, F::LatenessP99Ms, F::OwnCpuRatio],
             },
             Self {
                 name: "bursts",
@@ -73,7 +74,7 @@ impl Case {
                     sending,
                 }),
                 groups: BOTH,
-                figures: &[F::CpuPerDeliveryUs, F::DeliveriesPerSecond, F::Lost, F::Doubled, F::OutOfOrder],
+                figures: &[F::CpuPerDeliveryUs, F::DeliveriesPerSecond],
             },
             Self {
                 name: "routing",
@@ -86,7 +87,7 @@ impl Case {
                     sending: spread,
                 }),
                 groups: BOTH,
-                figures: &[F::CpuPerEventUs, F::EventsPerSecond, F::Lost, F::Doubled, F::OutOfOrder],
+                figures: &[F::CpuPerEventUs, F::EventsPerSecond],
             },
             Self {
                 name: "latency",
@@ -99,19 +100,19 @@ impl Case {
                     sending,
                 }),
                 groups: BOTH,
-                figures: &[F::LatencyP50Ms, F::LatencyP99Ms, F::CpuPerEventUs, F::Lost],
+                figures: &[F::LatencyP50Ms, F::LatencyP99Ms, F::CpuPerEventUs, F::LatenessP99Ms, F::OwnCpuRatio],
             },
             Self {
                 name: "presence",
                 scenario: Scenario::Presence(Presence { members: 100 }),
                 groups: BOTH,
-                figures: &[F::JoinedMs, F::HalfLeftMs, F::CpuPerJoinUs, F::WrongViews, F::RepeatedChanges],
+                figures: &[F::JoinedMs, F::HalfLeftMs, F::CpuPerJoinUs],
             },
             Self {
                 name: "storm",
                 scenario: Scenario::Storm(Storm { sockets: 5000 / small, waves: 2, in_flight: 500, channels: 1 }),
                 groups: ONE_NODE,
-                figures: &[F::CpuPerSocketUs, F::CpuPerLeaveUs, F::SocketsPerSecond, F::LatencyP99Ms, F::Refused],
+                figures: &[F::CpuPerSocketUs, F::CpuPerLeaveUs, F::SocketsPerSecond, F::LatencyP99Ms],
             },
             Self {
                 name: "client-events",
@@ -123,7 +124,7 @@ impl Case {
                     data_bytes: 100,
                 }),
                 groups: BOTH,
-                figures: &[F::CpuPerDeliveryUs, F::LatencyP50Ms, F::Lost, F::Doubled, F::OutOfOrder],
+                figures: &[F::CpuPerDeliveryUs, F::LatencyP50Ms, F::LatenessP99Ms, F::OwnCpuRatio],
             },
             Self {
                 name: "slow-readers",
@@ -143,7 +144,7 @@ impl Case {
                     F::ResidentAfterMib,
                     F::ClosedAsSlow,
                     F::LeftOpen,
-                    F::Lost,
+                    F::OwnCpuRatio,
                 ],
             },
         ]

@@ -2,17 +2,17 @@
 
 use super::case::Case;
 use super::server::Group;
-use crate::figure::Figure;
 use crate::machine::Machine;
-use crate::run::{Rounds, Runs};
+use crate::run::{FLOOR, Rounds, Runs};
 use crate::table::{Table, number};
 
 /// What was compared, where and when.
 pub(super) fn head(machine: &Machine, versions: &[(String, String)], rounds: usize) -> String {
     let mut text = format!(
         "# Measured on {}\n\n{} with {} cores that servers and load share, {} MiB of memory, Linux {}. \
-         Medians of {rounds} rounds, in each of which every server is started afresh; CPU is of all processes of a \
-         server, Redis included. The floor only writes the same bytes from one epoll loop.\n\n",
+         Medians of {rounds} rounds, in each of which every server is started afresh; of what went wrong, the most in one \
+         round; \"(2 of 3)\" is said of what not every round gave. CPU is of all processes of a server, Redis included. The \
+         floor writes the same bytes from one epoll loop, and checks and limits nothing.\n\n",
         machine.date, machine.processor, machine.cores, machine.memory_mib, machine.kernel
     );
     for (name, version) in versions {
@@ -23,32 +23,16 @@ pub(super) fn head(machine: &Machine, versions: &[(String, String)], rounds: usi
 
 /// The table of one group.
 pub(super) fn section(group: Group, cases: &[(&Case, Rounds)]) -> String {
-    let mut columns: Vec<String> = Vec::new();
-    for (_, rounds) in cases {
-        for subject in &rounds.subjects {
-            if !columns.contains(&subject.subject) {
-                columns.push(subject.subject.clone());
-            }
-        }
-    }
-    // The floor always comes first, even where the first scenario has none.
-    columns.sort_by_key(|column| column != "floor");
-    let base = columns.iter().find(|column| *column != "floor").cloned().unwrap_or_default();
+    let columns = Column::all(cases.iter().map(|(_, rounds)| rounds));
     let mut head = vec![String::from("scenario"), "figure".into()];
     for column in &columns {
-        head.push(column.clone());
-        head.extend(ratio_to(column, &base).map(|to| format!("/ {to}")));
+        head.push(column.subject.clone());
+        head.extend(column.ratios_to.iter().map(|to| format!("/ {to}")));
     }
     let mut table = Table::new(2, head);
     let mut notes = String::new();
     for (case, rounds) in cases {
-        for (row, figure) in case.figures.iter().enumerate() {
-            let unit = figure.unit();
-            let title = if unit.is_empty() { figure.title().to_owned() } else { format!("{}, {unit}", figure.title()) };
-            let mut cells = vec![if row == 0 { case.name.to_owned() } else { String::new() }, title];
-            for column in &columns {
-                cells.extend(cells_of(rounds, column, &base, *figure));
-            }
+        for cells in rows(case, rounds, &columns) {
             table.row(cells);
         }
         notes += &notes_of(case, rounds);
@@ -59,25 +43,66 @@ pub(super) fn section(group: Group, cases: &[(&Case, Rounds)]) -> String {
     format!("\n## {}\n\n{}\n{cases}{notes}", group.title(), table.markdown())
 }
 
-/// What a column is compared to: the base with the floor, the others with the base.
-fn ratio_to<'a>(column: &str, base: &'a str) -> Option<&'a str> {
-    match column {
-        "floor" => None,
-        column if column == base => Some("floor"),
-        _ => Some(base),
+/// A server, or the floor, and whose figures its own are divided by.
+struct Column {
+    subject: String,
+    ratios_to: Vec<String>,
+}
+
+impl Column {
+    /// The floor first, even where the first scenario has none. The first server is compared to the floor, the others to the
+    /// first server and to the floor.
+    fn all<'a>(cases: impl Iterator<Item = &'a Rounds>) -> Vec<Self> {
+        let mut subjects: Vec<String> = Vec::new();
+        for subject in cases.flat_map(|rounds| &rounds.subjects) {
+            if !subjects.contains(&subject.subject) {
+                subjects.push(subject.subject.clone());
+            }
+        }
+        subjects.sort_by_key(|subject| subject != FLOOR);
+        let floor = subjects.iter().find(|subject| *subject == FLOOR).cloned();
+        let base = subjects.iter().find(|subject| *subject != FLOOR).cloned();
+        let ratios_to = |subject: &String| {
+            let others = base.iter().chain(&floor).filter(|to| *to != subject && subject != FLOOR);
+            others.cloned().collect()
+        };
+        subjects.iter().map(|subject| Self { subject: subject.clone(), ratios_to: ratios_to(subject) }).collect()
     }
 }
 
-/// The value, and the ratio where the column has one.
-fn cells_of(rounds: &Rounds, column: &str, base: &str, figure: Figure) -> Vec<String> {
+/// The figures of a case, and what went wrong.
+fn rows(case: &Case, rounds: &Rounds, columns: &[Column]) -> Vec<Vec<String>> {
     let find = |name: &str| rounds.subjects.iter().find(|subject| subject.subject == name);
-    let runs = find(column);
-    let mut cells = vec![runs.map_or_else(String::new, |runs: &Runs| runs.cell(figure))];
-    if let Some(to) = ratio_to(column, base) {
-        let ratio = runs.zip(find(to)).and_then(|(runs, to)| runs.ratio(figure, to));
-        cells.push(ratio.map_or_else(String::new, |ratio| number(ratio, 2)));
+    let measured = rounds.figures();
+    let mut rows = Vec::new();
+    // Where no run came to its end, every figure says so.
+    for figure in case.figures.iter().filter(|figure| measured.is_empty() || measured.contains(figure)) {
+        let unit = figure.unit();
+        let title = if unit.is_empty() { figure.title().to_owned() } else { format!("{}, {unit}", figure.title()) };
+        let mut cells = vec![String::new(), title];
+        for column in columns {
+            let runs = find(&column.subject);
+            cells.push(runs.map_or_else(String::new, |runs| runs.cell(*figure)));
+            for to in &column.ratios_to {
+                let ratio = runs.zip(find(to)).and_then(|(runs, to)| runs.ratio(*figure, to));
+                cells.push(ratio.map_or_else(String::new, |ratio| number(ratio, 2)));
+            }
+        }
+        rows.push(cells);
     }
-    cells
+    let faults: Vec<&str> = measured.iter().filter(|figure| figure.is_fault()).map(|figure| figure.title()).collect();
+    if !faults.is_empty() {
+        let mut cells = vec![String::new(), faults.join(", ")];
+        for column in columns {
+            cells.push(find(&column.subject).map_or_else(String::new, Runs::faults));
+            cells.resize(cells.len() + column.ratios_to.len(), String::new());
+        }
+        rows.push(cells);
+    }
+    if let Some(first) = rows.first_mut() {
+        first[0] = case.name.into();
+    }
+    rows
 }
 
 fn notes_of(case: &Case, rounds: &Rounds) -> String {
@@ -96,4 +121,44 @@ fn notes_of(case: &Case, rounds: &Rounds) -> String {
 /// A title without the scenario's name before the colon.
 fn without_name(title: &str) -> &str {
     title.split_once(": ").map_or(title, |(_, rest)| rest)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::figure::{Figure, Measurement};
+
+    fn clean(cpu: f64) -> Measurement {
+        let mut measurement = Measurement::default();
+        for (figure, value) in [(Figure::CpuPerDeliveryUs, cpu), (Figure::OwnCpuRatio, 0.5), (Figure::Lost, 0.0)] {
+            measurement.set(figure, value);
+        }
+        measurement.set(Figure::Refused, 0.0);
+        measurement
+    }
+
+    #[test]
+    fn a_section_shows_ratios_to_the_first_server_and_to_the_floor_and_what_went_wrong() {
+        let cases = Case::all(10);
+        let case = cases.iter().find(|case| case.name == "fanout-1000").expect("the case");
+        let mut rounds = Rounds::new(case.scenario.clone(), [FLOOR, "carillon", "other"]);
+        for (subject, cpu) in rounds.subjects.iter_mut().zip([1.0, 2.0, 6.0]) {
+            subject.runs = vec![clean(cpu); 3];
+        }
+        rounds.subjects[2].runs[1].set(Figure::Lost, 5000.0);
+        rounds.subjects[2].runs[2] = Measurement::or_failed(Err(anyhow::anyhow!("gone")));
+        let page = section(Group::OneNode, &[(case, rounds)]);
+        let lines: Vec<String> =
+            page.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect();
+        for expected in [
+            "| scenario | figure | floor | carillon | / floor | other | / carillon | / floor |",
+            "| fanout-1000 | CPU per delivery, us | 1.000 | 2.000 | 2.00 | 6.000 (2 of 3) | 3.00 | 6.00 |",
+            "| | CPU of the generator against the server's | 0.50 | 0.50 | | 0.50 (2 of 3) | | |",
+            "| | lost, refused | none | none | | 5,000 lost (2 of 3) | | |",
+            "- fanout-1000, other: failed: gone",
+        ] {
+            assert!(lines.iter().any(|line| line == expected), "no {expected} in\n{page}");
+        }
+        assert!(!page.contains("latency"), "a figure that nobody has:\n{page}");
+    }
 }
