@@ -6,7 +6,7 @@ mod server;
 mod summary;
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use clap::Args;
@@ -32,7 +32,7 @@ pub(crate) struct Selection {
     /// Names of servers, in the order of the columns; the first of a group is what the others are compared to
     #[arg(long, value_delimiter = ',')]
     pub(crate) servers: Vec<String>,
-    /// Folder for the results; default: bench/runs/DATE-HOST
+    /// Folder for the results, which has none yet; default: bench/runs/DATE-HOST, then DATE-HOST-2 and so on
     #[arg(long, value_name = "FOLDER")]
     pub(crate) output: Option<PathBuf>,
 }
@@ -68,7 +68,7 @@ impl Compare {
     pub(crate) fn run(self) -> Result<()> {
         let servers = self.selection.servers()?;
         let machine = Machine::look();
-        let folder = self.selection.folder(&machine)?;
+        let folder = self.selection.folder(&machine, "compare")?;
         let versions: Vec<(String, String)> =
             servers.iter().map(|server| (server.name.clone(), server.version())).collect();
         let mut cases = Case::all(if self.quick { 10 } else { 1 });
@@ -134,13 +134,41 @@ impl Selection {
         Server::read(&self.config, &self.servers)
     }
 
-    /// The folder for results; it is made.
-    pub(crate) fn folder(&self, machine: &Machine) -> Result<PathBuf> {
-        let default = || PathBuf::from(format!("bench/runs/{}-{}", machine.date, machine.host));
-        let folder = self.output.clone().unwrap_or_else(default);
+    /// The folder for results, which is made. It has none of this `kind` yet: what was measured is never overwritten.
+    ///
+    /// # Errors
+    /// When the folder that was asked for has some.
+    pub(crate) fn folder(&self, machine: &Machine, kind: &str) -> Result<PathBuf> {
+        let folder = match &self.output {
+            Some(folder) => {
+                ensure!(
+                    !has_results(folder, kind),
+                    "{} has results of an earlier run: name another folder, or remove {kind}.json and {kind}.md",
+                    folder.display()
+                );
+                folder.clone()
+            }
+            None => unused(&format!("bench/runs/{}-{}", machine.date, machine.host), kind),
+        };
         fs::create_dir_all(&folder).with_context(|| format!("making {}", folder.display()))?;
         Ok(folder)
     }
+}
+
+/// The first folder of this name, or with -2, -3 and so on after it, that has no results of this kind.
+fn unused(name: &str, kind: &str) -> PathBuf {
+    let mut folder = PathBuf::from(name);
+    let mut number = 2;
+    while has_results(&folder, kind) {
+        folder = PathBuf::from(format!("{name}-{number}"));
+        number += 1;
+    }
+    folder
+}
+
+/// Whether a run has got as far as to write something.
+fn has_results(folder: &Path, kind: &str) -> bool {
+    ["json", "md"].iter().any(|ending| folder.join(format!("{kind}.{ending}")).exists())
 }
 
 /// Starts a server afresh, runs a scenario, and ends it.
@@ -149,4 +177,30 @@ pub(crate) fn once(scenario: &Scenario, server: &Server) -> Result<Measurement> 
     let measurement = scenario.run(&launched.subject);
     launched.stop()?;
     measurement
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn results_are_never_overwritten() -> Result<()> {
+        let base = std::env::temp_dir().join(format!("bench-folders-{}", std::process::id()));
+        let name = base.join("run");
+        let name = name.to_str().context("a readable path")?;
+        let numbered = |number: usize| PathBuf::from(format!("{name}-{number}"));
+        assert_eq!(unused(name, "compare"), PathBuf::from(name));
+        for (folder, file) in [(PathBuf::from(name), "compare.json"), (numbered(2), "compare.md")] {
+            fs::create_dir_all(&folder)?;
+            fs::write(folder.join(file), "")?;
+        }
+        assert_eq!(unused(name, "compare"), numbered(3));
+        assert_eq!(unused(name, "growth"), PathBuf::from(name));
+        let selection =
+            |output: PathBuf| Selection { config: PathBuf::new(), servers: Vec::new(), output: Some(output) };
+        assert!(selection(numbered(2)).folder(&Machine::look(), "compare").is_err());
+        assert!(selection(numbered(2)).folder(&Machine::look(), "growth").is_ok());
+        fs::remove_dir_all(&base)?;
+        Ok(())
+    }
 }

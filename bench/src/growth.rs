@@ -66,7 +66,7 @@ impl Growth {
             }
         }
         let machine = Machine::look();
-        let folder = self.selection.folder(&machine)?;
+        let folder = self.selection.folder(&machine, "growth")?;
         let servers = self.selection.servers()?;
         let (alone, clusters): (Vec<_>, Vec<_>) =
             servers.into_iter().partition(|server| server.group == Group::OneNode);

@@ -8,17 +8,14 @@ use crate::table::{Table, number};
 
 /// What was compared, where and when.
 pub(super) fn head(machine: &Machine, versions: &[(String, String)], rounds: usize) -> String {
-    let mut text = format!(
+    let text = format!(
         "# Measured on {}\n\n{} with {} cores that servers and load share, {} MiB of memory, Linux {}. \
          Medians of {rounds} rounds, in each of which every server is started afresh; of what went wrong, the most in one \
          round; \"(2 of 3)\" is said of what not every round gave. CPU is of all processes of a server, Redis included. The \
          floor writes the same bytes from one epoll loop, and checks and limits nothing.\n\n",
         machine.date, machine.processor, machine.cores, machine.memory_mib, machine.kernel
     );
-    for (name, version) in versions {
-        text += &format!("- {name}: {version}\n");
-    }
-    text
+    text + &machine.sources(versions)
 }
 
 /// The table of one group.
