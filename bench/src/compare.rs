@@ -84,7 +84,7 @@ impl Compare {
             for (group, rounds) in &mut done {
                 let members: Vec<&Server> = servers.iter().filter(|server| server.group == *group).collect();
                 if case.is_for(*group) && !members.is_empty() {
-                    rounds.push((case, self.alternate(&case.scenario, &members)));
+                    rounds.push((case, alternate(&case.scenario, &members, case.scenario.has_floor(), self.rounds)));
                     eprint!("{}", rounds.last().map(|(_, rounds)| rounds.report()).unwrap_or_default());
                 }
             }
@@ -109,23 +109,6 @@ impl Compare {
         let trouble: Vec<String> = rounds.filter_map(|(_, rounds)| rounds.trouble()).collect();
         ensure!(trouble.is_empty(), "{}", trouble.join("\n"));
         Ok(())
-    }
-
-    /// Every server once in each round, and the floor before them.
-    fn alternate(&self, scenario: &Scenario, servers: &[&Server]) -> Rounds {
-        let names = std::iter::once(FLOOR).chain(servers.iter().map(|server| server.name.as_str()));
-        let mut rounds = Rounds::new(scenario.clone(), names);
-        for _ in 0..self.rounds.max(1) {
-            if scenario.has_floor() {
-                let floor = Subject::floor().and_then(|floor| scenario.run(&floor));
-                rounds.subjects[0].runs.push(Measurement::or_failed(floor));
-            }
-            for (server, column) in servers.iter().zip(&mut rounds.subjects[1..]) {
-                column.runs.push(Measurement::or_failed(once(scenario, server)));
-            }
-        }
-        rounds.subjects.retain(|subject| !subject.runs.is_empty());
-        rounds
     }
 }
 
@@ -169,6 +152,23 @@ fn unused(name: &str, kind: &str) -> PathBuf {
 /// Whether a run has got as far as to write something.
 fn has_results(folder: &Path, kind: &str) -> bool {
     ["json", "md"].iter().any(|ending| folder.join(format!("{kind}.{ending}")).exists())
+}
+
+/// Every server once in each round, and before them the floor, if it is wanted.
+pub(crate) fn alternate(scenario: &Scenario, servers: &[&Server], with_floor: bool, count: usize) -> Rounds {
+    let names = std::iter::once(FLOOR).chain(servers.iter().map(|server| server.name.as_str()));
+    let mut rounds = Rounds::new(scenario.clone(), names);
+    for _ in 0..count.max(1) {
+        if with_floor {
+            let floor = Subject::floor().and_then(|floor| scenario.run(&floor));
+            rounds.subjects[0].runs.push(Measurement::or_failed(floor));
+        }
+        for (server, column) in servers.iter().zip(&mut rounds.subjects[1..]) {
+            column.runs.push(Measurement::or_failed(once(scenario, server)));
+        }
+    }
+    rounds.subjects.retain(|subject| !subject.runs.is_empty());
+    rounds
 }
 
 /// Starts a server afresh, runs a scenario, and ends it.

@@ -32,6 +32,8 @@ pub(super) struct Plot {
     /// Whether both axes have each power of ten at the same distance.
     pub(super) logarithmic: bool,
     pub(super) series: Vec<Series>,
+    /// What a reader of the picture must know: which runs no point stands for, and why.
+    pub(super) notes: Vec<String>,
 }
 
 /// A line.
@@ -142,6 +144,7 @@ mod tests {
                 y: "us".into(),
                 logarithmic,
                 series: vec![line, Series::new("without points")],
+                notes: Vec::new(),
             };
             let svg = plot.svg().expect("a picture");
             for text in ["<svg", "carillon", "Cost", "subscribers", "us", "</svg>"] {
