@@ -1,4 +1,6 @@
-//! Every scenario in small, against a server that is started for it: a test of this tool and of the server together.
+//! The scenarios in small, against a server that is started for it: a test of this tool and of the server together.
+//!
+//! Slow readers are not among them: the system keeps megabytes for each before a server notices, which takes too long.
 
 use anyhow::{Result, ensure};
 use clap::Args;
@@ -8,7 +10,7 @@ use crate::publisher::Sending;
 use crate::scenario::{Bursts, ClientEvents, Fanout, Idle, Presence, Routing, Scenario, Storm};
 use crate::subject::Subject;
 
-/// Runs every scenario in small and fails if anything is lost, doubled or wrong
+/// Runs every scenario but slow-readers in small, and fails if anything is lost, doubled or wrong
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Smoke {
     #[command(flatten)]
