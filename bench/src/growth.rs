@@ -226,11 +226,7 @@ impl Plot {
 
 /// Which runs no point stands for, and why.
 fn left_out(runs: &Runs, count: usize, of: &str) -> Option<String> {
-    let bad: Vec<&Measurement> = runs.runs.iter().filter(|run| !run.is_clean()).collect();
-    let failure = bad.iter().filter(|run| run.has_failed()).find_map(|run| run.notes.first()?.lines().next());
-    let why = failure.map_or_else(|| runs.faults(), ToOwned::to_owned);
-    let (name, all) = (&runs.subject, runs.runs.len());
-    (!bad.is_empty()).then(|| format!("{name} with {count} {of}: {} of {all} runs left out: {why}", bad.len()))
+    Some(format!("left out, {} with {count} {of}: {}", runs.subject, runs.trouble()?))
 }
 
 /// Runs a scenario with all its sockets on the first gateway of a server that is started for it.
@@ -383,8 +379,8 @@ mod tests {
         let points: Vec<_> = plot.series.iter().map(|series| series.points.clone()).collect();
         assert_eq!(points, [vec![(10.0, 2.0)], vec![(10.0, 1.0)], vec![]]);
         let notes = [
-            "lossy with 10 subscribers: 1 of 2 runs left out: 70 lost",
-            "gone with 10 subscribers: 2 of 2 runs left out: failed: no start",
+            "left out, lossy with 10 subscribers: 1 of 2 runs not clean: 70 lost",
+            "left out, gone with 10 subscribers: 2 of 2 runs not clean: failed: no start",
         ];
         assert_eq!(plot.notes, notes);
     }

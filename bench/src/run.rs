@@ -130,10 +130,8 @@ impl Rounds {
     /// What went wrong with the server that the others are compared to: the first after the floor.
     pub(crate) fn trouble(&self) -> Option<String> {
         let server = self.subjects.iter().find(|subject| subject.subject != FLOOR)?;
-        let bad = server.runs.iter().filter(|run| !run.is_clean()).count();
-        let runs = server.runs.len();
-        (bad > 0)
-            .then(|| format!("{}, {}: {bad} of {runs} runs not clean: {}", self.title, server.subject, server.faults()))
+        let trouble = server.trouble()?;
+        Some(format!("{}, {}: {trouble}", self.title, server.subject))
     }
 
     /// All figures that any run has, in their order.
@@ -158,11 +156,27 @@ impl Runs {
         }
     }
 
-    /// The most of each fault in one run, in words.
+    /// The most of each fault in one run, in words, and how many runs came to their end if not all did.
     pub(crate) fn faults(&self) -> String {
         if self.has_failed() {
             return "failed".into();
         }
+        let worst = self.worst();
+        let words = if worst.is_empty() { "none".into() } else { worst.join(", ") };
+        words + &self.share(self.runs.iter().filter(|run| !run.has_failed()).count())
+    }
+
+    /// How many runs were not clean, and why: the first failure, and the most of each fault.
+    pub(crate) fn trouble(&self) -> Option<String> {
+        let bad = self.runs.iter().filter(|run| !run.is_clean()).count();
+        let mut failed = self.runs.iter().filter(|run| run.has_failed());
+        let failure = failed.find_map(|run| run.notes.first()?.lines().next().map(ToOwned::to_owned));
+        let why: Vec<String> = failure.into_iter().chain(self.worst()).collect();
+        (bad > 0).then(|| format!("{bad} of {} runs not clean: {}", self.runs.len(), why.join(", ")))
+    }
+
+    /// The most of each fault in one run, in words; nothing where there was none.
+    fn worst(&self) -> Vec<String> {
         let mut worst: BTreeMap<Figure, f64> = BTreeMap::new();
         for (figure, value) in self.runs.iter().flat_map(|run| &run.figures) {
             if figure.is_fault() && *value > 0.0 {
@@ -170,10 +184,7 @@ impl Runs {
                 *most = most.max(*value);
             }
         }
-        let words: Vec<String> =
-            worst.iter().map(|(figure, value)| format!("{} {}", number(*value, 0), figure.title())).collect();
-        let words = if words.is_empty() { "none".into() } else { words.join(", ") };
-        words + &self.share(self.runs.iter().filter(|run| !run.has_failed()).count())
+        worst.iter().map(|(figure, value)| format!("{} {}", number(*value, 0), figure.title())).collect()
     }
 
     /// Whether no run came to its end.
@@ -210,14 +221,15 @@ pub(crate) fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
 mod tests {
     use super::*;
 
-    /// Runs with so much CPU per delivery and so many lost; `None` failed.
-    fn runs(values: &[Option<(f64, f64)>]) -> Runs {
-        let run = |value: &Option<(f64, f64)>| {
+    /// CPU per delivery, and how many were lost; `None` for a run that failed.
+    type Run = Option<(f64, f64)>;
+
+    fn runs(values: &[Run]) -> Runs {
+        let run = |value: &Run| {
+            let Some((cpu, lost)) = value else { return Measurement::or_failed(Err(anyhow::anyhow!("gone"))) };
             let mut measurement = Measurement::default();
-            if let Some((cpu, lost)) = value {
-                measurement.set(Figure::CpuPerDeliveryUs, *cpu);
-                measurement.set(Figure::Lost, *lost);
-            }
+            measurement.set(Figure::CpuPerDeliveryUs, *cpu);
+            measurement.set(Figure::Lost, *lost);
             measurement
         };
         Runs { subject: "server".into(), runs: values.iter().map(run).collect() }
@@ -225,7 +237,7 @@ mod tests {
 
     #[test]
     fn a_cell_tells_of_losses_and_failures() {
-        let cases: [(&[Option<(f64, f64)>], [&str; 3]); 5] = [
+        let cases: [(&[Run], [&str; 3]); 5] = [
             (&[], ["", "", "none"]),
             (&[Some((1.0, 0.0)), Some((3.0, 0.0))], ["2.000", "0", "none"]),
             (&[Some((1.0, 0.0)), Some((2.0, 0.0)), Some((9.0, 5000.0))], ["2.000", "5,000", "5,000 lost"]),
@@ -255,7 +267,7 @@ mod tests {
         rounds.subjects[1].runs = runs(&[good, good]).runs;
         rounds.subjects[2].runs = runs(&[bad, None]).runs;
         assert_eq!(rounds.trouble(), None);
-        for (values, expected) in [([good, bad], "7 lost"), ([None, good], "none (1 of 2)")] {
+        for (values, expected) in [([good, bad], "7 lost"), ([None, good], "failed: gone")] {
             rounds.subjects[1].runs = runs(&values).runs;
             let trouble = rounds.trouble().expect("a run was not clean");
             assert!(trouble.contains("carillon: 1 of 2 runs") && trouble.ends_with(expected), "{trouble}");

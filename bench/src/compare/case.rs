@@ -144,6 +144,7 @@ impl Case {
                     F::ResidentAfterMib,
                     F::ClosedAsSlow,
                     F::LeftOpen,
+                    F::LatenessP99Ms,
                     F::OwnCpuRatio,
                 ],
             },

@@ -75,7 +75,7 @@ impl Plot {
         area.fill(&WHITE)?;
         let points = || self.series.iter().flat_map(|series| series.points.iter());
         let greatest = |pick: fn(&(f64, f64)) -> f64| points().map(pick).fold(0.0, f64::max).max(1.0);
-        let least = |pick: fn(&(f64, f64)) -> f64| points().map(pick).fold(f64::MAX, f64::min).max(0.001);
+        let least = |pick: fn(&(f64, f64)) -> f64| points().map(pick).min_by(f64::total_cmp).unwrap_or(0.1).max(0.001);
         let mut builder = ChartBuilder::on(area);
         builder.caption(&self.title, ("sans-serif", 20)).margin(15).x_label_area_size(45).y_label_area_size(70);
         // Room above the lines for what names them.
@@ -129,6 +129,18 @@ impl Plot {
 mod tests {
     use super::*;
 
+    fn plot(logarithmic: bool, series: Vec<Series>) -> Plot {
+        Plot {
+            name: "a".into(),
+            title: "Cost".into(),
+            x: "subscribers".into(),
+            y: "us".into(),
+            logarithmic,
+            series,
+            notes: Vec::new(),
+        }
+    }
+
     #[test]
     fn a_plot_names_its_lines_and_axes() {
         for logarithmic in [false, true] {
@@ -137,19 +149,18 @@ mod tests {
                 line.add(x, Some(y));
             }
             line.add(10_000.0, None);
-            let plot = Plot {
-                name: "a".into(),
-                title: "Cost".into(),
-                x: "subscribers".into(),
-                y: "us".into(),
-                logarithmic,
-                series: vec![line, Series::new("without points")],
-                notes: Vec::new(),
-            };
-            let svg = plot.svg().expect("a picture");
+            let svg = plot(logarithmic, vec![line, Series::new("without points")]).svg().expect("a picture");
             for text in ["<svg", "carillon", "Cost", "subscribers", "us", "</svg>"] {
                 assert!(svg.contains(text), "no {text} in {svg}");
             }
+        }
+    }
+
+    #[test]
+    fn a_plot_without_any_point_is_drawn() {
+        for logarithmic in [false, true] {
+            let svg = plot(logarithmic, vec![Series::new("failed")]).svg().expect("a picture");
+            assert!(svg.contains("</svg>"), "{svg}");
         }
     }
 }
