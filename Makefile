@@ -84,9 +84,10 @@ fuzz: ## Run every fuzz target for a minute (needs a nightly toolchain)
 BENCH := target/release/bench
 
 bench: build ## Measure this server next to the floor
+	rm -rf target/bench
 	$(BENCH) compare --servers carillon,carillon-cluster --output target/bench
 
-bench-smoke: build ## Run every scenario in small, and fail if anything is lost
+bench-smoke: build ## Run the scenarios in small, and fail if anything is lost
 	$(BENCH) smoke --servers carillon,carillon-cluster
 
 bench-compare: build ## Measure all servers of bench/servers.toml, into bench/runs

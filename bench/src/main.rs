@@ -1,6 +1,6 @@
 //! Load for servers of the Pusher Channels protocol, on loopback, bounded in count and time.
 //!
-//! Every figure stands next to that of [`floor`]: a process that does nothing but write the same bytes to the same
+//! Figures stand next to those of [`floor`]: a process that does little but write the same bytes to the same
 //! sockets. CPU times are read from the server's processes, so the generator's own cost does not count; it is shown.
 
 mod clock;
