@@ -131,17 +131,9 @@ impl SlowReaders {
         sockets: &mut Sockets,
         progress: &mut Progress,
     ) -> Result<Phase> {
-        let Self { rate, data_bytes, .. } = self;
-        let rate = *rate;
+        let Self { rate, data_bytes, .. } = *self;
         let events = (rate * seconds as f64) as u64;
-        let plan = Plan {
-            channels: 1,
-            events_per_channel: events,
-            batch: 1,
-            rate,
-            data_bytes: *data_bytes,
-            first_sequence: 0,
-        };
+        let plan = Plan { channels: 1, events_per_channel: events, batch: 1, rate, data_bytes, first_sequence: 0 };
         let mut receipts = Receipts::new(self.subscribers, |index| if index < slow { 0 } else { events }, |_| 0);
         // The same sockets in both phases.
         receipts.timed_from = self.slow;

@@ -268,6 +268,10 @@ impl Subscriber {
             tracing::debug!(%error, "redis refused subscriptions");
             return Reason::Subscribe;
         }
+        // Those whom the last connection left waiting: nobody tells of them again.
+        if self.answer_behind(&mut connection).await.is_err() {
+            return Reason::Ping;
+        }
         self.live.store(true, Ordering::Release);
         self.has_been_live.store(true, Ordering::Release);
         self.metrics.subscriber_live(began.elapsed());
