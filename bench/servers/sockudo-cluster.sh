@@ -7,8 +7,12 @@ cd "$(dirname "$0")/../.."
 start redis-server --port "$REDIS_PORT" --bind 127.0.0.1 --save "" --appendonly no
 export ADAPTER_DRIVER=redis CACHE_DRIVER=redis REDIS_URL="redis://127.0.0.1:$REDIS_PORT"
 read -ra metrics <<<"$METRICS_PORTS"
+# The port stands in its name, by which processes are told apart.
+sockudo_on() {
+  PORT=$1 METRICS_PORT=$2 exec -a "sockudo $1" "$sockudo"
+}
 for port in $GATEWAY_PORTS; do
-  PORT=$port METRICS_PORT=${metrics[0]} start "$sockudo"
+  start sockudo_on "$port" "${metrics[0]}"
   metrics=("${metrics[@]:1}")
 done
 together

@@ -16,7 +16,15 @@ together() {
 
 end() {
   trap - TERM INT HUP
-  [ "${#pids[@]}" -eq 0 ] || kill "${pids[@]}" 2>/dev/null || true
+  # The first is Redis, and goes last: servers that miss it may not find their end.
+  local pid
+  for pid in "${pids[@]:1}"; do
+    kill "$pid" 2>/dev/null || true
+  done
+  for pid in "${pids[@]:1}"; do
+    timeout 5 tail --pid="$pid" -f /dev/null || kill -KILL "$pid" 2>/dev/null || true
+  done
+  [ "${#pids[@]}" -eq 0 ] || kill "${pids[0]}" 2>/dev/null || true
   wait || true
   exit "$1"
 }

@@ -146,6 +146,13 @@ impl Measurement {
         self.set(Figure::OutOfOrder, tally.out_of_order as f64);
     }
 
+    /// How late requests were sent, where there was a time to keep.
+    pub(crate) fn set_lateness(&mut self, lateness: Percentiles) {
+        if lateness.count > 0 {
+            self.set(Figure::LatenessP99Ms, lateness.p99_ms);
+        }
+    }
+
     pub(crate) fn set_latency(&mut self, latency: Percentiles) {
         self.set(Figure::LatencyP50Ms, latency.p50_ms);
         self.set(Figure::LatencyP99Ms, latency.p99_ms);

@@ -9,6 +9,7 @@ use std::io::{self, IoSlice};
 use std::rc::Rc;
 
 use bytes::Bytes;
+use socket2::SockRef;
 use tokio::net::TcpStream;
 
 use crate::connection::Connection;
@@ -242,15 +243,20 @@ fn write_links(frames: &[Bytes], links: &[Link], first: u32, connection: &Connec
         outbox.push(chain().cloned(), 0, now_s);
         return outbox.flush(&connection.stream, now_s);
     }
-    let mut slices = [IoSlice::new(&[]); SLICES_MAX];
-    let mut count = 0;
-    for (slice, frame) in slices.iter_mut().zip(chain()) {
-        *slice = IoSlice::new(frame);
-        count += 1;
-    }
-    let result = match &slices[..count] {
-        [one] => connection.stream.try_write(one),
-        many => connection.stream.try_write_vectored(many),
+    // Straight to the socket: one that refuses is asked again by its outbox, through the runtime, which so learns of it. The
+    // others spare a look at what the runtime keeps of them, memory that is cold by then.
+    let link = &links[first as usize];
+    let result = match link.next {
+        None => SockRef::from(&connection.stream).send(&frames[link.frame as usize]),
+        Some(_) => {
+            let mut slices = [IoSlice::new(&[]); SLICES_MAX];
+            let mut count = 0;
+            for (slice, frame) in slices.iter_mut().zip(chain()) {
+                *slice = IoSlice::new(frame);
+                count += 1;
+            }
+            SockRef::from(&connection.stream).send_vectored(&slices[..count])
+        }
     };
     let mut written = match result {
         Ok(written) => written,

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::clock;
 use crate::figure::{Figure, Measurement};
+use crate::latency::Latency;
 use crate::meter::Meter;
 use crate::pace::Pace;
 use crate::payload::Payload;
@@ -55,12 +56,14 @@ impl ClientEvents {
         let pace = Pace::new(started_ns, self.rate * self.channels as f64, 0.0);
         let events = self.channels as u64 * self.events_per_channel;
         let (mut sent, mut refused) = (0, 0);
+        let mut lateness = Latency::new();
         receipts.last_ns = started_ns;
         timer.set(pace.due_ns(0))?;
         while !receipts.is_complete() {
             sockets.receive(Duration::from_millis(200), &mut receipts)?;
             let now_ns = clock::now_ns();
             while sent < events && pace.due_ns(sent) <= clock::now_ns() {
+                lateness.record_ns(clock::now_ns().saturating_sub(pace.due_ns(sent)));
                 refused += u64::from(!self.send(sent, &mut sockets)?);
                 sent += 1;
             }
@@ -84,6 +87,7 @@ impl ClientEvents {
         measurement.set(Figure::DeliveriesPerSecond, tally.deliveries as f64 / elapsed_s);
         measurement.set(Figure::EventsPerSecond, delivered as f64 / elapsed_s);
         measurement.set_latency(receipts.latency.percentiles());
+        measurement.set_lateness(lateness.percentiles());
         measurement.set_tally(tally);
         measurement.set(Figure::Refused, refused as f64);
         measurement.set(Figure::Closed, receipts.closed.len() as f64);

@@ -205,14 +205,12 @@ impl Delivery {
         measurement.set(Figure::Closed, (receipts.closed.len() + arrived.closed) as f64);
         measurement.set(Figure::Refused, published.refused as f64);
         measurement.notes.extend(published.refusal);
-        let (answers, lateness) = (published.answers.percentiles(), published.lateness.percentiles());
+        let answers = published.answers.percentiles();
         if answers.count > 0 {
             measurement.set(Figure::AnswerP50Ms, answers.p50_ms);
             measurement.set(Figure::AnswerP99Ms, answers.p99_ms);
         }
-        if lateness.count > 0 {
-            measurement.set(Figure::LatenessP99Ms, lateness.p99_ms);
-        }
+        measurement.set_lateness(published.lateness.percentiles());
         Ok(measurement)
     }
 

@@ -82,6 +82,7 @@ impl Presence {
         measurement.set(Figure::WrongViews, wrong as f64);
         measurement.set(Figure::RepeatedChanges, views.repeated as f64);
         measurement.set(Figure::Closed, views.closed as f64);
+        measurement.set(Figure::Refused, views.refused as f64);
         measurement.notes.extend(views.refusal);
         Ok(measurement)
     }
@@ -99,6 +100,7 @@ struct Views {
     /// Members that were added to a view that had them, or removed from one that had not.
     repeated: u64,
     closed: u64,
+    refused: u64,
     /// The first refusal.
     refusal: Option<String>,
     /// When a view last changed.
@@ -113,6 +115,7 @@ impl Views {
             messages: 0,
             repeated: 0,
             closed: 0,
+            refused: 0,
             refusal: None,
             last_ns: clock::now_ns(),
         }
@@ -176,6 +179,7 @@ impl Receiver for Views {
             }
             self.views[socket] = view;
         } else if has(b"error\"") {
+            self.refused += 1;
             self.refusal.get_or_insert_with(|| String::from_utf8_lossy(message).into_owned());
             return;
         } else {

@@ -21,6 +21,7 @@ use crate::receipts::Receipts;
 use crate::sockets::{Connecting, Sockets};
 use crate::subject::Subject;
 use crate::subscription;
+use crate::tally::Tally;
 
 /// Nothing arriving for this long ends a phase.
 const PATIENCE_NS: u64 = 10_000_000_000;
@@ -86,7 +87,7 @@ impl SlowReaders {
         let meter = Meter::start(&subject.pids)?;
         let without = self.phase(self.slow, self.seconds, subject, &mut sockets, progress)?;
         let usage = meter.read()?;
-        usage.set(Figure::CpuPerDeliveryUs, without.deliveries, &mut measurement);
+        usage.set(Figure::CpuPerDeliveryUs, without.tally.deliveries, &mut measurement);
         measurement.processes = usage.processes;
 
         for index in 0..self.slow {
@@ -113,7 +114,10 @@ impl SlowReaders {
         measurement.set(Figure::P99BeforeMs, with_all.latency.p99_ms);
         measurement.set(Figure::P99Ratio, without.latency.p99_ms / with_all.latency.p99_ms);
         measurement.set_latency(without.latency);
-        measurement.set(Figure::Lost, without.lost as f64);
+        measurement.set_lateness(without.lateness);
+        let mut tally = with_all.tally;
+        tally += without.tally;
+        measurement.set_tally(tally);
         if !subject.pids.is_empty() {
             measurement.set(Figure::ResidentBeforeMib, mib(before));
             measurement.set(Figure::ResidentPeakMib, mib(without.resident_peak));
@@ -158,11 +162,10 @@ impl SlowReaders {
         }
         let published = publishing.join()?;
         ensure!(published.refused == 0, "events were refused: {:?}", published.refusal);
-        let tally = receipts.final_tally();
         Ok(Phase {
             latency: receipts.latency.percentiles(),
-            deliveries: tally.deliveries,
-            lost: tally.lost + tally.doubled + tally.out_of_order,
+            lateness: published.lateness.percentiles(),
+            tally: receipts.final_tally(),
             closed: receipts.closed.len(),
             resident_peak,
         })
@@ -172,8 +175,8 @@ impl SlowReaders {
 /// What happened while events went on.
 struct Phase {
     latency: Percentiles,
-    deliveries: u64,
-    lost: u64,
+    lateness: Percentiles,
+    tally: Tally,
     closed: usize,
     resident_peak: u64,
 }
