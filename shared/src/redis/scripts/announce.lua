@@ -82,3 +82,39 @@ local function count_changed(occupancy, occupied, topic, name, stamp, is_user, a
   end
 end
 
+
+-- How long an end waits for a return, which cancels both. Source: protocol reference 5.
+local HOLD_MS = 3000
+
+local function now_ms()
+  local time = redis.call('TIME')
+  return tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
+end
+
+-- Puts an entry into the queue of the app's webhooks. hooks: {letters of the kinds that are wanted, base of keys, app}.
+local function tell(hooks, kind, channel, ...)
+  redis.call('XADD', hooks[2] .. ':wq:' .. hooks[3], '*', 'k', kind, 'c', channel, ...)
+  redis.call('SADD', hooks[2] .. ':wn', hooks[3])
+end
+
+-- A held end, as release.lua reads it. User ids may contain anything, so they come last.
+local function held(kind, hooks, channel, user)
+  return kind .. '\n' .. hooks[3] .. '\n' .. channel .. '\n' .. (user or '')
+end
+
+-- Something began: a channel is occupied, a user is there. Nothing is told of a return within the hold.
+local function began(hooks, kind, ending, channel, user)
+  if hooks[1] == '' then return end
+  local was_held = redis.call('ZREM', hooks[2] .. ':wh', held(ending, hooks, channel, user),
+    held(string.lower(ending), hooks, channel, user))
+  if was_held > 0 or not string.find(hooks[1], kind, 1, true) then return end
+  if user then tell(hooks, kind, channel, 'u', user) else tell(hooks, kind, channel) end
+end
+
+-- Something ended. Where only the beginning is wanted it is held all the same, since a return must not be told.
+local function ended(hooks, kind, beginning, channel, user)
+  local is_wanted = string.find(hooks[1], kind, 1, true)
+  if not is_wanted and not string.find(hooks[1], beginning, 1, true) then return end
+  local name = held(is_wanted and kind or string.lower(kind), hooks, channel, user)
+  redis.call('ZADD', hooks[2] .. ':wh', now_ms() + HOLD_MS, name)
+end
