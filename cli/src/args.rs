@@ -36,6 +36,9 @@ pub enum Command {
     /// Make credentials
     #[command(subcommand)]
     App(AppCommand),
+    /// Look at webhooks that endpoints did not take, and send them again
+    #[command(subcommand)]
+    Webhooks(WebhooksCommand),
     /// Publish one event through the signed HTTP API
     Trigger(Trigger),
     /// Subscribe to channels and print what arrives
@@ -82,6 +85,37 @@ pub struct Files {
 pub enum AppCommand {
     /// Print a fresh id, key and secret, as configuration and as lines for Laravel's .env
     New(AppNew),
+}
+
+/// What to do about webhooks that endpoints did not take in time.
+#[derive(Debug, Subcommand)]
+pub enum WebhooksCommand {
+    /// Print them, one per line: when given up, id, app, endpoint, kind, channel, tries, last error
+    List(Letters),
+    /// Send them again, under the same ids
+    Replay(Letters),
+    /// Forget them
+    Purge(Letters),
+}
+
+/// Which webhooks.
+#[derive(Debug, clap::Args)]
+pub struct Letters {
+    /// Where Redis and the apps are configured.
+    #[command(flatten)]
+    pub files: Files,
+    /// Redis in which they are kept; default: the configured one
+    #[arg(long, value_name = "URL", value_parser = |url: &str| Ok::<_, String>(Secret::new(url)))]
+    pub redis: Option<Secret>,
+    /// Those of this app only
+    #[arg(long, value_name = "ID", value_parser = |id: &str| Ok::<_, String>(AppId::from(id)))]
+    pub app_id: Option<AppId>,
+    /// Those for this endpoint only, by its name in the list
+    #[arg(long, value_name = "NAME")]
+    pub endpoint: Option<String>,
+    /// Ids of events; default: all
+    #[arg(value_name = "ID")]
+    pub ids: Vec<String>,
 }
 
 /// Arguments of `app new`.

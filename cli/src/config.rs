@@ -11,10 +11,14 @@ use std::net::IpAddr;
 
 use bytesize::ByteSize;
 use serde::{Deserialize, Serialize};
+use hyper::header::{HeaderName, HeaderValue};
+use publisher::webhook;
 use shared::app::{App, AppLimits, Apps};
 use shared::config::{self, ConfigError, Layers, Mistake, Variables};
 use shared::protocol::channel::USER_PREFIX;
 use shared::secret::Secret;
+use shared::webhook::Endpoint;
+use shared::webhook::endpoint::CONCURRENCY_MAX;
 use shared::{admin, redis, telemetry};
 
 use crate::args::Settings;
@@ -45,6 +49,8 @@ pub struct Config {
     pub admin: admin::Config,
     /// `[redis]`.
     pub redis: redis::Config,
+    /// `[webhooks]`.
+    pub webhooks: webhook::Config,
     /// `[drain]`.
     pub drain: gateway::config::Drain,
     /// `[log]`.
@@ -209,10 +215,38 @@ impl Config {
         }
         for (index, app) in self.apps.iter().enumerate() {
             validate_app(&format!("apps.{index}"), app, mistakes);
+            for (number, endpoint) in app.webhooks.iter().enumerate() {
+                self.validate_endpoint(&format!("apps.{index}.webhooks.{number}"), endpoint, mistakes);
+            }
             self.validate_outbox(&format!("apps.{index}.limits"), &app.limits, mistakes);
         }
         if let Err(error) = Apps::new(self.apps.iter().cloned()) {
             mistakes.push(Mistake::new("apps", format!("expected ids and keys to be unique, but {error}")));
+        }
+    }
+
+    fn validate_endpoint(&self, key: &str, endpoint: &Endpoint, mistakes: &mut Vec<Mistake>) {
+        let mut complain = |name: &str, complaint| mistakes.push(Mistake::new(format!("{key}.{name}"), complaint));
+        let url = &endpoint.url;
+        if !matches!(url.scheme(), "http" | "https") || !url.has_host() {
+            complain("url", format!("expected http:// or https:// and a host, not {}:", url.scheme()));
+        }
+        if let Err(refused) = webhook::check_url(url, self.webhooks.refuse_private_networks) {
+            complain("url", format!("expected another host: {refused}"));
+        }
+        for (name, value) in &endpoint.headers {
+            let lower_case = name.to_ascii_lowercase();
+            if webhook::RESERVED_HEADERS.contains(&lower_case.as_str()) {
+                complain("headers", format!("expected no {name:?}, which every request has already"));
+            } else if name.parse::<HeaderName>().is_err() {
+                complain("headers", format!("expected names of headers, not {name:?}"));
+            } else if HeaderValue::from_str(value.reveal()).is_err() {
+                complain("headers", format!("expected visible ASCII characters as the value of {name:?}"));
+            }
+        }
+        if !(1..=CONCURRENCY_MAX).contains(&endpoint.concurrency) {
+            let complaint = format!("expected between 1 and {CONCURRENCY_MAX}, not {}", endpoint.concurrency);
+            complain("concurrency", complaint);
         }
     }
 

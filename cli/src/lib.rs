@@ -17,6 +17,7 @@ mod print_config;
 mod roles;
 mod signals;
 mod trigger;
+mod webhooks;
 
 use std::fmt;
 use std::io::Write;
@@ -47,6 +48,7 @@ pub fn run(args: Args) -> Result<(), Failure> {
         Command::CheckConfig(settings) => check_config::run(&settings),
         Command::PrintConfig(settings) => print_config::run(&settings),
         Command::App(AppCommand::New(new)) => app_new::run(&new),
+        Command::Webhooks(command) => wait_for(webhooks::run(&command)),
         Command::Trigger(trigger) => wait_for(trigger::run(&trigger)),
         Command::Listen(listen) => wait_for(listen::run(&listen)),
     }

@@ -1,5 +1,6 @@
 //! What runs until it is told to leave: `up`, `gateway` and `publisher`.
 
+use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,6 +8,7 @@ use std::time::Duration;
 use anyhow::Context;
 use gateway::Gateway;
 use prometheus::Registry;
+use publisher::webhook::{self, Sender};
 use publisher::Api;
 use shared::admin::Admin;
 use shared::app::Apps;
@@ -38,6 +40,8 @@ struct Node {
     public: Public,
     admin: Admin,
     backbone: Backbone,
+    /// Tells applications' endpoints what happens; `None` for a gateway, whose webhooks publishers send.
+    webhooks: Option<Arc<Sender>>,
     /// How long a publisher goes on after the signal; a gateway knows by itself.
     accept: Duration,
 }
@@ -52,7 +56,7 @@ impl Node {
     async fn bind(role: Role, config: &Config, descriptors_max: u64) -> Result<Self, Failure> {
         let apps = Apps::new(config.apps.iter().cloned()).context("apps")?;
         let registry = telemetry::metrics::registry(env!("CARGO_PKG_VERSION"));
-        let mut backbone = Backbone::new(&config.redis, &registry)?;
+        let mut backbone = Backbone::new(&config.redis, &apps, &registry)?;
         let api = || Arc::new(Api::new(publisher_deps(config, &apps, &backbone, &registry)));
         let server = &config.server;
         let cannot_listen = || cannot_listen("server", &server.host, server.port);
@@ -74,6 +78,10 @@ impl Node {
                 Public::Gateway(Box::new(gateway))
             }
         };
+        let webhooks = match role {
+            Role::Gateway => None,
+            Role::Up | Role::Publisher => Some(sender(config, &apps, &backbone, &registry)?),
+        };
         let health = match &public {
             Public::Gateway(gateway) => {
                 backbone.listen(gateway.listener());
@@ -84,7 +92,7 @@ impl Node {
         let admin = Admin::bind(&config.admin, registry, health)
             .await
             .with_context(|| self::cannot_listen("admin", &config.admin.host, config.admin.port))?;
-        Ok(Self { public, admin, backbone, accept: config.drain.accept })
+        Ok(Self { public, admin, backbone, webhooks, accept: config.drain.accept })
     }
 
     fn banner(&self, role: Role, config: &Config, descriptors_max: u64) -> Result<String, Failure> {
@@ -102,7 +110,7 @@ impl Node {
     }
 
     async fn run(self, signals: Signals) -> Result<(), Failure> {
-        let Self { public, admin, backbone, accept } = self;
+        let Self { public, admin, backbone, webhooks, accept } = self;
         let (leave, leaving) = oneshot::channel();
         let shutdown = async {
             // The other end goes only with this whole function.
@@ -114,12 +122,16 @@ impl Node {
                 Public::Publisher(server) => server.run(shutdown, accept).await,
             }
             backbone.leave().await;
+            if let Some(webhooks) = &webhooks {
+                webhooks.leave().await;
+            }
             Ok(())
         };
         tokio::select! {
             served = serve => served,
             never = signals.obey(leave) => match never {},
             never = backbone.keep() => match never {},
+            never = send(webhooks.as_deref()) => match never {},
             () = admin.run() => Err(anyhow::anyhow!("the admin listener ended").into()),
         }
     }
@@ -149,6 +161,19 @@ fn publisher_deps(config: &Config, apps: &Apps, backbone: &Backbone, registry: &
         roster: backbone.roster(),
         registry: registry.clone(),
         path_prefix: config.server.path_prefix.clone(),
+    }
+}
+
+fn sender(config: &Config, apps: &Apps, backbone: &Backbone, registry: &Registry) -> anyhow::Result<Arc<Sender>> {
+    let (queues, queues_survive) = backbone.queues();
+    let deps = webhook::Deps { apps: apps.clone(), queues, registry: registry.clone(), queues_survive };
+    Ok(Sender::new(&config.webhooks, deps)?)
+}
+
+async fn send(webhooks: Option<&Sender>) -> Infallible {
+    match webhooks {
+        Some(webhooks) => webhooks.run().await,
+        None => std::future::pending().await,
     }
 }
 

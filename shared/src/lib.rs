@@ -20,3 +20,4 @@ pub mod redis;
 pub mod roster;
 pub mod secret;
 pub mod telemetry;
+pub mod webhook;

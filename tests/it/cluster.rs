@@ -9,3 +9,4 @@ mod redis_forms;
 mod refusals;
 mod untrusted;
 mod users;
+mod webhooks;

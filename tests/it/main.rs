@@ -13,3 +13,4 @@ mod liveness;
 mod presence;
 mod tidy;
 mod users;
+mod webhooks;

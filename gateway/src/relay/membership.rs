@@ -167,6 +167,9 @@ impl Relay {
             match retry(async || self.roster.kept(topic).await.map_err(EnterError::from)).await {
                 Ok(fetched) => {
                     self.catch_up_with(topic, fetched.as_ref()).await;
+                    if fetched.is_none() {
+                        self.tell_miss(topic).await;
+                    }
                     Some(Kept { heard_before, fetched })
                 }
                 Err(error) => {
@@ -182,6 +185,11 @@ impl Relay {
         }
         self.report_occupancy(topic, app).await;
         Ok(Entered { position, kept })
+    }
+
+    /// Lets the application know that nothing is kept of a cache channel. Damage is told by what else meets it.
+    async fn tell_miss(&self, topic: &Topic) {
+        let _ = persist(|| self.roster.miss(topic)).await;
     }
 
     /// Must be called under the topic's gate.

@@ -1,11 +1,11 @@
 //! One thing that happened, as it waits to be told.
 
+use std::collections::HashMap;
 use std::fmt;
-use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::app::AppId;
+use super::endpoint::Label;
 use crate::protocol::{ChannelName, SocketId, UserId};
 
 /// Kinds of occurrences, by the names that endpoints choose them by.
@@ -60,15 +60,21 @@ pub enum Occurrence {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct EntryId(String);
 
+/// A place in a queue; later places are greater, though not as text.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Place(String);
+
 /// One occurrence that waits to be told.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
     /// Its name.
     pub id: EntryId,
-    /// When it was decided, in milliseconds of Unix time.
+    /// Where it stands in its queue; another place when it is told again by hand.
+    pub place: Place,
+    /// When it came into its queue, in milliseconds of Unix time.
     pub at_ms: u64,
-    /// The app whose endpoints are told.
-    pub app: AppId,
+    /// The one endpoint that is told, by its label; `None` for all that want to be.
+    pub only: Option<String>,
     /// Where it happened.
     pub channel: ChannelName,
     /// What happened.
@@ -129,10 +135,30 @@ impl Occurrence {
     }
 }
 
+impl Place {
+    /// The place of this id in a stream.
+    pub fn new(stream_id: impl Into<String>) -> Self {
+        Self(stream_id.into())
+    }
+
+    /// The id in the stream.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// When what stands here was put here, in milliseconds of Unix time.
+    ///
+    /// # Errors
+    /// [`Malformed`] for what is no id of a stream.
+    pub fn at_ms(&self) -> Result<u64, Malformed> {
+        self.0.split_once('-').and_then(|(at_ms, _)| at_ms.parse().ok()).ok_or(Malformed("id"))
+    }
+}
+
 impl EntryId {
-    /// The id of what has this id in the stream of a partition.
-    pub fn new(partition: u32, stream_id: &str) -> Self {
-        Self(format!("{partition}-{stream_id}"))
+    /// The id of what came into the queue of a partition at this place.
+    pub fn new(partition: u32, place: &Place) -> Self {
+        Self(format!("{partition}-{}", place.as_str()))
     }
 
     /// The id as text.
@@ -200,14 +226,14 @@ impl Serialize for Entry {
 pub struct Malformed(pub &'static str);
 
 /// The fields of an entry in a stream: a letter, the channel, and what else its kind needs.
-pub type Fields = std::collections::HashMap<String, String>;
+pub type Fields = HashMap<String, String>;
 
 impl Entry {
     /// Reads what a script or [`Occurrence::fields`] has put into a stream.
     ///
     /// # Errors
     /// [`Malformed`]: what comes from Redis is not trusted.
-    pub fn read(app: &AppId, partition: u32, stream_id: &str, fields: &Fields) -> Result<Self, Malformed> {
+    pub fn read(partition: u32, place: Place, fields: &Fields) -> Result<Self, Malformed> {
         let field = |name: &'static str| fields.get(name).map(String::as_str).ok_or(Malformed(name));
         let user = || field("u").map(UserId::from);
         let occurrence = match field("k")? {
@@ -218,31 +244,43 @@ impl Entry {
             "E" => Occurrence::ClientEvent {
                 event: field("e")?.to_owned(),
                 data: field("d")?.to_owned(),
-                socket_id: parse("s", field("s")?)?,
+                socket_id: field("s")?.parse().map_err(|_| Malformed("s"))?,
                 user_id: fields.get("u").map(|user| UserId::from(user.as_str())),
             },
             "M" => Occurrence::CacheMiss,
-            "C" => Occurrence::SubscriptionCount(parse("n", field("n")?)?),
+            "C" => Occurrence::SubscriptionCount(field("n")?.parse().map_err(|_| Malformed("n"))?),
             _ => return Err(Malformed("k")),
         };
-        let channel = ChannelName::parse(field("c")?, usize::MAX).map_err(|_| Malformed("c"))?;
-        let at_ms = stream_id.split('-').next().ok_or(Malformed("id"))?;
         Ok(Self {
-            id: EntryId::new(partition, stream_id),
-            at_ms: parse("id", at_ms)?,
-            app: app.clone(),
-            channel,
+            id: fields.get(ID).map_or_else(|| EntryId::new(partition, &place), |id| EntryId(id.clone())),
+            at_ms: place.at_ms()?,
+            place,
+            only: fields.get(ONLY).cloned(),
+            channel: ChannelName::parse(field("c")?, usize::MAX).map_err(|_| Malformed("c"))?,
             occurrence,
         })
     }
+
+    /// The fields that [`Entry::read`] takes to tell `endpoint` of this once more, under the same id.
+    pub fn fields_for(&self, endpoint: &Label) -> Vec<(&'static str, String)> {
+        let mut fields = self.occurrence.fields(&self.channel);
+        fields.extend([(ID, self.id.to_string()), (ONLY, endpoint.to_owned())]);
+        fields
+    }
 }
+
+/// Fields of what is told again: its id, and to whom.
+const ID: &str = "id";
+const ONLY: &str = "to";
 
 impl Occurrence {
     /// The fields that [`Entry::read`] takes, with the channel.
     pub fn fields(&self, channel: &ChannelName) -> Vec<(&'static str, String)> {
         let mut fields = vec![("k", self.kind().letter().to_string()), ("c", channel.to_string())];
         match self {
-            Self::MemberAdded(user_id) | Self::MemberRemoved(user_id) => fields.push(("u", user_id.as_str().to_owned())),
+            Self::MemberAdded(user_id) | Self::MemberRemoved(user_id) => {
+                fields.push(("u", user_id.as_str().to_owned()));
+            }
             Self::ClientEvent { event, data, socket_id, user_id } => {
                 fields.extend([("e", event.clone()), ("d", data.clone()), ("s", socket_id.to_string())]);
                 fields.extend(user_id.as_ref().map(|user_id| ("u", user_id.as_str().to_owned())));
@@ -252,8 +290,4 @@ impl Occurrence {
         }
         fields
     }
-}
-
-fn parse<T: FromStr>(name: &'static str, text: &str) -> Result<T, Malformed> {
-    text.parse().map_err(|_| Malformed(name))
 }

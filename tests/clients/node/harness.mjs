@@ -119,9 +119,9 @@ export async function serve() {
 /**
  * Starts `carillon up` and resolves once it has printed both addresses. The caller stops it.
  *
- * `port`: 0 for any free one; a restart test passes the port that it got first.
+ * `port`: 0 for any free one; a restart test passes the port that it got first. `configuration`: TOML instead of the usual.
  */
-export async function start({ port = 0 } = {}) {
+export async function start({ port = 0, configuration = CONFIG } = {}) {
   const binary = process.env.BINARY_UNDER_TEST ?? join(REPOSITORY, 'target/release/carillon');
   try {
     accessSync(binary, constants.X_OK);
@@ -131,7 +131,7 @@ export async function start({ port = 0 } = {}) {
 
   const folder = mkdtempSync(join(tmpdir(), 'carillon-clients-'));
   const config = join(folder, 'carillon.toml');
-  writeFileSync(config, CONFIG);
+  writeFileSync(config, configuration);
   const child = spawn(binary, ['up', '--config', config, '--port', String(port), '--admin-port', '0'], {
     cwd: folder,
     env: environmentWithoutSettings(),

@@ -39,8 +39,87 @@ local function place_of(nodes, node)
   end
 end
 
+-- How long an end waits for a return, which cancels both. Source: protocol reference 5.
+local HOLD_MS = 3000
+
+-- Counts above this many are told of at most once in so long.
+local COUNT_FREELY_UP_TO = 100
+local COUNT_PAUSE_MS = 5000
+
+-- Entries of one queue, more or less: when nobody sends them, the oldest go.
+local QUEUE_MAX = 1000000
+
+local function now_ms()
+  local time = redis.call('TIME')
+  return tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
+end
+
+-- What is told of an app, and where. wanted: letters of the kinds that an endpoint wants.
+local function hooks_of(app, wanted, queue, news, holds)
+  if wanted ~= '' then
+    -- Fails before anything has changed when a key holds something else.
+    redis.call('XLEN', queue)
+    redis.call('SCARD', news)
+    redis.call('ZCARD', holds)
+  end
+  return {app = app, wanted = wanted, queue = queue, news = news, holds = holds}
+end
+
+-- What a node asserts again is news only if its earlier id was swept from the channel: receivers were told of an end then.
+-- After Redis lost what it knew they were not.
+local function wanted_of(wanted, earlier)
+  if earlier and redis.call('EXISTS', earlier) == 0 then return '' end
+  return wanted
+end
+
+local function wants(hooks, kind)
+  return string.find(hooks.wanted, kind, 1, true) ~= nil
+end
+
+-- Puts an entry into the queue of the app's webhooks.
+local function tell(hooks, kind, channel, ...)
+  redis.call('XADD', hooks.queue, 'MAXLEN', '~', QUEUE_MAX, '*', 'k', kind, 'c', channel, ...)
+  redis.call('SADD', hooks.news, hooks.app)
+end
+
+-- What is held, as lead.lua reads it. User ids may contain anything, so they come last.
+local function held(hooks, kind, channel, user)
+  return kind .. '\n' .. hooks.app .. '\n' .. channel .. '\n' .. (user or '')
+end
+
+-- Something began: a channel is occupied, a user is there. Nothing is told of a return within the hold.
+local function began(hooks, kind, ending, channel, user)
+  if hooks.wanted == '' then return end
+  local was_held = redis.call('ZREM', hooks.holds, held(hooks, ending, channel, user),
+    held(hooks, string.lower(ending), channel, user))
+  if was_held > 0 or not wants(hooks, kind) then return end
+  if user then tell(hooks, kind, channel, 'u', user) else tell(hooks, kind, channel) end
+end
+
+-- Something ended. Where only the beginning is wanted it is held all the same, as a small letter: a return must not be told.
+local function ended(hooks, kind, beginning, channel, user)
+  local letter = kind
+  if not wants(hooks, kind) then
+    if not wants(hooks, beginning) then return end
+    letter = string.lower(kind)
+  end
+  redis.call('ZADD', hooks.holds, now_ms() + HOLD_MS, held(hooks, letter, channel, user))
+end
+
+-- A channel has another count. That it has none is told by its end.
+local function counted(hooks, channel, count)
+  if not wants(hooks, 'C') then return end
+  local name = held(hooks, 'C', channel)
+  if count > COUNT_FREELY_UP_TO then
+    redis.call('ZADD', hooks.holds, 'NX', now_ms() + COUNT_PAUSE_MS, name)
+  else
+    redis.call('ZREM', hooks.holds, name)
+    if count > 0 then tell(hooks, 'C', channel, 'n', count) end
+  end
+end
+
 -- Takes one user of a node out; announces it when no other node holds the user.
-local function drop_user(members, holders, meta, topic, stamp, user, node)
+local function drop_user(hooks, channel, members, holders, meta, topic, stamp, user, node)
   local nodes = redis.call('HGET', holders, user) or ''
   local at = place_of(nodes, node)
   if not at then return 0 end
@@ -52,6 +131,7 @@ local function drop_user(members, holders, meta, topic, stamp, user, node)
   redis.call('HDEL', holders, user)
   if redis.call('HDEL', members, user) == 0 then return 0 end
   announce_change(meta, topic, 'R', stamp, user)
+  ended(hooks, 'R', 'A', channel, user)
   return 1
 end
 
@@ -66,7 +146,7 @@ local function total(occupancy)
 end
 
 -- What follows when the count of a channel went from one number to another.
-local function count_changed(occupancy, occupied, topic, name, stamp, is_user, announce, before, after)
+local function count_changed(hooks, occupancy, occupied, topic, name, stamp, is_user, announce, before, after)
   if after == 0 then
     redis.call('DEL', occupancy)
     redis.call('SREM', occupied, name)
@@ -77,44 +157,12 @@ local function count_changed(occupancy, occupied, topic, name, stamp, is_user, a
     if (before == 0) ~= (after == 0) then
       redis.call('PUBLISH', topic, '1 O - - ' .. stamp .. ' -\n' .. (after > 0 and '1' or '0'))
     end
-  elseif announce and before ~= after then
-    redis.call('PUBLISH', topic, '1 C - - ' .. stamp .. ' -\n' .. after)
+    return
   end
-end
-
-
--- How long an end waits for a return, which cancels both. Source: protocol reference 5.
-local HOLD_MS = 3000
-
-local function now_ms()
-  local time = redis.call('TIME')
-  return tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
-end
-
--- Puts an entry into the queue of the app's webhooks. hooks: {letters of the kinds that are wanted, base of keys, app}.
-local function tell(hooks, kind, channel, ...)
-  redis.call('XADD', hooks[2] .. ':wq:' .. hooks[3], '*', 'k', kind, 'c', channel, ...)
-  redis.call('SADD', hooks[2] .. ':wn', hooks[3])
-end
-
--- A held end, as release.lua reads it. User ids may contain anything, so they come last.
-local function held(kind, hooks, channel, user)
-  return kind .. '\n' .. hooks[3] .. '\n' .. channel .. '\n' .. (user or '')
-end
-
--- Something began: a channel is occupied, a user is there. Nothing is told of a return within the hold.
-local function began(hooks, kind, ending, channel, user)
-  if hooks[1] == '' then return end
-  local was_held = redis.call('ZREM', hooks[2] .. ':wh', held(ending, hooks, channel, user),
-    held(string.lower(ending), hooks, channel, user))
-  if was_held > 0 or not string.find(hooks[1], kind, 1, true) then return end
-  if user then tell(hooks, kind, channel, 'u', user) else tell(hooks, kind, channel) end
-end
-
--- Something ended. Where only the beginning is wanted it is held all the same, since a return must not be told.
-local function ended(hooks, kind, beginning, channel, user)
-  local is_wanted = string.find(hooks[1], kind, 1, true)
-  if not is_wanted and not string.find(hooks[1], beginning, 1, true) then return end
-  local name = held(is_wanted and kind or string.lower(kind), hooks, channel, user)
-  redis.call('ZADD', hooks[2] .. ':wh', now_ms() + HOLD_MS, name)
+  if before == 0 and after > 0 then began(hooks, 'O', 'V', name) end
+  if announce and before ~= after then
+    redis.call('PUBLISH', topic, '1 C - - ' .. stamp .. ' -\n' .. after)
+    counted(hooks, name, after)
+  end
+  if before > 0 and after == 0 then ended(hooks, 'V', 'O', name) end
 end

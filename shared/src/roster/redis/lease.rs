@@ -78,7 +78,7 @@ impl RedisRoster {
         if identity.node != node {
             return;
         }
-        *identity = Identity { node: NodeId::fresh(), renewed: None };
+        *identity = Identity { node: NodeId::fresh(), earlier: Some(node), renewed: None };
         drop(identity);
         self.metrics.fenced.inc();
         // Of the new identity nothing is in the index yet.

@@ -1,0 +1,156 @@
+//! Telling an endpoint of some entries, again and again until it listens or their time is over.
+
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use rand::Rng;
+use shared::app::App;
+use shared::envelope::unix_us;
+use shared::webhook::{Endpoint, Entry, Place, QueueId, Undelivered};
+use tokio::sync::Semaphore;
+
+use super::Context;
+use super::client::AttemptError;
+
+/// Pause after the first failure; each is twice the one before, and some of it is left to chance.
+const BACKOFF_MIN: Duration = Duration::from_secs(1);
+const BACKOFF_MAX: Duration = Duration::from_secs(60);
+
+/// Characters of an error that are kept.
+const ERROR_LENGTH_MAX: usize = 200;
+
+/// What all deliveries to one endpoint share.
+pub(super) struct Recipient {
+    pub(super) queue: QueueId,
+    pub(super) app: Arc<App>,
+    pub(super) endpoint: Arc<Endpoint>,
+    pub(super) context: Arc<Context>,
+    /// One permit for each request that may be under way.
+    slots: Semaphore,
+    health: Mutex<Health>,
+}
+
+/// How an endpoint has answered lately.
+#[derive(Default)]
+struct Health {
+    /// Since when no request has succeeded, and what became of the last one; `None` when that one did.
+    failing: Option<(Instant, String)>,
+}
+
+/// What became of a delivery.
+#[derive(Default)]
+pub(super) struct Outcome {
+    pub(super) told: Vec<Place>,
+    pub(super) undelivered: Vec<Undelivered>,
+}
+
+impl Recipient {
+    pub(super) fn new(queue: QueueId, app: Arc<App>, endpoint: Arc<Endpoint>, context: Arc<Context>) -> Self {
+        let slots = Semaphore::new(if endpoint.batch { 1 } else { endpoint.concurrency });
+        Self { queue, app, endpoint, context, slots, health: Mutex::default() }
+    }
+
+    /// Tells of `entries`, in one request, until there is an outcome for each. Never fails before every entry has been
+    /// tried, unless the endpoint has long been failing.
+    pub(super) async fn deliver(&self, mut entries: Vec<Entry>) -> Outcome {
+        let mut outcome = Outcome::default();
+        let mut ceiling = BACKOFF_MIN;
+        let mut attempts = 0;
+        loop {
+            let error = match self.attempt(&entries).await {
+                Ok(()) => {
+                    self.context.metrics.told(&self.queue, entries.len());
+                    outcome.told.extend(entries.into_iter().map(|entry| entry.place));
+                    return outcome;
+                }
+                Err(error) => error,
+            };
+            attempts += error.attempts;
+            let now_ms = unix_us() / 1000;
+            let (expired, others): (Vec<Entry>, Vec<Entry>) =
+                entries.into_iter().partition(|entry| self.left(entry, now_ms).is_zero());
+            let letters = expired.into_iter().map(|entry| Undelivered { entry, attempts, error: error.text.clone() });
+            outcome.undelivered.extend(letters);
+            entries = others;
+            let Some(left) = entries.iter().map(|entry| self.left(entry, now_ms)).min() else { return outcome };
+            self.context.metrics.retried(&self.queue);
+            let pause = rand::rng().random_range(ceiling / 2..=ceiling);
+            // The last try comes when the time is over, and not long before.
+            tokio::time::sleep(pause.min(left)).await;
+            ceiling = (ceiling * 2).min(BACKOFF_MAX);
+        }
+    }
+
+    async fn attempt(&self, entries: &[Entry]) -> Result<(), Failed> {
+        let _slot = self.slots.acquire().await.map_err(|_| Failed::not_tried("the sender is leaving"))?;
+        if self.context.leaving.is_cancelled() {
+            // Another sender goes on with them.
+            return std::future::pending().await;
+        }
+        self.check_health(entries)?;
+        self.context.requests.fetch_add(1, Ordering::AcqRel);
+        let _request = Request(&self.context);
+        let began = Instant::now();
+        let result = self.context.client.tell(&self.app, &self.endpoint, entries).await;
+        self.context.metrics.requested(began.elapsed());
+        let mut health = self.health.lock().unwrap_or_else(PoisonError::into_inner);
+        let Err(error) = result else {
+            health.failing = None;
+            return Ok(());
+        };
+        let text = excerpt(&error);
+        tracing::debug!(queue = %self.queue, entries = entries.len(), error = text, "an endpoint was not told");
+        let since = health.failing.as_ref().map_or(began, |(since, _)| *since);
+        if health.failing.is_none() {
+            tracing::warn!(endpoint = %self.queue.endpoint, app = %self.queue.app, error = text, "an endpoint fails");
+        }
+        health.failing = Some((since, text.clone()));
+        Err(Failed { attempts: 1, text })
+    }
+
+    /// A backlog whose time is over must not be tried one by one against an endpoint that hangs: new entries still are.
+    fn check_health(&self, entries: &[Entry]) -> Result<(), Failed> {
+        let give_up_after = self.context.config.give_up_after;
+        let health = self.health.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some((since, error)) = health.failing.as_ref().filter(|(since, _)| since.elapsed() > give_up_after) else {
+            return Ok(());
+        };
+        let now_ms = unix_us() / 1000;
+        if entries.iter().any(|entry| !self.left(entry, now_ms).is_zero()) {
+            return Ok(());
+        }
+        let minutes = since.elapsed().as_secs() / 60;
+        Err(Failed::not_tried(&format!("not tried, the endpoint has failed for {minutes} min: {error}")))
+    }
+
+    /// For how long an entry is still told.
+    fn left(&self, entry: &Entry, now_ms: u64) -> Duration {
+        let age = Duration::from_millis(now_ms.saturating_sub(entry.at_ms));
+        self.context.config.give_up_after.saturating_sub(age)
+    }
+}
+
+/// Counts a request that is under way until it is over, however that comes about.
+struct Request<'a>(&'a Context);
+
+impl Drop for Request<'_> {
+    fn drop(&mut self) {
+        self.0.requests.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+struct Failed {
+    attempts: u32,
+    text: String,
+}
+
+impl Failed {
+    fn not_tried(text: &str) -> Self {
+        Self { attempts: 0, text: text.to_owned() }
+    }
+}
+
+fn excerpt(error: &AttemptError) -> String {
+    error.to_string().chars().take(ERROR_LENGTH_MAX).collect()
+}
