@@ -4,6 +4,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
 use shared::app::App;
 use shared::protocol::ChannelName;
 use shared::webhook::{Batch, Endpoint, Entry, QueueError, Place, QueueId, Reading};
@@ -55,14 +56,25 @@ impl Worker {
 
     /// Works for as long as it is not dropped.
     pub(super) async fn run(mut self) {
+        loop {
+            self.work().await;
+            let Recipient { queue, app, endpoint, context, .. } = &*self.recipient;
+            tracing::error!(%queue, "a delivery failed in an unexpected way; its queue is read again");
+            let again = Self::new(queue.clone(), app.clone(), endpoint.clone(), context.clone(), self.news.clone());
+            self = again;
+            sleep(QUEUE_PAUSE).await;
+        }
+    }
+
+    /// Returns when a delivery panicked: it would never be done with.
+    async fn work(&mut self) {
         let mut may_have_more = true;
         let mut again_at = Instant::now();
         loop {
             let has_room = self.held < WINDOW && !self.recipient.context.leaving.is_cancelled();
             tokio::select! {
                 Some(delivered) = self.deliveries.join_next() => {
-                    // A delivery that panicked would never be done with: the whole worker begins anew.
-                    let Ok(delivered) = delivered else { return self.begin_anew().await };
+                    let Ok(delivered) = delivered else { return };
                     self.settle(delivered).await;
                 }
                 () = sleep_until(again_at), if may_have_more && has_room => match self.read().await {
@@ -167,7 +179,7 @@ impl Worker {
                     error = letter.error,
                     "gave up telling an endpoint"
                 );
-                persist(async || context.queues.bury(queue, &letter).await).await;
+                persist(|| context.queues.bury(queue, &letter)).await;
                 context.metrics.buried(queue);
             }
             self.next_of(lane);
@@ -179,21 +191,13 @@ impl Worker {
     async fn finish(&self, places: Vec<Place>) {
         let Recipient { queue, context, .. } = &*self.recipient;
         if !places.is_empty() {
-            persist(async || context.queues.done(queue, &places).await).await;
+            persist(|| context.queues.done(queue, &places)).await;
         }
-    }
-
-    async fn begin_anew(self) {
-        let Recipient { queue, app, endpoint, context, .. } = &*self.recipient;
-        tracing::error!(%queue, "a delivery failed in an unexpected way; its queue is read again");
-        sleep(QUEUE_PAUSE).await;
-        let again = Self::new(queue.clone(), app.clone(), endpoint.clone(), context.clone(), self.news.clone());
-        Box::pin(again.run()).await;
     }
 }
 
 /// Repeats what the queues cannot take now: what was delivered and is not done with would be delivered again.
-async fn persist(work: impl AsyncFn() -> Result<(), QueueError>) {
+async fn persist<'a>(mut work: impl FnMut() -> BoxFuture<'a, Result<(), QueueError>>) {
     while let Err(error) = work().await {
         tracing::debug!(%error, "the queues are told again");
         sleep(QUEUE_PAUSE).await;

@@ -264,7 +264,7 @@ impl Entry {
     /// The fields that [`Entry::read`] takes to tell `endpoint` of this once more, under the same id.
     pub fn fields_for(&self, endpoint: &Label) -> Vec<(&'static str, String)> {
         let mut fields = self.occurrence.fields(&self.channel);
-        fields.extend([(ID, self.id.to_string()), (ONLY, endpoint.to_owned())]);
+        fields.extend([(ID, self.id.to_string()), (ONLY, endpoint.to_string())]);
         fields
     }
 }
