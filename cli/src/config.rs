@@ -202,6 +202,9 @@ impl Config {
         if let Err(error) = self.redis.validate() {
             mistakes.push(Mistake::new(error.key(), error.to_string()));
         }
+        for (key, complaint) in self.webhooks.mistakes() {
+            mistakes.push(Mistake::new(key, complaint));
+        }
         for (key, host) in [("server.host", &self.server.host), ("admin.host", &self.admin.host)] {
             if host.is_empty() {
                 mistakes.push(Mistake::new(key, "expected an address to listen on, as \"127.0.0.1\""));
