@@ -10,9 +10,9 @@ use std::fs;
 use std::net::IpAddr;
 
 use bytesize::ByteSize;
-use serde::{Deserialize, Serialize};
 use hyper::header::{HeaderName, HeaderValue};
 use publisher::webhook;
+use serde::{Deserialize, Serialize};
 use shared::app::{App, AppLimits, Apps};
 use shared::config::{self, ConfigError, Layers, Mistake, Variables};
 use shared::protocol::channel::USER_PREFIX;

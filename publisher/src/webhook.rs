@@ -20,7 +20,7 @@ use futures_util::stream::{self, StreamExt};
 use prometheus::Registry;
 use shared::app::{App, AppId, Apps};
 use shared::webhook::queues::TEND_INTERVAL;
-use shared::webhook::{Endpoint, Label, Queues, QueueId};
+use shared::webhook::{Endpoint, Label, QueueId, Queues};
 use tokio::sync::Notify;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
@@ -154,7 +154,10 @@ impl Sender {
                 left = self.tend_and_count().await;
             }
             if left > 0 {
-                tracing::warn!(entries = left, "webhooks are lost with this process: their endpoints did not take them");
+                tracing::warn!(
+                    entries = left,
+                    "webhooks are lost with this process: their endpoints did not take them"
+                );
             }
         }
         self.lock().clear();

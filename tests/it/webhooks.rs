@@ -59,9 +59,8 @@ async fn every_kind_is_told_with_exact_headers_and_bytes() {
         assert!(id.is_some_and(|id| id.as_str().is_some_and(|id| !id.is_empty())), "{told:?}");
         event
     };
-    let of = |channel: &str| -> Vec<Value> {
-        told.iter().filter(|told| told.channel == channel).map(without_id).collect()
-    };
+    let of =
+        |channel: &str| -> Vec<Value> { told.iter().filter(|told| told.channel == channel).map(without_id).collect() };
     let typing = |data: &str| {
         json!({
             "name": "client_event", "channel": "private-room", "event": "client-typing", "data": data,
@@ -173,8 +172,12 @@ async fn each_endpoint_hears_what_it_asked_for_in_either_spelling() {
     occupied.events(4).await;
     pattern.events(3).await;
     assert_eq!(channels(&occupied).len(), 4, "{:?}", channels(&occupied));
-    let expected =
-        ["channel_occupied room-12", "channel_occupied room-7", "channel_occupied room-last-7", "channel_vacated room-7"];
+    let expected = [
+        "channel_occupied room-12",
+        "channel_occupied room-7",
+        "channel_occupied room-last-7",
+        "channel_vacated room-7",
+    ];
     assert_eq!(channels(&rooms), expected);
     assert_eq!(
         channels(&suffixed),
@@ -240,12 +243,8 @@ fn time_ms(request: &Received) -> u64 {
 
 #[tokio::test]
 async fn a_failing_endpoint_delays_no_other_and_is_given_up_on() {
-    let kinds = [
-        ("500", Answer::Status(500)),
-        ("410", Answer::Status(410)),
-        ("302", Answer::Redirect),
-        ("hang", Answer::Hang),
-    ];
+    let kinds =
+        [("500", Answer::Status(500)), ("410", Answer::Status(410)), ("302", Answer::Redirect), ("hang", Answer::Hang)];
     let good = Receiver::start().await;
     let mut bad = Vec::new();
     for (_, answer) in kinds {

@@ -89,8 +89,7 @@ impl Client {
     pub(super) async fn tell(&self, app: &App, endpoint: &Endpoint, entries: &[Entry]) -> Result<(), AttemptError> {
         self.guard.check_url(&endpoint.url)?;
         let message = Message::new(app, entries);
-        let request =
-            self.http.post(endpoint.url.clone()).headers(headers(app, endpoint, &message)).body(message.body);
+        let request = self.http.post(endpoint.url.clone()).headers(headers(app, endpoint, &message)).body(message.body);
         let response = request.send().await.map_err(AttemptError::from)?;
         let status = response.status();
         let _ = tokio::time::timeout(ANSWER_TIMEOUT, read_some(response)).await;

@@ -27,9 +27,7 @@ struct EndpointMetrics {
 impl Metrics {
     pub(super) fn new(registry: &Registry, apps: &Apps) -> Self {
         const LABELS: [&str; 2] = ["app", "endpoint"];
-        let counter = |name: &str, help: &str| {
-            register(registry, IntCounterVec::new(Opts::new(name, help), &LABELS))
-        };
+        let counter = |name: &str, help: &str| register(registry, IntCounterVec::new(Opts::new(name, help), &LABELS));
         let queued = Opts::new("carillon_webhooks_queued", "Entries that an endpoint has not been told of.");
         let queued = register(registry, IntGaugeVec::new(queued, &LABELS));
         let oldest = Opts::new("carillon_webhooks_oldest_seconds", "Age of the oldest of them; 0 when there is none.");

@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use shared::app::App;
 use shared::protocol::ChannelName;
-use shared::webhook::{Batch, Endpoint, Entry, QueueError, Place, QueueId, Reading};
+use shared::webhook::{Batch, Endpoint, Entry, Place, QueueError, QueueId, Reading};
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};

@@ -10,7 +10,7 @@ use futures_util::future::{BoxFuture, ready};
 
 use super::endpoint::{Endpoint, Label};
 use super::entry::{Entry, EntryId, Kind, Occurrence, Place};
-use super::queues::{Backlog, Batch, Queues, QueueError, QueueId, Reading, Undelivered};
+use super::queues::{Backlog, Batch, QueueError, QueueId, Queues, Reading, Undelivered};
 use super::{COUNT_FREELY_UP_TO, COUNT_PAUSE, HOLD, MISS_PAUSE, Wanted};
 use crate::app::{AppId, Apps};
 use crate::envelope::{Topic, unix_us};

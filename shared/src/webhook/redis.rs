@@ -19,7 +19,7 @@ use redis::{FromRedisValue, RedisError, Value};
 use super::Wishes;
 use super::endpoint::Label;
 use super::entry::{Entry, Fields, Place};
-use super::queues::{Backlog, Batch, Queues, QueueError, QueueId, Reading, Undelivered};
+use super::queues::{Backlog, Batch, QueueError, QueueId, Queues, Reading, Undelivered};
 use crate::app::AppId;
 use crate::node::NodeId;
 use crate::redis::link::LinkError;
@@ -49,6 +49,9 @@ const CONSUMER: &str = "sender";
 
 /// Dead letters of one app and partition, more or less; the oldest go first.
 const DEAD_MAX: usize = 10_000;
+
+/// Ids and fields of a stream's entries; fields of those that were cut off while they waited are gone.
+type StreamEntries = Vec<(String, Option<Vec<Value>>)>;
 
 /// What waits in Redis, as one sender of the cluster sees it.
 pub struct RedisQueues {
@@ -184,7 +187,7 @@ impl RedisQueues {
             Reading::Unfinished(Some(place)) => place.as_str().to_owned(),
             Reading::New => ">".to_owned(),
         };
-        let answer: Option<HashMap<String, Vec<(String, Option<Vec<Value>>)>>> = self
+        let answer: Option<HashMap<String, StreamEntries>> = self
             .run("webhook_read", move |mut connection| {
                 Box::pin(async move {
                     match read(&mut connection, &key, &group, &from, most).await {
@@ -287,7 +290,9 @@ impl RedisQueues {
             let (lease, sender) = (self.link.keys().webhook_lease(partition), self.sender.clone());
             let resigned: Result<(), _> = self
                 .run("webhook_lead", move |mut connection| {
-                    Box::pin(async move { scripts::resign().key(lease).arg(sender).invoke_async(&mut connection).await })
+                    Box::pin(
+                        async move { scripts::resign().key(lease).arg(sender).invoke_async(&mut connection).await },
+                    )
                 })
                 .await;
             if let Err(error) = resigned {

@@ -117,8 +117,7 @@ fn an_app_wants_what_one_of_its_endpoints_wants() {
 fn endpoints_have_names_that_tell_them_apart_and_nothing_secret() {
     let urls = ["https://example.org/a?token=x", "https://example.org/b", "https://example.org/a?token=x"];
     let endpoints: Vec<Endpoint> = urls.iter().map(|url| endpoint(json!({ "url": url }))).collect();
-    let labels: Vec<String> =
-        Endpoint::labelled(&endpoints).into_iter().map(|(label, _)| label.to_string()).collect();
+    let labels: Vec<String> = Endpoint::labelled(&endpoints).into_iter().map(|(label, _)| label.to_string()).collect();
     assert!(labels[0].starts_with("example.org:443-") && !labels[0].contains("token"), "{labels:?}");
     assert_ne!(labels[0], labels[1]);
     assert_eq!(labels[2], format!("{}-2", labels[0]));

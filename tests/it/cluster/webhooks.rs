@@ -34,10 +34,8 @@ async fn what_both_gateways_see_is_told_once() {
     clients[1].whisper("presence-room", "client-wave", &json!({ "n": 1 }));
     let is_counted = |told: &Told| told.event["subscription_count"] == json!(4) && told.channel == "private-hall";
     eventually("all four are counted", async || receiver.told().iter().any(is_counted)).await;
-    eventually("the client event is told", async || {
-        receiver.told().iter().any(|told| told.name == "client_event")
-    })
-    .await;
+    eventually("the client event is told", async || receiver.told().iter().any(|told| told.name == "client_event"))
+        .await;
     let before = receiver.told_once();
     assert_eq!(list(&before, "presence-room"), ["member_added", "channel_occupied", "client_event"]);
     let of_cache = list(&before, "cache-news");
@@ -103,10 +101,7 @@ async fn a_gateway_killed_alone_is_told_of_once_within_30_seconds() {
     assert!(took < Duration::from_secs(32), "told after {took:?}");
     let told = receiver.told();
     assert_eq!(told.len(), occupied + ended, "once each: {told:?}");
-    assert_eq!(
-        list(&told, "presence-a"),
-        ["member_added", "channel_occupied", "member_removed", "channel_vacated"]
-    );
+    assert_eq!(list(&told, "presence-a"), ["member_added", "channel_occupied", "member_removed", "channel_vacated"]);
     assert_eq!(list(&told, "presence-both"), ["member_added", "channel_occupied"]);
     cluster.stop().await;
 }
@@ -254,7 +249,10 @@ async fn dead_letters_are_listed_sent_again_and_purged() {
     let listed = webhooks(&["list"]).await;
     for id in &ids {
         let line = listed.lines().find(|line| line.contains(id.as_str())).expect("each is listed");
-        assert!(line.contains("channel_occupied room-") && line.ends_with("2 the endpoint answered 410 Gone"), "{line}");
+        assert!(
+            line.contains("channel_occupied room-") && line.ends_with("2 the endpoint answered 410 Gone"),
+            "{line}"
+        );
         assert!(line.contains("shop 127.0.0.1:"), "{line}");
     }
     let first = ids.iter().next().expect("three ids");
@@ -287,7 +285,8 @@ async fn entries_that_nobody_could_have_written_are_skipped() {
     ] {
         let _: redis::Value = cluster.redis.query(words).await;
     }
-    let _: redis::Value = cluster.redis.query(&[b"XADD".as_slice(), b"carillon:{0}:wq:shop", b"*", b"k", b"\xff"]).await;
+    let _: redis::Value =
+        cluster.redis.query(&[b"XADD".as_slice(), b"carillon:{0}:wq:shop", b"*", b"k", b"\xff"]).await;
     let mut client = cluster.client(0).await;
     client.subscribe("room").await;
     receiver.events(1).await;

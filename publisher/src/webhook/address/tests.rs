@@ -60,6 +60,6 @@ async fn names_are_checked_by_what_they_lead_to() {
         guard.resolve("localhost".parse().unwrap()).await.map(Iterator::count)
     };
     assert!(resolve(false).await.is_ok_and(|found| found > 0));
-    let error = resolve(true).await.err().expect("nothing is left");
+    let error = resolve(true).await.expect_err("nothing is left");
     assert_eq!(error.downcast_ref::<RefusedAddress>(), Some(&RefusedAddress::Private));
 }

@@ -2,7 +2,7 @@
 
 use redis::Value;
 
-use super::{entry_of, from_value, queues_error};
+use super::{StreamEntries, entry_of, from_value, queues_error};
 use crate::app::AppId;
 use crate::redis::Link;
 use crate::webhook::endpoint::Label;
@@ -79,7 +79,8 @@ impl DeadLetters {
         pipeline.ignore();
         pipeline.cmd("SADD").arg(keys.webhook_news(letter.partition)).arg(self.app.as_str()).ignore();
         pipeline.cmd("XDEL").arg(keys.webhook_dead(&self.app, letter.partition)).arg(letter.place.as_str()).ignore();
-        let run = self.link.run(move |mut connection| Box::pin(async move { pipeline.exec_async(&mut connection).await }));
+        let run =
+            self.link.run(move |mut connection| Box::pin(async move { pipeline.exec_async(&mut connection).await }));
         run.await.map_err(|error| queues_error(&error))
     }
 
@@ -90,14 +91,16 @@ impl DeadLetters {
     pub async fn purge(&self, letter: &DeadLetter) -> Result<(), QueueError> {
         let mut command = redis::cmd("XDEL");
         command.arg(self.link.keys().webhook_dead(&self.app, letter.partition)).arg(letter.place.as_str());
-        let run = self.link.run(move |mut connection| Box::pin(async move { command.exec_async(&mut connection).await }));
+        let run =
+            self.link.run(move |mut connection| Box::pin(async move { command.exec_async(&mut connection).await }));
         run.await.map_err(|error| queues_error(&error))
     }
 
-    async fn page(&self, partition: u32, from: &str) -> Result<Vec<(String, Option<Vec<Value>>)>, QueueError> {
+    async fn page(&self, partition: u32, from: &str) -> Result<StreamEntries, QueueError> {
         let mut command = redis::cmd("XRANGE");
         command.arg(self.link.keys().webhook_dead(&self.app, partition)).arg(from).arg("+").arg("COUNT").arg(PAGE);
-        let run = self.link.run(move |mut connection| Box::pin(async move { command.query_async(&mut connection).await }));
+        let run =
+            self.link.run(move |mut connection| Box::pin(async move { command.query_async(&mut connection).await }));
         run.await.map_err(|error| queues_error(&error))
     }
 }

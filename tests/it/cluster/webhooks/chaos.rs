@@ -89,7 +89,9 @@ async fn visit(user: usize, mut rng: StdRng, places: Gateways) {
         let index = rng.random_range(0..2);
         let place = places.lock().expect("nobody panics with it")[index].clone();
         let Some(place) = place else { continue };
-        let Ok(mut client) = TestClient::try_connect(&place, &setup::app(), &Options::default()).await else { continue };
+        let Ok(mut client) = TestClient::try_connect(&place, &setup::app(), &Options::default()).await else {
+            continue;
+        };
         client.ask(&room, Some(&json!({ "user_id": id })));
         let stay = tokio::time::sleep(Duration::from_millis(rng.random_range(0..5000)));
         tokio::pin!(stay);
@@ -108,7 +110,9 @@ async fn told_of(receiver: &Receiver, channels: std::ops::Range<usize>, names: &
     let what = format!("channels {channels:?} are told to have {names:?}");
     eventually_within(2 * PATIENCE, &what, async || {
         let told = receiver.by_channel();
-        channels.clone().all(|channel| told.get(&format!("room-{channel}")).is_some_and(|told| told.len() >= names.len()))
+        channels
+            .clone()
+            .all(|channel| told.get(&format!("room-{channel}")).is_some_and(|told| told.len() >= names.len()))
     })
     .await;
     let told = receiver.by_channel();
@@ -139,7 +143,8 @@ fn check(all: &[Told], once: &[Told]) {
     let users = sequences.keys().filter(|(_, user)| !user.is_empty()).count();
     assert!(users > USERS / 2, "only {users} users were ever told of");
     for ((channel, user), names) in sequences {
-        let pair = if user.is_empty() { ["channel_occupied", "channel_vacated"] } else { ["member_added", "member_removed"] };
+        let pair =
+            if user.is_empty() { ["channel_occupied", "channel_vacated"] } else { ["member_added", "member_removed"] };
         assert!(names.len().is_multiple_of(2), "{channel} {user}: {names:?}");
         for (index, name) in names.iter().enumerate() {
             assert_eq!(*name, pair[index % 2], "{channel} {user}: {names:?}");
