@@ -19,7 +19,7 @@ use shared::protocol::channel::USER_PREFIX;
 use shared::secret::Secret;
 use shared::webhook::Endpoint;
 use shared::webhook::endpoint::CONCURRENCY_MAX;
-use shared::{admin, redis, telemetry};
+use shared::{admin, redis, telemetry, tls};
 
 use crate::args::Settings;
 
@@ -47,6 +47,8 @@ pub struct Config {
     pub server: gateway::config::Server,
     /// `[admin]`.
     pub admin: admin::Config,
+    /// `[tls]`.
+    pub tls: tls::Config,
     /// `[redis]`.
     pub redis: redis::Config,
     /// `[webhooks]`.
@@ -204,6 +206,9 @@ impl Config {
         }
         for (key, complaint) in self.webhooks.mistakes() {
             mistakes.push(Mistake::new(key, complaint));
+        }
+        if let Err(error) = tls::Tls::new(&self.tls) {
+            mistakes.push(Mistake::new(error.key(&self.tls), error.to_string()));
         }
         for (key, host) in [("server.host", &self.server.host), ("admin.host", &self.admin.host)] {
             if host.is_empty() {

@@ -9,6 +9,7 @@ use hashbrown::HashMap;
 use shared::admin::Health;
 use shared::app::{App, AppId, Apps};
 use shared::http::Routes;
+use shared::listener::Front;
 use shared::protocol::CloseCode;
 use shared::roster::RosterError;
 use tokio::sync::{Mutex, Notify};
@@ -24,6 +25,8 @@ const STALL: Duration = Duration::from_secs(10);
 /// One running gateway.
 pub(crate) struct Node {
     pub(crate) server: Server,
+    /// Who is let in at the public listener.
+    pub(crate) front: Front,
     pub(crate) apps: Apps,
     pub(crate) metrics: Metrics,
     pub(crate) relay: Arc<Relay>,
@@ -67,6 +70,7 @@ const REPORT_PAUSE: Duration = Duration::from_secs(1);
 impl Node {
     pub(crate) fn new(
         server: Server,
+        front: Front,
         apps: Apps,
         metrics: Metrics,
         relay: Arc<Relay>,
@@ -77,6 +81,7 @@ impl Node {
         let by_app = apps.iter().map(|app| (app.id.clone(), AppOccupants::default())).collect();
         Self {
             server,
+            front,
             apps,
             metrics,
             relay,

@@ -3,6 +3,7 @@ use std::sync::Arc;
 
 use prometheus::Registry;
 use proptest::prelude::*;
+use shared::listener::Front;
 use shared::app::Apps;
 use shared::bus::MemoryBus;
 use shared::roster::MemoryRoster;
@@ -32,7 +33,7 @@ fn node() -> Arc<Node> {
     let bus = MemoryBus::new();
     let roster = MemoryRoster::new(bus.clone());
     let relay = Arc::new(Relay::new(bus, roster, Vec::new(), Arc::default(), metrics.presence.clone()));
-    Arc::new(Node::new(Server::default(), apps, metrics, relay, None, 10, 1))
+    Arc::new(Node::new(Server::default(), Front::default(), apps, metrics, relay, None, 10, 1))
 }
 
 impl Client {
