@@ -10,6 +10,7 @@ use shared::protocol::SocketId;
 use shared::secret::Secret;
 
 use crate::client::ServerUrl;
+use crate::config::Role;
 
 /// A server for the Pusher Channels protocol.
 #[derive(Debug, Parser)]
@@ -33,6 +34,10 @@ pub enum Command {
     CheckConfig(Settings),
     /// Print the configuration as it would be used, secrets masked
     PrintConfig(Settings),
+    /// Check what a node needs: configuration, Redis, descriptors, clock, and its public address
+    Doctor(Doctor),
+    /// Ask the server on this machine whether it is ready
+    Healthcheck(Healthcheck),
     /// Make credentials
     #[command(subcommand)]
     App(AppCommand),
@@ -78,6 +83,55 @@ pub struct Files {
     /// Env file to take CARILLON_ variables and Laravel's REVERB_ or PUSHER_ variables from
     #[arg(long, value_name = "FILE")]
     pub env_file: Option<PathBuf>,
+}
+
+/// Arguments of `doctor`.
+#[derive(Debug, clap::Args)]
+pub struct Doctor {
+    /// What the node would be configured with.
+    #[command(flatten)]
+    pub settings: Settings,
+    /// What the node is to be
+    #[arg(long, value_enum, default_value = "up")]
+    pub role: NodeRole,
+    /// Public address at which clients reach it, as https://ws.example.org; it must be running
+    #[arg(long)]
+    pub url: Option<reqwest::Url>,
+}
+
+/// What a node can be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum NodeRole {
+    /// Gateway and publisher in one process
+    Up,
+    /// WebSockets
+    Gateway,
+    /// The signed HTTP API
+    Publisher,
+}
+
+impl From<NodeRole> for Role {
+    fn from(role: NodeRole) -> Self {
+        match role {
+            NodeRole::Up => Self::Up,
+            NodeRole::Gateway => Self::Gateway,
+            NodeRole::Publisher => Self::Publisher,
+        }
+    }
+}
+
+/// Arguments of `healthcheck`.
+#[derive(Debug, clap::Args)]
+pub struct Healthcheck {
+    /// Where the server is configured.
+    #[command(flatten)]
+    pub files: Files,
+    /// Port of its admin listener; default: the configured one
+    #[arg(long, value_name = "PORT")]
+    pub admin_port: Option<u16>,
+    /// Ask only whether it lives, not whether it takes connections
+    #[arg(long)]
+    pub live: bool,
 }
 
 /// What to do about apps.
