@@ -99,6 +99,9 @@ function appFromEnvironment() {
 /** Test option: skip unless the tests own the server process. */
 export const needsProcess = ownsProcess ? {} : { skip: 'needs a server process of its own' };
 
+/** Test option: skip unless the server is a cluster that these tests start. */
+export const needsCluster = process.env.BINARY_IN_CLUSTER && ownsProcess ? {} : { skip: 'needs a cluster of its own' };
+
 /** Test option: skip unless the server has the named app of the test configuration. */
 export function needsApp(name) {
   return APPS[name] ? {} : { skip: `needs the app \`${name}\` of the test configuration` };
@@ -201,6 +204,14 @@ class Carillon {
   async stop() {
     const { code, signal } = await this.kill('SIGTERM');
     assert.deepEqual({ code, signal }, { code: 0, signal: null }, `carillon should end cleanly:\n${this.#process.output()}`);
+  }
+
+  /** Restarts the gateways of a cluster one after the other; resolves when all are back. */
+  async roll() {
+    const { child, output } = this.#process;
+    const rolled = new Promise((settle) => child.stdout.on('data', () => /^rolled$/m.test(output()) && settle()));
+    child.kill('SIGUSR2');
+    await within(rolled, () => `the gateways to be back:\n${output()}`, 2 * PROCESS_DEADLINE_MS);
   }
 
   /** Sends `signal` to the server's process and resolves with how it ended. */
