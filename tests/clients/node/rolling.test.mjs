@@ -4,7 +4,7 @@ import assert from 'node:assert/strict';
 import { Agent } from 'node:http';
 import { test } from 'node:test';
 
-import { APPS, connected, marked, needsCluster, record, start, subscribe, unique } from './harness.mjs';
+import { APPS, connected, marked, needsCluster, next, record, start, subscribe, unique } from './harness.mjs';
 
 const CLIENTS = 60;
 const EVENTS_PER_SECOND = 200;
@@ -77,6 +77,7 @@ test('clients come back within the window plus two seconds and no publish fails'
   assert.deepEqual(failures, [], `of ${published} publishes`);
   assert.ok(published > EVENTS_PER_SECOND, `only ${published} events`);
   // A marker reaches everyone: each is back and subscribed again.
+  await Promise.all(clients.map(({ channel }) => channel.subscribed || next(channel, 'pusher:subscription_succeeded')));
   await marked(sender, ...clients.map(({ channel }) => channel));
   for (const { client, list, away } of clients) {
     assert.equal(away.isAway(), false);
