@@ -7,6 +7,7 @@ mod cli;
 mod cluster;
 mod drain;
 mod fanout;
+mod front;
 mod handshake;
 mod harness;
 mod liveness;

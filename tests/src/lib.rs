@@ -17,6 +17,7 @@ pub mod receiver;
 pub mod redis;
 pub mod server;
 pub mod setup;
+pub mod tunnel;
 pub mod view;
 pub mod witness;
 
