@@ -8,6 +8,7 @@ mod laravel;
 
 use std::fs;
 use std::net::IpAddr;
+use std::time::Duration;
 
 use bytesize::ByteSize;
 use hyper::header::{HeaderName, HeaderValue};
@@ -78,6 +79,10 @@ pub enum Role {
 /// Where a publisher listens unless told otherwise: beside a gateway on the same machine.
 const PUBLISHER_PORT: u16 = 8081;
 
+/// How long a node of a cluster accepts connections after the signal, unless told otherwise: what balancers take to notice.
+/// One process has nobody to go on in its place.
+const CLUSTER_ACCEPT: Duration = Duration::from_secs(5);
+
 /// Variables, by name; later ones override earlier ones of the same name.
 type Pairs = Vec<(String, String)>;
 
@@ -124,6 +129,9 @@ impl Config {
         let mut mistakes = Vec::new();
         if role == Role::Publisher && layers.source("server.port").is_none() {
             config.server.port = PUBLISHER_PORT;
+        }
+        if role != Role::Up && layers.source("drain.accept").is_none() {
+            config.drain.accept = CLUSTER_ACCEPT;
         }
         match role {
             Role::Up if config.apps.is_empty() => {

@@ -56,6 +56,7 @@ const CONFIG = `
 host = "127.0.0.1"
 
 [drain]
+accept = "0s"
 window = "200ms"
 
 [[apps]]

@@ -35,6 +35,7 @@ function configuration(url, more = '') {
 [server]
 host = "127.0.0.1"
 [drain]
+accept = "0s"
 window = "200ms"
 [[apps]]
 id = "${id}"
