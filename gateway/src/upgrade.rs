@@ -185,13 +185,7 @@ fn upgrade(
     answer
 }
 
-async fn open(
-    shard: Rc<Shard>,
-    upgraded: OnUpgrade,
-    client: IpAddr,
-    verdict: Result<Admission, Farewell>,
-    load: Load,
-) {
+async fn open(shard: Rc<Shard>, upgraded: OnUpgrade, client: IpAddr, verdict: Result<Admission, Farewell>, load: Load) {
     // A client that leaves in the middle of its handshake needs no answer.
     let Ok(upgraded) = upgraded.await else { return };
     let parts = upgraded.downcast::<TokioIo<TcpStream>>().expect("only TCP streams are served");

@@ -123,9 +123,8 @@ fn load(config: &Config) -> Result<Option<CertifiedKey>, TlsError> {
         (Some(_), None) => return Err(TlsError::Missing("tls.cert")),
         (None, Some(_)) => return Err(TlsError::Missing("tls.key")),
     };
-    let certificates: Vec<CertificateDer<'static>> = CertificateDer::pem_slice_iter(&read(cert)?)
-        .collect::<Result<_, _>>()
-        .map_err(|error| file(cert, &error))?;
+    let certificates: Vec<CertificateDer<'static>> =
+        CertificateDer::pem_slice_iter(&read(cert)?).collect::<Result<_, _>>().map_err(|error| file(cert, &error))?;
     if certificates.is_empty() {
         return Err(file(cert, &"there is no certificate in it"));
     }

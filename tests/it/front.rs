@@ -263,7 +263,11 @@ async fn doctor_looks_at_everything_and_says_what_is_wrong() {
     let weak = url.replacen("redis://", "redis://weak:weak-pass@", 1);
     let finished = doctor(&["--redis", &weak]).await;
     assert_eq!(finished.code, 1, "{finished:?}");
-    assert!(finished.stdout.contains("problem  redis rights") && finished.stdout.contains("XADD"), "{}", finished.stdout);
+    assert!(
+        finished.stdout.contains("problem  redis rights") && finished.stdout.contains("XADD"),
+        "{}",
+        finished.stdout
+    );
     assert!(finished.stdout.contains("warning  redis settings"), "{}", finished.stdout);
     assert!(!finished.stdout.contains("weak-pass"), "{}", finished.stdout);
     let finished = doctor(&["--redis", "redis://127.0.0.1:1"]).await;

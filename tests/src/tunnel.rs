@@ -58,12 +58,7 @@ impl Drop for Tunnel {
     }
 }
 
-async fn pass_on(
-    mut plain: TcpStream,
-    server: SocketAddr,
-    connector: TlsConnector,
-    seen: Arc<Mutex<Option<Vec<u8>>>>,
-) {
+async fn pass_on(mut plain: TcpStream, server: SocketAddr, connector: TlsConnector, seen: Arc<Mutex<Option<Vec<u8>>>>) {
     let Ok(stream) = TcpStream::connect(server).await else { return };
     let name = ServerName::try_from("localhost").expect("a name");
     // A handshake that fails shows as the end of the plain connection.

@@ -77,7 +77,9 @@ async fn version_and_role(connection: &mut MultiplexedConnection) -> Vec<Finding
     let mut findings = vec![version(info.get("redis_version").copied().unwrap_or_default())];
     findings.push(match info.get("role") {
         Some(&"master") => Finding::good("redis role", "master"),
-        Some(role) => Finding::problem("redis role", format!("{role}: expected a master, since a replica takes no writes")),
+        Some(role) => {
+            Finding::problem("redis role", format!("{role}: expected a master, since a replica takes no writes"))
+        }
         None => Finding::warning("redis role", "it does not tell its role"),
     });
     if info.get("cluster_enabled") == Some(&"1") {
@@ -99,8 +101,12 @@ fn version(text: &str) -> Finding {
 }
 
 async fn settings(connection: &mut MultiplexedConnection) -> Vec<Finding> {
-    let asked: Result<HashMap<String, String>, RedisError> =
-        cmd("CONFIG").arg("GET").arg("maxmemory-policy").arg("client-output-buffer-limit").query_async(connection).await;
+    let asked: Result<HashMap<String, String>, RedisError> = cmd("CONFIG")
+        .arg("GET")
+        .arg("maxmemory-policy")
+        .arg("client-output-buffer-limit")
+        .query_async(connection)
+        .await;
     let settings = match asked {
         Ok(settings) => settings,
         Err(_) => {
@@ -230,6 +236,6 @@ fn with(name: &str, words: &[&str]) -> Cmd {
 fn name_of(command: &Cmd) -> Option<String> {
     match command.args_iter().next()? {
         redis::Arg::Simple(name) => Some(String::from_utf8_lossy(name).into_owned()),
-        redis::Arg::Cursor => None,
+        _ => None,
     }
 }

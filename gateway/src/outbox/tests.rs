@@ -3,9 +3,9 @@ use std::sync::Arc;
 
 use prometheus::Registry;
 use proptest::prelude::*;
-use shared::listener::Front;
 use shared::app::Apps;
 use shared::bus::MemoryBus;
+use shared::listener::Front;
 use shared::roster::MemoryRoster;
 use socket2::SockRef;
 use tokio::io::AsyncReadExt;

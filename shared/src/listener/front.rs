@@ -114,11 +114,7 @@ pub struct Guarded<R: ?Sized> {
 impl<R: Routes + ?Sized> Routes for Guarded<R> {
     fn answer(&self, request: Request<Incoming>) -> BoxFuture<'_, Answer> {
         let client = self.access.client(self.peer, request.headers());
-        if self.access.admits(client) {
-            self.routes.answer(request)
-        } else {
-            Box::pin(std::future::ready(forbidden()))
-        }
+        if self.access.admits(client) { self.routes.answer(request) } else { Box::pin(std::future::ready(forbidden())) }
     }
 }
 
