@@ -167,6 +167,9 @@ pub struct Letters {
     /// Those for this endpoint only, by its name in the list
     #[arg(long, value_name = "NAME")]
     pub endpoint: Option<String>,
+    /// With `replay`: the endpoint to send them to, by its name, if not the one that they were for
+    #[arg(long, value_name = "NAME")]
+    pub to: Option<String>,
     /// Ids of events; default: all
     #[arg(value_name = "ID")]
     pub ids: Vec<String>,

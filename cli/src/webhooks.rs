@@ -5,7 +5,7 @@ use std::fmt::Write;
 use anyhow::{Context, anyhow};
 use shared::app::AppId;
 use shared::redis::Link;
-use shared::webhook::{DeadLetter, DeadLetters};
+use shared::webhook::{DeadLetter, DeadLetters, Endpoint, Label};
 use tokio::runtime::Handle;
 
 use crate::args::{Letters, Settings, WebhooksCommand};
@@ -21,16 +21,30 @@ pub(crate) async fn run(command: &WebhooksCommand) -> Result<(), Failure> {
         return Err(anyhow!("no Redis is configured (redis.url): without one, nothing is kept of such webhooks").into());
     }
     let link = Link::new(&config.redis, Handle::current()).context("redis")?;
-    let apps = config.apps.iter().map(|app| app.id.clone());
+    let apps = config.apps.iter().filter(|app| args.app_id.as_ref().is_none_or(|wanted| *wanted == app.id));
     let mut count = 0;
-    for app in apps.filter(|id| args.app_id.as_ref().is_none_or(|wanted| wanted == id)) {
+    for app in apps {
+        let endpoints: Vec<Label> = Endpoint::labelled(&app.webhooks).into_iter().map(|(label, _)| label).collect();
+        let app = &app.id;
         let letters = DeadLetters::new(link.clone(), app.clone());
         let all = letters.list().await.context("redis")?;
         for letter in all.iter().filter(|letter| args.mean(letter)) {
             count += 1;
             match command {
-                WebhooksCommand::List(_) => say(&line(&app, letter)),
-                WebhooksCommand::Replay(_) => letters.replay(letter).await.context("redis")?,
+                WebhooksCommand::List(_) => say(&line(app, letter)),
+                WebhooksCommand::Replay(_) => {
+                    let endpoint = args.to.as_deref().map_or_else(|| letter.endpoint.clone(), Label::from);
+                    if !endpoints.contains(&endpoint) {
+                        let names: Vec<&str> = endpoints.iter().map(Label::as_str).collect();
+                        return Err(anyhow!(
+                            "{} was for {endpoint}, which is no endpoint of {app} any more: name one with --to, of {}",
+                            letter.entry.id,
+                            names.join(", ")
+                        )
+                        .into());
+                    }
+                    letters.replay(letter, &endpoint).await.context("redis")?;
+                }
                 WebhooksCommand::Purge(_) => letters.purge(letter).await.context("redis")?,
             }
         }

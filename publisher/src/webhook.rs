@@ -31,6 +31,7 @@ pub use client::RESERVED_HEADERS;
 pub use config::Config;
 
 use client::Client;
+use delivery::{Deliverer, Recipient};
 use metrics::Metrics;
 use worker::Worker;
 
@@ -66,12 +67,14 @@ pub struct Sender {
     queues_survive: bool,
     context: Arc<Context>,
     workers: Mutex<HashMap<QueueId, Running>>,
+    /// Tending and leaving take turns: who has left must not begin to lead again.
+    turn: tokio::sync::Mutex<()>,
 }
 
 /// An app that has endpoints.
 struct Tenant {
     app: Arc<App>,
-    endpoints: Vec<(Label, Arc<Endpoint>)>,
+    endpoints: Vec<(Label, Arc<Recipient>)>,
     labels: Vec<Label>,
 }
 
@@ -87,7 +90,7 @@ struct Context {
     client: Client,
     config: Config,
     metrics: Metrics,
-    /// Requests under way.
+    /// Requests under way, and those that were taken and are not acknowledged.
     requests: AtomicUsize,
     /// Set when nothing new is to be begun.
     leaving: CancellationToken,
@@ -106,7 +109,7 @@ impl Sender {
         let tenants = apps.iter().filter(|app| !app.webhooks.is_empty()).map(|app| {
             let endpoints: Vec<_> = Endpoint::labelled(&app.webhooks)
                 .into_iter()
-                .map(|(label, endpoint)| (label, Arc::new(endpoint.clone())))
+                .map(|(label, endpoint)| (label, Arc::new(Recipient::new(endpoint.clone()))))
                 .collect();
             let labels = endpoints.iter().map(|(label, _)| label.clone()).collect();
             (app.id.clone(), Tenant { app: app.clone(), endpoints, labels })
@@ -123,6 +126,7 @@ impl Sender {
                 leaving: CancellationToken::new(),
             }),
             workers: Mutex::default(),
+            turn: tokio::sync::Mutex::default(),
         }))
     }
 
@@ -140,6 +144,8 @@ impl Sender {
         if self.apps.is_empty() {
             return;
         }
+        // Not given back: nobody tends after this.
+        let _turn = self.turn.lock().await;
         let until = Instant::now() + LEAVE_TIMEOUT;
         if self.queues_survive {
             self.context.leaving.cancel();
@@ -169,6 +175,7 @@ impl Sender {
         interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             interval.tick().await;
+            let _turn = self.turn.lock().await;
             self.tend().await;
         }
     }
@@ -181,18 +188,23 @@ impl Sender {
         for (partition, app) in news {
             // Of an app that is not configured here; a process that knows it may send it.
             let Some(tenant) = self.apps.get(&app) else { continue };
-            for (label, endpoint) in &tenant.endpoints {
+            for (label, recipient) in &tenant.endpoints {
                 let queue = QueueId { partition, app: app.clone(), endpoint: label.clone() };
-                let running = workers.entry(queue).or_insert_with_key(|queue| self.start(queue, tenant, endpoint));
+                let running = workers.entry(queue).or_insert_with_key(|queue| self.start(queue, tenant, recipient));
                 running.news.notify_one();
             }
         }
     }
 
-    fn start(&self, queue: &QueueId, tenant: &Tenant, endpoint: &Arc<Endpoint>) -> Running {
+    fn start(&self, queue: &QueueId, tenant: &Tenant, recipient: &Arc<Recipient>) -> Running {
         let news = Arc::new(Notify::new());
-        let worker =
-            Worker::new(queue.clone(), tenant.app.clone(), endpoint.clone(), self.context.clone(), news.clone());
+        let deliverer = Deliverer {
+            queue: queue.clone(),
+            app: tenant.app.clone(),
+            recipient: recipient.clone(),
+            context: self.context.clone(),
+        };
+        let worker = Worker::new(deliverer, news.clone());
         Running { news, _task: AbortOnDropHandle::new(tokio::spawn(worker.run())) }
     }
 

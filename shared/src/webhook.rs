@@ -20,7 +20,7 @@ use crate::app::{App, AppId, Apps};
 pub use endpoint::{Endpoint, Label};
 pub use entry::{Entry, EntryId, Kind, Occurrence, Place};
 pub use memory::MemoryQueues;
-pub use queues::{Backlog, Batch, QueueError, QueueId, Queues, Reading, Undelivered};
+pub use queues::{Backlog, Batch, QueueError, QueueId, Queues, Undelivered};
 pub use redis::RedisQueues;
 pub use redis::dead_letters::{DeadLetter, DeadLetters};
 

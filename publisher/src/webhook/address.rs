@@ -82,12 +82,22 @@ impl Resolve for Guard {
     }
 }
 
-/// The IPv4 address that an IPv6 one stands for: mapped, or behind a NAT64.
+/// The IPv4 address that an IPv6 one stands for, by whichever way there is or was from the one to the other.
 fn embedded(address: Ipv6Addr) -> Option<Ipv4Addr> {
-    const NAT64: [u16; 6] = [0x64, 0xff9b, 0, 0, 0, 0];
-    let [.., high, low] = address.segments();
-    let is_nat64 = address.segments()[..6] == NAT64;
-    address.to_ipv4_mapped().or_else(|| is_nat64.then(|| Ipv4Addr::from(u32::from(high) << 16 | u32::from(low))))
+    let segments = address.segments();
+    let ipv4 = |high: u16, low: u16| Some(Ipv4Addr::from(u32::from(high) << 16 | u32::from(low)));
+    match segments {
+        // Itself and nothing, which are no IPv4 addresses.
+        [0, 0, 0, 0, 0, 0, 0, 0 | 1] => None,
+        // Compatible, mapped, translated (SIIT), and NAT64 with either prefix.
+        [0, 0, 0, 0, 0, 0 | 0xffff, high, low]
+        | [0, 0, 0, 0, 0xffff, 0, high, low]
+        | [0x64, 0xff9b, 0, 0, 0, 0, high, low]
+        | [0x64, 0xff9b, 1, _, _, _, high, low] => ipv4(high, low),
+        // 6to4.
+        [0x2002, high, low, ..] => ipv4(high, low),
+        _ => None,
+    }
 }
 
 fn is_link_local(address: IpAddr) -> bool {
@@ -100,17 +110,24 @@ fn is_link_local(address: IpAddr) -> bool {
 fn is_private(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(address) => {
-            let [first, second, ..] = address.octets();
-            // 0.0.0.0 is this machine; 100.64.0.0/10 is shared by a provider's customers.
+            let [first, second, third, _] = address.octets();
+            // 0.0.0.0 is this machine; 100.64.0.0/10 is shared by a provider's customers; the others are for protocols and
+            // measurements, or of no use to anyone.
             address.is_private()
                 || address.is_loopback()
                 || first == 0
                 || (first == 100 && second & 0b1100_0000 == 64)
-                || address.is_broadcast()
-                || address.is_multicast()
+                || (first, second, third) == (192, 0, 0)
+                || (first == 198 && second & 0b1111_1110 == 18)
+                || first >= 224
         }
         IpAddr::V6(address) => {
-            address.is_loopback() || address.is_unspecified() || address.is_unique_local() || address.is_multicast()
+            let is_site_local = address.segments()[0] & 0xffc0 == 0xfec0;
+            address.is_loopback()
+                || address.is_unspecified()
+                || address.is_unique_local()
+                || address.is_multicast()
+                || is_site_local
         }
     }
 }

@@ -68,7 +68,6 @@ pub(super) enum AttemptError {
 impl Client {
     pub(super) fn new(config: &Config) -> Result<Self, ClientError> {
         let guard = Guard { refuse_private: config.refuse_private_networks };
-        // TLS needs to be told whose cryptography it uses, once; to be told again does no harm.
         let http = reqwest::Client::builder()
             .http1_only()
             .http1_title_case_headers()

@@ -8,6 +8,7 @@ use rand::Rng;
 use shared::app::App;
 use shared::envelope::unix_us;
 use shared::webhook::{Endpoint, Entry, Place, QueueId, Undelivered};
+use shared::webhook::queues::TEND_INTERVAL;
 use tokio::sync::Semaphore;
 
 use super::Context;
@@ -20,15 +21,21 @@ const BACKOFF_MAX: Duration = Duration::from_secs(60);
 /// Characters of an error that are kept.
 const ERROR_LENGTH_MAX: usize = 200;
 
-/// What all deliveries to one endpoint share.
+/// An endpoint, as all deliveries to it share it, from whichever partition.
 pub(super) struct Recipient {
-    pub(super) queue: QueueId,
-    pub(super) app: Arc<App>,
-    pub(super) endpoint: Arc<Endpoint>,
-    pub(super) context: Arc<Context>,
+    pub(super) endpoint: Endpoint,
     /// One permit for each request that may be under way.
     slots: Semaphore,
     health: Mutex<Health>,
+}
+
+/// Delivers one queue.
+#[derive(Clone)]
+pub(super) struct Deliverer {
+    pub(super) queue: QueueId,
+    pub(super) app: Arc<App>,
+    pub(super) recipient: Arc<Recipient>,
+    pub(super) context: Arc<Context>,
 }
 
 /// How an endpoint has answered lately.
@@ -43,14 +50,18 @@ struct Health {
 pub(super) struct Outcome {
     pub(super) told: Vec<Place>,
     pub(super) undelivered: Vec<Undelivered>,
+    /// The request that was taken counts until it is acknowledged.
+    request: Option<Request>,
 }
 
 impl Recipient {
-    pub(super) fn new(queue: QueueId, app: Arc<App>, endpoint: Arc<Endpoint>, context: Arc<Context>) -> Self {
+    pub(super) fn new(endpoint: Endpoint) -> Self {
         let slots = Semaphore::new(if endpoint.batch { 1 } else { endpoint.concurrency });
-        Self { queue, app, endpoint, context, slots, health: Mutex::default() }
+        Self { endpoint, slots, health: Mutex::default() }
     }
+}
 
+impl Deliverer {
     /// Tells of `entries`, in one request, until there is an outcome for each. Never fails before every entry has been
     /// tried, unless the endpoint has long been failing.
     pub(super) async fn deliver(&self, mut entries: Vec<Entry>) -> Outcome {
@@ -59,7 +70,8 @@ impl Recipient {
         let mut attempts = 0;
         loop {
             let error = match self.attempt(&entries).await {
-                Ok(()) => {
+                Ok(request) => {
+                    outcome.request = Some(request);
                     self.context.metrics.told(&self.queue, entries.len());
                     outcome.told.extend(entries.into_iter().map(|entry| entry.place));
                     return outcome;
@@ -77,27 +89,27 @@ impl Recipient {
             self.context.metrics.retried(&self.queue);
             let pause = rand::rng().random_range(ceiling / 2..=ceiling);
             // The last try comes when the time is over, and not long before.
-            tokio::time::sleep(pause.min(left)).await;
+            tokio::time::sleep(pause.min(left.max(BACKOFF_MIN / 2))).await;
             ceiling = (ceiling * 2).min(BACKOFF_MAX);
         }
     }
 
-    async fn attempt(&self, entries: &[Entry]) -> Result<(), Failed> {
-        let _slot = self.slots.acquire().await.map_err(|_| Failed::not_tried("the sender is leaving"))?;
-        if self.context.leaving.is_cancelled() {
-            // Another sender goes on with them.
-            return std::future::pending().await;
+    async fn attempt(&self, entries: &[Entry]) -> Result<Request, Failed> {
+        let Recipient { endpoint, slots, health } = &*self.recipient;
+        let _slot = slots.acquire().await.map_err(|_| Failed::not_tried("the sender is leaving"))?;
+        // Another sender goes on with them, or this one when it leads again.
+        while self.context.leaving.is_cancelled() || !self.context.queues.leads(self.queue.partition) {
+            tokio::time::sleep(TEND_INTERVAL).await;
         }
         self.check_health(entries)?;
-        self.context.requests.fetch_add(1, Ordering::AcqRel);
-        let _request = Request(&self.context);
+        let request = Request::begin(&self.context);
         let began = Instant::now();
-        let result = self.context.client.tell(&self.app, &self.endpoint, entries).await;
+        let result = self.context.client.tell(&self.app, endpoint, entries).await;
         self.context.metrics.requested(began.elapsed());
-        let mut health = self.health.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut health = health.lock().unwrap_or_else(PoisonError::into_inner);
         let Err(error) = result else {
             health.failing = None;
-            return Ok(());
+            return Ok(request);
         };
         let text = excerpt(&error);
         tracing::debug!(queue = %self.queue, entries = entries.len(), error = text, "an endpoint was not told");
@@ -112,7 +124,7 @@ impl Recipient {
     /// A backlog whose time is over must not be tried one by one against an endpoint that hangs: new entries still are.
     fn check_health(&self, entries: &[Entry]) -> Result<(), Failed> {
         let give_up_after = self.context.config.give_up_after;
-        let health = self.health.lock().unwrap_or_else(PoisonError::into_inner);
+        let health = self.recipient.health.lock().unwrap_or_else(PoisonError::into_inner);
         let Some((since, error)) = health.failing.as_ref().filter(|(since, _)| since.elapsed() > give_up_after) else {
             return Ok(());
         };
@@ -132,9 +144,16 @@ impl Recipient {
 }
 
 /// Counts a request that is under way until it is over, however that comes about.
-struct Request<'a>(&'a Context);
+struct Request(Arc<Context>);
 
-impl Drop for Request<'_> {
+impl Request {
+    fn begin(context: &Arc<Context>) -> Self {
+        context.requests.fetch_add(1, Ordering::AcqRel);
+        Self(context.clone())
+    }
+}
+
+impl Drop for Request {
     fn drop(&mut self) {
         self.0.requests.fetch_sub(1, Ordering::AcqRel);
     }

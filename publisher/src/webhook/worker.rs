@@ -5,18 +5,24 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-use shared::app::App;
 use shared::protocol::ChannelName;
-use shared::webhook::{Batch, Endpoint, Entry, Place, QueueError, QueueId, Reading};
+use shared::webhook::{Batch, Entry, Occurrence, Place, QueueError};
 use tokio::sync::Notify;
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::Context;
-use super::delivery::{Outcome, Recipient};
+use super::delivery::{Deliverer, Outcome};
 
-/// Entries that a worker has in hand: what bounds its memory, and lets channels pass one that waits for its next try.
-const WINDOW: usize = 256;
+/// Entries that a worker has in hand, and bytes of them: what bounds its memory. So many may wait behind a channel that is
+/// being tried again before others wait for it too.
+const WINDOW: usize = 2048;
+const WINDOW_BYTES: usize = 4 * 1024 * 1024;
+
+/// What an entry takes besides its texts.
+const ENTRY_BYTES: usize = 256;
+
+/// Entries that are read at a time.
+const READ_MAX: usize = 256;
 
 /// Entries of one request, where batches are wanted.
 const BATCH_MAX: usize = 100;
@@ -24,32 +30,43 @@ const BATCH_MAX: usize = 100;
 /// Pause after the queues could not be reached.
 const QUEUE_PAUSE: Duration = Duration::from_secs(1);
 
+/// An idle worker looks this often for what it was handed and does not know of, as after an acknowledgement that was lost.
+const LOOK_AGAIN: Duration = Duration::from_secs(30);
+
+/// What follows each other: the entries of a channel, or all of them where batches are wanted.
+type Lane = Option<ChannelName>;
+
 /// Reads and delivers one queue.
 pub(super) struct Worker {
-    recipient: Arc<Recipient>,
+    deliverer: Deliverer,
     news: Arc<Notify>,
-    reading: Reading,
-    /// What waits behind a delivery, by what follows each other: the channel, or everything where batches are wanted.
-    lanes: HashMap<Option<ChannelName>, VecDeque<Entry>>,
-    /// Entries in hand, those being delivered included.
+    /// How far the queue has been read.
+    last: Option<Place>,
+    /// What waits behind a delivery.
+    lanes: HashMap<Lane, VecDeque<Entry>>,
+    /// Entries in hand, those being delivered included, and their bytes.
     held: usize,
-    deliveries: JoinSet<(Option<ChannelName>, usize, Outcome)>,
+    held_bytes: usize,
+    deliveries: JoinSet<Delivered>,
+}
+
+/// A delivery that came to an end.
+struct Delivered {
+    lane: Lane,
+    entries: usize,
+    bytes: usize,
+    outcome: Outcome,
 }
 
 impl Worker {
-    pub(super) fn new(
-        queue: QueueId,
-        app: Arc<App>,
-        endpoint: Arc<Endpoint>,
-        context: Arc<Context>,
-        news: Arc<Notify>,
-    ) -> Self {
+    pub(super) fn new(deliverer: Deliverer, news: Arc<Notify>) -> Self {
         Self {
-            recipient: Arc::new(Recipient::new(queue, app, endpoint, context)),
+            deliverer,
             news,
-            reading: Reading::Unfinished(None),
+            last: None,
             lanes: HashMap::new(),
             held: 0,
+            held_bytes: 0,
             deliveries: JoinSet::new(),
         }
     }
@@ -57,74 +74,69 @@ impl Worker {
     /// Works for as long as it is not dropped.
     pub(super) async fn run(mut self) {
         loop {
-            self.work().await;
-            let Recipient { queue, app, endpoint, context, .. } = &*self.recipient;
-            tracing::error!(%queue, "a delivery failed in an unexpected way; its queue is read again");
-            let again = Self::new(queue.clone(), app.clone(), endpoint.clone(), context.clone(), self.news.clone());
-            self = again;
+            let Err(error) = self.work().await;
+            tracing::error!(queue = %self.deliverer.queue, %error, "a delivery failed in an unexpected way; reading again");
             sleep(QUEUE_PAUSE).await;
+            self = Self::new(self.deliverer.clone(), self.news.clone());
         }
     }
 
-    /// Returns when a delivery panicked: it would never be done with.
-    async fn work(&mut self) {
+    /// Ends when a delivery panicked: its entries would never be done with.
+    async fn work(&mut self) -> Result<std::convert::Infallible, JoinError> {
         let mut may_have_more = true;
-        let mut again_at = Instant::now();
+        let mut read_at = Instant::now();
         loop {
-            let has_room = self.held < WINDOW && !self.recipient.context.leaving.is_cancelled();
+            let has_room = self.held < WINDOW && self.held_bytes < WINDOW_BYTES;
+            let may_read = has_room && !self.deliverer.context.leaving.is_cancelled();
             tokio::select! {
-                Some(delivered) = self.deliveries.join_next() => {
-                    let Ok(delivered) = delivered else { return };
-                    self.settle(delivered).await;
-                }
-                () = sleep_until(again_at), if may_have_more && has_room => match self.read().await {
+                Some(delivered) = self.deliveries.join_next() => self.settle(delivered?).await?,
+                () = sleep_until(read_at), if may_have_more && may_read => match self.read().await {
                     Ok(more) => may_have_more = more,
                     Err(error) => {
-                        tracing::debug!(queue = %self.recipient.queue, %error, "a queue cannot be read now");
-                        again_at = Instant::now() + QUEUE_PAUSE;
+                        tracing::debug!(queue = %self.deliverer.queue, %error, "a queue cannot be read now");
+                        read_at = Instant::now() + QUEUE_PAUSE;
                     }
                 },
                 () = self.news.notified(), if !may_have_more => may_have_more = true,
+                () = sleep(LOOK_AGAIN) => {
+                    if self.held == 0 {
+                        self.last = None;
+                        may_have_more = true;
+                    }
+                }
             }
         }
     }
 
     /// Takes the next entries; returns whether there may be more.
     async fn read(&mut self) -> Result<bool, QueueError> {
-        let recipient = self.recipient.clone();
-        let Batch { entries, last } =
-            recipient.context.queues.read(&recipient.queue, &self.reading, WINDOW - self.held).await?;
-        let more = match (&self.reading, last) {
-            (Reading::Unfinished(_), Some(last)) => {
-                self.reading = Reading::Unfinished(Some(last));
-                true
-            }
-            (Reading::Unfinished(_), None) => {
-                self.reading = Reading::New;
-                true
-            }
-            (Reading::New, last) => last.is_some(),
-        };
+        let Deliverer { queue, context, .. } = &self.deliverer;
+        let Batch { entries, last } = context.queues.read(queue, self.last.as_ref(), READ_MAX).await?;
+        let Some(last) = last else { return Ok(false) };
+        self.last = Some(last);
         let (wanted, others): (Vec<Entry>, Vec<Entry>) = entries.into_iter().partition(|entry| self.is_wanted(entry));
         self.finish(others.into_iter().map(|entry| entry.place).collect()).await;
         for entry in wanted {
             self.take(entry);
         }
-        self.begin_batch();
-        Ok(more)
+        if self.deliverer.recipient.endpoint.batch && self.deliveries.is_empty() {
+            self.next_of(None);
+        }
+        Ok(true)
     }
 
     fn is_wanted(&self, entry: &Entry) -> bool {
-        let Recipient { queue, endpoint, .. } = &*self.recipient;
+        let Deliverer { queue, recipient, .. } = &self.deliverer;
         match &entry.only {
             Some(only) => only == queue.endpoint.as_str(),
-            None => endpoint.wants(entry),
+            None => recipient.endpoint.wants(entry),
         }
     }
 
     fn take(&mut self, entry: Entry) {
         self.held += 1;
-        let is_batched = self.recipient.endpoint.batch;
+        self.held_bytes += bytes_of(&entry);
+        let is_batched = self.deliverer.recipient.endpoint.batch;
         let lane = (!is_batched).then(|| entry.channel.clone());
         match self.lanes.get_mut(&lane) {
             Some(waiting) => waiting.push_back(entry),
@@ -138,20 +150,17 @@ impl Worker {
         }
     }
 
-    /// Begins to deliver what was collected, if nothing is on its way.
-    fn begin_batch(&mut self) {
-        if self.recipient.endpoint.batch && self.deliveries.is_empty() {
-            self.next_of(None);
-        }
-    }
-
-    fn deliver(&mut self, lane: Option<ChannelName>, entries: Vec<Entry>) {
-        let (recipient, count) = (self.recipient.clone(), entries.len());
-        self.deliveries.spawn(async move { (lane, count, recipient.deliver(entries).await) });
+    fn deliver(&mut self, lane: Lane, entries: Vec<Entry>) {
+        let (deliverer, count, bytes) =
+            (self.deliverer.clone(), entries.len(), entries.iter().map(bytes_of).sum::<usize>());
+        self.deliveries.spawn(async move {
+            let outcome = deliverer.deliver(entries).await;
+            Delivered { lane, entries: count, bytes, outcome }
+        });
     }
 
     /// Delivers what comes next in a lane, or forgets the lane.
-    fn next_of(&mut self, lane: Option<ChannelName>) {
+    fn next_of(&mut self, lane: Lane) {
         let most = if lane.is_none() { BATCH_MAX } else { 1 };
         let Some(waiting) = self.lanes.get_mut(&lane) else { return };
         let next: Vec<Entry> = waiting.drain(..most.min(waiting.len())).collect();
@@ -162,44 +171,66 @@ impl Worker {
         }
     }
 
-    /// Makes the queues know of what became of deliveries, all that there are by now.
-    async fn settle(&mut self, first: (Option<ChannelName>, usize, Outcome)) {
-        let mut told = Vec::new();
+    /// Makes the queue know of what became of deliveries, all that there are by now.
+    async fn settle(&mut self, first: Delivered) -> Result<(), JoinError> {
+        let (mut told, mut outcomes) = (Vec::new(), Vec::new());
         let mut next = Some(first);
-        while let Some((lane, count, outcome)) = next {
-            self.held -= count;
-            told.extend(outcome.told);
-            for letter in outcome.undelivered {
-                let Recipient { queue, context, .. } = &*self.recipient;
-                tracing::warn!(
-                    app = %queue.app,
-                    endpoint = %queue.endpoint,
-                    id = %letter.entry.id,
-                    attempts = letter.attempts,
-                    error = letter.error,
-                    "gave up telling an endpoint"
-                );
-                persist(|| context.queues.bury(queue, &letter)).await;
-                context.metrics.buried(queue);
-            }
+        while let Some(Delivered { lane, entries, bytes, mut outcome }) = next {
+            self.held -= entries;
+            self.held_bytes -= bytes;
+            told.append(&mut outcome.told);
+            self.bury(&outcome).await;
+            outcomes.push(outcome);
             self.next_of(lane);
-            next = self.deliveries.try_join_next().and_then(Result::ok);
+            next = self.deliveries.try_join_next().transpose()?;
         }
         self.finish(told).await;
+        // Only now are their requests over.
+        drop(outcomes);
+        Ok(())
+    }
+
+    async fn bury(&self, outcome: &Outcome) {
+        let Deliverer { queue, context, .. } = &self.deliverer;
+        for letter in &outcome.undelivered {
+            tracing::warn!(
+                app = %queue.app,
+                endpoint = %queue.endpoint,
+                id = %letter.entry.id,
+                attempts = letter.attempts,
+                error = letter.error,
+                "gave up telling an endpoint"
+            );
+            persist(|| context.queues.bury(queue, letter)).await;
+            context.metrics.buried(queue);
+        }
     }
 
     async fn finish(&self, places: Vec<Place>) {
-        let Recipient { queue, context, .. } = &*self.recipient;
+        let Deliverer { queue, context, .. } = &self.deliverer;
         if !places.is_empty() {
             persist(|| context.queues.done(queue, &places)).await;
         }
     }
 }
 
-/// Repeats what the queues cannot take now: what was delivered and is not done with would be delivered again.
+fn bytes_of(entry: &Entry) -> usize {
+    let texts = match &entry.occurrence {
+        Occurrence::ClientEvent { event, data, .. } => event.len() + data.len(),
+        _ => 0,
+    };
+    ENTRY_BYTES + entry.channel.as_str().len() + texts
+}
+
+/// Repeats what the queues cannot take now: what was delivered and is not done with would be delivered again. What they can
+/// never take is left to whoever puts them right.
 async fn persist<'a>(mut work: impl FnMut() -> BoxFuture<'a, Result<(), QueueError>>) {
-    while let Err(error) = work().await {
-        tracing::debug!(%error, "the queues are told again");
+    loop {
+        match work().await {
+            Ok(()) => return,
+            Err(error @ QueueError::Damaged) => return tracing::error!(%error, "a webhook cannot be acknowledged"),
+            Err(error) => tracing::debug!(%error, "the queues are told again"),
+        }
         sleep(QUEUE_PAUSE).await;
     }
 }

@@ -59,6 +59,14 @@ script!(
     miss, "scripts/miss.lua"
 );
 script!(
+    /// A sender reads what an endpoint is to be told.
+    read, "scripts/read.lua"
+);
+script!(
+    /// An endpoint did not take an entry in time.
+    bury, "scripts/bury.lua"
+);
+script!(
     /// How much waits in a queue of webhooks; what is done with goes.
     backlog, "scripts/backlog.lua"
 );

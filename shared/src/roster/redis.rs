@@ -62,8 +62,8 @@ pub struct RedisRoster {
 /// As whom this node changes the roster.
 struct Identity {
     node: NodeId,
-    /// Who this node was before.
-    earlier: Option<NodeId>,
+    /// Who this node was before, the last ones first.
+    earlier: Vec<NodeId>,
     /// When the lease was last renewed; `None` before the first time.
     renewed: Option<Instant>,
 }
@@ -73,25 +73,28 @@ struct Hooks {
     queue: String,
     news: String,
     holds: String,
-    /// Of what is asserted again: there if it was swept under the node's earlier id.
-    earlier: Option<String>,
+    /// Of what is asserted again: tombstones of the node's earlier ids.
+    earlier: Vec<String>,
+    base: String,
     app: String,
     /// Letters of the kinds that are wanted.
     wanted: String,
+    /// Whether the node does not assert it again.
+    is_news: bool,
 }
 
 impl Hooks {
     /// Adds the keys that come last.
     fn add_keys(&self, call: &mut ScriptInvocation<'_>) {
         call.key(&self.queue).key(&self.news).key(&self.holds);
-        if let Some(earlier) = &self.earlier {
+        for earlier in &self.earlier {
             call.key(earlier);
         }
     }
 
     /// Adds the arguments.
     fn add_arguments(&self, call: &mut ScriptInvocation<'_>) {
-        call.arg(&self.app).arg(&self.wanted);
+        call.arg(&self.app).arg(&self.wanted).arg(&self.base).arg(u8::from(self.is_news));
     }
 }
 
@@ -116,7 +119,7 @@ impl RedisRoster {
             link,
             metrics,
             wishes,
-            identity: Mutex::new(Identity { node: NodeId::fresh(), earlier: None, renewed: None }),
+            identity: Mutex::new(Identity { node: NodeId::fresh(), earlier: Vec::new(), renewed: None }),
             held: Mutex::default(),
             past: Mutex::default(),
             has_resigned: AtomicBool::new(false),
@@ -159,16 +162,17 @@ impl RedisRoster {
     fn hooks(&self, topic: &Topic, is_again: bool) -> Hooks {
         let keys = self.link.keys();
         let partition = keys.partition(topic);
-        let earlier = if is_again { lock(&self.identity).earlier } else { None };
-        // What was asserted before is news at most to those who were told of an end meanwhile.
-        let is_news = !is_again || earlier.is_some();
+        let earlier = if is_again { lock(&self.identity).earlier.clone() } else { Vec::new() };
+        let channel = keys.channel(topic);
         Hooks {
             queue: keys.webhook_queue(&topic.app, partition),
             news: keys.webhook_news(partition),
             holds: keys.webhook_holds(partition),
-            earlier: earlier.map(|node| keys.channel(topic).tombstone(&node.to_string())),
+            earlier: earlier.iter().map(|node| channel.tombstone(&node.to_string())).collect(),
+            base: keys.base(partition),
             app: topic.app.to_string(),
-            wanted: if is_news { self.wishes.of(&topic.app).to_string() } else { String::new() },
+            wanted: self.wishes.of(&topic.app).to_string(),
+            is_news: !is_again,
         }
     }
 
@@ -355,8 +359,8 @@ impl RedisRoster {
                 let script = scripts::miss();
                 let mut call = script.key(key);
                 hooks.add_keys(&mut call);
+                call.arg(millis(MISS_PAUSE)).arg(channel);
                 hooks.add_arguments(&mut call);
-                call.arg(channel).arg(millis(MISS_PAUSE));
                 call.invoke_async::<i64>(&mut connection).await.map(drop)
             })
         })

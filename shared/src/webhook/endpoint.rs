@@ -59,8 +59,8 @@ pub struct Filter {
 #[derive(Clone, Debug)]
 pub struct Pattern(Regex);
 
-/// Names an endpoint in Redis, logs and metrics, without what its URL may hold of secrets: host, port, and a hash of the
-/// URL. The same in every process, and however filters change.
+/// Names an endpoint in Redis, logs and metrics, without what its URL may hold of secrets: host, port, and a hash of
+/// scheme and path. The same in every process, and however filters, passwords and queries change.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Label(Arc<str>);
 
@@ -75,15 +75,16 @@ impl Endpoint {
         self.wants_kind(entry.occurrence.kind()) && self.filter.fits(entry.channel.as_str())
     }
 
-    /// The endpoints of an app with their names. Those with the same URL are counted.
+    /// The endpoints of an app with their names. Those at the same place are counted.
     pub fn labelled(endpoints: &[Self]) -> Vec<(Label, &Self)> {
         let mut labelled: Vec<(Label, &Self)> = Vec::with_capacity(endpoints.len());
         for endpoint in endpoints {
-            let hash = fnv(endpoint.url.as_str().bytes()) & 0xffff_ffff;
+            let hash = fnv(place_of(&endpoint.url).as_str().bytes()) & 0xffff_ffff;
             let host = endpoint.url.host_str().unwrap_or_default();
             let port = endpoint.url.port_or_known_default().unwrap_or_default();
             let name = format!("{host}:{port}-{hash:08x}");
-            let earlier = labelled.iter().filter(|(_, other)| other.url == endpoint.url).count();
+            let earlier =
+                labelled.iter().filter(|(_, other)| place_of(&other.url) == place_of(&endpoint.url)).count();
             let label = if earlier == 0 { name } else { format!("{name}-{}", earlier + 1) };
             labelled.push((Label(label.into()), endpoint));
         }
@@ -145,14 +146,21 @@ impl fmt::Display for Label {
 
 /// A URL may be printed without what lets others use it: its user, password and query.
 fn masked<S: Serializer>(url: &Url, serializer: S) -> Result<S::Ok, S::Error> {
+    let mut bare = place_of(url);
+    if url.query().is_some() {
+        bare.set_query(Some("***"));
+    }
+    serializer.serialize_str(bare.as_str())
+}
+
+/// A URL without user, password and query.
+fn place_of(url: &Url) -> Url {
     let mut bare = url.clone();
     // A URL with a host takes both.
     let _ = bare.set_username("");
     let _ = bare.set_password(None);
-    if bare.query().is_some() {
-        bare.set_query(Some("***"));
-    }
-    serializer.serialize_str(bare.as_str())
+    bare.set_query(None);
+    bare
 }
 
 fn concurrency() -> usize {

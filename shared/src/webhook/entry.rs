@@ -6,6 +6,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::endpoint::Label;
+use crate::app::AppId;
 use crate::protocol::{ChannelName, SocketId, UserId};
 
 /// Kinds of occurrences, by the names that endpoints choose them by.
@@ -156,9 +157,9 @@ impl Place {
 }
 
 impl EntryId {
-    /// The id of what came into the queue of a partition at this place.
-    pub fn new(partition: u32, place: &Place) -> Self {
-        Self(format!("{partition}-{}", place.as_str()))
+    /// The id of what came into the queue of an app and partition at this place.
+    pub fn new(app: &AppId, partition: u32, place: &Place) -> Self {
+        Self(format!("{app}-{partition}-{}", place.as_str()))
     }
 
     /// The id as text.
@@ -233,7 +234,7 @@ impl Entry {
     ///
     /// # Errors
     /// [`Malformed`]: what comes from Redis is not trusted.
-    pub fn read(partition: u32, place: Place, fields: &Fields) -> Result<Self, Malformed> {
+    pub fn read(app: &AppId, partition: u32, place: Place, fields: &Fields) -> Result<Self, Malformed> {
         let field = |name: &'static str| fields.get(name).map(String::as_str).ok_or(Malformed(name));
         let user = || field("u").map(UserId::from);
         let occurrence = match field("k")? {
@@ -252,7 +253,7 @@ impl Entry {
             _ => return Err(Malformed("k")),
         };
         Ok(Self {
-            id: fields.get(ID).map_or_else(|| EntryId::new(partition, &place), |id| EntryId(id.clone())),
+            id: fields.get(ID).map_or_else(|| EntryId::new(app, partition, &place), |id| EntryId(id.clone())),
             at_ms: place.at_ms()?,
             place,
             only: fields.get(ONLY).cloned(),

@@ -10,7 +10,7 @@ use futures_util::future::{BoxFuture, ready};
 
 use super::endpoint::{Endpoint, Label};
 use super::entry::{Entry, EntryId, Kind, Occurrence, Place};
-use super::queues::{Backlog, Batch, QueueError, QueueId, Queues, Reading, Undelivered};
+use super::queues::{Backlog, Batch, QueueError, QueueId, Queues, Undelivered};
 use super::{COUNT_FREELY_UP_TO, COUNT_PAUSE, HOLD, MISS_PAUSE, Wanted};
 use crate::app::{AppId, Apps};
 use crate::envelope::{Topic, unix_us};
@@ -38,6 +38,8 @@ struct State {
     news: HashSet<AppId>,
     /// Cache channels that were told of as empty, and until when that need not be repeated.
     missed: HashMap<Topic, Instant>,
+    /// When those were last looked through.
+    swept: Option<Instant>,
     /// Places given out.
     sequence: u64,
 }
@@ -45,8 +47,8 @@ struct State {
 #[derive(Default)]
 struct Queue {
     waiting: VecDeque<Entry>,
-    /// Those that were read and are not done with, by their number, and when they came.
-    unfinished: BTreeMap<u64, u64>,
+    /// Those that were read and are not done with, by their number.
+    unfinished: BTreeMap<u64, Entry>,
 }
 
 /// Something that is not told yet.
@@ -95,7 +97,7 @@ impl MemoryQueues {
             return;
         }
         let held = Held::Counted(topic.clone(), count);
-        let mut state = self.lock();
+        let mut state = self.lock_due();
         if count > COUNT_FREELY_UP_TO {
             // The newest count, at the time of the first.
             let at = state.release(&held).map_or_else(|| Instant::now() + COUNT_PAUSE, |(due, _)| due);
@@ -114,25 +116,24 @@ impl MemoryQueues {
             return;
         }
         let now = Instant::now();
-        let mut state = self.lock();
+        let mut state = self.lock_due();
         if state.missed.get(topic).is_some_and(|until| *until > now) {
             return;
         }
-        state.missed.retain(|_, until| *until > now);
         state.missed.insert(topic.clone(), now + MISS_PAUSE);
         self.tell_now(&mut state, topic, &Occurrence::CacheMiss);
     }
 
     /// Something happened that nothing can undo.
     pub(crate) fn tell(&self, topic: &Topic, occurrence: &Occurrence) {
-        self.tell_now(&mut self.lock(), topic, occurrence);
+        self.tell_now(&mut self.lock_due(), topic, occurrence);
     }
 
     fn began(&self, topic: &Topic, held: &Held, occurrence: Occurrence) {
         if self.wanted(&topic.app).is_empty() {
             return;
         }
-        let mut state = self.lock();
+        let mut state = self.lock_due();
         if state.release(held).is_none() {
             self.tell_now(&mut state, topic, &occurrence);
         }
@@ -142,7 +143,7 @@ impl MemoryQueues {
     fn ended(&self, topic: &Topic, beginning: Kind, ending: Kind, held: Held) {
         let wanted = self.wanted(&topic.app);
         if wanted.has(beginning) || wanted.has(ending) {
-            self.lock().hold(held, Instant::now() + HOLD);
+            self.lock_due().hold(held, Instant::now() + HOLD);
         }
     }
 
@@ -152,7 +153,7 @@ impl MemoryQueues {
         let at_ms = unix_us() / 1000;
         let place = Place::new(format!("{at_ms}-{}", state.sequence));
         let entry = Entry {
-            id: EntryId::new(PARTITION, &place),
+            id: EntryId::new(&topic.app, PARTITION, &place),
             place,
             at_ms,
             only: None,
@@ -188,6 +189,13 @@ impl MemoryQueues {
         }
     }
 
+    /// What is due is told first: an end whose time is over is not cancelled any more.
+    fn lock_due(&self) -> MutexGuard<'_, State> {
+        let mut state = self.lock();
+        self.tell_due(&mut state, Instant::now());
+        state
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         // A panic under this lock leaves collections that are whole.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
@@ -196,8 +204,12 @@ impl MemoryQueues {
 
 impl Queues for MemoryQueues {
     fn tend(&self) -> BoxFuture<'_, Result<Vec<(u32, AppId)>, QueueError>> {
-        let mut state = self.lock();
-        self.tell_due(&mut state, Instant::now());
+        let mut state = self.lock_due();
+        let now = Instant::now();
+        if state.swept.is_none_or(|swept| now.duration_since(swept) > MISS_PAUSE) {
+            state.swept = Some(now);
+            state.missed.retain(|_, until| *until > now);
+        }
         let news = state.news.drain().map(|app| (PARTITION, app)).collect();
         Box::pin(ready(Ok(news)))
     }
@@ -209,16 +221,12 @@ impl Queues for MemoryQueues {
     fn read<'a>(
         &'a self,
         queue: &'a QueueId,
-        reading: &'a Reading,
+        after: Option<&'a Place>,
         most: usize,
     ) -> BoxFuture<'a, Result<Batch, QueueError>> {
         let mut state = self.lock();
-        let batch = match (reading, state.queues.get_mut(&(queue.app.clone(), queue.endpoint.clone()))) {
-            (Reading::New, Some(queue)) => queue.read(most),
-            // Whoever read before is this very sender, which has not forgotten.
-            _ => Batch::default(),
-        };
-        Box::pin(ready(Ok(batch)))
+        let queue = state.queues.get_mut(&(queue.app.clone(), queue.endpoint.clone()));
+        Box::pin(ready(Ok(queue.map(|queue| queue.read(after, most)).unwrap_or_default())))
     }
 
     fn done<'a>(&'a self, queue: &'a QueueId, places: &'a [Place]) -> BoxFuture<'a, Result<(), QueueError>> {
@@ -272,14 +280,18 @@ impl State {
 }
 
 impl Queue {
-    fn read(&mut self, most: usize) -> Batch {
-        let entries: Vec<Entry> = self.waiting.drain(..most.min(self.waiting.len())).collect();
-        self.unfinished.extend(entries.iter().map(|entry| (number(&entry.place), entry.at_ms)));
+    fn read(&mut self, after: Option<&Place>, most: usize) -> Batch {
+        let begun = after.map_or(0, |place| number(place) + 1);
+        let mut entries: Vec<Entry> = self.unfinished.range(begun..).map(|(_, entry)| entry.clone()).take(most).collect();
+        if entries.is_empty() {
+            entries = self.waiting.drain(..most.min(self.waiting.len())).collect();
+            self.unfinished.extend(entries.iter().map(|entry| (number(&entry.place), entry.clone())));
+        }
         Batch { last: entries.last().map(|entry| entry.place.clone()), entries }
     }
 
     fn backlog(&self) -> Backlog {
-        let read = self.unfinished.first_key_value().map(|(_, at_ms)| *at_ms);
+        let read = self.unfinished.first_key_value().map(|(_, entry)| entry.at_ms);
         let queued = self.waiting.len() + self.unfinished.len();
         Backlog {
             queued: u64::try_from(queued).unwrap_or(u64::MAX),

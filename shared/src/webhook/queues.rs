@@ -23,15 +23,6 @@ pub struct QueueId {
     pub endpoint: Label,
 }
 
-/// Which entries of a queue are read.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Reading {
-    /// Those that were read before, by whoever sent then, and are not done with, behind this place if there is one.
-    Unfinished(Option<Place>),
-    /// Those that nobody has read.
-    New,
-}
-
 /// What a look at a queue found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Batch {
@@ -88,14 +79,16 @@ pub trait Queues: Send + Sync {
     /// Whether this sender is the one that sends what waits in a partition.
     fn leads(&self, partition: u32) -> bool;
 
-    /// The next entries of a queue, in order, `most` at most. Entries that cannot be read are done with, and counted.
+    /// The next entries of a queue, in order, `most` at most: those that were handed out before and are not done with, behind
+    /// the place `after` if there is one; or else those that were not. Entries that cannot be read are done with, and counted.
+    /// Nothing for a sender that does not lead.
     ///
     /// # Errors
     /// [`QueueError`].
     fn read<'a>(
         &'a self,
         queue: &'a QueueId,
-        reading: &'a Reading,
+        after: Option<&'a Place>,
         most: usize,
     ) -> BoxFuture<'a, Result<Batch, QueueError>>;
 

@@ -19,7 +19,7 @@ use redis::{FromRedisValue, RedisError, Value};
 use super::Wishes;
 use super::endpoint::Label;
 use super::entry::{Entry, Fields, Place};
-use super::queues::{Backlog, Batch, QueueError, QueueId, Queues, Reading, Undelivered};
+use super::queues::{Backlog, Batch, QueueError, QueueId, Queues, Undelivered};
 use crate::app::AppId;
 use crate::node::NodeId;
 use crate::redis::link::LinkError;
@@ -65,6 +65,8 @@ pub struct RedisQueues {
     next: AtomicU32,
     /// Whether a refusal has been logged.
     has_complained: AtomicBool,
+    /// Set once the sender leaves: it leads nothing more.
+    has_left: AtomicBool,
 }
 
 /// What this sender knows of a partition.
@@ -88,11 +90,12 @@ impl RedisQueues {
             partitions: Mutex::default(),
             next: AtomicU32::new(0),
             has_complained: AtomicBool::new(false),
+            has_left: AtomicBool::new(false),
         })
     }
 
     async fn tend_now(&self) -> Result<Vec<(u32, AppId)>, QueueError> {
-        if self.wishes.is_empty() {
+        if self.wishes.is_empty() || self.has_left.load(Ordering::Acquire) {
             return Ok(Vec::new());
         }
         let tended: Vec<_> = stream::iter(self.partitions_to_tend())
@@ -179,32 +182,26 @@ impl RedisQueues {
         Ok(apps.iter().zip(exist).filter(|(_, exists)| *exists).map(|(app, _)| app.to_string()).collect())
     }
 
-    async fn read_now(&self, queue: &QueueId, reading: &Reading, most: usize) -> Result<Batch, QueueError> {
-        let key = self.link.keys().webhook_queue(&queue.app, queue.partition);
-        let group = queue.endpoint.to_string();
-        let from = match reading {
-            Reading::Unfinished(None) => "0".to_owned(),
-            Reading::Unfinished(Some(place)) => place.as_str().to_owned(),
-            Reading::New => ">".to_owned(),
-        };
-        let answer: Option<HashMap<String, StreamEntries>> = self
+    async fn read_now(&self, queue: &QueueId, after: Option<&Place>, most: usize) -> Result<Batch, QueueError> {
+        let keys = self.link.keys();
+        let (lease, key) = (keys.webhook_lease(queue.partition), keys.webhook_queue(&queue.app, queue.partition));
+        let (sender, group) = (self.sender.clone(), queue.endpoint.to_string());
+        let after = after.map_or_else(|| "0".to_owned(), |place| place.as_str().to_owned());
+        let (_leads, entries): (bool, StreamEntries) = self
             .run("webhook_read", move |mut connection| {
                 Box::pin(async move {
-                    match read(&mut connection, &key, &group, &from, most).await {
-                        Err(error) if error.code() == Some("NOGROUP") => {
-                            create_group(&mut connection, &key, &group).await?;
-                            read(&mut connection, &key, &group, &from, most).await
-                        }
-                        answer => answer,
-                    }
+                    let script = scripts::read();
+                    let mut call = script.key(lease);
+                    call.key(key).arg(sender).arg(group).arg(CONSUMER).arg(after).arg(most);
+                    call.invoke_async(&mut connection).await
                 })
             })
             .await?;
         let mut batch = Batch::default();
         let mut unreadable = Vec::new();
-        for (id, fields) in answer.into_iter().flatten().flat_map(|(_, entries)| entries) {
+        for (id, fields) in entries {
             let place = Place::new(id);
-            match entry_of(queue.partition, &place, fields) {
+            match entry_of(&queue.app, queue.partition, &place, fields) {
                 Some(entry) => batch.entries.push(entry),
                 None => unreadable.push(place.clone()),
             }
@@ -236,18 +233,22 @@ impl RedisQueues {
 
     async fn bury_now(&self, queue: &QueueId, letter: &Undelivered) -> Result<(), QueueError> {
         let keys = self.link.keys();
-        let mut pipeline = redis::pipe();
-        pipeline.atomic();
-        pipeline.cmd("XADD").arg(keys.webhook_dead(&queue.app, queue.partition));
-        pipeline.arg("MAXLEN").arg("~").arg(DEAD_MAX).arg("*");
-        for (name, value) in letter.entry.fields_for(&queue.endpoint) {
-            pipeline.arg(name).arg(value);
-        }
-        pipeline.arg(dead_letters::ATTEMPTS).arg(letter.attempts).arg(dead_letters::ERROR).arg(&letter.error).ignore();
-        pipeline.cmd("XACK").arg(keys.webhook_queue(&queue.app, queue.partition)).arg(queue.endpoint.as_str());
-        pipeline.arg(letter.entry.place.as_str()).ignore();
+        let (key, dead) =
+            (keys.webhook_queue(&queue.app, queue.partition), keys.webhook_dead(&queue.app, queue.partition));
+        let (group, place) = (queue.endpoint.to_string(), letter.entry.place.as_str().to_owned());
+        let mut fields = letter.entry.fields_for(&queue.endpoint);
+        fields.push((dead_letters::ATTEMPTS, letter.attempts.to_string()));
+        fields.push((dead_letters::ERROR, letter.error.clone()));
         self.run("webhook_bury", move |mut connection| {
-            Box::pin(async move { pipeline.exec_async(&mut connection).await })
+            Box::pin(async move {
+                let script = scripts::bury();
+                let mut call = script.key(key);
+                call.key(dead).arg(group).arg(place).arg(DEAD_MAX);
+                for (name, value) in fields {
+                    call.arg(name).arg(value);
+                }
+                call.invoke_async::<i64>(&mut connection).await.map(drop)
+            })
         })
         .await
     }
@@ -282,6 +283,7 @@ impl RedisQueues {
     }
 
     async fn leave_now(&self) {
+        self.has_left.store(true, Ordering::Release);
         let led: Vec<u32> = {
             let mut partitions = lock(&self.partitions);
             partitions.drain().filter(|(_, known)| known.renewed.is_some()).map(|(partition, _)| partition).collect()
@@ -338,10 +340,10 @@ impl Queues for RedisQueues {
     fn read<'a>(
         &'a self,
         queue: &'a QueueId,
-        reading: &'a Reading,
+        after: Option<&'a Place>,
         most: usize,
     ) -> BoxFuture<'a, Result<Batch, QueueError>> {
-        Box::pin(self.read_now(queue, reading, most))
+        Box::pin(self.read_now(queue, after, most))
     }
 
     fn done<'a>(&'a self, queue: &'a QueueId, places: &'a [Place]) -> BoxFuture<'a, Result<(), QueueError>> {
@@ -366,33 +368,11 @@ impl Queues for RedisQueues {
     }
 }
 
-async fn read<T: FromRedisValue>(
-    connection: &mut MultiplexedConnection,
-    key: &str,
-    group: &str,
-    from: &str,
-    most: usize,
-) -> Result<T, RedisError> {
-    let mut command = redis::cmd("XREADGROUP");
-    command.arg("GROUP").arg(group).arg(CONSUMER).arg("COUNT").arg(most).arg("STREAMS").arg(key).arg(from);
-    command.query_async(connection).await
-}
-
-/// From the beginning of the stream: what came before the first reader is to be told too.
-async fn create_group(connection: &mut MultiplexedConnection, key: &str, group: &str) -> Result<(), RedisError> {
-    let mut command = redis::cmd("XGROUP");
-    command.arg("CREATE").arg(key).arg(group).arg("0").arg("MKSTREAM");
-    match command.exec_async(connection).await {
-        Err(error) if error.code() == Some("BUSYGROUP") => Ok(()),
-        created => created,
-    }
-}
-
 /// `None` for what was cut off the stream while it waited, and for what is none of ours.
-fn entry_of(partition: u32, place: &Place, fields: Option<Vec<Value>>) -> Option<Entry> {
+fn entry_of(app: &AppId, partition: u32, place: &Place, fields: Option<Vec<Value>>) -> Option<Entry> {
     let fields = Value::Array(fields?);
     let fields = Fields::from_redis_value(fields).ok()?;
-    Entry::read(partition, place.clone(), &fields).ok()
+    Entry::read(app, partition, place.clone(), &fields).ok()
 }
 
 fn from_value<T: FromRedisValue>(value: &Value) -> Result<T, QueueError> {

@@ -15,6 +15,10 @@ fn link_local_and_metadata_addresses_are_refused_in_every_spelling() {
         "[febf::1]",
         "[::ffff:169.254.169.254]",
         "[64:ff9b::a9fe:a9fe]",
+        "[64:ff9b:1::a9fe:a9fe]",
+        "[::169.254.169.254]",
+        "[::ffff:0:169.254.169.254]",
+        "[2002:a9fe:a9fe::1]",
         "[fd00:ec2::254]",
         "100.100.100.200",
         "192.0.0.192",
@@ -40,6 +44,11 @@ fn private_networks_are_refused_only_when_asked_for() {
         "[::]",
         "[fd12::1]",
         "[::ffff:10.0.0.1]",
+        "[2002:a00:1::]",
+        "[fec0::1]",
+        "198.18.0.1",
+        "192.0.0.1",
+        "240.0.0.1",
     ] {
         let url = format!("http://{host}/");
         assert_eq!((check(&url, false), check(&url, true)), (Ok(()), Err(RefusedAddress::Private)), "{url}");

@@ -6,7 +6,7 @@ use super::*;
 fn entry(number: u32) -> Entry {
     let place = Place::new(format!("1700000000000-{number}"));
     Entry {
-        id: EntryId::new(0, &place),
+        id: EntryId::new(&"shop".into(), 0, &place),
         at_ms: 1_700_000_000_000,
         place,
         only: None,
@@ -23,7 +23,7 @@ fn the_signature_is_over_the_exact_bytes() {
     let body: serde_json::Value = serde_json::from_slice(&message.body).unwrap();
     assert_eq!(body["events"].as_array().map(Vec::len), Some(2));
     assert_eq!(message.event_id, None, "no one id for two");
-    assert_eq!(Message::new(&app, &[entry(1)]).event_id.as_deref(), Some("0-1700000000000-1"));
+    assert_eq!(Message::new(&app, &[entry(1)]).event_id.as_deref(), Some("shop-0-1700000000000-1"));
 }
 
 #[test]

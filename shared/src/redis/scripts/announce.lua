@@ -54,24 +54,6 @@ local function now_ms()
   return tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
 end
 
--- What is told of an app, and where. wanted: letters of the kinds that an endpoint wants.
-local function hooks_of(app, wanted, queue, news, holds)
-  if wanted ~= '' then
-    -- Fails before anything has changed when a key holds something else.
-    redis.call('XLEN', queue)
-    redis.call('SCARD', news)
-    redis.call('ZCARD', holds)
-  end
-  return {app = app, wanted = wanted, queue = queue, news = news, holds = holds}
-end
-
--- What a node asserts again is news only if its earlier id was swept from the channel: receivers were told of an end then.
--- After Redis lost what it knew they were not.
-local function wanted_of(wanted, earlier)
-  if earlier and redis.call('EXISTS', earlier) == 0 then return '' end
-  return wanted
-end
-
 local function wants(hooks, kind)
   return string.find(hooks.wanted, kind, 1, true) ~= nil
 end
@@ -82,9 +64,59 @@ local function tell(hooks, kind, channel, ...)
   redis.call('SADD', hooks.news, hooks.app)
 end
 
--- What is held, as lead.lua reads it. User ids may contain anything, so they come last.
+-- What is held. User ids may contain anything, so they come last.
 local function held(hooks, kind, channel, user)
   return kind .. '\n' .. hooks.app .. '\n' .. channel .. '\n' .. (user or '')
+end
+
+-- Subscriptions of all nodes. '#' is not a node: it tells a sweep that counts are announced.
+local function total(occupancy)
+  local sum = 0
+  local all = redis.call('HGETALL', occupancy)
+  for i = 1, #all, 2 do
+    if all[i] ~= '#' then sum = sum + tonumber(all[i + 1]) end
+  end
+  return sum
+end
+
+-- Tells of what was held long enough. Whoever changes something does so first, since an end whose time is over is not
+-- cancelled any more.
+local function tell_due(base, news, holds, most)
+  for _, name in ipairs(redis.call('ZRANGEBYSCORE', holds, '-inf', now_ms(), 'LIMIT', 0, most)) do
+    redis.call('ZREM', holds, name)
+    local kind, app, channel, user = string.match(name, '^(%a)\n([^\n]*)\n([^\n]*)\n(.*)$')
+    local queue = base .. ':wq:' .. (app or '')
+    -- What cannot be told for a key that holds something else is told by nobody.
+    if kind and redis.pcall('XLEN', queue).err == nil then
+      local hooks = {app = app, queue = queue, news = news}
+      if kind == 'V' then
+        tell(hooks, kind, channel)
+      elseif kind == 'R' then
+        tell(hooks, kind, channel, 'u', user)
+      elseif kind == 'C' and redis.pcall('HLEN', base .. ':oc:' .. app .. '/' .. channel).err == nil then
+        local sum = total(base .. ':oc:' .. app .. '/' .. channel)
+        if sum > 0 then tell(hooks, kind, channel, 'n', sum) end
+      end
+    end
+  end
+end
+
+-- What is told of an app, and where. wanted: letters of the kinds that an endpoint wants. is_news: '0' for what the node has
+-- asserted before; it is news all the same if it was swept under an earlier id of the node, one of whose tombstones then
+-- says so: receivers were told of an end. After Redis lost what it knew they were not.
+local function hooks_of(app, wanted, base, is_news, queue, news, holds, ...)
+  local hooks = {app = app, wanted = wanted, queue = queue, news = news, holds = holds, is_news = is_news == '1'}
+  for _, earlier in ipairs({...}) do
+    if redis.call('GET', earlier) == '1' then hooks.is_news = true end
+  end
+  if wanted ~= '' then
+    -- Fails before anything has changed when a key holds something else.
+    redis.call('XLEN', queue)
+    redis.call('SCARD', news)
+    redis.call('ZCARD', holds)
+    tell_due(base, news, holds, 100)
+  end
+  return hooks
 end
 
 -- Something began: a channel is occupied, a user is there. Nothing is told of a return within the hold.
@@ -92,7 +124,7 @@ local function began(hooks, kind, ending, channel, user)
   if hooks.wanted == '' then return end
   local was_held = redis.call('ZREM', hooks.holds, held(hooks, ending, channel, user),
     held(hooks, string.lower(ending), channel, user))
-  if was_held > 0 or not wants(hooks, kind) then return end
+  if was_held > 0 or not hooks.is_news or not wants(hooks, kind) then return end
   if user then tell(hooks, kind, channel, 'u', user) else tell(hooks, kind, channel) end
 end
 
@@ -133,16 +165,6 @@ local function drop_user(hooks, channel, members, holders, meta, topic, stamp, u
   announce_change(meta, topic, 'R', stamp, user)
   ended(hooks, 'R', 'A', channel, user)
   return 1
-end
-
--- Subscriptions of all nodes. '#' is not a node: it tells a sweep that counts are announced.
-local function total(occupancy)
-  local sum = 0
-  local all = redis.call('HGETALL', occupancy)
-  for i = 1, #all, 2 do
-    if all[i] ~= '#' then sum = sum + tonumber(all[i + 1]) end
-  end
-  return sum
 end
 
 -- What follows when the count of a channel went from one number to another.

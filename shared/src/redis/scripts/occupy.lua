@@ -1,11 +1,11 @@
--- KEYS: occupancy occupied tombstone queue news holds, and for what is asserted again the tombstone of the node's earlier id
--- ARGV: node count topic name ttl_ms announce is_user stamp app wanted
+-- KEYS: occupancy occupied tombstone queue news holds, and for what is asserted again tombstones of the node's earlier ids
+-- ARGV: node count topic name ttl_ms announce is_user stamp app wanted base is_news
 -- Returns 0, or -2 to a node that has been swept.
 if redis.call('EXISTS', KEYS[3]) == 1 then return -2 end
 local before = total(KEYS[1])
 -- Fails before anything has changed when the set is none.
 redis.call('SCARD', KEYS[2])
-local hooks = hooks_of(ARGV[9], wanted_of(ARGV[10], KEYS[7]), KEYS[4], KEYS[5], KEYS[6])
+local hooks = hooks_of(ARGV[9], ARGV[10], ARGV[11], ARGV[12], unpack(KEYS, 4))
 local announce = ARGV[6] == '1'
 if announce then redis.call('HSET', KEYS[1], '#', '1') end
 if ARGV[2] == '0' then

@@ -57,23 +57,23 @@ impl DeadLetters {
                 let page = self.page(partition, &from).await?;
                 let Some((last, _)) = page.last() else { break };
                 from = format!("({last}");
-                let letters = page.into_iter().filter_map(|(id, fields)| letter_of(partition, Place::new(id), fields));
+                let letters = page.into_iter().filter_map(|(id, fields)| letter_of(&self.app, partition, Place::new(id), fields));
                 all.extend(letters);
             }
         }
         Ok(all)
     }
 
-    /// Lets the endpoint be told once more, under the same id; the letter goes.
+    /// Lets an endpoint be told once more, under the same id; the letter goes.
     ///
     /// # Errors
     /// [`QueueError`].
-    pub async fn replay(&self, letter: &DeadLetter) -> Result<(), QueueError> {
+    pub async fn replay(&self, letter: &DeadLetter, endpoint: &Label) -> Result<(), QueueError> {
         let keys = self.link.keys();
         let mut pipeline = redis::pipe();
         pipeline.atomic();
         pipeline.cmd("XADD").arg(keys.webhook_queue(&self.app, letter.partition)).arg("*");
-        for (name, value) in letter.entry.fields_for(&letter.endpoint) {
+        for (name, value) in letter.entry.fields_for(endpoint) {
             pipeline.arg(name).arg(value);
         }
         pipeline.ignore();
@@ -106,9 +106,9 @@ impl DeadLetters {
 }
 
 /// `None` for what is none of ours.
-fn letter_of(partition: u32, place: Place, fields: Option<Vec<Value>>) -> Option<DeadLetter> {
+fn letter_of(app: &AppId, partition: u32, place: Place, fields: Option<Vec<Value>>) -> Option<DeadLetter> {
     let all: Fields = from_value(&Value::Array(fields.clone()?)).ok()?;
-    let entry = entry_of(partition, &place, fields)?;
+    let entry = entry_of(app, partition, &place, fields)?;
     let endpoint = Label::from(entry.only.as_deref()?);
     let attempts = all.get(ATTEMPTS)?.parse().ok()?;
     let error = all.get(ERROR)?.clone();
