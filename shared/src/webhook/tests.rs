@@ -196,14 +196,14 @@ mod queues {
     }
 
     /// Tends until entries come, and reads so many.
-    async fn read(queues: &Arc<dyn Queues>, count: usize) -> Vec<Entry> {
-        let (mut all, mut last) = (Vec::new(), None);
+    async fn read(queues: &Arc<dyn Queues>, last: &mut Option<Place>, count: usize) -> Vec<Entry> {
+        let mut all = Vec::new();
         let reading = async {
             while all.len() < count {
                 queues.tend().await.unwrap();
                 let batch = queues.read(&queue(), last.as_ref(), 100).await.unwrap();
                 all.extend(batch.entries);
-                last = batch.last.or(last);
+                *last = batch.last.or(last.take());
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
         };
@@ -229,14 +229,14 @@ mod queues {
 
     async fn transitions_are_told_once_and_held_ends_later(world: impl World) {
         let (a, b) = (Node::start(&world).await, Node::start(&world).await);
-        let (queues, topic) = (world.queues(), topic("shop", CHANNEL));
+        let (queues, topic, mut last) = (world.queues(), topic("shop", CHANNEL), None);
         for node in [&a, &b] {
             for _ in 0..2 {
                 join(node, &topic, "ana").await;
                 node.roster.occupy(&topic, 1, false).await.unwrap();
             }
         }
-        let first = read(&queues, 2).await;
+        let first = read(&queues, &mut last, 2).await;
         assert_eq!(words(&first), ["+ana", "channel_occupied"]);
         for node in [&a, &b] {
             node.roster.leave(&topic, &"ana".into()).await.unwrap();
@@ -246,49 +246,49 @@ mod queues {
         join(&a, &topic, "ana").await;
         a.roster.occupy(&topic, 1, false).await.unwrap();
         join(&a, &topic, "bo").await;
-        assert_eq!(words(&read(&queues, 1).await), ["+bo"]);
+        assert_eq!(words(&read(&queues, &mut last, 1).await), ["+bo"]);
         let before = std::time::Instant::now();
         for user in ["ana", "bo"] {
             a.roster.leave(&topic, &user.into()).await.unwrap();
         }
         a.roster.occupy(&topic, 0, false).await.unwrap();
-        let last = read(&queues, 3).await;
-        assert_eq!(words(&last), ["-ana", "-bo", "channel_vacated"]);
+        let ends = read(&queues, &mut last, 3).await;
+        assert_eq!(words(&ends), ["-ana", "-bo", "channel_vacated"]);
         assert!(before.elapsed() >= Duration::from_millis(2900), "held for {:?} only", before.elapsed());
-        let ids: std::collections::HashSet<_> = first.iter().chain(&last).map(|entry| entry.id.clone()).collect();
+        let ids: std::collections::HashSet<_> = first.iter().chain(&ends).map(|entry| entry.id.clone()).collect();
         assert_eq!(ids.len(), 5);
     }
 
     async fn counts_misses_and_client_events_are_told(world: impl World) {
         let node = Node::start(&world).await;
-        let (queues, topic) = (world.queues(), topic("shop", "cache-news"));
+        let (queues, topic, mut last) = (world.queues(), topic("shop", "cache-news"), None);
         for count in [1, 2, 100] {
             node.roster.occupy(&topic, count, true).await.unwrap();
         }
         for _ in 0..3 {
             node.roster.miss(&topic).await.unwrap();
         }
-        assert_eq!(words(&read(&queues, 5).await), ["channel_occupied", "=1", "=2", "=100", "cache_miss"]);
+        assert_eq!(words(&read(&queues, &mut last, 5).await), ["channel_occupied", "=1", "=2", "=100", "cache_miss"]);
         let occurrence = occurrences().swap_remove(4).0;
         let message = |text: &str| Message { webhook: Some(occurrence.clone()), ..event(&topic, text) };
         node.publish([message("a"), message("b")]).await;
-        let told = read(&queues, 2).await;
+        let told = read(&queues, &mut last, 2).await;
         assert_eq!(told[0].occurrence, occurrence);
         let began = std::time::Instant::now();
         for count in [200, 300, 400] {
             node.roster.occupy(&topic, count, true).await.unwrap();
         }
-        assert_eq!(words(&read(&queues, 1).await), ["=400"]);
+        assert_eq!(words(&read(&queues, &mut last, 1).await), ["=400"]);
         assert!(began.elapsed() >= Duration::from_millis(4900), "told after {:?}", began.elapsed());
     }
 
     async fn what_is_done_with_is_gone_and_the_rest_is_counted(world: impl World) {
         let node = Node::start(&world).await;
-        let queues = world.queues();
+        let (queues, mut last) = (world.queues(), None);
         for number in 0..5 {
             node.roster.occupy(&topic("shop", &format!("room-{number}")), 1, false).await.unwrap();
         }
-        let entries = read(&queues, 5).await;
+        let entries = read(&queues, &mut last, 5).await;
         let queue = queue();
         let labels = [queue.endpoint.clone()];
         let backlog = async || queues.backlog(0, &"shop".into(), &labels).await.unwrap();
@@ -300,6 +300,38 @@ mod queues {
         let letter = Undelivered { entry: entries[4].clone(), attempts: 3, error: "no".into() };
         queues.bury(&queue, &letter).await.unwrap();
         assert_eq!(backlog().await, expected(0, None));
+    }
+
+    async fn an_end_whose_time_is_over_is_told_though_nobody_looked(world: impl World) {
+        let node = Node::start(&world).await;
+        let (queues, topic, mut last) = (world.queues(), topic("shop", CHANNEL), None);
+        for _ in 0..2 {
+            join(&node, &topic, "ana").await;
+            node.roster.occupy(&topic, 1, false).await.unwrap();
+            node.roster.leave(&topic, &"ana".into()).await.unwrap();
+            node.roster.occupy(&topic, 0, false).await.unwrap();
+            // No sender runs meanwhile.
+            tokio::time::sleep(HOLD + Duration::from_millis(100)).await;
+        }
+        let told = words(&read(&queues, &mut last, 8).await);
+        assert_eq!(told[..4], ["+ana", "channel_occupied", "-ana", "channel_vacated"]);
+        assert_eq!(told[4..], told[..4]);
+    }
+
+    async fn what_was_handed_out_in_an_answer_that_was_lost_is_handed_out_again(world: impl World) {
+        let node = Node::start(&world).await;
+        let (queues, mut last) = (world.queues(), None);
+        for number in 0..3 {
+            node.roster.occupy(&topic("shop", &format!("room-{number}")), 1, false).await.unwrap();
+        }
+        let first = read(&queues, &mut last, 3).await;
+        node.roster.occupy(&topic("shop", "room-3"), 1, false).await.unwrap();
+        // The worker knows of the first only.
+        let after = Some(&first[0].place);
+        let again = queues.read(&queue(), after, 100).await.unwrap();
+        assert_eq!(again.entries, first[1..]);
+        let next = queues.read(&queue(), again.last.as_ref(), 100).await.unwrap();
+        assert_eq!(next.entries.len(), 1);
     }
 
     macro_rules! both {
@@ -327,6 +359,8 @@ mod queues {
         transitions_are_told_once_and_held_ends_later
         counts_misses_and_client_events_are_told
         what_is_done_with_is_gone_and_the_rest_is_counted
+        an_end_whose_time_is_over_is_told_though_nobody_looked
+        what_was_handed_out_in_an_answer_that_was_lost_is_handed_out_again
     }
 
     #[tokio::test(flavor = "multi_thread")]
@@ -334,8 +368,9 @@ mod queues {
         let world = redis().await;
         let node = Node::start(&world).await;
         let (first, second) = (world.queues(), world.queues());
+        let mut last = None;
         node.roster.occupy(&topic("shop", "room"), 1, false).await.unwrap();
-        let begun = read(&first, 1).await;
+        let begun = read(&first, &mut last, 1).await;
         assert_eq!(second.tend().await.unwrap(), []);
         assert!(first.leads(0) && !second.leads(0));
         first.leave().await;
@@ -358,6 +393,17 @@ mod queues {
     }
 
     #[tokio::test(flavor = "multi_thread")]
+    async fn who_does_not_lead_reads_nothing() {
+        let world = redis().await;
+        let node = Node::start(&world).await;
+        let (first, second) = (world.queues(), world.queues());
+        first.tend().await.unwrap();
+        node.roster.occupy(&topic("shop", "room"), 1, false).await.unwrap();
+        assert_eq!(second.read(&queue(), None, 100).await.unwrap(), Batch::default());
+        assert_eq!(first.read(&queue(), None, 100).await.unwrap().entries.len(), 1);
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
     async fn what_nobody_wants_is_not_kept() {
         let world = RedisCluster::with_wishes(Wishes::default()).await;
         let node = Node::start(&world).await;
@@ -375,16 +421,16 @@ mod queues {
     async fn what_redis_forgot_and_is_asserted_again_is_not_told() {
         let world = redis().await;
         let node = Node::start(&world).await;
-        let (queues, topic) = (world.queues(), topic("shop", CHANNEL));
+        let (queues, topic, mut last) = (world.queues(), topic("shop", CHANNEL), None);
         let member = crate::protocol::Member { user_id: "ana".into(), user_info: None };
         node.roster.join(&topic, &member, 100, true).await.unwrap();
         node.roster.occupy(&topic, 1, false).await.unwrap();
-        read(&queues, 2).await;
+        read(&queues, &mut last, 2).await;
         let _: String = world.query("FLUSHALL", &[]).await;
         node.roster.renew().await.unwrap();
         node.roster.join_again(&topic, &member, true).await.unwrap();
         node.roster.occupy_again(&topic, 1, false).await.unwrap();
         node.roster.occupy(&crate::bus::contract::topic("shop", "marker"), 1, false).await.unwrap();
-        assert_eq!(words(&read(&queues, 1).await), ["channel_occupied"]);
+        assert_eq!(words(&read(&queues, &mut last, 1).await), ["channel_occupied"]);
     }
 }

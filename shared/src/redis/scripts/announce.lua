@@ -79,6 +79,11 @@ local function total(occupancy)
   return sum
 end
 
+-- Whether a key holds what this command is for.
+local function is_good(command, key)
+  return type(redis.pcall(command, key)) == 'number'
+end
+
 -- Tells of what was held long enough. Whoever changes something does so first, since an end whose time is over is not
 -- cancelled any more.
 local function tell_due(base, news, holds, most)
@@ -87,13 +92,13 @@ local function tell_due(base, news, holds, most)
     local kind, app, channel, user = string.match(name, '^(%a)\n([^\n]*)\n([^\n]*)\n(.*)$')
     local queue = base .. ':wq:' .. (app or '')
     -- What cannot be told for a key that holds something else is told by nobody.
-    if kind and redis.pcall('XLEN', queue).err == nil then
+    if kind and is_good('XLEN', queue) then
       local hooks = {app = app, queue = queue, news = news}
       if kind == 'V' then
         tell(hooks, kind, channel)
       elseif kind == 'R' then
         tell(hooks, kind, channel, 'u', user)
-      elseif kind == 'C' and redis.pcall('HLEN', base .. ':oc:' .. app .. '/' .. channel).err == nil then
+      elseif kind == 'C' and is_good('HLEN', base .. ':oc:' .. app .. '/' .. channel) then
         local sum = total(base .. ':oc:' .. app .. '/' .. channel)
         if sum > 0 then tell(hooks, kind, channel, 'n', sum) end
       end
