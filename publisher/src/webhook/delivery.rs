@@ -41,8 +41,14 @@ pub(super) struct Deliverer {
 /// How an endpoint has answered lately.
 #[derive(Default)]
 struct Health {
-    /// Since when no request has succeeded, and what became of the last one; `None` when that one did.
-    failing: Option<(Instant, String)>,
+    /// Set while the last request did not succeed.
+    failing: Option<Failing>,
+}
+
+struct Failing {
+    since: Instant,
+    last: Instant,
+    error: String,
 }
 
 /// What became of a delivery.
@@ -113,21 +119,21 @@ impl Deliverer {
         };
         let text = excerpt(&error);
         tracing::debug!(queue = %self.queue, entries = entries.len(), error = text, "an endpoint was not told");
-        let since = health.failing.as_ref().map_or(began, |(since, _)| *since);
+        let since = health.failing.as_ref().map_or(began, |failing| failing.since);
         if health.failing.is_none() {
             tracing::warn!(endpoint = %self.queue.endpoint, app = %self.queue.app, error = text, "an endpoint fails");
         }
-        health.failing = Some((since, text.clone()));
+        health.failing = Some(Failing { since, last: began, error: text.clone() });
         Err(Failed { attempts: 1, text })
     }
 
-    /// A backlog whose time is over must not be tried one by one against an endpoint that hangs: new entries still are.
+    /// A backlog whose time is over must not be tried one by one against an endpoint that hangs: new entries still are, and
+    /// one now and then.
     fn check_health(&self, entries: &[Entry]) -> Result<(), Failed> {
         let give_up_after = self.context.config.give_up_after;
         let health = self.recipient.health.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some((since, error)) = health.failing.as_ref().filter(|(since, _)| since.elapsed() > give_up_after) else {
-            return Ok(());
-        };
+        let is_gone = |failing: &&Failing| failing.since.elapsed() > give_up_after && failing.last.elapsed() < BACKOFF_MAX;
+        let Some(Failing { since, error, .. }) = health.failing.as_ref().filter(is_gone) else { return Ok(()) };
         let now_ms = unix_us() / 1000;
         if entries.iter().any(|entry| !self.left(entry, now_ms).is_zero()) {
             return Ok(());
