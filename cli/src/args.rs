@@ -94,7 +94,7 @@ pub struct Doctor {
     /// What the node is to be
     #[arg(long, value_enum, default_value = "up")]
     pub role: NodeRole,
-    /// Public address at which clients reach it, as https://ws.example.org; it must be running
+    /// Public address at which clients reach it, as `https://ws.example.org`; it must be running
     #[arg(long)]
     pub url: Option<reqwest::Url>,
 }

@@ -41,7 +41,7 @@ pub mod websocket;
 pub use config::Config;
 
 use metrics::Metrics;
-use node::Node;
+use node::{Capacity, Node};
 use relay::Relay;
 use shard::Shard;
 use shard::inbox::{InboxReceiver, Room, ShardMessage, inbox};
@@ -103,8 +103,7 @@ impl Gateway {
             metrics,
             relay.clone(),
             deps.routes,
-            connections_max,
-            shards,
+            Capacity { connections_max, shards },
         ));
         Ok(Self { config, listener, address, node, relay, receivers })
     }

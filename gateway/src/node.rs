@@ -64,6 +64,15 @@ struct Reported {
     failed: Option<Instant>,
 }
 
+/// How much a node holds.
+#[derive(Clone, Copy)]
+pub(crate) struct Capacity {
+    /// Open WebSockets, at most.
+    pub(crate) connections_max: usize,
+    /// Threads that hold them.
+    pub(crate) shards: usize,
+}
+
 /// After a failure nobody waits for the roster for this long.
 const REPORT_PAUSE: Duration = Duration::from_secs(1);
 
@@ -75,9 +84,9 @@ impl Node {
         metrics: Metrics,
         relay: Arc<Relay>,
         routes: Option<Arc<dyn Routes>>,
-        connections_max: usize,
-        shards: usize,
+        capacity: Capacity,
     ) -> Self {
+        let Capacity { connections_max, shards } = capacity;
         let by_app = apps.iter().map(|app| (app.id.clone(), AppOccupants::default())).collect();
         Self {
             server,

@@ -22,7 +22,7 @@ use hyper::upgrade::OnUpgrade;
 use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use shared::http::{self, Answer};
-use shared::listener::front::{Dropped, forbidden};
+use shared::listener::front::{Dropped, end_connection, forbidden};
 use shared::protocol::{self, CloseCode};
 use tokio::net::TcpStream;
 
@@ -105,7 +105,13 @@ async fn answer(
         return answer;
     }
     match shard.node.routes.clone() {
-        Some(routes) => shard.answering(routes.answer(request)).await,
+        Some(routes) => {
+            let mut answer = shard.answering(routes.answer(request)).await;
+            if shard.node.is_draining() {
+                end_connection(&mut answer);
+            }
+            answer
+        }
         None if path == "/up" => http::health(),
         None => http::text(StatusCode::NOT_FOUND, "Not found."),
     }

@@ -39,7 +39,7 @@ pub struct Server {
 /// What the admin listener is told.
 #[derive(Default)]
 struct State {
-    is_draining: AtomicBool,
+    is_draining: Arc<AtomicBool>,
 }
 
 impl Server {
@@ -114,10 +114,11 @@ impl Server {
     fn serve(&self, stream: TcpStream, peer: SocketAddr, place: OwnedSemaphorePermit, connections: &GracefulShutdown) {
         // Answers are one small write; without this some would wait for the caller's acknowledgement.
         let _ = stream.set_nodelay(true);
-        let (front, api, watcher) = (self.front.clone(), self.api.clone(), connections.watcher());
+        let (front, watcher) = (self.front.clone(), connections.watcher());
+        let (api, is_leaving) = (self.api.clone(), self.state.is_draining.clone());
         tokio::spawn(async move {
             let _place = place;
-            if let Err(dropped) = converse(&front, api, stream, peer, watcher).await {
+            if let Err(dropped) = converse(&front, api, is_leaving, stream, peer, watcher).await {
                 let cause = std::error::Error::source(&dropped).map(ToString::to_string).unwrap_or_default();
                 tracing::debug!(%peer, error = %dropped, cause, "connection dropped");
             }
@@ -129,12 +130,13 @@ impl Server {
 async fn converse(
     front: &Front,
     api: Arc<Api>,
+    is_leaving: Arc<AtomicBool>,
     mut stream: TcpStream,
     peer: SocketAddr,
     watcher: Watcher,
 ) -> Result<(), Dropped> {
     let client = front.admit(&mut stream, peer).await?;
-    let routes = Arc::new(Guarded { access: front.access.clone(), peer: client, routes: api });
+    let routes = Arc::new(Guarded { is_leaving, access: front.access.clone(), peer: client, routes: api });
     let asked = Arc::new(AtomicBool::new(false));
     let service = http::service(routes, asked.clone());
     // A caller that breaks the protocol or the connection has been told, or is gone.

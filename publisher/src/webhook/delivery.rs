@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use rand::Rng;
 use shared::app::App;
 use shared::envelope::unix_us;
-use shared::webhook::{Endpoint, Entry, Place, QueueId, Undelivered};
 use shared::webhook::queues::TEND_INTERVAL;
+use shared::webhook::{Endpoint, Entry, Place, QueueId, Undelivered};
 use tokio::sync::Semaphore;
 
 use super::Context;
@@ -132,7 +132,8 @@ impl Deliverer {
     fn check_health(&self, entries: &[Entry]) -> Result<(), Failed> {
         let give_up_after = self.context.config.give_up_after;
         let health = self.recipient.health.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_gone = |failing: &&Failing| failing.since.elapsed() > give_up_after && failing.last.elapsed() < BACKOFF_MAX;
+        let is_gone =
+            |failing: &&Failing| failing.since.elapsed() > give_up_after && failing.last.elapsed() < BACKOFF_MAX;
         let Some(Failing { since, error, .. }) = health.failing.as_ref().filter(is_gone) else { return Ok(()) };
         let now_ms = unix_us() / 1000;
         if entries.iter().any(|entry| !self.left(entry, now_ms).is_zero()) {

@@ -60,15 +60,7 @@ struct Delivered {
 
 impl Worker {
     pub(super) fn new(deliverer: Deliverer, news: Arc<Notify>) -> Self {
-        Self {
-            deliverer,
-            news,
-            last: None,
-            lanes: HashMap::new(),
-            held: 0,
-            held_bytes: 0,
-            deliveries: JoinSet::new(),
-        }
+        Self { deliverer, news, last: None, lanes: HashMap::new(), held: 0, held_bytes: 0, deliveries: JoinSet::new() }
     }
 
     /// Works for as long as it is not dropped.

@@ -3,10 +3,12 @@
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use hyper::body::Incoming;
+use hyper::header::{CONNECTION, HeaderValue};
 use hyper::{Request, StatusCode};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
@@ -101,8 +103,11 @@ impl Pace {
     }
 }
 
-/// Routes for the clients of one connection: those whom its listener does not let in get 403.
+/// Routes for the clients of one connection: those whom its listener does not let in get 403. Once the server leaves, each
+/// answer ends its connection, so that nobody sends a request on one that is just being closed.
 pub struct Guarded<R: ?Sized> {
+    /// Set once the server leaves.
+    pub is_leaving: Arc<AtomicBool>,
     /// Who may ask.
     pub access: Access,
     /// Whose connection it is.
@@ -114,8 +119,22 @@ pub struct Guarded<R: ?Sized> {
 impl<R: Routes + ?Sized> Routes for Guarded<R> {
     fn answer(&self, request: Request<Incoming>) -> BoxFuture<'_, Answer> {
         let client = self.access.client(self.peer, request.headers());
-        if self.access.admits(client) { self.routes.answer(request) } else { Box::pin(std::future::ready(forbidden())) }
+        if !self.access.admits(client) {
+            return Box::pin(std::future::ready(forbidden()));
+        }
+        Box::pin(async move {
+            let mut answer = self.routes.answer(request).await;
+            if self.is_leaving.load(Ordering::Acquire) {
+                end_connection(&mut answer);
+            }
+            answer
+        })
     }
+}
+
+/// Makes an answer the last one of its connection.
+pub fn end_connection(answer: &mut Answer) {
+    answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
 }
 
 /// What a client gets whose address is not let in.

@@ -83,8 +83,7 @@ impl Endpoint {
             let host = endpoint.url.host_str().unwrap_or_default();
             let port = endpoint.url.port_or_known_default().unwrap_or_default();
             let name = format!("{host}:{port}-{hash:08x}");
-            let earlier =
-                labelled.iter().filter(|(_, other)| place_of(&other.url) == place_of(&endpoint.url)).count();
+            let earlier = labelled.iter().filter(|(_, other)| place_of(&other.url) == place_of(&endpoint.url)).count();
             let label = if earlier == 0 { name } else { format!("{name}-{}", earlier + 1) };
             labelled.push((Label(label.into()), endpoint));
         }

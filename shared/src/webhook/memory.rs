@@ -282,7 +282,8 @@ impl State {
 impl Queue {
     fn read(&mut self, after: Option<&Place>, most: usize) -> Batch {
         let begun = after.map_or(0, |place| number(place) + 1);
-        let mut entries: Vec<Entry> = self.unfinished.range(begun..).map(|(_, entry)| entry.clone()).take(most).collect();
+        let mut entries: Vec<Entry> =
+            self.unfinished.range(begun..).map(|(_, entry)| entry.clone()).take(most).collect();
         if entries.is_empty() {
             entries = self.waiting.drain(..most.min(self.waiting.len())).collect();
             self.unfinished.extend(entries.iter().map(|entry| (number(&entry.place), entry.clone())));

@@ -182,7 +182,9 @@ async fn a_receiver_that_was_down_gets_everything_in_order() {
     let numbers: Vec<usize> = told
         .iter()
         .filter(|told| told.name == "client_event")
-        .map(|told| told.event["data"].as_str().and_then(|data| data.split(' ').next()?.parse().ok()).expect("a number"))
+        .map(|told| {
+            told.event["data"].as_str().and_then(|data| data.split(' ').next()?.parse().ok()).expect("a number")
+        })
         .collect();
     assert_eq!(numbers, (0..2000).collect::<Vec<_>>(), "in order");
     eventually("nothing is left in Redis", async || {
@@ -266,10 +268,7 @@ async fn dead_letters_are_listed_sent_again_and_purged() {
     let listed = webhooks(&["list"]).await;
     for id in &ids {
         let line = listed.lines().find(|line| line.contains(id.as_str())).expect("each is listed");
-        assert!(
-            line.contains("channel_occupied room-") && line.ends_with(" the endpoint answered 410 Gone"),
-            "{line}"
-        );
+        assert!(line.contains("channel_occupied room-") && line.ends_with(" the endpoint answered 410 Gone"), "{line}");
         assert!(line.contains("shop 127.0.0.1:"), "{line}");
     }
     let first = ids.iter().next().expect("three ids");
@@ -352,8 +351,7 @@ async fn a_publisher_that_was_paused_past_its_lease_disturbs_nothing() {
 async fn endpoints_get_no_more_requests_at_once_than_they_may_from_all_partitions() {
     let receiver = Receiver::start().await;
     receiver.answer_with(Answer::Hang);
-    let setup =
-        setup_with(&receiver, "concurrency = 3").redis("partitions = 8").more("[webhooks]\ntimeout = \"60s\"");
+    let setup = setup_with(&receiver, "concurrency = 3").redis("partitions = 8").more("[webhooks]\ntimeout = \"60s\"");
     let cluster = Cluster::start().setup(setup).await;
     let mut client = cluster.client(0).await;
     for number in 0..40 {

@@ -57,7 +57,8 @@ impl DeadLetters {
                 let page = self.page(partition, &from).await?;
                 let Some((last, _)) = page.last() else { break };
                 from = format!("({last}");
-                let letters = page.into_iter().filter_map(|(id, fields)| letter_of(&self.app, partition, Place::new(id), fields));
+                let letters =
+                    page.into_iter().filter_map(|(id, fields)| letter_of(&self.app, partition, Place::new(id), fields));
                 all.extend(letters);
             }
         }

@@ -122,7 +122,9 @@ async fn visit(mut visitor: Visitor, mut rng: StdRng, places: Gateways) -> Visit
     for _ in 0..VISITS {
         let place = places.lock().expect("nobody panics with it")[rng.random_range(0..2)].clone();
         let Some(place) = place else { continue };
-        let Ok(mut client) = TestClient::try_connect(&place, &setup::app(), &Options::default()).await else { continue };
+        let Ok(mut client) = TestClient::try_connect(&place, &setup::app(), &Options::default()).await else {
+            continue;
+        };
         for channel in &visitor.channels {
             client.ask(channel, visitor.is_user.then(|| json!({ "user_id": visitor.name })).as_ref());
         }
@@ -182,7 +184,8 @@ fn check_ids(all: &[Told]) {
 fn check(visitor: &Visitor, channel: &str, sequences: &BTreeMap<(String, String), Vec<String>>) -> usize {
     let user = if visitor.is_user { visitor.name.clone() } else { String::new() };
     let told = sequences.get(&(channel.to_owned(), user)).cloned().unwrap_or_default();
-    let pair = if visitor.is_user { ["member_added", "member_removed"] } else { ["channel_occupied", "channel_vacated"] };
+    let pair =
+        if visitor.is_user { ["member_added", "member_removed"] } else { ["channel_occupied", "channel_vacated"] };
     for (index, name) in told.iter().enumerate() {
         assert_eq!(name, pair[index % 2], "{channel} {}: {told:?}", visitor.name);
     }
@@ -206,10 +209,9 @@ fn periods(stays: &[Stay]) -> (usize, usize) {
         let Some(since) = stay.since else {
             // It may have stood, and may have joined what was before and after.
             most += 1;
-            before = before.map(|(earliest, latest)| (earliest, latest.max(stay.until.1))).or(Some((
-                stay.until.0 - HOLD,
-                stay.until.1,
-            )));
+            before = before
+                .map(|(earliest, latest)| (earliest, latest.max(stay.until.1)))
+                .or(Some((stay.until.0 - HOLD, stay.until.1)));
             least = usize::from(least > 0);
             continue;
         };
@@ -217,7 +219,9 @@ fn periods(stays: &[Stay]) -> (usize, usize) {
         let is_joined = before.is_some_and(|(earliest, _)| since + SLACK < earliest + HOLD);
         least += usize::from(is_apart || least == 0);
         most += usize::from(!is_joined);
-        before = Some(before.map_or(stay.until, |(earliest, latest)| (earliest.max(stay.until.0), latest.max(stay.until.1))));
+        before = Some(
+            before.map_or(stay.until, |(earliest, latest)| (earliest.max(stay.until.0), latest.max(stay.until.1))),
+        );
     }
     (least, most.max(least))
 }
