@@ -3,6 +3,7 @@
 mod counts;
 mod events;
 mod faults;
+mod metric_names;
 mod presence;
 mod readiness;
 mod redis_forms;
