@@ -10,6 +10,7 @@ use shared::protocol::SocketId;
 use shared::secret::Secret;
 
 use crate::client::ServerUrl;
+use crate::config::Role;
 
 /// A server for the Pusher Channels protocol.
 #[derive(Debug, Parser)]
@@ -33,9 +34,16 @@ pub enum Command {
     CheckConfig(Settings),
     /// Print the configuration as it would be used, secrets masked
     PrintConfig(Settings),
+    /// Check what a node needs: configuration, Redis, descriptors, clock, and its public address
+    Doctor(Doctor),
+    /// Ask the server on this machine whether it is ready
+    Healthcheck(Healthcheck),
     /// Make credentials
     #[command(subcommand)]
     App(AppCommand),
+    /// Look at webhooks that endpoints did not take, and send them again
+    #[command(subcommand)]
+    Webhooks(WebhooksCommand),
     /// Publish one event through the signed HTTP API
     Trigger(Trigger),
     /// Subscribe to channels and print what arrives
@@ -77,11 +85,94 @@ pub struct Files {
     pub env_file: Option<PathBuf>,
 }
 
+/// Arguments of `doctor`.
+#[derive(Debug, clap::Args)]
+pub struct Doctor {
+    /// What the node would be configured with.
+    #[command(flatten)]
+    pub settings: Settings,
+    /// What the node is to be
+    #[arg(long, value_enum, default_value = "up")]
+    pub role: NodeRole,
+    /// Public address at which clients reach it, as `https://ws.example.org`; it must be running
+    #[arg(long)]
+    pub url: Option<reqwest::Url>,
+}
+
+/// What a node can be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum NodeRole {
+    /// Gateway and publisher in one process
+    Up,
+    /// WebSockets
+    Gateway,
+    /// The signed HTTP API
+    Publisher,
+}
+
+impl From<NodeRole> for Role {
+    fn from(role: NodeRole) -> Self {
+        match role {
+            NodeRole::Up => Self::Up,
+            NodeRole::Gateway => Self::Gateway,
+            NodeRole::Publisher => Self::Publisher,
+        }
+    }
+}
+
+/// Arguments of `healthcheck`.
+#[derive(Debug, clap::Args)]
+pub struct Healthcheck {
+    /// Where the server is configured.
+    #[command(flatten)]
+    pub files: Files,
+    /// Port of its admin listener; default: the configured one
+    #[arg(long, value_name = "PORT")]
+    pub admin_port: Option<u16>,
+    /// Ask only whether it lives, not whether it takes connections
+    #[arg(long)]
+    pub live: bool,
+}
+
 /// What to do about apps.
 #[derive(Debug, Subcommand)]
 pub enum AppCommand {
     /// Print a fresh id, key and secret, as configuration and as lines for Laravel's .env
     New(AppNew),
+}
+
+/// What to do about webhooks that endpoints did not take in time.
+#[derive(Debug, Subcommand)]
+pub enum WebhooksCommand {
+    /// Print them, one per line: when given up, id, app, endpoint, kind, channel, tries, last error
+    List(Letters),
+    /// Send them again, under the same ids
+    Replay(Letters),
+    /// Forget them
+    Purge(Letters),
+}
+
+/// Which webhooks.
+#[derive(Debug, clap::Args)]
+pub struct Letters {
+    /// Where Redis and the apps are configured.
+    #[command(flatten)]
+    pub files: Files,
+    /// Redis in which they are kept; default: the configured one
+    #[arg(long, value_name = "URL", value_parser = |url: &str| Ok::<_, String>(Secret::new(url)))]
+    pub redis: Option<Secret>,
+    /// Those of this app only
+    #[arg(long, value_name = "ID", value_parser = |id: &str| Ok::<_, String>(AppId::from(id)))]
+    pub app_id: Option<AppId>,
+    /// Those for this endpoint only, by its name in the list
+    #[arg(long, value_name = "NAME")]
+    pub endpoint: Option<String>,
+    /// With `replay`: the endpoint to send them to, by its name, if not the one that they were for
+    #[arg(long, value_name = "NAME")]
+    pub to: Option<String>,
+    /// Ids of events; default: all
+    #[arg(value_name = "ID")]
+    pub ids: Vec<String>,
 }
 
 /// Arguments of `app new`.

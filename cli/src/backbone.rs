@@ -7,12 +7,14 @@ use std::time::Duration;
 use anyhow::Context;
 use prometheus::Registry;
 use shared::admin::Health;
+use shared::app::Apps;
 use shared::bus::memory::SWEEP_INTERVAL;
 use shared::bus::redis::subscriber::Subscriber;
 use shared::bus::{Bus, Listener, MemoryBus, RedisBus};
 use shared::redis::metrics::Metrics;
 use shared::redis::{Config, Link, RedisHealth};
 use shared::roster::{MemoryRoster, RedisRoster, Roster};
+use shared::webhook::{MemoryQueues, Queues, RedisQueues, Wishes};
 use tokio::runtime::Handle;
 use tokio::time::timeout;
 
@@ -27,6 +29,8 @@ pub(crate) enum Backbone {
         bus: Arc<MemoryBus>,
         /// Knows everyone.
         roster: Arc<MemoryRoster>,
+        /// Keeps webhooks.
+        queues: Arc<MemoryQueues>,
     },
     /// State in Redis: the process is one node of a cluster.
     Redis(Box<Cluster>),
@@ -39,23 +43,27 @@ pub(crate) struct Cluster {
     subscriber: Arc<Subscriber>,
     bus: Arc<RedisBus>,
     roster: Arc<RedisRoster>,
+    queues: Arc<RedisQueues>,
     /// Set for nodes that hold connections.
     listener: Option<Arc<dyn Listener>>,
 }
 
 impl Backbone {
     /// Memory, or the Redis that is configured; nothing is connected yet.
-    pub(crate) fn new(config: &Config, registry: &Registry) -> anyhow::Result<Self> {
+    pub(crate) fn new(config: &Config, apps: &Apps, registry: &Registry) -> anyhow::Result<Self> {
         if !config.is_set() {
-            let bus = MemoryBus::new();
-            return Ok(Self::Memory { roster: MemoryRoster::new(bus.clone()), bus });
+            let queues = MemoryQueues::new(apps);
+            let bus = MemoryBus::with_queues(Some(queues.clone()));
+            return Ok(Self::Memory { roster: MemoryRoster::new(bus.clone()), bus, queues });
         }
+        let wishes = Wishes::new(apps);
         let link = Link::new(config, Handle::current()).context("redis")?;
         let metrics = Metrics::new(registry);
         let subscriber = Subscriber::new(link.clone(), metrics.clone());
         Ok(Self::Redis(Box::new(Cluster {
             bus: RedisBus::new(link.clone(), subscriber.clone(), metrics.clone()),
-            roster: RedisRoster::new(link.clone(), metrics.clone()),
+            roster: RedisRoster::new(link.clone(), metrics.clone(), wishes.clone()),
+            queues: RedisQueues::new(link.clone(), metrics.clone(), wishes),
             link,
             metrics,
             subscriber,
@@ -74,6 +82,14 @@ impl Backbone {
         match self {
             Self::Memory { roster, .. } => roster.clone(),
             Self::Redis(cluster) => cluster.roster.clone(),
+        }
+    }
+
+    /// Where webhooks wait, for a process that sends them, and whether they outlive it.
+    pub(crate) fn queues(&self) -> (Arc<dyn Queues>, bool) {
+        match self {
+            Self::Memory { queues, .. } => (queues.clone(), false),
+            Self::Redis(cluster) => (cluster.queues.clone(), true),
         }
     }
 

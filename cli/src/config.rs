@@ -8,14 +8,19 @@ mod laravel;
 
 use std::fs;
 use std::net::IpAddr;
+use std::time::Duration;
 
 use bytesize::ByteSize;
+use hyper::header::{HeaderName, HeaderValue};
+use publisher::webhook;
 use serde::{Deserialize, Serialize};
 use shared::app::{App, AppLimits, Apps};
 use shared::config::{self, ConfigError, Layers, Mistake, Variables};
 use shared::protocol::channel::USER_PREFIX;
 use shared::secret::Secret;
-use shared::{admin, redis, telemetry};
+use shared::webhook::Endpoint;
+use shared::webhook::endpoint::CONCURRENCY_MAX;
+use shared::{admin, redis, telemetry, tls};
 
 use crate::args::Settings;
 
@@ -43,8 +48,12 @@ pub struct Config {
     pub server: gateway::config::Server,
     /// `[admin]`.
     pub admin: admin::Config,
+    /// `[tls]`.
+    pub tls: tls::Config,
     /// `[redis]`.
     pub redis: redis::Config,
+    /// `[webhooks]`.
+    pub webhooks: webhook::Config,
     /// `[drain]`.
     pub drain: gateway::config::Drain,
     /// `[log]`.
@@ -69,6 +78,10 @@ pub enum Role {
 
 /// Where a publisher listens unless told otherwise: beside a gateway on the same machine.
 const PUBLISHER_PORT: u16 = 8081;
+
+/// How long a node of a cluster accepts connections after the signal, unless told otherwise: what balancers take to notice.
+/// One process has nobody to go on in its place.
+const CLUSTER_ACCEPT: Duration = Duration::from_secs(5);
 
 /// Variables, by name; later ones override earlier ones of the same name.
 type Pairs = Vec<(String, String)>;
@@ -116,6 +129,9 @@ impl Config {
         let mut mistakes = Vec::new();
         if role == Role::Publisher && layers.source("server.port").is_none() {
             config.server.port = PUBLISHER_PORT;
+        }
+        if role != Role::Up && layers.source("drain.accept").is_none() {
+            config.drain.accept = CLUSTER_ACCEPT;
         }
         match role {
             Role::Up if config.apps.is_empty() => {
@@ -196,6 +212,12 @@ impl Config {
         if let Err(error) = self.redis.validate() {
             mistakes.push(Mistake::new(error.key(), error.to_string()));
         }
+        for (key, complaint) in self.webhooks.mistakes() {
+            mistakes.push(Mistake::new(key, complaint));
+        }
+        if let Err(error) = tls::Tls::new(&self.tls) {
+            mistakes.push(Mistake::new(error.key(&self.tls), error.to_string()));
+        }
         for (key, host) in [("server.host", &self.server.host), ("admin.host", &self.admin.host)] {
             if host.is_empty() {
                 mistakes.push(Mistake::new(key, "expected an address to listen on, as \"127.0.0.1\""));
@@ -209,10 +231,38 @@ impl Config {
         }
         for (index, app) in self.apps.iter().enumerate() {
             validate_app(&format!("apps.{index}"), app, mistakes);
+            for (number, endpoint) in app.webhooks.iter().enumerate() {
+                self.validate_endpoint(&format!("apps.{index}.webhooks.{number}"), endpoint, mistakes);
+            }
             self.validate_outbox(&format!("apps.{index}.limits"), &app.limits, mistakes);
         }
         if let Err(error) = Apps::new(self.apps.iter().cloned()) {
             mistakes.push(Mistake::new("apps", format!("expected ids and keys to be unique, but {error}")));
+        }
+    }
+
+    fn validate_endpoint(&self, key: &str, endpoint: &Endpoint, mistakes: &mut Vec<Mistake>) {
+        let mut complain = |name: &str, complaint| mistakes.push(Mistake::new(format!("{key}.{name}"), complaint));
+        let url = &endpoint.url;
+        if !matches!(url.scheme(), "http" | "https") || !url.has_host() {
+            complain("url", format!("expected http:// or https:// and a host, not {}:", url.scheme()));
+        }
+        if let Err(refused) = webhook::check_url(url, self.webhooks.refuse_private_networks) {
+            complain("url", format!("expected another host: {refused}"));
+        }
+        for (name, value) in &endpoint.headers {
+            let lower_case = name.to_ascii_lowercase();
+            if webhook::RESERVED_HEADERS.contains(&lower_case.as_str()) {
+                complain("headers", format!("expected no {name:?}, which every request has already"));
+            } else if name.parse::<HeaderName>().is_err() {
+                complain("headers", format!("expected names of headers, not {name:?}"));
+            } else if HeaderValue::from_str(value.reveal()).is_err() {
+                complain("headers", format!("expected visible ASCII characters as the value of {name:?}"));
+            }
+        }
+        if !(1..=CONCURRENCY_MAX).contains(&endpoint.concurrency) {
+            let complaint = format!("expected between 1 and {CONCURRENCY_MAX}, not {}", endpoint.concurrency);
+            complain("concurrency", complaint);
         }
     }
 

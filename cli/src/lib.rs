@@ -12,11 +12,14 @@ mod backbone;
 mod banner;
 mod check_config;
 mod credentials;
+mod doctor;
+mod healthcheck;
 mod listen;
 mod print_config;
 mod roles;
 mod signals;
 mod trigger;
+mod webhooks;
 
 use std::fmt;
 use std::io::Write;
@@ -47,6 +50,9 @@ pub fn run(args: Args) -> Result<(), Failure> {
         Command::CheckConfig(settings) => check_config::run(&settings),
         Command::PrintConfig(settings) => print_config::run(&settings),
         Command::App(AppCommand::New(new)) => app_new::run(&new),
+        Command::Doctor(doctor) => wait_for(doctor::run(&doctor)),
+        Command::Healthcheck(check) => wait_for(healthcheck::run(&check)),
+        Command::Webhooks(command) => wait_for(webhooks::run(&command)),
         Command::Trigger(trigger) => wait_for(trigger::run(&trigger)),
         Command::Listen(listen) => wait_for(listen::run(&listen)),
     }

@@ -1,5 +1,6 @@
 //! What runs until it is told to leave: `up`, `gateway` and `publisher`.
 
+use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,16 +9,19 @@ use anyhow::Context;
 use gateway::Gateway;
 use prometheus::Registry;
 use publisher::Api;
+use publisher::webhook::{self, Sender};
 use shared::admin::Admin;
 use shared::app::Apps;
+use shared::tls::Tls;
 use shared::{descriptors, telemetry};
+use tokio::signal::unix::Signal;
 use tokio::sync::oneshot;
 
 use crate::args::Settings;
 use crate::backbone::Backbone;
 use crate::banner::Banner;
 use crate::config::{Config, Role};
-use crate::signals::Signals;
+use crate::signals::{Signals, reload_signal};
 use crate::{Failure, say};
 
 /// Runs a role until SIGINT or SIGTERM, then drains it. A second signal ends the process at once.
@@ -38,6 +42,11 @@ struct Node {
     public: Public,
     admin: Admin,
     backbone: Backbone,
+    /// Tells applications' endpoints what happens; `None` for a gateway, whose webhooks publishers send.
+    webhooks: Option<Arc<Sender>>,
+    tls: Option<Arc<Tls>>,
+    /// Heard when certificates are to be read again.
+    reload: Option<Signal>,
     /// How long a publisher goes on after the signal; a gateway knows by itself.
     accept: Duration,
 }
@@ -51,14 +60,17 @@ enum Public {
 impl Node {
     async fn bind(role: Role, config: &Config, descriptors_max: u64) -> Result<Self, Failure> {
         let apps = Apps::new(config.apps.iter().cloned()).context("apps")?;
+        let tls = Tls::new(&config.tls).context("tls")?;
+        let reload = reload_signal(tls.is_some()).context("cannot catch SIGHUP")?;
         let registry = telemetry::metrics::registry(env!("CARGO_PKG_VERSION"));
-        let mut backbone = Backbone::new(&config.redis, &registry)?;
+        let mut backbone = Backbone::new(&config.redis, &apps, &registry)?;
         let api = || Arc::new(Api::new(publisher_deps(config, &apps, &backbone, &registry)));
         let server = &config.server;
         let cannot_listen = || cannot_listen("server", &server.host, server.port);
+        let front = server.front(tls.clone());
         let public = match role {
             Role::Publisher => {
-                let server = publisher::Server::bind(&server.host, server.port, api(), descriptors_max);
+                let server = publisher::Server::bind(&server.host, server.port, front, api(), descriptors_max);
                 Public::Publisher(server.await.with_context(cannot_listen)?)
             }
             Role::Up | Role::Gateway => {
@@ -66,6 +78,7 @@ impl Node {
                     apps: apps.clone(),
                     bus: backbone.bus(),
                     roster: backbone.roster(),
+                    front,
                     routes: if role == Role::Up { Some(api()) } else { None },
                     registry: registry.clone(),
                     descriptors_max,
@@ -73,6 +86,10 @@ impl Node {
                 let gateway = Gateway::bind(config.gateway(), deps).await.with_context(cannot_listen)?;
                 Public::Gateway(Box::new(gateway))
             }
+        };
+        let webhooks = match role {
+            Role::Gateway => None,
+            Role::Up | Role::Publisher => Some(sender(config, &apps, &backbone, &registry)?),
         };
         let health = match &public {
             Public::Gateway(gateway) => {
@@ -84,7 +101,7 @@ impl Node {
         let admin = Admin::bind(&config.admin, registry, health)
             .await
             .with_context(|| self::cannot_listen("admin", &config.admin.host, config.admin.port))?;
-        Ok(Self { public, admin, backbone, accept: config.drain.accept })
+        Ok(Self { public, admin, backbone, webhooks, tls, reload, accept: config.drain.accept })
     }
 
     fn banner(&self, role: Role, config: &Config, descriptors_max: u64) -> Result<String, Failure> {
@@ -102,7 +119,7 @@ impl Node {
     }
 
     async fn run(self, signals: Signals) -> Result<(), Failure> {
-        let Self { public, admin, backbone, accept } = self;
+        let Self { public, admin, backbone, webhooks, tls, reload, accept } = self;
         let (leave, leaving) = oneshot::channel();
         let shutdown = async {
             // The other end goes only with this whole function.
@@ -114,12 +131,17 @@ impl Node {
                 Public::Publisher(server) => server.run(shutdown, accept).await,
             }
             backbone.leave().await;
+            if let Some(webhooks) = &webhooks {
+                webhooks.leave().await;
+            }
             Ok(())
         };
         tokio::select! {
             served = serve => served,
             never = signals.obey(leave) => match never {},
             never = backbone.keep() => match never {},
+            never = send(webhooks.as_deref()) => match never {},
+            never = keep_certificates(tls.as_deref(), reload) => match never {},
             () = admin.run() => Err(anyhow::anyhow!("the admin listener ended").into()),
         }
     }
@@ -149,6 +171,32 @@ fn publisher_deps(config: &Config, apps: &Apps, backbone: &Backbone, registry: &
         roster: backbone.roster(),
         registry: registry.clone(),
         path_prefix: config.server.path_prefix.clone(),
+    }
+}
+
+fn sender(config: &Config, apps: &Apps, backbone: &Backbone, registry: &Registry) -> anyhow::Result<Arc<Sender>> {
+    let (queues, queues_survive) = backbone.queues();
+    let deps = webhook::Deps { apps: apps.clone(), queues, registry: registry.clone(), queues_survive };
+    Ok(Sender::new(&config.webhooks, deps)?)
+}
+
+/// Reads certificates again whenever it is asked to.
+async fn keep_certificates(tls: Option<&Tls>, reload: Option<Signal>) -> Infallible {
+    let Some(mut reload) = reload else { return std::future::pending().await };
+    loop {
+        reload.recv().await;
+        match tls.map(Tls::reload) {
+            Some(Ok(())) => tracing::info!("certificates read again; new connections get them"),
+            Some(Err(error)) => tracing::error!(%error, "certificates cannot be read; the old ones stay"),
+            None => tracing::info!("nothing to read again: no TLS is served"),
+        }
+    }
+}
+
+async fn send(webhooks: Option<&Sender>) -> Infallible {
+    match webhooks {
+        Some(webhooks) => webhooks.run().await,
+        None => std::future::pending().await,
     }
 }
 

@@ -1,7 +1,7 @@
-//! The two signals that end a server.
+//! The signals that end a server, and the one that makes it read its certificates again.
 
 use std::convert::Infallible;
-use std::io;
+use std::io::{self, IsTerminal};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
@@ -36,4 +36,10 @@ impl Signals {
             _ = self.terminate.recv() => {}
         }
     }
+}
+
+/// SIGHUP, where it is to be heard: it means that certificates are to be read again. In a terminal, where it also tells that
+/// the terminal has gone, it ends a process that serves no TLS, as ever.
+pub(crate) fn reload_signal(serves_tls: bool) -> io::Result<Option<Signal>> {
+    if serves_tls || !io::stdin().is_terminal() { signal(SignalKind::hangup()).map(Some) } else { Ok(None) }
 }

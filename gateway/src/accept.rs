@@ -17,7 +17,9 @@ const EXHAUSTED_PAUSE: Duration = Duration::from_millis(50);
 pub(crate) async fn accept(listener: &TcpListener, node: &Arc<Node>, relay: &Relay) {
     // A whole episode is one line of the log: without a descriptor every attempt fails the same.
     let mut failing = false;
+    let mut pace = node.front.pace();
     loop {
+        pace.wait().await;
         match listener.accept().await.and_then(|(stream, peer)| Ok((prepare(stream)?, peer))) {
             Ok((stream, peer)) => {
                 failing = false;

@@ -10,13 +10,14 @@ use prometheus::Registry;
 use shared::app::{App, Apps};
 use shared::bus::MemoryBus;
 use shared::envelope::Topic;
+use shared::listener::Front;
 use shared::protocol::{ChannelName, SocketId};
 use shared::roster::MemoryRoster;
 
 use crate::config::Server;
 use crate::connection::Connection;
 use crate::metrics::Metrics;
-use crate::node::Node;
+use crate::node::{Capacity, Node};
 use crate::outbox::Burst;
 use crate::relay::Relay;
 use crate::shard::hub::Hub;
@@ -46,7 +47,15 @@ impl Broadcast {
         let bus = MemoryBus::new();
         let roster = MemoryRoster::new(bus.clone());
         let relay = Arc::new(Relay::new(bus, roster, Vec::new(), Arc::default(), metrics.presence.clone()));
-        let node = Arc::new(Node::new(Server::default(), apps, metrics, relay, None, subscribers, 1));
+        let node = Arc::new(Node::new(
+            Server::default(),
+            Front::default(),
+            apps,
+            metrics,
+            relay,
+            None,
+            Capacity { connections_max: subscribers, shards: 1 },
+        ));
 
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
         let peer = TcpStream::connect(listener.local_addr()?)?;

@@ -1,11 +1,15 @@
 //! `[server]` and `[drain]`: the gateway's part of the configuration.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytesize::ByteSize;
 use humantime_serde::re::humantime::format_duration;
 use serde::{Deserialize, Serialize};
 use shared::config::{self, Mistake};
+use shared::listener::Front;
+use shared::network::{Access, Networks};
+use shared::tls::Tls;
 
 /// What the gateway is configured with.
 #[derive(Clone, Debug, Default)]
@@ -32,6 +36,17 @@ pub struct Server {
     pub connections_max: usize,
     /// Threads that hold connections; 0 means one per core.
     pub shards: usize,
+    /// Connections accepted in a second; 0 means no limit. The others wait in the system's queue, so that those who return
+    /// all at once do not starve those who are in.
+    pub accept_rate: u32,
+    /// Proxies that are believed about their clients' addresses, by `X-Forwarded-For` or the PROXY protocol.
+    pub trusted_proxies: Networks,
+    /// Whether every connection begins with a PROXY header.
+    pub proxy_protocol: bool,
+    /// Networks of clients that are let in; everyone when there are none.
+    pub allow: Networks,
+    /// Networks of clients that are not.
+    pub deny: Networks,
     /// Silence after which a client pings, told to it in whole seconds, and after which the server does.
     #[serde(with = "humantime_serde")]
     pub activity_timeout: Duration,
@@ -66,6 +81,11 @@ impl Default for Server {
             path_prefix: String::new(),
             connections_max: 0,
             shards: 0,
+            accept_rate: 0,
+            trusted_proxies: Networks::default(),
+            proxy_protocol: false,
+            allow: Networks::default(),
+            deny: Networks::default(),
             activity_timeout: Duration::from_secs(120),
             pong_timeout: Duration::from_secs(30),
             // 1 MiB: 100 events of 10 KiB, a second of a busy channel.
@@ -78,6 +98,18 @@ impl Default for Server {
 impl Default for Drain {
     fn default() -> Self {
         Self { accept: Duration::ZERO, window: Duration::from_secs(1) }
+    }
+}
+
+impl Server {
+    /// What its listener asks of connections.
+    pub fn front(&self, tls: Option<Arc<Tls>>) -> Front {
+        let access = Access {
+            allow: self.allow.clone(),
+            deny: self.deny.clone(),
+            trusted_proxies: self.trusted_proxies.clone(),
+        };
+        Front { access, proxy_protocol: self.proxy_protocol, accept_rate: self.accept_rate, tls }
     }
 }
 

@@ -16,6 +16,7 @@ use shared::app::Apps;
 use shared::bus::{Bus, Listener};
 use shared::descriptors;
 use shared::http::Routes;
+use shared::listener::Front;
 use shared::roster::Roster;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
@@ -33,13 +34,14 @@ mod reject;
 mod relay;
 mod session;
 mod shard;
+mod tls;
 mod upgrade;
 pub mod websocket;
 
 pub use config::Config;
 
 use metrics::Metrics;
-use node::Node;
+use node::{Capacity, Node};
 use relay::Relay;
 use shard::Shard;
 use shard::inbox::{InboxReceiver, Room, ShardMessage, inbox};
@@ -58,6 +60,8 @@ pub struct Deps {
     pub roster: Arc<dyn Roster>,
     /// Answers HTTP requests that are no WebSockets; without it they get 404.
     pub routes: Option<Arc<dyn Routes>>,
+    /// Who is let in at the public listener.
+    pub front: Front,
     /// Where metrics are registered.
     pub registry: Registry,
     /// Open descriptors that this process may have; the ceiling of connections follows from it.
@@ -94,12 +98,12 @@ impl Gateway {
         let relay = Arc::new(Relay::new(deps.bus, deps.roster, inboxes, room, metrics.presence.clone()));
         let node = Arc::new(Node::new(
             config.server.clone(),
+            deps.front,
             deps.apps,
             metrics,
             relay.clone(),
             deps.routes,
-            connections_max,
-            shards,
+            Capacity { connections_max, shards },
         ));
         Ok(Self { config, listener, address, node, relay, receivers })
     }

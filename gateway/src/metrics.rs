@@ -21,6 +21,7 @@ pub(crate) struct Metrics {
     auth_failures: IntCounterVec,
     rate_limited: IntCounterVec,
     handshakes_rejected: IntCounterVec,
+    connections_dropped: IntCounterVec,
     pub(crate) messages_sent: IntCounter,
     pub(crate) sent_bytes: IntCounter,
     pub(crate) received_bytes: IntCounter,
@@ -164,6 +165,11 @@ impl Metrics {
                 "Connections refused, by close code.",
                 &["code"],
             ),
+            connections_dropped: counters(
+                "carillon_connections_dropped_total",
+                "Connections dropped before their first request, by reason.",
+                &["reason"],
+            ),
             messages_sent: counter("carillon_messages_sent_total", "Messages handed to clients' outboxes."),
             sent_bytes: counter("carillon_sent_bytes_total", "Bytes handed to clients' outboxes, with headers."),
             received_bytes: counter("carillon_received_bytes_total", "Bytes read from clients."),
@@ -213,6 +219,10 @@ impl Metrics {
 
     pub(crate) fn closed(&self, code: Option<CloseCode>) {
         self.closed.with_label_values(&[code.map_or("1006", CloseCode::label)]).inc();
+    }
+
+    pub(crate) fn connection_dropped(&self, reason: &str) {
+        self.connections_dropped.with_label_values(&[reason]).inc();
     }
 
     pub(crate) fn handshake_rejected(&self, code: CloseCode) {

@@ -9,6 +9,7 @@ use hashbrown::HashMap;
 use shared::admin::Health;
 use shared::app::{App, AppId, Apps};
 use shared::http::Routes;
+use shared::listener::Front;
 use shared::protocol::CloseCode;
 use shared::roster::RosterError;
 use tokio::sync::{Mutex, Notify};
@@ -24,6 +25,8 @@ const STALL: Duration = Duration::from_secs(10);
 /// One running gateway.
 pub(crate) struct Node {
     pub(crate) server: Server,
+    /// Who is let in at the public listener.
+    pub(crate) front: Front,
     pub(crate) apps: Apps,
     pub(crate) metrics: Metrics,
     pub(crate) relay: Arc<Relay>,
@@ -61,22 +64,33 @@ struct Reported {
     failed: Option<Instant>,
 }
 
+/// How much a node holds.
+#[derive(Clone, Copy)]
+pub(crate) struct Capacity {
+    /// Open WebSockets, at most.
+    pub(crate) connections_max: usize,
+    /// Threads that hold them.
+    pub(crate) shards: usize,
+}
+
 /// After a failure nobody waits for the roster for this long.
 const REPORT_PAUSE: Duration = Duration::from_secs(1);
 
 impl Node {
     pub(crate) fn new(
         server: Server,
+        front: Front,
         apps: Apps,
         metrics: Metrics,
         relay: Arc<Relay>,
         routes: Option<Arc<dyn Routes>>,
-        connections_max: usize,
-        shards: usize,
+        capacity: Capacity,
     ) -> Self {
+        let Capacity { connections_max, shards } = capacity;
         let by_app = apps.iter().map(|app| (app.id.clone(), AppOccupants::default())).collect();
         Self {
             server,
+            front,
             apps,
             metrics,
             relay,

@@ -13,6 +13,7 @@ use shared::protocol::event::EventName;
 use shared::protocol::{
     ChannelKind, ChannelName, ClientFrame, Member, MemberError, ServerFrame, SocketId, User, UserId,
 };
+use shared::webhook::{Kind, Occurrence, Wanted};
 
 use crate::reject::{ClientEventError, Refusal, SignInError, SubscribeError};
 use subscriptions::{Place, Subscription, Subscriptions, Ticket};
@@ -61,7 +62,9 @@ pub(crate) enum Action {
     /// Enter the user's channel, then answer. `too_long` tells that the watchlist was cut.
     SignIn { user_channel: ChannelName, user_data: String, too_long: Option<Refusal> },
     /// Publish this event to the other subscribers.
-    Publish { channel: ChannelName, name: String, json: String },
+    ///
+    /// `webhook`: what the application is told of it, if it wants to be.
+    Publish { channel: ChannelName, name: String, json: String, webhook: Option<Occurrence> },
 }
 
 impl Session {
@@ -238,10 +241,17 @@ impl Session {
             return Err(ClientEventError::RateLimited { per_second });
         }
         let event = ServerFrame::Event { channel, name: name.as_str(), data, user_id: subscription.user_id.as_ref() };
+        let webhook = Wanted::of(&self.app).has(Kind::ClientEvent).then(|| Occurrence::ClientEvent {
+            event: name.as_str().to_owned(),
+            data: data.to_owned(),
+            socket_id: self.socket_id,
+            user_id: subscription.user_id.clone(),
+        });
         Ok(Action::Publish {
             channel: subscription.channel.clone(),
             name: name.as_str().to_owned(),
             json: event.encode(),
+            webhook,
         })
     }
 }

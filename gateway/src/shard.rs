@@ -11,6 +11,7 @@ mod sweep;
 
 use std::cell::{Cell, RefCell, RefMut};
 use std::error::Error;
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -142,10 +143,17 @@ impl Shard {
         SocketId::random(&mut *self.rng.borrow_mut())
     }
 
-    /// Makes a WebSocket of this shard out of an upgraded stream. `early`: bytes that came with the handshake.
-    pub(crate) fn open(self: &Rc<Self>, stream: TcpStream, admission: Admission, load: Load, early: Vec<u8>) {
+    /// Makes a WebSocket of this shard out of an upgraded stream. `client`: its address, for the log. `early`: bytes that came with the handshake.
+    pub(crate) fn open(
+        self: &Rc<Self>,
+        stream: TcpStream,
+        client: IpAddr,
+        admission: Admission,
+        load: Load,
+        early: Vec<u8>,
+    ) {
         let connection = Rc::new(Connection::new(stream, self.socket_id(), admission, self.now_s()));
-        tracing::debug!(target: "activity", { socket.id = %connection.socket_id, app.id = %connection.app.id }, "Connection opened");
+        tracing::debug!(target: "activity", { socket.id = %connection.socket_id, app.id = %connection.app.id, client.address = %client }, "Connection opened");
         connection.slot.set(self.connections.borrow_mut().insert(connection.clone()));
         let activity_timeout_s = self.node.server.activity_timeout.as_secs();
         let hello = ServerFrame::ConnectionEstablished { socket_id: connection.socket_id, activity_timeout_s };

@@ -9,7 +9,7 @@ mod refuse;
 use std::borrow::Cow;
 use std::cell::RefCell;
 use std::convert::Infallible;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -22,24 +22,52 @@ use hyper::upgrade::OnUpgrade;
 use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use shared::http::{self, Answer};
+use shared::listener::front::{Dropped, end_connection, forbidden};
 use shared::protocol::{self, CloseCode};
 use tokio::net::TcpStream;
 
 use crate::node::{Admission, Load};
 use crate::reject::Farewell;
 use crate::shard::Shard;
+use crate::tls;
 
 /// Subprotocols that some clients offer: only then is one answered, since browsers refuse an answer to no offer.
 const SUBPROTOCOL_PREFIX: &str = "pusher-channels-protocol-";
 
-/// Serves one TCP connection until it ends or becomes a WebSocket.
+/// Serves one TCP connection until it ends or becomes a WebSocket, if it is let in.
 pub(crate) async fn serve(shard: Rc<Shard>, stream: TcpStream, peer: SocketAddr, load: Load) {
+    match admit_connection(&shard, stream, peer).await {
+        Ok((stream, client)) => serve_admitted(shard, stream, client, load).await,
+        Err(dropped) => {
+            shard.node.metrics.connection_dropped(dropped.label());
+            let cause = std::error::Error::source(&dropped).map(ToString::to_string).unwrap_or_default();
+            tracing::debug!(%peer, error = %dropped, cause, "connection dropped");
+        }
+    }
+}
+
+/// Returns what is spoken HTTP over, and whose connection it is.
+async fn admit_connection(
+    shard: &Shard,
+    mut stream: TcpStream,
+    peer: SocketAddr,
+) -> Result<(TcpStream, IpAddr), Dropped> {
+    let front = &shard.node.front;
+    let client = front.admit(&mut stream, peer).await?;
+    let stream = match &front.tls {
+        Some(tls) => tls::terminate(tls, stream).await.map_err(Dropped::Tls)?,
+        None => stream,
+    };
+    Ok((stream, client))
+}
+
+async fn serve_admitted(shard: Rc<Shard>, stream: TcpStream, peer: IpAddr, load: Load) {
     let load = Rc::new(RefCell::new(Some(load)));
     let asked = AtomicBool::new(false);
     let service = service_fn(|request| {
         asked.store(true, Ordering::Relaxed);
         let (shard, load) = (shard.clone(), load.clone());
-        async move { Ok::<_, Infallible>(answer(&shard, request, &load).await) }
+        async move { Ok::<_, Infallible>(answer(&shard, request, peer, &load).await) }
     });
     let connection = http::http1().serve_connection(TokioIo::new(stream), service).with_upgrades();
     match http::in_time(connection, &asked).await {
@@ -49,15 +77,27 @@ pub(crate) async fn serve(shard: Rc<Shard>, stream: TcpStream, peer: SocketAddr,
     }
 }
 
-async fn answer(shard: &Rc<Shard>, mut request: Request<Incoming>, load: &RefCell<Option<Load>>) -> Answer {
+async fn answer(
+    shard: &Rc<Shard>,
+    mut request: Request<Incoming>,
+    peer: IpAddr,
+    load: &RefCell<Option<Load>>,
+) -> Answer {
+    let access = &shard.node.front.access;
+    let client = access.client(peer, request.headers());
+    let is_let_in = access.admits(client);
     let path = request.uri().path();
     let key = key_of(path, &shard.node.server.path_prefix);
     if handshake::is_upgrade_request(&request) {
         let verdict = match key {
+            _ if !is_let_in => Err(Farewell::new(CloseCode::Unauthorized, "Clients of this network are not let in")),
             Some(key) => admit(shard, key, &request).await,
             None => Err(Farewell::new(CloseCode::PathNotFound, format!("Path {path} not found"))),
         };
-        return upgrade(shard, &mut request, verdict, load);
+        return upgrade(shard, &mut request, client, verdict, load);
+    }
+    if !is_let_in {
+        return forbidden();
     }
     if key.is_some() && *request.method() == Method::GET {
         let mut answer = http::text(StatusCode::UPGRADE_REQUIRED, "This path serves WebSockets");
@@ -65,7 +105,13 @@ async fn answer(shard: &Rc<Shard>, mut request: Request<Incoming>, load: &RefCel
         return answer;
     }
     match shard.node.routes.clone() {
-        Some(routes) => shard.answering(routes.answer(request)).await,
+        Some(routes) => {
+            let mut answer = shard.answering(routes.answer(request)).await;
+            if shard.node.is_draining() {
+                end_connection(&mut answer);
+            }
+            answer
+        }
         None if path == "/up" => http::health(),
         None => http::text(StatusCode::NOT_FOUND, "Not found."),
     }
@@ -113,6 +159,7 @@ fn check_version(query: &str) -> Result<(), Farewell> {
 fn upgrade(
     shard: &Rc<Shard>,
     request: &mut Request<Incoming>,
+    client: IpAddr,
     verdict: Result<Admission, Farewell>,
     load: &RefCell<Option<Load>>,
 ) -> Answer {
@@ -125,12 +172,18 @@ fn upgrade(
     };
     if let Err(farewell) = &verdict {
         shard.node.metrics.handshake_rejected(farewell.code);
-        tracing::debug!(target: "activity", "Connection refused ({}): {}", farewell.code.code(), farewell.message);
+        tracing::debug!(
+            target: "activity",
+            { client.address = %client },
+            "Connection refused ({}): {}",
+            farewell.code.code(),
+            farewell.message
+        );
     }
     let Some(load) = load.take() else {
         return http::text(StatusCode::BAD_REQUEST, "The connection is being upgraded already");
     };
-    tokio::task::spawn_local(open(shard.clone(), upgraded, verdict, load));
+    tokio::task::spawn_local(open(shard.clone(), upgraded, client, verdict, load));
     let mut answer = answer.map(|_| Full::default());
     if let Some(subprotocol) = subprotocol {
         answer.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, subprotocol);
@@ -138,13 +191,13 @@ fn upgrade(
     answer
 }
 
-async fn open(shard: Rc<Shard>, upgraded: OnUpgrade, verdict: Result<Admission, Farewell>, load: Load) {
+async fn open(shard: Rc<Shard>, upgraded: OnUpgrade, client: IpAddr, verdict: Result<Admission, Farewell>, load: Load) {
     // A client that leaves in the middle of its handshake needs no answer.
     let Ok(upgraded) = upgraded.await else { return };
     let parts = upgraded.downcast::<TokioIo<TcpStream>>().expect("only TCP streams are served");
     let stream = parts.io.into_inner();
     match verdict {
-        Ok(admission) => shard.open(stream, admission, load, parts.read_buf.into()),
+        Ok(admission) => shard.open(stream, client, admission, load, parts.read_buf.into()),
         Err(farewell) => refuse::refuse(stream, &farewell).await,
     }
 }

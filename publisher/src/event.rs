@@ -124,6 +124,7 @@ impl<'a> Event<'a> {
                 body: Body::Event { frame, except: self.except, kept: false },
             },
             keep: channel.kind().is_cache().then_some(KEEP),
+            webhook: None,
         })
     }
 }

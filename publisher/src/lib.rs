@@ -28,6 +28,7 @@ mod routes;
 mod server;
 mod signed;
 mod text;
+pub mod webhook;
 
 pub use server::Server;
 

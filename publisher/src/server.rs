@@ -7,9 +7,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
-use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use shared::admin::Health;
 use shared::http;
+use shared::listener::Front;
+use shared::listener::front::{Dropped, Guarded};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
@@ -28,6 +30,7 @@ const CONNECTIONS_MAX: usize = 10_000;
 /// A bound listener of the API.
 pub struct Server {
     listener: TcpListener,
+    front: Arc<Front>,
     api: Arc<Api>,
     places: Arc<Semaphore>,
     state: Arc<State>,
@@ -36,7 +39,7 @@ pub struct Server {
 /// What the admin listener is told.
 #[derive(Default)]
 struct State {
-    is_draining: AtomicBool,
+    is_draining: Arc<AtomicBool>,
 }
 
 impl Server {
@@ -46,11 +49,11 @@ impl Server {
     ///
     /// # Errors
     /// When the address cannot be had.
-    pub async fn bind(host: &str, port: u16, api: Arc<Api>, descriptors_max: u64) -> io::Result<Self> {
+    pub async fn bind(host: &str, port: u16, front: Front, api: Arc<Api>, descriptors_max: u64) -> io::Result<Self> {
         let listener = shared::listener::listen(host, port).await?;
         let room = usize::try_from(descriptors_max / 5 * 4).unwrap_or(usize::MAX);
         let places = Arc::new(Semaphore::new(room.clamp(1, CONNECTIONS_MAX)));
-        Ok(Self { listener, api, places, state: Arc::default() })
+        Ok(Self { listener, front: Arc::new(front), api, places, state: Arc::default() })
     }
 
     /// Where it listens.
@@ -88,12 +91,14 @@ impl Server {
     async fn accept(&self, connections: &GracefulShutdown) {
         // A whole episode is one line of the log.
         let mut failing = false;
+        let mut pace = self.front.pace();
         loop {
+            pace.wait().await;
             let place = self.places.clone().acquire_owned().await.expect("nobody closes it");
             match self.listener.accept().await {
-                Ok((stream, _)) => {
+                Ok((stream, peer)) => {
                     failing = false;
-                    self.serve(stream, place, connections);
+                    self.serve(stream, peer, place, connections);
                 }
                 Err(error) if is_of_the_caller(&error) => {}
                 Err(error) => {
@@ -106,18 +111,47 @@ impl Server {
         }
     }
 
-    fn serve(&self, stream: TcpStream, place: OwnedSemaphorePermit, connections: &GracefulShutdown) {
+    fn serve(&self, stream: TcpStream, peer: SocketAddr, place: OwnedSemaphorePermit, connections: &GracefulShutdown) {
         // Answers are one small write; without this some would wait for the caller's acknowledgement.
         let _ = stream.set_nodelay(true);
-        let asked = Arc::new(AtomicBool::new(false));
-        let service = http::service(self.api.clone(), asked.clone());
-        let connection = connections.watch(http::http1().serve_connection(TokioIo::new(stream), service));
+        let (front, watcher) = (self.front.clone(), connections.watcher());
+        let (api, is_leaving) = (self.api.clone(), self.state.is_draining.clone());
         tokio::spawn(async move {
             let _place = place;
-            // A caller that breaks the protocol or the connection has been told, or is gone.
-            let _ = http::in_time(connection, &asked).await;
+            if let Err(dropped) = converse(&front, api, is_leaving, stream, peer, watcher).await {
+                let cause = std::error::Error::source(&dropped).map(ToString::to_string).unwrap_or_default();
+                tracing::debug!(%peer, error = %dropped, cause, "connection dropped");
+            }
         });
     }
+}
+
+/// Serves one connection to its end, if it is let in.
+async fn converse(
+    front: &Front,
+    api: Arc<Api>,
+    is_leaving: Arc<AtomicBool>,
+    mut stream: TcpStream,
+    peer: SocketAddr,
+    watcher: Watcher,
+) -> Result<(), Dropped> {
+    let client = front.admit(&mut stream, peer).await?;
+    let routes = Arc::new(Guarded { is_leaving, access: front.access.clone(), peer: client, routes: api });
+    let asked = Arc::new(AtomicBool::new(false));
+    let service = http::service(routes, asked.clone());
+    // A caller that breaks the protocol or the connection has been told, or is gone.
+    match &front.tls {
+        Some(tls) => {
+            let stream = tls.accept(stream).await.map_err(Dropped::Tls)?;
+            let connection = watcher.watch(http::http1().serve_connection(TokioIo::new(stream), service));
+            let _ = http::in_time(connection, &asked).await;
+        }
+        None => {
+            let connection = watcher.watch(http::http1().serve_connection(TokioIo::new(stream), service));
+            let _ = http::in_time(connection, &asked).await;
+        }
+    }
+    Ok(())
 }
 
 impl Health for State {

@@ -15,6 +15,7 @@ use tokio::task::JoinSet;
 
 use crate::config;
 use crate::http::{self, Answer, Routes};
+use crate::network::{Access, Networks};
 
 /// `[admin]`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -25,11 +26,15 @@ pub struct Config {
     pub host: String,
     /// Port; 0 takes any free one.
     pub port: u16,
+    /// Networks that are let in; everyone when there are none.
+    pub allow: Networks,
+    /// Networks that are not.
+    pub deny: Networks,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { host: "127.0.0.1".into(), port: 9090 }
+        Self { host: "127.0.0.1".into(), port: 9090, allow: Networks::default(), deny: Networks::default() }
     }
 }
 
@@ -45,6 +50,7 @@ pub trait Health: Send + Sync {
 /// A bound admin listener.
 pub struct Admin {
     listener: TcpListener,
+    access: Access,
     routes: Arc<AdminRoutes>,
 }
 
@@ -63,7 +69,8 @@ impl Admin {
     /// When the address cannot be had.
     pub async fn bind(config: &Config, registry: Registry, health: Arc<dyn Health>) -> io::Result<Self> {
         let listener = crate::listener::listen(&config.host, config.port).await?;
-        Ok(Self { listener, routes: Arc::new(AdminRoutes { registry, health }) })
+        let access = Access { allow: config.allow.clone(), deny: config.deny.clone(), ..Access::default() };
+        Ok(Self { listener, access, routes: Arc::new(AdminRoutes { registry, health }) })
     }
 
     /// Where it listens.
@@ -80,6 +87,9 @@ impl Admin {
         loop {
             tokio::select! {
                 accepted = self.listener.accept(), if connections.len() < CONNECTIONS_MAX => match accepted {
+                    Ok((_, peer)) if !self.access.admits(peer.ip()) => {
+                        tracing::debug!(%peer, "connection dropped: the address is not let in");
+                    }
                     Ok((stream, _)) => {
                         let routes = self.routes.clone();
                         connections.spawn(async move {

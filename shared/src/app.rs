@@ -10,6 +10,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::config;
 use crate::secret::Secret;
+use crate::webhook::Endpoint;
 
 /// Names an app in URLs, topics and metrics; not secret.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
@@ -52,6 +53,9 @@ pub struct App {
     /// Whether a connection must sign in, or join a private or presence channel, within 30 s.
     #[serde(default)]
     pub authorized_connections: bool,
+    /// Where the application is told of what happens, as `[[apps.webhooks]]`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub webhooks: Vec<Endpoint>,
     /// Bounds on everything that this app's users send or hold.
     #[serde(default)]
     pub limits: AppLimits,

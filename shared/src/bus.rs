@@ -13,6 +13,7 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 
 use crate::envelope::{Envelope, Topic};
+use crate::webhook::Occurrence;
 
 pub use memory::MemoryBus;
 pub use redis::RedisBus;
@@ -26,6 +27,8 @@ pub struct Message {
     pub envelope: Envelope,
     /// On a cache channel: how long the event is kept for new subscribers.
     pub keep: Option<Duration>,
+    /// What the app's webhooks tell of it, put into their queue in the same step.
+    pub webhook: Option<Occurrence>,
 }
 
 /// Why a publish or a subscription did not happen.

@@ -1,9 +1,14 @@
-//! Sockets that clients connect to.
+//! Sockets that clients connect to, and what stands between a connection and its first request.
+
+pub mod front;
+pub mod proxy_header;
 
 use std::io;
 use std::net::SocketAddr;
 
 use tokio::net::{TcpListener, TcpSocket, lookup_host};
+
+pub use front::Front;
 
 /// Connections that may wait to be accepted; the system's own bound, `net.core.somaxconn`, holds as well. After a restart
 /// all clients come at once, and one that finds the queue full tries again only after a second.

@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use redis::io::tcp::TcpSettings;
-use redis::{Client, ClientTlsConfig, IntoConnectionInfo, ProtocolVersion, TlsCertificates};
+use redis::{Client, ClientTlsConfig, ErrorKind, IntoConnectionInfo, ProtocolVersion, RedisError, TlsCertificates};
 use serde::{Deserialize, Serialize, Serializer};
 
 use crate::config;
@@ -56,6 +56,17 @@ impl Default for Config {
             command_timeout: Duration::from_secs(2),
         }
     }
+}
+
+/// Whether an answer means that a key holds what no script of ours put there. What else Redis may say passes: it loads,
+/// is a replica, is full, or does not know the user.
+pub(crate) fn is_damage(error: &RedisError) -> bool {
+    if matches!(error.kind(), ErrorKind::UnexpectedReturnType | ErrorKind::Parse) {
+        return true;
+    }
+    // The error of a pipeline has no code of its own.
+    let errors = error.clone().into_server_errors();
+    errors.is_some_and(|errors| errors.iter().any(|(_, error)| matches!(error.code(), "WRONGTYPE" | "ERR")))
 }
 
 /// A URL may be printed once nobody can log in with it.

@@ -86,6 +86,20 @@ pub trait Roster: Send + Sync {
         with_members: bool,
     ) -> BoxFuture<'a, Result<Joined, RosterError>>;
 
+    /// The same for a member whom this node has told of before, and whom the roster may have forgotten: webhooks tell of it
+    /// only where they told of the member's end meanwhile. Nobody is refused for want of room.
+    ///
+    /// # Errors
+    /// [`RosterError::Unavailable`].
+    fn join_again<'a>(
+        &'a self,
+        topic: &'a Topic,
+        member: &'a Member,
+        with_members: bool,
+    ) -> BoxFuture<'a, Result<Joined, RosterError>> {
+        self.join(topic, member, usize::MAX, with_members)
+    }
+
     /// This node holds no socket of `user_id` any more. Announces `MemberRemoved` when no other node holds one.
     ///
     /// # Errors
@@ -117,6 +131,28 @@ pub trait Roster: Send + Sync {
         subscriptions: u64,
         announce: bool,
     ) -> BoxFuture<'a, Result<(), RosterError>>;
+
+    /// The same for a count that this node has told before, and that the roster may have forgotten; see
+    /// [`Roster::join_again`].
+    ///
+    /// # Errors
+    /// [`RosterError::Unavailable`].
+    fn occupy_again<'a>(
+        &'a self,
+        topic: &'a Topic,
+        subscriptions: u64,
+        announce: bool,
+    ) -> BoxFuture<'a, Result<(), RosterError>> {
+        self.occupy(topic, subscriptions, announce)
+    }
+
+    /// A subscriber of a cache channel found no event kept. Webhooks tell of it, but not of every one.
+    ///
+    /// # Errors
+    /// [`RosterError::Unavailable`].
+    fn miss<'a>(&'a self, _topic: &'a Topic) -> BoxFuture<'a, Result<(), RosterError>> {
+        Box::pin(std::future::ready(Ok(())))
+    }
 
     /// What is known of each channel, in the order asked.
     ///

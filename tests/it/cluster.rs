@@ -3,9 +3,11 @@
 mod counts;
 mod events;
 mod faults;
+mod metric_names;
 mod presence;
 mod readiness;
 mod redis_forms;
 mod refusals;
 mod untrusted;
 mod users;
+mod webhooks;

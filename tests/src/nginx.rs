@@ -88,7 +88,8 @@ fn log_in(folder: &Path) -> String {
 fn configuration(address: SocketAddr, gateways: &[SocketAddr], publishers: &[SocketAddr]) -> String {
     let servers = |addresses: &[SocketAddr]| {
         addresses.iter().fold(String::new(), |mut text, address| {
-            let _ = write!(text, "server {address}; ");
+            // One that is being restarted must not count as gone while the next one is.
+            let _ = write!(text, "server {address} max_fails=0; ");
             text
         })
     };

@@ -71,6 +71,8 @@ pub struct Launch {
     pub program: PathBuf,
     /// As what.
     pub role: Role,
+    /// On which port; 0 takes any free one.
+    pub port: u16,
     /// In which folder, if not one of its own.
     pub place: Option<PathBuf>,
     /// What is in its configuration file; none at all when this is `None`.
@@ -89,13 +91,18 @@ impl Launch {
 
     /// Another binary.
     pub fn of(program: PathBuf, role: Role) -> Self {
-        Self { program, role, place: None, configuration: None, args: Vec::new(), app: setup::app() }
+        Self { program, role, port: 0, place: None, configuration: None, args: Vec::new(), app: setup::app() }
     }
 
     /// With this configuration and its flags, on the loopback interface.
     pub fn setup(self, setup: &Setup) -> Self {
         let launch = Self { configuration: Some(setup.toml()), ..self };
         launch.args(&["--host", "127.0.0.1"]).args(&setup.flags)
+    }
+
+    /// On this port.
+    pub fn port(self, port: u16) -> Self {
+        Self { port, ..self }
     }
 
     /// With further arguments.
@@ -111,7 +118,7 @@ impl Launch {
     pub async fn start(self) -> Server {
         let folder = tempfile::tempdir().expect("a folder for the configuration");
         let mut command = command::tied(&self.program);
-        command.arg(self.role.as_str()).args(["--port", "0", "--admin-port", "0"]);
+        command.arg(self.role.as_str()).args(["--port", &self.port.to_string(), "--admin-port", "0"]);
         if let Some(text) = &self.configuration {
             let file = folder.path().join("carillon.toml");
             std::fs::write(&file, text).expect("the configuration can be written");

@@ -5,6 +5,7 @@ use prometheus::Registry;
 use proptest::prelude::*;
 use shared::app::Apps;
 use shared::bus::MemoryBus;
+use shared::listener::Front;
 use shared::roster::MemoryRoster;
 use socket2::SockRef;
 use tokio::io::AsyncReadExt;
@@ -13,7 +14,7 @@ use tokio::net::{TcpListener, TcpSocket};
 use super::*;
 use crate::config::Server;
 use crate::metrics::Metrics;
-use crate::node::Node;
+use crate::node::{Capacity, Node};
 use crate::relay::Relay;
 
 /// Far more than the sockets of a [`Client`] hold.
@@ -32,7 +33,15 @@ fn node() -> Arc<Node> {
     let bus = MemoryBus::new();
     let roster = MemoryRoster::new(bus.clone());
     let relay = Arc::new(Relay::new(bus, roster, Vec::new(), Arc::default(), metrics.presence.clone()));
-    Arc::new(Node::new(Server::default(), apps, metrics, relay, None, 10, 1))
+    Arc::new(Node::new(
+        Server::default(),
+        Front::default(),
+        apps,
+        metrics,
+        relay,
+        None,
+        Capacity { connections_max: 10, shards: 1 },
+    ))
 }
 
 impl Client {

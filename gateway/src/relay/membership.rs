@@ -181,7 +181,15 @@ impl Relay {
             state.subscriptions += 1;
         }
         self.report_occupancy(topic, app).await;
+        if kept.as_ref().is_some_and(|kept| kept.fetched.is_none()) {
+            self.tell_miss(topic).await;
+        }
         Ok(Entered { position, kept })
+    }
+
+    /// Lets the application know that nothing is kept of a cache channel. Damage is told by what else meets it.
+    async fn tell_miss(&self, topic: &Topic) {
+        let _ = persist(|| self.roster.miss(topic)).await;
     }
 
     /// Must be called under the topic's gate.
@@ -290,7 +298,7 @@ impl Relay {
     /// called under the topic's gate, so that reports arrive in order.
     async fn report_occupancy(&self, topic: &Topic, app: &App) {
         let announce = app.subscription_count && !topic.channel.kind().is_presence();
-        let count = {
+        let (count, is_again) = {
             let mut stripe = self.stripe(topic);
             let Some(state) = stripe.get_mut(topic) else { return };
             if state.reported == state.subscriptions {
@@ -303,11 +311,17 @@ impl Relay {
                 lock(&self.late_reports).insert(topic.clone());
                 return;
             }
+            let is_again = state.reported > 0;
             state.reported = state.subscriptions;
             state.announces = announce;
-            state.subscriptions
+            (state.subscriptions, is_again)
         };
-        if persist(|| self.roster.occupy(topic, count, announce)).await.is_err() {
+        let report = || match is_again {
+            // Of a channel that it knows already, unless it has lost it.
+            true => self.roster.occupy_again(topic, count, announce),
+            false => self.roster.occupy(topic, count, announce),
+        };
+        if persist(report).await.is_err() {
             self.doubts.raise(topic);
         }
     }
@@ -332,7 +346,7 @@ impl Relay {
                 _ => return,
             }
         };
-        match self.roster.occupy(&topic, count, announces).await {
+        match self.roster.occupy_again(&topic, count, announces).await {
             Ok(()) => {
                 if let Some(state) = self.stripe(&topic).get_mut(&topic) {
                     state.reported = count;

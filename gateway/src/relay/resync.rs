@@ -178,20 +178,20 @@ impl Relay {
         // One before all others: it notes for a sweep that this node is in the channel.
         let others = match others.split_first() {
             Some((first, others)) => {
-                self.roster.join(topic, first, usize::MAX, false).await?;
+                self.roster.join_again(topic, first, false).await?;
                 others
             }
             None => others,
         };
         stream::iter(others)
-            .map(|member| self.roster.join(topic, member, usize::MAX, false))
+            .map(|member| self.roster.join_again(topic, member, false))
             .buffer_unordered(JOINS)
             .try_for_each(async |_| Ok(()))
             .await?;
         if let Some(replica) = self.stripe(topic).get_mut(topic).and_then(|state| state.replica.as_mut()) {
             replica.doubt();
         }
-        let joined = self.roster.join(topic, last, usize::MAX, true).await?;
+        let joined = self.roster.join_again(topic, last, true).await?;
         self.take_list(topic, joined.position, joined.members.unwrap_or_default(), missing);
         Ok(())
     }
@@ -250,7 +250,7 @@ impl Relay {
             }
             (state.subscriptions, state.announces)
         };
-        self.roster.occupy(topic, count, announces).await?;
+        self.roster.occupy_again(topic, count, announces).await?;
         if let Some(state) = self.stripe(topic).get_mut(topic) {
             state.reported = count;
         }

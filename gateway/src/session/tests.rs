@@ -137,7 +137,7 @@ fn in_words(action: Action) -> String {
         Action::SignIn { user_channel, too_long: Some(refusal), .. } => {
             format!("sign in to {user_channel}, {}", refusal)
         }
-        Action::Publish { channel, name, json } => format!("publish {name} on {channel}: {json}"),
+        Action::Publish { channel, name, json, .. } => format!("publish {name} on {channel}: {json}"),
     }
 }
 

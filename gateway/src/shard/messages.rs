@@ -7,6 +7,7 @@ use bytes::Bytes;
 use shared::bus::Message;
 use shared::envelope::{Body, Envelope, Topic, unix_us};
 use shared::protocol::{ChannelName, ClientFrame, CloseCode, ServerFrame, UserId};
+use shared::webhook::Occurrence;
 
 use super::Shard;
 use super::chores::{Chore, Entry};
@@ -53,11 +54,20 @@ impl Shard {
             Action::SignIn { user_channel, user_data, too_long } => {
                 self.enter_user(connection, &user_channel, user_data, too_long);
             }
-            Action::Publish { channel, name, json } => self.publish(connection, &channel, &name, json),
+            Action::Publish { channel, name, json, webhook } => {
+                self.publish(connection, &channel, &name, json, webhook);
+            }
         }
     }
 
-    fn publish(self: &Rc<Self>, connection: &Rc<Connection>, channel: &ChannelName, name: &str, json: String) {
+    fn publish(
+        self: &Rc<Self>,
+        connection: &Rc<Connection>,
+        channel: &ChannelName,
+        name: &str,
+        json: String,
+        webhook: Option<Occurrence>,
+    ) {
         let message = Message {
             topic: Topic::new(&connection.app.id, channel),
             envelope: Envelope {
@@ -66,6 +76,7 @@ impl Shard {
                 body: Body::Event { frame: json.into(), except: Some(connection.socket_id), kept: false },
             },
             keep: None,
+            webhook,
         };
         if self.publishes.try_send((message, Chore::begin(self))).is_err() {
             return self.refuse(connection, &Refusal::ClientEvent(ClientEventError::Busy));

@@ -13,6 +13,7 @@ use hashbrown::{DefaultHashBuilder, HashMap};
 use super::{Bus, BusError, Listener, Message};
 use crate::envelope::{Body, Envelope, Position, Topic};
 use crate::roster::KeptEvent;
+use crate::webhook::MemoryQueues;
 use ages::{Age, Ages};
 
 pub use ages::KEPT_BYTES_MAX;
@@ -35,6 +36,8 @@ struct Exchange {
     stripes: Vec<Mutex<HashMap<Topic, TopicState>>>,
     /// Of the kept events; locked after a stripe, never before one.
     ages: Mutex<Ages>,
+    /// Where webhooks wait.
+    queues: Option<Arc<MemoryQueues>>,
     /// Sequences of kept events begun so far. A topic that was forgotten begins another one.
     epochs: AtomicU64,
 }
@@ -55,9 +58,15 @@ struct Kept {
 }
 
 impl MemoryBus {
-    /// A bus with one node.
+    /// A bus with one node, without webhooks.
     pub fn new() -> Arc<Self> {
+        Self::with_queues(None)
+    }
+
+    /// A bus with one node, which puts what webhooks tell of into `queues`, as does a roster on it.
+    pub fn with_queues(queues: Option<Arc<MemoryQueues>>) -> Arc<Self> {
         let exchange = Exchange {
+            queues,
             hasher: DefaultHashBuilder::default(),
             stripes: (0..STRIPES).map(|_| Mutex::default()).collect(),
             ages: Mutex::default(),
@@ -83,6 +92,11 @@ impl MemoryBus {
         assert!(self.listener.set(listener).is_ok(), "a node listens once");
     }
 
+    /// Where webhooks wait.
+    pub(crate) fn queues(&self) -> Option<&MemoryQueues> {
+        self.exchange.queues.as_deref()
+    }
+
     /// Delivers at once, whether or not listeners have room; for changes that the roster decided.
     pub(crate) fn deliver(&self, topic: &Topic, envelope: Envelope) {
         let mut stripe = self.exchange.stripe(topic);
@@ -100,8 +114,12 @@ impl MemoryBus {
     }
 
     fn publish_one(&self, message: Message) {
-        let Message { topic, mut envelope, keep } = message;
+        let Message { topic, mut envelope, keep, webhook } = message;
         let mut stripe = self.exchange.stripe(&topic);
+        if let (Some(queues), Some(occurrence)) = (&self.exchange.queues, &webhook) {
+            // Under the lock of the topic, so that it is told of in the order in which it is heard.
+            queues.tell(&topic, occurrence);
+        }
         match (keep, &mut envelope.body) {
             (Some(ttl), Body::Event { frame, kept, .. }) => {
                 let state = stripe.entry(topic.clone()).or_default();

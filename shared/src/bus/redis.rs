@@ -100,6 +100,9 @@ impl Outgoing {
         if messages.iter().any(|message| message.keep.is_some()) {
             return Self::kept(link, &messages);
         }
+        if messages.iter().any(|message| message.webhook.is_some()) {
+            return Self::told(link, &messages);
+        }
         let mut encoded = messages.iter().map(|message| (link.keys().topic(&message.topic), message.envelope.encode()));
         if messages.len() == 1
             && let Some((topic, message)) = encoded.next()
@@ -110,6 +113,26 @@ impl Outgoing {
         pipeline.atomic();
         for (topic, message) in encoded {
             pipeline.cmd("PUBLISH").arg(topic).arg(message).ignore();
+        }
+        Self::Several(Box::new(pipeline))
+    }
+
+    /// What webhooks tell of goes into their queue with it.
+    fn told(link: &Link, messages: &[Message]) -> Self {
+        let keys = link.keys();
+        let mut pipeline = Pipeline::with_capacity(3 * messages.len());
+        pipeline.atomic();
+        for Message { topic, envelope, webhook, .. } in messages {
+            pipeline.cmd("PUBLISH").arg(keys.topic(topic)).arg(envelope.encode()).ignore();
+            let Some(occurrence) = webhook else { continue };
+            let partition = keys.partition(topic);
+            pipeline.cmd("XADD").arg(keys.webhook_queue(&topic.app, partition));
+            pipeline.arg("MAXLEN").arg("~").arg(crate::webhook::redis::QUEUE_MAX).arg("*");
+            for (name, value) in occurrence.fields(&topic.channel) {
+                pipeline.arg(name).arg(value);
+            }
+            pipeline.ignore();
+            pipeline.cmd("SADD").arg(keys.webhook_news(partition)).arg(topic.app.as_str()).ignore();
         }
         Self::Several(Box::new(pipeline))
     }

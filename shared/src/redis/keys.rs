@@ -37,9 +37,7 @@ impl Keys {
     /// FNV leaves the last bytes, in which names differ most, in few bits; the mix after it is murmur3's.
     pub fn partition(&self, topic: &Topic) -> u32 {
         let bytes = topic.app.as_str().bytes().chain([b'/']).chain(topic.channel.as_str().bytes());
-        let hash =
-            bytes.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
-        u32::try_from(mixed(hash) % u64::from(self.partitions)).unwrap_or(0)
+        u32::try_from(mixed(fnv(bytes)) % u64::from(self.partitions)).unwrap_or(0)
     }
 
     /// The keys of one channel.
@@ -92,9 +90,40 @@ impl Keys {
         format!("{}:probe:{node}", self.prefix)
     }
 
-    fn base(&self, partition: u32) -> String {
+    /// Stream of what an app's endpoints are told, with a group for each endpoint.
+    pub fn webhook_queue(&self, app: &AppId, partition: u32) -> String {
+        format!("{}:wq:{app}", self.base(partition))
+    }
+
+    /// Stream of what an app's endpoints did not take in time.
+    pub fn webhook_dead(&self, app: &AppId, partition: u32) -> String {
+        format!("{}:wd:{app}", self.base(partition))
+    }
+
+    /// Set of the apps with something new in their queues.
+    pub fn webhook_news(&self, partition: u32) -> String {
+        format!("{}:wn", self.base(partition))
+    }
+
+    /// Sorted set of ends that wait for a return, by when they are told.
+    pub fn webhook_holds(&self, partition: u32) -> String {
+        format!("{}:wh", self.base(partition))
+    }
+
+    /// Names the sender that sends what waits in a partition.
+    pub fn webhook_lease(&self, partition: u32) -> String {
+        format!("{}:wl", self.base(partition))
+    }
+
+    /// What the keys of a partition begin with.
+    pub(crate) fn base(&self, partition: u32) -> String {
         format!("{}:{{{partition}}}", self.prefix)
     }
+}
+
+/// FNV-1a: the same in every process and version.
+pub(crate) fn fnv(bytes: impl Iterator<Item = u8>) -> u64 {
+    bytes.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
 /// Spreads every bit over all of them. Source: `fmix64` of `MurmurHash3`, which is in the public domain.
@@ -138,6 +167,11 @@ impl ChannelKeys {
     /// There once a node has been swept from this channel: what it says afterwards is void.
     pub fn tombstone(&self, node: &str) -> String {
         format!("{}:{node}", self.key("t"))
+    }
+
+    /// There for a while once it was told that a cache channel has nothing.
+    pub fn missed(&self) -> String {
+        self.key("wm")
     }
 
     fn key(&self, kind: &str) -> String {

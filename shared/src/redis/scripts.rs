@@ -46,6 +46,31 @@ script!(
     claim, "scripts/claim.lua"
 );
 
+script!(
+    /// A sender takes or keeps its lease of a partition's webhooks, and what was held long enough becomes due.
+    lead, "scripts/lead.lua"
+);
+script!(
+    /// A sender gives its lease of a partition back.
+    resign, "scripts/resign.lua"
+);
+script!(
+    /// A cache channel has nothing for a subscriber.
+    miss, "scripts/miss.lua"
+);
+script!(
+    /// A sender reads what an endpoint is to be told.
+    read, "scripts/read.lua"
+);
+script!(
+    /// An endpoint did not take an entry in time.
+    bury, "scripts/bury.lua"
+);
+script!(
+    /// How much waits in a queue of webhooks; what is done with goes.
+    backlog, "scripts/backlog.lua"
+);
+
 /// What a script returns to a node that has been swept: it must take a new id.
 pub const FENCED: i64 = -2;
 

@@ -15,6 +15,7 @@ use crate::bus::redis::subscriber::Subscriber;
 use crate::bus::{Bus, Listener, RedisBus};
 use crate::roster::{RedisRoster, Roster};
 use crate::secret::Secret;
+use crate::webhook::{RedisQueues, Wishes};
 
 /// A server that ends when dropped.
 pub(crate) struct RedisServer {
@@ -58,10 +59,16 @@ impl Drop for RedisServer {
 /// Nodes that share one server.
 pub(crate) struct RedisCluster {
     server: RedisServer,
+    wishes: Wishes,
 }
 
 impl RedisCluster {
     pub(crate) async fn new() -> Self {
+        Self::with_wishes(Wishes::default()).await
+    }
+
+    /// With webhooks.
+    pub(crate) async fn with_wishes(wishes: Wishes) -> Self {
         let server = RedisServer::start();
         let link = Link::new(&server.config(), Handle::current()).unwrap();
         let ping =
@@ -69,7 +76,22 @@ impl RedisCluster {
         while ping().await.is_err() {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
-        Self { server }
+        Self { server, wishes }
+    }
+
+    /// One sender's queues.
+    pub(crate) fn queues_of(&self, wishes: Wishes) -> Arc<RedisQueues> {
+        let link = Link::new(&self.server.config(), Handle::current()).unwrap();
+        RedisQueues::new(link, Metrics::new(&Registry::new()), wishes)
+    }
+
+    /// Asks the server itself.
+    pub(crate) async fn query<T: redis::FromRedisValue + Send + 'static>(&self, command: &str, words: &[&str]) -> T {
+        let link = Link::new(&self.server.config(), Handle::current()).unwrap();
+        let mut command = redis::cmd(command);
+        command.arg(words);
+        let run = link.run(move |mut connection| Box::pin(async move { command.query_async(&mut connection).await }));
+        run.await.unwrap()
     }
 }
 
@@ -79,6 +101,6 @@ impl Cluster for RedisCluster {
         let metrics = Metrics::new(&Registry::new());
         let bus = RedisBus::new(link.clone(), Subscriber::new(link.clone(), metrics.clone()), metrics.clone());
         bus.listen(listener);
-        (bus, RedisRoster::new(link, metrics))
+        (bus, RedisRoster::new(link, metrics, self.wishes.clone()))
     }
 }

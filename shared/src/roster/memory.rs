@@ -93,6 +93,9 @@ impl MemoryRoster {
                 channel.members.insert(member.user_id.clone(), holders);
                 let position = channel.advance();
                 self.announce(topic, Some(position), Body::MemberAdded(member.clone()));
+                if let Some(queues) = self.bus.queues() {
+                    queues.added(topic, &member.user_id);
+                }
             }
         }
         let members = with_members.then(|| channel.members());
@@ -110,6 +113,9 @@ impl MemoryRoster {
             channel.members.remove(user_id);
             let position = channel.advance();
             self.announce(topic, Some(position), Body::MemberRemoved(user_id.clone()));
+            if let Some(queues) = self.bus.queues() {
+                queues.removed(topic, user_id);
+            }
         }
         state.forget_if_empty(topic);
     }
@@ -128,10 +134,26 @@ impl MemoryRoster {
             if (before == 0) != (after == 0) {
                 self.announce(topic, None, Body::UserOnline(after > 0));
             }
-        } else if announce && before != after {
-            self.announce(topic, None, Body::SubscriptionCount(after));
+        } else {
+            self.occupancy_changed(topic, before, after, announce);
         }
         state.forget_if_empty(topic);
+    }
+
+    fn occupancy_changed(&self, topic: &Topic, before: u64, after: u64, announce: bool) {
+        let queues = self.bus.queues();
+        if let (0, 1.., Some(queues)) = (before, after, queues) {
+            queues.occupied(topic);
+        }
+        if announce && before != after {
+            self.announce(topic, None, Body::SubscriptionCount(after));
+            if let Some(queues) = queues {
+                queues.counted(topic, after);
+            }
+        }
+        if let (1.., 0, Some(queues)) = (before, after, queues) {
+            queues.vacated(topic);
+        }
     }
 }
 
@@ -199,6 +221,13 @@ impl Roster for MemoryRoster {
 
     fn kept<'a>(&'a self, topic: &'a Topic) -> BoxFuture<'a, Result<Option<KeptEvent>, RosterError>> {
         Box::pin(ready(Ok(self.bus.kept(topic))))
+    }
+
+    fn miss<'a>(&'a self, topic: &'a Topic) -> BoxFuture<'a, Result<(), RosterError>> {
+        if let Some(queues) = self.bus.queues() {
+            queues.missed(topic);
+        }
+        Box::pin(ready(Ok(())))
     }
 
     fn connect<'a>(&'a self, app: &'a AppId, connections: u64) -> BoxFuture<'a, Result<u64, RosterError>> {

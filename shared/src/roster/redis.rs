@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use futures_util::future::BoxFuture;
 use hashbrown::{HashMap, HashSet};
 use redis::aio::MultiplexedConnection;
-use redis::{ErrorKind, FromRedisValue, RedisError, ScriptInvocation};
+use redis::{FromRedisValue, RedisError, ScriptInvocation};
 
 use super::{Joined, KeptEvent, Occupancy, Roster, RosterError};
 use crate::app::AppId;
@@ -26,7 +26,8 @@ use crate::node::NodeId;
 use crate::protocol::{ChannelKind, ChannelName, Member, UserId};
 use crate::redis::link::LinkError;
 use crate::redis::metrics::Metrics;
-use crate::redis::{Link, scripts};
+use crate::redis::{Link, is_damage, scripts};
+use crate::webhook::{Kind, MISS_PAUSE, Wishes};
 
 /// What a channel has in Redis outlives the last word of its nodes by this much. Sweeps clean up long before; this is for
 /// what they cannot find, and longer than any time for which Redis cannot be reached and still comes back whole.
@@ -46,6 +47,8 @@ const QUESTIONS_MAX: usize = 500;
 pub struct RedisRoster {
     link: Link,
     metrics: Metrics,
+    /// What is told by webhooks.
+    wishes: Wishes,
     identity: Mutex<Identity>,
     held: Mutex<Held>,
     /// Identities that were given up and are not known to be swept.
@@ -59,8 +62,40 @@ pub struct RedisRoster {
 /// As whom this node changes the roster.
 struct Identity {
     node: NodeId,
+    /// Who this node was before, the last ones first.
+    earlier: Vec<NodeId>,
     /// When the lease was last renewed; `None` before the first time.
     renewed: Option<Instant>,
+}
+
+/// What a script needs to tell of a change by webhooks.
+struct Hooks {
+    queue: String,
+    news: String,
+    holds: String,
+    /// Of what is asserted again: tombstones of the node's earlier ids.
+    earlier: Vec<String>,
+    base: String,
+    app: String,
+    /// Letters of the kinds that are wanted.
+    wanted: String,
+    /// Whether the node does not assert it again.
+    is_news: bool,
+}
+
+impl Hooks {
+    /// Adds the keys that come last.
+    fn add_keys(&self, call: &mut ScriptInvocation<'_>) {
+        call.key(&self.queue).key(&self.news).key(&self.holds);
+        for earlier in &self.earlier {
+            call.key(earlier);
+        }
+    }
+
+    /// Adds the arguments.
+    fn add_arguments(&self, call: &mut ScriptInvocation<'_>) {
+        call.arg(&self.app).arg(&self.wanted).arg(&self.base).arg(u8::from(self.is_news));
+    }
 }
 
 /// A node that this one was.
@@ -79,11 +114,12 @@ struct Held {
 
 impl RedisRoster {
     /// A roster whose lease has not begun; [`RedisRoster::keep`] begins it.
-    pub fn new(link: Link, metrics: Metrics) -> Arc<Self> {
+    pub fn new(link: Link, metrics: Metrics, wishes: Wishes) -> Arc<Self> {
         Arc::new(Self {
             link,
             metrics,
-            identity: Mutex::new(Identity { node: NodeId::fresh(), renewed: None }),
+            wishes,
+            identity: Mutex::new(Identity { node: NodeId::fresh(), earlier: Vec::new(), renewed: None }),
             held: Mutex::default(),
             past: Mutex::default(),
             has_resigned: AtomicBool::new(false),
@@ -119,6 +155,24 @@ impl RedisRoster {
             // Most of it is gone already: the connections left their channels one by one.
             let swept = self.try_sweep(&node).await;
             tracing::debug!(?buried, ?swept, "gave back what was left");
+        }
+    }
+
+    /// What scripts are told of the webhooks of a channel.
+    fn hooks(&self, topic: &Topic, is_again: bool) -> Hooks {
+        let keys = self.link.keys();
+        let partition = keys.partition(topic);
+        let earlier = if is_again { lock(&self.identity).earlier.clone() } else { Vec::new() };
+        let channel = keys.channel(topic);
+        Hooks {
+            queue: keys.webhook_queue(&topic.app, partition),
+            news: keys.webhook_news(partition),
+            holds: keys.webhook_holds(partition),
+            earlier: earlier.iter().map(|node| channel.tombstone(&node.to_string())).collect(),
+            base: keys.base(partition),
+            app: topic.app.to_string(),
+            wanted: self.wishes.of(&topic.app).to_string(),
+            is_news: !is_again,
         }
     }
 
@@ -207,16 +261,21 @@ impl RedisRoster {
         member: &Member,
         members_max: usize,
         with_members: bool,
+        is_again: bool,
     ) -> Result<Joined, RosterError> {
         let node = self.standing_node().await?;
         let keys = self.link.keys().channel(topic);
+        let (hooks, channel) = (self.hooks(topic, is_again), topic.channel.to_string());
         let (user_id, info) = (member.user_id.clone(), member.user_info.clone());
         let answer: (i64, String, String, Vec<(String, String)>) = self
             .change("join", node, topic, scripts::join, move |call| {
                 let node = node.to_string();
                 call.key(keys.members()).key(keys.holders()).key(keys.meta()).key(keys.tombstone(&node));
+                hooks.add_keys(call);
                 call.arg(&node).arg(user_id.as_str()).arg(info.as_deref().unwrap_or_default()).arg(keys.topic());
                 call.arg(millis(CHANNEL_TTL)).arg(members_max).arg(u8::from(with_members)).arg(unix_us());
+                hooks.add_arguments(call);
+                call.arg(channel);
             })
             .await?;
         let (status, epoch, sequence, list) = answer;
@@ -232,18 +291,26 @@ impl RedisRoster {
         Ok(Joined { position, members: with_members.then(|| self.members_of(list)) })
     }
 
-    async fn occupy_now(&self, topic: &Topic, subscriptions: u64, announce: bool) -> Result<(), RosterError> {
+    async fn occupy_now(
+        &self,
+        topic: &Topic,
+        subscriptions: u64,
+        announce: bool,
+        is_again: bool,
+    ) -> Result<(), RosterError> {
         let node = self.standing_node().await?;
         let keys = self.link.keys().channel(topic);
         let occupied = self.link.keys().occupied(&topic.app, self.link.keys().partition(topic));
         let is_user = topic.channel.kind() == ChannelKind::User;
-        let name = topic.channel.to_string();
+        let (hooks, name) = (self.hooks(topic, is_again), topic.channel.to_string());
         let status: i64 = self
             .change("occupy", node, topic, scripts::occupy, move |call| {
                 let node = node.to_string();
                 call.key(keys.occupancy()).key(occupied).key(keys.tombstone(&node));
+                hooks.add_keys(call);
                 call.arg(node).arg(subscriptions).arg(keys.topic()).arg(name).arg(millis(CHANNEL_TTL));
                 call.arg(u8::from(announce)).arg(u8::from(is_user)).arg(unix_us());
+                hooks.add_arguments(call);
             })
             .await?;
         if status == scripts::FENCED {
@@ -264,14 +331,36 @@ impl RedisRoster {
 
     async fn leave_now(&self, topic: &Topic, user_id: &UserId) -> Result<(), RosterError> {
         let (node, keys) = (self.node().to_string(), self.link.keys().channel(topic));
-        let user_id = user_id.clone();
+        let (user_id, hooks, channel) = (user_id.clone(), self.hooks(topic, false), topic.channel.to_string());
         // Nothing is entered, so nothing has to be noted in the index.
         self.run("leave", move |mut connection| {
             Box::pin(async move {
                 let script = scripts::leave();
                 let mut call = script.key(keys.members());
                 call.key(keys.holders()).key(keys.meta());
+                hooks.add_keys(&mut call);
                 call.arg(node).arg(user_id.as_str()).arg(keys.topic()).arg(unix_us());
+                hooks.add_arguments(&mut call);
+                call.arg(channel);
+                call.invoke_async::<i64>(&mut connection).await.map(drop)
+            })
+        })
+        .await
+    }
+
+    async fn miss_now(&self, topic: &Topic) -> Result<(), RosterError> {
+        if !self.wishes.of(&topic.app).has(Kind::CacheMiss) {
+            return Ok(());
+        }
+        let (key, hooks, channel) =
+            (self.link.keys().channel(topic).missed(), self.hooks(topic, false), topic.channel.to_string());
+        self.run("miss", move |mut connection| {
+            Box::pin(async move {
+                let script = scripts::miss();
+                let mut call = script.key(key);
+                hooks.add_keys(&mut call);
+                call.arg(millis(MISS_PAUSE)).arg(channel);
+                hooks.add_arguments(&mut call);
                 call.invoke_async::<i64>(&mut connection).await.map(drop)
             })
         })
@@ -308,7 +397,16 @@ impl Roster for RedisRoster {
         members_max: usize,
         with_members: bool,
     ) -> BoxFuture<'a, Result<Joined, RosterError>> {
-        Box::pin(self.join_now(topic, member, members_max, with_members))
+        Box::pin(self.join_now(topic, member, members_max, with_members, false))
+    }
+
+    fn join_again<'a>(
+        &'a self,
+        topic: &'a Topic,
+        member: &'a Member,
+        with_members: bool,
+    ) -> BoxFuture<'a, Result<Joined, RosterError>> {
+        Box::pin(self.join_now(topic, member, usize::MAX, with_members, true))
     }
 
     fn leave<'a>(&'a self, topic: &'a Topic, user_id: &'a UserId) -> BoxFuture<'a, Result<(), RosterError>> {
@@ -329,7 +427,20 @@ impl Roster for RedisRoster {
         subscriptions: u64,
         announce: bool,
     ) -> BoxFuture<'a, Result<(), RosterError>> {
-        Box::pin(self.occupy_now(topic, subscriptions, announce))
+        Box::pin(self.occupy_now(topic, subscriptions, announce, false))
+    }
+
+    fn occupy_again<'a>(
+        &'a self,
+        topic: &'a Topic,
+        subscriptions: u64,
+        announce: bool,
+    ) -> BoxFuture<'a, Result<(), RosterError>> {
+        Box::pin(self.occupy_now(topic, subscriptions, announce, true))
+    }
+
+    fn miss<'a>(&'a self, topic: &'a Topic) -> BoxFuture<'a, Result<(), RosterError>> {
+        Box::pin(self.miss_now(topic))
     }
 
     fn occupancy<'a>(&'a self, topics: &'a [Topic]) -> BoxFuture<'a, Result<Vec<Occupancy>, RosterError>> {
@@ -382,17 +493,6 @@ fn number(text: &str) -> Result<u64, RosterError> {
 
 fn from_value<T: FromRedisValue>(value: &redis::Value) -> Result<T, RosterError> {
     T::from_redis_value_ref(value).map_err(|_| RosterError::Damaged)
-}
-
-/// Whether an answer means that a key holds what no script of ours put there. What else Redis may say passes: it loads,
-/// is a replica, is full, or does not know the user.
-fn is_damage(error: &RedisError) -> bool {
-    if matches!(error.kind(), ErrorKind::UnexpectedReturnType | ErrorKind::Parse) {
-        return true;
-    }
-    // The error of a pipeline has no code of its own.
-    let errors = error.clone().into_server_errors();
-    errors.is_some_and(|errors| errors.iter().any(|(_, error)| matches!(error.code(), "WRONGTYPE" | "ERR")))
 }
 
 /// A panic under one of these locks leaves values that are whole.

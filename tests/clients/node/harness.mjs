@@ -56,6 +56,7 @@ const CONFIG = `
 host = "127.0.0.1"
 
 [drain]
+accept = "0s"
 window = "200ms"
 
 [[apps]]
@@ -99,6 +100,9 @@ function appFromEnvironment() {
 /** Test option: skip unless the tests own the server process. */
 export const needsProcess = ownsProcess ? {} : { skip: 'needs a server process of its own' };
 
+/** Test option: skip unless the server is a cluster that these tests start. */
+export const needsCluster = process.env.BINARY_IN_CLUSTER && ownsProcess ? {} : { skip: 'needs a cluster of its own' };
+
 /** Test option: skip unless the server has the named app of the test configuration. */
 export function needsApp(name) {
   return APPS[name] ? {} : { skip: `needs the app \`${name}\` of the test configuration` };
@@ -119,9 +123,9 @@ export async function serve() {
 /**
  * Starts `carillon up` and resolves once it has printed both addresses. The caller stops it.
  *
- * `port`: 0 for any free one; a restart test passes the port that it got first.
+ * `port`: 0 for any free one; a restart test passes the port that it got first. `configuration`: TOML instead of the usual.
  */
-export async function start({ port = 0 } = {}) {
+export async function start({ port = 0, configuration = CONFIG } = {}) {
   const binary = process.env.BINARY_UNDER_TEST ?? join(REPOSITORY, 'target/release/carillon');
   try {
     accessSync(binary, constants.X_OK);
@@ -131,7 +135,7 @@ export async function start({ port = 0 } = {}) {
 
   const folder = mkdtempSync(join(tmpdir(), 'carillon-clients-'));
   const config = join(folder, 'carillon.toml');
-  writeFileSync(config, CONFIG);
+  writeFileSync(config, configuration);
   const child = spawn(binary, ['up', '--config', config, '--port', String(port), '--admin-port', '0'], {
     cwd: folder,
     env: environmentWithoutSettings(),
@@ -201,6 +205,14 @@ class Carillon {
   async stop() {
     const { code, signal } = await this.kill('SIGTERM');
     assert.deepEqual({ code, signal }, { code: 0, signal: null }, `carillon should end cleanly:\n${this.#process.output()}`);
+  }
+
+  /** Restarts the gateways of a cluster one after the other; resolves when all are back. */
+  async roll() {
+    const { child, output } = this.#process;
+    const rolled = new Promise((settle) => child.stdout.on('data', () => /^rolled$/m.test(output()) && settle()));
+    child.kill('SIGUSR2');
+    await within(rolled, () => `the gateways to be back:\n${output()}`, 2 * PROCESS_DEADLINE_MS);
   }
 
   /** Sends `signal` to the server's process and resolves with how it ended. */

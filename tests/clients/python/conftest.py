@@ -38,6 +38,7 @@ CONFIG = """
 host = "127.0.0.1"
 
 [drain]
+accept = "0s"
 window = "200ms"
 
 [[apps]]

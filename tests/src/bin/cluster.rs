@@ -1,6 +1,8 @@
 //! Stands in for `carillon up`: the same arguments, banner and signals, but behind them are Redis, two gateways, a
 //! publisher and nginx. So a suite that is written for one process runs unchanged against a cluster.
 //!
+//! SIGUSR2 restarts the gateways one after the other; then it says `rolled`.
+//!
 //! Other commands are handed to the real binary, which is `BINARY_IN_CLUSTER`, or else beside this one.
 
 use std::net::{IpAddr, Ipv4Addr};
@@ -34,6 +36,8 @@ async fn up(arguments: Arguments) -> ExitCode {
     let mut interrupt = signal(SignalKind::interrupt()).expect("SIGINT can be caught");
     let mut terminate = signal(SignalKind::terminate()).expect("SIGTERM can be caught");
 
+    let mut roll = signal(SignalKind::user_defined2()).expect("SIGUSR2 can be caught");
+
     let redis = Redis::start().await;
     let mut nodes = Vec::new();
     for role in std::iter::repeat_n(Role::Gateway, GATEWAYS).chain([Role::Publisher]) {
@@ -47,9 +51,12 @@ async fn up(arguments: Arguments) -> ExitCode {
     let nginx = Nginx::start(arguments.host, arguments.port, &addresses(gateways), &addresses(publishers)).await;
     print!("{}", banner(&nginx, &gateways[0]));
 
-    tokio::select! {
-        _ = interrupt.recv() => {}
-        _ = terminate.recv() => {}
+    loop {
+        tokio::select! {
+            _ = interrupt.recv() => break,
+            _ = terminate.recv() => break,
+            _ = roll.recv() => nodes = arguments.roll(nodes, &redis).await,
+        }
     }
     for node in &nodes {
         node.signal(Signal::TERM);
@@ -99,6 +106,24 @@ impl Arguments {
             }
         }
         arguments
+    }
+
+    /// Restarts the gateways one after the other, each in its place, as an orchestrator does.
+    async fn roll(&self, nodes: Vec<Server>, redis: &Redis) -> Vec<Server> {
+        let mut rolled = Vec::new();
+        for node in nodes {
+            if node.role != Role::Gateway {
+                rolled.push(node);
+                continue;
+            }
+            let port = node.public.port();
+            within("the end of a gateway", node.stop()).await;
+            let next = self.launch(Role::Gateway, redis).port(port).start().await;
+            next.ready().await;
+            rolled.push(next);
+        }
+        println!("rolled");
+        rolled
     }
 
     fn launch(&self, role: Role, redis: &Redis) -> Launch {

@@ -145,7 +145,7 @@ pub fn kept_event(topic: &Topic, text: &str, keep: Duration) -> Message {
 /// A message of any body.
 pub fn message(topic: &Topic, body: Body) -> Message {
     let envelope = Envelope { published_at_us: unix_us(), position: None, body };
-    Message { topic: topic.clone(), envelope, keep: None }
+    Message { topic: topic.clone(), envelope, keep: None, webhook: None }
 }
 
 /// The text of an event.

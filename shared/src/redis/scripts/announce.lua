@@ -39,20 +39,34 @@ local function place_of(nodes, node)
   end
 end
 
--- Takes one user of a node out; announces it when no other node holds the user.
-local function drop_user(members, holders, meta, topic, stamp, user, node)
-  local nodes = redis.call('HGET', holders, user) or ''
-  local at = place_of(nodes, node)
-  if not at then return 0 end
-  nodes = string.sub(nodes, 1, at - 1) .. string.sub(nodes, at + NODE_LETTERS)
-  if nodes ~= '' then
-    redis.call('HSET', holders, user, nodes)
-    return 0
-  end
-  redis.call('HDEL', holders, user)
-  if redis.call('HDEL', members, user) == 0 then return 0 end
-  announce_change(meta, topic, 'R', stamp, user)
-  return 1
+-- How long an end waits for a return, which cancels both. Source: protocol reference 5.
+local HOLD_MS = 3000
+
+-- Counts above this many are told of at most once in so long.
+local COUNT_FREELY_UP_TO = 100
+local COUNT_PAUSE_MS = 5000
+
+-- Entries of one queue, more or less: when nobody sends them, the oldest go.
+local QUEUE_MAX = 1000000
+
+local function now_ms()
+  local time = redis.call('TIME')
+  return tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
+end
+
+local function wants(hooks, kind)
+  return string.find(hooks.wanted, kind, 1, true) ~= nil
+end
+
+-- Puts an entry into the queue of the app's webhooks.
+local function tell(hooks, kind, channel, ...)
+  redis.call('XADD', hooks.queue, 'MAXLEN', '~', QUEUE_MAX, '*', 'k', kind, 'c', channel, ...)
+  redis.call('SADD', hooks.news, hooks.app)
+end
+
+-- What is held. User ids may contain anything, so they come last.
+local function held(hooks, kind, channel, user)
+  return kind .. '\n' .. hooks.app .. '\n' .. channel .. '\n' .. (user or '')
 end
 
 -- Subscriptions of all nodes. '#' is not a node: it tells a sweep that counts are announced.
@@ -65,8 +79,101 @@ local function total(occupancy)
   return sum
 end
 
+-- Whether a key holds what this command is for.
+local function is_good(command, key)
+  return type(redis.pcall(command, key)) == 'number'
+end
+
+-- Tells of what was held long enough. Whoever changes something does so first, since an end whose time is over is not
+-- cancelled any more.
+local function tell_due(base, news, holds, most)
+  for _, name in ipairs(redis.call('ZRANGEBYSCORE', holds, '-inf', now_ms(), 'LIMIT', 0, most)) do
+    redis.call('ZREM', holds, name)
+    local kind, app, channel, user = string.match(name, '^(%a)\n([^\n]*)\n([^\n]*)\n(.*)$')
+    local queue = base .. ':wq:' .. (app or '')
+    -- What cannot be told for a key that holds something else is told by nobody.
+    if kind and is_good('XLEN', queue) then
+      local hooks = {app = app, queue = queue, news = news}
+      if kind == 'V' then
+        tell(hooks, kind, channel)
+      elseif kind == 'R' then
+        tell(hooks, kind, channel, 'u', user)
+      elseif kind == 'C' and is_good('HLEN', base .. ':oc:' .. app .. '/' .. channel) then
+        local sum = total(base .. ':oc:' .. app .. '/' .. channel)
+        if sum > 0 then tell(hooks, kind, channel, 'n', sum) end
+      end
+    end
+  end
+end
+
+-- What is told of an app, and where. wanted: letters of the kinds that an endpoint wants. is_news: '0' for what the node has
+-- asserted before; it is news all the same if it was swept under an earlier id of the node, one of whose tombstones then
+-- says so: receivers were told of an end. After Redis lost what it knew they were not.
+local function hooks_of(app, wanted, base, is_news, queue, news, holds, ...)
+  local hooks = {app = app, wanted = wanted, queue = queue, news = news, holds = holds, is_news = is_news == '1'}
+  for _, earlier in ipairs({...}) do
+    if redis.call('GET', earlier) == '1' then hooks.is_news = true end
+  end
+  if wanted ~= '' then
+    -- Fails before anything has changed when a key holds something else.
+    redis.call('XLEN', queue)
+    redis.call('SCARD', news)
+    redis.call('ZCARD', holds)
+    tell_due(base, news, holds, 100)
+  end
+  return hooks
+end
+
+-- Something began: a channel is occupied, a user is there. Nothing is told of a return within the hold.
+local function began(hooks, kind, ending, channel, user)
+  if hooks.wanted == '' then return end
+  local was_held = redis.call('ZREM', hooks.holds, held(hooks, ending, channel, user),
+    held(hooks, string.lower(ending), channel, user))
+  if was_held > 0 or not hooks.is_news or not wants(hooks, kind) then return end
+  if user then tell(hooks, kind, channel, 'u', user) else tell(hooks, kind, channel) end
+end
+
+-- Something ended. Where only the beginning is wanted it is held all the same, as a small letter: a return must not be told.
+local function ended(hooks, kind, beginning, channel, user)
+  local letter = kind
+  if not wants(hooks, kind) then
+    if not wants(hooks, beginning) then return end
+    letter = string.lower(kind)
+  end
+  redis.call('ZADD', hooks.holds, now_ms() + HOLD_MS, held(hooks, letter, channel, user))
+end
+
+-- A channel has another count. That it has none is told by its end.
+local function counted(hooks, channel, count)
+  if not wants(hooks, 'C') then return end
+  local name = held(hooks, 'C', channel)
+  if count > COUNT_FREELY_UP_TO then
+    redis.call('ZADD', hooks.holds, 'NX', now_ms() + COUNT_PAUSE_MS, name)
+  else
+    redis.call('ZREM', hooks.holds, name)
+    if count > 0 then tell(hooks, 'C', channel, 'n', count) end
+  end
+end
+
+-- Takes one user of a node out; announces it when no other node holds the user.
+local function drop_user(hooks, channel, members, holders, meta, topic, stamp, user, node)
+  local nodes = redis.call('HGET', holders, user) or ''
+  local at = place_of(nodes, node)
+  if not at then return 0 end
+  nodes = string.sub(nodes, 1, at - 1) .. string.sub(nodes, at + NODE_LETTERS)
+  if nodes ~= '' then
+    redis.call('HSET', holders, user, nodes)
+    return 0
+  end
+  redis.call('HDEL', holders, user)
+  if redis.call('HDEL', members, user) == 0 then return 0 end
+  announce_change(meta, topic, 'R', stamp, user)
+  ended(hooks, 'R', 'A', channel, user)
+  return 1
+end
+
 -- What follows when the count of a channel went from one number to another.
-local function count_changed(occupancy, occupied, topic, name, stamp, is_user, announce, before, after)
+local function count_changed(hooks, occupancy, occupied, topic, name, stamp, is_user, announce, before, after)
   if after == 0 then
     redis.call('DEL', occupancy)
     redis.call('SREM', occupied, name)
@@ -77,8 +184,12 @@ local function count_changed(occupancy, occupied, topic, name, stamp, is_user, a
     if (before == 0) ~= (after == 0) then
       redis.call('PUBLISH', topic, '1 O - - ' .. stamp .. ' -\n' .. (after > 0 and '1' or '0'))
     end
-  elseif announce and before ~= after then
-    redis.call('PUBLISH', topic, '1 C - - ' .. stamp .. ' -\n' .. after)
+    return
   end
+  if before == 0 and after > 0 then began(hooks, 'O', 'V', name) end
+  if announce and before ~= after then
+    redis.call('PUBLISH', topic, '1 C - - ' .. stamp .. ' -\n' .. after)
+    counted(hooks, name, after)
+  end
+  if before > 0 and after == 0 then ended(hooks, 'V', 'O', name) end
 end
-

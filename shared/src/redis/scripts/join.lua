@@ -1,8 +1,9 @@
--- KEYS: members holders meta tombstone
--- ARGV: node user info topic ttl_ms members_max with_members stamp
+-- KEYS: members holders meta tombstone queue news holds, and for what is asserted again tombstones of the node's earlier ids
+-- ARGV: node user info topic ttl_ms members_max with_members stamp app wanted base is_news channel
 -- Returns {status, epoch, sequence, members}; members is a flat list of id and info, empty unless asked for.
 if redis.call('EXISTS', KEYS[4]) == 1 then return {-2, '0', '0', {}} end
 check_presence(KEYS[1], KEYS[2], KEYS[3])
+local hooks = hooks_of(ARGV[9], ARGV[10], ARGV[11], ARGV[12], unpack(KEYS, 5))
 local node, user = ARGV[1], ARGV[2]
 -- One without the other is what is left of a loss: all begin anew, under an epoch that makes every node join again.
 if redis.call('EXISTS', KEYS[1]) ~= redis.call('EXISTS', KEYS[2]) then
@@ -17,6 +18,7 @@ if not place_of(nodes, node) then redis.call('HSET', KEYS[2], user, nodes .. nod
 if not known then
   redis.call('HSET', KEYS[1], user, ARGV[3])
   announce_change(KEYS[3], ARGV[4], 'A', ARGV[8], #user .. ':' .. user .. ARGV[3])
+  began(hooks, 'A', 'R', ARGV[13], user)
 end
 redis.call('PEXPIRE', KEYS[1], ARGV[5])
 redis.call('PEXPIRE', KEYS[2], ARGV[5])

@@ -1,10 +1,11 @@
--- KEYS: occupancy occupied tombstone
--- ARGV: node count topic name ttl_ms announce is_user stamp
+-- KEYS: occupancy occupied tombstone queue news holds, and for what is asserted again tombstones of the node's earlier ids
+-- ARGV: node count topic name ttl_ms announce is_user stamp app wanted base is_news
 -- Returns 0, or -2 to a node that has been swept.
 if redis.call('EXISTS', KEYS[3]) == 1 then return -2 end
 local before = total(KEYS[1])
 -- Fails before anything has changed when the set is none.
 redis.call('SCARD', KEYS[2])
+local hooks = hooks_of(ARGV[9], ARGV[10], ARGV[11], ARGV[12], unpack(KEYS, 4))
 local announce = ARGV[6] == '1'
 if announce then redis.call('HSET', KEYS[1], '#', '1') end
 if ARGV[2] == '0' then
@@ -12,7 +13,7 @@ if ARGV[2] == '0' then
 else
   redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
 end
-count_changed(KEYS[1], KEYS[2], ARGV[3], ARGV[4], ARGV[8], ARGV[7] == '1', announce, before, total(KEYS[1]))
+count_changed(hooks, KEYS[1], KEYS[2], ARGV[3], ARGV[4], ARGV[8], ARGV[7] == '1', announce, before, total(KEYS[1]))
 redis.call('PEXPIRE', KEYS[1], ARGV[5])
 redis.call('PEXPIRE', KEYS[2], ARGV[5])
 return 0

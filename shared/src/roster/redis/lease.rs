@@ -24,6 +24,9 @@ const HEARTBEAT: Duration = Duration::from_secs(5);
 /// After this long without a good heartbeat the lease may soon be over: nothing is entered on the strength of it.
 const SELF_FENCE: Duration = Duration::from_secs(12);
 
+/// Earlier ids that a node remembers: it may be swept again before it has asserted everything.
+const EARLIER_MAX: usize = 3;
+
 /// Channels that are touched at a time.
 const TOUCHES: usize = 64;
 
@@ -78,7 +81,10 @@ impl RedisRoster {
         if identity.node != node {
             return;
         }
-        *identity = Identity { node: NodeId::fresh(), renewed: None };
+        let mut earlier = std::mem::take(&mut identity.earlier);
+        earlier.insert(0, node);
+        earlier.truncate(EARLIER_MAX);
+        *identity = Identity { node: NodeId::fresh(), earlier, renewed: None };
         drop(identity);
         self.metrics.fenced.inc();
         // Of the new identity nothing is in the index yet.

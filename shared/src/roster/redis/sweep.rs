@@ -16,7 +16,7 @@ use crate::redis::scripts;
 use crate::roster::RosterError;
 
 /// How often a node looks for dead ones, half of it more or less, so that not all look at once.
-const INTERVAL: Duration = Duration::from_secs(5);
+const INTERVAL: Duration = Duration::from_secs(3);
 
 /// How long past its lease a node is left alone.
 const GRACE: Duration = Duration::from_secs(5);
@@ -187,15 +187,17 @@ impl RedisRoster {
         let keys = self.link.keys().channel(topic);
         let occupied = self.link.keys().occupied(&topic.app, self.link.keys().partition(topic));
         let is_user = topic.channel.kind() == ChannelKind::User;
-        let (node, name) = (node.to_owned(), topic.channel.to_string());
+        let (node, name, hooks) = (node.to_owned(), topic.channel.to_string(), self.hooks(topic, false));
         self.run("evict", move |mut connection| {
             Box::pin(async move {
                 let script = scripts::evict();
                 let mut call = script.key(keys.members());
                 call.key(keys.holders()).key(keys.meta());
                 call.key(keys.occupancy()).key(occupied).key(keys.tombstone(&node));
+                hooks.add_keys(&mut call);
                 call.arg(&node).arg(keys.topic()).arg(name).arg(EVICT_BATCH).arg(millis(TOMBSTONE));
                 call.arg(u8::from(is_user)).arg(unix_us());
+                hooks.add_arguments(&mut call);
                 call.invoke_async(&mut connection).await
             })
         })

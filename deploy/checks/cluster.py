@@ -1,0 +1,179 @@
+"""The cluster of compose.yml without containers: Redis with the users and settings of deploy/redis, nodes with
+deploy/carillon.toml and the secrets that secrets.sh makes, nginx in front. A client hears what is published, every member is
+seen, Redis never had to refuse a command, and a gateway that is told to leave does.
+
+    cluster.py DEPLOY BINARY
+"""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+from types import SimpleNamespace
+
+from nginx import HERE, PATIENCE_S, Nginx, free_port
+
+# What someone with the password of a node still must not do.
+FORBIDDEN = (["FLUSHALL"], ["KEYS", "*"], ["CONFIG", "GET", "*"], ["SHUTDOWN"], ["GET", "other:key"], ["PSUBSCRIBE", "*"],
+             ["PUBLISH", "other", "x"], ["ACL", "LIST"], ["SCRIPT", "FLUSH"])
+
+
+def eventually(what, holds):
+    end = time.monotonic() + PATIENCE_S
+    while not holds():
+        assert time.monotonic() < end, f"{what}: not within {PATIENCE_S} s"
+        time.sleep(0.02)
+
+
+def status(url):
+    try:
+        with urllib.request.urlopen(url, timeout=PATIENCE_S) as answer:
+            return answer.status
+    except urllib.error.HTTPError as error:
+        return error.code
+    except OSError:
+        return None
+
+
+class Cluster:
+    def __init__(self, deploy, binary, folder):
+        self.binary, self.folder, self.started = binary, folder, []
+        for name in ("secrets.sh", "redis", "carillon.toml"):
+            (shutil.copytree if (deploy / name).is_dir() else shutil.copy)(deploy / name, folder / name)
+        subprocess.run([folder / "secrets.sh", "ws.example"], check=True, capture_output=True)
+        before = {path.name: path.read_bytes() for path in (folder / "secrets").iterdir()}
+        subprocess.run([folder / "secrets.sh"], check=True, capture_output=True)
+        assert before == {path.name: path.read_bytes() for path in (folder / "secrets").iterdir()}, "secrets change"
+        assert all(before.values()), f"a secret is empty: {[name for name, text in before.items() if not text]}"
+        certificate = ["openssl", "x509", "-in", folder / "secrets/tls_cert", "-noout", "-checkhost", "ws.example", "-pubkey"]
+        told = subprocess.run(certificate, check=True, capture_output=True, text=True).stdout
+        key = ["openssl", "pkey", "-in", folder / "secrets/tls_key", "-pubout"]
+        assert "does match" in told, told
+        assert subprocess.run(key, check=True, capture_output=True, text=True).stdout in told, "certificate and key differ"
+        self.password = before["redis_password"].decode()
+        self.redis_port = free_port()
+        settings = (folder / "redis/redis.conf").read_text().replace("/run/secrets", str(folder / "secrets"))
+        (folder / "redis.conf").write_text(settings.replace("dir /data", f"dir {folder}"))
+        self.start(["redis-server", folder / "redis.conf", "--port", str(self.redis_port), "--bind", HERE])
+        eventually("redis to answer", lambda: self.redis("PING") == "PONG")
+        toml = (folder / "carillon.toml").read_text().replace("/run/secrets", str(folder / "secrets"))
+        # Nobody waits half a minute for a check.
+        toml = toml.replace('window = "30s"', 'window = "1s"')
+        (folder / "carillon.toml").write_text(toml)
+        url = (folder / "secrets/redis_env").read_text().replace("@redis:6379", f"@{HERE}:{self.redis_port}")
+        (folder / "redis.env").write_text(url)
+        self.flags = ["--config", folder / "carillon.toml", "--env-file", folder / "redis.env"]
+
+    def start(self, command, **more):
+        log = open(self.folder / f"{len(self.started)}.log", "w")
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, **more)
+        self.started.append(process)
+        return process
+
+    def redis(self, *command):
+        arguments = ["redis-cli", "-p", str(self.redis_port), "--user", "carillon", *command]
+        environment = {**os.environ, "REDISCLI_AUTH": self.password}
+        return subprocess.run(arguments, env=environment, capture_output=True, text=True).stdout.strip()
+
+    def node(self, role):
+        port, admin = free_port(), free_port()
+        environment = {**os.environ, "CARILLON_SERVER__TRUSTED_PROXIES": f'["{HERE}"]', "CARILLON_ADMIN__ALLOW": '["127.0.0.0/8"]'}
+        process = self.start([self.binary, role, *self.flags, "--host", HERE, "--port", str(port), "--admin-port", str(admin)],
+                             env=environment)
+        return SimpleNamespace(address=f"{HERE}:{port}", admin=f"http://{HERE}:{admin}", admin_port=admin, process=process)
+
+    def run(self, *arguments):
+        return subprocess.run([self.binary, *arguments], capture_output=True, text=True, timeout=60)
+
+    def stop(self):
+        for process in reversed(self.started):
+            if process.poll() is None:
+                process.terminate()
+        for process in self.started:
+            try:
+                process.wait(PATIENCE_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
+
+
+def check(deploy, binary, folder):
+    cluster = Cluster(deploy, binary, folder)
+    nginx = None
+    try:
+        gateways, publisher = [cluster.node("gateway"), cluster.node("gateway")], cluster.node("publisher")
+        for node in (*gateways, publisher):
+            eventually("a node to be ready", lambda: status(f"{node.admin}/readyz") == 200)
+        print("  nodes are ready with the configuration and the Redis user of compose.yml")
+
+        nginx = Nginx(deploy, gateways, [publisher], example="behind-balancer")
+        server = ["--config", str(folder / "carillon.toml"), "--url", f"http://{HERE}:{nginx.public}"]
+        listeners = [cluster.start([binary, "listen", *server, "--user-id", user, "--timeout", "30s", "--count", "8", "private-news",
+                                    "presence-room", "cache-last"]) for user in ("ana", "bo")]
+        count = lambda: sum(int(float(line.split()[-1])) for gateway in gateways
+                            for line in urllib.request.urlopen(f"{gateway.admin}/metrics").read().decode().splitlines()
+                            if line.startswith("carillon_subscriptions{"))
+        eventually("both to have subscribed", lambda: count() == 6)
+        for channel in ("private-news", "presence-room", "cache-last"):
+            sent = cluster.run("trigger", *server, channel, "hello", '{"through":"nginx"}')
+            assert sent.returncode == 0, sent.stderr
+        logs = [folder / f"{cluster.started.index(listener)}.log" for listener in listeners]
+        for log in logs:
+            eventually("events to arrive", lambda: log.read_text().count("through") == 3)
+        print("  events published through nginx reach clients that came through nginx, on both gateways")
+
+        leaving, staying = gateways
+        for command in (["healthcheck", "--admin-port", str(leaving.admin_port)], ["doctor", "--role", "gateway"]):
+            outcome = cluster.run(*command, *map(str, cluster.flags))
+            assert outcome.returncode == 0, f"{command[0]}: {outcome.stdout}{outcome.stderr}"
+        print("  carillon healthcheck and carillon doctor are content")
+
+        last = cluster.start([binary, "listen", *server[:2], "--url", f"http://{leaving.address}", "--timeout", "30s",
+                              "private-news"])
+        log = folder / f"{cluster.started.index(last)}.log"
+        eventually("a listener to be there", lambda: "listening" in log.read_text())
+        leaving.process.send_signal(signal.SIGTERM)
+        assert leaving.process.wait(PATIENCE_S) == 0, "a gateway that was told to leave did not end with 0"
+        eventually("its client to be told", lambda: "4200" in log.read_text())
+        sent = cluster.run("trigger", *server, "private-news", "after", "{}")
+        assert sent.returncode == 0, sent.stderr
+        print("  a gateway drains, tells its clients to reconnect, and ends with 0; publishing goes on")
+
+        # Whatever the nodes asked for they were allowed: only then is the list of rights long enough.
+        nobody = subprocess.run(["redis-cli", "-p", str(cluster.redis_port), "ping"], capture_output=True, text=True).stdout
+        assert "NOAUTH" in nobody, f"redis serves anyone: {nobody}"
+        logs = "".join((folder / f"{number}.log").read_text() for number in range(len(cluster.started)))
+        assert "NOPERM" not in logs and "no permissions" not in logs.lower(), "redis refused a node something"
+        refused = sum(float(line.split()[-1]) for node in (staying, publisher)
+                      for line in urllib.request.urlopen(f"{node.admin}/metrics").read().decode().splitlines()
+                      if line.startswith('carillon_redis_command_errors_total{kind="refused"}'))
+        assert refused == 0, f"redis refused {refused} commands"
+        for command in FORBIDDEN:
+            answer = cluster.redis(*command)
+            assert "NOPERM" in answer, f"{' '.join(command)} is allowed: {answer}"
+        print("  Redis refused nodes nothing, and refuses them everything that they do not need")
+    except Exception:
+        for path in sorted(folder.glob("*.log")):
+            print(f"--- {path.name}\n{path.read_text()[-2000:]}", file=sys.stderr)
+        raise
+    finally:
+        if nginx:
+            nginx.stop()
+        cluster.stop()
+
+
+def main(deploy, binary):
+    folder = Path(tempfile.mkdtemp(prefix="carillon-cluster-"))
+    try:
+        check(Path(deploy).resolve(), Path(binary).resolve(), folder)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

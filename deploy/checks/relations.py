@@ -1,0 +1,188 @@
+"""What must fit together across the files of deploy/, and no tool of any of them looks at.
+
+    relations.py DEPLOY ROOT
+"""
+
+import configparser
+import os
+import re
+import sys
+import tomllib
+from pathlib import Path
+
+import yaml
+
+# After the drain's window a gateway has 5 s for the leaves to reach the cluster, and 2 s to take itself out of it.
+AFTER_DRAIN_S = 7
+# server.activity_timeout + server.pong_timeout by default: so long may nothing go by on a connection that lives.
+SILENCE_S = 120 + 30
+UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+class Checks:
+    def __init__(self):
+        self.mistakes, self.count = [], 0
+
+    def expect(self, holds, complaint):
+        self.count += 1
+        if not holds:
+            self.mistakes.append(complaint)
+
+
+def seconds(text):
+    number, unit = re.fullmatch(r"([0-9.]+)\s*([a-z]*)", str(text).strip()).groups()
+    return float(number) * UNITS[unit or "s"]
+
+
+def interpolated(value):
+    """What compose makes of `${NAME:-default}` without the variable."""
+    if isinstance(value, str):
+        return re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", value).replace("$$", "$")
+    if isinstance(value, list):
+        return [interpolated(item) for item in value]
+    if isinstance(value, dict):
+        return {key: interpolated(item) for key, item in value.items()}
+    return value
+
+
+def directive(text, name):
+    """All values of a directive of nginx."""
+    return re.findall(rf"^\s*{name}\s+([^;]+);", text, re.MULTILINE)
+
+
+def compose(checks, deploy, drain_s):
+    expect = checks.expect
+    file = interpolated(yaml.safe_load((deploy / "compose.yml").read_text()))
+    services = file["services"]
+    nodes = {"gateway-1": "gateway", "gateway-2": "gateway", "publisher": "publisher"}
+    expect(set(services) == {*nodes, "redis", "nginx", "prometheus", "grafana"}, f"services are {sorted(services)}")
+    for name, service in services.items():
+        expect("healthcheck" in service, f"{name} has no health check")
+        expect(service.get("restart") == "unless-stopped", f"{name} stays down after a crash")
+        expect(service.get("cap_drop") == ["ALL"], f"{name} keeps rights that it does not need")
+        expect("no-new-privileges:true" in service.get("security_opt", []), f"{name} may gain rights")
+        for port in service.get("ports", []):
+            expect(name in ("nginx", "grafana"), f"{name} publishes {port}")
+            expect(name != "grafana" or port.startswith("127.0.0.1:"), f"grafana is published beyond this machine: {port}")
+        for value in service.get("environment", {}).values():
+            expect(not re.search(r"(?i)(password|secret)\s*=|:[^/@\s]+@", str(value)), f"{name} has a secret in {value!r}")
+        for secret in service.get("secrets", []):
+            source = secret["source"] if isinstance(secret, dict) else secret
+            expect(source in file["secrets"], f"{name} uses a secret that is not declared: {source}")
+        for volume in service.get("volumes", []):
+            source, *_ = volume.split(":")
+            if source.startswith("."):
+                expect((deploy / source).exists(), f"{name} mounts {source}, which is not there")
+                expect(volume.endswith(":ro"), f"{name} may write to {source}")
+            else:
+                expect(source in file["volumes"], f"{name} uses a volume that is not declared: {source}")
+        for network in service["networks"]:
+            expect(network in file["networks"], f"{name} is in no such network: {network}")
+    for secret, where in file["secrets"].items():
+        script = (deploy / "secrets.sh").read_text()
+        expect(re.search(rf"\b{secret}\b", script), f"secrets.sh does not make {where['file']}")
+    for name, role in nodes.items():
+        service = services[name]
+        expect(service["command"][0] == role, f"{name} runs {service['command'][0]}")
+        flags = service["command"][1:]
+        expect(service["healthcheck"]["test"][-len(flags):] == flags, f"the health check of {name} reads another configuration")
+        expect(service["ulimits"]["nofile"]["hard"] >= 65536, f"{name} may open few descriptors")
+        grace_s, least_s = seconds(service["stop_grace_period"]), drain_s if role == "gateway" else 8
+        expect(grace_s > least_s, f"{name} is killed after {grace_s} s and needs {least_s} s to leave")
+        expect(service["read_only"] is True, f"{name} may write to its own image")
+    for network in ("store", "watch"):
+        expect(file["networks"][network].get("internal") is True, f"the network {network} leads outside")
+    expect(services["redis"]["networks"] == ["store"], "redis is in a network of others")
+
+    hosts = services["nginx"]["extra_hosts"]
+    for name, address in hosts.items():
+        expect(services[name]["networks"]["edge"]["ipv4_address"] == address, f"nginx looks for {name} at {address}")
+    for name, environment in ((name, services[name]["environment"]) for name in nodes):
+        proxies = tomllib.loads(f"value = {environment['CARILLON_SERVER__TRUSTED_PROXIES']}")["value"]
+        expect(proxies == [services["nginx"]["networks"]["edge"]["ipv4_address"]], f"{name} trusts {proxies}")
+        allowed = tomllib.loads(f"value = {environment['CARILLON_ADMIN__ALLOW']}")["value"]
+        watch = file["networks"]["watch"]["ipam"]["config"][0]["subnet"]
+        expect(allowed == ["127.0.0.0/8", watch], f"the admin listener of {name} is open to {allowed}")
+    upstreams = (deploy / "nginx/compose/upstreams.conf").read_text()
+    for server in directive(upstreams, "server"):
+        name = server.split(":")[0]
+        expect(name in hosts, f"nginx has no address for {name}")
+    targets = yaml.safe_load((deploy / "prometheus/targets/carillon.yml").read_text())
+    scraped = [target.split(":")[0] for group in targets for target in group["targets"]]
+    expect(sorted(scraped) == sorted(nodes), f"prometheus asks {scraped}")
+    for name in scraped:
+        expect("watch" in services[name]["networks"], f"prometheus does not reach {name}")
+
+
+def nginx(checks, deploy):
+    expect = checks.expect
+    routes = (deploy / "nginx/carillon/routes.conf").read_text()
+    for location in re.findall(r"^location \^~ (?:/pusher)?/app/ \{.*?^\}", routes, re.MULTILINE | re.DOTALL):
+        read_s = seconds(directive(location, "proxy_read_timeout")[0])
+        expect(read_s > SILENCE_S, f"nginx cuts connections off that were silent for {read_s} s")
+    stream = (deploy / "nginx/examples/stream/nginx.conf").read_text()
+    expect(seconds(directive(stream, "proxy_timeout")[0]) > SILENCE_S, "the stream example cuts silent connections off")
+    names = [set(re.findall(r"^upstream (\w+)", (deploy / "nginx" / path).read_text(), re.MULTILINE))
+             for path in ("carillon/upstreams.conf", "compose/upstreams.conf")]
+    expect(names[0] == names[1], f"the two files of upstreams differ: {names}")
+    expect(names[0] == set(directive(routes, "proxy_pass http://") or re.findall(r"proxy_pass http://(\w+);", routes)),
+           "an upstream is not used, or used and not there")
+
+
+def services(checks, deploy, drain_s):
+    expect = checks.expect
+    for path in sorted((deploy / "systemd").glob("*.service")):
+        unit = path.read_text()
+        value = lambda key: re.findall(rf"^{key}=(.*)$", unit, re.MULTILINE)
+        least_s = 8 if "publisher" in path.name else drain_s
+        expect(seconds(value("TimeoutStopSec")[0]) > least_s, f"{path.name} is killed before it has left")
+        expect(int(value("LimitNOFILE")[0]) >= 65536, f"{path.name} may open few descriptors")
+        expect(value("ProcSubset") == [], f"{path.name} hides /proc/stat, which process metrics read")
+    parser = configparser.ConfigParser(interpolation=None, inline_comment_prefixes=(";",))
+    parser.read(deploy / "supervisor/carillon.conf")
+    program = parser["program:carillon"]
+    expect(program["stopsignal"] == "TERM", "supervisor stops with another signal than SIGTERM")
+    expect(int(program["stopwaitsecs"]) > drain_s, "supervisor kills before the drain is over")
+
+
+def kernel(checks, deploy):
+    for line in (deploy / "systemd/carillon.sysctl.conf").read_text().splitlines():
+        if line and not line.startswith("#"):
+            key = line.split("=")[0].strip()
+            checks.expect(Path("/proc/sys", key.replace(".", "/")).exists(), f"the kernel has no {key}")
+
+
+def image(checks, deploy, root):
+    expect = checks.expect
+    ignored = (deploy / "Dockerfile.dockerignore").read_text().splitlines()
+    workspace = tomllib.loads((root / "Cargo.toml").read_text())["workspace"]
+    for needed in ["Cargo.toml", "Cargo.lock", *workspace["members"]]:
+        expect(f"!{needed}" in ignored, f"the image is built without {needed}")
+    text = (deploy / "Dockerfile").read_text()
+    wanted, built = workspace["package"]["rust-version"], re.search(r"^ARG RUST_VERSION=(.*)$", text, re.MULTILINE)[1]
+    at_least = lambda version: [int(part) for part in version.split(".")]
+    expect(at_least(built) >= at_least(wanted), f"the image is built with Rust {built}, and {wanted} is needed")
+    version = re.search(r"^ARG VERSION=(.*)$", text, re.MULTILINE)[1]
+    expect(version == workspace["package"]["version"], f"the image says that it is {version}")
+    for word in ("HEALTHCHECK", "STOPSIGNAL SIGTERM", "EXPOSE 8080 8081 9090", "USER 65532:65532", "ENTRYPOINT ["):
+        expect(word in text, f"the Dockerfile has no {word}")
+
+
+def main(deploy, root):
+    deploy, root = Path(deploy), Path(root)
+    checks = Checks()
+    drain = tomllib.loads((deploy / "carillon.toml").read_text())["drain"]
+    drain_s = seconds(drain["accept"]) + seconds(drain["window"]) + AFTER_DRAIN_S
+    compose(checks, deploy, drain_s)
+    nginx(checks, deploy)
+    services(checks, deploy, drain_s)
+    image(checks, deploy, root)
+    if os.path.isdir("/proc/sys/net/ipv4"):
+        kernel(checks, deploy)
+    for mistake in checks.mistakes:
+        print(mistake, file=sys.stderr)
+    print(f"{checks.count} relations, {len(checks.mistakes)} broken")
+    return 1 if checks.mistakes else 0
+
+
+sys.exit(main(*sys.argv[1:]))

@@ -1,0 +1,259 @@
+//! The sender of webhooks: reads the queues that it leads and tells each endpoint, in order and until it listens.
+//!
+//! One worker for each queue, so that no endpoint waits for another. Source: protocol reference 5.
+
+mod address;
+mod client;
+mod config;
+mod delivery;
+mod message;
+mod metrics;
+mod worker;
+
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use futures_util::stream::{self, StreamExt};
+use prometheus::Registry;
+use shared::app::{App, AppId, Apps};
+use shared::webhook::queues::TEND_INTERVAL;
+use shared::webhook::{Endpoint, Label, QueueId, Queues};
+use tokio::sync::Notify;
+use tokio::time::MissedTickBehavior;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
+
+pub use address::{RefusedAddress, check_url};
+pub use client::RESERVED_HEADERS;
+pub use config::Config;
+
+use client::Client;
+use delivery::{Deliverer, Recipient};
+use metrics::Metrics;
+use worker::Worker;
+
+/// How often it is measured what waits.
+const MEASURE_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How long a sender that leaves goes on with what is under way.
+const LEAVE_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Queues that are measured at a time.
+const MEASURES: usize = 8;
+
+/// What the sender works with.
+pub struct Deps {
+    /// The tenants and their endpoints.
+    pub apps: Apps,
+    /// Where entries wait.
+    pub queues: Arc<dyn Queues>,
+    /// Where metrics are registered.
+    pub registry: Registry,
+    /// Whether what waits is still there when this process has ended.
+    pub queues_survive: bool,
+}
+
+/// Why there can be no sender.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot prepare requests for webhooks")]
+pub struct ClientError(#[from] reqwest::Error);
+
+/// Sends what waits in queues, as long as [`Sender::run`] runs.
+pub struct Sender {
+    apps: HashMap<AppId, Tenant>,
+    queues_survive: bool,
+    context: Arc<Context>,
+    workers: Mutex<HashMap<QueueId, Running>>,
+    /// Tending and leaving take turns: who has left must not begin to lead again.
+    turn: tokio::sync::Mutex<()>,
+}
+
+/// An app that has endpoints.
+struct Tenant {
+    app: Arc<App>,
+    endpoints: Vec<(Label, Arc<Recipient>)>,
+    labels: Vec<Label>,
+}
+
+/// A worker, which ends when this is dropped.
+struct Running {
+    news: Arc<Notify>,
+    _task: AbortOnDropHandle<()>,
+}
+
+/// What all workers share.
+struct Context {
+    queues: Arc<dyn Queues>,
+    client: Client,
+    config: Config,
+    metrics: Metrics,
+    /// Requests under way, and those that were taken and are not acknowledged.
+    requests: AtomicUsize,
+    /// Set when nothing new is to be begun.
+    leaving: CancellationToken,
+}
+
+impl Sender {
+    /// Puts a sender together and registers its metrics.
+    ///
+    /// # Errors
+    /// [`ClientError`] when the machine lacks what HTTP clients need.
+    ///
+    /// # Panics
+    /// When the registry has a sender's metrics already.
+    pub fn new(config: &Config, deps: Deps) -> Result<Arc<Self>, ClientError> {
+        let Deps { apps, queues, registry, queues_survive } = deps;
+        let tenants = apps.iter().filter(|app| !app.webhooks.is_empty()).map(|app| {
+            let endpoints: Vec<_> = Endpoint::labelled(&app.webhooks)
+                .into_iter()
+                .map(|(label, endpoint)| (label, Arc::new(Recipient::new(endpoint.clone()))))
+                .collect();
+            let labels = endpoints.iter().map(|(label, _)| label.clone()).collect();
+            (app.id.clone(), Tenant { app: app.clone(), endpoints, labels })
+        });
+        Ok(Arc::new(Self {
+            apps: tenants.collect(),
+            queues_survive,
+            context: Arc::new(Context {
+                queues,
+                client: Client::new(config)?,
+                config: config.clone(),
+                metrics: Metrics::new(&registry, &apps),
+                requests: AtomicUsize::new(0),
+                leaving: CancellationToken::new(),
+            }),
+            workers: Mutex::default(),
+            turn: tokio::sync::Mutex::default(),
+        }))
+    }
+
+    /// Sends; never returns. Does nothing where no app has an endpoint.
+    pub async fn run(&self) -> Infallible {
+        if self.apps.is_empty() {
+            return std::future::pending().await;
+        }
+        tokio::join!(self.keep_tending(), self.keep_measuring()).0
+    }
+
+    /// Finishes what is under way, and, where the queues end with the process, what waits; within a few seconds. Then
+    /// another sender may go on.
+    pub async fn leave(&self) {
+        if self.apps.is_empty() {
+            return;
+        }
+        // Not given back: nobody tends after this.
+        let _turn = self.turn.lock().await;
+        let until = Instant::now() + LEAVE_TIMEOUT;
+        if self.queues_survive {
+            self.context.leaving.cancel();
+            while self.context.requests.load(Ordering::Acquire) > 0 && Instant::now() < until {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        } else {
+            self.context.queues.settle();
+            let mut left = self.tend_and_count().await;
+            while left > 0 && Instant::now() < until {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+                left = self.tend_and_count().await;
+            }
+            if left > 0 {
+                tracing::warn!(
+                    entries = left,
+                    "webhooks are lost with this process: their endpoints did not take them"
+                );
+            }
+        }
+        self.lock().clear();
+        self.context.queues.leave().await;
+    }
+
+    async fn keep_tending(&self) -> Infallible {
+        let mut interval = tokio::time::interval(TEND_INTERVAL);
+        interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            interval.tick().await;
+            let _turn = self.turn.lock().await;
+            self.tend().await;
+        }
+    }
+
+    async fn tend(&self) {
+        // Redis being away is told by others.
+        let news = self.context.queues.tend().await.unwrap_or_default();
+        let mut workers = self.lock();
+        workers.retain(|queue, _| self.context.queues.leads(queue.partition));
+        for (partition, app) in news {
+            // Of an app that is not configured here; a process that knows it may send it.
+            let Some(tenant) = self.apps.get(&app) else { continue };
+            for (label, recipient) in &tenant.endpoints {
+                let queue = QueueId { partition, app: app.clone(), endpoint: label.clone() };
+                let running = workers.entry(queue).or_insert_with_key(|queue| self.start(queue, tenant, recipient));
+                running.news.notify_one();
+            }
+        }
+    }
+
+    fn start(&self, queue: &QueueId, tenant: &Tenant, recipient: &Arc<Recipient>) -> Running {
+        let news = Arc::new(Notify::new());
+        let deliverer = Deliverer {
+            queue: queue.clone(),
+            app: tenant.app.clone(),
+            recipient: recipient.clone(),
+            context: self.context.clone(),
+        };
+        let worker = Worker::new(deliverer, news.clone());
+        Running { news, _task: AbortOnDropHandle::new(tokio::spawn(worker.run())) }
+    }
+
+    async fn keep_measuring(&self) -> Infallible {
+        let mut interval = tokio::time::interval(MEASURE_INTERVAL);
+        interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            interval.tick().await;
+            self.measure().await;
+        }
+    }
+
+    /// Sets the gauges, and lets go what every endpoint is done with. Returns how many entries wait.
+    async fn measure(&self) -> u64 {
+        let mut places: Vec<(u32, AppId)> =
+            self.lock().keys().map(|queue| (queue.partition, queue.app.clone())).collect();
+        places.sort();
+        places.dedup();
+        let measured: Vec<_> = stream::iter(places)
+            .map(async |(partition, app)| {
+                let labels = self.apps.get(&app).map(|tenant| tenant.labels.as_slice()).unwrap_or_default();
+                let backlog = self.context.queues.backlog(partition, &app, labels).await;
+                (app, backlog)
+            })
+            .buffer_unordered(MEASURES)
+            .collect()
+            .await;
+        let mut by_endpoint: HashMap<(AppId, Label), (u64, Option<u64>)> = HashMap::new();
+        for (app, backlog) in measured {
+            // What cannot be asked now keeps its last value.
+            let Ok(backlog) = backlog else { return u64::MAX };
+            for (label, backlog) in backlog {
+                let (queued, oldest_ms) = by_endpoint.entry((app.clone(), label)).or_default();
+                *queued += backlog.queued;
+                *oldest_ms = oldest_ms.iter().copied().chain(backlog.oldest_ms).min();
+            }
+        }
+        let left = by_endpoint.values().map(|(queued, _)| queued).sum();
+        self.context.metrics.waiting(&by_endpoint);
+        left
+    }
+
+    async fn tend_and_count(&self) -> u64 {
+        self.tend().await;
+        self.measure().await
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<QueueId, Running>> {
+        // A panic under this lock leaves a map that is whole.
+        self.workers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

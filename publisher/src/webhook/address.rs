@@ -1,0 +1,136 @@
+//! Which addresses endpoints may have: a URL in a configuration, or a name in someone else's DNS, must not make this server
+//! ask what only it can reach.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use reqwest::dns::{Addrs, Name, Resolve, Resolving};
+use url::{Host, Url};
+
+/// Where clouds keep their metadata besides link-local addresses: Alibaba, Oracle, AWS, Google.
+const METADATA_V4: [Ipv4Addr; 2] = [Ipv4Addr::new(100, 100, 100, 200), Ipv4Addr::new(192, 0, 0, 192)];
+const METADATA_V6: [Ipv6Addr; 2] =
+    [Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254), Ipv6Addr::new(0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254)];
+
+/// No request goes to such an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RefusedAddress {
+    /// Always refused.
+    #[error("the address is link-local, where clouds keep their metadata")]
+    LinkLocal,
+    /// Refused by `webhooks.refuse_private_networks`.
+    #[error("the address is in a private network (webhooks.refuse_private_networks)")]
+    Private,
+}
+
+/// Decides about addresses.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Guard {
+    pub(super) refuse_private: bool,
+}
+
+/// Checks an endpoint's URL as far as that can be done without asking anyone: names are checked when they are resolved.
+///
+/// # Errors
+/// [`RefusedAddress`].
+pub fn check_url(url: &Url, refuse_private: bool) -> Result<(), RefusedAddress> {
+    Guard { refuse_private }.check_url(url)
+}
+
+impl Guard {
+    /// Checks a URL whose host is an address.
+    pub(super) fn check_url(self, url: &Url) -> Result<(), RefusedAddress> {
+        match url.host() {
+            Some(Host::Ipv4(address)) => self.check(address.into()),
+            Some(Host::Ipv6(address)) => self.check(address.into()),
+            _ => Ok(()),
+        }
+    }
+
+    fn check(self, address: IpAddr) -> Result<(), RefusedAddress> {
+        let address = match address {
+            IpAddr::V6(address) => embedded(address).map_or(IpAddr::V6(address), IpAddr::V4),
+            address => address,
+        };
+        if is_link_local(address) {
+            return Err(RefusedAddress::LinkLocal);
+        }
+        if self.refuse_private && is_private(address) {
+            return Err(RefusedAddress::Private);
+        }
+        Ok(())
+    }
+}
+
+impl Resolve for Guard {
+    fn resolve(&self, name: Name) -> Resolving {
+        let guard = *self;
+        Box::pin(async move {
+            // The port is the connector's to fill in.
+            let found = tokio::net::lookup_host((name.as_str(), 0)).await?;
+            let (mut allowed, mut refused) = (Vec::<SocketAddr>::new(), None);
+            for address in found {
+                match guard.check(address.ip()) {
+                    Ok(()) => allowed.push(address),
+                    Err(error) => refused = Some(error),
+                }
+            }
+            match refused {
+                Some(error) if allowed.is_empty() => Err(error.into()),
+                _ => Ok(Box::new(allowed.into_iter()) as Addrs),
+            }
+        })
+    }
+}
+
+/// The IPv4 address that an IPv6 one stands for, by whichever way there is or was from the one to the other.
+fn embedded(address: Ipv6Addr) -> Option<Ipv4Addr> {
+    let segments = address.segments();
+    let ipv4 = |high: u16, low: u16| Some(Ipv4Addr::from(u32::from(high) << 16 | u32::from(low)));
+    match segments {
+        // Itself and nothing, which are no IPv4 addresses.
+        [0, 0, 0, 0, 0, 0, 0, 0 | 1] => None,
+        // Compatible, mapped, translated (SIIT), and NAT64 with either prefix.
+        [0, 0, 0, 0, 0, 0 | 0xffff, high, low]
+        | [0, 0, 0, 0, 0xffff, 0, high, low]
+        | [0x64, 0xff9b, 0, 0, 0, 0, high, low]
+        | [0x64, 0xff9b, 1, _, _, _, high, low] => ipv4(high, low),
+        // 6to4.
+        [0x2002, high, low, ..] => ipv4(high, low),
+        _ => None,
+    }
+}
+
+fn is_link_local(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(address) => address.is_link_local() || METADATA_V4.contains(&address),
+        IpAddr::V6(address) => address.is_unicast_link_local() || METADATA_V6.contains(&address),
+    }
+}
+
+fn is_private(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(address) => {
+            let [first, second, third, _] = address.octets();
+            // 0.0.0.0 is this machine; 100.64.0.0/10 is shared by a provider's customers; the others are for protocols and
+            // measurements, or of no use to anyone.
+            address.is_private()
+                || address.is_loopback()
+                || first == 0
+                || (first == 100 && second & 0b1100_0000 == 64)
+                || (first, second, third) == (192, 0, 0)
+                || (first == 198 && second & 0b1111_1110 == 18)
+                || first >= 224
+        }
+        IpAddr::V6(address) => {
+            let is_site_local = address.segments()[0] & 0xffc0 == 0xfec0;
+            address.is_loopback()
+                || address.is_unspecified()
+                || address.is_unique_local()
+                || address.is_multicast()
+                || is_site_local
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,103 @@
+//! What is counted of webhooks, declared in one place.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use prometheus::{Gauge, GaugeVec, Histogram, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
+use shared::app::{AppId, Apps};
+use shared::envelope::unix_us;
+use shared::telemetry::metrics::{app_labels, latency, register};
+use shared::webhook::{Endpoint, Label, QueueId};
+
+/// Everything that the sender counts.
+pub(super) struct Metrics {
+    endpoints: HashMap<(AppId, Label), EndpointMetrics>,
+    request_seconds: Histogram,
+}
+
+/// Of one endpoint, or of all endpoints of the apps that have no label of their own.
+struct EndpointMetrics {
+    queued: IntGauge,
+    oldest_seconds: Gauge,
+    told: IntCounter,
+    retried: IntCounter,
+    buried: IntCounter,
+}
+
+impl Metrics {
+    pub(super) fn new(registry: &Registry, apps: &Apps) -> Self {
+        const LABELS: [&str; 2] = ["app", "endpoint"];
+        let counter = |name: &str, help: &str| register(registry, IntCounterVec::new(Opts::new(name, help), &LABELS));
+        let queued = Opts::new("carillon_webhooks_queued", "Entries that an endpoint has not been told of.");
+        let queued = register(registry, IntGaugeVec::new(queued, &LABELS));
+        let oldest = Opts::new("carillon_webhooks_oldest_seconds", "Age of the oldest of them; 0 when there is none.");
+        let oldest = register(registry, GaugeVec::new(oldest, &LABELS));
+        let told = counter("carillon_webhooks_sent_total", "Entries that an endpoint was told of.");
+        let retried = counter("carillon_webhooks_retried_total", "Requests that failed and were to be repeated.");
+        let buried = counter("carillon_webhooks_dead_total", "Entries that an endpoint did not take in time.");
+        let request_seconds = latency("carillon_webhook_request_seconds", "Time of a request to an endpoint.");
+        let mut endpoints = HashMap::new();
+        for (id, app_label) in app_labels(apps) {
+            let Some(app) = apps.by_id(id.as_str()) else { continue };
+            for (label, _) in Endpoint::labelled(&app.webhooks) {
+                let has_own = app_label == id.as_str();
+                let values = [app_label, if has_own { label.as_str() } else { app_label }];
+                let metrics = EndpointMetrics {
+                    queued: queued.with_label_values(&values),
+                    oldest_seconds: oldest.with_label_values(&values),
+                    told: told.with_label_values(&values),
+                    retried: retried.with_label_values(&values),
+                    buried: buried.with_label_values(&values),
+                };
+                endpoints.insert((id.clone(), label), metrics);
+            }
+        }
+        Self { endpoints, request_seconds: register(registry, Histogram::with_opts(request_seconds)) }
+    }
+
+    /// A request came to an end.
+    pub(super) fn requested(&self, took: Duration) {
+        self.request_seconds.observe(took.as_secs_f64());
+    }
+
+    /// An endpoint took entries.
+    pub(super) fn told(&self, queue: &QueueId, entries: usize) {
+        if let Some(metrics) = self.of(queue) {
+            metrics.told.inc_by(entries as u64);
+        }
+    }
+
+    /// A request failed and is repeated.
+    pub(super) fn retried(&self, queue: &QueueId) {
+        if let Some(metrics) = self.of(queue) {
+            metrics.retried.inc();
+        }
+    }
+
+    /// An entry was given up.
+    pub(super) fn buried(&self, queue: &QueueId) {
+        if let Some(metrics) = self.of(queue) {
+            metrics.buried.inc();
+        }
+    }
+
+    /// What waits now, as counts and the time of the oldest in milliseconds, in the queues that this sender leads.
+    pub(super) fn waiting(&self, by_endpoint: &HashMap<(AppId, Label), (u64, Option<u64>)>) {
+        let now_ms = unix_us() / 1000;
+        for metrics in self.endpoints.values() {
+            metrics.queued.set(0);
+            metrics.oldest_seconds.set(0.0);
+        }
+        // Some may share their gauges.
+        for (endpoint, (queued, oldest_ms)) in by_endpoint {
+            let Some(metrics) = self.endpoints.get(endpoint) else { continue };
+            let age_ms = oldest_ms.map_or(0, |oldest_ms| now_ms.saturating_sub(oldest_ms));
+            metrics.queued.add(i64::try_from(*queued).unwrap_or(i64::MAX));
+            metrics.oldest_seconds.set(metrics.oldest_seconds.get().max(age_ms as f64 / 1000.0));
+        }
+    }
+
+    fn of(&self, queue: &QueueId) -> Option<&EndpointMetrics> {
+        self.endpoints.get(&(queue.app.clone(), queue.endpoint.clone()))
+    }
+}

@@ -1,0 +1,176 @@
+//! Who is let in at a listener, how fast, and by which way.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use hyper::body::Incoming;
+use hyper::header::{CONNECTION, HeaderValue};
+use hyper::{Request, StatusCode};
+use tokio::net::TcpStream;
+use tokio::time::Instant;
+
+use super::proxy_header;
+use crate::http::{self, Answer, Routes};
+use crate::network::Access;
+use crate::tls::Tls;
+
+/// What a listener asks of its connections.
+#[derive(Clone, Default)]
+pub struct Front {
+    /// Who may connect.
+    pub access: Access,
+    /// Whether every connection begins with a PROXY header.
+    pub proxy_protocol: bool,
+    /// Connections accepted in a second; 0 means no limit. The others wait in the system's queue.
+    pub accept_rate: u32,
+    /// Set where connections are encrypted.
+    pub tls: Option<Arc<Tls>>,
+}
+
+/// Why a connection was dropped before its first request.
+#[derive(Debug, thiserror::Error)]
+pub enum Dropped {
+    /// Its address is not let in.
+    #[error("the address is not let in")]
+    Network,
+    /// It did not begin as a balancer's connection must.
+    #[error("no valid PROXY header")]
+    ProxyHeader(#[source] io::Error),
+    /// It is not encrypted as it must be.
+    #[error("no TLS handshake")]
+    Tls(#[source] io::Error),
+}
+
+impl Dropped {
+    /// The reason as a metric label.
+    pub fn label(&self) -> &'static str {
+        match self {
+            Self::Network => "network",
+            Self::ProxyHeader(_) => "proxy_header",
+            Self::Tls(_) => "tls",
+        }
+    }
+}
+
+impl Front {
+    /// Judges a fresh connection; returns the address of the client, whom a PROXY header may name.
+    ///
+    /// # Errors
+    /// [`Dropped`].
+    pub async fn admit(&self, stream: &mut TcpStream, peer: SocketAddr) -> Result<IpAddr, Dropped> {
+        if !self.proxy_protocol {
+            let admitted = self.access.admits_peer(peer.ip());
+            return if admitted { Ok(peer.ip()) } else { Err(Dropped::Network) };
+        }
+        // Anyone could write such a header; where proxies are named, others are not listened to.
+        let proxies = &self.access.trusted_proxies;
+        if !proxies.is_empty() && !proxies.contains(peer.ip()) {
+            return Err(Dropped::Network);
+        }
+        let named = proxy_header::read(stream).await.map_err(Dropped::ProxyHeader)?;
+        let client = named.unwrap_or(peer).ip();
+        if self.access.admits_peer(client) { Ok(client) } else { Err(Dropped::Network) }
+    }
+
+    /// Lets connections be accepted no faster than [`Front::accept_rate`].
+    pub fn pace(&self) -> Pace {
+        Pace { rate: self.accept_rate, due: Instant::now() }
+    }
+}
+
+/// Paces an accept loop.
+pub struct Pace {
+    rate: u32,
+    due: Instant,
+}
+
+/// What may be caught up on after a pause.
+const BURST: Duration = Duration::from_millis(100);
+
+impl Pace {
+    /// Resolves when the next connection may be accepted.
+    pub async fn wait(&mut self) {
+        if self.rate == 0 {
+            return;
+        }
+        let now = Instant::now();
+        self.due = self.due.max(now.checked_sub(BURST).unwrap_or(now)) + Duration::from_secs(1) / self.rate;
+        tokio::time::sleep_until(self.due).await;
+    }
+}
+
+/// Routes for the clients of one connection: those whom its listener does not let in get 403. Once the server leaves, each
+/// answer ends its connection, so that nobody sends a request on one that is just being closed.
+pub struct Guarded<R: ?Sized> {
+    /// Set once the server leaves.
+    pub is_leaving: Arc<AtomicBool>,
+    /// Who may ask.
+    pub access: Access,
+    /// Whose connection it is.
+    pub peer: IpAddr,
+    /// What answers the others.
+    pub routes: Arc<R>,
+}
+
+impl<R: Routes + ?Sized> Routes for Guarded<R> {
+    fn answer(&self, request: Request<Incoming>) -> BoxFuture<'_, Answer> {
+        let client = self.access.client(self.peer, request.headers());
+        if !self.access.admits(client) {
+            return Box::pin(std::future::ready(forbidden()));
+        }
+        Box::pin(async move {
+            let mut answer = self.routes.answer(request).await;
+            if self.is_leaving.load(Ordering::Acquire) {
+                end_connection(&mut answer);
+            }
+            answer
+        })
+    }
+}
+
+/// Makes an answer the last one of its connection.
+pub fn end_connection(answer: &mut Answer) {
+    answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+}
+
+/// What a client gets whose address is not let in.
+pub fn forbidden() -> Answer {
+    http::text(StatusCode::FORBIDDEN, "Clients of this network are not let in")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn connections_come_no_faster_than_they_may() {
+        let mut pace = Front { accept_rate: 100, ..Front::default() }.pace();
+        let began = Instant::now();
+        for _ in 0..300 {
+            pace.wait().await;
+        }
+        let took = began.elapsed();
+        assert!((Duration::from_millis(2850)..Duration::from_millis(3150)).contains(&took), "{took:?}");
+        // A quiet hour saves up no more than a moment's worth.
+        tokio::time::advance(Duration::from_secs(3600)).await;
+        let began = Instant::now();
+        for _ in 0..110 {
+            pace.wait().await;
+        }
+        assert!(began.elapsed() >= Duration::from_millis(950), "{:?}", began.elapsed());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn without_a_rate_nobody_waits() {
+        let mut pace = Front::default().pace();
+        let began = Instant::now();
+        for _ in 0..1000 {
+            pace.wait().await;
+        }
+        assert_eq!(began.elapsed(), Duration::ZERO);
+    }
+}

@@ -1,0 +1,60 @@
+use hyper::header::HeaderValue;
+
+use super::*;
+
+fn networks(text: &str) -> Networks {
+    text.parse().unwrap()
+}
+
+fn headers(lines: &[&str]) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    for line in lines {
+        headers.append("x-forwarded-for", HeaderValue::from_str(line).unwrap());
+    }
+    headers
+}
+
+fn ip(text: &str) -> IpAddr {
+    text.parse().unwrap()
+}
+
+#[test]
+fn a_network_holds_its_addresses_in_either_form() {
+    let list = networks("10.0.0.0/8, 192.168.1.7, 2001:db8::/32");
+    for inside in ["10.1.2.3", "::ffff:10.1.2.3", "192.168.1.7", "2001:db8:1::1"] {
+        assert!(list.contains(ip(inside)), "{inside}");
+    }
+    for outside in ["11.0.0.1", "192.168.1.8", "2001:db9::1", "::1"] {
+        assert!(!list.contains(ip(outside)), "{outside}");
+    }
+    assert_eq!(networks("10.1.2.3/8"), networks("10.0.0.0/8"));
+    assert_eq!(list.to_string(), "10.0.0.0/8, 192.168.1.7/32, 2001:db8::/32");
+    for wrong in ["10.0.0.0/33", "localhost", "10.0.0", "x"] {
+        assert!(wrong.parse::<Networks>().is_err(), "{wrong}");
+    }
+}
+
+#[test]
+fn deny_counts_before_allow() {
+    let access = Access { allow: networks("10.0.0.0/8"), deny: networks("10.6.6.0/24"), ..Access::default() };
+    assert!(access.admits(ip("10.1.1.1")));
+    assert!(!access.admits(ip("10.6.6.1")) && !access.admits(ip("8.8.8.8")));
+    assert!(Access::default().admits(ip("8.8.8.8")));
+}
+
+#[test]
+fn only_trusted_proxies_are_believed_and_only_as_far_as_they_saw() {
+    let access = Access { trusted_proxies: networks("10.0.0.0/8"), ..Access::default() };
+    let client = |peer: &str, lines: &[&str]| access.client(ip(peer), &headers(lines)).to_string();
+    assert_eq!(client("8.8.8.8", &["1.1.1.1"]), "8.8.8.8", "a stranger says who it is");
+    assert_eq!(client("10.0.0.1", &[]), "10.0.0.1");
+    assert_eq!(client("10.0.0.1", &["1.1.1.1"]), "1.1.1.1");
+    assert_eq!(client("10.0.0.1", &["6.6.6.6, 1.1.1.1"]), "1.1.1.1", "the client wrote the first one");
+    assert_eq!(client("10.0.0.1", &["6.6.6.6, 1.1.1.1, 10.0.0.2"]), "1.1.1.1");
+    assert_eq!(client("10.0.0.1", &["6.6.6.6", "1.1.1.1", "10.0.0.2"]), "1.1.1.1", "several lines are one list");
+    assert_eq!(client("::ffff:10.0.0.1", &["::ffff:1.1.1.1"]), "1.1.1.1");
+    assert_eq!(client("10.0.0.1", &["[2001:db8::1]:4711"]), "2001:db8::1");
+    assert_eq!(client("10.0.0.1", &["1.1.1.1:4711"]), "1.1.1.1");
+    assert_eq!(client("10.0.0.1", &["1.1.1.1, unknown"]), "10.0.0.1", "nothing is known beyond");
+    assert_eq!(client("10.0.0.1", &["1.1.1.1, unknown, 10.0.0.3"]), "10.0.0.3");
+}

@@ -1,0 +1,99 @@
+//! What applications are told of by webhooks, where it waits, and to which of their endpoints it goes. Source: protocol
+//! reference 5.
+//!
+//! Whoever decides a transition puts it into the app's queue in the same step, so one transition is one entry however many
+//! nodes saw it. A sender reads the queues through [`Queues`], once for each endpoint.
+
+pub mod endpoint;
+pub mod entry;
+pub mod memory;
+pub mod queues;
+pub mod redis;
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::app::{App, AppId, Apps};
+
+pub use endpoint::{Endpoint, Label};
+pub use entry::{Entry, EntryId, Kind, Occurrence, Place};
+pub use memory::MemoryQueues;
+pub use queues::{Backlog, Batch, QueueError, QueueId, Queues, Undelivered};
+pub use redis::RedisQueues;
+pub use redis::dead_letters::{DeadLetter, DeadLetters};
+
+/// How long an end waits for a return, which cancels both. The scripts in Redis have the same, and those below.
+pub const HOLD: Duration = Duration::from_secs(3);
+
+/// Counts of subscriptions above this many are told of once in [`COUNT_PAUSE`].
+pub const COUNT_FREELY_UP_TO: u64 = 100;
+
+/// Between two counts of a large channel.
+pub const COUNT_PAUSE: Duration = Duration::from_secs(5);
+
+/// Between two times that a cache channel is said to be empty.
+pub const MISS_PAUSE: Duration = Duration::from_secs(5);
+
+/// The kinds of occurrences that at least one endpoint of an app wants: nobody makes or stores the others.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Wanted(u8);
+
+impl Wanted {
+    /// What the endpoints of `app` want together.
+    pub fn of(app: &App) -> Self {
+        app.webhooks.iter().flat_map(Endpoint::kinds).fold(Self::default(), |wanted, kind| Self(wanted.0 | bit(kind)))
+    }
+
+    /// Whether this kind is among them.
+    pub fn has(self, kind: Kind) -> bool {
+        self.0 & bit(kind) != 0
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+}
+
+/// The letters of all kinds, [`Kind::letter`], as scripts in Redis are told of them.
+impl fmt::Display for Wanted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        Kind::ALL.iter().filter(|kind| self.has(**kind)).try_for_each(|kind| write!(f, "{}", kind.letter()))
+    }
+}
+
+fn bit(kind: Kind) -> u8 {
+    1 << kind as u8
+}
+
+/// What each app wants to be told of.
+#[derive(Clone, Debug, Default)]
+pub struct Wishes(Arc<HashMap<AppId, Wanted>>);
+
+impl Wishes {
+    /// The wishes of all apps.
+    pub fn new(apps: &Apps) -> Self {
+        let all = apps.iter().map(|app| (app.id.clone(), Wanted::of(app)));
+        Self(Arc::new(all.filter(|(_, wanted)| !wanted.is_empty()).collect()))
+    }
+
+    /// What `app` wants to be told of.
+    pub fn of(&self, app: &AppId) -> Wanted {
+        self.0.get(app).copied().unwrap_or_default()
+    }
+
+    /// Whether no app wants anything.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The apps that want something.
+    pub fn apps(&self) -> impl Iterator<Item = &AppId> {
+        self.0.keys()
+    }
+}
+
+#[cfg(test)]
+mod tests;

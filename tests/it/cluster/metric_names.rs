@@ -1,0 +1,64 @@
+//! Every metric that the rules and the dashboard of `deploy/` name is one that a running cluster has.
+
+use std::collections::BTreeSet;
+
+use carillon::client::Sender;
+use serde_json::json;
+use shared::secret::Secret;
+use tests::command::workspace;
+use tests::raw::Raw;
+use tests::setup::app;
+use tests::{Cluster, Receiver, Setup, eventually};
+
+#[tokio::test]
+async fn what_rules_and_dashboard_name_is_exported() {
+    let output = std::process::Command::new(workspace().join("deploy/metric-names.sh")).output().expect("a script");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let named: BTreeSet<String> = String::from_utf8(output.stdout).expect("names").lines().map(str::to_owned).collect();
+    assert!(named.len() > 30, "{named:?}");
+
+    let receiver = Receiver::start().await;
+    let setup = Setup::default().limit("client_events_per_second = 1").more(&receiver.endpoint(""));
+    let cluster = Cluster::start().setup(setup).await;
+    let mut client = cluster.client(0).await;
+    client.join("presence-room", "ana").await;
+    // What is counted by its kind is there once it has happened.
+    for _ in 0..5 {
+        client.whisper("presence-room", "client-x", &json!({}));
+    }
+    client.expect_error().await;
+    client.send("no JSON");
+    client.send_event("pusher:subscribe", &json!({ "channel": "private-room", "auth": "wrong:wrong" }));
+    let mut stranger = Raw::connect(cluster.gateway(0).public).await;
+    assert_eq!(stranger.upgrade("/app/nobody?protocol=7", &[]).await.status, 101);
+    stranger.expect_close(4001).await;
+    cluster.redis.publish("carillon:{0}:c:shop/presence-room", b"nonsense").await;
+    let _: redis::Value = cluster.redis.run("SET carillon:{0}:pm:shop/presence-damaged nonsense").await;
+    client.ask("presence-damaged", Some(&json!({ "user_id": "ana" })));
+    let _: redis::Value = cluster.redis.run("CLIENT KILL TYPE pubsub").await;
+    drop(cluster.client(0).await);
+    let mut liar = app();
+    liar.secret = Secret::new("another");
+    let mut sender = Sender::new(cluster.publisher().public.into(), liar);
+    assert_eq!(sender.get("/channels", &[]).await.expect("an answer").status, 401);
+    cluster.publish("presence-room", "event", "data").await;
+    receiver.events(2).await;
+
+    let exported = async || {
+        let mut names = BTreeSet::new();
+        for server in cluster.servers() {
+            names.extend(server.metrics().await.names().map(str::to_owned));
+        }
+        names
+    };
+    eventually("all are exported", async || {
+        let exported = exported().await;
+        let missing: Vec<&String> = named.iter().filter(|name| !exported.contains(*name)).collect();
+        if !missing.is_empty() {
+            eprintln!("missing: {missing:?}");
+        }
+        missing.is_empty()
+    })
+    .await;
+    cluster.stop().await;
+}

@@ -1,0 +1,380 @@
+//! Webhooks of a cluster: every transition is told under one id, whatever dies. Source: protocol reference 5 and the
+//! design's section 5.
+
+mod chaos;
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+use tests::receiver::{Answer, Told};
+use tests::{Cluster, PATIENCE, Receiver, Setup, eventually, eventually_within};
+
+fn setup_with(receiver: &Receiver, more: &str) -> Setup {
+    Setup::default().more(&receiver.endpoint(more))
+}
+
+fn list(told: &[Told], channel: &str) -> Vec<String> {
+    told.iter().filter(|told| told.channel == channel).map(|told| told.name.clone()).collect()
+}
+
+#[tokio::test]
+async fn what_both_gateways_see_is_told_once() {
+    let receiver = Receiver::start().await;
+    let setup = setup_with(&receiver, "").app("subscription_count = true");
+    let cluster = Cluster::start().publishers(2).setup(setup).await;
+    let mut clients = Vec::new();
+    for gateway in [0, 1, 0, 1] {
+        let mut client = cluster.client(gateway).await;
+        client.join("presence-room", "ana").await;
+        client.ask("private-hall", None);
+        client.ask("cache-news", None);
+        clients.push(client);
+    }
+    clients[1].whisper("presence-room", "client-wave", &json!({ "n": 1 }));
+    let is_counted = |told: &Told| told.event["subscription_count"] == json!(4) && told.channel == "private-hall";
+    eventually("all four are counted", async || receiver.told().iter().any(is_counted)).await;
+    eventually("the client event is told", async || receiver.told().iter().any(|told| told.name == "client_event"))
+        .await;
+    let before = receiver.told_once();
+    assert_eq!(list(&before, "presence-room"), ["member_added", "channel_occupied", "client_event"]);
+    let of_cache = list(&before, "cache-news");
+    assert_eq!(of_cache.iter().filter(|name| *name == "cache_miss").count(), 1, "{of_cache:?}");
+    assert_eq!(of_cache.iter().filter(|name| *name == "channel_occupied").count(), 1, "{of_cache:?}");
+    drop(clients);
+    let is_over = |channel: &str| {
+        let told = receiver.told_once();
+        list(&told, channel).last().is_some_and(|name| name == "channel_vacated")
+    };
+    for channel in ["presence-room", "private-hall", "cache-news"] {
+        eventually("the end is told", async || is_over(channel)).await;
+    }
+    let after = receiver.told_once();
+    assert_eq!(list(&after, "presence-room")[3..], ["member_removed", "channel_vacated"]);
+    assert_eq!(receiver.told().len(), after.len(), "nothing was told twice");
+    assert!(receiver.received().iter().all(tests::receiver::Received::is_signed));
+    cluster.stop().await;
+}
+
+#[tokio::test]
+async fn a_return_on_another_gateway_within_the_hold_sends_nothing() {
+    let receiver = Receiver::start().await;
+    let cluster = Cluster::start().setup(setup_with(&receiver, "")).await;
+    let mut client = cluster.client(0).await;
+    client.join("presence-room", "ana").await;
+    receiver.events(2).await;
+    for gateway in [1, 0, 1] {
+        drop(client);
+        client = cluster.client(gateway).await;
+        client.join("presence-room", "ana").await;
+    }
+    // Past every hold, and with something that was decided later and has been told.
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    let mut other = cluster.client(0).await;
+    other.subscribe("marker").await;
+    receiver.events(3).await;
+    let told = receiver.told();
+    assert_eq!(told.len(), 3, "{told:?}");
+    cluster.stop().await;
+}
+
+#[tokio::test]
+async fn a_gateway_killed_alone_is_told_of_once_within_30_seconds() {
+    let receiver = Receiver::start().await;
+    let mut cluster = Cluster::start().setup(setup_with(&receiver, "")).await;
+    let mut client = cluster.client(0).await;
+    for number in 0..50 {
+        client.subscribe(&format!("room-{number}")).await;
+    }
+    client.join("presence-a", "ana").await;
+    client.join("presence-both", "ana").await;
+    let mut other = cluster.client(1).await;
+    other.join("presence-both", "ana").await;
+    other.join("presence-both-2", "bo").await;
+    let occupied = 50 + 2 * 3;
+    receiver.events(occupied).await;
+    let killed = Instant::now();
+    cluster.kill_gateway(0).await;
+    let ended = 50 + 2;
+    receiver.events_within(PATIENCE, occupied + ended).await;
+    let took = killed.elapsed();
+    assert!(took < Duration::from_secs(30), "told after {took:?}");
+    let told = receiver.told();
+    assert_eq!(told.len(), occupied + ended, "once each: {told:?}");
+    assert_eq!(list(&told, "presence-a"), ["member_added", "channel_occupied", "member_removed", "channel_vacated"]);
+    assert_eq!(list(&told, "presence-both"), ["member_added", "channel_occupied"]);
+    cluster.stop().await;
+}
+
+#[tokio::test]
+async fn what_a_dead_publisher_had_begun_is_told_by_another() {
+    let receiver = Receiver::start().await;
+    receiver.answer_with(Answer::Hang);
+    let setup = setup_with(&receiver, "").more("[webhooks]\ntimeout = \"60s\"");
+    let mut cluster = Cluster::start().publishers(2).setup(setup).await;
+    let mut client = cluster.client(0).await;
+    for number in 0..5 {
+        client.subscribe(&format!("room-{number}")).await;
+    }
+    eventually("all are under way", async || receiver.received().len() == 5).await;
+    // Whoever leads holds the lease; both are killed, so that neither can finish.
+    cluster.kill_publisher(0).await;
+    cluster.kill_publisher(1).await;
+    client.subscribe("room-while-nobody-sends").await;
+    receiver.answer_with(Answer::Status(200));
+    cluster.start_publisher(1).await;
+    receiver.events_within(PATIENCE, 6).await;
+    let hung: BTreeSet<String> = receiver.told_with(Answer::Hang).into_iter().map(|told| told.id).collect();
+    let told: BTreeSet<String> = receiver.told().into_iter().map(|told| told.id).collect();
+    assert!(hung.is_subset(&told), "the same ids: {hung:?}, {told:?}");
+    assert_eq!(told.len(), 6);
+    cluster.start_publisher(0).await;
+    cluster.stop().await;
+}
+
+#[tokio::test]
+async fn a_publisher_that_is_stopped_hands_over_at_once() {
+    let receiver = Receiver::start().await;
+    let mut cluster = Cluster::start().publishers(2).setup(setup_with(&receiver, "")).await;
+    let mut client = cluster.client(0).await;
+    client.subscribe("room-0").await;
+    receiver.events(1).await;
+    for (number, publisher) in [(1, 0), (2, 1)] {
+        cluster.stop_publisher(publisher).await;
+        client.subscribe(&format!("room-{number}")).await;
+        receiver.events(number + 1).await;
+        cluster.start_publisher(publisher).await;
+    }
+    assert_eq!(receiver.told().len(), 3);
+    cluster.stop().await;
+}
+
+#[tokio::test]
+async fn a_receiver_that_was_down_gets_everything_in_order() {
+    let mut receiver = Receiver::start().await;
+    let setup = setup_with(&receiver, "").limit("client_events_per_second = 0");
+    let cluster = Cluster::start().setup(setup).await;
+    let mut client = cluster.client(0).await;
+    client.subscribe("private-chat").await;
+    receiver.events(1).await;
+    let before = cluster.publisher().resident_bytes();
+    receiver.go_down().await;
+    for number in 0..200 {
+        client.subscribe(&format!("room-{number}")).await;
+    }
+    // 20 MB that wait in Redis, of which the publisher has no more in hand than it may.
+    let text = "x".repeat(10_000);
+    for number in 0..2000 {
+        client.whisper("private-chat", "client-text", &json!(format!("{number} {text}")));
+        if number % 50 == 0 {
+            client.settle().await;
+        }
+    }
+    client.settle().await;
+    tokio::time::sleep(Duration::from_secs(6)).await;
+    client.unsubscribe("room-0");
+    let grown = cluster.publisher().resident_bytes().saturating_sub(before);
+    assert!(grown < 24 * 1024 * 1024, "{grown} bytes more");
+    receiver.come_back().await;
+    receiver.events_within(PATIENCE, 2202).await;
+    let told = receiver.told_once();
+    assert_eq!(list(&told, "room-0"), ["channel_occupied", "channel_vacated"]);
+    let numbers: Vec<usize> = told
+        .iter()
+        .filter(|told| told.name == "client_event")
+        .map(|told| {
+            told.event["data"].as_str().and_then(|data| data.split(' ').next()?.parse().ok()).expect("a number")
+        })
+        .collect();
+    assert_eq!(numbers, (0..2000).collect::<Vec<_>>(), "in order");
+    eventually("nothing is left in Redis", async || {
+        let left: usize = cluster.redis.run("XLEN carillon:{0}:wq:shop").await;
+        left <= 1
+    })
+    .await;
+    cluster.stop().await;
+}
+
+#[tokio::test]
+async fn redis_that_is_away_loses_no_webhook() {
+    let receiver = Receiver::start().await;
+    let cluster = Cluster::start().setup(setup_with(&receiver, "")).await;
+    let mut client = cluster.client(0).await;
+    client.subscribe("room-0").await;
+    receiver.events(1).await;
+    cluster.redis.pause();
+    client.ask("room-1", None);
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    cluster.redis.resume();
+    client.expect("pusher_internal:subscription_succeeded").await;
+    receiver.events(2).await;
+    drop(client);
+    receiver.events(4).await;
+    let told = receiver.told_once();
+    for channel in ["room-0", "room-1"] {
+        assert_eq!(list(&told, channel), ["channel_occupied", "channel_vacated"]);
+    }
+    cluster.stop().await;
+}
+
+#[tokio::test]
+async fn what_redis_forgot_is_not_told_again() {
+    let receiver = Receiver::start().await;
+    let mut cluster = Cluster::start().setup(setup_with(&receiver, "")).await;
+    let mut client = cluster.client(0).await;
+    client.join("presence-room", "ana").await;
+    receiver.events(2).await;
+    cluster.redis.kill().await;
+    cluster.redis.start_again().await;
+    eventually_within(PATIENCE, "the gateway has asserted what it holds", async || {
+        cluster.redis.run::<usize>("HLEN carillon:{0}:oc:shop/presence-room").await == 1
+    })
+    .await;
+    cluster.ready().await;
+    let mut other = cluster.client(0).await;
+    other.subscribe("marker").await;
+    receiver.events_within(PATIENCE, 3).await;
+    assert_eq!(list(&receiver.told(), "presence-room"), ["member_added", "channel_occupied"]);
+    drop(client);
+    receiver.events(5).await;
+    assert_eq!(list(&receiver.told(), "presence-room")[2..], ["member_removed", "channel_vacated"]);
+    cluster.stop().await;
+}
+
+#[tokio::test]
+async fn dead_letters_are_listed_sent_again_and_purged() {
+    let (bad, good) = (Receiver::start().await, Receiver::start().await);
+    bad.answer_with(Answer::Status(410));
+    let setup = setup_with(&bad, "").more(&good.endpoint("")).more("[webhooks]\ngive_up_after = \"2s\"");
+    let cluster = Cluster::start().setup(setup.clone()).await;
+    let mut client = cluster.client(0).await;
+    for channel in ["room-a", "room-b", "room-c"] {
+        client.subscribe(channel).await;
+    }
+    good.events(3).await;
+    let ids: BTreeSet<String> = good.told().into_iter().map(|told| told.id).collect();
+    let place = tempfile::tempdir().expect("a folder");
+    std::fs::write(place.path().join("carillon.toml"), setup.toml()).expect("the file can be written");
+    let url = cluster.redis.url();
+    let webhooks = async |words: &[&str]| {
+        let mut args = vec!["webhooks"];
+        args.extend(words);
+        args.extend(["--config", "carillon.toml", "--redis", &url]);
+        let finished = tests::command::run(place.path(), &args, &[]).await;
+        assert_eq!(finished.code, 0, "{finished:?}");
+        finished.stdout
+    };
+    eventually("three are given up", async || webhooks(&["list"]).await.lines().count() == 3).await;
+    let listed = webhooks(&["list"]).await;
+    for id in &ids {
+        let line = listed.lines().find(|line| line.contains(id.as_str())).expect("each is listed");
+        assert!(line.contains("channel_occupied room-") && line.ends_with(" the endpoint answered 410 Gone"), "{line}");
+        assert!(line.contains("shop 127.0.0.1:"), "{line}");
+    }
+    let first = ids.iter().next().expect("three ids");
+    bad.answer_with(Answer::Status(200));
+    assert_eq!(webhooks(&["replay", first]).await, "queued again: 1\n");
+    let told = bad.events(1).await;
+    assert_eq!(told[0].id, *first, "the same id");
+    assert_eq!(webhooks(&["list"]).await.lines().count(), 2);
+    assert_eq!(webhooks(&["purge", "--app-id", "nobody"]).await, "forgotten: 0\n");
+    assert_eq!(webhooks(&["purge"]).await, "forgotten: 2\n");
+    assert_eq!(webhooks(&["list"]).await, "");
+    client.subscribe("marker").await;
+    bad.events(2).await;
+    good.events(4).await;
+    assert_eq!(good.told().len(), 4, "what one endpoint is told again is not told to the other");
+    cluster.stop().await;
+}
+
+#[tokio::test]
+async fn entries_that_nobody_could_have_written_are_skipped() {
+    let receiver = Receiver::start().await;
+    let cluster = Cluster::start().setup(setup_with(&receiver, "")).await;
+    for words in [
+        ["XADD", "carillon:{0}:wq:shop", "*", "k", "O"].as_slice(),
+        &["XADD", "carillon:{0}:wq:shop", "*", "k", "Z", "c", "room"],
+        &["XADD", "carillon:{0}:wq:shop", "*", "k", "E", "c", "room", "e", "x", "d", "\u{0}", "s", "not an id"],
+        &["ZADD", "carillon:{0}:wh", "1", "V\nshop"],
+        &["ZADD", "carillon:{0}:wh", "1", "V\nnobody\nroom\n"],
+        &["SADD", "carillon:{0}:wn", "shop", "nobody"],
+    ] {
+        let _: redis::Value = cluster.redis.query(words).await;
+    }
+    let _: redis::Value =
+        cluster.redis.query(&[b"XADD".as_slice(), b"carillon:{0}:wq:shop", b"*", b"k", b"\xff"]).await;
+    let mut client = cluster.client(0).await;
+    client.subscribe("room").await;
+    receiver.events(1).await;
+    assert_eq!(list(&receiver.told(), "room"), ["channel_occupied"]);
+    cluster.stop().await;
+}
+
+#[tokio::test]
+async fn ends_that_were_over_while_nobody_sent_are_told() {
+    let receiver = Receiver::start().await;
+    let mut cluster = Cluster::start().setup(setup_with(&receiver, "")).await;
+    let mut client = cluster.client(0).await;
+    client.join("presence-room", "ana").await;
+    receiver.events(2).await;
+    cluster.kill_publisher(0).await;
+    client.unsubscribe("presence-room");
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    client.join("presence-room", "ana").await;
+    cluster.start_publisher(0).await;
+    receiver.events_within(PATIENCE, 6).await;
+    let told = list(&receiver.told_once(), "presence-room");
+    assert_eq!(told[2..], ["member_removed", "channel_vacated", "member_added", "channel_occupied"]);
+    cluster.stop().await;
+}
+
+#[tokio::test]
+async fn a_publisher_that_was_paused_past_its_lease_disturbs_nothing() {
+    let receiver = Receiver::start().await;
+    let cluster = Cluster::start().publishers(2).setup(setup_with(&receiver, "")).await;
+    let mut client = cluster.client(0).await;
+    client.subscribe("room-0").await;
+    receiver.events(1).await;
+    for (number, publisher) in [(1, 0), (3, 1)] {
+        cluster.publisher_at(publisher).signal(rustix::process::Signal::STOP);
+        client.subscribe(&format!("room-{number}")).await;
+        receiver.events_within(PATIENCE, number + 1).await;
+        cluster.publisher_at(publisher).signal(rustix::process::Signal::CONT);
+        client.subscribe(&format!("room-{}", number + 1)).await;
+        receiver.events_within(PATIENCE, number + 2).await;
+    }
+    assert_eq!(receiver.told_once().len(), 5);
+    cluster.stop().await;
+}
+
+#[tokio::test]
+async fn endpoints_get_no_more_requests_at_once_than_they_may_from_all_partitions() {
+    let receiver = Receiver::start().await;
+    receiver.answer_with(Answer::Hang);
+    let setup = setup_with(&receiver, "concurrency = 3").redis("partitions = 8").more("[webhooks]\ntimeout = \"60s\"");
+    let cluster = Cluster::start().setup(setup).await;
+    let mut client = cluster.client(0).await;
+    for number in 0..40 {
+        client.subscribe(&format!("room-{number}")).await;
+    }
+    eventually("three are under way", async || receiver.received().len() >= 3).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(receiver.received().len(), 3);
+    cluster.stop().await;
+}
+
+#[tokio::test]
+async fn dead_letters_that_cannot_be_kept_stop_nothing() {
+    let receiver = Receiver::start().await;
+    receiver.answer_with(Answer::Status(500));
+    let setup = setup_with(&receiver, "").more("[webhooks]\ngive_up_after = \"1s\"");
+    let cluster = Cluster::start().setup(setup).await;
+    let _: redis::Value = cluster.redis.run("SET carillon:{0}:wd:shop nonsense").await;
+    let mut client = cluster.client(0).await;
+    client.subscribe("room").await;
+    eventually("it is given up", async || cluster.publisher().log().contains("cannot be acknowledged")).await;
+    receiver.answer_with(Answer::Status(200));
+    client.subscribe("later").await;
+    receiver.events(1).await;
+    cluster.stop().await;
+}

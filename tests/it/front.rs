@@ -1,0 +1,288 @@
+//! What stands between a connection and its first request: networks, proxies, TLS, and how fast all of it comes in.
+
+use std::path::Path;
+use std::time::Instant;
+
+use carillon::client::Options;
+use rustix::process::Signal;
+use tests::raw::Raw;
+use tests::redis::tls::Certificates;
+use tests::setup::{APP_KEY, app};
+use tests::tunnel::Tunnel;
+use tests::{PATIENCE, Server, Setup, TestClient, eventually, within_time};
+
+const TARGET: &str = "/app/shop-key?protocol=7";
+
+async fn is_let_in(server: &Server, headers: &[(&str, &str)]) -> bool {
+    let mut raw = Raw::connect(server.public).await;
+    assert_eq!(raw.upgrade(TARGET, headers).await.status, 101, "refusals come after the upgrade");
+    let first = raw.message().await;
+    match first["event"].as_str() {
+        Some("pusher:connection_established") => true,
+        Some("pusher:error") => {
+            assert_eq!(first["data"]["code"], 4009, "{first}");
+            assert_eq!(raw.close().await, 4009);
+            false
+        }
+        _ => panic!("{first}"),
+    }
+}
+
+async fn status(server: &Server, header: &str) -> u16 {
+    server.http(&format!("GET /up HTTP/1.1\r\nHost: x\r\n{header}\r\n")).await.status
+}
+
+#[tokio::test]
+async fn clients_are_judged_by_the_address_that_a_trusted_proxy_tells() {
+    let setup = Setup::default().server("trusted_proxies = [\"127.0.0.1\"]").server("deny = [\"203.0.113.0/24\"]");
+    let server = Server::start(setup).await;
+    assert!(is_let_in(&server, &[]).await);
+    assert!(is_let_in(&server, &[("X-Forwarded-For", "198.51.100.7")]).await);
+    assert!(!is_let_in(&server, &[("X-Forwarded-For", "203.0.113.7")]).await);
+    assert!(!is_let_in(&server, &[("X-Forwarded-For", "198.51.100.7, 203.0.113.7")]).await);
+    assert!(is_let_in(&server, &[("X-Forwarded-For", "203.0.113.7, 198.51.100.7")]).await, "who wrote the first?");
+    assert_eq!(status(&server, "X-Forwarded-For: 203.0.113.7\r\n").await, 403);
+    assert_eq!(status(&server, "").await, 200);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn without_trusted_proxies_nobody_is_believed() {
+    let server = Server::start(Setup::default().server("deny = [\"203.0.113.0/24\"]")).await;
+    assert!(is_let_in(&server, &[("X-Forwarded-For", "203.0.113.7")]).await);
+    server.stop().await;
+    let server = Server::start(Setup::default().server("allow = [\"203.0.113.0/24\"]")).await;
+    let mut raw = Raw::connect(server.public).await;
+    raw.send(b"GET /up HTTP/1.1\r\nHost: x\r\nX-Forwarded-For: 203.0.113.7\r\n\r\n").await;
+    assert_eq!(raw.until_end().await, b"", "dropped without an answer");
+    server.metric_reaches("carillon_connections_dropped_total{reason=\"network\"}", 1.0).await;
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn the_admin_listener_has_networks_of_its_own() {
+    let text = "[admin]\nallow = [\"203.0.113.0/24\"]";
+    let server = Server::start(Setup::default().more(text)).await;
+    let mut raw = Raw::connect(server.admin).await;
+    let _ = raw.stream.try_write(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n");
+    assert_eq!(raw.until_end().await, b"");
+    assert_eq!(status(&server, "").await, 200);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_balancer_tells_whom_it_speaks_for() {
+    let setup = Setup::default().server("proxy_protocol = true").server("deny = [\"203.0.113.0/24\"]");
+    let server = Server::start(setup).await;
+    let mut ipv4 = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\x00\x0c".to_vec();
+    ipv4.extend_from_slice(&[198, 51, 100, 7, 127, 0, 0, 1, 0x12, 0x34, 0, 80]);
+    for header in [b"PROXY TCP4 198.51.100.7 127.0.0.1 4660 80\r\n".as_slice(), b"PROXY UNKNOWN\r\n", &ipv4] {
+        let mut raw = Raw::connect(server.public).await;
+        raw.send(header).await;
+        raw.establish(&app()).await;
+        raw.subscribe("room").await;
+    }
+    let mut denied = b"PROXY TCP4 203.0.113.7 127.0.0.1 4660 80\r\n".to_vec();
+    denied.extend_from_slice(b"GET /up HTTP/1.1\r\nHost: x\r\n\r\n");
+    for bytes in [denied.as_slice(), b"GET /up HTTP/1.1\r\nHost: x\r\n\r\n", b"PROXY TCP4 nonsense\r\n"] {
+        let mut raw = Raw::connect(server.public).await;
+        raw.send(bytes).await;
+        assert_eq!(raw.until_end().await, b"", "{}", String::from_utf8_lossy(bytes));
+    }
+    server.metric_reaches("carillon_connections_dropped_total{reason=\"proxy_header\"}", 2.0).await;
+    server.metric_reaches("carillon_connections_dropped_total{reason=\"network\"}", 1.0).await;
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn connections_are_accepted_no_faster_than_configured() {
+    let server = Server::start(Setup::default().server("accept_rate = 20")).await;
+    let began = Instant::now();
+    let mut clients = Vec::new();
+    for _ in 0..30 {
+        clients.push(server.client().await);
+    }
+    assert!(began.elapsed().as_millis() >= 1300, "30 connections in {:?}", began.elapsed());
+    server.stop().await;
+}
+
+fn setup_with(certificates: &Certificates) -> Setup {
+    let tls = format!("[tls]\ncert = {:?}\nkey = {:?}", certificates.certificate, certificates.key);
+    Setup::default().more(&tls)
+}
+
+async fn client_through(tunnel: &Tunnel) -> TestClient {
+    TestClient::connect(&tunnel.address.into(), &app(), &Options::default()).await
+}
+
+#[tokio::test]
+async fn tls_carries_sockets_events_and_the_api() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let certificates = Certificates::make(folder.path());
+    let server = Server::start(setup_with(&certificates)).await;
+    let tunnel = Tunnel::start(server.public, &certificates.authority).await;
+    let mut client = client_through(&tunnel).await;
+    client.subscribe("room").await;
+    let mut sender = carillon::client::Sender::new(tunnel.address.into(), app());
+    let large = "x".repeat(10_000);
+    for number in 0..200 {
+        let reply = sender.trigger(&["room"], &format!("e{number}"), &large, None).await.expect("an answer");
+        assert_eq!(reply.status, 200, "{}", reply.body);
+    }
+    for number in 0..200 {
+        client.expect_event("room", &format!("e{number}"), &large).await;
+    }
+    // Plain HTTP is none of its business, and costs nobody else anything.
+    let mut plain = Raw::connect(server.public).await;
+    plain.send(b"GET /up HTTP/1.1\r\nHost: x\r\n\r\n").await;
+    let answer = plain.until_end().await;
+    assert!(!answer.starts_with(b"HTTP"), "{answer:?}");
+    eventually("it is counted", async || {
+        server.metric("carillon_connections_dropped_total{reason=\"tls\"}").await == 1.0
+    })
+    .await;
+    server.signal(Signal::TERM);
+    client.expect_close(4200).await;
+    server.ended().await;
+}
+
+#[tokio::test]
+async fn a_slow_client_behind_tls_is_closed_and_costs_no_more_than_its_limits() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let certificates = Certificates::make(folder.path());
+    let setup = setup_with(&certificates).server("outbox_bytes = \"64KiB\"").limit("event_bytes = \"16KiB\"");
+    let setup = setup.limit("presence_members = 10");
+    let server = Server::start(setup).await;
+    let tunnel = Tunnel::start(server.public, &certificates.authority).await;
+    let mut slow = Raw::connect_narrow(tunnel.address).await;
+    slow.establish(&app()).await;
+    slow.subscribe("room").await;
+    let mut sender = carillon::client::Sender::new(tunnel.address.into(), app());
+    let event = "x".repeat(16 * 1024);
+    // The system keeps some megabytes on the way.
+    within_time(PATIENCE, "the slow client is closed", async {
+        while server.metric("carillon_slow_consumers_total").await == 0.0 {
+            for _ in 0..100 {
+                sender.trigger(&["room"], "flood", &event, None).await.expect("an answer");
+            }
+        }
+    })
+    .await;
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn certificates_are_read_again_when_asked_and_bad_ones_change_nothing() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let other = tempfile::tempdir().expect("a folder");
+    let certificates = Certificates::make(folder.path());
+    let server = Server::start(setup_with(&certificates)).await;
+    let tunnel = Tunnel::start(server.public, &certificates.authority).await;
+    let mut before = client_through(&tunnel).await;
+    before.subscribe("room").await;
+    let first = tunnel.certificate();
+    std::fs::write(&certificates.certificate, "nonsense").expect("the file can be written");
+    server.signal(Signal::HUP);
+    eventually("it complains", async || server.log().contains("the old ones stay")).await;
+    client_through(&tunnel).await;
+    assert_eq!(tunnel.certificate(), first);
+    let renewed = Certificates::make(other.path());
+    for (from, to) in [(&renewed.certificate, &certificates.certificate), (&renewed.key, &certificates.key)] {
+        std::fs::copy(from, to).expect("the files can be written");
+    }
+    server.signal(Signal::HUP);
+    eventually("they are read", async || server.log().contains("certificates read again")).await;
+    let tunnel = Tunnel::start(server.public, &renewed.authority).await;
+    client_through(&tunnel).await;
+    assert_ne!(tunnel.certificate(), first);
+    let mut sender = carillon::client::Sender::new(tunnel.address.into(), app());
+    sender.trigger(&["room"], "still", "here", None).await.expect("an answer");
+    before.expect_event("room", "still", "here").await;
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn certificates_that_cannot_be_used_are_named_with_their_key() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let certificates = Certificates::make(folder.path());
+    let other = tempfile::tempdir().expect("a folder");
+    let stranger = Certificates::make(other.path());
+    let nowhere = Path::new("/nowhere/key.pem");
+    for (cert, key, words) in [
+        (Some(certificates.certificate.as_path()), None, vec!["tls.key", "tls.cert is given"]),
+        (Some(certificates.certificate.as_path()), Some(nowhere), vec!["tls.key", "/nowhere/key.pem"]),
+        (Some(certificates.key.as_path()), Some(certificates.key.as_path()), vec!["no certificate"]),
+        (Some(certificates.certificate.as_path()), Some(stranger.key.as_path()), vec!["tls.cert", "cannot be used"]),
+    ] {
+        let line = |name: &str, path: Option<&Path>| path.map_or(String::new(), |path| format!("{name} = {path:?}\n"));
+        let text = Setup::default().more(&format!("[tls]\n{}{}", line("cert", cert), line("key", key))).toml();
+        std::fs::write(folder.path().join("carillon.toml"), text).expect("the file can be written");
+        let finished = tests::command::run(folder.path(), &["check-config", "--config", "carillon.toml"], &[]).await;
+        assert_eq!(finished.code, 2, "{finished:?}");
+        for word in words {
+            assert!(finished.stderr.contains(word), "no {word:?} in {}", finished.stderr);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_healthcheck_needs_nothing_but_the_binary() {
+    let server = Server::plain().await;
+    let place = tempfile::tempdir().expect("a folder");
+    let port = server.admin.port().to_string();
+    for args in [["healthcheck", "--admin-port", &port].as_slice(), &["healthcheck", "--live", "--admin-port", &port]] {
+        let finished = tests::command::run(place.path(), args, &[]).await;
+        assert_eq!((finished.code, finished.stdout.as_str()), (0, "ok\n"), "{finished:?}");
+    }
+    server.stop().await;
+    let finished = tests::command::run(place.path(), &["healthcheck", "--admin-port", &port], &[]).await;
+    assert_eq!(finished.code, 1);
+    assert!(finished.stderr.contains("cannot reach"), "{finished:?}");
+}
+
+#[tokio::test]
+async fn doctor_looks_at_everything_and_says_what_is_wrong() {
+    let redis = tests::Redis::start().await;
+    let place = tempfile::tempdir().expect("a folder");
+    std::fs::write(place.path().join("carillon.toml"), Setup::default().toml()).expect("the file can be written");
+    let url = redis.url();
+    let doctor = async |more: &[&str]| {
+        let mut args = vec!["doctor", "--config", "carillon.toml"];
+        args.extend(more);
+        tests::command::run(place.path(), &args, &[]).await
+    };
+    let finished = doctor(&["--redis", &url, "--role", "gateway"]).await;
+    assert_eq!(finished.code, 0, "{finished:?}");
+    let subjects = ["configuration", "descriptors", "redis latency", "redis version", "redis role", "redis eviction"];
+    for subject in subjects.into_iter().chain(["redis buffers", "redis rights", "clock"]) {
+        assert!(finished.stdout.contains(&format!("ok       {subject}")), "{subject}: {}", finished.stdout);
+    }
+    assert_eq!(redis.keys("*").await, [""; 0], "nothing is left behind");
+    let _: redis::Value = redis.run("CONFIG SET maxmemory-policy allkeys-lru").await;
+    let finished = doctor(&["--redis", &url]).await;
+    assert_eq!(finished.code, 1, "{finished:?}");
+    assert!(finished.stdout.contains("problem  redis eviction"), "{}", finished.stdout);
+    let _: redis::Value = redis.run("CONFIG SET maxmemory-policy noeviction").await;
+    let _: redis::Value = redis.run("ACL SETUSER weak on >weak-pass +@all -xadd -config ~carillon:* &carillon:*").await;
+    let weak = url.replacen("redis://", "redis://weak:weak-pass@", 1);
+    let finished = doctor(&["--redis", &weak]).await;
+    assert_eq!(finished.code, 1, "{finished:?}");
+    assert!(
+        finished.stdout.contains("problem  redis rights") && finished.stdout.contains("XADD"),
+        "{}",
+        finished.stdout
+    );
+    assert!(finished.stdout.contains("warning  redis settings"), "{}", finished.stdout);
+    assert!(!finished.stdout.contains("weak-pass"), "{}", finished.stdout);
+    let finished = doctor(&["--redis", "redis://127.0.0.1:1"]).await;
+    assert_eq!(finished.code, 1, "{finished:?}");
+    assert!(finished.stdout.contains("problem  redis"), "{}", finished.stdout);
+    let server = Server::plain().await;
+    let public = format!("http://{}", server.public);
+    let finished = doctor(&["--url", &public]).await;
+    assert_eq!(finished.code, 0, "{finished:?}");
+    assert!(finished.stdout.contains("opens WebSockets") && !finished.stdout.contains(APP_KEY), "{}", finished.stdout);
+    server.stop().await;
+    let finished = doctor(&["--url", &public]).await;
+    assert_eq!(finished.code, 1, "{finished:?}");
+}
