@@ -14,7 +14,7 @@ folder=$(mktemp -d)
 declare -A pids ports
 failed=()
 
-# --- Processes: each writes to files of its own, and none outlives this script.
+# --- Processes: each writes to files of its own, and none outlives this script, however that ends.
 
 # start NAME PROGRAM [ARGUMENT...]
 start() {
@@ -22,7 +22,7 @@ start() {
   shift
   # Here and not in the background: nobody must read what an earlier process of that name wrote.
   : >"$folder/$name.out"
-  "$@" >"$folder/$name.out" 2>"$folder/$name.err" </dev/null &
+  setpriv --pdeathsig KILL "$@" >"$folder/$name.out" 2>"$folder/$name.err" </dev/null &
   pids[$name]=$!
 }
 
@@ -62,14 +62,13 @@ until_so() {
   done
 }
 
-# http PORT PATH: the body, if the status is 200.
-http() {
-  local line
-  exec 3<>"/dev/tcp/127.0.0.1/$1" || return 1
+# http PORT PATH: the headers and the body, if the status is 200. In a shell of its own, with which the socket goes.
+http() (
+  exec 3<>"/dev/tcp/127.0.0.1/$1" || exit 1
   printf 'GET %s HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n' "$2" >&3
   read -r line <&3
   [[ $line == *" 200 "* ]] && cat <&3
-}
+)
 
 # A port that nobody listens on, below those that the system gives to outgoing connections.
 free_port() {
@@ -193,8 +192,8 @@ judge() {
 inspect() {
   local profile
   for profile in $PROFILES; do
-    printf '%s\n' k6/scenarios/*.js | sed "s/^/$profile /"
-  done | xargs -P 2 -n 2 sh -c '"$0" inspect -e PROFILE="$1" "$2" >/dev/null' "$k6"
+    printf '%s\n' k6/scenarios/*.js | sed "s/^/-e PROFILE=$profile /"
+  done | xargs -P 2 -L 1 "$k6" inspect >/dev/null
 }
 
 # Slow readers are the gateways' matter: nginx would keep some megabytes more for each.
@@ -210,14 +209,16 @@ has_connections() {
 # Each gateway leaves and comes back, while k6 runs.
 rolling_drain() {
   k6_run "$results" k6/scenarios/rolling_drain.js &
-  local run=$! gateway code=0
+  pids[k6]=$!
+  local gateway code=0
   for gateway in gateway-1 gateway-2; do
     until_so 10 "connections on $gateway" has_connections "$gateway"
     sleep 1
     stop "$gateway" || code=$?
     start_node "$gateway" gateway || code=$?
   done
-  wait "$run" || code=$?
+  wait "${pids[k6]}" || code=$?
+  unset "pids[k6]"
   return "$code"
 }
 

@@ -1,6 +1,6 @@
 // Everything that is measured beside k6's own metrics, in one place. Times are in milliseconds.
 
-import { Counter, Trend } from 'k6/metrics';
+import { Counter, Rate, Trend } from 'k6/metrics';
 
 const time = (name) => new Trend(`carillon_${name}`, true);
 const count = (name) => new Counter(`carillon_${name}`);
@@ -39,6 +39,8 @@ export const refused = count('refused');
 export const errors = count('errors');
 /** Attempts to connect that did not come to `connection_established`. */
 export const connectFailures = count('connect_failures');
+/** Sockets that opened and were dialled again, since their `connection_established` did not come: see `lib/pusher.js`. */
+export const ungreeted = new Rate('carillon_ungreeted');
 /** Connections that ended although neither side meant them to: any close by the server but 4200 to 4299. */
 export const closed = count('closed');
 /** Connections that the server told to reconnect at once: 4200 to 4299. */

@@ -38,6 +38,7 @@ export function plan(scenario, sizes, { thresholds = () => ({}), lasts = ({ seco
   const all = {
     carillon_delivery_latency: atMost(50, 150),
     carillon_delivered: ['count>0'],
+    carillon_ungreeted: ['rate<0.1'],
     carillon_judged: [`count==${vus}`],
     ...Object.fromEntries(metrics.FAULTS.map(({ name }) => [name, ['count==0']])),
     ...thresholds(size),

@@ -27,7 +27,7 @@ const FAULTS = { [DOUBLED]: metrics.doubled, [REORDERED]: metrics.reordered, [MI
 
 export class Room {
   /** `name`: where several virtual users share a room; else one of its own. */
-  constructor(name = `${Date.now().toString(36)}${exec.vu.idInTest}`) {
+  constructor(name = `${Date.now().toString(36)}-${exec.vu.idInTest}`) {
     this.name = name;
     this.connections = [];
     this.added = 0;

@@ -3,15 +3,26 @@
 import { clearTimeout, setTimeout } from 'k6/timers';
 import * as metrics from './metrics.js';
 
-export const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
+/** A timer with a `stop`. When k6 stops one, it runs the next one too early: hence the look at the clock. */
+export function after(ms, action) {
+  const due = Date.now() + ms;
+  let id;
+  const arm = () => {
+    id = setTimeout(() => (Date.now() < due ? arm() : action()), due - Date.now());
+  };
+  arm();
+  return { stop: () => clearTimeout(id) };
+}
+
+export const pause = (ms) => new Promise((resolve) => after(ms, resolve));
 
 /** What the promise comes to, or an error that names what did not come. */
 export function within(ms, what, promise) {
   let timer;
   const late = new Promise((_, reject) => {
-    timer = setTimeout(() => reject(new Error(`${what}: not within ${ms} ms`)), ms);
+    timer = after(ms, () => reject(new Error(`${what}: not within ${ms} ms`)));
   });
-  return Promise.race([promise, late]).finally(() => clearTimeout(timer));
+  return Promise.race([promise, late]).finally(() => timer.stop());
 }
 
 /** Asks again and again; returns whether the answer became yes in time. */
