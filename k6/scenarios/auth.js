@@ -9,10 +9,13 @@ import { signChannel, signUser } from '../lib/sign.js';
 import { APP } from '../lib/target.js';
 import { atRate, within } from '../lib/time.js';
 
+/** Connections of one virtual user that come per second. */
+const COMING = 50;
+
 const sizes = {
   smoke: { vus: 2, connections: 10, perSecond: 10, seconds: 3 },
-  load: { vus: 10, connections: 100, perSecond: 10, seconds: 60 },
-  stress: { vus: 20, connections: 500, perSecond: 20, seconds: 60 },
+  load: { vus: 4, connections: 50, perSecond: 10, seconds: 60 },
+  stress: { vus: 8, connections: 200, perSecond: 10, seconds: 60 },
   soak: { vus: 4, connections: 50, perSecond: 5, seconds: 3600 },
 };
 
@@ -44,6 +47,7 @@ const FORGED_REQUESTS = [
 /** Those, a sign-in, and a subscription to the channel of a user who is somebody else. */
 const KINDS = FORGED.length + 2;
 const { size, options } = plan('auth', sizes, {
+  lasts: ({ connections, seconds }) => (2 * connections) / COMING + seconds,
   thresholds: ({ vus, connections }) => ({
     carillon_forgeries_accepted: ['count==0'],
     carillon_forgeries_refused: [`count==${vus * (connections * KINDS + FORGED_REQUESTS.length)}`],
@@ -61,10 +65,10 @@ export default async function () {
   const user = (index) => `user-${index}-${room.name}`;
   const own = Array.from({ length: size.connections }, (_, index) => room.stream(`#server-to-user-${user(index)}`));
   const seats = (index) => [orders, letters, { channel: lobby.channel, member: { id: user(index % 100), info: { seat: index } } }];
-  const honest = await room.connect(size.connections, seats);
+  const honest = await room.connect(size.connections, seats, { overSeconds: size.connections / COMING });
   await Promise.all(honest.map((connection) => connection.signIn(user(connection.index))));
 
-  const thieves = await room.connect(size.connections, () => []);
+  const thieves = await room.connect(size.connections, () => [], { overSeconds: size.connections / COMING });
   await Promise.all(thieves.map((thief) => tryAll(room, thief)));
   for (const forge of FORGED_REQUESTS) verdict((await triggerForged(orders.channel, 'forged', forge)) === 401);
 

@@ -11,7 +11,7 @@ const SUBSCRIBERS = 2;
 const sizes = {
   smoke: { vus: 2, channels: 4, perSecond: 20, seconds: 5 },
   load: { vus: 4, channels: 20, perSecond: 50, seconds: 60 },
-  stress: { vus: 8, channels: 50, perSecond: 100, seconds: 60 },
+  stress: { vus: 4, channels: 50, perSecond: 100, seconds: 60 },
   soak: { vus: 2, channels: 20, perSecond: 5, seconds: 3600 },
 };
 const { size, options } = plan('batch', sizes, {

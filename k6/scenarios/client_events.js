@@ -8,9 +8,9 @@ import { atRate } from '../lib/time.js';
 // A connection may send ten events per second.
 const sizes = {
   smoke: { vus: 2, connections: 10, perSecond: 5, seconds: 5 },
-  load: { vus: 10, connections: 20, perSecond: 5, seconds: 60 },
-  stress: { vus: 20, connections: 30, perSecond: 8, seconds: 60 },
-  soak: { vus: 4, connections: 15, perSecond: 2, seconds: 3600 },
+  load: { vus: 4, connections: 20, perSecond: 2, seconds: 60 },
+  stress: { vus: 4, connections: 25, perSecond: 4, seconds: 60 },
+  soak: { vus: 4, connections: 15, perSecond: 1, seconds: 3600 },
 };
 const { size, options } = plan('client_events', sizes);
 export { options };

@@ -6,8 +6,8 @@ import { atRate } from '../lib/time.js';
 
 const sizes = {
   smoke: { vus: 2, connections: 50, perSecond: 10, seconds: 5, bytes: 200 },
-  load: { vus: 4, connections: 250, perSecond: 10, seconds: 60, bytes: 200 },
-  stress: { vus: 8, connections: 1000, perSecond: 10, seconds: 60, bytes: 200 },
+  load: { vus: 2, connections: 250, perSecond: 10, seconds: 60, bytes: 200 },
+  stress: { vus: 4, connections: 500, perSecond: 6, seconds: 60, bytes: 200 },
   soak: { vus: 2, connections: 250, perSecond: 2, seconds: 3600, bytes: 200 },
 };
 const { size, options } = plan('fanout', sizes);

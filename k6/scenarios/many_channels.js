@@ -11,7 +11,7 @@ const TOGETHER = 20;
 const sizes = {
   smoke: { vus: 2, channels: 400, connections: 20, perSecond: 20, seconds: 5 },
   load: { vus: 4, channels: 2000, connections: 100, perSecond: 20, seconds: 60 },
-  stress: { vus: 8, channels: 5000, connections: 250, perSecond: 50, seconds: 60 },
+  stress: { vus: 4, channels: 5000, connections: 250, perSecond: 50, seconds: 60 },
   soak: { vus: 2, channels: 2000, connections: 100, perSecond: 10, seconds: 3600 },
 };
 const { size, options } = plan('many_channels', sizes);

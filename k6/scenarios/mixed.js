@@ -10,14 +10,17 @@ const VISIT_MS = 1500;
 const MEMBERS = 20;
 const TALKERS = 5;
 const BATCH = 10;
+/** Connections of one virtual user that come per second. */
+const COMING = 50;
 
 const sizes = {
   smoke: { vus: 2, connections: 30, perSecond: 5, visitorsPerSecond: 5, seconds: 8 },
-  load: { vus: 5, connections: 200, perSecond: 5, visitorsPerSecond: 10, seconds: 120 },
-  stress: { vus: 15, connections: 400, perSecond: 5, visitorsPerSecond: 20, seconds: 120 },
+  load: { vus: 3, connections: 200, perSecond: 5, visitorsPerSecond: 5, seconds: 120 },
+  stress: { vus: 6, connections: 300, perSecond: 5, visitorsPerSecond: 10, seconds: 120 },
   soak: { vus: 3, connections: 100, perSecond: 2, visitorsPerSecond: 2, seconds: 3600 },
 };
 const { size, options } = plan('mixed', sizes, {
+  lasts: ({ connections, seconds }) => connections / COMING + seconds,
   thresholds: () => ({
     carillon_connect_time: atMost(100, 500),
     carillon_publish_time: atMost(50, 200),
@@ -33,7 +36,7 @@ export default async function () {
   const voices = Array.from({ length: TALKERS }, (_, index) => room.stream(lobby, index));
   const orders = Array.from({ length: size.connections }, (_, index) => room.stream(room.channel(`private-orders-${index}`)));
   const seat = (index) => [news, orders[index], ...(index < MEMBERS ? [{ channel: lobby, member: { id: `user-${index}` } }] : [])];
-  await room.connect(size.connections, seat);
+  await room.connect(size.connections, seat, { overSeconds: size.connections / COMING });
 
   const { seconds } = size;
   const next = (i) => Array.from({ length: BATCH }, (_, at) => orders[(i * BATCH + at) % orders.length]);

@@ -14,9 +14,9 @@ const PATIENCE_MS = 10000;
 // Residents and half of the guests are users; a channel has 100 at most.
 const sizes = {
   smoke: { vus: 2, residents: 10, guests: 20, waves: 5, perSecond: 10, seconds: 5 },
-  load: { vus: 10, residents: 30, guests: 60, waves: 60, perSecond: 5, seconds: 60 },
-  stress: { vus: 30, residents: 50, guests: 100, waves: 120, perSecond: 5, seconds: 60 },
-  soak: { vus: 4, residents: 30, guests: 60, waves: 1800, perSecond: 2, seconds: 3600 },
+  load: { vus: 3, residents: 20, guests: 30, waves: 60, perSecond: 5, seconds: 60 },
+  stress: { vus: 6, residents: 30, guests: 60, waves: 60, perSecond: 5, seconds: 60 },
+  soak: { vus: 2, residents: 20, guests: 30, waves: 1800, perSecond: 2, seconds: 3600 },
 };
 const { size, options } = plan('presence_churn', sizes, {
   thresholds: () => ({ carillon_presence_time: atMost(500, 1500) }),

@@ -13,8 +13,8 @@ const SUBSCRIBERS = 2;
 
 const sizes = {
   smoke: { vus: 2, lanes: 4, perSecond: 20, seconds: 5 },
-  load: { vus: 4, lanes: 8, perSecond: 25, seconds: 60 },
-  stress: { vus: 10, lanes: 16, perSecond: 50, seconds: 60 },
+  load: { vus: 4, lanes: 4, perSecond: 25, seconds: 60 },
+  stress: { vus: 6, lanes: 8, perSecond: 20, seconds: 60 },
   soak: { vus: 2, lanes: 4, perSecond: 10, seconds: 3600 },
 };
 const { size, options } = plan('publish', sizes, {

@@ -10,8 +10,8 @@ import { atRate } from '../lib/time.js';
 
 const sizes = {
   smoke: { vus: 2, connections: 50, perSecond: 20, seconds: 12 },
-  load: { vus: 4, connections: 250, perSecond: 10, seconds: 120 },
-  stress: { vus: 8, connections: 500, perSecond: 10, seconds: 180 },
+  load: { vus: 2, connections: 250, perSecond: 10, seconds: 120 },
+  stress: { vus: 4, connections: 500, perSecond: 5, seconds: 120 },
   soak: { vus: 2, connections: 250, perSecond: 2, seconds: 3600 },
 };
 const { size, options } = plan('rolling_drain', sizes, {

@@ -24,9 +24,9 @@ const AFTERMATH_MS = 20000;
 // `seconds`: of flooding. It must fill all buffers between server and reader, proxies' included.
 const sizes = {
   smoke: { connections: 50, slow: 2, perSecond: 10, batchesPerSecond: 20, seconds: 8 },
-  load: { connections: 500, slow: 10, perSecond: 10, batchesPerSecond: 10, seconds: 30 },
-  stress: { connections: 1000, slow: 50, perSecond: 10, batchesPerSecond: 10, seconds: 60 },
-  soak: { connections: 250, slow: 10, perSecond: 5, batchesPerSecond: 1, seconds: 3600 },
+  load: { connections: 250, slow: 10, perSecond: 10, batchesPerSecond: 10, seconds: 30 },
+  stress: { connections: 500, slow: 30, perSecond: 10, batchesPerSecond: 10, seconds: 60 },
+  soak: { connections: 250, slow: 10, perSecond: 2, batchesPerSecond: 1, seconds: 3600 },
 };
 const { size, options } = plan('slow_consumer', sizes, {
   thresholds: ({ slow }) => ({ carillon_slow_closed: [`count==${slow}`] }),
