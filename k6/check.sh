@@ -230,7 +230,7 @@ faults_are_seen() {
   start faulty python3 k6/faulty_publisher.py "$port" "${ports[publisher]}"
   until_so 10 "the faulty publisher" http "$port" /up >/dev/null
   local code=0
-  k6_run "$folder/faulty" k6/scenarios/fanout.js -e VUS=1 -e API_URL="http://127.0.0.1:$port" || code=$?
+  k6_run "$folder/faulty" k6/scenarios/fanout.js -e VUS=1 -e SECONDS=3 -e API_URL="http://127.0.0.1:$port" || code=$?
   stop faulty || true
   # 99: thresholds were crossed.
   [ "$code" -eq 99 ] || { echo "k6 ended with $code"; return 1; }
