@@ -24,10 +24,10 @@ lint: ## Check format, lints and documentation, with warnings denied
 
 test: needs build test-rust test-node test-python test-node-cluster test-python-cluster bench-smoke test-deploy test-k6 ## Install what the tests need, and run all of them
 
-# Tests of faults mostly wait, so many run at a time.
+# Tests of faults and of webhooks mostly wait, so many run at a time.
 test-rust: build
-	$(CARGO) test --workspace --locked -- --skip cluster::faults
-	$(CARGO) test --workspace --locked --test it -- cluster::faults --test-threads=6
+	$(CARGO) test --workspace --locked -- --skip cluster::faults --skip cluster::webhooks
+	$(CARGO) test --workspace --locked --test it -- cluster::faults cluster::webhooks --test-threads=6
 
 test-node: build $(CLIENTS)/node/node_modules
 	cd $(CLIENTS)/node && npm test
