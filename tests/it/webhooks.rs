@@ -49,10 +49,10 @@ async fn every_kind_is_told_with_exact_headers_and_bytes() {
     for event in ["pusher_internal:subscription_succeeded", "pusher:cache_miss"] {
         bo.expect(event).await;
     }
-    receiver.events(9).await;
+    receiver.events(10).await;
     let (ana_id, bo_id) = (ana.socket_id.to_string(), bo.socket_id.to_string());
     drop((ana, bo));
-    let told = receiver.events(13).await;
+    let told = receiver.events(14).await;
     let without_id = |told: &Told| {
         let mut event = told.event.clone();
         let id = event.as_object_mut().and_then(|event| event.remove("id"));

@@ -4,6 +4,7 @@
 //! other node sweeps it, and the node, should it still live, finds itself fenced: it takes a new identity and asserts
 //! everything that it holds again.
 
+mod hooks;
 mod lease;
 mod questions;
 mod sweep;
@@ -68,36 +69,6 @@ struct Identity {
     renewed: Option<Instant>,
 }
 
-/// What a script needs to tell of a change by webhooks.
-struct Hooks {
-    queue: String,
-    news: String,
-    holds: String,
-    /// Of what is asserted again: tombstones of the node's earlier ids.
-    earlier: Vec<String>,
-    base: String,
-    app: String,
-    /// Letters of the kinds that are wanted.
-    wanted: String,
-    /// Whether the node does not assert it again.
-    is_news: bool,
-}
-
-impl Hooks {
-    /// Adds the keys that come last.
-    fn add_keys(&self, call: &mut ScriptInvocation<'_>) {
-        call.key(&self.queue).key(&self.news).key(&self.holds);
-        for earlier in &self.earlier {
-            call.key(earlier);
-        }
-    }
-
-    /// Adds the arguments.
-    fn add_arguments(&self, call: &mut ScriptInvocation<'_>) {
-        call.arg(&self.app).arg(&self.wanted).arg(&self.base).arg(u8::from(self.is_news));
-    }
-}
-
 /// A node that this one was.
 struct Past {
     node: NodeId,
@@ -155,24 +126,6 @@ impl RedisRoster {
             // Most of it is gone already: the connections left their channels one by one.
             let swept = self.try_sweep(&node).await;
             tracing::debug!(?buried, ?swept, "gave back what was left");
-        }
-    }
-
-    /// What scripts are told of the webhooks of a channel.
-    fn hooks(&self, topic: &Topic, is_again: bool) -> Hooks {
-        let keys = self.link.keys();
-        let partition = keys.partition(topic);
-        let earlier = if is_again { lock(&self.identity).earlier.clone() } else { Vec::new() };
-        let channel = keys.channel(topic);
-        Hooks {
-            queue: keys.webhook_queue(&topic.app, partition),
-            news: keys.webhook_news(partition),
-            holds: keys.webhook_holds(partition),
-            earlier: earlier.iter().map(|node| channel.tombstone(&node.to_string())).collect(),
-            base: keys.base(partition),
-            app: topic.app.to_string(),
-            wanted: self.wishes.of(&topic.app).to_string(),
-            is_news: !is_again,
         }
     }
 

@@ -146,6 +146,8 @@ async fn half_open_connections_stay_dead_and_neither_side_is_told() {
 async fn while_it_refuses_nobody_listens_and_what_stands_passes() {
     let mut proxy = Proxy::start(echo().await).await;
     let mut stream = connect(&proxy).await;
+    // Until it has been taken it only waits, and would end with the listener.
+    exchange(&mut stream, "before").await;
     proxy.set(Mode::Refuse).await;
     let refused = TcpStream::connect(("127.0.0.1", proxy.port)).await;
     assert_eq!(refused.expect_err("nobody listens").kind(), ErrorKind::ConnectionRefused);
