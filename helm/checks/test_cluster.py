@@ -1,0 +1,217 @@
+"""What is rendered runs: Redis, a gateway, a publisher and nginx as the chart configures them, and the pods of `helm test`."""
+
+import os
+import re
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from chart import CHART, Pod, fresh, seconds
+from machine import Machine, free_port, wait
+
+# Counts are on: the pod of the test must not take one for the event.
+VALUES = """
+apps: [{id: app, key: app-key, settings: {subscription_count: true}}]
+config: {drain: {accept: 1s, window: 1s}}
+tests: {timeoutSeconds: %d}
+nginx: {enabled: true}
+"""
+
+
+@pytest.fixture
+def machine(tmp_path: Path):
+    chart = fresh(CHART / "ci/default-values.yaml", VALUES % 15)
+    with Machine(chart, tmp_path) as machine:
+        yield machine
+
+
+@pytest.fixture
+def cluster(machine: Machine):
+    """Both roles, ready by their probes."""
+    machine.start_redis()
+    machine.roles = {role: machine.start_role(role) for role in ("gateway", "publisher")}
+    for role in machine.roles:
+        for kind in ("startupProbe", "livenessProbe", "readinessProbe"):
+            wait(lambda: machine.probe(role, kind) == 200, f"{role}'s {kind}\n{machine.log(role)}")
+    return machine
+
+
+def test_an_event_goes_through_the_cluster_and_users_see_each_other(cluster: Machine):
+    assert broadcast(cluster) == 0, cluster.log("test")
+    pod = test_pod(cluster, "presence")
+    users = [cluster.start(pod, container) for container in pod.containers]
+    assert [user.wait(timeout=20) for user in users] == [0, 0], cluster.log("test")
+
+
+def test_the_test_fails_when_nothing_is_published(cluster: Machine):
+    """It must not take anything else for the event."""
+    cluster.end(cluster.roles["publisher"])
+    pod = test_pod(cluster, "broadcast")
+    arguments = pod.main["args"]
+    arguments[arguments.index("--timeout") + 1] = "2s"
+    assert broadcast(cluster) != 0
+
+
+def test_pods_leave_within_their_grace(cluster: Machine):
+    drain = cluster.chart.toml["drain"]
+    gateway, publisher = cluster.roles["gateway"], cluster.roles["publisher"]
+    pod = test_pod(cluster, "broadcast")
+    listener = cluster.start(pod, command=pod.main["command"] + without_count(pod.main["args"]))
+    wait(lambda: "listening on" in cluster.log("broadcast"), "a client is connected")
+
+    gateway.terminate()
+    publisher.terminate()
+    start = time.monotonic()
+    for role in cluster.roles:
+        wait(lambda: cluster.probe(role, "readinessProbe") == 503, f"{role} is not ready any more")
+        assert cluster.probe(role, "livenessProbe") == 200
+    assert time.monotonic() - start < seconds(drain["accept"]), "not ready at once"
+    # Still accepted: no preStop hook is needed.
+    for role, port in (("gateway", 8080), ("publisher", 8081)):
+        assert (
+            subprocess.run(
+                ["curl", "-sf", f"http://127.0.0.1:{cluster.ports[role][port]}/up"], capture_output=True
+            ).returncode
+            == 0
+        )
+
+    assert gateway.wait(timeout=60) == 0, cluster.log("gateway")
+    took = time.monotonic() - start
+    assert publisher.wait(timeout=60) == 0, cluster.log("publisher")
+    assert seconds(drain["accept"]) <= took < cluster.chart.pod("gateway").spec["terminationGracePeriodSeconds"]
+    assert time.monotonic() - start < cluster.chart.pod("publisher").spec["terminationGracePeriodSeconds"]
+    assert listener.wait(timeout=10) != 0
+    assert "4200" in cluster.log("broadcast")
+
+
+def test_what_is_without_redis_is_not_ready(machine: Machine):
+    roles = [machine.start_role(role) for role in ("gateway", "publisher")]
+    for role in ("gateway", "publisher"):
+        wait(lambda: machine.probe(role, "livenessProbe") == 200, f"{role} lives\n{machine.log(role)}")
+    assert machine.probe("gateway", "readinessProbe") == 503
+    machine.start_redis()
+    wait(lambda: machine.probe("gateway", "readinessProbe") == 200, "ready once there is a Redis")
+    assert [role.poll() for role in roles] == [None, None]
+
+
+def test_nginx_takes_clients_and_applications(cluster: Machine):
+    port = start_nginx(cluster)
+    assert broadcast(cluster, through=f"http://127.0.0.1:{port}") == 0, cluster.log("")
+    for path in ("/metrics", "/livez", "/readyz", "/"):
+        answer = subprocess.run(
+            ["curl", "-s", "-o", "/dev/null", "-w", "%{http_code}", f"http://127.0.0.1:{port}{path}"],
+            capture_output=True,
+            text=True,
+        )
+        assert answer.stdout == "404", path
+
+
+@pytest.mark.parametrize("values", ["nginx-values", "everything-values", "plain"])
+def test_nginx_takes_its_configuration(values: str, tmp_path: Path):
+    file = CHART / "ci" / ("default-values.yaml" if values == "plain" else f"{values}.yaml")
+    chart = fresh(
+        file,
+        "{listenAddress: '::', nginx: {enabled: true, trustedProxies: [10.0.0.0/8]}}" if values == "plain" else "{}",
+    )
+    with Machine(chart, tmp_path) as machine:
+        command = nginx_command(machine)
+        checked = subprocess.run([*command, "-t"], capture_output=True, text=True)
+        assert checked.returncode == 0, checked.stderr
+        assert "[warn]" not in checked.stderr, checked.stderr
+
+
+def broadcast(machine: Machine, through: str | None = None) -> int:
+    """Runs the pod as a kubelet does, its probe once a second; the listener's exit status. `through`: instead of the Services."""
+    pod = test_pod(machine, "broadcast")
+    probe = pod.main["readinessProbe"]
+    command = pod.main["command"] + pod.main["args"]
+    if through:
+        command, trigger = (replace_url(words, through) for words in (command, probe["exec"]["command"]))
+    else:
+        trigger = probe["exec"]["command"]
+    listener = machine.start(pod, command=command)
+    time.sleep(probe["initialDelaySeconds"])
+    while listener.poll() is None:
+        machine.start(pod, command=trigger).wait(timeout=probe["timeoutSeconds"])
+        try:
+            listener.wait(timeout=probe["periodSeconds"])
+        except subprocess.TimeoutExpired:
+            pass
+    return listener.returncode
+
+
+def replace_url(command: list[str], url: str) -> list[str]:
+    at = command.index("--url") + 1
+    return [*command[:at], url, *command[at + 1 :]]
+
+
+def without_count(arguments: list[str]) -> list[str]:
+    at = arguments.index("--count")
+    return arguments[:at] + arguments[at + 2 :]
+
+
+def test_pod(machine: Machine, name: str) -> Pod:
+    (pod,) = [pod for pod in machine.chart.pods if pod.owner["metadata"]["name"].endswith(f"-test-{name}")]
+    return pod
+
+
+test_pod.__test__ = False
+
+
+def start_nginx(machine: Machine) -> int:
+    command = nginx_command(machine)
+    log = (machine.folder / "nginx.log").open("a")
+    machine.processes.append(subprocess.Popen([*command, "-g", "daemon off;"], stdout=log, stderr=log))
+    pod = machine.chart.pod("nginx")
+    wait(lambda: machine.probe("nginx", "readinessProbe") == 200, f"nginx\n{machine.log('nginx')}")
+    return machine.ports["nginx"][pod.port("http")]
+
+
+def nginx_command(machine: Machine) -> list[str]:
+    """nginx with the chart's files, changed so that Debian's older one can run them here: it does not know `resolve`, there is
+    no cluster's DNS to ask, and the image's folders are elsewhere."""
+    pod = machine.chart.pod("nginx")
+    folder = machine.folder / "etc-nginx"
+    texts = {}
+    for source in pod.spec["volumes"][0]["projected"]["sources"]:
+        texts |= machine.source(source)
+    for name, text in texts.items():
+        text = machine.here(text, Path("/"), {})
+        text = text.replace(" resolve max_fails", " max_fails").replace(
+            "resolver kube-dns.kube-system.svc.cluster.local valid=5s;", "resolver 127.0.0.1;"
+        )
+        text = text.replace("listen 127.0.0.1:8088", f"listen 127.0.0.1:{free_port()}")
+        text = re.sub(
+            r"listen (\[::\]:)?(\d+)(?![.\d])",
+            lambda found: f"listen {'[::1]' if found[1] else '127.0.0.1'}:{machine.ports['nginx'][int(found[2])]}",
+            text,
+        )
+        text = (
+            text.replace(" ipv6only=off", "")
+            .replace("/var/log/nginx", str(machine.folder))
+            .replace("/run/nginx", str(machine.folder / "nginx"))
+        )
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+    if machine.chart.name == "nginx-values":
+        (folder / "tls").mkdir()
+        made = [
+            "openssl",
+            "req",
+            "-x509",
+            "-newkey",
+            "ec",
+            "-pkeyopt",
+            "ec_paramgen_curve:prime256v1",
+            "-nodes",
+            "-subj",
+            "/CN=a",
+            "-keyout",
+            "privkey.pem",
+            "-out",
+            "fullchain.pem",
+        ]
+        subprocess.run(made, cwd=folder / "tls", check=True, capture_output=True)
+    return [os.environ.get("NGINX", "nginx"), "-p", str(folder), "-c", str(folder / "nginx.conf")]
