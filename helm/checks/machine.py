@@ -9,7 +9,6 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
-import uuid
 from pathlib import Path
 from typing import Any
 
@@ -99,9 +98,6 @@ class Machine:
             if "secretKeyRef" in reference:
                 secret = self.chart.one("Secret", reference["secretKeyRef"]["name"])
                 text = contents(secret)[reference["secretKeyRef"]["key"]]
-            elif "fieldRef" in reference:
-                assert reference["fieldRef"]["fieldPath"] == "metadata.uid"
-                text = str(uuid.uuid5(uuid.NAMESPACE_URL, str(id(pod))))
             else:
                 text = expand(variable["value"], variables)
             variables[variable["name"]] = self.here(text, Path("/"), {})

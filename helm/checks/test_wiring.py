@@ -235,6 +235,7 @@ def test_tests_go_to_services_of_the_chart(chart: Rendering):
                 assert int(port) in [port["port"] for port in service["spec"]["ports"]]
                 component = service["metadata"]["labels"]["app.kubernetes.io/component"]
                 assert component == {"listen": "gateway", "trigger": "publisher"}[command[1]]
+                assert "$(" not in " ".join(command), "probes expand no variables"
                 assert command[command.index("--config") + 1] in mounted_files(chart, pod)
                 found.append((pod.owner["metadata"]["name"].rsplit("-", 1)[-1], command[1]))
     wanted = [("broadcast", "listen"), ("broadcast", "trigger"), ("presence", "listen"), ("presence", "listen")]

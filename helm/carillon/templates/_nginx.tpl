@@ -24,7 +24,7 @@ nginx in front of both roles. The files are those of deploy/nginx, but for the o
 {{- $_ := set $files "carillon/upstreams.conf" (include "carillon.nginx.upstreams" .) -}}
 {{- $_ := set $files "carillon/listen.conf" (include "carillon.nginx.listen" .) -}}
 {{- $_ := set $files "carillon/listen-plain.conf" (include "carillon.nginx.listenPlain" .) -}}
-{{- $_ := set $files "carillon/listen-status.conf" (include "carillon.nginx.listenStatus" .) -}}
+{{- $_ := set $files "conf.d/probes.conf" (include "carillon.nginx.probes" .) -}}
 {{- $_ := set $files "carillon/real-ip.conf" (include "carillon.nginx.realIp" .) -}}
 {{- toJson $files -}}
 {{- end -}}
@@ -95,9 +95,20 @@ listen 127.0.0.1:8088;
 {{ end -}}
 {{- end -}}
 
-{{- define "carillon.nginx.listenStatus" -}}
-# For the kubelet's probes.
-listen {{ include "carillon.nginx.address" (dict "root" . "port" 8089) }};
+{{- define "carillon.nginx.probes" -}}
+# For the kubelet, which asks from outside the pod.
+server {
+    listen {{ include "carillon.nginx.address" (dict "root" . "port" 8090) }};
+    access_log off;
+
+    location = /healthz {
+        return 204;
+    }
+
+    location / {
+        return 404;
+    }
+}
 {{ end -}}
 
 {{- define "carillon.nginx.realIp" -}}
