@@ -2,7 +2,7 @@
 # Checks the chart without a cluster: lint, schemas of Kubernetes, assertions of our own, values that must be refused, and the
 # rendered pods as processes of this machine. Tools that are missing are installed into target/, once.
 #
-# Needs Go (unless there is a helm of version 3), Node, Python, Redis, nginx, openssl and curl, and the binary:
+# Needs Go (unless there is a helm of version 3), Node, Python, Redis, nginx and openssl, and the binary:
 # target/release/carillon, or BINARY_UNDER_TEST. Arguments go to pytest.
 set -euo pipefail
 cd "$(dirname "$0")/.."

@@ -2,6 +2,7 @@
 Kubernetes would give them. Addresses of Services become ports of 127.0.0.1, paths become folders; nothing else is changed."""
 
 import os
+import random
 import re
 import signal
 import socket
@@ -9,6 +10,7 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,9 @@ BINARY = Path(os.environ.get("BINARY_UNDER_TEST", REPOSITORY / "target/release/c
 
 # How long something that must happen may take. Only a failing check waits this long.
 DEADLINE_S = 20
+
+# Ports that something here has or will have.
+HANDED_OUT: set[int] = set()
 
 
 class Machine:
@@ -149,14 +154,7 @@ class Machine:
         """The status that a role's probe gets."""
         pod = self.chart.pod(role)
         request = pod.main[kind]["httpGet"]
-        port = self.ports[role][pod.port(request["port"])]
-        try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}{request['path']}", timeout=2) as answer:
-                return answer.status
-        except urllib.error.HTTPError as error:
-            return error.code
-        except OSError:
-            return 0
+        return status(f"http://127.0.0.1:{self.ports[role][pod.port(request['port'])]}{request['path']}")
 
     def log(self, name: str) -> str:
         return "\n".join(f"== {file.name}\n{file.read_text()}" for file in sorted(self.folder.glob(f"*{name}*.log")))
@@ -169,14 +167,30 @@ class Machine:
         return time.monotonic() - start
 
 
+def status(url: str) -> int:
+    """What a GET is answered with; 0 without an answer."""
+    try:
+        with urllib.request.urlopen(url, timeout=2) as answer:
+            return answer.status
+    except urllib.error.HTTPError as error:
+        return error.code
+    except OSError:
+        return 0
+
+
 def expand(text: str, variables: dict[str, str]) -> str:
     return re.sub(r"\$\((\w+)\)", lambda found: variables.get(found[1], found[0]), text)
 
 
 def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
+    """Below those that the system gives to outgoing connections, one of which might take it before it is used."""
+    while True:
+        port = random.randrange(15_000, 32_000)
+        if port not in HANDED_OUT:
+            with socket.socket() as listener, suppress(OSError):
+                listener.bind(("127.0.0.1", port))
+                HANDED_OUT.add(port)
+                return port
 
 
 def wait(condition, what: str):
@@ -184,3 +198,12 @@ def wait(condition, what: str):
     while not condition():
         assert time.monotonic() < end, f"not within {DEADLINE_S} s: {what}"
         time.sleep(0.05)
+
+
+def make_certificate(folder: Path) -> dict[str, str]:
+    """What a Secret of type kubernetes.io/tls has."""
+    key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-keyout", "made.key"]
+    command = ["openssl", "req", "-x509", *key, "-subj", "/CN=redis.example", "-out", "made.crt"]
+    made = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    assert made.returncode == 0, made.stderr
+    return {"tls.key": (folder / "made.key").read_text(), "tls.crt": (folder / "made.crt").read_text()}

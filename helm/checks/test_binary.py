@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from chart import VALUES_FILES, Rendering, values_schema
-from machine import BINARY, Machine
+from machine import BINARY, Machine, make_certificate
 from test_values import resolve
 
 # Belong to the chart, which decides them in every pod.
@@ -23,30 +23,7 @@ OF_THE_CHART = {
 
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory) -> dict[str, str]:
-    folder = tmp_path_factory.mktemp("certificate")
-    made = subprocess.run(
-        [
-            "openssl",
-            "req",
-            "-x509",
-            "-newkey",
-            "ec",
-            "-pkeyopt",
-            "ec_paramgen_curve:prime256v1",
-            "-nodes",
-            "-subj",
-            "/CN=redis.example",
-            "-keyout",
-            "tls.key",
-            "-out",
-            "tls.crt",
-        ],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-    )
-    assert made.returncode == 0, made.stderr
-    return {name: (folder / name).read_text() for name in ("tls.key", "tls.crt")}
+    return make_certificate(tmp_path_factory.mktemp("certificate"))
 
 
 @pytest.mark.parametrize("role", ["gateway", "publisher"])

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from chart import CHART, Pod, fresh, seconds
-from machine import Machine, free_port, wait
+from machine import Machine, free_port, make_certificate, status, wait
 
 # Counts are on: the pod of the test must not take one for the event.
 VALUES = """
@@ -72,12 +72,7 @@ def test_pods_leave_within_their_grace(cluster: Machine):
     assert time.monotonic() - start < seconds(drain["accept"]), "not ready at once"
     # Still accepted: no preStop hook is needed.
     for role, port in (("gateway", 8080), ("publisher", 8081)):
-        assert (
-            subprocess.run(
-                ["curl", "-sf", f"http://127.0.0.1:{cluster.ports[role][port]}/up"], capture_output=True
-            ).returncode
-            == 0
-        )
+        assert status(f"http://127.0.0.1:{cluster.ports[role][port]}/up") == 200
 
     assert gateway.wait(timeout=60) == 0, cluster.log("gateway")
     took = time.monotonic() - start
@@ -98,16 +93,26 @@ def test_what_is_without_redis_is_not_ready(machine: Machine):
     assert [role.poll() for role in roles] == [None, None]
 
 
+def test_redis_wants_its_password_and_keeps_nothing_on_disk(machine: Machine):
+    machine.start_redis()
+    port = str(machine.ports["redis"][6379])
+
+    def ask(*words: str, **environment: str) -> str:
+        environment["PATH"] = os.environ["PATH"]
+        return subprocess.run(["redis-cli", "-p", port, *words], env=environment, capture_output=True, text=True).stdout
+
+    assert ask("ping").startswith("NOAUTH")
+    password = machine.environment(machine.chart.pod("redis"), machine.chart.pod("redis").main)
+    assert ask("config", "get", "save", **password).split("\n")[1] == ""
+    assert ask("config", "get", "appendonly", **password).split("\n")[1] == "no"
+    assert ask("config", "get", "maxmemory-policy", **password).split("\n")[1] == "noeviction"
+
+
 def test_nginx_takes_clients_and_applications(cluster: Machine):
     port = start_nginx(cluster)
     assert run(cluster, "broadcast", through=f"http://127.0.0.1:{port}") == 0, cluster.log("")
     for path in ("/metrics", "/livez", "/readyz", "/"):
-        answer = subprocess.run(
-            ["curl", "-s", "-o", "/dev/null", "-w", "%{http_code}", f"http://127.0.0.1:{port}{path}"],
-            capture_output=True,
-            text=True,
-        )
-        assert answer.stdout == "404", path
+        assert status(f"http://127.0.0.1:{port}{path}") == 404, path
 
 
 @pytest.mark.parametrize("values", ["nginx-values", "everything-values", "plain"])
@@ -201,23 +206,10 @@ def nginx_command(machine: Machine) -> list[str]:
         )
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(text)
-    if machine.chart.name == "nginx-values":
-        (folder / "tls").mkdir()
-        made = [
-            "openssl",
-            "req",
-            "-x509",
-            "-newkey",
-            "ec",
-            "-pkeyopt",
-            "ec_paramgen_curve:prime256v1",
-            "-nodes",
-            "-subj",
-            "/CN=a",
-            "-keyout",
-            "privkey.pem",
-            "-out",
-            "fullchain.pem",
-        ]
-        subprocess.run(made, cwd=folder / "tls", check=True, capture_output=True)
+    for source in pod.spec["volumes"][0]["projected"]["sources"]:
+        if "secret" in source:
+            made = make_certificate(folder)
+            for item in source["secret"]["items"]:
+                (folder / item["path"]).parent.mkdir(exist_ok=True)
+                (folder / item["path"]).write_text(made[item["key"]])
     return [os.environ.get("NGINX", "nginx"), "-p", str(folder), "-c", str(folder / "nginx.conf")]

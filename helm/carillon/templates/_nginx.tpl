@@ -37,38 +37,22 @@ nginx in front of both roles. The files are those of deploy/nginx, but for the o
 {{- index . 0 | replace (index . 1) (index . 2) -}}
 {{- end -}}
 
-{{/* The names are of headless Services, which stand for the pods that are ready, and are looked up again and again. */}}
+{{/*
+Where the nodes are. The file has them on one machine, two gateways and a publisher; here a name stands for all pods of a role
+that are ready, since it is of a headless Service and looked up again and again. What the file says of the machine is left out.
+*/}}
 {{- define "carillon.nginx.upstreams" -}}
 {{- $domain := printf "%s.svc.%s" .Release.Namespace .Values.nginx.clusterDomain -}}
-{{- $gateways := printf "%s-gateway-pods.%s:8080" (include "carillon.fullname" .) $domain -}}
-{{- $publishers := printf "%s-publisher-pods.%s:8081" (include "carillon.fullname" .) $domain -}}
+{{- $name := include "carillon.fullname" . -}}
+{{- $text := regexReplaceAll "(?m)^ *#.*\n" (.Files.Get "files/nginx/carillon/upstreams.conf") "" -}}
+{{- $text = regexReplaceAll "(?m)^ *server 127\\.0\\.0\\.1:8082 .*\n" $text "" -}}
+{{- $text = include "carillon.nginx.change" (list $text "server 127.0.0.1:8080 " (printf "server %s-gateway-pods.%s:8080 resolve " $name $domain)) -}}
+{{- $text = include "carillon.nginx.change" (list $text "server 127.0.0.1:8081 " (printf "server %s-publisher-pods.%s:8081 resolve " $name $domain)) -}}
+{{- if contains "127.0.0.1" $text }}{{ fail "files/nginx: expected two gateways, on 8080 and 8082, and a publisher on 8081 in carillon/upstreams.conf" }}{{ end -}}
 resolver {{ .Values.nginx.resolver }} valid=5s;
 resolver_timeout 2s;
-
-# WebSockets last: after a restart turn-taking would leave the gateway that came back empty for hours.
-upstream carillon_gateways {
-    zone carillon_gateways 256k;
-    least_conn;
-    server {{ $gateways }} resolve max_fails=3 fail_timeout=5s;
-}
-
-# The same pods for the fallback transports, where the session decides.
-upstream carillon_gateways_by_session {
-    zone carillon_gateways_by_session 256k;
-    hash $carillon_session consistent;
-    server {{ $gateways }} resolve max_fails=3 fail_timeout=5s;
-    keepalive 64;
-    keepalive_timeout 60s;
-}
-
-upstream carillon_publishers {
-    zone carillon_publishers 256k;
-    server {{ $publishers }} resolve max_fails=3 fail_timeout=5s;
-    keepalive 256;
-    keepalive_requests 100000;
-    keepalive_timeout 60s;
-}
-{{ end -}}
+{{ $text }}
+{{- end -}}
 
 {{/* An address to listen on, of the family that the cluster speaks. Takes root and port. */}}
 {{- define "carillon.nginx.address" -}}
