@@ -10,6 +10,8 @@ cd "$(dirname "$0")/.."
 # The version that the chart was written with. Building it takes minutes, so it is kept.
 HELM_VERSION=v3.22.0
 
+export DEPLOY="${DEPLOY:-$PWD/deploy}"
+export BINARY_UNDER_TEST="${BINARY_UNDER_TEST:-$PWD/target/release/carillon}"
 tools="$PWD/target/tools"
 venv="$PWD/target/helm-venv"
 

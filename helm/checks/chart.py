@@ -16,6 +16,7 @@ import yaml
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 CHART = REPOSITORY / "helm/carillon"
+DEPLOY = Path(os.environ.get("DEPLOY", REPOSITORY / "deploy"))
 VALUES_FILES = sorted((CHART / "ci").glob("*-values.yaml"))
 REFUSED_FILES = sorted((CHART / "ci/bad").glob("*.yaml"))
 

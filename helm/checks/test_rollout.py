@@ -31,9 +31,8 @@ def test_nothing_can_change_the_drain_behind_the_checks_back(chart: Rendering):
     for role in ("gateway", "publisher"):
         for container in chart.pod(role).containers:
             names = {variable["name"] for variable in container.get("env", [])}
-            assert {name for name in names if name.startswith(("CARILLON_", "REVERB_", "PUSHER_"))} == {
-                "CARILLON_REDIS__URL"
-            }
+            ours = {name for name in names if name.startswith(("CARILLON_", "REVERB_", "PUSHER_"))}
+            assert ours == {"CARILLON_ADMIN__HOST", "CARILLON_REDIS__URL"}
             assert "envFrom" not in container
 
 

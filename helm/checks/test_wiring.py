@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from chart import NAMESPACE, VALUES_FILES, Manifest, Pod, Rendering, contents, render
+from chart import DEPLOY, NAMESPACE, VALUES_FILES, Manifest, Pod, Rendering, contents, render
 
 WORKLOADS = ("Deployment", "StatefulSet")
 ROLES = {"gateway": 8080, "publisher": 8081}
@@ -108,6 +108,20 @@ def test_roles_listen_where_their_ports_say(chart: Rendering):
         assert pod.ports() == {"http": port, "admin": chart.toml["admin"]["port"]}
         assert chart.toml["admin"]["host"] == chart.toml["server"]["host"] in ("0.0.0.0", "::")
         assert "port" not in chart.toml["server"]
+
+
+def test_what_the_image_sets_is_decided_by_the_chart(chart: Rendering):
+    """A variable counts more than the file, so one of the image must be overridden."""
+    text = (DEPLOY / "Dockerfile").read_text()
+    of_the_image = set(re.findall(r"^ENV .*?\b((?:CARILLON|REVERB|PUSHER)_\w+)=", text, re.M))
+    assert of_the_image
+    for role in ROLES:
+        for container in chart.pod(role).containers:
+            variables = {variable["name"]: variable.get("value") for variable in container["env"]}
+            assert of_the_image <= variables.keys()
+            assert variables["CARILLON_ADMIN__HOST"] == chart.toml["admin"]["host"]
+    # The commands in containers are found where the image has them.
+    assert re.search(r"^COPY .* /usr/local/bin/carillon$", text, re.M)
 
 
 def test_probes_ask_ports_that_their_container_has(chart: Rendering):

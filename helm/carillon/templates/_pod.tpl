@@ -213,6 +213,9 @@ spec:
 {{/* What the containers of a role's pod share. Takes root and values. */}}
 {{- define "carillon.containerRest" -}}
 env:
+  # Set in the image too, where it counts more than the file.
+  - name: CARILLON_ADMIN__HOST
+    value: {{ .root.Values.listenAddress | quote }}
   {{- include "carillon.redisEnv" .root | nindent 2 }}
   {{- with .values.extraEnv }}
   {{- toYaml . | nindent 2 }}
