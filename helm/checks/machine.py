@@ -6,11 +6,13 @@ import random
 import re
 import signal
 import socket
+import ssl
 import subprocess
 import time
 import urllib.error
 import urllib.request
 from contextlib import suppress
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +30,10 @@ HANDED_OUT: set[int] = set()
 class Machine:
     """Where the pods of one rendering run, until it is left."""
 
-    def __init__(self, chart: Rendering, folder: Path):
+    def __init__(self, chart: Rendering, folder: Path, foreign: dict[str, dict[str, str]] | None = None):
+        """`foreign`: Secrets that come from elsewhere, by name."""
         self.chart = chart
+        self.foreign = foreign or {}
         self.folder = folder
         self.processes: list[subprocess.Popen] = []
         # What each component's ports are here.
@@ -49,8 +53,8 @@ class Machine:
                 process.kill()
             process.wait()
 
-    def files(self, pod: Pod, container: dict[str, Any], given: dict[str, str] | None = None) -> Path:
-        """Writes what is mounted, and says where. `given`: files that come from elsewhere, by path."""
+    def files(self, pod: Pod, container: dict[str, Any]) -> Path:
+        """Writes what is mounted, and says where."""
         root = self.folder / f"{pod.owner['metadata']['name']}-{container['name']}"
         for mount in container.get("volumeMounts", []):
             volume = next(volume for volume in pod.spec["volumes"] if volume["name"] == mount["name"])
@@ -60,22 +64,21 @@ class Machine:
                 for name, text in self.source(source).items():
                     (place / name).parent.mkdir(parents=True, exist_ok=True)
                     (place / name).write_text(self.here(text, root, container))
-        for path, text in (given or {}).items():
-            (root / path.lstrip("/")).parent.mkdir(parents=True, exist_ok=True)
-            (root / path.lstrip("/")).write_text(text)
         return root
 
     def source(self, source: dict[str, Any]) -> dict[str, str]:
-        """Texts of a ConfigMap or Secret of the chart by their names in the folder; none for others."""
+        """Texts of a ConfigMap or Secret by their names in the folder; none of what is neither."""
         for kind, key in (("ConfigMap", "configMap"), ("Secret", "secret")):
             if key in source:
                 reference = source[key]
-                name = reference.get("secretName") or reference["name"]
-                found = [manifest for manifest in self.chart.all(kind) if manifest["metadata"]["name"] == name]
-                texts = contents(found[0]) if found else {}
+                texts = self.texts(kind, reference.get("secretName") or reference["name"])
                 items = reference.get("items", [{"key": key, "path": key} for key in texts])
-                return {item["path"]: texts[item["key"]] for item in items if item["key"] in texts}
+                return {item["path"]: texts[item["key"]] for item in items}
         return {}
+
+    def texts(self, kind: str, name: str) -> dict[str, str]:
+        own = [manifest for manifest in self.chart.all(kind) if manifest["metadata"]["name"] == name]
+        return contents(own[0]) if own else self.foreign[name]
 
     def here(self, text: str, root: Path, container: dict[str, Any]) -> str:
         """A text with paths and addresses of the cluster replaced by those of this machine."""
@@ -101,8 +104,9 @@ class Machine:
         for variable in container.get("env", []):
             reference = variable.get("valueFrom", {})
             if "secretKeyRef" in reference:
-                secret = self.chart.one("Secret", reference["secretKeyRef"]["name"])
-                text = contents(secret)[reference["secretKeyRef"]["key"]]
+                text = self.texts("Secret", reference["secretKeyRef"]["name"])[reference["secretKeyRef"]["key"]]
+            elif "fieldRef" in reference:
+                text = reference["fieldRef"]["fieldPath"]
             else:
                 text = expand(variable["value"], variables)
             variables[variable["name"]] = self.here(text, Path("/"), {})
@@ -129,6 +133,15 @@ class Machine:
         process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, cwd=self.folder)
         self.processes.append(process)
         return process
+
+    def ask(self, role: str, *words: str) -> subprocess.CompletedProcess[str]:
+        """Another command of the binary, with the configuration and the variables of a role."""
+        pod = self.chart.pod(role)
+        config = self.files(pod, pod.main) / "etc/carillon/carillon.toml"
+        command = [str(BINARY), *words, "--config", str(config)]
+        return subprocess.run(
+            command, env=self.environment(pod, pod.main), capture_output=True, text=True, timeout=DEADLINE_S
+        )
 
     def start_role(self, role: str) -> subprocess.Popen:
         pod = self.chart.pod(role)
@@ -167,14 +180,15 @@ class Machine:
         return time.monotonic() - start
 
 
-def status(url: str) -> int:
-    """What a GET is answered with; 0 without an answer."""
+def status(url: str, authority: Path | None = None) -> int:
+    """What a GET is answered with; 0 without an answer in HTTP. `authority`: who signed the server's certificate."""
+    context = ssl.create_default_context(cafile=authority) if authority else None
     try:
-        with urllib.request.urlopen(url, timeout=2) as answer:
+        with urllib.request.urlopen(url, timeout=2, context=context) as answer:
             return answer.status
     except urllib.error.HTTPError as error:
         return error.code
-    except OSError:
+    except (OSError, HTTPException):
         return 0
 
 
@@ -200,10 +214,17 @@ def wait(condition, what: str):
         time.sleep(0.05)
 
 
-def make_certificate(folder: Path) -> dict[str, str]:
-    """What a Secret of type kubernetes.io/tls has."""
-    key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-keyout", "made.key"]
-    command = ["openssl", "req", "-x509", *key, "-subj", "/CN=redis.example", "-out", "made.crt"]
-    made = subprocess.run(command, cwd=folder, capture_output=True, text=True)
-    assert made.returncode == 0, made.stderr
-    return {"tls.key": (folder / "made.key").read_text(), "tls.crt": (folder / "made.crt").read_text()}
+def make_certificates(folder: Path) -> dict[str, str]:
+    """An authority, and a certificate for this machine that it signed: by the names that Secrets have for them."""
+
+    def openssl(*arguments: str):
+        made = subprocess.run(["openssl", *arguments], cwd=folder, capture_output=True, text=True)
+        assert made.returncode == 0, made.stderr
+
+    key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+    openssl("req", "-x509", *key, "-keyout", "ca.key", "-subj", "/CN=authority", "-out", "ca.crt")
+    openssl("req", *key, "-keyout", "tls.key", "-subj", "/CN=localhost", "-out", "tls.csr")
+    (folder / "names").write_text("subjectAltName = DNS:localhost, IP:127.0.0.1\n")
+    signed = ["-CA", "ca.crt", "-CAkey", "ca.key", "-CAcreateserial", "-extfile", "names"]
+    openssl("x509", "-req", "-in", "tls.csr", *signed, "-out", "tls.crt")
+    return {name: (folder / name).read_text() for name in ("ca.crt", "tls.crt", "tls.key")}

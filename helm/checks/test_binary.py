@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from chart import VALUES_FILES, Rendering, values_schema
-from machine import BINARY, Machine, make_certificate
+from machine import BINARY, Machine, make_certificates
 from test_values import resolve
 
 # Belong to the chart, which decides them in every pod.
@@ -22,19 +22,30 @@ OF_THE_CHART = {
 
 
 @pytest.fixture(scope="module")
-def certificate(tmp_path_factory) -> dict[str, str]:
-    return make_certificate(tmp_path_factory.mktemp("certificate"))
+def foreign(tmp_path_factory) -> dict[str, dict[str, str]]:
+    """What the values files take for granted."""
+    made = make_certificates(tmp_path_factory.mktemp("certificates"))
+    pair = {key: made[key] for key in ("tls.crt", "tls.key")}
+    return {
+        "admin-broadcast": {"admin": "made-up"},
+        "authority": {"root.pem": made["ca.crt"]},
+        "broadcast-redis": {"REDIS_URL": "rediss://redis.example:6379"},
+        "elsewhere": {"elsewhere": "made-up"},
+        "internal-authority": {"ca.crt": made["ca.crt"]},
+        "redis": {"redis-password": "made-up"},
+        "shop-broadcast": {"secret": "made-up"},
+        "ws-tls": pair,
+    }
 
 
 @pytest.mark.parametrize("role", ["gateway", "publisher"])
-def test_the_binary_takes_the_configuration(chart: Rendering, role: str, certificate, tmp_path: Path):
-    with Machine(chart, tmp_path) as machine:
-        root = files_of(machine, role, certificate)
-        checked = run("check-config", root)
+def test_the_binary_takes_the_configuration(chart: Rendering, role: str, foreign, tmp_path: Path):
+    with Machine(chart, tmp_path, foreign) as machine:
+        checked = machine.ask(role, "check-config")
         assert checked.returncode == 0, checked.stderr
 
 
-def test_settings_arrive_as_they_were_written(values_file: Path, chart: Rendering, certificate, tmp_path: Path):
+def test_settings_arrive_as_they_were_written(values_file: Path, chart: Rendering):
     """Not as another type, another unit, or not at all."""
     values = yaml.safe_load(values_file.read_text())
     toml = chart.toml
@@ -90,28 +101,6 @@ def test_every_setting_of_the_binary_has_a_place(tmp_path: Path):
         places = known.get(section, set()) | OF_THE_CHART.get(section, set())
         assert settings.keys() <= places, f"[{section}]: {settings.keys() - places}"
     assert config["apps"][0]["limits"].keys() <= schema["definitions"]["limits"]["properties"].keys()
-
-
-def files_of(machine: Machine, role: str, certificate: dict[str, str]) -> Path:
-    """The files of a role's container; those that come from foreign Secrets are made up."""
-    pod = machine.chart.pod(role)
-    given = {app["secret_file"]: "made-up" for app in machine.chart.toml["apps"]}
-    given |= {
-        "/run/carillon/redis/ca.crt": certificate["tls.crt"],
-        "/run/carillon/tls/tls.crt": certificate["tls.crt"],
-        "/run/carillon/tls/tls.key": certificate["tls.key"],
-    }
-    return machine.files(pod, pod.main, given)
-
-
-def run(command: str, root: Path) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [str(BINARY), command, "--config", str(root / "etc/carillon/carillon.toml")],
-        env={"CARILLON_REDIS__URL": "rediss://redis.example:6379"},
-        capture_output=True,
-        text=True,
-        timeout=20,
-    )
 
 
 def paths(value: object, path: str = "") -> set[str]:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from chart import CHART, Pod, fresh, seconds
-from machine import Machine, free_port, make_certificate, status, wait
+from machine import Machine, free_port, make_certificates, status, wait
 
 # Counts are on: the pod of the test must not take one for the event.
 VALUES = """
@@ -108,6 +108,49 @@ def test_redis_wants_its_password_and_keeps_nothing_on_disk(machine: Machine):
     assert ask("config", "get", "maxmemory-policy", **password).split("\n")[1] == "noeviction"
 
 
+def test_the_doctor_keeps_a_pod_from_starting_without_redis(tmp_path: Path):
+    # As few as any machine has descriptors for.
+    few = "config: {server: {connections_max: 100}}"
+    chart = fresh(CHART / "ci/default-values.yaml", f"{{doctor: {{enabled: true}}, {few}}}")
+    with Machine(chart, tmp_path) as machine:
+        pod = chart.pod("gateway")
+        (doctor,) = pod.spec["initContainers"]
+        assert machine.start(pod, doctor).wait(timeout=30) != 0
+        assert "problem  redis" in machine.log("doctor")
+        machine.start_redis()
+        assert machine.start(pod, doctor).wait(timeout=30) == 0, machine.log("doctor")
+
+
+def test_pods_reach_a_redis_that_speaks_tls(tmp_path: Path):
+    made = make_certificates(tmp_path)
+    port = free_port()
+    foreign = {
+        "broadcast-redis": {"REDIS_URL": f"rediss://127.0.0.1:{port}"},
+        "internal-authority": {"ca.crt": made["ca.crt"]},
+    }
+    files = ["--tls-cert-file", "tls.crt", "--tls-key-file", "tls.key", "--tls-ca-cert-file", "ca.crt"]
+    command = ["redis-server", "--port", "0", "--tls-port", str(port), *files, "--tls-auth-clients", "no", "--save", ""]
+    with Machine(fresh(CHART / "ci/redis-tls-values.yaml"), tmp_path, foreign) as machine:
+        redis = subprocess.Popen([*command, "--bind", "127.0.0.1"], cwd=tmp_path, stdout=subprocess.DEVNULL)
+        machine.processes.append(redis)
+        for role in ("gateway", "publisher"):
+            machine.start_role(role)
+            wait(lambda: machine.probe(role, "readinessProbe") == 200, f"{role} is ready\n{machine.log(role)}")
+        assert redis.poll() is None
+
+
+def test_pods_speak_tls_when_they_are_told_to(tmp_path: Path):
+    bundled = "redis: {url: '', caSecret: {name: ''}, bundled: {enabled: true}}"
+    chart = fresh(CHART / "ci/tls-values.yaml", f"{{{bundled}, config: {{server: {{proxy_protocol: false}}}}}}")
+    with Machine(chart, tmp_path, {"ws-tls": make_certificates(tmp_path)}) as machine:
+        machine.start_redis()
+        for role, port in (("gateway", 8080), ("publisher", 8081)):
+            machine.start_role(role)
+            wait(lambda: machine.probe(role, "readinessProbe") == 200, f"{role} is ready\n{machine.log(role)}")
+            assert status(f"https://localhost:{machine.ports[role][port]}/up", tmp_path / "ca.crt") == 200
+            assert status(f"http://localhost:{machine.ports[role][port]}/up") == 0
+
+
 def test_nginx_takes_clients_and_applications(cluster: Machine):
     port = start_nginx(cluster)
     assert run(cluster, "broadcast", through=f"http://127.0.0.1:{port}") == 0, cluster.log("")
@@ -122,7 +165,7 @@ def test_nginx_takes_its_configuration(values: str, tmp_path: Path):
         file,
         "{listenAddress: '::', nginx: {enabled: true, trustedProxies: [10.0.0.0/8]}}" if values == "plain" else "{}",
     )
-    with Machine(chart, tmp_path) as machine:
+    with Machine(chart, tmp_path, {"ws-tls": make_certificates(tmp_path)}) as machine:
         command = nginx_command(machine)
         checked = subprocess.run([*command, "-t"], capture_output=True, text=True)
         assert checked.returncode == 0, checked.stderr
@@ -206,10 +249,4 @@ def nginx_command(machine: Machine) -> list[str]:
         )
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(text)
-    for source in pod.spec["volumes"][0]["projected"]["sources"]:
-        if "secret" in source:
-            made = make_certificate(folder)
-            for item in source["secret"]["items"]:
-                (folder / item["path"]).parent.mkdir(exist_ok=True)
-                (folder / item["path"]).write_text(made[item["key"]])
     return [os.environ.get("NGINX", "nginx"), "-p", str(folder), "-c", str(folder / "nginx.conf")]
