@@ -1,0 +1,111 @@
+{{/* Carillon's configuration. Secrets are not in it: apps' are files, the URL of Redis is a variable. */}}
+
+{{/* A value as TOML. JSON's numbers, booleans and strings are TOML's; its objects are not. */}}
+{{- define "carillon.toml.value" -}}
+{{- if kindIs "map" . -}}
+{{- $pairs := list -}}
+{{- range $key, $value := . -}}
+{{- $pairs = append $pairs (printf "%s = %s" (toJson $key) (include "carillon.toml.value" $value)) -}}
+{{- end -}}
+{ {{ join ", " $pairs }} }
+{{- else if kindIs "slice" . -}}
+{{- $items := list -}}
+{{- range . -}}
+{{- $items = append $items (include "carillon.toml.value" .) -}}
+{{- end -}}
+[{{ join ", " $items }}]
+{{- else -}}
+{{- toJson . -}}
+{{- end -}}
+{{- end -}}
+
+{{/* The pairs of a table, one a line. */}}
+{{- define "carillon.toml.pairs" -}}
+{{- range $key, $value := . }}
+{{ $key }} = {{ include "carillon.toml.value" $value }}
+{{- end -}}
+{{- end -}}
+
+{{- define "carillon.toml" -}}
+{{- $config := .Values.config -}}
+[server]
+host = {{ toJson .Values.listenAddress }}
+{{- include "carillon.toml.pairs" $config.server }}
+
+[admin]
+host = {{ toJson .Values.listenAddress }}
+port = 9090
+{{- include "carillon.toml.pairs" ($config.admin | default dict) }}
+{{- if .Values.tls.existingSecret }}
+
+[tls]
+cert = "/run/carillon/tls/tls.crt"
+key = "/run/carillon/tls/tls.key"
+{{- end }}
+
+[redis]
+{{- include "carillon.toml.pairs" (merge (dict "prefix" ($config.redis.prefix | default (include "carillon.redisPrefix" .))) $config.redis) }}
+{{- if .Values.redis.caSecret.name }}
+ca_file = "/run/carillon/redis/ca.crt"
+{{- end }}
+
+[drain]
+{{- include "carillon.toml.pairs" $config.drain }}
+
+[log]
+{{- include "carillon.toml.pairs" $config.log }}
+{{- with $config.webhooks }}
+
+[webhooks]
+{{- include "carillon.toml.pairs" . }}
+{{- end }}
+{{- range .Values.apps }}
+
+[[apps]]
+id = {{ toJson .id }}
+key = {{ toJson .key }}
+secret_file = {{ printf "/run/carillon/apps/%s" .id | toJson }}
+{{- include "carillon.toml.pairs" (.settings | default dict) }}
+{{- end }}
+{{ end -}}
+
+{{/* Two releases that share a Redis must not become one cluster by chance. */}}
+{{- define "carillon.redisPrefix" -}}
+{{- printf "%s-%s" .Release.Namespace (include "carillon.fullname" .) -}}
+{{- end -}}
+
+{{/* Headers of webhooks carry credentials: a configuration that has any is itself a Secret. Empty means no. */}}
+{{- define "carillon.configIsSecret" -}}
+{{- range .Values.apps -}}
+{{- range ((.settings | default dict).webhooks | default list) -}}
+{{- if .headers }}yes{{ end -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{/* A duration with one unit, in milliseconds. */}}
+{{- define "carillon.milliseconds" -}}
+{{- $units := dict "ms" 1 "s" 1000 "m" 60000 "h" 3600000 -}}
+{{- mul (regexFind "^[0-9]+" . | int64) (get $units (regexFind "[a-z]+$" .) | int64) -}}
+{{- end -}}
+
+{{/* Port of the Redis that is not bundled. */}}
+{{- define "carillon.redisPort" -}}
+{{- if .Values.redis.url -}}
+{{- $place := regexReplaceAll "^rediss?://(.*@)?" .Values.redis.url "" -}}
+{{- regexFind ":[0-9]+$" (regexReplaceAll "[/?].*$" $place "") | trimPrefix ":" | default "6379" -}}
+{{- else -}}
+{{- .Values.networkPolicy.redis.port -}}
+{{- end -}}
+{{- end -}}
+
+{{/* Which paths go to which role, for Ingress and HTTPRoute. */}}
+{{- define "carillon.routes" -}}
+{{- $prefix := .Values.config.server.path_prefix | default "" -}}
+{{- list
+  (dict "path" (print $prefix "/app") "role" "gateway")
+  (dict "path" (print $prefix "/apps") "role" "publisher")
+  (dict "path" (print $prefix "/users") "role" "publisher")
+  (dict "path" "/up" "role" "publisher")
+  | toJson -}}
+{{- end -}}

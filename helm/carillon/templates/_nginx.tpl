@@ -1,0 +1,109 @@
+{{/*
+nginx in front of both roles. The files are those of deploy/nginx, but for the ones that say where things are.
+*/}}
+
+{{/* All files, as JSON by path under /etc/nginx. */}}
+{{- define "carillon.nginx.files" -}}
+{{- $nginx := .Values.nginx -}}
+{{- $files := dict -}}
+{{- range $path, $_ := .Files.Glob "files/nginx/**.conf" -}}
+{{- $_ := set $files (trimPrefix "files/nginx/" $path) ($.Files.Get $path) -}}
+{{- end -}}
+
+{{- $main := get $files "nginx.conf" -}}
+{{- /* Without a number there is one for each core of the machine, each with memory for all of its connections. */ -}}
+{{- $main = include "carillon.nginx.change" (list $main "worker_processes auto;" (printf "worker_processes %v;" $nginx.workers)) -}}
+{{- $main = include "carillon.nginx.change" (list $main "worker_shutdown_timeout 10m;" (printf "worker_shutdown_timeout %vs;" $nginx.shutdownTimeoutSeconds)) -}}
+{{- $_ := set $files "nginx.conf" $main -}}
+
+{{- with .Values.config.server.path_prefix -}}
+{{- $routes := get $files "carillon/routes.conf" -}}
+{{- $_ := set $files "carillon/routes.conf" (include "carillon.nginx.change" (list $routes "location ^~ /" (printf "location ^~ %s/" .))) -}}
+{{- end -}}
+
+{{- $_ := set $files "carillon/upstreams.conf" (include "carillon.nginx.upstreams" .) -}}
+{{- $_ := set $files "carillon/listen.conf" (include "carillon.nginx.listen" .) -}}
+{{- $_ := set $files "carillon/listen-plain.conf" (include "carillon.nginx.listenPlain" .) -}}
+{{- $_ := set $files "conf.d/probes.conf" (include "carillon.nginx.probes" .) -}}
+{{- $_ := set $files "carillon/real-ip.conf" (include "carillon.nginx.realIp" .) -}}
+{{- toJson $files -}}
+{{- end -}}
+
+{{/* Replaces what must be there, so that a change of the files cannot go unnoticed. Takes text, old and new. */}}
+{{- define "carillon.nginx.change" -}}
+{{- if not (contains (index . 1) (index . 0)) -}}
+{{- fail (printf "files/nginx: expected to find %q, which this chart replaces" (index . 1)) -}}
+{{- end -}}
+{{- index . 0 | replace (index . 1) (index . 2) -}}
+{{- end -}}
+
+{{/*
+Where the nodes are. The file has them on one machine, two gateways and a publisher; here a name stands for all pods of a role
+that are ready, since it is of a headless Service and looked up again and again. What the file says of the machine is left out.
+*/}}
+{{- define "carillon.nginx.upstreams" -}}
+{{- $domain := printf "%s.svc.%s" .Release.Namespace .Values.nginx.clusterDomain -}}
+{{- $name := include "carillon.fullname" . -}}
+{{- $text := regexReplaceAll "(?m)^ *#.*\n" (.Files.Get "files/nginx/carillon/upstreams.conf") "" -}}
+{{- $text = regexReplaceAll "(?m)^ *server 127\\.0\\.0\\.1:8082 .*\n" $text "" -}}
+{{- $text = include "carillon.nginx.change" (list $text "server 127.0.0.1:8080 " (printf "server %s-gateway-pods.%s:8080 resolve " $name $domain)) -}}
+{{- $text = include "carillon.nginx.change" (list $text "server 127.0.0.1:8081 " (printf "server %s-publisher-pods.%s:8081 resolve " $name $domain)) -}}
+{{- if contains "127.0.0.1" $text }}{{ fail "files/nginx: expected two gateways, on 8080 and 8082, and a publisher on 8081 in carillon/upstreams.conf" }}{{ end -}}
+resolver {{ .Values.nginx.resolver }} valid=5s;
+resolver_timeout 2s;
+{{ $text }}
+{{- end -}}
+
+{{/* An address to listen on, of the family that the cluster speaks. Takes root and port. */}}
+{{- define "carillon.nginx.address" -}}
+{{- if contains ":" .root.Values.listenAddress }}[::]:{{ .port }} ipv6only=off{{ else }}{{ .port }}{{ end -}}
+{{- end -}}
+
+{{- define "carillon.nginx.listen" -}}
+{{- $proxied := ternary " proxy_protocol" "" .Values.nginx.proxyProtocol -}}
+{{- if .Values.nginx.tlsSecret -}}
+listen {{ include "carillon.nginx.address" (dict "root" . "port" 8443) }} ssl{{ $proxied }} backlog=65535;
+
+include carillon/tls.conf;
+{{ else -}}
+listen {{ include "carillon.nginx.address" (dict "root" . "port" 8080) }}{{ $proxied }} backlog=65535;
+{{ end -}}
+{{- end -}}
+
+{{/* What leads from plain HTTP to TLS: without TLS there is nothing to lead to, and nobody reaches it. */}}
+{{- define "carillon.nginx.listenPlain" -}}
+{{- if .Values.nginx.tlsSecret -}}
+listen {{ include "carillon.nginx.address" (dict "root" . "port" 8080) }}{{ ternary " proxy_protocol" "" .Values.nginx.proxyProtocol }};
+{{ else -}}
+listen 127.0.0.1:8088;
+{{ end -}}
+{{- end -}}
+
+{{- define "carillon.nginx.probes" -}}
+# For the kubelet, which asks from outside the pod.
+server {
+    listen {{ include "carillon.nginx.address" (dict "root" . "port" 8090) }};
+    access_log off;
+
+    location = /healthz {
+        return 204;
+    }
+
+    location / {
+        return 404;
+    }
+}
+{{ end -}}
+
+{{- define "carillon.nginx.realIp" -}}
+# Whose request it is. Whoever is named here may claim to be anyone.
+{{- range .Values.nginx.trustedProxies }}
+set_real_ip_from {{ . }};
+{{- end }}
+{{- if .Values.nginx.trustedProxies }}
+real_ip_header {{ ternary "proxy_protocol" "X-Forwarded-For" .Values.nginx.proxyProtocol }};
+{{- if not .Values.nginx.proxyProtocol }}
+real_ip_recursive on;
+{{- end }}
+{{- end }}
+{{ end -}}

@@ -1,0 +1,33 @@
+{{/* What the pods of `helm test` have in common. */}}
+
+{{- define "carillon.testUrl" -}}
+http://{{ include "carillon.fullname" .root }}-{{ .role }}.{{ .root.Release.Namespace }}.svc:{{ (index .root.Values .role).service.port }}{{ .root.Values.config.server.path_prefix | default "" }}
+{{- end -}}
+
+{{- define "carillon.testPod" -}}
+restartPolicy: Never
+# For the one who pulls the image late, and then the time of the test itself.
+activeDeadlineSeconds: {{ add .Values.tests.timeoutSeconds 240 }}
+serviceAccountName: {{ include "carillon.serviceAccountName" . }}
+automountServiceAccountToken: false
+enableServiceLinks: false
+{{- with .Values.imagePullSecrets }}
+imagePullSecrets:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+securityContext:
+  {{- include "carillon.podSecurityContext" .Values.userId | nindent 2 }}
+volumes:
+  {{- include "carillon.configVolumes" . | nindent 2 }}
+{{- end -}}
+
+{{- define "carillon.testContainer" -}}
+terminationMessagePolicy: FallbackToLogsOnError
+securityContext:
+  {{- include "carillon.securityContext" . | nindent 2 }}
+resources:
+  requests: { cpu: 50m, memory: 64Mi }
+  limits: { memory: 64Mi }
+volumeMounts:
+  {{- include "carillon.configMounts" . | nindent 2 }}
+{{- end -}}

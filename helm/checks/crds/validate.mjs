@@ -1,0 +1,25 @@
+// Validates manifests of kinds that Kubernetes itself does not have. Reads a JSON list of them from standard input, prints what
+// is wrong with each, one a line, and fails if anything is, or if a kind is unknown.
+
+import * as gateway from '@kubernetes-models/gateway-api/gateway.networking.k8s.io/v1'
+import * as monitoring from '@kubernetes-models/prometheus-operator/monitoring.coreos.com/v1'
+
+const models = {
+  'gateway.networking.k8s.io/v1 HTTPRoute': gateway.HTTPRoute,
+  'monitoring.coreos.com/v1 PrometheusRule': monitoring.PrometheusRule,
+  'monitoring.coreos.com/v1 ServiceMonitor': monitoring.ServiceMonitor,
+}
+
+let text = ''
+for await (const chunk of process.stdin) text += chunk
+
+for (const manifest of JSON.parse(text)) {
+  const kind = `${manifest.apiVersion} ${manifest.kind}`
+  try {
+    if (!models[kind]) throw new Error('no schema')
+    new models[kind](manifest).validate()
+  } catch (error) {
+    console.log(`${kind} ${manifest.metadata.name}: ${error.message}`)
+    process.exitCode = 1
+  }
+}

@@ -1,0 +1,112 @@
+"""What the binary says of the configuration that is rendered for it."""
+
+import subprocess
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+
+from chart import VALUES_FILES, Rendering, values_schema
+from machine import BINARY, Machine, make_certificates
+from test_values import resolve
+
+# Belong to the chart, which decides them in every pod.
+OF_THE_CHART = {
+    "server": {"host", "port"},
+    "admin": {"host", "port"},
+    "redis": {"url", "ca_file"},
+    "tls": {"cert", "key"},
+    "apps": {"id", "key", "secret", "secret_file"},
+}
+
+
+@pytest.fixture(scope="module")
+def foreign(tmp_path_factory) -> dict[str, dict[str, str]]:
+    """What the values files take for granted."""
+    made = make_certificates(tmp_path_factory.mktemp("certificates"))
+    pair = {key: made[key] for key in ("tls.crt", "tls.key")}
+    return {
+        "admin-broadcast": {"admin": "made-up"},
+        "authority": {"root.pem": made["ca.crt"]},
+        "broadcast-redis": {"REDIS_URL": "rediss://redis.example:6379"},
+        "elsewhere": {"elsewhere": "made-up"},
+        "internal-authority": {"ca.crt": made["ca.crt"]},
+        "redis": {"redis-password": "made-up"},
+        "shop-broadcast": {"secret": "made-up"},
+        "ws-tls": pair,
+    }
+
+
+@pytest.mark.parametrize("role", ["gateway", "publisher"])
+def test_the_binary_takes_the_configuration(chart: Rendering, role: str, foreign, tmp_path: Path):
+    with Machine(chart, tmp_path, foreign) as machine:
+        checked = machine.ask(role, "check-config")
+        assert checked.returncode == 0, checked.stderr
+
+
+def test_settings_arrive_as_they_were_written(values_file: Path, chart: Rendering):
+    """Not as another type, another unit, or not at all."""
+    values = yaml.safe_load(values_file.read_text())
+    toml = chart.toml
+    for section, settings in values.get("config", {}).items():
+        for key, value in settings.items():
+            assert toml[section][key] == value, f"{section}.{key}"
+    for app, rendered in zip(values.get("apps", []), toml["apps"], strict=False):
+        assert (rendered["id"], rendered["key"]) == (app["id"], app["key"])
+        for key, value in app.get("settings", {}).items():
+            assert rendered[key] == value, key
+
+
+def test_every_setting_that_the_schema_knows_is_tried():
+    schema = values_schema()
+    tried = set()
+    for file in VALUES_FILES:
+        values = yaml.safe_load(file.read_text())
+        tried |= paths(values.get("config", {}))
+        for app in values.get("apps", []):
+            tried |= {f"apps.{path}" for path in paths(app.get("settings", {}))}
+    defaults = yaml.safe_load((VALUES_FILES[0].parent.parent / "values.yaml").read_text())["config"]
+    tried |= paths(defaults)
+
+    def known(node: dict, path: str) -> set[str]:
+        node = resolve(schema, node)
+        if node.get("type") == "array":
+            node = resolve(schema, node["items"])
+        if "properties" not in node:
+            return {path}
+        return set().union(*(known(below, f"{path}.{key}".lstrip(".")) for key, below in node["properties"].items()))
+
+    everything = known(schema["properties"]["config"], "")
+    everything |= {f"apps.{path}" for path in known(schema["definitions"]["settings"], "")}
+    assert everything - tried == set()
+
+
+def test_every_setting_of_the_binary_has_a_place(tmp_path: Path):
+    """In the schema, or among those that the chart decides."""
+    schema = values_schema()
+    (tmp_path / "carillon.toml").write_text('[[apps]]\nid = "a"\nkey = "a"\nsecret = "a"\n')
+    printed = subprocess.run(
+        [str(BINARY), "print-config", "--config", str(tmp_path / "carillon.toml")], capture_output=True, text=True
+    )
+    assert printed.returncode == 0, printed.stderr
+    config = tomllib.loads(printed.stdout)
+    known = {
+        name: set(resolve(schema, node)["properties"])
+        for name, node in schema["properties"]["config"]["properties"].items()
+    }
+    known["apps"] = set(schema["definitions"]["settings"]["properties"])
+    for section, settings in config.items():
+        settings = settings[0] if section == "apps" else settings
+        places = known.get(section, set()) | OF_THE_CHART.get(section, set())
+        assert settings.keys() <= places, f"[{section}]: {settings.keys() - places}"
+    assert config["apps"][0]["limits"].keys() <= schema["definitions"]["limits"]["properties"].keys()
+
+
+def paths(value: object, path: str = "") -> set[str]:
+    """Every path, those of mappings included; items of lists share one."""
+    if isinstance(value, dict):
+        return {path}.union(*(paths(below, f"{path}.{key}".lstrip(".")) for key, below in value.items()))
+    if isinstance(value, list) and any(isinstance(item, dict) for item in value):
+        return {path}.union(*(paths(item, path) for item in value))
+    return {path}

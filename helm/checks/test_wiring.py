@@ -1,0 +1,411 @@
+"""That names, labels and ports of one object are those that another means."""
+
+import re
+from itertools import combinations
+from pathlib import Path
+
+import pytest
+
+from chart import DEPLOY, NAMESPACE, VALUES_FILES, Manifest, Pod, Rendering, contents, render
+
+WORKLOADS = ("Deployment", "StatefulSet")
+ROLES = {"gateway": 8080, "publisher": 8081}
+
+# What comes from elsewhere: the values files say so.
+FOREIGN_SECRETS = {
+    "everything-values": {"elsewhere"},
+    "high-availability-values": {"shop-broadcast", "admin-broadcast", "redis"},
+    "nginx-values": {"ws-tls"},
+    "redis-tls-values": {"broadcast-redis", "internal-authority"},
+    "tls-values": {"authority", "ws-tls"},
+}
+
+
+def test_objects_have_a_place_a_name_of_their_own_and_labels(chart: Rendering):
+    seen = set()
+    for manifest in chart.manifests:
+        metadata = manifest["metadata"]
+        identity = (manifest["kind"], metadata["name"])
+        assert identity not in seen
+        seen.add(identity)
+        assert metadata["namespace"] == NAMESPACE, identity
+        assert re.fullmatch(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", metadata["name"]), identity
+        assert {
+            f"app.kubernetes.io/{name}" for name in ("name", "instance", "component", "version", "managed-by")
+        } <= metadata["labels"].keys(), identity
+        for key, value in metadata["labels"].items():
+            assert len(value) <= 63, (identity, key)
+
+
+def test_selectors_select_their_own_pods_and_no_others(chart: Rendering):
+    for manifest in chart.all(*WORKLOADS):
+        selected = chart.selected(manifest["spec"]["selector"]["matchLabels"])
+        assert [pod.owner for pod in selected] == [manifest]
+        for spread in manifest["spec"]["template"]["spec"].get("topologySpreadConstraints", []):
+            assert [pod.owner for pod in chart.selected(spread["labelSelector"]["matchLabels"])] == [manifest]
+
+
+def test_disruption_budgets_and_scalers_are_of_one_workload_each(chart: Rendering):
+    budgeted = []
+    for budget in chart.all("PodDisruptionBudget"):
+        (pod,) = chart.selected(budget["spec"]["selector"]["matchLabels"])
+        assert budget["spec"]["unhealthyPodEvictionPolicy"] == "AlwaysAllow"
+        assert budget["spec"]["maxUnavailable"] not in (0, "0%")
+        budgeted.append(pod.component)
+    assert sorted(budgeted) == sorted({*ROLES, *(["nginx"] if chart.all("ConfigMap") and has(chart, "nginx") else [])})
+    scaled = {}
+    for scaler in chart.all("HorizontalPodAutoscaler"):
+        target = scaler["spec"]["scaleTargetRef"]
+        deployment = chart.one(target["kind"], target["name"])
+        assert deployment["apiVersion"] == target["apiVersion"]
+        scaled[target["name"]] = scaler
+        for metric in scaler["spec"]["metrics"]:
+            if metric["type"] == "Resource":
+                containers = deployment["spec"]["template"]["spec"]["containers"]
+                assert all(metric["resource"]["name"] in container["resources"]["requests"] for container in containers)
+            else:
+                assert metric["pods"]["metric"]["name"] == "carillon_connections"
+                goal, cap = int(metric["pods"]["target"]["averageValue"]), chart.toml["server"]["connections_max"]
+                assert goal < cap
+    for deployment in chart.all("Deployment"):
+        # A number beside a scaler would undo its work at every upgrade.
+        assert ("replicas" in deployment["spec"]) != (deployment["metadata"]["name"] in scaled)
+
+
+def test_services_lead_to_ports_that_pods_have(chart: Rendering):
+    for service in chart.all("Service"):
+        pods = chart.selected(service["spec"]["selector"])
+        component = service["metadata"]["labels"]["app.kubernetes.io/component"]
+        expected = set(ROLES) if component == "metrics" else {component}
+        assert {pod.component for pod in pods} == expected, service["metadata"]["name"]
+        for port in service["spec"]["ports"]:
+            for pod in pods:
+                number = pod.port(port["targetPort"])
+                assert number, (service["metadata"]["name"], port)
+                if service["spec"].get("clusterIP") == "None":
+                    assert port["port"] == number, "a headless Service changes no ports"
+
+
+def test_what_clients_reach_has_no_admin_port(chart: Rendering):
+    for service in chart.all("Service"):
+        leads_to = {
+            pod.port(port["targetPort"])
+            for port in service["spec"]["ports"]
+            for pod in chart.selected(service["spec"]["selector"])
+        }
+        if service["metadata"]["labels"]["app.kubernetes.io/component"] == "metrics":
+            assert leads_to == {9090}
+        else:
+            assert 9090 not in leads_to
+
+
+def test_roles_listen_where_their_ports_say(chart: Rendering):
+    for role, port in ROLES.items():
+        pod = chart.pod(role)
+        arguments = pod.main["args"]
+        assert arguments[0] == role
+        assert arguments[arguments.index("--port") + 1] == str(port)
+        assert pod.ports() == {"http": port, "admin": chart.toml["admin"]["port"]}
+        assert chart.toml["admin"]["host"] == chart.toml["server"]["host"] in ("0.0.0.0", "::")
+        assert "port" not in chart.toml["server"]
+
+
+def test_what_the_image_sets_is_decided_by_the_chart(chart: Rendering):
+    """A variable counts more than the file, so one of the image must be overridden."""
+    text = (DEPLOY / "Dockerfile").read_text()
+    of_the_image = set(re.findall(r"^ENV .*?\b((?:CARILLON|REVERB|PUSHER)_\w+)=", text, re.M))
+    assert of_the_image
+    for role in ROLES:
+        for container in chart.pod(role).containers:
+            variables = {variable["name"]: variable.get("value") for variable in container["env"]}
+            assert of_the_image <= variables.keys()
+            assert variables["CARILLON_ADMIN__HOST"] == chart.toml["admin"]["host"]
+    # The commands in containers are found where the image has them.
+    assert re.search(r"^COPY .* /usr/local/bin/carillon$", text, re.M)
+
+
+def test_probes_ask_ports_that_their_container_has(chart: Rendering):
+    for pod in chart.pods:
+        for container in pod.containers:
+            own = {port["name"] for port in container.get("ports", [])}
+            for kind in ("startupProbe", "livenessProbe", "readinessProbe"):
+                probe = container.get(kind)
+                if probe and "httpGet" in probe:
+                    assert probe["httpGet"]["port"] in own, (pod, kind)
+    for role in ROLES:
+        main = chart.pod(role).main
+        assert (
+            main["livenessProbe"]["httpGet"] == main["startupProbe"]["httpGet"] == {"path": "/livez", "port": "admin"}
+        )
+        assert main["readinessProbe"]["httpGet"] == {"path": "/readyz", "port": "admin"}
+
+
+def test_volumes_are_there_and_mounted(chart: Rendering):
+    for pod in chart.pods:
+        volumes = [volume["name"] for volume in pod.spec["volumes"]]
+        assert len(set(volumes)) == len(volumes)
+        mounted = [{mount["name"] for mount in container.get("volumeMounts", [])} for container in pod.containers]
+        assert set().union(*mounted) == set(volumes), pod
+        for container in pod.containers:
+            paths = [mount["mountPath"] for mount in container.get("volumeMounts", [])]
+            assert len(set(paths)) == len(paths)
+            # One mount inside another needs a folder that a read-only volume cannot give.
+            for one, other in combinations(paths, 2):
+                assert not one.startswith(f"{other}/") and not other.startswith(f"{one}/"), pod
+
+
+def test_configuration_and_secrets_that_pods_name_are_there(chart: Rendering):
+    foreign = FOREIGN_SECRETS.get(chart.name, set())
+    used = set()
+
+    def check(kind: str, name: str, keys: list[str]):
+        if kind == "Secret" and name in foreign:
+            used.add(name)
+            return
+        assert set(keys) <= contents(chart.one(kind, name)).keys(), (kind, name, keys)
+
+    for pod in chart.pods:
+        for volume in pod.spec["volumes"]:
+            for source in volume.get("projected", {}).get("sources", [volume]):
+                if "configMap" in source:
+                    check("ConfigMap", source["configMap"]["name"], keys_of(source["configMap"]))
+                if "secret" in source:
+                    secret = source["secret"]
+                    check("Secret", secret.get("secretName") or secret["name"], keys_of(secret))
+        for container in pod.containers:
+            for variable in container.get("env", []):
+                if reference := variable.get("valueFrom", {}).get("secretKeyRef"):
+                    check("Secret", reference["name"], [reference["key"]])
+    for ingress in chart.all("Ingress"):
+        used |= {tls["secretName"] for tls in ingress["spec"].get("tls", []) if tls["secretName"] in foreign}
+    assert used == foreign
+
+
+def test_files_that_the_configuration_names_are_mounted(chart: Rendering):
+    toml = chart.toml
+    named = [app["secret_file"] for app in toml["apps"]]
+    named += [toml["redis"]["ca_file"]] if "ca_file" in toml["redis"] else []
+    named += list(toml.get("tls", {}).values())
+    for role in ROLES:
+        files = mounted_files(chart, chart.pod(role))
+        assert set(named) <= files, set(named) - files
+        arguments = chart.pod(role).main["args"]
+        assert arguments[arguments.index("--config") + 1] in files
+
+
+def test_accounts_are_there(chart: Rendering):
+    accounts = {account["metadata"]["name"] for account in chart.all("ServiceAccount")}
+    assert {pod.spec["serviceAccountName"] for pod in chart.pods} == accounts
+
+
+def test_ways_in_lead_to_the_right_role(chart: Rendering):
+    prefix = chart.toml["server"].get("path_prefix", "")
+    expected = {
+        f"{prefix}/app": "gateway",
+        f"{prefix}/apps": "publisher",
+        f"{prefix}/users": "publisher",
+        "/up": "publisher",
+    }
+    for ingress in chart.all("Ingress"):
+        for rule in ingress["spec"]["rules"]:
+            found = {}
+            for path in rule["http"]["paths"]:
+                assert path["pathType"] == "Prefix"
+                backend = path["backend"]["service"]
+                service = chart.one("Service", backend["name"])
+                assert backend["port"]["name"] in [port["name"] for port in service["spec"]["ports"]]
+                found[path["path"]] = service["metadata"]["labels"]["app.kubernetes.io/component"]
+            assert found == expected
+    for route in chart.all("HTTPRoute"):
+        found = {}
+        for rule in route["spec"]["rules"]:
+            (match,), (backend,) = rule["matches"], rule["backendRefs"]
+            assert match["path"]["type"] == "PathPrefix"
+            service = chart.one("Service", backend["name"])
+            assert backend["port"] in [port["port"] for port in service["spec"]["ports"]]
+            found[match["path"]["value"]] = service["metadata"]["labels"]["app.kubernetes.io/component"]
+            assert rule.get("timeouts") == ({"request": "0s"} if match["path"]["value"].endswith("/app") else None)
+        assert found == expected
+
+
+def test_tests_go_to_services_of_the_chart(chart: Rendering):
+    prefix = chart.toml["server"].get("path_prefix", "")
+    found = []
+    for pod in chart.pods:
+        if pod.component != "test":
+            continue
+        assert pod.owner["metadata"]["annotations"]["helm.sh/hook"] == "test"
+        assert pod.spec["restartPolicy"] == "Never"
+        for container in pod.containers:
+            commands = [container["command"] + container["args"]]
+            commands += [container["readinessProbe"]["exec"]["command"]] if "readinessProbe" in container else []
+            for command in commands:
+                assert command[0] == "carillon", "the image has no shell"
+                url = command[command.index("--url") + 1]
+                host, port, path = re.fullmatch(r"http://([^:/]+):(\d+)(.*)", url).groups()
+                name, namespace, svc = host.split(".")
+                service = chart.one("Service", name)
+                assert (namespace, svc, path) == (NAMESPACE, "svc", prefix)
+                assert int(port) in [port["port"] for port in service["spec"]["ports"]]
+                component = service["metadata"]["labels"]["app.kubernetes.io/component"]
+                assert component == {"listen": "gateway", "trigger": "publisher"}[command[1]]
+                assert "$(" not in " ".join(command), "probes expand no variables"
+                assert command[command.index("--config") + 1] in mounted_files(chart, pod)
+                found.append((pod.owner["metadata"]["name"].rsplit("-", 1)[-1], command[1]))
+    wanted = [("broadcast", "listen"), ("broadcast", "trigger"), ("presence", "listen"), ("presence", "listen")]
+    assert sorted(found) == ([] if chart.name == "tls-values" else wanted)
+
+
+def test_scrapers_find_both_roles(chart: Rendering):
+    for monitor in chart.all("ServiceMonitor"):
+        labels = monitor["spec"]["selector"]["matchLabels"]
+        services = [
+            service for service in chart.all("Service") if labels.items() <= service["metadata"]["labels"].items()
+        ]
+        assert len(services) == 1
+        assert monitor["spec"]["namespaceSelector"]["matchNames"] == [NAMESPACE]
+        (endpoint,) = monitor["spec"]["endpoints"]
+        (port,) = services[0]["spec"]["ports"]
+        assert endpoint["port"] == port["name"]
+        labels = {rule["targetLabel"]: rule.get("replacement") for rule in endpoint["relabelings"]}
+        # What alerts look for.
+        assert re.fullmatch(".*carillon.*", labels["job"]) and "role" in labels
+        assert {pod.component for pod in chart.selected(services[0]["spec"]["selector"])} == set(ROLES)
+        assert services[0]["spec"]["publishNotReadyAddresses"] is True
+
+
+def test_nginx_goes_to_the_pods_of_both_roles(chart: Rendering):
+    if not has(chart, "nginx"):
+        return
+    files = nginx_files(chart)
+    upstreams = files["carillon/upstreams.conf"]
+    found = {}
+    for upstream, body in re.findall(r"upstream (\w+) \{(.*?)\n\}", upstreams, re.S):
+        (server,) = re.findall(r"server (\S+) resolve ", body)
+        host, port = server.split(":")
+        name, rest = host.split(".", 1)
+        assert rest == f"{NAMESPACE}.svc.cluster.local"
+        service = chart.one("Service", name)
+        assert service["spec"]["clusterIP"] == "None"
+        assert int(port) in [port["port"] for port in service["spec"]["ports"]]
+        found[upstream] = service["metadata"]["labels"]["app.kubernetes.io/component"]
+    assert found == {
+        "carillon_gateways": "gateway",
+        "carillon_gateways_by_session": "gateway",
+        "carillon_publishers": "publisher",
+    }
+    used = set(re.findall(r"proxy_pass http://(\w+);", files["carillon/routes.conf"]))
+    assert used == set(found)
+    listened = {int(port) for text in files.values() for port in re.findall(r"listen (?:\[::\]:)?(\d+)\b(?![.])", text)}
+    assert listened == set(chart.pod("nginx").ports().values())
+    assert "unix:" not in "".join(files.values()), (
+        "a socket's file outlives a container that is killed, and keeps the next from starting"
+    )
+
+
+@pytest.mark.parametrize("name", ["everything-values", "redis-tls-values"])
+def test_policies_let_in_and_out_what_is_needed_and_no_more(name: str):
+    chart = render(next(file for file in VALUES_FILES if file.stem == name))
+    policies = chart.all("NetworkPolicy")
+    for pod in chart.pods:
+        (policy,) = [
+            policy for policy in policies if policy["spec"]["podSelector"]["matchLabels"].items() <= pod.labels.items()
+        ]
+        assert policy["spec"]["policyTypes"] == ["Ingress", "Egress"]
+        for rule in policy["spec"].get("ingress", []):
+            for port in rule["ports"]:
+                assert pod.port(port["port"]), (pod, port)
+
+    wanted = {("test", "gateway", 8080), ("test", "publisher", 8081)}
+    if has(chart, "nginx"):
+        wanted |= {("nginx", "gateway", 8080), ("nginx", "publisher", 8081)}
+    if has(chart, "redis"):
+        wanted |= {("gateway", "redis", 6379), ("publisher", "redis", 6379)}
+    found = set()
+    for source in chart.pods:
+        for target in chart.pods:
+            for port in target.ports().values():
+                if leaves(policies, source, target, port) and enters(policies, source, target, port):
+                    found.add((source.component, target.component, port))
+    # Between roles there is nothing but Redis. Where anyone may come in, only what leaves is bounded.
+    assert found == wanted
+    for role in ROLES:
+        policy = next(policy for policy in policies if policy["metadata"]["name"].endswith(f"-{role}"))
+        out = {port["port"] for rule in policy["spec"]["egress"] for port in rule["ports"]}
+        webhooks = {443, 8000} if name == "everything-values" and role == "publisher" else set()
+        assert out == {53, 6379 if has(chart, "redis") else 6380} | webhooks
+
+
+def test_policies_let_in_whatever_services_lead_to(values_file: Path):
+    chart = render(values_file, "networkPolicy: {enabled: true, clients: [], applications: [], monitoring: []}")
+    stranger = Pod({}, {}, {}, {})
+    for service in chart.all("Service"):
+        if service["metadata"]["labels"]["app.kubernetes.io/component"] == "redis":
+            continue
+        for port in service["spec"]["ports"]:
+            for pod in chart.selected(service["spec"]["selector"]):
+                assert enters(chart.all("NetworkPolicy"), stranger, pod, pod.port(port["targetPort"])), (pod, port)
+
+
+def enters(policies: list[Manifest], source: Pod, target: Pod, port: int) -> bool:
+    return allows(policies, target, "ingress", "from", source, lambda wanted: target.port(wanted) == port)
+
+
+def leaves(policies: list[Manifest], source: Pod, target: Pod, port: int) -> bool:
+    return allows(policies, source, "egress", "to", target, lambda wanted: target.port(wanted) == port)
+
+
+def allows(policies, of: Pod, direction: str, peers: str, other: Pod, fits) -> bool:
+    for policy in policies:
+        if policy["spec"]["podSelector"]["matchLabels"].items() <= of.labels.items():
+            for rule in policy["spec"].get(direction, []):
+                if any(fits(port["port"]) for port in rule["ports"]) and (
+                    peers not in rule or any(is_peer(peer, other) for peer in rule[peers])
+                ):
+                    return True
+    return False
+
+
+def is_peer(peer: Manifest, pod: Pod) -> bool:
+    """Peers by namespace or address are elsewhere."""
+    if set(peer) != {"podSelector"}:
+        return False
+    return peer["podSelector"]["matchLabels"].items() <= pod.labels.items()
+
+
+def has(chart: Rendering, component: str) -> bool:
+    return any(pod.component == component for pod in chart.pods)
+
+
+def keys_of(source: Manifest) -> list[str]:
+    return [item["key"] for item in source.get("items", [])]
+
+
+def mounted_files(chart: Rendering, pod: Pod) -> set[str]:
+    """The paths in the first container at which something of the chart or of a foreign Secret is."""
+    found = set()
+    for mount in pod.main["volumeMounts"]:
+        volume = next(volume for volume in pod.spec["volumes"] if volume["name"] == mount["name"])
+        for source in volume.get("projected", {}).get("sources", [volume]):
+            for kind, reference in (("ConfigMap", source.get("configMap")), ("Secret", source.get("secret"))):
+                if reference is None:
+                    continue
+                name = reference.get("secretName") or reference["name"]
+                if "items" in reference:
+                    names = [item["path"] for item in reference["items"]]
+                elif name in FOREIGN_SECRETS.get(chart.name, set()):
+                    names = ["tls.crt", "tls.key"]
+                else:
+                    names = contents(chart.one(kind, name)).keys()
+                found |= {f"{mount['mountPath']}/{name}" for name in names}
+    return found
+
+
+def nginx_files(chart: Rendering) -> dict[str, str]:
+    (config,) = [config for config in chart.all("ConfigMap") if config["metadata"]["name"].endswith("-nginx")]
+    items = next(volume for volume in chart.pod("nginx").spec["volumes"] if volume["name"] == "config")["projected"][
+        "sources"
+    ][0]["configMap"]["items"]
+    texts = contents(config)
+    assert {item["key"] for item in items} == texts.keys()
+    return {item["path"]: texts[item["key"]] for item in items}
