@@ -8,7 +8,7 @@ export BINARY_UNDER_TEST := $(abspath target/release/carillon)
 # What stands in for that binary when a suite that is written for one process runs against a cluster.
 IN_CLUSTER := BINARY_UNDER_TEST=$(abspath target/debug/cluster) BINARY_IN_CLUSTER=$(BINARY_UNDER_TEST)
 
-.PHONY: help build lint test test-rust test-node test-python test-node-cluster test-python-cluster test-deploy test-k6 cluster needs deny fuzz bench \
+.PHONY: help build lint test test-rust test-node test-python test-node-cluster test-python-cluster test-deploy test-k6 test-helm cluster needs deny fuzz bench \
         bench-smoke bench-compare bench-growth bench-pieces
 
 help: ## List the recipes
@@ -22,7 +22,7 @@ lint: ## Check format, lints and documentation, with warnings denied
 	$(CARGO) clippy --workspace --all-targets --all-features --locked -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --document-private-items --locked
 
-test: needs build test-rust test-node test-python test-node-cluster test-python-cluster bench-smoke test-deploy test-k6 ## Install what the tests need, and run all of them
+test: needs build test-rust test-node test-python test-node-cluster test-python-cluster bench-smoke test-deploy test-k6 test-helm ## Install what the tests need, and run all of them
 
 # Tests of faults and of webhooks mostly wait, so many run at a time.
 test-rust: build
@@ -49,6 +49,11 @@ test-deploy: build
 # Every load scenario in small, against a cluster behind nginx, with its thresholds enforced.
 test-k6: build
 	k6/check.sh
+
+# The chart, without a cluster. Its own helm is built with Go, which Debian's is too old for.
+test-helm: build
+	@if command -v go >/dev/null || command -v helm >/dev/null || [ -n "$$HELM" ]; then helm/check.sh; \
+	else echo "skipped: the chart is checked where Go or helm 3 is installed"; fi
 
 cluster:
 	$(CARGO) build --workspace --locked --bin cluster
