@@ -88,7 +88,8 @@ fn descriptors_of(config: &Config, role: Role) -> Finding {
         Ok(limit) => limit,
         Err(error) => return Finding::problem(SUBJECT, error.to_string()),
     };
-    let (room, wanted) = (descriptors::connections_max(limit), config.server.connections_max);
+    let (room, wanted) =
+        (descriptors::connections_max(limit, config.tls.cert.is_some()), config.server.connections_max);
     let text = format!("{limit} are allowed, which leaves room for {room} connections");
     if role == Role::Publisher {
         return Finding::good(SUBJECT, format!("{limit} are allowed"));

@@ -134,6 +134,12 @@ impl Config {
                 format!("expected at least 16KiB, or single events would not fit, not {}", server.outbox_bytes);
             mistakes.push(Mistake::new("server.outbox_bytes", complaint));
         }
+        let is_selective = !(server.allow.is_empty() && server.deny.is_empty());
+        if server.proxy_protocol && is_selective && server.trusted_proxies.is_empty() {
+            let complaint = "expected the balancers, since with proxy_protocol anyone else could name an address that \
+                             server.allow and server.deny let in";
+            mistakes.push(Mistake::new("server.trusted_proxies", complaint));
+        }
         let prefix = &server.path_prefix;
         if !prefix.is_empty() && (!prefix.starts_with('/') || prefix.ends_with('/')) {
             let complaint = format!("expected a path like \"/ws\", without a slash at the end, not {prefix:?}");

@@ -87,7 +87,7 @@ impl Gateway {
         let listener = shared::listener::listen(&config.server.host, config.server.port).await?;
         let address = listener.local_addr()?;
         let shards = shard_count(config.server.shards);
-        let ceiling = descriptors::connections_max(deps.descriptors_max);
+        let ceiling = descriptors::connections_max(deps.descriptors_max, deps.front.tls.is_some());
         let connections_max = match config.server.connections_max {
             0 => ceiling,
             wanted => wanted.min(ceiling),

@@ -23,6 +23,7 @@ use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use shared::http::{self, Answer};
 use shared::listener::front::{Dropped, end_connection, forbidden};
+use shared::network::Peer;
 use shared::protocol::{self, CloseCode};
 use tokio::net::TcpStream;
 
@@ -51,17 +52,20 @@ async fn admit_connection(
     shard: &Shard,
     mut stream: TcpStream,
     peer: SocketAddr,
-) -> Result<(TcpStream, IpAddr), Dropped> {
+) -> Result<(TcpStream, Peer), Dropped> {
     let front = &shard.node.front;
     let client = front.admit(&mut stream, peer).await?;
     let stream = match &front.tls {
-        Some(tls) => tls::terminate(tls, stream).await.map_err(Dropped::Tls)?,
+        Some(tls) => {
+            let stall = shard.node.server.outbox_timeout;
+            tls::terminate(tls, stream, stall).await.map_err(Dropped::Tls)?
+        }
         None => stream,
     };
     Ok((stream, client))
 }
 
-async fn serve_admitted(shard: Rc<Shard>, stream: TcpStream, peer: IpAddr, load: Load) {
+async fn serve_admitted(shard: Rc<Shard>, stream: TcpStream, peer: Peer, load: Load) {
     let load = Rc::new(RefCell::new(Some(load)));
     let asked = AtomicBool::new(false);
     let service = service_fn(|request| {
@@ -72,20 +76,16 @@ async fn serve_admitted(shard: Rc<Shard>, stream: TcpStream, peer: IpAddr, load:
     let connection = http::http1().serve_connection(TokioIo::new(stream), service).with_upgrades();
     match http::in_time(connection, &asked).await {
         Some(Ok(())) => {}
-        Some(Err(error)) => tracing::debug!(%error, %peer, "http connection ended"),
-        None => tracing::debug!(%peer, "http connection asked for nothing"),
+        Some(Err(error)) => tracing::debug!(%error, peer = %peer.address, "http connection ended"),
+        None => tracing::debug!(peer = %peer.address, "http connection asked for nothing"),
     }
 }
 
-async fn answer(
-    shard: &Rc<Shard>,
-    mut request: Request<Incoming>,
-    peer: IpAddr,
-    load: &RefCell<Option<Load>>,
-) -> Answer {
+async fn answer(shard: &Rc<Shard>, mut request: Request<Incoming>, peer: Peer, load: &RefCell<Option<Load>>) -> Answer {
     let access = &shard.node.front.access;
     let client = access.client(peer, request.headers());
-    let is_let_in = access.admits(client);
+    let is_let_in = access.admits_client(client);
+    let client = client.unwrap_or(peer.address);
     let path = request.uri().path();
     let key = key_of(path, &shard.node.server.path_prefix);
     if handshake::is_upgrade_request(&request) {

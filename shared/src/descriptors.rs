@@ -48,13 +48,17 @@ pub fn raise_limit() -> Result<u64, LimitError> {
     with_room(rlimit::increase_nofile_limit(hard).unwrap_or(soft))
 }
 
-/// Sockets that `limit` descriptors leave room for.
-pub fn connections_max(limit: u64) -> usize {
-    usize::try_from(limit.saturating_sub(RESERVED)).unwrap_or(usize::MAX)
+/// Descriptors of one connection that is encrypted here: its own, and a pair between it and its shard.
+const PER_TLS_CONNECTION: u64 = 3;
+
+/// Connections that `limit` descriptors leave room for.
+pub fn connections_max(limit: u64, with_tls: bool) -> usize {
+    let room = limit.saturating_sub(RESERVED) / if with_tls { PER_TLS_CONNECTION } else { 1 };
+    usize::try_from(room).unwrap_or(usize::MAX)
 }
 
 fn with_room(limit: u64) -> Result<u64, LimitError> {
-    if connections_max(limit) == 0 { Err(LimitError::NoRoom { limit }) } else { Ok(limit) }
+    if connections_max(limit, false) == 0 { Err(LimitError::NoRoom { limit }) } else { Ok(limit) }
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 
 use hyper::header::HeaderMap;
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// A list of networks, as `10.0.0.0/8`, `2001:db8::/32` or a single address.
@@ -16,6 +16,15 @@ pub struct Networks(Vec<IpNet>);
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("expected a network or an address, as 10.0.0.0/8 or ::1, not {0:?}")]
 pub struct NotANetwork(String);
+
+/// The other end of a connection, or whom a balancer named in its place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Peer {
+    /// Its address.
+    pub address: IpAddr,
+    /// Whether it may speak for others: not a balancer that passes on bytes and did not say whose.
+    pub may_be_proxy: bool,
+}
 
 /// Who may connect to a listener, and whom it believes about its clients.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -67,9 +76,16 @@ impl<'de> Deserialize<'de> for Networks {
 fn network(text: &str) -> Result<IpNet, NotANetwork> {
     let wrong = || NotANetwork(text.to_owned());
     match text.parse::<IpNet>() {
-        Ok(network) => Ok(network.trunc()),
+        Ok(network) => Ok(canonical(network.trunc())),
         Err(_) => text.parse::<IpAddr>().map(|address| IpNet::from(address.to_canonical())).map_err(|_| wrong()),
     }
+}
+
+/// Addresses are compared in their IPv4 form where they have one, so networks must be in it too.
+fn canonical(network: IpNet) -> IpNet {
+    let IpNet::V6(mapped) = network else { return network };
+    let ipv4 = mapped.addr().to_ipv4_mapped().zip(mapped.prefix_len().checked_sub(96));
+    ipv4.and_then(|(address, length)| Ipv4Net::new(address, length).ok()).map_or(network, IpNet::V4)
 }
 
 impl Access {
@@ -83,23 +99,27 @@ impl Access {
         self.trusted_proxies.contains(peer) || self.admits(peer)
     }
 
-    /// Who sent a request: the peer, or, when that is a trusted proxy, the last address in `X-Forwarded-For` that is none.
-    /// What a client wrote there itself stands further to the left, and is not looked at.
-    pub fn client(&self, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
-        let mut client = peer.to_canonical();
+    /// Whether someone is let in of whom a trusted proxy may have said nothing that can be read: then only where everyone is.
+    pub fn admits_client(&self, client: Option<IpAddr>) -> bool {
+        client.map_or(self.allow.is_empty() && self.deny.is_empty(), |client| self.admits(client))
+    }
+
+    /// Who sent a request: the peer, or, when that is a trusted proxy, the last address in `X-Forwarded-For` that is none;
+    /// `None` when that cannot be read. What a client wrote there itself stands further to the left, and is not looked at.
+    pub fn client(&self, peer: Peer, headers: &HeaderMap) -> Option<IpAddr> {
+        let mut client = peer.address.to_canonical();
+        if !peer.may_be_proxy {
+            return Some(client);
+        }
         let lines = headers.get_all("x-forwarded-for").iter().rev();
-        let hops = lines.flat_map(|line| line.to_str().unwrap_or_default().rsplit(',')).map(str::trim);
-        for hop in hops {
+        for hop in lines.flat_map(|line| line.as_bytes().rsplit(|byte| *byte == b',')) {
             if !self.trusted_proxies.contains(client) {
                 break;
             }
-            match address(hop) {
-                Some(address) => client = address,
-                // Whoever wrote this, nothing beyond it can be believed.
-                None => break,
-            }
+            // Byte by byte: what else stands on the line is the client's, and may be anything.
+            client = std::str::from_utf8(hop).ok().and_then(|hop| address(hop.trim()))?;
         }
-        client
+        Some(client)
     }
 }
 

@@ -9,7 +9,7 @@ use tests::raw::Raw;
 use tests::redis::tls::Certificates;
 use tests::setup::{APP_KEY, app};
 use tests::tunnel::Tunnel;
-use tests::{PATIENCE, Server, Setup, TestClient, eventually, within_time};
+use tests::{PATIENCE, Server, Setup, TestClient, eventually, eventually_within, within_time};
 
 const TARGET: &str = "/app/shop-key?protocol=7";
 
@@ -73,6 +73,7 @@ async fn the_admin_listener_has_networks_of_its_own() {
 #[tokio::test]
 async fn a_balancer_tells_whom_it_speaks_for() {
     let setup = Setup::default().server("proxy_protocol = true").server("deny = [\"203.0.113.0/24\"]");
+    let setup = setup.server("trusted_proxies = [\"127.0.0.1\"]");
     let server = Server::start(setup).await;
     let mut ipv4 = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\x00\x0c".to_vec();
     ipv4.extend_from_slice(&[198, 51, 100, 7, 127, 0, 0, 1, 0x12, 0x34, 0, 80]);
@@ -147,6 +148,26 @@ async fn tls_carries_sockets_events_and_the_api() {
 }
 
 #[tokio::test]
+async fn connections_behind_tls_that_say_nothing_or_are_refused_leave_nothing_behind() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let certificates = Certificates::make(folder.path());
+    let server = Server::start(setup_with(&certificates)).await;
+    let tunnel = Tunnel::start(server.public, &certificates.authority).await;
+    let mut refused = Raw::connect(tunnel.address).await;
+    assert_eq!(refused.upgrade("/app/nobody?protocol=7", &[]).await.status, 101);
+    let before = server.metric("process_open_fds").await;
+    let mut silent = Vec::new();
+    for _ in 0..20 {
+        silent.push(Raw::connect(tunnel.address).await);
+    }
+    eventually("all are there", async || server.metric("process_open_fds").await >= before + 60.0).await;
+    // Ten seconds without a request, and five to end; the one that was refused never answers either.
+    eventually_within(PATIENCE, "all are gone", async || server.metric("process_open_fds").await < before).await;
+    drop((silent, refused));
+    server.stop().await;
+}
+
+#[tokio::test]
 async fn a_slow_client_behind_tls_is_closed_and_costs_no_more_than_its_limits() {
     let folder = tempfile::tempdir().expect("a folder");
     let certificates = Certificates::make(folder.path());
@@ -154,6 +175,7 @@ async fn a_slow_client_behind_tls_is_closed_and_costs_no_more_than_its_limits() 
     let setup = setup.limit("presence_members = 10");
     let server = Server::start(setup).await;
     let tunnel = Tunnel::start(server.public, &certificates.authority).await;
+    let before = server.metric("process_open_fds").await;
     let mut slow = Raw::connect_narrow(tunnel.address).await;
     slow.establish(&app()).await;
     slow.subscribe("room").await;
@@ -168,6 +190,9 @@ async fn a_slow_client_behind_tls_is_closed_and_costs_no_more_than_its_limits() 
         }
     })
     .await;
+    // Three of the sender may stay.
+    let is_gone = async || server.metric("process_open_fds").await <= before + 3.0;
+    eventually_within(PATIENCE, "nothing is left of it", is_gone).await;
     server.stop().await;
 }
 

@@ -16,5 +16,5 @@ fn a_limit_without_room_for_connections_is_an_error() {
         assert!(error.starts_with(&format!("{limit} open descriptors are allowed and 256 are needed")), "{error}");
     }
     assert_eq!(with_room(RESERVED + 1).unwrap(), RESERVED + 1);
-    assert_eq!((connections_max(RESERVED + 1), connections_max(u64::MAX)), (1, usize::MAX - 256));
+    assert_eq!((connections_max(RESERVED + 1, false), connections_max(u64::MAX, false)), (1, usize::MAX - 256));
 }

@@ -1,7 +1,7 @@
 //! Who is let in at a listener, how fast, and by which way.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 use super::proxy_header;
 use crate::http::{self, Answer, Routes};
-use crate::network::Access;
+use crate::network::{Access, Peer};
 use crate::tls::Tls;
 
 /// What a listener asks of its connections.
@@ -57,14 +57,15 @@ impl Dropped {
 }
 
 impl Front {
-    /// Judges a fresh connection; returns the address of the client, whom a PROXY header may name.
+    /// Judges a fresh connection; returns whose it is, whom a PROXY header may name.
     ///
     /// # Errors
     /// [`Dropped`].
-    pub async fn admit(&self, stream: &mut TcpStream, peer: SocketAddr) -> Result<IpAddr, Dropped> {
+    pub async fn admit(&self, stream: &mut TcpStream, peer: SocketAddr) -> Result<Peer, Dropped> {
         if !self.proxy_protocol {
             let admitted = self.access.admits_peer(peer.ip());
-            return if admitted { Ok(peer.ip()) } else { Err(Dropped::Network) };
+            let peer = Peer { address: peer.ip(), may_be_proxy: true };
+            return if admitted { Ok(peer) } else { Err(Dropped::Network) };
         }
         // Anyone could write such a header; where proxies are named, others are not listened to.
         let proxies = &self.access.trusted_proxies;
@@ -72,8 +73,9 @@ impl Front {
             return Err(Dropped::Network);
         }
         let named = proxy_header::read(stream).await.map_err(Dropped::ProxyHeader)?;
-        let client = named.unwrap_or(peer).ip();
-        if self.access.admits_peer(client) { Ok(client) } else { Err(Dropped::Network) }
+        let address = named.unwrap_or(peer).ip();
+        let peer = Peer { address, may_be_proxy: named.is_some() };
+        if self.access.admits_peer(address) { Ok(peer) } else { Err(Dropped::Network) }
     }
 
     /// Lets connections be accepted no faster than [`Front::accept_rate`].
@@ -111,7 +113,7 @@ pub struct Guarded<R: ?Sized> {
     /// Who may ask.
     pub access: Access,
     /// Whose connection it is.
-    pub peer: IpAddr,
+    pub peer: Peer,
     /// What answers the others.
     pub routes: Arc<R>,
 }
@@ -119,7 +121,7 @@ pub struct Guarded<R: ?Sized> {
 impl<R: Routes + ?Sized> Routes for Guarded<R> {
     fn answer(&self, request: Request<Incoming>) -> BoxFuture<'_, Answer> {
         let client = self.access.client(self.peer, request.headers());
-        if !self.access.admits(client) {
+        if !self.access.admits_client(client) {
             return Box::pin(std::future::ready(forbidden()));
         }
         Box::pin(async move {

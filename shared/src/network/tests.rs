@@ -28,6 +28,7 @@ fn a_network_holds_its_addresses_in_either_form() {
         assert!(!list.contains(ip(outside)), "{outside}");
     }
     assert_eq!(networks("10.1.2.3/8"), networks("10.0.0.0/8"));
+    assert_eq!(networks("::ffff:10.0.0.0/104"), networks("10.0.0.0/8"));
     assert_eq!(list.to_string(), "10.0.0.0/8, 192.168.1.7/32, 2001:db8::/32");
     for wrong in ["10.0.0.0/33", "localhost", "10.0.0", "x"] {
         assert!(wrong.parse::<Networks>().is_err(), "{wrong}");
@@ -45,7 +46,10 @@ fn deny_counts_before_allow() {
 #[test]
 fn only_trusted_proxies_are_believed_and_only_as_far_as_they_saw() {
     let access = Access { trusted_proxies: networks("10.0.0.0/8"), ..Access::default() };
-    let client = |peer: &str, lines: &[&str]| access.client(ip(peer), &headers(lines)).to_string();
+    let client = |peer: &str, lines: &[&str]| {
+        let peer = Peer { address: ip(peer), may_be_proxy: true };
+        access.client(peer, &headers(lines)).map_or("unknown".to_owned(), |client| client.to_string())
+    };
     assert_eq!(client("8.8.8.8", &["1.1.1.1"]), "8.8.8.8", "a stranger says who it is");
     assert_eq!(client("10.0.0.1", &[]), "10.0.0.1");
     assert_eq!(client("10.0.0.1", &["1.1.1.1"]), "1.1.1.1");
@@ -55,6 +59,20 @@ fn only_trusted_proxies_are_believed_and_only_as_far_as_they_saw() {
     assert_eq!(client("::ffff:10.0.0.1", &["::ffff:1.1.1.1"]), "1.1.1.1");
     assert_eq!(client("10.0.0.1", &["[2001:db8::1]:4711"]), "2001:db8::1");
     assert_eq!(client("10.0.0.1", &["1.1.1.1:4711"]), "1.1.1.1");
-    assert_eq!(client("10.0.0.1", &["1.1.1.1, unknown"]), "10.0.0.1", "nothing is known beyond");
-    assert_eq!(client("10.0.0.1", &["1.1.1.1, unknown, 10.0.0.3"]), "10.0.0.3");
+    assert_eq!(client("10.0.0.1", &["1.1.1.1, unknown"]), "unknown");
+    assert_eq!(client("10.0.0.1", &["1.1.1.1, unknown, 10.0.0.3"]), "unknown");
+    assert_eq!(client("10.0.0.1", &["unknown, 1.1.1.1"]), "1.1.1.1");
+    let mut odd = HeaderMap::new();
+    odd.append("x-forwarded-for", HeaderValue::from_bytes(b"\xff, 1.1.1.1").unwrap());
+    let peer = Peer { address: ip("10.0.0.1"), may_be_proxy: true };
+    assert_eq!(access.client(peer, &odd), Some(ip("1.1.1.1")), "what the client wrote cannot hide what the proxy did");
+    let balancer = Peer { address: ip("10.0.0.1"), may_be_proxy: false };
+    assert_eq!(access.client(balancer, &headers(&["1.1.1.1"])), Some(ip("10.0.0.1")));
+}
+
+#[test]
+fn a_client_that_nobody_can_tell_is_let_in_where_everyone_is() {
+    assert!(Access::default().admits_client(None));
+    assert!(!Access { deny: networks("10.0.0.0/8"), ..Access::default() }.admits_client(None));
+    assert!(!Access { allow: networks("10.0.0.0/8"), ..Access::default() }.admits_client(None));
 }
