@@ -217,7 +217,9 @@ test_pod.__test__ = False
 def start_nginx(machine: Machine) -> int:
     command = nginx_command(machine)
     log = (machine.folder / "nginx.log").open("a")
-    machine.processes.append(subprocess.Popen([*command, "-g", "daemon off;"], stdout=log, stderr=log))
+    # One process, so that none is left when it is killed.
+    alone = "daemon off; master_process off;"
+    machine.processes.append(subprocess.Popen([*command, "-g", alone], stdout=log, stderr=log))
     pod = machine.chart.pod("nginx")
     wait(lambda: machine.probe("nginx", "readinessProbe") == 204, f"nginx\n{machine.log('nginx')}")
     return machine.ports["nginx"][pod.port("http")]

@@ -1,10 +1,8 @@
 // What every test file here stands on: a running Carillon, official clients pointed at it, and ways to wait for what they hear.
-//
 // Two modes. By default each test file starts its own `carillon up` on free ports and stops it with SIGTERM, which must end in exit
 // code 0. With SERVER_HOST, SERVER_PORT and APP_ID, APP_KEY, APP_SECRET set, the tests use a server that is already running, and
 // those that need a process or an app of their own are skipped. Names of channels and users are unique per test, so test files can
 // share one server.
-//
 // Nothing sleeps: a test waits for an event with a deadline, and proves silence with a marker event that is sent afterwards.
 
 import assert from 'node:assert/strict';
