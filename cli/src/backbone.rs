@@ -12,7 +12,7 @@ use shared::bus::memory::SWEEP_INTERVAL;
 use shared::bus::redis::subscriber::Subscriber;
 use shared::bus::{Bus, Listener, MemoryBus, RedisBus};
 use shared::redis::metrics::Metrics;
-use shared::redis::{Config, Link, RedisHealth};
+use shared::redis::{Config, Directory, Link, RedisHealth};
 use shared::roster::{MemoryRoster, RedisRoster, Roster};
 use shared::webhook::{MemoryQueues, Queues, RedisQueues, Wishes};
 use tokio::runtime::Handle;
@@ -82,6 +82,14 @@ impl Backbone {
         match self {
             Self::Memory { roster, .. } => roster.clone(),
             Self::Redis(cluster) => cluster.roster.clone(),
+        }
+    }
+
+    /// Who has which session of the HTTP transports; `None` for the only node there is.
+    pub(crate) fn directory(&self) -> Option<Directory> {
+        match self {
+            Self::Memory { .. } => None,
+            Self::Redis(cluster) => Some(Directory::new(cluster.link.clone(), cluster.metrics.clone())),
         }
     }
 

@@ -56,6 +56,8 @@ pub struct Config {
     pub webhooks: webhook::Config,
     /// `[drain]`.
     pub drain: gateway::config::Drain,
+    /// `[peers]`.
+    pub peers: gateway::config::Peers,
     /// `[log]`.
     pub log: telemetry::log::Config,
     /// `[[apps]]`, in the order configured; never empty once loaded.
@@ -154,7 +156,7 @@ impl Config {
 
     /// What the gateway takes of it.
     pub fn gateway(&self) -> gateway::Config {
-        gateway::Config { server: self.server.clone(), drain: self.drain.clone() }
+        gateway::Config { server: self.server.clone(), drain: self.drain.clone(), peers: self.peers.clone() }
     }
 
     fn serve_demo(&mut self, host_given: bool, mistakes: &mut Vec<Mistake>) {

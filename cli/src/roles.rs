@@ -70,7 +70,8 @@ impl Node {
         let front = server.front(tls.clone());
         let public = match role {
             Role::Publisher => {
-                let server = publisher::Server::bind(&server.host, server.port, front, api(), descriptors_max);
+                let (host, port) = (&server.host, server.port);
+                let server = publisher::Server::bind(host, port, front, api(), &registry, descriptors_max);
                 Public::Publisher(server.await.with_context(cannot_listen)?)
             }
             Role::Up | Role::Gateway => {
@@ -78,6 +79,7 @@ impl Node {
                     apps: apps.clone(),
                     bus: backbone.bus(),
                     roster: backbone.roster(),
+                    directory: backbone.directory(),
                     front,
                     routes: if role == Role::Up { Some(api()) } else { None },
                     registry: registry.clone(),

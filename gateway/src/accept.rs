@@ -1,9 +1,11 @@
 //! Hands new sockets to the shards.
 
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use shared::listener::front::Dropped;
 use tokio::net::TcpListener;
 
 use crate::node::Node;
@@ -23,9 +25,7 @@ pub(crate) async fn accept(listener: &TcpListener, node: &Arc<Node>, relay: &Rel
         match listener.accept().await.and_then(|(stream, peer)| Ok((prepare(stream)?, peer))) {
             Ok((stream, peer)) => {
                 failing = false;
-                let shard = node.least_loaded_shard();
-                let load = node.load(shard);
-                relay.tell_shard(shard, ShardMessage::Accepted { stream, peer, load });
+                hand_out(stream, peer, node, relay);
             }
             // The client gave up before its turn came.
             Err(error) if is_of_the_client(&error) => {}
@@ -39,8 +39,21 @@ pub(crate) async fn accept(listener: &TcpListener, node: &Arc<Node>, relay: &Rel
     }
 }
 
+/// Hands out a connection that was accepted.
+pub(crate) fn hand_out(stream: std::net::TcpStream, peer: SocketAddr, node: &Arc<Node>, relay: &Relay) {
+    if !node.has_room_for_socket() {
+        // Those who are in need descriptors of their own, as the node does for Redis.
+        node.metrics.connection_dropped(Dropped::Capacity.label());
+        tracing::debug!(%peer, "connection dropped: {}", Dropped::Capacity);
+        return;
+    }
+    let shard = node.least_loaded_shard();
+    let load = node.load(shard);
+    relay.tell_shard(shard, ShardMessage::Accepted { stream, peer, load });
+}
+
 /// Events are small and must not wait for each other; the stream leaves this thread's runtime for the shard's.
-fn prepare(stream: tokio::net::TcpStream) -> io::Result<std::net::TcpStream> {
+pub(crate) fn prepare(stream: tokio::net::TcpStream) -> io::Result<std::net::TcpStream> {
     stream.set_nodelay(true)?;
     stream.into_std()
 }

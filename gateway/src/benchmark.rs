@@ -15,12 +15,13 @@ use shared::protocol::{ChannelName, SocketId};
 use shared::roster::MemoryRoster;
 
 use crate::config::Server;
-use crate::connection::Connection;
+use crate::connection::{Connection, Wire};
 use crate::metrics::Metrics;
 use crate::node::{Capacity, Node};
 use crate::outbox::Burst;
 use crate::relay::Relay;
 use crate::shard::hub::Hub;
+use crate::transport::Transport;
 
 /// One channel of one shard, whose subscribers all write to the same socket.
 pub struct Broadcast {
@@ -53,8 +54,7 @@ impl Broadcast {
             apps,
             metrics,
             relay,
-            None,
-            Capacity { connections_max: subscribers, shards: 1 },
+            Capacity { connections_max: subscribers, sockets_max: subscribers, shards: 1 },
         ));
 
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
@@ -64,8 +64,11 @@ impl Broadcast {
         let mut hub = Hub::default();
         for _ in 0..subscribers {
             let stream = tokio::net::TcpStream::from_std(stream.try_clone()?)?;
-            let Ok(admission) = node.take_place(&app) else { panic!("the app does not admit {subscribers}") };
-            let connection = Connection::new(stream, SocketId::random(&mut rand::rng()), admission, 0);
+            let Ok(admission) = node.take_place(&app, Transport::WebSocket) else {
+                panic!("the app does not admit {subscribers}")
+            };
+            let wire = Wire::Socket(stream);
+            let connection = Connection::new(wire, SocketId::random(&mut rand::rng()), admission, 0);
             hub.subscribe(&topic, Rc::new(connection), &node.metrics);
         }
         Ok(Self { hub, topic, frame, burst: Burst::default(), _peer: peer })

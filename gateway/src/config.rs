@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bytesize::ByteSize;
 use humantime_serde::re::humantime::format_duration;
+use hyper::http::uri::Authority;
 use serde::{Deserialize, Serialize};
 use shared::config::{self, Mistake};
 use shared::listener::Front;
@@ -18,6 +19,8 @@ pub struct Config {
     pub server: Server,
     /// `[drain]`.
     pub drain: Drain,
+    /// `[peers]`.
+    pub peers: Peers,
 }
 
 /// `[server]`.
@@ -59,6 +62,25 @@ pub struct Server {
     /// How long a client may take nothing of what waits for it before it is closed with 4100.
     #[serde(with = "humantime_serde")]
     pub outbox_timeout: Duration,
+    /// How long a client may stay on an HTTP transport before it is told to reconnect, so that it tries a WebSocket again; 0
+    /// means for ever. pusher-js remembers for 30 minutes that HTTP worked, and a shorter time keeps it from forgetting.
+    #[serde(with = "humantime_serde")]
+    pub fallback_reconnect: Duration,
+}
+
+/// `[peers]`: where gateways of a cluster pass requests of the HTTP transports on to each other. Nothing listens there without
+/// Redis.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Peers {
+    /// Address to listen on.
+    #[serde(deserialize_with = "config::text")]
+    pub host: String,
+    /// Port; 0 takes any free one.
+    pub port: u16,
+    /// `host:port` at which other gateways reach this one; empty for the address by which it reaches Redis.
+    #[serde(deserialize_with = "config::text")]
+    pub advertise: String,
 }
 
 /// `[drain]`: leaving without losing anyone.
@@ -91,7 +113,14 @@ impl Default for Server {
             // 1 MiB: 100 events of 10 KiB, a second of a busy channel.
             outbox_bytes: ByteSize::mib(1),
             outbox_timeout: Duration::from_secs(10),
+            fallback_reconnect: Duration::from_secs(31 * 60),
         }
+    }
+}
+
+impl Default for Peers {
+    fn default() -> Self {
+        Self { host: "0.0.0.0".into(), port: 0, advertise: String::new() }
     }
 }
 
@@ -139,6 +168,10 @@ impl Config {
             let complaint = "expected the balancers, since with proxy_protocol anyone else could name an address that \
                              server.allow and server.deny let in";
             mistakes.push(Mistake::new("server.trusted_proxies", complaint));
+        }
+        if !self.peers.advertise.is_empty() && self.peers.advertise.parse::<Authority>().is_err() {
+            let complaint = format!("expected a host and a port, as \"10.0.0.7:8082\", not {:?}", self.peers.advertise);
+            mistakes.push(Mistake::new("peers.advertise", complaint));
         }
         let prefix = &server.path_prefix;
         if !prefix.is_empty() && (!prefix.starts_with('/') || prefix.ends_with('/')) {

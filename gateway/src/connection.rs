@@ -1,4 +1,4 @@
-//! One WebSocket: a task that reads it, and what its shard needs to write to it.
+//! One connection: what its shard needs to write to it, and for a WebSocket the task that reads it.
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
@@ -12,6 +12,7 @@ use shared::app::{App, as_usize};
 use shared::protocol::{CloseCode, SocketId};
 use socket2::SockRef;
 use tokio::net::TcpStream;
+use tokio::sync::Notify;
 
 use crate::node::Admission;
 use crate::outbox::{Flushed, Outbox};
@@ -28,11 +29,11 @@ const READS_MAX: usize = 2;
 /// client that means well can have had under way.
 const CLOSING_BYTES_MAX: usize = 1024 * 1024;
 
-/// One WebSocket. Lives on one shard for life.
+/// One client. Lives on one shard for life.
 pub(crate) struct Connection {
     pub(crate) socket_id: SocketId,
     pub(crate) app: Arc<App>,
-    pub(crate) stream: TcpStream,
+    pub(crate) wire: Wire,
     pub(crate) outbox: Outbox,
     pub(crate) session: RefCell<Session>,
     /// The connection's place among all of the node.
@@ -51,6 +52,14 @@ pub(crate) struct Connection {
     /// Whether the sending side is to be shut down once everything is written.
     says_no_more: Cell<bool>,
     waker: RefCell<Option<Waker>>,
+}
+
+/// What carries a connection's frames.
+pub(crate) enum Wire {
+    /// Frames are written to the socket of a WebSocket.
+    Socket(TcpStream),
+    /// Frames wait in the outbox for requests of pusher-js' HTTP transports, whose task is told of them.
+    Requests(Box<Notify>),
 }
 
 /// How far a connection's life has come.
@@ -76,14 +85,14 @@ enum Turn {
 }
 
 impl Connection {
-    pub(crate) fn new(stream: TcpStream, socket_id: SocketId, admission: Admission, now_s: u32) -> Self {
+    pub(crate) fn new(wire: Wire, socket_id: SocketId, admission: Admission, now_s: u32) -> Self {
         let app = admission.app.clone();
         Self {
             socket_id,
             session: RefCell::new(Session::new(socket_id, app.clone())),
             app,
             _admission: admission,
-            stream,
+            wire,
             outbox: Outbox::default(),
             slot: Cell::new(usize::MAX),
             since_s: now_s,
@@ -127,37 +136,64 @@ impl Connection {
 
     /// Makes the task look at its socket and its stage.
     pub(crate) fn wake(&self) {
+        if let Wire::Requests(news) = &self.wire {
+            return news.notify_one();
+        }
         if let Some(waker) = &*self.waker.borrow() {
             waker.wake_by_ref();
         }
     }
 
-    /// Reads until the connection is over. `early`: bytes that came with the handshake.
+    /// Whether the task must end.
+    pub(crate) fn is_over(&self) -> bool {
+        self.stage.get() == Stage::Over
+    }
+
+    /// Something came from the client.
+    pub(crate) fn hear(&self, now_s: u32) {
+        self.heard_s.set(now_s);
+        self.pinged_s.set(None);
+    }
+
+    /// Reads a WebSocket until it is over. `early`: bytes that came with the handshake.
     pub(crate) async fn run(self: Rc<Self>, shard: Rc<Shard>, mut early: Vec<u8>) {
-        let end = Departure { connection: self.clone(), shard: shard.clone() };
+        let Wire::Socket(stream) = &self.wire else { return };
+        let end = Departure::of(&self, &shard);
         let mut reader = Reader::default();
         if !early.is_empty() {
             self.take(&shard, &mut reader, &mut early);
         }
         drop(early);
-        while poll_fn(|context| self.poll(&shard, &mut reader, context)).await == Turn::Again {
+        while poll_fn(|context| self.poll(stream, &shard, &mut reader, context)).await == Turn::Again {
             // Only after the shard's other tasks, its inbox and new readiness have had their turn.
             tokio::task::yield_now().await;
         }
         drop(end);
     }
 
-    fn poll(self: &Rc<Self>, shard: &Rc<Shard>, reader: &mut Reader, context: &mut Context<'_>) -> Poll<Turn> {
+    fn poll(
+        self: &Rc<Self>,
+        stream: &TcpStream,
+        shard: &Rc<Shard>,
+        reader: &mut Reader,
+        context: &mut Context<'_>,
+    ) -> Poll<Turn> {
         if !self.waker.borrow().as_ref().is_some_and(|waker| waker.will_wake(context.waker())) {
             *self.waker.borrow_mut() = Some(context.waker().clone());
         }
-        let read = self.poll_read(shard, reader, context);
-        self.poll_write(shard, context);
+        let read = self.poll_read(stream, shard, reader, context);
+        self.poll_write(stream, shard, context);
         if self.stage.get() == Stage::Over { Poll::Ready(Turn::Over) } else { read }
     }
 
     /// Pending: the task is woken when there is more to read.
-    fn poll_read(self: &Rc<Self>, shard: &Rc<Shard>, reader: &mut Reader, context: &mut Context<'_>) -> Poll<Turn> {
+    fn poll_read(
+        self: &Rc<Self>,
+        stream: &TcpStream,
+        shard: &Rc<Shard>,
+        reader: &mut Reader,
+        context: &mut Context<'_>,
+    ) -> Poll<Turn> {
         for _ in 0..READS_MAX {
             if self.stage.get() == Stage::Over {
                 return Poll::Ready(Turn::Over);
@@ -165,18 +201,18 @@ impl Connection {
             if self.is_open() && self.outbox.bytes() > 0 {
                 // Whoever does not take answers is not asked for more questions: else two bytes of pong, kept apart
                 // from the next two, would cost the node forty times what the outbox counts.
-                self.poll_write(shard, context);
+                self.poll_write(stream, shard, context);
                 if self.outbox.bytes() > 0 {
                     return Poll::Pending;
                 }
             }
-            match self.stream.poll_read_ready(context) {
+            match stream.poll_read_ready(context) {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(Err(_)) => return self.over(),
                 Poll::Ready(Ok(())) => {}
             }
             let mut buffer = shard.borrow_read_buffer();
-            match self.stream.try_read(&mut buffer) {
+            match stream.try_read(&mut buffer) {
                 Ok(0) => return self.over(),
                 Ok(count) => self.take(shard, reader, &mut buffer[..count]),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
@@ -191,12 +227,12 @@ impl Connection {
         Poll::Ready(Turn::Over)
     }
 
-    fn poll_write(&self, shard: &Shard, context: &mut Context<'_>) {
+    fn poll_write(&self, stream: &TcpStream, shard: &Shard, context: &mut Context<'_>) {
         while self.stage.get() != Stage::Over {
-            match self.outbox.flush(&self.stream, shard.now_s()) {
-                Flushed::All => return self.shut_down_if_asked(),
+            match self.outbox.flush(stream, shard.now_s()) {
+                Flushed::All => return self.shut_down_if_asked(stream),
                 Flushed::Broken => self.stage.set(Stage::Over),
-                Flushed::Some => match self.stream.poll_write_ready(context) {
+                Flushed::Some => match stream.poll_write_ready(context) {
                     Poll::Pending => return,
                     Poll::Ready(Ok(())) => {}
                     Poll::Ready(Err(_)) => self.stage.set(Stage::Over),
@@ -207,8 +243,7 @@ impl Connection {
 
     /// Takes bytes from the client.
     fn take(self: &Rc<Self>, shard: &Rc<Shard>, reader: &mut Reader, bytes: &mut [u8]) {
-        self.heard_s.set(shard.now_s());
-        self.pinged_s.set(None);
+        self.hear(shard.now_s());
         if let Stage::Closing { until_s, bytes: before } = self.stage.get() {
             let bytes = before + bytes.len();
             self.stage.set(if bytes > CLOSING_BYTES_MAX { Stage::Over } else { Stage::Closing { until_s, bytes } });
@@ -244,18 +279,24 @@ impl Connection {
 
     /// The close frame was the last word: the peer hears the end of the stream and has the grace time to end its own.
     /// Closing at once could turn into a reset, which overtakes the close frame.
-    fn shut_down_if_asked(&self) {
+    fn shut_down_if_asked(&self, stream: &TcpStream) {
         if self.says_no_more.take() {
             // A peer that is gone already needs no goodbye.
-            let _ = SockRef::from(&self.stream).shutdown(std::net::Shutdown::Write);
+            let _ = SockRef::from(stream).shutdown(std::net::Shutdown::Write);
         }
     }
 }
 
 /// Takes a connection out of everything it is in, also when its task panics.
-struct Departure {
+pub(crate) struct Departure {
     connection: Rc<Connection>,
     shard: Rc<Shard>,
+}
+
+impl Departure {
+    pub(crate) fn of(connection: &Rc<Connection>, shard: &Rc<Shard>) -> Self {
+        Self { connection: connection.clone(), shard: shard.clone() }
+    }
 }
 
 impl Drop for Departure {

@@ -17,6 +17,7 @@ use shared::bus::{Bus, Listener};
 use shared::descriptors;
 use shared::http::Routes;
 use shared::listener::Front;
+use shared::redis::Directory;
 use shared::roster::Roster;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
@@ -24,8 +25,10 @@ use tokio::sync::oneshot;
 mod accept;
 #[cfg(feature = "benchmark")]
 pub mod benchmark;
+mod body;
 pub mod config;
 mod connection;
+mod fallback;
 mod metrics;
 mod node;
 mod outbox;
@@ -35,11 +38,13 @@ mod relay;
 mod session;
 mod shard;
 mod tls;
+mod transport;
 mod upgrade;
 pub mod websocket;
 
 pub use config::Config;
 
+use fallback::peers::Peers;
 use metrics::Metrics;
 use node::{Capacity, Node};
 use relay::Relay;
@@ -60,6 +65,8 @@ pub struct Deps {
     pub roster: Arc<dyn Roster>,
     /// Answers HTTP requests that are no WebSockets; without it they get 404.
     pub routes: Option<Arc<dyn Routes>>,
+    /// Knows which node has which session of the HTTP transports; `None` for a process that is the whole cluster.
+    pub directory: Option<Directory>,
     /// Who is let in at the public listener.
     pub front: Front,
     /// Where metrics are registered.
@@ -82,12 +89,14 @@ impl Gateway {
     /// Binds the public listener.
     ///
     /// # Errors
-    /// When the address cannot be had.
+    /// When the address cannot be had, or that for other nodes.
     pub async fn bind(config: Config, deps: Deps) -> io::Result<Self> {
         let listener = shared::listener::listen(&config.server.host, config.server.port).await?;
         let address = listener.local_addr()?;
         let shards = shard_count(config.server.shards);
-        let ceiling = descriptors::connections_max(deps.descriptors_max, deps.front.tls.is_some());
+        let with_tls = deps.front.tls.is_some();
+        let ceiling = descriptors::connections_max(deps.descriptors_max, with_tls);
+        let sockets_max = descriptors::sockets_max(deps.descriptors_max, with_tls);
         let connections_max = match config.server.connections_max {
             0 => ceiling,
             wanted => wanted.min(ceiling),
@@ -96,15 +105,13 @@ impl Gateway {
         let (inboxes, receivers) = (0..shards).map(|_| inbox(room.clone())).unzip();
         let metrics = Metrics::new(&deps.registry, &deps.apps, connections_max, deps.descriptors_max);
         let relay = Arc::new(Relay::new(deps.bus, deps.roster, inboxes, room, metrics.presence.clone()));
-        let node = Arc::new(Node::new(
-            config.server.clone(),
-            deps.front,
-            deps.apps,
-            metrics,
-            relay.clone(),
-            deps.routes,
-            Capacity { connections_max, shards },
-        ));
+        let capacity = Capacity { connections_max, sockets_max, shards };
+        let mut node = Node::new(config.server.clone(), deps.front, deps.apps, metrics, relay.clone(), capacity);
+        node.routes = deps.routes;
+        if let Some(directory) = deps.directory {
+            node.peers = Some(Peers::bind(&config.peers, directory).await?);
+        }
+        let node = Arc::new(node);
         Ok(Self { config, listener, address, node, relay, receivers })
     }
 
@@ -156,7 +163,11 @@ impl Gateway {
                     return Err(io::Error::other(format!("shard {index} ended before it was told to")));
                 }
             }
-            drop(listener);
+            for (stream, peer) in shared::listener::close(listener) {
+                if let Ok(stream) = accept::prepare(stream) {
+                    accept::hand_out(stream, peer, &node, &relay);
+                }
+            }
             for index in 0..threads.len() {
                 relay.tell_shard(index, ShardMessage::Drain { window: config.drain.window });
             }
@@ -175,9 +186,21 @@ impl Gateway {
             }
             Ok(())
         };
+        let (all_gone, ended) = oneshot::channel::<()>();
+        let serve = async {
+            let served = serve.await;
+            drop(all_gone);
+            served
+        };
+        let serve_peers = async {
+            let Some(peers) = &node.peers else { return };
+            let ended = async { drop(ended.await) };
+            fallback::peers::serve(peers, &node, ended).await;
+        };
         tokio::select! {
-            served = serve => served,
-            never = tend(&relay) => match never {},
+            (served, ()) = futures_util::future::join(serve, serve_peers) => served,
+            never = tend(&relay, &node) => match never {},
+            never = keep_sessions(&node) => match never {},
             never = node.report_connections() => match never {},
             never = relay.keep_synchronised() => match never {},
         }
@@ -204,12 +227,21 @@ impl RunningShard {
     }
 }
 
-/// Lets the relay do what is due, once a second.
-async fn tend(relay: &Relay) -> Infallible {
+/// Keeps the cluster aware of which sessions of the HTTP transports are here.
+async fn keep_sessions(node: &Node) -> Infallible {
+    match &node.peers {
+        Some(peers) => peers.keep(node).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Lets the relay and the sessions' registry do what is due, once a second.
+async fn tend(relay: &Relay, node: &Node) -> Infallible {
     let mut second = tokio::time::interval(Duration::from_secs(1));
     loop {
         second.tick().await;
         relay.tend().await;
+        node.fallback.forget_old();
     }
 }
 

@@ -6,8 +6,11 @@
 use hashbrown::HashMap;
 use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
 use shared::app::{AppId, Apps};
+use shared::listener::front::dropped_counter;
 use shared::protocol::{ChannelKind, ClientFrame, CloseCode};
 use shared::telemetry::metrics::{app_labels, latency, register};
+
+use crate::transport::Transport;
 
 /// Everything the gateway counts.
 #[derive(Clone)]
@@ -22,6 +25,8 @@ pub(crate) struct Metrics {
     rate_limited: IntCounterVec,
     handshakes_rejected: IntCounterVec,
     connections_dropped: IntCounterVec,
+    fallback_requests: IntCounterVec,
+    fallback_forwarded: IntCounterVec,
     pub(crate) messages_sent: IntCounter,
     pub(crate) sent_bytes: IntCounter,
     pub(crate) received_bytes: IntCounter,
@@ -39,8 +44,21 @@ pub(crate) struct Metrics {
 /// Counters of one app, or of all apps beyond [`shared::telemetry::metrics::APP_LABELS_MAX`] together.
 #[derive(Clone)]
 pub(crate) struct AppMetrics {
-    pub(crate) connections: IntGauge,
-    pub(crate) opened: IntCounter,
+    /// By transport.
+    connections: [IntGauge; 3],
+    opened: [IntCounter; 3],
+}
+
+impl AppMetrics {
+    /// Open connections of that sort.
+    pub(crate) fn connections(&self, transport: Transport) -> &IntGauge {
+        &self.connections[transport.index()]
+    }
+
+    /// Connections of that sort that were accepted.
+    pub(crate) fn opened(&self, transport: Transport) -> &IntCounter {
+        &self.opened[transport.index()]
+    }
 }
 
 /// Messages from clients by kind, looked up once.
@@ -129,7 +147,7 @@ impl Metrics {
         let ceiling = |name: &str, help: &str, value: i64| gauge(name, help).set(value);
         ceiling(
             "carillon_connections_max",
-            "Most WebSockets that this node holds.",
+            "Most connections of clients that this node holds.",
             i64::try_from(connections_max).unwrap_or(i64::MAX),
         );
         ceiling(
@@ -138,8 +156,9 @@ impl Metrics {
             i64::try_from(descriptors_max).unwrap_or(i64::MAX),
         );
 
-        let connections = gauges("carillon_connections", "Open WebSockets.", &["app"]);
-        let opened = counters("carillon_connections_opened_total", "WebSockets accepted.", &["app"]);
+        let connections = gauges("carillon_connections", "Open connections of clients.", &["app", "transport"]);
+        let opened =
+            counters("carillon_connections_opened_total", "Connections of clients accepted.", &["app", "transport"]);
         let fanout =
             HistogramOpts::new("carillon_fanout_subscribers", "Subscribers of one shard that an event reached.")
                 .buckets(vec![0.0, 1.0, 10.0, 100.0, 1_000.0, 10_000.0, 100_000.0]);
@@ -147,7 +166,7 @@ impl Metrics {
             apps: app_metrics(apps, &connections, &opened),
             closed: counters(
                 "carillon_connections_closed_total",
-                "WebSockets ended, by close code; 1006 without one.",
+                "Connections of clients ended, by close code; 1006 without one.",
                 &["code"],
             ),
             subscriptions: gauges("carillon_subscriptions", "Subscriptions held by this node.", &["kind"]),
@@ -165,10 +184,16 @@ impl Metrics {
                 "Connections refused, by close code.",
                 &["code"],
             ),
-            connections_dropped: counters(
-                "carillon_connections_dropped_total",
-                "Connections dropped before their first request, by reason.",
-                &["reason"],
+            connections_dropped: dropped_counter(registry),
+            fallback_requests: counters(
+                "carillon_fallback_requests_total",
+                "Requests of the HTTP transports, by what they are for.",
+                &["kind"],
+            ),
+            fallback_forwarded: counters(
+                "carillon_fallback_forwarded_total",
+                "Requests of the HTTP transports whose session another node has, by what became of them.",
+                &["result"],
             ),
             messages_sent: counter("carillon_messages_sent_total", "Messages handed to clients' outboxes."),
             sent_bytes: counter("carillon_sent_bytes_total", "Bytes handed to clients' outboxes, with headers."),
@@ -225,6 +250,14 @@ impl Metrics {
         self.connections_dropped.with_label_values(&[reason]).inc();
     }
 
+    pub(crate) fn fallback_request(&self, kind: &str) {
+        self.fallback_requests.with_label_values(&[kind]).inc();
+    }
+
+    pub(crate) fn fallback_forwarded(&self, result: &str) {
+        self.fallback_forwarded.with_label_values(&[result]).inc();
+    }
+
     pub(crate) fn handshake_rejected(&self, code: CloseCode) {
         self.handshakes_rejected.with_label_values(&[code.label()]).inc();
     }
@@ -253,8 +286,8 @@ impl Metrics {
 fn app_metrics(apps: &Apps, connections: &IntGaugeVec, opened: &IntCounterVec) -> HashMap<AppId, AppMetrics> {
     let labelled = app_labels(apps).into_iter().map(|(id, label)| {
         let metrics = AppMetrics {
-            connections: connections.with_label_values(&[label]),
-            opened: opened.with_label_values(&[label]),
+            connections: Transport::ALL.map(|transport| connections.with_label_values(&[label, transport.label()])),
+            opened: Transport::ALL.map(|transport| opened.with_label_values(&[label, transport.label()])),
         };
         (id.clone(), metrics)
     });

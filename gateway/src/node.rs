@@ -15,9 +15,12 @@ use shared::roster::RosterError;
 use tokio::sync::{Mutex, Notify};
 
 use crate::config::Server;
+use crate::fallback;
+use crate::fallback::peers::Peers;
 use crate::metrics::Metrics;
 use crate::reject::Farewell;
 use crate::relay::Relay;
+use crate::transport::Transport;
 
 /// A shard whose timer has not fired for this long counts as stalled.
 const STALL: Duration = Duration::from_secs(10);
@@ -32,6 +35,11 @@ pub(crate) struct Node {
     pub(crate) relay: Arc<Relay>,
     pub(crate) routes: Option<Arc<dyn Routes>>,
     pub(crate) connections_max: usize,
+    sockets_max: usize,
+    /// Sessions of the HTTP transports.
+    pub(crate) fallback: fallback::Registry,
+    /// Other nodes, in a cluster.
+    pub(crate) peers: Option<Peers>,
     occupants: Occupants,
     started: Instant,
     /// By shard: when its timer fired last, in milliseconds after `started`.
@@ -42,14 +50,14 @@ pub(crate) struct Node {
     draining: AtomicBool,
 }
 
-/// Open WebSockets, of all apps and of each.
+/// Open connections of clients, of all apps and of each.
 struct Occupants {
     all: AtomicUsize,
     by_app: HashMap<AppId, AppOccupants>,
     changed: Notify,
 }
 
-/// Open WebSockets of one app.
+/// Open connections of clients of one app.
 #[derive(Default)]
 struct AppOccupants {
     count: AtomicUsize,
@@ -67,8 +75,10 @@ struct Reported {
 /// How much a node holds.
 #[derive(Clone, Copy)]
 pub(crate) struct Capacity {
-    /// Open WebSockets, at most.
+    /// Open connections of clients, at most.
     pub(crate) connections_max: usize,
+    /// Open TCP connections to the public listener, at most.
+    pub(crate) sockets_max: usize,
     /// Threads that hold them.
     pub(crate) shards: usize,
 }
@@ -83,10 +93,9 @@ impl Node {
         apps: Apps,
         metrics: Metrics,
         relay: Arc<Relay>,
-        routes: Option<Arc<dyn Routes>>,
         capacity: Capacity,
     ) -> Self {
-        let Capacity { connections_max, shards } = capacity;
+        let Capacity { connections_max, sockets_max, shards } = capacity;
         let by_app = apps.iter().map(|app| (app.id.clone(), AppOccupants::default())).collect();
         Self {
             server,
@@ -94,8 +103,11 @@ impl Node {
             apps,
             metrics,
             relay,
-            routes,
+            routes: None,
             connections_max,
+            sockets_max,
+            fallback: fallback::Registry::default(),
+            peers: None,
             occupants: Occupants { all: AtomicUsize::new(0), by_app, changed: Notify::new() },
             started: Instant::now(),
             heartbeats_ms: (0..shards).map(|_| AtomicU64::new(0)).collect(),
@@ -105,10 +117,10 @@ impl Node {
         }
     }
 
-    /// Takes a place for a WebSocket of this app, or says why there is none. An app's quota is that of the whole cluster;
+    /// Takes a place for a client of this app, or says why there is none. An app's quota is that of the whole cluster;
     /// while the cluster cannot be asked it is this node's own.
-    pub(crate) async fn admit(self: &Arc<Self>, app: &Arc<App>) -> Result<Admission, Farewell> {
-        let admission = self.take_place(app)?;
+    pub(crate) async fn admit(self: &Arc<Self>, app: &Arc<App>, transport: Transport) -> Result<Admission, Farewell> {
+        let admission = self.take_place(app, transport)?;
         let quota = app.limits.connections;
         if quota > 0
             && let Ok(connections) = self.report(&app.id, self.of_app(&app.id)).await
@@ -120,7 +132,7 @@ impl Node {
     }
 
     /// Takes a place among those of this node.
-    pub(crate) fn take_place(self: &Arc<Self>, app: &Arc<App>) -> Result<Admission, Farewell> {
+    pub(crate) fn take_place(self: &Arc<Self>, app: &Arc<App>, transport: Transport) -> Result<Admission, Farewell> {
         let all = self.occupants.all.fetch_add(1, Ordering::AcqRel);
         if all >= self.connections_max {
             self.occupants.all.fetch_sub(1, Ordering::AcqRel);
@@ -134,20 +146,20 @@ impl Node {
             return Err(over_quota());
         }
         let metrics = self.metrics.app(&app.id);
-        metrics.connections.inc();
-        metrics.opened.inc();
+        metrics.connections(transport).inc();
+        metrics.opened(transport).inc();
         self.occupants.changed.notify_one();
-        Ok(Admission { node: self.clone(), app: app.clone() })
+        Ok(Admission { node: self.clone(), app: app.clone(), transport })
     }
 
-    fn leave(&self, app: &App) {
+    fn leave(&self, app: &App, transport: Transport) {
         self.of_app(&app.id).count.fetch_sub(1, Ordering::AcqRel);
         self.occupants.all.fetch_sub(1, Ordering::AcqRel);
-        self.metrics.app(&app.id).connections.dec();
+        self.metrics.app(&app.id).connections(transport).dec();
         self.occupants.changed.notify_one();
     }
 
-    /// Open WebSockets.
+    /// Open connections of clients.
     pub(crate) fn connections(&self) -> usize {
         self.occupants.all.load(Ordering::Acquire)
     }
@@ -211,6 +223,11 @@ impl Node {
         Load { node: self.clone(), shard }
     }
 
+    /// Whether there is a descriptor for one more TCP connection.
+    pub(crate) fn has_room_for_socket(&self) -> bool {
+        self.loads.iter().map(|load| load.load(Ordering::Relaxed)).sum::<usize>() < self.sockets_max
+    }
+
     /// The shard with the fewest TCP connections.
     pub(crate) fn least_loaded_shard(&self) -> usize {
         let loads = self.loads.iter().map(|load| load.load(Ordering::Relaxed));
@@ -235,15 +252,16 @@ fn over_quota() -> Farewell {
     Farewell::new(CloseCode::OverQuota, "The app is over its connection quota")
 }
 
-/// A WebSocket's place among those of its app and of the node; given back when dropped.
+/// A connection's place among those of its app and of the node; given back when dropped.
 pub(crate) struct Admission {
     node: Arc<Node>,
     pub(crate) app: Arc<App>,
+    transport: Transport,
 }
 
 impl Drop for Admission {
     fn drop(&mut self) {
-        self.node.leave(&self.app);
+        self.node.leave(&self.app, self.transport);
     }
 }
 

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use socket2::SockRef;
 use tokio::net::TcpStream;
 
-use crate::connection::Connection;
+use crate::connection::{Connection, Wire};
 
 /// Frames given to the kernel in one call. Linux takes 1,024; a burst is rarely over ten.
 const SLICES_MAX: usize = 64;
@@ -83,6 +83,19 @@ impl Outbox {
         }
         *slot = None;
         Flushed::All
+    }
+
+    /// Takes the frame that has waited longest, for a connection that has no socket to write it to.
+    pub(crate) fn take(&self, now_s: u32) -> Option<Bytes> {
+        let mut slot = self.waiting.borrow_mut();
+        let waiting = slot.as_mut()?;
+        let frame = waiting.frames.front()?.clone();
+        waiting.progress_s = now_s;
+        waiting.advance(frame.len());
+        if waiting.frames.is_empty() {
+            *slot = None;
+        }
+        Some(frame)
     }
 
     /// Drops what waits but the rest of a frame that has begun, so that a last word can still follow it.
@@ -238,16 +251,21 @@ fn write_links(frames: &[Bytes], links: &[Link], first: u32, connection: &Connec
             .map(|link| &frames[link.frame as usize])
     };
     let outbox = &connection.outbox;
+    let Wire::Socket(stream) = &connection.wire else {
+        // Requests come and take it.
+        outbox.push(chain().cloned(), 0, now_s);
+        return Flushed::Some;
+    };
     if outbox.waiting.borrow().is_some() {
         // Someone waits already: order says that the new frames go behind.
         outbox.push(chain().cloned(), 0, now_s);
-        return outbox.flush(&connection.stream, now_s);
+        return outbox.flush(stream, now_s);
     }
     // Straight to the socket: one that refuses is asked again by its outbox, through the runtime, which so learns of it. The
     // others spare a look at what the runtime keeps of them, memory that is cold by then.
     let link = &links[first as usize];
     let result = match link.next {
-        None => SockRef::from(&connection.stream).send(&frames[link.frame as usize]),
+        None => SockRef::from(stream).send(&frames[link.frame as usize]),
         Some(_) => {
             let mut slices = [IoSlice::new(&[]); SLICES_MAX];
             let mut count = 0;
@@ -255,7 +273,7 @@ fn write_links(frames: &[Bytes], links: &[Link], first: u32, connection: &Connec
                 *slice = IoSlice::new(frame);
                 count += 1;
             }
-            SockRef::from(&connection.stream).send_vectored(&slices[..count])
+            SockRef::from(stream).send_vectored(&slices[..count])
         }
     };
     let mut written = match result {
@@ -268,7 +286,7 @@ fn write_links(frames: &[Bytes], links: &[Link], first: u32, connection: &Connec
         if written < frame.len() {
             outbox.push(rest.cloned(), written, now_s);
             // Room may be left when there were more frames than slices: only a socket that refuses is full.
-            return outbox.flush(&connection.stream, now_s);
+            return outbox.flush(stream, now_s);
         }
         written -= frame.len();
         rest.next();

@@ -9,7 +9,7 @@ pub(crate) mod inbox;
 mod messages;
 mod sweep;
 
-use std::cell::{Cell, RefCell, RefMut};
+use std::cell::{Cell, OnceCell, RefCell, RefMut};
 use std::error::Error;
 use std::net::IpAddr;
 use std::rc::Rc;
@@ -22,14 +22,16 @@ use rand::rngs::StdRng;
 use shared::app::as_usize;
 use shared::bus::Message;
 use shared::envelope::{Topic, unix_us};
-use shared::http::Answer;
 use shared::protocol::{ChannelName, CloseCode, ServerFrame, SocketId};
 use slab::Slab;
 use tokio::net::TcpStream;
 use tokio::sync::{Notify, mpsc};
 use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
 
-use crate::connection::Connection;
+use crate::connection::{Connection, Wire};
+use crate::fallback;
+use crate::fallback::peers::{self, Forwarder};
 use crate::node::{Admission, Load, Node};
 use crate::outbox::{Burst, Flushed};
 use crate::reject::{Farewell, Refusal};
@@ -81,6 +83,12 @@ pub(crate) struct Shard {
     /// Work in flight that must not be cut off when the node leaves.
     chores: Cell<usize>,
     draining: Cell<bool>,
+    /// Passes requests on to other nodes.
+    forwarder: OnceCell<Forwarder>,
+    /// Cancelled when the shard is drained, for connections that are no WebSockets.
+    leaving: CancellationToken,
+    /// Until when those may take, once it is; meaningless before.
+    leave_by: Cell<Instant>,
     /// Told whenever a connection or a chore ended while draining.
     settled: Notify,
 }
@@ -102,6 +110,9 @@ impl Shard {
             publishes,
             chores: Cell::new(0),
             draining: Cell::new(false),
+            forwarder: OnceCell::new(),
+            leaving: CancellationToken::new(),
+            leave_by: Cell::new(Instant::now()),
             settled: Notify::new(),
         });
         tokio::task::spawn_local(chores::publish_client_events(shard.node.clone(), queue));
@@ -152,7 +163,34 @@ impl Shard {
         load: Load,
         early: Vec<u8>,
     ) {
-        let connection = Rc::new(Connection::new(stream, self.socket_id(), admission, self.now_s()));
+        let connection = self.establish(Wire::Socket(stream), client, admission);
+        let shard = self.clone();
+        tokio::task::spawn_local(async move {
+            let _load = load;
+            connection.run(shard, early).await;
+        });
+    }
+
+    /// Makes a session of the HTTP transports. `receiver`: the request that asked for it.
+    pub(crate) fn open_session(
+        self: &Rc<Self>,
+        client: IpAddr,
+        admission: Admission,
+        place: fallback::Place,
+        receiver: fallback::Receiver,
+    ) {
+        let connection = self.establish(Wire::Requests(Box::default()), client, admission);
+        let session = fallback::Session::new(self.clone(), connection.clone(), place, receiver);
+        tokio::task::spawn_local(async move {
+            if let Wire::Requests(news) = &connection.wire {
+                session.run(news).await;
+            }
+        });
+    }
+
+    /// Takes a client in and greets it.
+    fn establish(self: &Rc<Self>, wire: Wire, client: IpAddr, admission: Admission) -> Rc<Connection> {
+        let connection = Rc::new(Connection::new(wire, self.socket_id(), admission, self.now_s()));
         tracing::debug!(target: "activity", { socket.id = %connection.socket_id, app.id = %connection.app.id, client.address = %client }, "Connection opened");
         connection.slot.set(self.connections.borrow_mut().insert(connection.clone()));
         let activity_timeout_s = self.node.server.activity_timeout.as_secs();
@@ -163,11 +201,7 @@ impl Shard {
             self.close(&connection, &leaving());
         }
         self.flush();
-        let shard = self.clone();
-        tokio::task::spawn_local(async move {
-            let _load = load;
-            connection.run(shard, early).await;
-        });
+        connection
     }
 
     /// Appends a message to the current burst.
@@ -218,8 +252,7 @@ impl Shard {
             self.send(connection, &announcement);
         }
         self.send_frame(connection, writer::close(farewell.code, &farewell.message));
-        let grace_s = if self.draining.get() { DRAIN_GRACE_S } else { CLOSE_GRACE_S };
-        connection.begin_closing(farewell.code, self.now_s() + grace_s);
+        connection.begin_closing(farewell.code, self.now_s() + self.close_grace_s());
         self.leave_all(connection);
     }
 
@@ -363,6 +396,8 @@ impl Shard {
     fn drain(self: &Rc<Self>, window: Duration) {
         const STEP: Duration = Duration::from_millis(20);
         self.draining.set(true);
+        self.leave_by.set(Instant::now() + window + Duration::from_secs(DRAIN_GRACE_S.into()));
+        self.leaving.cancel();
         let all: Vec<Rc<Connection>> =
             self.connections.borrow().iter().map(|(_, connection)| connection.clone()).collect();
         let steps = usize::try_from(window.as_millis() / STEP.as_millis()).unwrap_or(usize::MAX);
@@ -383,10 +418,20 @@ impl Shard {
         });
     }
 
-    /// Answers a request; a shard does not end while one is being answered.
-    pub(crate) async fn answering(self: &Rc<Self>, answer: impl Future<Output = Answer>) -> Answer {
-        let _chore = Chore::begin(self);
-        answer.await
+    /// What passes requests on to other nodes, made when it is first needed.
+    pub(crate) fn forwarder(&self) -> &Forwarder {
+        self.forwarder.get_or_init(peers::forwarder)
+    }
+
+    /// Resolves once the shard is being drained; returns until when what is under way may take.
+    pub(crate) async fn leaving(&self) -> Instant {
+        self.leaving.cancelled().await;
+        self.leave_by.get()
+    }
+
+    /// How long a client that is told to go has to answer.
+    pub(crate) fn close_grace_s(&self) -> u32 {
+        if self.draining.get() { DRAIN_GRACE_S } else { CLOSE_GRACE_S }
     }
 
     fn is_settled(&self) -> bool {

@@ -5,6 +5,7 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
+use std::rc::Rc;
 use std::time::Duration;
 
 use shared::tls::Tls;
@@ -12,27 +13,31 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, split};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
 
+use crate::shard::Shard;
+
 /// Bytes that are copied at a time in each direction; most messages are smaller.
 const COPY_BYTES: usize = 4096;
 
-/// When one side has ended, the other has this long to do so: as long as a close frame's answer.
-const GRACE: Duration = Duration::from_secs(5);
+/// Saying goodbye may take this long.
+const GRACE: Duration = Duration::from_secs(2);
 
 /// Shakes hands; returns the shard's end. The copying lasts hardly longer than either side.
 ///
-/// `stall`: how long a client may take nothing before it is cut off.
-pub(crate) async fn terminate(tls: &Tls, stream: TcpStream, stall: Duration) -> io::Result<TcpStream> {
+/// A client that takes nothing is cut off after `server.outbox_timeout`. The shard does not end before what it said last is
+/// out.
+pub(crate) async fn terminate(shard: &Rc<Shard>, tls: &Tls, stream: TcpStream) -> io::Result<TcpStream> {
     let encrypted = tls.accept(stream).await?;
     let (near, far) = std::os::unix::net::UnixStream::pair()?;
     far.set_nonblocking(true)?;
     near.set_nonblocking(true)?;
     let near = UnixStream::from_std(near)?;
-    tokio::task::spawn_local(pump(encrypted, near, stall));
+    shard.chore(pump(shard.clone(), encrypted, near));
     // To the system a connected stream is a connected stream.
     TcpStream::from_std(std::net::TcpStream::from(OwnedFd::from(far)))
 }
 
-async fn pump(encrypted: impl AsyncRead + AsyncWrite, near: UnixStream, stall: Duration) {
+async fn pump(shard: Rc<Shard>, encrypted: impl AsyncRead + AsyncWrite, near: UnixStream) {
+    let stall = shard.node.server.outbox_timeout;
     let (from_client, to_client) = split(encrypted);
     let (from_shard, to_shard) = near.into_split();
     let down = copy(from_shard, to_client, stall);
@@ -41,9 +46,14 @@ async fn pump(encrypted: impl AsyncRead + AsyncWrite, near: UnixStream, stall: D
     tokio::pin!(down, up);
     // Whoever is left has nobody to talk to any more, and is dropped when it does not see that by itself.
     tokio::select! {
-        () = &mut down => drop(timeout(GRACE, up).await),
-        () = &mut up => drop(timeout(GRACE.max(stall), down).await),
+        () = &mut down => drop(timeout(grace(&shard), up).await),
+        () = &mut up => drop(timeout(grace(&shard).max(stall), down).await),
     }
+}
+
+/// When one side has ended, the other has this long to do so: as long as a close frame's answer.
+fn grace(shard: &Shard) -> Duration {
+    Duration::from_secs(shard.close_grace_s().into())
 }
 
 /// Copies until the end of either side, which is told to the other.

@@ -1,4 +1,4 @@
-//! From a TCP connection to a WebSocket, or to the HTTP routes beside it.
+//! From a TCP connection to a WebSocket, or to the HTTP beside it: the fallback transports, and other routes.
 //!
 //! Refusals of the protocol come after the upgrade: a browser tells a page nothing about a failed one, and pusher-js
 //! would try again for ever.
@@ -12,32 +12,49 @@ use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use fastwebsockets::upgrade as handshake;
-use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::header::{HeaderMap, HeaderValue, ORIGIN, SEC_WEBSOCKET_PROTOCOL, UPGRADE};
 use hyper::service::service_fn;
 use hyper::upgrade::OnUpgrade;
 use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::TokioIo;
-use shared::http::{self, Answer};
+use shared::http;
+use shared::listener::WriteTimeout;
 use shared::listener::front::{Dropped, end_connection, forbidden};
 use shared::network::Peer;
 use shared::protocol::{self, CloseCode};
 use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout_at};
 
+use crate::body::{Answer, Body};
+use crate::fallback::{self, Target};
 use crate::node::{Admission, Load};
 use crate::reject::Farewell;
 use crate::shard::Shard;
+use crate::shard::chores::Chore;
 use crate::tls;
+use crate::transport::Transport;
 
 /// Subprotocols that some clients offer: only then is one answered, since browsers refuse an answer to no offer.
 const SUBPROTOCOL_PREFIX: &str = "pusher-channels-protocol-";
 
+/// A connection that has not asked anything when the shard leaves has this long to do so: its request may be on its way.
+const LAST_HEAD_TIMEOUT: Duration = Duration::from_secs(1);
+
 /// Serves one TCP connection until it ends or becomes a WebSocket, if it is let in.
 pub(crate) async fn serve(shard: Rc<Shard>, stream: TcpStream, peer: SocketAddr, load: Load) {
-    match admit_connection(&shard, stream, peer).await {
+    // Who has not said whose it is when the shard leaves has missed nothing.
+    let admitted = tokio::select! {
+        admitted = admit_connection(&shard, stream, peer) => admitted,
+        leave_by = shard.leaving() => {
+            tokio::time::sleep_until(leave_by).await;
+            Err(Dropped::Leaving)
+        }
+    };
+    match admitted {
         Ok((stream, client)) => serve_admitted(shard, stream, client, load).await,
         Err(dropped) => {
             shard.node.metrics.connection_dropped(dropped.label());
@@ -49,23 +66,22 @@ pub(crate) async fn serve(shard: Rc<Shard>, stream: TcpStream, peer: SocketAddr,
 
 /// Returns what is spoken HTTP over, and whose connection it is.
 async fn admit_connection(
-    shard: &Shard,
+    shard: &Rc<Shard>,
     mut stream: TcpStream,
     peer: SocketAddr,
 ) -> Result<(TcpStream, Peer), Dropped> {
     let front = &shard.node.front;
     let client = front.admit(&mut stream, peer).await?;
     let stream = match &front.tls {
-        Some(tls) => {
-            let stall = shard.node.server.outbox_timeout;
-            tls::terminate(tls, stream, stall).await.map_err(Dropped::Tls)?
-        }
+        Some(tls) => tls::terminate(shard, tls, stream).await.map_err(Dropped::Tls)?,
         None => stream,
     };
     Ok((stream, client))
 }
 
 async fn serve_admitted(shard: Rc<Shard>, stream: TcpStream, peer: Peer, load: Load) {
+    // What is being answered is answered before the shard ends.
+    let _chore = Chore::begin(&shard);
     let load = Rc::new(RefCell::new(Some(load)));
     let asked = AtomicBool::new(false);
     let service = service_fn(|request| {
@@ -73,48 +89,70 @@ async fn serve_admitted(shard: Rc<Shard>, stream: TcpStream, peer: Peer, load: L
         let (shard, load) = (shard.clone(), load.clone());
         async move { Ok::<_, Infallible>(answer(&shard, request, peer, &load).await) }
     });
-    let connection = http::http1().serve_connection(TokioIo::new(stream), service).with_upgrades();
-    match http::in_time(connection, &asked).await {
-        Some(Ok(())) => {}
-        Some(Err(error)) => tracing::debug!(%error, peer = %peer.address, "http connection ended"),
+    let io = TokioIo::new(WriteTimeout::new(stream, shard.node.server.outbox_timeout));
+    // When the shard leaves, the connection ends with the answer that is under way, and soon.
+    let until_leaving = async {
+        let connection = http::http1().serve_connection(io, service).with_upgrades();
+        tokio::pin!(connection);
+        let leave_by = tokio::select! {
+            ended = &mut connection => return Some(ended),
+            leave_by = shard.leaving() => leave_by,
+        };
+        connection.as_mut().graceful_shutdown();
+        let is_silent = !asked.load(Ordering::Relaxed);
+        let leave_by = if is_silent { leave_by.min(Instant::now() + LAST_HEAD_TIMEOUT) } else { leave_by };
+        timeout_at(leave_by, connection).await.ok()
+    };
+    match http::in_time(until_leaving, &asked).await {
+        Some(Some(Ok(()))) => {}
+        Some(Some(Err(error))) => tracing::debug!(%error, peer = %peer.address, "http connection ended"),
+        Some(None) => tracing::debug!(peer = %peer.address, "http connection was not done when the node left"),
         None => tracing::debug!(peer = %peer.address, "http connection asked for nothing"),
     }
 }
 
 async fn answer(shard: &Rc<Shard>, mut request: Request<Incoming>, peer: Peer, load: &RefCell<Option<Load>>) -> Answer {
-    let access = &shard.node.front.access;
+    let node = &shard.node;
+    let access = &node.front.access;
     let client = access.client(peer, request.headers());
     let is_let_in = access.admits_client(client);
     let client = client.unwrap_or(peer.address);
     let path = request.uri().path();
-    let key = key_of(path, &shard.node.server.path_prefix);
+    let key = key_of(path, &node.server.path_prefix);
     if handshake::is_upgrade_request(&request) {
         let verdict = match key {
             _ if !is_let_in => Err(Farewell::new(CloseCode::Unauthorized, "Clients of this network are not let in")),
-            Some(key) => admit(shard, key, &request).await,
+            Some(key) => {
+                let key = percent_encoding::percent_decode_str(key).decode_utf8_lossy();
+                admit(shard, &key, &request, Transport::WebSocket).await
+            }
             None => Err(Farewell::new(CloseCode::PathNotFound, format!("Path {path} not found"))),
         };
         return upgrade(shard, &mut request, client, verdict, load);
     }
+    if let Some(target) = Target::parse(path, &node.server.path_prefix) {
+        return fallback::answer(shard, request, &target, client, is_let_in).await;
+    }
     if !is_let_in {
-        return forbidden();
+        return forbidden().map(Body::Whole);
     }
     if key.is_some() && *request.method() == Method::GET {
         let mut answer = http::text(StatusCode::UPGRADE_REQUIRED, "This path serves WebSockets");
         answer.headers_mut().insert(UPGRADE, HeaderValue::from_static("websocket"));
-        return answer;
+        end_connection(&mut answer);
+        return answer.map(Body::Whole);
     }
-    match shard.node.routes.clone() {
-        Some(routes) => {
-            let mut answer = shard.answering(routes.answer(request)).await;
-            if shard.node.is_draining() {
-                end_connection(&mut answer);
-            }
-            answer
-        }
+    let routes = node.routes.clone();
+    let mut answer = match &routes {
+        Some(routes) => routes.answer(request).await,
         None if path == "/up" => http::health(),
         None => http::text(StatusCode::NOT_FOUND, "Not found."),
+    };
+    // A gateway has nothing more to say to who asks this, and needs its descriptors for others.
+    if routes.is_none() || node.is_draining() {
+        end_connection(&mut answer);
     }
+    answer.map(Body::Whole)
 }
 
 /// The app key in `{prefix}/app/{key}`.
@@ -123,11 +161,15 @@ fn key_of<'a>(path: &'a str, prefix: &str) -> Option<&'a str> {
     (!key.is_empty() && !key.contains('/')).then_some(key)
 }
 
-/// Judges a handshake. Source: protocol reference 1.
-async fn admit(shard: &Shard, key: &str, request: &Request<Incoming>) -> Result<Admission, Farewell> {
+/// Judges a client's handshake, by whatever transport. Source: protocol reference 1.
+pub(crate) async fn admit(
+    shard: &Shard,
+    key: &str,
+    request: &Request<Incoming>,
+    transport: Transport,
+) -> Result<Admission, Farewell> {
     let node = &shard.node;
-    let key = percent_encoding::percent_decode_str(key).decode_utf8_lossy();
-    let Some(app) = node.apps.by_key(&key) else {
+    let Some(app) = node.apps.by_key(key) else {
         let text = format!("App key {key} not in this cluster. Did you forget to specify the cluster?");
         return Err(Farewell::new(CloseCode::UnknownApp, text));
     };
@@ -139,7 +181,7 @@ async fn admit(shard: &Shard, key: &str, request: &Request<Incoming>) -> Result<
     if !origin::is_allowed(&app.allowed_origins, origin.as_deref()) {
         return Err(Farewell::new(CloseCode::Unauthorized, "Origin not allowed"));
     }
-    node.admit(app).await
+    node.admit(app, transport).await
 }
 
 fn check_version(query: &str) -> Result<(), Farewell> {
@@ -168,34 +210,49 @@ fn upgrade(
     let upgraded = hyper::upgrade::on(&mut *request);
     let (answer, _) = match handshake::upgrade(&mut *request) {
         Ok(accepted) => accepted,
-        Err(error) => return http::text(StatusCode::BAD_REQUEST, &format!("Not a WebSocket handshake: {error}")),
+        Err(error) => {
+            return http::text(StatusCode::BAD_REQUEST, &format!("Not a WebSocket handshake: {error}"))
+                .map(Body::Whole);
+        }
     };
+    let is_refused = verdict.is_err();
     if let Err(farewell) = &verdict {
-        shard.node.metrics.handshake_rejected(farewell.code);
-        tracing::debug!(
-            target: "activity",
-            { client.address = %client },
-            "Connection refused ({}): {}",
-            farewell.code.code(),
-            farewell.message
-        );
+        note_refusal(shard, farewell, client);
     }
     let Some(load) = load.take() else {
-        return http::text(StatusCode::BAD_REQUEST, "The connection is being upgraded already");
+        return http::text(StatusCode::BAD_REQUEST, "The connection is being upgraded already").map(Body::Whole);
     };
-    tokio::task::spawn_local(open(shard.clone(), upgraded, client, verdict, load));
-    let mut answer = answer.map(|_| Full::default());
+    let opening = open(shard.clone(), upgraded, client, verdict, load);
+    if is_refused {
+        // Nobody waits for a client that is only told to go.
+        tokio::task::spawn_local(opening);
+    } else {
+        shard.chore(opening);
+    }
+    let mut answer = answer.map(|_| Body::default());
     if let Some(subprotocol) = subprotocol {
         answer.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, subprotocol);
     }
     answer
 }
 
+/// Counts and logs that a client was turned away.
+pub(crate) fn note_refusal(shard: &Shard, farewell: &Farewell, client: IpAddr) {
+    shard.node.metrics.handshake_rejected(farewell.code);
+    tracing::debug!(
+        target: "activity",
+        { client.address = %client },
+        "Connection refused ({}): {}",
+        farewell.code.code(),
+        farewell.message
+    );
+}
+
 async fn open(shard: Rc<Shard>, upgraded: OnUpgrade, client: IpAddr, verdict: Result<Admission, Farewell>, load: Load) {
     // A client that leaves in the middle of its handshake needs no answer.
     let Ok(upgraded) = upgraded.await else { return };
-    let parts = upgraded.downcast::<TokioIo<TcpStream>>().expect("only TCP streams are served");
-    let stream = parts.io.into_inner();
+    let parts = upgraded.downcast::<TokioIo<WriteTimeout<TcpStream>>>().expect("only TCP streams are served");
+    let stream = parts.io.into_inner().into_inner();
     match verdict {
         Ok(admission) => shard.open(stream, client, admission, load, parts.read_buf.into()),
         Err(farewell) => refuse::refuse(stream, &farewell).await,

@@ -8,18 +8,23 @@ use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
+use prometheus::{IntCounterVec, Registry};
 use shared::admin::Health;
 use shared::http;
-use shared::listener::Front;
-use shared::listener::front::{Dropped, Guarded};
+use shared::listener::front::{Dropped, Guarded, dropped_counter};
+use shared::listener::{Front, WriteTimeout};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
 
 use crate::Api;
 
 /// A request that is under way when the server leaves has this long to be answered; twice what a command to Redis takes.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Of this, what a connection may take for its PROXY header and TLS.
+const PREAMBLE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// How long to wait when the system has no descriptor left: someone must leave first.
 const EXHAUSTED_PAUSE: Duration = Duration::from_millis(50);
@@ -37,9 +42,27 @@ pub struct Server {
 }
 
 /// What the admin listener is told.
-#[derive(Default)]
 struct State {
     is_draining: Arc<AtomicBool>,
+    /// Cancelled once nobody new is let in.
+    leaving: CancellationToken,
+    /// Connections that were not let in, by reason.
+    dropped: IntCounterVec,
+}
+
+impl State {
+    /// Runs what precedes a connection's first request. While the server leaves it has little time: a connection that says
+    /// nothing must not hold up the end.
+    async fn in_time<T>(&self, preamble: impl Future<Output = Result<T, Dropped>>) -> Result<T, Dropped> {
+        let too_late = async {
+            self.leaving.cancelled().await;
+            tokio::time::sleep(PREAMBLE_TIMEOUT).await;
+        };
+        tokio::select! {
+            result = preamble => result,
+            () = too_late => Err(Dropped::Leaving),
+        }
+    }
 }
 
 impl Server {
@@ -49,11 +72,26 @@ impl Server {
     ///
     /// # Errors
     /// When the address cannot be had.
-    pub async fn bind(host: &str, port: u16, front: Front, api: Arc<Api>, descriptors_max: u64) -> io::Result<Self> {
+    ///
+    /// # Panics
+    /// When the registry has a listener's metrics already.
+    pub async fn bind(
+        host: &str,
+        port: u16,
+        front: Front,
+        api: Arc<Api>,
+        registry: &Registry,
+        descriptors_max: u64,
+    ) -> io::Result<Self> {
         let listener = shared::listener::listen(host, port).await?;
         let room = usize::try_from(descriptors_max / 5 * 4).unwrap_or(usize::MAX);
         let places = Arc::new(Semaphore::new(room.clamp(1, CONNECTIONS_MAX)));
-        Ok(Self { listener, front: Arc::new(front), api, places, state: Arc::default() })
+        let state = State {
+            is_draining: Arc::default(),
+            leaving: CancellationToken::new(),
+            dropped: dropped_counter(registry),
+        };
+        Ok(Self { listener, front: Arc::new(front), api, places, state: Arc::new(state) })
     }
 
     /// Where it listens.
@@ -82,7 +120,13 @@ impl Server {
             () = self.accept(&connections) => {}
             () = leaving => {}
         }
-        drop(self.listener);
+        let Self { listener, front, api, places, state } = self;
+        for (stream, peer) in shared::listener::close(listener) {
+            // Beyond the places nobody would have been served in time anyway.
+            let Ok(place) = places.clone().try_acquire_owned() else { break };
+            serve(&front, &api, &state, stream, peer, place, &connections);
+        }
+        state.leaving.cancel();
         if timeout(LEAVE_TIMEOUT, connections.shutdown()).await.is_err() {
             tracing::warn!("left while requests were still under way");
         }
@@ -98,7 +142,7 @@ impl Server {
             match self.listener.accept().await {
                 Ok((stream, peer)) => {
                     failing = false;
-                    self.serve(stream, peer, place, connections);
+                    serve(&self.front, &self.api, &self.state, stream, peer, place, connections);
                 }
                 Err(error) if is_of_the_caller(&error) => {}
                 Err(error) => {
@@ -110,44 +154,61 @@ impl Server {
             }
         }
     }
+}
 
-    fn serve(&self, stream: TcpStream, peer: SocketAddr, place: OwnedSemaphorePermit, connections: &GracefulShutdown) {
-        // Answers are one small write; without this some would wait for the caller's acknowledgement.
-        let _ = stream.set_nodelay(true);
-        let (front, watcher) = (self.front.clone(), connections.watcher());
-        let (api, is_leaving) = (self.api.clone(), self.state.is_draining.clone());
-        tokio::spawn(async move {
-            let _place = place;
-            if let Err(dropped) = converse(&front, api, is_leaving, stream, peer, watcher).await {
-                let cause = std::error::Error::source(&dropped).map(ToString::to_string).unwrap_or_default();
-                tracing::debug!(%peer, error = %dropped, cause, "connection dropped");
-            }
-        });
-    }
+fn serve(
+    front: &Arc<Front>,
+    api: &Arc<Api>,
+    state: &Arc<State>,
+    stream: TcpStream,
+    peer: SocketAddr,
+    place: OwnedSemaphorePermit,
+    connections: &GracefulShutdown,
+) {
+    // Answers are one small write; without this some would wait for the caller's acknowledgement.
+    let _ = stream.set_nodelay(true);
+    let (front, watcher) = (front.clone(), connections.watcher());
+    let (api, state) = (api.clone(), state.clone());
+    tokio::spawn(async move {
+        let _place = place;
+        if let Err(dropped) = converse(&front, api, &state, stream, peer, watcher).await {
+            let cause = std::error::Error::source(&dropped).map(ToString::to_string).unwrap_or_default();
+            tracing::debug!(%peer, error = %dropped, cause, "connection dropped");
+            state.dropped.with_label_values(&[dropped.label()]).inc();
+        }
+    });
 }
 
 /// Serves one connection to its end, if it is let in.
 async fn converse(
     front: &Front,
     api: Arc<Api>,
-    is_leaving: Arc<AtomicBool>,
+    state: &State,
     mut stream: TcpStream,
     peer: SocketAddr,
     watcher: Watcher,
 ) -> Result<(), Dropped> {
-    let client = front.admit(&mut stream, peer).await?;
-    let routes = Arc::new(Guarded { is_leaving, access: front.access.clone(), peer: client, routes: api });
     let asked = Arc::new(AtomicBool::new(false));
-    let service = http::service(routes, asked.clone());
+    let routes = |peer| {
+        let (is_leaving, access) = (state.is_draining.clone(), front.access.clone());
+        http::service(Arc::new(Guarded { is_leaving, access, peer, routes: api.clone() }), asked.clone())
+    };
     // A caller that breaks the protocol or the connection has been told, or is gone.
     match &front.tls {
         Some(tls) => {
-            let stream = tls.accept(stream).await.map_err(Dropped::Tls)?;
-            let connection = watcher.watch(http::http1().serve_connection(TokioIo::new(stream), service));
+            let preamble = async {
+                let client = front.admit(&mut stream, peer).await?;
+                Ok((client, tls.accept(stream).await.map_err(Dropped::Tls)?))
+            };
+            let (client, stream) = state.in_time(preamble).await?;
+            let io = TokioIo::new(WriteTimeout::new(stream, http::WRITE_TIMEOUT));
+            let connection = watcher.watch(http::http1().serve_connection(io, routes(client)));
             let _ = http::in_time(connection, &asked).await;
         }
         None => {
-            let connection = watcher.watch(http::http1().serve_connection(TokioIo::new(stream), service));
+            let client = state.in_time(front.admit(&mut stream, peer)).await?;
+            let io = TokioIo::new(WriteTimeout::new(stream, http::WRITE_TIMEOUT));
+            let connection = watcher.watch(http::http1().serve_connection(io, routes(client)));
             let _ = http::in_time(connection, &asked).await;
         }
     }

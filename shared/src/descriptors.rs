@@ -4,9 +4,13 @@ use std::io;
 
 use rlimit::Resource;
 
-/// Descriptors that are not client sockets: logs, listeners, epoll and wake-ups of each shard, Redis, webhooks, and
-/// some room for HTTP requests.
+/// Descriptors that are not for WebSockets: logs, listeners, epoll and wake-ups of each shard, Redis, webhooks, and
+/// [`HTTP_ROOM`].
 pub const RESERVED: u64 = 256;
+
+/// Of these, what is left for other connections on a node that is full of WebSockets: HTTP requests, and clients that are
+/// told that it is full.
+const HTTP_ROOM: u64 = 128;
 
 /// Why a process cannot hold sockets.
 #[derive(Debug, thiserror::Error)]
@@ -55,6 +59,11 @@ const PER_TLS_CONNECTION: u64 = 3;
 pub fn connections_max(limit: u64, with_tls: bool) -> usize {
     let room = limit.saturating_sub(RESERVED) / if with_tls { PER_TLS_CONNECTION } else { 1 };
     usize::try_from(room).unwrap_or(usize::MAX)
+}
+
+/// Connections of every sort that `limit` descriptors leave room for.
+pub fn sockets_max(limit: u64, with_tls: bool) -> usize {
+    connections_max(limit.saturating_add(HTTP_ROOM), with_tls)
 }
 
 fn with_room(limit: u64) -> Result<u64, LimitError> {

@@ -17,6 +17,8 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::timeout;
 
+use crate::listener::WriteTimeout;
+
 /// An answer; bodies are small and complete.
 pub type Answer = Response<Full<Bytes>>;
 
@@ -26,6 +28,9 @@ pub const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// And each further one within this time of the last answer: longer than the 60 s for which nginx keeps a connection to an
 /// upstream, or it would now and then send a request on a connection that has just been closed.
 pub const IDLE_TIMEOUT: Duration = Duration::from_secs(75);
+
+/// A peer may take nothing of an answer for this long; as long as nginx lets its own clients.
+pub const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Largest request head, in bytes; hyper needs 8 KiB at least.
 pub const HEAD_BYTES_MAX: usize = 16 * 1024;
@@ -61,7 +66,8 @@ pub async fn serve_connection(
         asked.store(true, Ordering::Relaxed);
         async { Ok::<_, Infallible>(routes.answer(request).await) }
     });
-    in_time(http1().serve_connection(TokioIo::new(io), service), &asked).await.unwrap_or(Ok(()))
+    let io = TokioIo::new(WriteTimeout::new(io, WRITE_TIMEOUT));
+    in_time(http1().serve_connection(io, service), &asked).await.unwrap_or(Ok(()))
 }
 
 /// Runs a connection to its end; drops it and returns `None` when nothing was `asked` within [`HEAD_TIMEOUT`].

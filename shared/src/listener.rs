@@ -2,13 +2,15 @@
 
 pub mod front;
 pub mod proxy_header;
+pub mod write_timeout;
 
 use std::io;
 use std::net::SocketAddr;
 
-use tokio::net::{TcpListener, TcpSocket, lookup_host};
+use tokio::net::{TcpListener, TcpSocket, TcpStream, lookup_host};
 
 pub use front::Front;
+pub use write_timeout::WriteTimeout;
 
 /// Connections that may wait to be accepted; the system's own bound, `net.core.somaxconn`, holds as well. After a restart
 /// all clients come at once, and one that finds the queue full tries again only after a second.
@@ -27,6 +29,21 @@ pub async fn listen(host: &str, port: u16) -> io::Result<TcpListener> {
         }
     }
     Err(reason)
+}
+
+/// Ends a listener; returns who waited at it, in their order. Ending it alone would reset their connections.
+///
+/// Whoever comes after this has looked is refused, or in a moment between the two, reset.
+pub fn close(listener: TcpListener) -> Vec<(TcpStream, SocketAddr)> {
+    let Ok(listener) = listener.into_std() else { return Vec::new() };
+    let mut waiting = Vec::new();
+    while let Ok((stream, peer)) = listener.accept() {
+        // One that cannot be watched is gone.
+        if let Ok(stream) = stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream)) {
+            waiting.push((stream, peer));
+        }
+    }
+    waiting
 }
 
 fn listen_on(address: SocketAddr) -> io::Result<TcpListener> {
@@ -54,6 +71,20 @@ mod tests {
         let taken = listen("127.0.0.1", 0).await.expect("a free port");
         let port = taken.local_addr().expect("it listens").port();
         assert_eq!(listen("127.0.0.1", port).await.expect_err("it is taken").kind(), io::ErrorKind::AddrInUse);
+    }
+
+    #[tokio::test]
+    async fn those_who_wait_at_the_end_are_served() {
+        let listener = listen("127.0.0.1", 0).await.expect("a free port");
+        let address = listener.local_addr().expect("it listens");
+        let early: Vec<TcpStream> =
+            futures_util::future::join_all((0..3).map(|_| async { TcpStream::connect(address).await.expect("room") }))
+                .await;
+        let waiting = close(listener);
+        let known = |stream: &TcpStream| stream.local_addr().expect("connected");
+        assert_eq!(waiting.iter().map(|(_, peer)| *peer).collect::<Vec<_>>().len(), 3);
+        assert!(early.iter().all(|stream| waiting.iter().any(|(_, peer)| *peer == known(stream))));
+        assert!(TcpStream::connect(address).await.is_err());
     }
 
     /// More than fit into the queue that the standard library gives a socket.

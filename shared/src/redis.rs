@@ -1,5 +1,6 @@
 //! Connecting to Redis: `[redis]`, and the connections that the bus and the roster use.
 
+pub mod directory;
 pub mod health;
 pub mod keys;
 pub mod link;
@@ -18,6 +19,7 @@ use serde::{Deserialize, Serialize, Serializer};
 use crate::config;
 use crate::secret::Secret;
 
+pub use directory::Directory;
 pub use health::RedisHealth;
 pub use keys::Keys;
 pub use link::Link;

@@ -16,6 +16,7 @@ use crate::config::Server;
 use crate::metrics::Metrics;
 use crate::node::{Capacity, Node};
 use crate::relay::Relay;
+use crate::transport::Transport;
 
 /// Far more than the sockets of a [`Client`] hold.
 const FLOOD_BYTES: usize = 1024 * 1024;
@@ -39,9 +40,15 @@ fn node() -> Arc<Node> {
         apps,
         metrics,
         relay,
-        None,
-        Capacity { connections_max: 10, shards: 1 },
+        Capacity { connections_max: 10, sockets_max: 10, shards: 1 },
     ))
+}
+
+fn socket(connection: &Connection) -> &TcpStream {
+    match &connection.wire {
+        Wire::Socket(stream) => stream,
+        Wire::Requests(_) => panic!("it has none"),
+    }
 }
 
 impl Client {
@@ -56,8 +63,8 @@ impl Client {
         // A fresh stream counts as full until the runtime has looked at it.
         accepted.writable().await.unwrap();
         let node = node();
-        let admission = node.take_place(node.apps.by_id("app").unwrap()).unwrap();
-        let connection = Rc::new(Connection::new(accepted, "1.1".parse().unwrap(), admission, 0));
+        let admission = node.take_place(node.apps.by_id("app").unwrap(), Transport::WebSocket).unwrap();
+        let connection = Rc::new(Connection::new(Wire::Socket(accepted), "1.1".parse().unwrap(), admission, 0));
         Self { connection, stream }
     }
 
@@ -82,9 +89,9 @@ impl Client {
         let connection = self.connection.clone();
         let writing = async {
             loop {
-                match connection.outbox.flush(&connection.stream, now_s) {
+                match connection.outbox.flush(socket(&connection), now_s) {
                     Flushed::All => pending().await,
-                    Flushed::Some => connection.stream.writable().await.unwrap(),
+                    Flushed::Some => socket(&connection).writable().await.unwrap(),
                     Flushed::Broken => panic!("the client is there"),
                 }
             }
@@ -119,7 +126,7 @@ async fn a_client_that_keeps_up_is_written_to_at_once_and_its_outbox_owns_nothin
     assert_eq!(client.send([numbered(1, 10)], 5), Flushed::All);
     assert_eq!(client.send([numbered(2, 10), numbered(3, 20)], 5), Flushed::All);
     assert!(client.outbox().waiting.borrow().is_none());
-    assert_eq!(client.outbox().flush(&client.connection.stream, 5), Flushed::All);
+    assert_eq!(client.outbox().flush(socket(&client.connection), 5), Flushed::All);
     client.check_receives(&[numbered(1, 10), numbered(2, 10), numbered(3, 20)].concat()).await;
 }
 
@@ -162,7 +169,7 @@ async fn a_frame_larger_than_the_socket_is_resumed_in_its_middle() {
     assert_eq!(client.send([frame.clone()], 0), Flushed::Some);
     let waiting = client.outbox().bytes();
     assert!(0 < waiting && waiting < FLOOD_BYTES, "{waiting} bytes wait");
-    assert_eq!(client.outbox().flush(&client.connection.stream, 0), Flushed::Some, "it is still full");
+    assert_eq!(client.outbox().flush(socket(&client.connection), 0), Flushed::Some, "it is still full");
     client.check_receives(&frame).await;
 }
 
@@ -228,7 +235,7 @@ async fn a_client_that_is_gone_is_broken() {
     // The first write may still be taken; its answer is a reset.
     let mut result = client.send([numbered(1, 10)], 0);
     while result == Flushed::All {
-        client.connection.stream.readable().await.unwrap();
+        socket(&client.connection).readable().await.unwrap();
         result = client.send([numbered(1, 10)], 0);
     }
     assert_eq!(result, Flushed::Broken);

@@ -33,7 +33,7 @@ pub(crate) struct Chore {
 }
 
 impl Chore {
-    pub(super) fn begin(shard: &Rc<Shard>) -> Self {
+    pub(crate) fn begin(shard: &Rc<Shard>) -> Self {
         shard.chores.set(shard.chores.get() + 1);
         Self { shard: shard.clone() }
     }
@@ -48,7 +48,7 @@ impl Drop for Chore {
 
 impl Shard {
     /// Runs work that must be done before the node may end.
-    pub(super) fn chore(self: &Rc<Self>, work: impl Future<Output = ()> + 'static) {
+    pub(crate) fn chore(self: &Rc<Self>, work: impl Future<Output = ()> + 'static) {
         let chore = Chore::begin(self);
         tokio::task::spawn_local(async move {
             let _chore = chore;

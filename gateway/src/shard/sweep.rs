@@ -6,7 +6,7 @@ use std::time::Duration;
 use shared::protocol::CloseCode;
 
 use super::Shard;
-use crate::connection::Connection;
+use crate::connection::{Connection, Wire};
 use crate::reject::Farewell;
 use crate::websocket::writer;
 
@@ -51,6 +51,10 @@ impl Shard {
         {
             let text = "Connection not authorized within timeout.";
             return self.close(connection, &Farewell::new(CloseCode::Unauthorized, text));
+        }
+        if let Wire::Requests(_) = connection.wire {
+            // Its own task knows who asks it for what.
+            return;
         }
         match connection.pinged_s.get() {
             Some(pinged_s) if now_s - pinged_s >= seconds(server.pong_timeout) => {

@@ -10,12 +10,14 @@ use futures_util::future::BoxFuture;
 use hyper::body::Incoming;
 use hyper::header::{CONNECTION, HeaderValue};
 use hyper::{Request, StatusCode};
+use prometheus::{IntCounterVec, Opts, Registry};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use super::proxy_header;
 use crate::http::{self, Answer, Routes};
 use crate::network::{Access, Peer};
+use crate::telemetry::metrics::register;
 use crate::tls::Tls;
 
 /// What a listener asks of its connections.
@@ -31,9 +33,25 @@ pub struct Front {
     pub tls: Option<Arc<Tls>>,
 }
 
+/// Counts the connections that a listener dropped.
+///
+/// # Panics
+/// When the registry has one already.
+pub fn dropped_counter(registry: &Registry) -> IntCounterVec {
+    let opts =
+        Opts::new("carillon_connections_dropped_total", "Connections dropped before their first request, by reason.");
+    register(registry, IntCounterVec::new(opts, &["reason"]))
+}
+
 /// Why a connection was dropped before its first request.
 #[derive(Debug, thiserror::Error)]
 pub enum Dropped {
+    /// The process has no descriptor left for it.
+    #[error("there is no room for more connections")]
+    Capacity,
+    /// The server leaves, and the connection has not said whose it is.
+    #[error("the server leaves")]
+    Leaving,
     /// Its address is not let in.
     #[error("the address is not let in")]
     Network,
@@ -49,6 +67,8 @@ impl Dropped {
     /// The reason as a metric label.
     pub fn label(&self) -> &'static str {
         match self {
+            Self::Capacity => "capacity",
+            Self::Leaving => "leaving",
             Self::Network => "network",
             Self::ProxyHeader(_) => "proxy_header",
             Self::Tls(_) => "tls",

@@ -90,6 +90,11 @@ impl Keys {
         format!("{}:probe:{node}", self.prefix)
     }
 
+    /// Where a session of the HTTP transports is, by its name in their paths.
+    pub fn session(&self, name: &str) -> String {
+        format!("{}:hs:{name}", self.prefix)
+    }
+
     /// Stream of what an app's endpoints are told, with a group for each endpoint.
     pub fn webhook_queue(&self, app: &AppId, partition: u32) -> String {
         format!("{}:wq:{app}", self.base(partition))

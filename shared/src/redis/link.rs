@@ -4,6 +4,8 @@
 //! while others still need Redis.
 
 use std::convert::Infallible;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -11,7 +13,7 @@ use std::time::{Duration, Instant};
 use deadpool_redis::{Manager, Pool, Timeouts};
 use futures_util::future::BoxFuture;
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Client, PushInfo, PushKind, RedisError};
+use redis::{AsyncConnectionConfig, Client, ConnectionAddr, PushInfo, PushKind, RedisError};
 use tokio::runtime::Handle;
 use tokio::sync::Mutex;
 
@@ -147,6 +149,29 @@ impl Link {
     /// Whether Redis has ever answered.
     pub fn has_answered(&self) -> bool {
         self.shared.has_answered.load(Ordering::Relaxed)
+    }
+
+    /// This machine's own address on the way to Redis. Nothing is sent for it.
+    ///
+    /// # Errors
+    /// When the name of Redis has no address, or there is no way to it.
+    pub async fn local_address(&self) -> io::Result<IpAddr> {
+        let (host, port) = match self.shared.client.get_connection_info().addr() {
+            ConnectionAddr::Tcp(host, port) | ConnectionAddr::TcpTls { host, port, .. } => (host.as_str(), *port),
+            // A socket in the file system: everyone who uses it is on this machine.
+            _ => ("127.0.0.1", 1),
+        };
+        let mut reason = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+        for address in tokio::net::lookup_host((host, port)).await? {
+            let any: SocketAddr =
+                if address.is_ipv4() { (Ipv4Addr::UNSPECIFIED, 0).into() } else { (Ipv6Addr::UNSPECIFIED, 0).into() };
+            let socket = UdpSocket::bind(any)?;
+            match socket.connect(address).and_then(|()| socket.local_addr()) {
+                Ok(local) => return Ok(local.ip()),
+                Err(error) => reason = error,
+            }
+        }
+        Err(reason)
     }
 
     /// Runs a command on a connection of the pool.

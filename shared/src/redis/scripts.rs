@@ -47,6 +47,15 @@ script!(
 );
 
 script!(
+    /// A node has sessions of the HTTP transports.
+    hold_sessions, "scripts/hold_sessions.lua"
+);
+script!(
+    /// A node does not have a session of the HTTP transports any more.
+    drop_session, "scripts/drop_session.lua"
+);
+
+script!(
     /// A sender takes or keeps its lease of a partition's webhooks, and what was held long enough becomes due.
     lead, "scripts/lead.lua"
 );

@@ -1,0 +1,202 @@
+//! From frames to the lines that pusher-js reads. Source: protocol reference 6.2.
+
+use std::borrow::Cow;
+use std::fmt::Write;
+
+use bytes::Bytes;
+
+use crate::reject::Farewell;
+
+/// A session begins; where one is open already, it is lost.
+pub(crate) const OPEN: &str = "o\n";
+
+/// Nothing but a sign of life, which a stream's client answers.
+pub(crate) const HEARTBEAT: &str = "h\n";
+
+/// A sign of life that nobody answers.
+const ALIVE: &str = "a[]\n";
+
+/// Lines in the making.
+#[derive(Debug, Default)]
+pub(crate) struct Lines {
+    text: String,
+    /// UTF-16 units of `text`, as the client counts.
+    units: usize,
+    /// Whether the last line is an array that more messages may join.
+    is_array_open: bool,
+}
+
+/// What a frame of this server's own making says.
+enum Said<'a> {
+    Text(Cow<'a, str>),
+    Ping,
+    Pong,
+    Close { code: u16, reason: Cow<'a, str> },
+}
+
+impl Lines {
+    /// Adds a whole line.
+    pub(crate) fn line(&mut self, line: &str) {
+        self.close_array();
+        self.push(line);
+    }
+
+    /// Adds what a WebSocket frame says; returns whether it was the last of its connection.
+    pub(crate) fn frame(&mut self, frame: &[u8]) -> bool {
+        match read(frame) {
+            Said::Text(message) => {
+                self.push(if self.is_array_open { "," } else { "a[" });
+                self.is_array_open = true;
+                self.push_json(&message);
+            }
+            Said::Ping => self.line(HEARTBEAT),
+            Said::Pong => self.line(ALIVE),
+            Said::Close { code, reason } => {
+                self.line(&close(code, &reason));
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Whether there is nothing.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.text.is_empty()
+    }
+
+    /// Bytes so far.
+    pub(crate) fn bytes(&self) -> usize {
+        self.text.len()
+    }
+
+    /// UTF-16 units so far.
+    pub(crate) fn units(&self) -> usize {
+        self.units
+    }
+
+    /// The lines, and their UTF-16 units.
+    pub(crate) fn finish(mut self) -> (Bytes, usize) {
+        self.close_array();
+        (self.text.into(), self.units)
+    }
+
+    fn close_array(&mut self) {
+        if std::mem::take(&mut self.is_array_open) {
+            self.push("]\n");
+        }
+    }
+
+    fn push(&mut self, text: &str) {
+        self.units += utf16_units(text);
+        self.text.push_str(text);
+    }
+
+    fn push_json(&mut self, message: &str) {
+        self.push(&json(message));
+    }
+}
+
+/// The last lines of a connection: what clients of protocol 5 need, and the end.
+pub(crate) fn farewell(farewell: &Farewell) -> String {
+    let mut text = String::new();
+    if let Some(announcement) = farewell.announcement() {
+        // Writing to memory cannot fail.
+        let _ = writeln!(text, "a[{}]", json(&announcement));
+    }
+    text.push_str(&close(farewell.code.code(), &farewell.message));
+    text
+}
+
+fn close(code: u16, reason: &str) -> String {
+    format!("c[{code},{}]\n", json(reason))
+}
+
+fn json(text: &str) -> String {
+    serde_json::Value::from(text).to_string()
+}
+
+fn utf16_units(text: &str) -> usize {
+    text.chars().map(char::len_utf16).sum()
+}
+
+/// Reads a frame that `websocket::writer` made: whole, and never masked.
+fn read(frame: &[u8]) -> Said<'_> {
+    const PING: u8 = 9;
+    const PONG: u8 = 10;
+    const CLOSE: u8 = 8;
+    let header_bytes = match frame.get(1) {
+        Some(126) => 4,
+        Some(127) => 10,
+        _ => 2,
+    };
+    let payload = frame.get(header_bytes..).unwrap_or_default();
+    match frame.first().map_or(0, |byte| byte & 0x0f) {
+        PING => Said::Ping,
+        PONG => Said::Pong,
+        CLOSE => Said::Close {
+            code: payload.first_chunk().map_or(1000, |code| u16::from_be_bytes(*code)),
+            reason: String::from_utf8_lossy(payload.get(2..).unwrap_or_default()),
+        },
+        _ => Said::Text(String::from_utf8_lossy(payload)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use shared::protocol::CloseCode;
+
+    use super::*;
+    use crate::websocket::writer;
+
+    fn lines(frames: &[Bytes]) -> (String, usize) {
+        let mut lines = Lines::default();
+        for frame in frames {
+            lines.frame(frame);
+        }
+        let (bytes, units) = lines.finish();
+        (String::from_utf8(bytes.to_vec()).unwrap(), units)
+    }
+
+    #[test]
+    fn messages_share_a_line_and_everything_else_has_its_own() {
+        let frames = [
+            writer::text(br#"{"event":"a"}"#),
+            writer::text("\n\u{1f514}".as_bytes()),
+            writer::ping(),
+            writer::text(b"b"),
+            writer::pong(b""),
+            writer::close(CloseCode::Reconnect, "the server \"leaves\""),
+        ];
+        let expected = "a[\"{\\\"event\\\":\\\"a\\\"}\",\"\\n\u{1f514}\"]\nh\na[\"b\"]\na[]\nc[4200,\"the server \\\"leaves\\\"\"]\n";
+        let (text, units) = lines(&frames);
+        assert_eq!(text, expected);
+        assert_eq!(units, expected.encode_utf16().count());
+    }
+
+    #[test]
+    fn messages_of_any_length() {
+        for length in [0, 125, 126, 65_535, 65_536] {
+            let message = "x".repeat(length);
+            assert_eq!(lines(&[writer::text(message.as_bytes())]).0, format!("a[\"{message}\"]\n"));
+        }
+    }
+
+    #[test]
+    fn only_a_close_frame_is_the_last() {
+        let mut lines = Lines::default();
+        assert!(!lines.frame(&writer::text(b"a")));
+        assert!(!lines.frame(&writer::ping()));
+        assert!(lines.frame(&writer::close(CloseCode::Normal, "")));
+        assert_eq!(lines.finish().0, "a[\"a\"]\nh\nc[1000,\"\"]\n");
+    }
+
+    #[test]
+    fn a_farewell_is_announced_as_to_websockets() {
+        let text = farewell(&Farewell::new(CloseCode::UnknownApp, "no such app"));
+        let (announcement, close) = text.split_once('\n').unwrap();
+        let messages: Vec<String> = serde_json::from_str(announcement.strip_prefix('a').unwrap()).unwrap();
+        let message: serde_json::Value = serde_json::from_str(&messages[0]).unwrap();
+        assert_eq!((&message["event"], &message["data"]["code"]), (&"pusher:error".into(), &4001.into()));
+        assert_eq!(close, "c[4001,\"no such app\"]\n");
+    }
+}

@@ -1,0 +1,103 @@
+//! What the paths of the HTTP transports name.
+
+use std::fmt;
+
+use crate::transport::Transport;
+
+/// A session: the app's key, and the two parts that the client chose, as `KEY/SRV/SID`. They stay what they are for the
+/// life of the client's socket object.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct SessionName(String);
+
+impl SessionName {
+    /// The app's key as the path has it.
+    pub(crate) fn key(&self) -> &str {
+        self.0.split('/').next().unwrap_or_default()
+    }
+
+    /// As it stands in paths.
+    pub(crate) fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for SessionName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// What a request is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Verb {
+    /// Messages to the client.
+    Receive(Transport),
+    /// Messages from the client.
+    Send,
+}
+
+/// What a path below `/pusher/app/` names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Target {
+    pub(crate) name: SessionName,
+    pub(crate) verb: Verb,
+}
+
+/// Longest of the two parts that the client chooses; pusher-js has 3 digits and 8 letters.
+const PART_LENGTH_MAX: usize = 64;
+
+impl Target {
+    /// Reads `{prefix}/pusher/app/{key}/{srv}/{sid}/{verb}`; `None` for other paths.
+    pub(crate) fn parse(path: &str, prefix: &str) -> Option<Self> {
+        let rest = path.strip_prefix(prefix)?.strip_prefix("/pusher/app/")?;
+        let (name, verb) = rest.rsplit_once('/')?;
+        let verb = match verb {
+            "xhr_streaming" => Verb::Receive(Transport::XhrStreaming),
+            "xhr" => Verb::Receive(Transport::XhrPolling),
+            "xhr_send" => Verb::Send,
+            _ => return None,
+        };
+        let mut parts = name.split('/');
+        let (key, server, session) = (parts.next()?, parts.next()?, parts.next()?);
+        let is_part = |part: &str| {
+            (1..=PART_LENGTH_MAX).contains(&part.len()) && part.bytes().all(|byte| byte.is_ascii_alphanumeric())
+        };
+        if parts.next().is_some() || key.is_empty() || !is_part(server) || !is_part(session) {
+            return None;
+        }
+        Some(Self { name: SessionName(name.to_owned()), verb })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(path: &str, expected: Option<(&str, Verb)>) {
+        let expected = expected.map(|(name, verb)| Target { name: SessionName(name.into()), verb });
+        assert_eq!(Target::parse(path, "/ws"), expected);
+    }
+
+    #[test]
+    fn paths() {
+        let streaming = Verb::Receive(Transport::XhrStreaming);
+        check("/ws/pusher/app/KEY/347/0a1b2c3d/xhr_streaming", Some(("KEY/347/0a1b2c3d", streaming)));
+        check("/ws/pusher/app/KEY/0/v/xhr", Some(("KEY/0/v", Verb::Receive(Transport::XhrPolling))));
+        check("/ws/pusher/app/KEY/0/v/xhr_send", Some(("KEY/0/v", Verb::Send)));
+        check("/pusher/app/KEY/0/v/xhr", None);
+        check("/ws/pusher/app/KEY/0/v/jsonp", None);
+        check("/ws/pusher/app/KEY/0/v/w/xhr", None);
+        check("/ws/pusher/app//0/v/xhr", None);
+        check("/ws/pusher/app/KEY//v/xhr", None);
+        check("/ws/pusher/app/KEY/0/%2f/xhr", None);
+        check("/ws/pusher/app/KEY/info", None);
+        check(&format!("/ws/pusher/app/KEY/0/{}/xhr", "a".repeat(65)), None);
+    }
+
+    #[test]
+    fn the_key_is_the_first_part() {
+        let target = Target::parse("/pusher/app/KEY/347/0a1b2c3d/xhr", "").unwrap();
+        assert_eq!((target.name.key(), target.name.as_str()), ("KEY", "KEY/347/0a1b2c3d"));
+    }
+}

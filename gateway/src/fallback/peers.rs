@@ -1,0 +1,247 @@
+//! Other nodes of the cluster, as far as requests of the HTTP transports go: one that comes here although its session is
+//! there is passed on.
+//!
+//! Nodes talk on a listener of their own, since the public one may want TLS, a PROXY header or certain networks. Whoever
+//! knows the app's secret is believed there.
+
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::header::{CONTENT_TYPE, HeaderName, HeaderValue};
+use hyper::{Method, Request, StatusCode, Uri};
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use shared::redis::Directory;
+use shared::secret::{Secret, Signature};
+use tokio::net::TcpListener;
+use tokio::sync::OnceCell;
+use tokio::time::timeout;
+
+use super::name::{SessionName, Target, Verb};
+use crate::body::{Answer, Body};
+use crate::config;
+use crate::node::Node;
+use crate::shard::Shard;
+
+mod server;
+
+pub(crate) use server::serve;
+
+/// Says when a request was passed on, and proves that a node did it: `seconds.signature`.
+const PASSED_ON: HeaderName = HeaderName::from_static("x-carillon-passed-on");
+
+/// Nodes are near each other.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// An answer to a poll takes as long as one heartbeat; this is longer.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(40);
+
+/// Connections to other nodes that wait for the next request.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The client of one shard's requests to other nodes: its connections live on the shard's thread.
+pub(crate) type Forwarder = Client<HttpConnector, Full<Bytes>>;
+
+/// This node among others.
+pub(crate) struct Peers {
+    directory: Directory,
+    listener: TcpListener,
+    /// Where others reach it, if that is configured.
+    advertise: Option<String>,
+    /// Where others reach it, once known.
+    address: OnceCell<String>,
+    runtime: tokio::runtime::Handle,
+}
+
+impl Peers {
+    /// Binds the listener for other nodes.
+    ///
+    /// # Errors
+    /// When the address cannot be had.
+    pub(crate) async fn bind(config: &config::Peers, directory: Directory) -> io::Result<Self> {
+        let listener = shared::listener::listen(&config.host, config.port).await?;
+        let advertise = (!config.advertise.is_empty()).then(|| config.advertise.clone());
+        let runtime = tokio::runtime::Handle::current();
+        Ok(Self { directory, listener, advertise, address: OnceCell::new(), runtime })
+    }
+
+    /// Answers a request for messages whose session is not here, from the node that has it; `None` when nobody has it, and
+    /// this node is known to from here on.
+    pub(crate) async fn receive(
+        &self,
+        shard: &Rc<Shard>,
+        request: &Request<Incoming>,
+        target: &Target,
+    ) -> Option<Answer> {
+        let own = self.address().await?;
+        let mut gone: Option<String> = None;
+        // Twice: a node that does not have it after all is not asked again.
+        for _ in 0..2 {
+            let names = [target.name.as_str().to_owned()];
+            let holder = match self.directory.hold(own, &names, gone.as_deref()).await {
+                Ok(holders) => holders.into_iter().next()?,
+                Err(error) => {
+                    tracing::debug!(%error, "cannot ask for a session of an HTTP transport; it counts as new");
+                    return None;
+                }
+            };
+            if holder == own {
+                return None;
+            }
+            match self.pass_on(shard, &holder, request.uri(), target, Bytes::new()).await {
+                Some(answer) => return Some(answer),
+                None => gone = Some(holder),
+            }
+        }
+        None
+    }
+
+    /// Hands messages to the node that has the session; `None` when nobody has it.
+    pub(crate) async fn send(&self, shard: &Rc<Shard>, uri: &Uri, target: &Target, body: Bytes) -> Option<Answer> {
+        let own = self.address().await?;
+        let holder = self.directory.holder(target.name.as_str()).await.ok()??;
+        if holder == own {
+            return None;
+        }
+        self.pass_on(shard, &holder, uri, target, body).await
+    }
+
+    /// Notes that this node does not have the session any more.
+    pub(crate) fn release(&self, name: SessionName) {
+        let (directory, address) = (self.directory.clone(), self.address.get().cloned());
+        // A session that cannot be given back now is forgotten by itself, or when its next request comes here.
+        self.runtime.spawn(async move {
+            if let Some(address) = address {
+                let _ = directory.release(&address, name.as_str()).await;
+            }
+        });
+    }
+
+    /// Keeps the node's sessions known, for as long as the node runs.
+    pub(crate) async fn keep(&self, node: &Node) -> std::convert::Infallible {
+        let mut interval = tokio::time::interval(shared::redis::directory::KEEP_INTERVAL);
+        loop {
+            interval.tick().await;
+            let names: Vec<String> = node.fallback.names().iter().map(ToString::to_string).collect();
+            let Some(address) = self.address().await else {
+                tracing::warn!("cannot find out this node's own address; other nodes need peers.advertise");
+                continue;
+            };
+            if let Err(error) = self.directory.hold(address, &names, None).await {
+                tracing::debug!(%error, "sessions of HTTP transports cannot be kept known now");
+            }
+        }
+    }
+
+    /// Where this node is reached by others; `None` while that cannot be found out.
+    async fn address(&self) -> Option<&str> {
+        let found = self.address.get_or_try_init(|| async {
+            if let Some(advertise) = &self.advertise {
+                return Ok(advertise.clone());
+            }
+            let ip = self.directory.link().local_address().await?;
+            Ok::<_, io::Error>(SocketAddr::new(ip, self.listener.local_addr()?.port()).to_string())
+        });
+        match found.await {
+            Ok(address) => Some(address),
+            Err(error) => {
+                tracing::debug!(%error, "cannot find out this node's own address");
+                None
+            }
+        }
+    }
+
+    async fn pass_on(
+        &self,
+        shard: &Rc<Shard>,
+        holder: &str,
+        uri: &Uri,
+        target: &Target,
+        body: Bytes,
+    ) -> Option<Answer> {
+        let answer = self.ask(shard, holder, uri, target, body).await;
+        let result = match &answer {
+            Some(answer) if answer.status() == StatusCode::NOT_FOUND => "unknown",
+            Some(_) => "answered",
+            None => "failed",
+        };
+        shard.node.metrics.fallback_forwarded(result);
+        answer.filter(|answer| answer.status() != StatusCode::NOT_FOUND)
+    }
+
+    async fn ask(&self, shard: &Rc<Shard>, holder: &str, uri: &Uri, target: &Target, body: Bytes) -> Option<Answer> {
+        let node = &shard.node;
+        let key = percent_encoding::percent_decode_str(target.name.key()).decode_utf8_lossy();
+        let app = node.apps.by_key(&key)?;
+        let path = uri.path_and_query()?.as_str();
+        let request = Request::builder()
+            .method(Method::POST)
+            .uri(format!("http://{holder}{path}"))
+            .header(CONTENT_TYPE, HeaderValue::from_static("application/json"))
+            .header(PASSED_ON, proof(&app.secret, path, unix_s()));
+        let request = request.body(Full::new(body)).ok()?;
+        let load = node.load(shard.index);
+        match timeout(ANSWER_TIMEOUT, shard.forwarder().request(request)).await {
+            Ok(Ok(answer)) => Some(answer.map(|body| Body::Passed { body, _load: load })),
+            Ok(Err(error)) => {
+                tracing::debug!(%error, holder, "a node that had a session cannot be asked");
+                None
+            }
+            Err(_) => {
+                tracing::debug!(holder, "a node that had a session did not answer in time");
+                None
+            }
+        }
+    }
+}
+
+/// A client for one thread.
+pub(crate) fn forwarder() -> Forwarder {
+    let mut connector = HttpConnector::new();
+    connector.set_connect_timeout(Some(CONNECT_TIMEOUT));
+    connector.set_nodelay(true);
+    Client::builder(TokioExecutor::new()).pool_timer(TokioTimer::new()).pool_idle_timeout(IDLE_TIMEOUT).build(connector)
+}
+
+fn unix_s() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+fn proof(secret: &Secret, path: &str, now_s: u64) -> String {
+    format!("{now_s}.{}", secret.sign(&[b"passed-on\n", now_s.to_string().as_bytes(), b"\n", path.as_bytes()]).to_hex())
+}
+
+/// How far clocks of nodes may be apart, and how long a request may take from one to the other.
+const PROOF_AGE_MAX_S: u64 = 60;
+
+fn is_proven(secret: &Secret, path: &str, proof: &str, now_s: u64) -> bool {
+    let Some((at, signature)) = proof.split_once('.') else { return false };
+    let (Ok(at_s), Some(signature)) = (at.parse::<u64>(), Signature::from_hex(signature)) else { return false };
+    at_s.abs_diff(now_s) <= PROOF_AGE_MAX_S
+        && secret.verifies(&[b"passed-on\n", at.as_bytes(), b"\n", path.as_bytes()], &signature)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_those_who_know_the_secret_pass_requests_on() {
+        let (secret, path) = (Secret::new("secret"), "/pusher/app/KEY/1/a/xhr?n=1");
+        let proof = proof(&secret, path, 1000);
+        assert!(is_proven(&secret, path, &proof, 1000));
+        assert!(is_proven(&secret, path, &proof, 1060) && is_proven(&secret, path, &proof, 940));
+        assert!(!is_proven(&secret, path, &proof, 1061) && !is_proven(&secret, path, &proof, 939));
+        assert!(!is_proven(&Secret::new("other"), path, &proof, 1000));
+        assert!(!is_proven(&secret, "/pusher/app/KEY/1/b/xhr?n=1", &proof, 1000));
+        for nonsense in ["", ".", "1000.", "1000.zz", "x.00", &proof.replace("1000", "1001")] {
+            assert!(!is_proven(&secret, path, nonsense, 1000), "{nonsense}");
+        }
+    }
+}

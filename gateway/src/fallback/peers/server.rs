@@ -1,0 +1,98 @@
+//! What other nodes pass on to this one.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper::{Method, Request, StatusCode};
+use hyper_util::rt::TokioIo;
+use hyper_util::server::graceful::GracefulShutdown;
+use shared::http;
+use shared::listener::WriteTimeout;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use super::{PASSED_ON, Peers, Target, Verb, is_proven, unix_s};
+use crate::body::Answer;
+use crate::fallback::{collect, error, receive_here, send_here};
+use crate::node::{Load, Node};
+
+/// What is under way when the node has said goodbye to everyone has this long to get out.
+const LEAVE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// How long to wait when the system has no descriptor left.
+const EXHAUSTED_PAUSE: Duration = Duration::from_millis(50);
+
+/// Largest body of messages that is taken from another node, which has looked at it before.
+const BODY_BYTES_MAX: usize = 256 * 1024 * 1024;
+
+/// Serves other nodes until `shutdown` resolves; the last answers get out.
+pub(crate) async fn serve(peers: &Peers, node: &Arc<Node>, shutdown: impl Future<Output = ()>) {
+    let connections = GracefulShutdown::new();
+    tokio::select! {
+        () = accept(peers, node, &connections) => {}
+        () = shutdown => {}
+    }
+    let _ = timeout(LEAVE_TIMEOUT, connections.shutdown()).await;
+}
+
+async fn accept(peers: &Peers, node: &Arc<Node>, connections: &GracefulShutdown) {
+    loop {
+        match peers.listener.accept().await {
+            Ok((stream, peer)) if node.has_room_for_socket() => {
+                let load = node.load(node.least_loaded_shard());
+                converse(stream, peer, node.clone(), load, connections);
+            }
+            // It finds another node, or makes the session its own.
+            Ok(_) => {}
+            Err(error) => {
+                tracing::debug!(%error, "cannot accept a connection of another node");
+                tokio::time::sleep(EXHAUSTED_PAUSE).await;
+            }
+        }
+    }
+}
+
+fn converse(stream: TcpStream, peer: SocketAddr, node: Arc<Node>, load: Load, connections: &GracefulShutdown) {
+    // Lines are small, and wanted now.
+    let _ = stream.set_nodelay(true);
+    let asked = Arc::new(AtomicBool::new(false));
+    let io = TokioIo::new(WriteTimeout::new(stream, node.server.outbox_timeout));
+    let has_asked = asked.clone();
+    let service = service_fn(move |request| {
+        has_asked.store(true, Ordering::Relaxed);
+        let node = node.clone();
+        async move { Ok::<_, Infallible>(answer(&node, request).await) }
+    });
+    let connection = connections.watch(http::http1().serve_connection(io, service));
+    tokio::spawn(async move {
+        let _load = load;
+        if let Some(Err(error)) = http::in_time(connection, &asked).await {
+            tracing::debug!(%error, %peer, "connection of another node ended");
+        }
+    });
+}
+
+async fn answer(node: &Node, request: Request<Incoming>) -> Answer {
+    let unknown = || error(StatusCode::NOT_FOUND, "Unknown session");
+    let Some(target) = Target::parse(request.uri().path(), &node.server.path_prefix) else { return unknown() };
+    let key = percent_encoding::percent_decode_str(target.name.key()).decode_utf8_lossy();
+    let Some(app) = node.apps.by_key(&key) else { return unknown() };
+    let proof = request.headers().get(PASSED_ON).and_then(|proof| proof.to_str().ok()).unwrap_or_default();
+    let path = request.uri().path_and_query().map_or("", |path| path.as_str());
+    if !is_proven(&app.secret, path, proof, unix_s()) || *request.method() != Method::POST {
+        return error(StatusCode::FORBIDDEN, "Only nodes of the cluster ask here");
+    }
+    let answer = match target.verb {
+        Verb::Receive(transport) => receive_here(node, &target.name, transport).await,
+        Verb::Send => match collect(request.into_body(), BODY_BYTES_MAX).await {
+            Ok(body) => send_here(node, &target.name, &body).await,
+            Err(answer) => Some(answer),
+        },
+    };
+    answer.unwrap_or_else(unknown)
+}

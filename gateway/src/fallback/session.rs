@@ -1,0 +1,350 @@
+//! One session of the HTTP transports: a task on the connection's shard that hands frames to whichever request is there
+//! to take them.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use rand::Rng;
+use shared::app::as_usize;
+use shared::protocol::CloseCode;
+use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::time::{Instant, sleep_until};
+
+use super::lines::{self, Lines};
+use super::registry::Place;
+use crate::connection::{Connection, Departure};
+use crate::reject::Farewell;
+use crate::shard::Shard;
+
+/// What a client takes of one response before it asks for another, in UTF-16 units. Source: pusher-js' `MAX_RESPONSE_LENGTH`
+/// equivalent, 256 KiB.
+const RESPONSE_UNITS_MAX: usize = 262_144;
+
+/// Once a response has had that much, and nobody asks for another in this time, the client is none that counts.
+const NEXT_RESPONSE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long a session lives without a request for its messages: longer than a phone's way there and back.
+const RECEIVER_GRACE: Duration = Duration::from_secs(5);
+
+/// Longest silence of a response: many proxies end those that say nothing for 30 s.
+const HEARTBEAT_MAX: Duration = Duration::from_secs(25);
+
+/// A stream is written in pieces of about this size, so that what waits is counted where it is bounded.
+const PIECE_BYTES: usize = 16 * 1024;
+
+/// A request of the session's client.
+pub(crate) enum Ask {
+    /// For messages.
+    Receive(Receiver),
+    /// With messages; none are a sign of life. `bytes`: what they took on the wire.
+    Send { messages: Vec<String>, bytes: usize },
+}
+
+/// What takes lines to the client.
+pub(crate) enum Receiver {
+    /// One answer, and done.
+    Poll(oneshot::Sender<Bytes>),
+    /// An answer that goes on.
+    Stream(mpsc::Sender<Bytes>),
+}
+
+/// A session's task and what it knows.
+pub(crate) struct Session {
+    shard: Rc<Shard>,
+    connection: Rc<Connection>,
+    place: Place,
+    receiver: Option<Receiver>,
+    /// Lines that a request did not take after all.
+    unsent: Option<Bytes>,
+    /// Whether the client has been told that the session is open.
+    is_announced: bool,
+    /// UTF-16 units of the current response.
+    units: usize,
+    /// Since when the current response has had as much as its client takes.
+    full_since: Option<Instant>,
+    /// Since when nobody asks for messages.
+    alone_since: Option<Instant>,
+    /// When the current response began, or was written to last.
+    spoke: Instant,
+    /// Since when a stream's client owes an answer to a heartbeat.
+    asked_since: Option<Instant>,
+    /// When the client is asked to reconnect; `None` for never.
+    reconnect_at: Option<Instant>,
+    /// Whether the close frame has been handed over.
+    has_said_all: bool,
+}
+
+/// What a session waits for.
+enum Event {
+    Ask(Ask),
+    /// Frames wait, or the connection is over.
+    News,
+    /// A stream has room again.
+    Room,
+    /// The request that messages went to is gone.
+    Gone,
+    /// Something is due.
+    Time,
+}
+
+impl Session {
+    pub(crate) fn new(shard: Rc<Shard>, connection: Rc<Connection>, place: Place, receiver: Receiver) -> Self {
+        let now = Instant::now();
+        let reconnect = shard.node.server.fallback_reconnect;
+        // Those who came together need not all return together.
+        let spread = reconnect.mul_f64(rand::rng().random_range(0.0..0.05));
+        Self {
+            shard,
+            connection,
+            place,
+            receiver: Some(receiver),
+            unsent: None,
+            is_announced: false,
+            units: 0,
+            full_since: None,
+            alone_since: None,
+            spoke: now,
+            asked_since: None,
+            reconnect_at: (!reconnect.is_zero()).then(|| now + reconnect + spread),
+            has_said_all: false,
+        }
+    }
+
+    /// Runs until the connection is over. `news`: told whenever that, or the outbox, changed.
+    pub(crate) async fn run(mut self, news: &Notify) {
+        let _end = Departure::of(&self.connection, &self.shard);
+        loop {
+            self.hand_over();
+            if self.connection.is_over() {
+                break;
+            }
+            match self.next_event(news).await {
+                Event::Ask(Ask::Receive(receiver)) => self.attach(receiver),
+                Event::Ask(Ask::Send { messages, bytes }) => self.take(&messages, bytes),
+                Event::News | Event::Room => {}
+                Event::Gone => self.detach(),
+                Event::Time => self.on_time(),
+            }
+        }
+        self.keep_last_lines();
+    }
+
+    async fn next_event(&mut self, news: &Notify) -> Event {
+        let due = self.due();
+        let time = async {
+            match due {
+                Some(due) => sleep_until(due).await,
+                None => std::future::pending().await,
+            }
+        };
+        let waits = self.connection.outbox.bytes() > 0 || self.unsent.is_some();
+        let request = async {
+            match &mut self.receiver {
+                None => std::future::pending().await,
+                Some(Receiver::Poll(poll)) => {
+                    poll.closed().await;
+                    Event::Gone
+                }
+                Some(Receiver::Stream(stream)) if waits && self.full_since.is_none() => match stream.reserve().await {
+                    Ok(_) => Event::Room,
+                    Err(_) => Event::Gone,
+                },
+                Some(Receiver::Stream(stream)) => {
+                    stream.closed().await;
+                    Event::Gone
+                }
+            }
+        };
+        tokio::select! {
+            ask = self.place.asks.recv() => ask.map_or(Event::News, Event::Ask),
+            () = news.notified() => Event::News,
+            event = request => event,
+            () = time => Event::Time,
+        }
+    }
+
+    /// Gives the current request what waits, as far as it takes it.
+    fn hand_over(&mut self) {
+        while self.full_since.is_none() {
+            let room = match &self.receiver {
+                None => return,
+                Some(Receiver::Poll(_)) => RESPONSE_UNITS_MAX,
+                Some(Receiver::Stream(stream)) if stream.capacity() == 0 => return,
+                Some(Receiver::Stream(_)) => PIECE_BYTES,
+            };
+            let Some((piece, units)) = self.next_piece(room) else { return };
+            self.give(piece, units);
+        }
+    }
+
+    /// Takes lines out of the outbox: `room` bytes of them, or one message more.
+    fn next_piece(&mut self, room: usize) -> Option<(Bytes, usize)> {
+        if let Some(unsent) = self.unsent.take() {
+            let units = String::from_utf8_lossy(&unsent).encode_utf16().count();
+            return Some((unsent, units));
+        }
+        let mut lines = Lines::default();
+        if !std::mem::replace(&mut self.is_announced, true) {
+            lines.line(lines::OPEN);
+        }
+        let now_s = self.shard.now_s();
+        while lines.bytes() < room && self.units + lines.units() <= RESPONSE_UNITS_MAX {
+            let Some(frame) = self.connection.outbox.take(now_s) else { break };
+            if lines.frame(&frame) {
+                self.has_said_all = true;
+                break;
+            }
+        }
+        (!lines.is_empty()).then(|| lines.finish())
+    }
+
+    fn give(&mut self, piece: Bytes, units: usize) {
+        let refused = match self.receiver.take() {
+            None => Some(piece),
+            Some(Receiver::Poll(poll)) => poll.send(piece).err(),
+            Some(Receiver::Stream(stream)) => match stream.try_send(piece) {
+                Ok(()) => {
+                    self.units += units;
+                    self.spoke = Instant::now();
+                    self.full_since = (self.units > RESPONSE_UNITS_MAX).then(Instant::now);
+                    self.receiver = Some(Receiver::Stream(stream));
+                    None
+                }
+                Err(mpsc::error::TrySendError::Full(piece) | mpsc::error::TrySendError::Closed(piece)) => Some(piece),
+            },
+        };
+        let is_taken = refused.is_none();
+        self.unsent = refused;
+        if self.has_said_all && is_taken {
+            self.connection.abandon();
+        } else if self.receiver.is_none() {
+            self.detach();
+        }
+    }
+
+    /// A request for messages: from here on they go to it, and the one before it ends.
+    fn attach(&mut self, receiver: Receiver) {
+        self.connection.hear(self.shard.now_s());
+        self.receiver = Some(receiver);
+        self.units = 0;
+        self.full_since = None;
+        self.alone_since = None;
+        self.asked_since = None;
+        self.spoke = Instant::now();
+    }
+
+    fn detach(&mut self) {
+        self.receiver = None;
+        self.full_since = None;
+        self.asked_since = None;
+        self.alone_since = Some(Instant::now());
+    }
+
+    /// Takes messages from the client.
+    fn take(&mut self, messages: &[String], bytes: usize) {
+        let (shard, connection) = (&self.shard, &self.connection);
+        connection.hear(shard.now_s());
+        shard.node.metrics.received_bytes.inc_by(bytes as u64);
+        if messages.is_empty() && self.asked_since.is_none() {
+            // It asks whether anyone is there.
+            shard.pong(connection, b"");
+        }
+        self.asked_since = None;
+        let message_bytes_max = as_usize(connection.app.limits.message_bytes);
+        for message in messages {
+            if !connection.is_open() {
+                break;
+            }
+            if message.len() > message_bytes_max {
+                shard.node.metrics.protocol_error("too_large");
+                let farewell = Farewell::new(CloseCode::MessageTooBig, "the message is too large");
+                shard.close(connection, &farewell);
+                break;
+            }
+            shard.on_message(connection, message);
+        }
+        shard.flush();
+    }
+
+    /// When something is due next.
+    fn due(&self) -> Option<Instant> {
+        let server = &self.shard.node.server;
+        let heartbeat = self.receives().then(|| self.spoke + self.heartbeat());
+        let answer = self.asked_since.map(|asked| asked + server.pong_timeout);
+        let grace = self.alone_since.map(|alone| alone + RECEIVER_GRACE);
+        let reconnect = self.reconnect_at.filter(|_| self.connection.is_open());
+        let next_response = self.full_since.map(|full| full + self.next_response_timeout());
+        [heartbeat, answer, grace, reconnect, next_response].into_iter().flatten().min()
+    }
+
+    fn on_time(&mut self) {
+        let now = Instant::now();
+        let server = &self.shard.node.server;
+        let is_past = |since: Option<Instant>, limit: Duration| since.is_some_and(|since| since + limit <= now);
+        if is_past(self.alone_since, RECEIVER_GRACE) {
+            // What the client left of a close that it did not come for is kept by `keep_last_lines`.
+            return self.connection.abandon();
+        }
+        if is_past(self.full_since, self.next_response_timeout()) {
+            self.full_since = None;
+            self.units = 0;
+        }
+        if !self.connection.is_open() {
+            return;
+        }
+        if is_past(self.asked_since, server.pong_timeout) {
+            self.asked_since = None;
+            self.shard.node.metrics.ping_timeouts.inc();
+            self.end(&Farewell::new(CloseCode::PongTimeout, "Pong reply not received in time"));
+        } else if self.reconnect_at.is_some_and(|reconnect| reconnect <= now) {
+            self.end(&Farewell::new(CloseCode::Reconnect, "Reconnect to see whether WebSockets work again"));
+        } else if self.receives() && self.spoke + self.heartbeat() <= now {
+            if matches!(self.receiver, Some(Receiver::Stream(_))) {
+                self.asked_since.get_or_insert(now);
+            }
+            self.spoke = now;
+            self.give(Bytes::from_static(lines::HEARTBEAT.as_bytes()), lines::HEARTBEAT.len());
+        }
+    }
+
+    fn end(&self, farewell: &Farewell) {
+        self.shard.close(&self.connection, farewell);
+        self.shard.flush();
+    }
+
+    /// Whether someone is there who must be kept from thinking that nobody is here.
+    fn receives(&self) -> bool {
+        let has_room = match &self.receiver {
+            None => false,
+            Some(Receiver::Poll(_)) => true,
+            Some(Receiver::Stream(stream)) => stream.capacity() > 0,
+        };
+        has_room && self.full_since.is_none() && self.connection.is_open()
+    }
+
+    /// Below the client's own activity timeout, so that it has no reason to ask.
+    fn heartbeat(&self) -> Duration {
+        HEARTBEAT_MAX.min(self.shard.node.server.activity_timeout / 3 * 2)
+    }
+
+    /// A client that is still to come must not be taken for one that takes nothing.
+    fn next_response_timeout(&self) -> Duration {
+        NEXT_RESPONSE_TIMEOUT.min(self.shard.node.server.outbox_timeout / 2)
+    }
+
+    /// Keeps what the client should have heard at the end, for when it comes after all.
+    fn keep_last_lines(&mut self) {
+        if self.unsent.is_none() && self.has_said_all || self.connection.ended_with().is_none() {
+            return;
+        }
+        let mut text =
+            self.unsent.take().map(|unsent| String::from_utf8_lossy(&unsent).into_owned()).unwrap_or_default();
+        let mut lines = Lines::default();
+        while let Some(frame) = self.connection.outbox.take(self.shard.now_s()) {
+            lines.frame(&frame);
+        }
+        text.push_str(&String::from_utf8_lossy(&lines.finish().0));
+        self.place.bury(text.into());
+    }
+}
