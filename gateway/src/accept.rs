@@ -64,3 +64,6 @@ fn is_of_the_client(error: &io::Error) -> bool {
         io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::InvalidInput
     )
 }
+
+#[cfg(test)]
+mod tests;

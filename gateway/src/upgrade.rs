@@ -46,13 +46,15 @@ const LAST_HEAD_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Serves one TCP connection until it ends or becomes a WebSocket, if it is let in.
 pub(crate) async fn serve(shard: Rc<Shard>, stream: TcpStream, peer: SocketAddr, load: Load) {
-    // Who has not said whose it is when the shard leaves has missed nothing.
+    // What is being answered is answered before the shard ends.
+    let _chore = Chore::begin(&shard);
+    let too_late = async {
+        shard.leaving().await;
+        tokio::time::sleep(LAST_HEAD_TIMEOUT).await;
+    };
     let admitted = tokio::select! {
         admitted = admit_connection(&shard, stream, peer) => admitted,
-        leave_by = shard.leaving() => {
-            tokio::time::sleep_until(leave_by).await;
-            Err(Dropped::Leaving)
-        }
+        () = too_late => Err(Dropped::Leaving),
     };
     match admitted {
         Ok((stream, client)) => serve_admitted(shard, stream, client, load).await,
@@ -80,8 +82,6 @@ async fn admit_connection(
 }
 
 async fn serve_admitted(shard: Rc<Shard>, stream: TcpStream, peer: Peer, load: Load) {
-    // What is being answered is answered before the shard ends.
-    let _chore = Chore::begin(&shard);
     let load = Rc::new(RefCell::new(Some(load)));
     let asked = AtomicBool::new(false);
     let service = service_fn(|request| {
@@ -98,9 +98,14 @@ async fn serve_admitted(shard: Rc<Shard>, stream: TcpStream, peer: Peer, load: L
             ended = &mut connection => return Some(ended),
             leave_by = shard.leaving() => leave_by,
         };
-        connection.as_mut().graceful_shutdown();
-        let is_silent = !asked.load(Ordering::Relaxed);
-        let leave_by = if is_silent { leave_by.min(Instant::now() + LAST_HEAD_TIMEOUT) } else { leave_by };
+        let last_head_by = leave_by.min(Instant::now() + LAST_HEAD_TIMEOUT);
+        if asked.load(Ordering::Relaxed) {
+            connection.as_mut().graceful_shutdown();
+        } else if let Ok(ended) = timeout_at(last_head_by, &mut connection).await {
+            return Some(ended);
+        } else if !asked.load(Ordering::Relaxed) {
+            return None;
+        }
         timeout_at(leave_by, connection).await.ok()
     };
     match http::in_time(until_leaving, &asked).await {
@@ -131,7 +136,11 @@ async fn answer(shard: &Rc<Shard>, mut request: Request<Incoming>, peer: Peer, l
         return upgrade(shard, &mut request, client, verdict, load);
     }
     if let Some(target) = Target::parse(path, &node.server.path_prefix) {
-        return fallback::answer(shard, request, &target, client, is_let_in).await;
+        let mut answer = fallback::answer(shard, request, &target, client, is_let_in).await;
+        if node.is_draining() {
+            end_connection(&mut answer);
+        }
+        return answer;
     }
     if !is_let_in {
         return forbidden().map(Body::Whole);

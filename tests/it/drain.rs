@@ -146,6 +146,26 @@ async fn a_handshake_that_ends_while_the_server_leaves_is_closed_too() {
 }
 
 #[tokio::test]
+async fn those_who_wait_to_be_accepted_at_the_end_are_told_to_reconnect() {
+    // So slow that nearly all of them wait in the system's queue when the signal comes.
+    let server = Server::start(Setup::default().server("accept_rate = 1")).await;
+    let mut clients = Vec::new();
+    for _ in 0..20 {
+        let mut client = server.tcp().await;
+        client.send((tests::raw::handshake(&format!("/app/{APP_KEY}")) + "\r\n").as_bytes()).await;
+        clients.push(client);
+    }
+    server.signal(Signal::TERM);
+    for client in &mut clients {
+        assert_eq!(client.take_head().await.status, 101);
+        assert_eq!(client.message().await["event"], "pusher:connection_established");
+        client.expect_close(4200).await;
+    }
+    drop(clients);
+    server.ended().await;
+}
+
+#[tokio::test]
 async fn nobody_is_accepted_once_the_server_closes_its_sockets() {
     let server = Server::start(Setup::default().drain("window = \"100ms\"")).await;
     let mut deaf = server.raw().await;

@@ -7,6 +7,7 @@ use carillon::client::Options;
 use rustix::process::Signal;
 use tests::raw::Raw;
 use tests::redis::tls::Certificates;
+use tests::server::{Launch, Role};
 use tests::setup::{APP_KEY, app};
 use tests::tunnel::Tunnel;
 use tests::{PATIENCE, Server, Setup, TestClient, eventually, eventually_within, within_time};
@@ -248,6 +249,36 @@ async fn certificates_that_cannot_be_used_are_named_with_their_key() {
             assert!(finished.stderr.contains(word), "no {word:?} in {}", finished.stderr);
         }
     }
+}
+
+#[tokio::test]
+async fn who_asks_and_never_reads_is_cut_off() {
+    let server = Server::start(Setup::default().server("outbox_timeout = \"1s\"")).await;
+    let before = server.metric("process_open_fds").await;
+    let mut greedy = Raw::connect_narrow(server.public).await;
+    let requests = b"GET /up HTTP/1.1\r\nHost: x\r\n\r\n".repeat(1000);
+    within_time(PATIENCE, "it is cut off", async {
+        use tokio::io::AsyncWriteExt;
+        while greedy.stream.write_all(&requests).await.is_ok() {}
+    })
+    .await;
+    eventually("nothing is left of it", async || server.metric("process_open_fds").await <= before).await;
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_balancer_that_says_nothing_does_not_keep_a_publisher() {
+    let redis = tests::Redis::start().await;
+    let setup = Setup::default().redis(&format!("url = {:?}", redis.url())).server("proxy_protocol = true");
+    let publisher = Launch::new(Role::Publisher).setup(&setup).start().await;
+    publisher.ready().await;
+    let before = publisher.metric("process_open_fds").await;
+    let silent = publisher.tcp().await;
+    eventually("it is there", async || publisher.metric("process_open_fds").await > before).await;
+    publisher.signal(Signal::TERM);
+    let log = publisher.ended().await;
+    assert!(!log.contains("still under way"), "{log}");
+    drop(silent);
 }
 
 #[tokio::test]

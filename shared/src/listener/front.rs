@@ -9,7 +9,7 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use hyper::body::Incoming;
 use hyper::header::{CONNECTION, HeaderValue};
-use hyper::{Request, StatusCode};
+use hyper::{Request, Response, StatusCode};
 use prometheus::{IntCounterVec, Opts, Registry};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
@@ -155,7 +155,7 @@ impl<R: Routes + ?Sized> Routes for Guarded<R> {
 }
 
 /// Makes an answer the last one of its connection.
-pub fn end_connection(answer: &mut Answer) {
+pub fn end_connection<B>(answer: &mut Response<B>) {
     answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
 }
 

@@ -1,0 +1,79 @@
+use std::time::Duration;
+
+use prometheus::Registry;
+use shared::app::Apps;
+use shared::bus::MemoryBus;
+use shared::descriptors::{RESERVED, sockets_max};
+use shared::listener::Front;
+use shared::roster::MemoryRoster;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use crate::config::{Config, Server};
+use crate::{Deps, Gateway};
+
+/// Longer than anything here takes.
+const DEADLINE: Duration = Duration::from_secs(10);
+
+/// What the server says first; nothing when it ends the connection.
+async fn first_byte(stream: &mut TcpStream, request: &[u8]) -> Option<u8> {
+    // Of a connection that was dropped the write may fail already.
+    let _ = stream.write_all(request).await;
+    timeout(DEADLINE, stream.read_u8()).await.expect("an answer or an end").ok()
+}
+
+#[tokio::test]
+async fn connections_beyond_the_descriptors_are_dropped_and_those_who_left_make_room() {
+    let app = serde_json::from_str(r#"{"id":"app","key":"key","secret":"secret"}"#).unwrap();
+    let (bus, registry) = (MemoryBus::new(), Registry::new());
+    let descriptors_max = RESERVED + 2;
+    let deps = Deps {
+        apps: Apps::new([app]).unwrap(),
+        bus: bus.clone(),
+        roster: MemoryRoster::new(bus),
+        routes: None,
+        directory: None,
+        front: Front::default(),
+        registry: registry.clone(),
+        descriptors_max,
+    };
+    let server = Server { host: "127.0.0.1".into(), port: 0, shards: 2, ..Server::default() };
+    let gateway = Gateway::bind(Config { server, ..Config::default() }, deps).await.unwrap();
+    assert_eq!(gateway.connections_max(), 2);
+    let (address, listener) = (gateway.address(), gateway.listener());
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let shutdown = async { drop(stopped.await) };
+    drop(listener);
+
+    let clients = async move {
+        let mut idle = Vec::new();
+        for _ in 0..sockets_max(descriptors_max, false) {
+            let mut stream = TcpStream::connect(address).await.unwrap();
+            // Half a request: it is there, and holds on.
+            stream.write_all(b"GET /up HTTP/1.1\r\n").await.unwrap();
+            idle.push(stream);
+        }
+        let request = b"GET /up HTTP/1.1\r\nHost: x\r\n\r\n";
+        let mut refused = TcpStream::connect(address).await.unwrap();
+        assert_eq!(first_byte(&mut refused, request).await, None);
+        let dropped = || {
+            let families = registry.gather();
+            let family = families.iter().find(|family| family.name() == "carillon_connections_dropped_total").unwrap();
+            family.get_metric().iter().map(|metric| metric.get_counter().get_value()).sum::<f64>()
+        };
+        assert_eq!(dropped(), 1.0);
+        idle.pop();
+        let served = async {
+            while first_byte(&mut TcpStream::connect(address).await.unwrap(), request).await != Some(b'H') {
+                tokio::task::yield_now().await;
+            }
+        };
+        timeout(DEADLINE, served).await.expect("room is made by who leaves");
+        drop(idle);
+        stop.send(()).unwrap();
+    };
+    let (ran, ()) =
+        timeout(6 * DEADLINE, futures_util::future::join(gateway.run(shutdown), clients)).await.expect("it ends");
+    ran.unwrap();
+}
