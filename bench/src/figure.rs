@@ -41,6 +41,7 @@ macro_rules! figures {
 figures! {
     CpuPerDeliveryUs "CPU per delivery" "us" 3;
     CpuPerEventUs "CPU per event" "us" 2;
+    CpuCores "CPU" "cores" 3;
     CpuPerSocketUs "CPU per connect and subscribe" "us" 1;
     CpuPerLeaveUs "CPU per disconnect" "us" 1;
     CpuPerJoinUs "CPU per member that joins" "us" 1;

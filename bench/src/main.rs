@@ -16,6 +16,7 @@ mod metrics;
 mod pace;
 mod payload;
 mod plan;
+mod polls;
 mod process;
 mod progress;
 mod publisher;
@@ -41,7 +42,7 @@ use shared::descriptors;
 use compare::Compare;
 use growth::Growth;
 use run::Against;
-use scenario::{Bursts, ClientEvents, Fanout, Idle, Presence, Routing, Scenario, SlowReaders, Storm};
+use scenario::{Bursts, ClientEvents, Fanout, Idle, Polls, Presence, Routing, Scenario, SlowReaders, Storm};
 use smoke::Smoke;
 
 #[derive(Parser)]
@@ -61,6 +62,7 @@ enum Command {
     Storm(Against<Storm>),
     ClientEvents(Against<ClientEvents>),
     SlowReaders(Against<SlowReaders>),
+    Polls(Against<Polls>),
     Compare(Compare),
     Growth(Growth),
     Smoke(Smoke),
@@ -94,6 +96,7 @@ fn run_command() -> Result<()> {
         Command::Storm(it) => run::run(Scenario::Storm(it.scenario), it.target, &it.how),
         Command::ClientEvents(it) => run::run(Scenario::ClientEvents(it.scenario), it.target, &it.how),
         Command::SlowReaders(it) => run::run(Scenario::SlowReaders(it.scenario), it.target, &it.how),
+        Command::Polls(it) => run::run(Scenario::Polls(it.scenario), it.target, &it.how),
         Command::Compare(compare) => compare.run(),
         Command::Growth(growth) => growth.run(),
         Command::Smoke(smoke) => smoke.run(),

@@ -3,6 +3,7 @@
 mod client_events;
 mod delivery;
 mod idle;
+mod polls;
 mod presence;
 mod slow_readers;
 mod storm;
@@ -17,6 +18,7 @@ use crate::subject::Subject;
 pub(crate) use client_events::ClientEvents;
 pub(crate) use delivery::{Bursts, Fanout, Routing};
 pub(crate) use idle::Idle;
+pub(crate) use polls::Polls;
 pub(crate) use presence::Presence;
 pub(crate) use slow_readers::SlowReaders;
 pub(crate) use storm::Storm;
@@ -41,6 +43,8 @@ pub(crate) enum Scenario {
     ClientEvents(ClientEvents),
     /// Sockets that stop reading among others that do not.
     SlowReaders(SlowReaders),
+    /// Clients that poll over HTTP.
+    Polls(Polls),
 }
 
 impl Scenario {
@@ -55,6 +59,7 @@ impl Scenario {
             Self::Storm(storm) => storm.run(subject, &mut progress),
             Self::ClientEvents(client_events) => client_events.run(subject, &mut progress),
             Self::SlowReaders(slow_readers) => slow_readers.run(subject, &mut progress),
+            Self::Polls(polls) => polls.run(subject, &mut progress),
         }
     }
 
@@ -68,6 +73,7 @@ impl Scenario {
             Self::Storm(_) => "storm",
             Self::ClientEvents(_) => "client events",
             Self::SlowReaders(_) => "slow readers",
+            Self::Polls(_) => "polls",
         }
     }
 
@@ -82,11 +88,12 @@ impl Scenario {
             Self::Storm(storm) => storm.title(),
             Self::ClientEvents(client_events) => client_events.title(),
             Self::SlowReaders(slow_readers) => slow_readers.title(),
+            Self::Polls(polls) => polls.title(),
         }
     }
 
-    /// Whether the floor can be put through it: it keeps no limits that a slow reader could meet.
+    /// Whether the floor can be put through it: it keeps no limits that a slow reader could meet, and speaks no HTTP.
     pub(crate) fn has_floor(&self) -> bool {
-        !matches!(self, Self::SlowReaders(_))
+        !matches!(self, Self::SlowReaders(_) | Self::Polls(_))
     }
 }
