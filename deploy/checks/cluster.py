@@ -1,6 +1,6 @@
 """The cluster of compose.yml without containers: Redis with the users and settings of deploy/redis, nodes with
 deploy/carillon.toml and the secrets that secrets.sh makes, nginx in front. A client hears what is published, every member is
-seen, Redis never had to refuse a command, and a gateway that is told to leave does.
+seen, so are clients of the HTTP transports, Redis never had to refuse a command, and a gateway that is told to leave does.
 
     cluster.py DEPLOY BINARY
 """
@@ -17,6 +17,7 @@ import urllib.request
 from pathlib import Path
 from types import SimpleNamespace
 
+import fallback
 from nginx import HERE, PATIENCE_S, Nginx, free_port
 
 # What someone with the password of a node still must not do.
@@ -104,7 +105,7 @@ class Cluster:
 
 def check(deploy, binary, folder):
     cluster = Cluster(deploy, binary, folder)
-    nginx = None
+    nginx = unsteady = None
     try:
         gateways, publisher = [cluster.node("gateway"), cluster.node("gateway")], cluster.node("publisher")
         for node in (*gateways, publisher):
@@ -127,6 +128,23 @@ def check(deploy, binary, folder):
             eventually("events to arrive", lambda: log.read_text().count("through") == 3)
         print("  events published through nginx reach clients that came through nginx, on both gateways")
 
+        def publish(channel, data):
+            sent = cluster.run("trigger", *server, channel, "hello", data)
+            assert sent.returncode == 0, sent.stderr
+
+        first = fallback.serve(nginx, gateways, publish)
+        fallback.bodies_are_bounded(first[0])
+        assert fallback.forwarded(gateways) == 0, "nginx sends requests of a session to a gateway that does not have it"
+        print("  streams and polls go through nginx at once, and all requests of a session to one gateway")
+
+        # A balancer that knows nothing of sessions.
+        turns = ("carillon/upstreams.conf", "    hash $carillon_session consistent;\n", "")
+        unsteady = Nginx(deploy, gateways, [publisher], example="behind-balancer", changes=[turns])
+        fallback.serve(unsteady, gateways, publish)
+        assert fallback.forwarded(gateways, "answered") > 0, "gateways passed nothing on"
+        assert fallback.forwarded(gateways, "(failed|unknown)") == 0, "gateways could not pass requests on"
+        print("  they also go through a balancer that takes turns: gateways pass requests on to each other")
+
         leaving, staying = gateways
         for command in (["healthcheck", "--admin-port", str(leaving.admin_port)], ["doctor", "--role", "gateway"]):
             outcome = cluster.run(*command, *map(str, cluster.flags))
@@ -140,9 +158,16 @@ def check(deploy, binary, folder):
         leaving.process.send_signal(signal.SIGTERM)
         assert leaving.process.wait(PATIENCE_S) == 0, "a gateway that was told to leave did not end with 0"
         eventually("its client to be told", lambda: "4200" in log.read_text())
-        sent = cluster.run("trigger", *server, "private-news", "after", "{}")
-        assert sent.returncode == 0, sent.stderr
+        publish("private-news", "{}")
         print("  a gateway drains, tells its clients to reconnect, and ends with 0; publishing goes on")
+
+        for session in (session for session in first if session.kind == "xhr_streaming" and session.home is leaving):
+            while (line := session.line()).startswith("a["):
+                pass
+            assert line.startswith("c[4200,"), f"a stream of a gateway that leaves hears {line!r}"
+        for _ in range(8):
+            fallback.Session(nginx, "xhr_streaming")
+        print("  so do streams, and sessions that begin then find the gateway that stayed")
 
         # Whatever the nodes asked for they were allowed: only then is the list of rights long enough.
         nobody = subprocess.run(["redis-cli", "-p", str(cluster.redis_port), "ping"], capture_output=True, text=True).stdout
@@ -162,8 +187,9 @@ def check(deploy, binary, folder):
             print(f"--- {path.name}\n{path.read_text()[-2000:]}", file=sys.stderr)
         raise
     finally:
-        if nginx:
-            nginx.stop()
+        for balancer in (nginx, unsteady):
+            if balancer:
+                balancer.stop()
         cluster.stop()
 
 

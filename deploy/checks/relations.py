@@ -12,8 +12,9 @@ from pathlib import Path
 
 import yaml
 
-# After the drain's window a gateway has 5 s for the leaves to reach the cluster, and 2 s to take itself out of it.
-AFTER_DRAIN_S = 7
+# After the drain's window a gateway has 5 s for the leaves to reach the cluster, 1 s for what other gateways passed on to it,
+# and 2 s to take itself out of the cluster.
+AFTER_DRAIN_S = 8
 # server.activity_timeout + server.pong_timeout by default: so long may nothing go by on a connection that lives.
 SILENCE_S = 120 + 30
 UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}

@@ -145,8 +145,10 @@ class Machine:
 
     def start_role(self, role: str) -> subprocess.Popen:
         pod = self.chart.pod(role)
-        admin = {"CARILLON_ADMIN__PORT": str(self.ports[role][9090]), "CARILLON_ADMIN__HOST": "127.0.0.1"}
-        return self.start(pod, CARILLON_SERVER__HOST="127.0.0.1", **admin)
+        here = {"CARILLON_ADMIN__PORT": str(self.ports[role][9090]), "CARILLON_ADMIN__HOST": "127.0.0.1"}
+        if peers := pod.ports().get("peers"):
+            here |= {"CARILLON_PEERS__PORT": str(self.ports[role][peers]), "CARILLON_PEERS__HOST": "127.0.0.1"}
+        return self.start(pod, CARILLON_SERVER__HOST="127.0.0.1", **here)
 
     def start_redis(self) -> subprocess.Popen:
         pod = self.chart.pod("redis")
@@ -180,11 +182,12 @@ class Machine:
         return time.monotonic() - start
 
 
-def status(url: str, authority: Path | None = None) -> int:
-    """What a GET is answered with; 0 without an answer in HTTP. `authority`: who signed the server's certificate."""
+def status(url: str, authority: Path | None = None, method: str = "GET") -> int:
+    """What a request is answered with; 0 without an answer in HTTP. `authority`: who signed the server's certificate."""
     context = ssl.create_default_context(cafile=authority) if authority else None
+    request = urllib.request.Request(url, method=method)
     try:
-        with urllib.request.urlopen(url, timeout=2, context=context) as answer:
+        with urllib.request.urlopen(request, timeout=2, context=context) as answer:
             return answer.status
     except urllib.error.HTTPError as error:
         return error.code

@@ -16,6 +16,7 @@ OF_THE_CHART = {
     "server": {"host", "port"},
     "admin": {"host", "port"},
     "redis": {"url", "ca_file"},
+    "peers": {"host", "port", "advertise"},
     "tls": {"cert", "key"},
     "apps": {"id", "key", "secret", "secret_file"},
 }

@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import time
+import urllib.request
 from contextlib import suppress
 from pathlib import Path
 
@@ -151,9 +152,21 @@ def test_pods_speak_tls_when_they_are_told_to(tmp_path: Path):
             assert status(f"http://localhost:{machine.ports[role][port]}/up") == 0
 
 
+def test_gateways_ask_each_other_where_the_chart_says(cluster: Machine):
+    """And answer nobody who has not the app's secret."""
+    session = "/pusher/app/app-key/1/somebody"
+    assert status(f"http://127.0.0.1:{cluster.ports['gateway'][8080]}{session}/xhr", method="POST") == 200
+    assert status(f"http://127.0.0.1:{cluster.ports['gateway'][8082]}{session}/xhr", method="POST") == 403
+
+
 def test_nginx_takes_clients_and_applications(cluster: Machine):
     port = start_nginx(cluster)
     assert run(cluster, "broadcast", through=f"http://127.0.0.1:{port}") == 0, cluster.log("")
+    for transport in ("xhr", "xhr_streaming"):
+        url = f"http://127.0.0.1:{port}/pusher/app/app-key/1/{transport.replace('_', '')}/{transport}?protocol=7"
+        with urllib.request.urlopen(urllib.request.Request(url, method="POST"), timeout=2) as answer:
+            assert answer.readline() == b"o\n"
+            assert b"pusher:connection_established" in answer.readline()
     for path in ("/metrics", "/livez", "/readyz", "/"):
         assert status(f"http://127.0.0.1:{port}{path}") == 404, path
 

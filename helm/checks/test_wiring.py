@@ -86,7 +86,7 @@ def test_services_lead_to_ports_that_pods_have(chart: Rendering):
                     assert port["port"] == number, "a headless Service changes no ports"
 
 
-def test_what_clients_reach_has_no_admin_port(chart: Rendering):
+def test_what_clients_reach_has_neither_admin_port_nor_that_of_peers(chart: Rendering):
     for service in chart.all("Service"):
         leads_to = {
             pod.port(port["targetPort"])
@@ -96,7 +96,7 @@ def test_what_clients_reach_has_no_admin_port(chart: Rendering):
         if service["metadata"]["labels"]["app.kubernetes.io/component"] == "metrics":
             assert leads_to == {9090}
         else:
-            assert 9090 not in leads_to
+            assert not {9090, 8082} & leads_to
 
 
 def test_roles_listen_where_their_ports_say(chart: Rendering):
@@ -105,8 +105,10 @@ def test_roles_listen_where_their_ports_say(chart: Rendering):
         arguments = pod.main["args"]
         assert arguments[0] == role
         assert arguments[arguments.index("--port") + 1] == str(port)
-        assert pod.ports() == {"http": port, "admin": chart.toml["admin"]["port"]}
-        assert chart.toml["admin"]["host"] == chart.toml["server"]["host"] in ("0.0.0.0", "::")
+        peers = {"peers": chart.toml["peers"]["port"]} if role == "gateway" else {}
+        assert pod.ports() == {"http": port, "admin": chart.toml["admin"]["port"], **peers}
+        hosts = {chart.toml[section]["host"] for section in ("server", "admin", "peers")}
+        assert hosts in ({"0.0.0.0"}, {"::"})
         assert "port" not in chart.toml["server"]
 
 
@@ -202,6 +204,7 @@ def test_ways_in_lead_to_the_right_role(chart: Rendering):
     prefix = chart.toml["server"].get("path_prefix", "")
     expected = {
         f"{prefix}/app": "gateway",
+        f"{prefix}/pusher/app": "gateway",
         f"{prefix}/apps": "publisher",
         f"{prefix}/users": "publisher",
         "/up": "publisher",
@@ -316,7 +319,7 @@ def test_policies_let_in_and_out_what_is_needed_and_no_more(name: str):
             for port in rule["ports"]:
                 assert pod.port(port["port"]), (pod, port)
 
-    wanted = {("test", "gateway", 8080), ("test", "publisher", 8081)}
+    wanted = {("test", "gateway", 8080), ("test", "publisher", 8081), ("gateway", "gateway", 8082)}
     if has(chart, "nginx"):
         wanted |= {("nginx", "gateway", 8080), ("nginx", "publisher", 8081)}
     if has(chart, "redis"):
@@ -327,13 +330,19 @@ def test_policies_let_in_and_out_what_is_needed_and_no_more(name: str):
             for port in target.ports().values():
                 if leaves(policies, source, target, port) and enters(policies, source, target, port):
                     found.add((source.component, target.component, port))
-    # Between roles there is nothing but Redis. Where anyone may come in, only what leaves is bounded.
+    # Between roles there is nothing but Redis, and gateways ask each other. Where anyone may come in, only what leaves is
+    # bounded.
     assert found == wanted
     for role in ROLES:
         policy = next(policy for policy in policies if policy["metadata"]["name"].endswith(f"-{role}"))
         out = {port["port"] for rule in policy["spec"]["egress"] for port in rule["ports"]}
         webhooks = {443, 8000} if name == "everything-values" and role == "publisher" else set()
-        assert out == {53, 6379 if has(chart, "redis") else 6380} | webhooks
+        peers = {8082} if role == "gateway" else set()
+        assert out == {53, 6379 if has(chart, "redis") else 6380} | webhooks | peers
+        # Even of those whom nobody keeps from leaving.
+        if role == "gateway":
+            (rule,) = [rule for rule in policy["spec"]["ingress"] if rule["ports"] == [{"protocol": "TCP", "port": "peers"}]]
+            assert [is_peer(peer, chart.pod("gateway")) for peer in rule["from"]] == [True]
 
 
 def test_policies_let_in_whatever_services_lead_to(values_file: Path):

@@ -36,6 +36,10 @@ host = {{ toJson .Values.listenAddress }}
 host = {{ toJson .Values.listenAddress }}
 port = 9090
 {{- include "carillon.toml.pairs" ($config.admin | default dict) }}
+
+[peers]
+host = {{ toJson .Values.listenAddress }}
+port = 8082
 {{- if .Values.tls.existingSecret }}
 
 [tls]
@@ -104,6 +108,7 @@ secret_file = {{ printf "/run/carillon/apps/%s" .id | toJson }}
 {{- $prefix := .Values.config.server.path_prefix | default "" -}}
 {{- list
   (dict "path" (print $prefix "/app") "role" "gateway")
+  (dict "path" (print $prefix "/pusher/app") "role" "gateway")
   (dict "path" (print $prefix "/apps") "role" "publisher")
   (dict "path" (print $prefix "/users") "role" "publisher")
   (dict "path" "/up" "role" "publisher")

@@ -174,6 +174,9 @@ spec:
           ports:
             - { name: http, containerPort: {{ $port }} }
             - { name: admin, containerPort: 9090 }
+            {{- if eq .role "gateway" }}
+            - { name: peers, containerPort: 8082 }
+            {{- end }}
           {{- include "carillon.containerRest" (dict "root" $root "values" $values) | nindent 10 }}
           startupProbe:
             httpGet: { path: /livez, port: admin }
