@@ -20,6 +20,8 @@ pub(crate) struct Banner<'a> {
     pub(crate) public: SocketAddr,
     /// Where metrics and health are.
     pub(crate) admin: SocketAddr,
+    /// Where other gateways pass requests on to; `None` without any.
+    pub(crate) peers: Option<SocketAddr>,
     /// Where Redis is; `None` when the state is in memory.
     pub(crate) redis: Option<String>,
     /// Most WebSockets that the node will hold; `None` when it takes none.
@@ -40,6 +42,9 @@ impl Banner<'_> {
         };
         self.row(&mut text, "public", &format!("http://{}{prefix}   {serves}", self.public));
         self.row(&mut text, "admin", &format!("http://{}   /metrics /livez /readyz", self.admin));
+        if let Some(peers) = self.peers {
+            self.row(&mut text, "peers", &format!("http://{peers}   requests that other gateways pass on"));
+        }
         if let Some(redis) = &self.redis {
             self.row(&mut text, "redis", redis);
         }
@@ -83,12 +88,13 @@ impl Banner<'_> {
         };
         let path = match self.config.server.path_prefix.as_str() {
             "" => String::new(),
-            prefix => format!(" wsPath: '{prefix}',"),
+            prefix => format!(" wsPath: '{prefix}', httpPath: '{prefix}/pusher',"),
         };
         let _ = write!(
             text,
-            "\n  // paste into your page:\n  new Pusher('{}', {{ wsHost: {host}, wsPort: {port},{path} forceTLS: false, \
-             enabledTransports: ['ws'], cluster: '' }})\n",
+            "\n  // paste into your page:\n  new Pusher('{}', {{ wsHost: {host}, wsPort: {port}, httpHost: {host}, httpPort: \
+             {port},{path}\n    enabledTransports: ['ws', 'xhr_streaming', 'xhr_polling'], forceTLS: false, cluster: '' \
+             }})\n",
             app.key
         );
         if self.config.demo {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use gateway::Gateway;
+use gateway::{BindError, Gateway};
 use prometheus::Registry;
 use publisher::Api;
 use publisher::webhook::{self, Sender};
@@ -85,7 +85,13 @@ impl Node {
                     registry: registry.clone(),
                     descriptors_max,
                 };
-                let gateway = Gateway::bind(config.gateway(), deps).await.with_context(cannot_listen)?;
+                let gateway = Gateway::bind(config.gateway(), deps).await.map_err(|error| match error {
+                    BindError::Public(error) => anyhow::Error::new(error).context(cannot_listen()),
+                    BindError::Peers(error) => {
+                        let peers = &config.peers;
+                        anyhow::Error::new(error).context(self::cannot_listen("peers", &peers.host, peers.port))
+                    }
+                })?;
                 Public::Gateway(Box::new(gateway))
             }
         };
@@ -114,6 +120,7 @@ impl Node {
             public: self.public.address().context("cannot learn the public listener's address")?,
             admin: self.admin.address().context("cannot learn the admin listener's address")?,
             redis,
+            peers: self.public.peers_address(),
             connections_max: self.public.connections_max(),
             descriptors_max,
         };
@@ -154,6 +161,14 @@ impl Public {
         match self {
             Self::Gateway(gateway) => Ok(gateway.address()),
             Self::Publisher(server) => server.address(),
+        }
+    }
+
+    /// `None` for a role without WebSockets, and for a process that is the whole cluster.
+    fn peers_address(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Gateway(gateway) => gateway.peers_address(),
+            Self::Publisher(_) => None,
         }
     }
 

@@ -22,7 +22,7 @@ use hyper::header::{
     ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue,
 };
 use hyper::{Method, Request, StatusCode};
-use shared::app::as_usize;
+use shared::app::{App, as_usize};
 use shared::protocol::CloseCode;
 use tokio::sync::{mpsc, oneshot};
 
@@ -43,6 +43,28 @@ const BODY_PER_MESSAGE: usize = 4;
 /// Keeps nginx and its like from holding lines back.
 const UNBUFFERED: HeaderName = HeaderName::from_static("x-accel-buffering");
 
+/// What a request is for, as metrics tell it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum RequestKind {
+    Preflight,
+    Receive,
+    Send,
+    Unknown,
+}
+
+impl RequestKind {
+    pub(crate) const ALL: [Self; 4] = [Self::Preflight, Self::Receive, Self::Send, Self::Unknown];
+
+    pub(crate) fn label(self) -> &'static str {
+        match self {
+            Self::Preflight => "preflight",
+            Self::Receive => "receive",
+            Self::Send => "send",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
 /// Answers a request below `{prefix}/pusher/app/`. `client`: whose it is, as far as can be known; `is_let_in`: whether its
 /// network is.
 pub(crate) async fn answer(
@@ -54,10 +76,10 @@ pub(crate) async fn answer(
 ) -> Answer {
     let metrics = &shard.node.metrics;
     metrics.fallback_request(match (request.method(), target.verb) {
-        (&Method::OPTIONS, _) => "preflight",
-        (&Method::POST, Verb::Receive(_)) => "receive",
-        (&Method::POST, Verb::Send) => "send",
-        _ => "unknown",
+        (&Method::OPTIONS, _) => RequestKind::Preflight,
+        (&Method::POST, Verb::Receive(_)) => RequestKind::Receive,
+        (&Method::POST, Verb::Send) => RequestKind::Send,
+        _ => RequestKind::Unknown,
     });
     match *request.method() {
         Method::OPTIONS => preflight(),
@@ -175,7 +197,7 @@ fn turned_away(shard: &Shard, farewell: &Farewell, client: IpAddr) -> Answer {
 async fn send(shard: &Rc<Shard>, request: Request<Incoming>, target: &Target) -> Answer {
     let node = &shard.node;
     let limit = match node.apps.by_key(&percent_encoding::percent_decode_str(target.name.key()).decode_utf8_lossy()) {
-        Some(app) => as_usize(app.limits.message_bytes).saturating_mul(BODY_PER_MESSAGE),
+        Some(app) => body_bytes_max(app),
         None => return error(StatusCode::NOT_FOUND, "Unknown app key"),
     };
     let (head, body) = request.into_parts();
@@ -192,6 +214,11 @@ async fn send(shard: &Rc<Shard>, request: Request<Incoming>, target: &Target) ->
         return answer;
     }
     error(StatusCode::NOT_FOUND, "Unknown session")
+}
+
+/// Largest body of messages.
+fn body_bytes_max(app: &App) -> usize {
+    as_usize(app.limits.message_bytes).saturating_mul(BODY_PER_MESSAGE)
 }
 
 async fn collect(body: Incoming, limit: usize) -> Result<Bytes, Answer> {

@@ -75,6 +75,17 @@ pub struct Deps {
     pub descriptors_max: u64,
 }
 
+/// Why a gateway cannot be bound.
+#[derive(Debug, thiserror::Error)]
+pub enum BindError {
+    /// The public listener's address cannot be had.
+    #[error("the public listener")]
+    Public(#[source] io::Error),
+    /// The address for other nodes cannot be had.
+    #[error("the listener for other nodes")]
+    Peers(#[source] io::Error),
+}
+
 /// A bound gateway.
 pub struct Gateway {
     config: Config,
@@ -89,10 +100,11 @@ impl Gateway {
     /// Binds the public listener.
     ///
     /// # Errors
-    /// When the address cannot be had, or that for other nodes.
-    pub async fn bind(config: Config, deps: Deps) -> io::Result<Self> {
-        let listener = shared::listener::listen(&config.server.host, config.server.port).await?;
-        let address = listener.local_addr()?;
+    /// [`BindError`].
+    pub async fn bind(config: Config, deps: Deps) -> Result<Self, BindError> {
+        let listener = shared::listener::listen(&config.server.host, config.server.port).await;
+        let listener = listener.map_err(BindError::Public)?;
+        let address = listener.local_addr().map_err(BindError::Public)?;
         let shards = shard_count(config.server.shards);
         let with_tls = deps.front.tls.is_some();
         let ceiling = descriptors::connections_max(deps.descriptors_max, with_tls);
@@ -109,7 +121,7 @@ impl Gateway {
         let mut node = Node::new(config.server.clone(), deps.front, deps.apps, metrics, relay.clone(), capacity);
         node.routes = deps.routes;
         if let Some(directory) = deps.directory {
-            node.peers = Some(Peers::bind(&config.peers, directory).await?);
+            node.peers = Some(Peers::bind(&config.peers, directory).await.map_err(BindError::Peers)?);
         }
         let node = Arc::new(node);
         Ok(Self { config, listener, address, node, relay, receivers })
@@ -123,6 +135,11 @@ impl Gateway {
     /// Most WebSockets that this node will hold.
     pub fn connections_max(&self) -> usize {
         self.node.connections_max
+    }
+
+    /// Where other nodes pass requests on to; `None` for a process that is the whole cluster.
+    pub fn peers_address(&self) -> Option<SocketAddr> {
+        self.node.peers.as_ref()?.bound().ok()
     }
 
     /// What the bus delivers to.

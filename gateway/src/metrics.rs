@@ -10,6 +10,8 @@ use shared::listener::front::dropped_counter;
 use shared::protocol::{ChannelKind, ClientFrame, CloseCode};
 use shared::telemetry::metrics::{app_labels, latency, register};
 
+use crate::fallback::RequestKind;
+use crate::fallback::peers::Forwarded;
 use crate::transport::Transport;
 
 /// Everything the gateway counts.
@@ -185,15 +187,21 @@ impl Metrics {
                 &["code"],
             ),
             connections_dropped: dropped_counter(registry),
-            fallback_requests: counters(
-                "carillon_fallback_requests_total",
-                "Requests of the HTTP transports, by what they are for.",
-                &["kind"],
+            fallback_requests: from_zero(
+                counters(
+                    "carillon_fallback_requests_total",
+                    "Requests of the HTTP transports, by what they are for.",
+                    &["kind"],
+                ),
+                RequestKind::ALL.map(RequestKind::label),
             ),
-            fallback_forwarded: counters(
-                "carillon_fallback_forwarded_total",
-                "Requests of the HTTP transports whose session another node has, by what became of them.",
-                &["result"],
+            fallback_forwarded: from_zero(
+                counters(
+                    "carillon_fallback_forwarded_total",
+                    "Requests of the HTTP transports whose session another node has, by what became of them.",
+                    &["result"],
+                ),
+                Forwarded::ALL.map(Forwarded::label),
             ),
             messages_sent: counter("carillon_messages_sent_total", "Messages handed to clients' outboxes."),
             sent_bytes: counter("carillon_sent_bytes_total", "Bytes handed to clients' outboxes, with headers."),
@@ -250,12 +258,12 @@ impl Metrics {
         self.connections_dropped.with_label_values(&[reason]).inc();
     }
 
-    pub(crate) fn fallback_request(&self, kind: &str) {
-        self.fallback_requests.with_label_values(&[kind]).inc();
+    pub(crate) fn fallback_request(&self, kind: RequestKind) {
+        self.fallback_requests.with_label_values(&[kind.label()]).inc();
     }
 
-    pub(crate) fn fallback_forwarded(&self, result: &str) {
-        self.fallback_forwarded.with_label_values(&[result]).inc();
+    pub(crate) fn fallback_forwarded(&self, result: Forwarded) {
+        self.fallback_forwarded.with_label_values(&[result.label()]).inc();
     }
 
     pub(crate) fn handshake_rejected(&self, code: CloseCode) {
@@ -281,6 +289,14 @@ impl Metrics {
     pub(crate) fn rate_limited(&self, scope: &str) {
         self.rate_limited.with_label_values(&[scope]).inc();
     }
+}
+
+/// Lets a counter's series begin at 0: an increase from nothing to 1 is none that Prometheus sees.
+fn from_zero(counters: IntCounterVec, labels: impl IntoIterator<Item = &'static str>) -> IntCounterVec {
+    for label in labels {
+        counters.with_label_values(&[label]);
+    }
+    counters
 }
 
 fn app_metrics(apps: &Apps, connections: &IntGaugeVec, opened: &IntCounterVec) -> HashMap<AppId, AppMetrics> {

@@ -11,6 +11,7 @@ fn banner_of(role: Role, config: &Config, public: &str, redis: Option<&str>) -> 
         config,
         public: public.parse().unwrap(),
         admin: "127.0.0.1:9090".parse().unwrap(),
+        peers: redis.map(|_| "0.0.0.0:8082".parse().unwrap()),
         redis: redis.map(str::to_owned),
         connections_max: (role != Role::Publisher).then_some(19_744),
         descriptors_max: 20_000,
@@ -33,7 +34,8 @@ fn the_demo_banner_can_be_pasted_into_a_page_and_into_laravel() {
   apps    app-id (demo: anyone who reaches this port may use it; bound to 127.0.0.1)
 
   // paste into your page:
-  new Pusher('app-key', {{ wsHost: '127.0.0.1', wsPort: 8080, forceTLS: false, enabledTransports: ['ws'], cluster: '' }})
+  new Pusher('app-key', {{ wsHost: '127.0.0.1', wsPort: 8080, httpHost: '127.0.0.1', httpPort: 8080,
+    enabledTransports: ['ws', 'xhr_streaming', 'xhr_polling'], forceTLS: false, cluster: '' }})
 
   # paste into the .env of Laravel:
   BROADCAST_CONNECTION=reverb
@@ -64,7 +66,7 @@ fn a_server_on_every_address_is_reached_at_the_pages_own_host() {
     config.server.path_prefix = "/ws".into();
     let text = banner(&config, "[::]:8080");
     assert!(text.contains("  public  http://[::]:8080/ws   "), "{text}");
-    assert!(text.contains("{ wsHost: location.hostname, wsPort: 8080, wsPath: '/ws', forceTLS: false,"), "{text}");
+    assert!(text.contains("{ wsHost: location.hostname, wsPort: 8080, httpHost: location.hostname, httpPort: 8080, wsPath: '/ws', httpPath: '/ws/pusher',"), "{text}");
 }
 
 #[test]
@@ -89,7 +91,7 @@ fn a_role_of_a_cluster_says_what_it_serves_and_where_redis_is() {
     let config = Config { apps: vec![app("shop", "shop-key", "hush")], ..Config::default() };
     let text = banner_of(Role::Gateway, &config, "0.0.0.0:8080", Some("127.0.0.1:6379"));
     assert!(text.contains("http://0.0.0.0:8080   WebSocket\n"), "{text}");
-    assert!(text.contains("  redis   127.0.0.1:6379\n"), "{text}");
+    assert!(text.contains("  redis   127.0.0.1:6379\n") && text.contains("  peers   http://0.0.0.0:8082 "), "{text}");
     let text = banner_of(Role::Publisher, &config, "0.0.0.0:8081", Some("127.0.0.1:6379"));
     assert!(text.contains("http://0.0.0.0:8081   HTTP API\n"), "{text}");
     assert!(!text.contains("limit") && !text.contains("Pusher("), "{text}");

@@ -4,9 +4,11 @@
 //! Nodes talk on a listener of their own, since the public one may want TLS, a PROXY header or certain networks. Whoever
 //! knows the app's secret is believed there.
 
+use std::error::Error;
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
@@ -57,6 +59,8 @@ pub(crate) struct Peers {
     /// Where others reach it, once known.
     address: OnceCell<String>,
     runtime: tokio::runtime::Handle,
+    /// Whether another node refused this one; said once.
+    has_been_refused: AtomicBool,
 }
 
 impl Peers {
@@ -68,7 +72,13 @@ impl Peers {
         let listener = shared::listener::listen(&config.host, config.port).await?;
         let advertise = (!config.advertise.is_empty()).then(|| config.advertise.clone());
         let runtime = tokio::runtime::Handle::current();
-        Ok(Self { directory, listener, advertise, address: OnceCell::new(), runtime })
+        let has_been_refused = AtomicBool::new(false);
+        Ok(Self { directory, listener, advertise, address: OnceCell::new(), runtime, has_been_refused })
+    }
+
+    /// Where its listener is bound.
+    pub(crate) fn bound(&self) -> io::Result<SocketAddr> {
+        self.listener.local_addr()
     }
 
     /// Answers a request for messages whose session is not here, from the node that has it; `None` when nobody has it, and
@@ -145,8 +155,11 @@ impl Peers {
             if let Some(advertise) = &self.advertise {
                 return Ok(advertise.clone());
             }
-            let ip = self.directory.link().local_address().await?;
-            Ok::<_, io::Error>(SocketAddr::new(ip, self.listener.local_addr()?.port()).to_string())
+            let mut address = self.listener.local_addr()?;
+            if address.ip().is_unspecified() {
+                address.set_ip(self.directory.link().local_address().await?);
+            }
+            Ok::<_, io::Error>(address.to_string())
         });
         match found.await {
             Ok(address) => Some(address),
@@ -166,13 +179,17 @@ impl Peers {
         body: Bytes,
     ) -> Option<Answer> {
         let answer = self.ask(shard, holder, uri, target, body).await;
-        let result = match &answer {
-            Some(answer) if answer.status() == StatusCode::NOT_FOUND => "unknown",
-            Some(_) => "answered",
-            None => "failed",
+        let result = match answer.as_ref().map(Answer::status) {
+            Some(StatusCode::NOT_FOUND) => Forwarded::Unknown,
+            Some(StatusCode::FORBIDDEN) => Forwarded::Refused,
+            Some(_) => Forwarded::Answered,
+            None => Forwarded::Failed,
         };
         shard.node.metrics.fallback_forwarded(result);
-        answer.filter(|answer| answer.status() != StatusCode::NOT_FOUND)
+        if result == Forwarded::Refused && !self.has_been_refused.swap(true, Ordering::Relaxed) {
+            tracing::warn!(holder, "another node does not believe this one: their secrets or their clocks differ");
+        }
+        answer.filter(|_| result == Forwarded::Answered)
     }
 
     async fn ask(&self, shard: &Rc<Shard>, holder: &str, uri: &Uri, target: &Target, body: Bytes) -> Option<Answer> {
@@ -184,19 +201,45 @@ impl Peers {
             .method(Method::POST)
             .uri(format!("http://{holder}{path}"))
             .header(CONTENT_TYPE, HeaderValue::from_static("application/json"))
-            .header(PASSED_ON, proof(&app.secret, path, unix_s()));
+            .header(PASSED_ON, proof(&app.secret, path, &body, unix_s()));
         let request = request.body(Full::new(body)).ok()?;
         let load = node.load(shard.index);
         match timeout(ANSWER_TIMEOUT, shard.forwarder().request(request)).await {
             Ok(Ok(answer)) => Some(answer.map(|body| Body::Passed { body, _load: load })),
             Ok(Err(error)) => {
-                tracing::debug!(%error, holder, "a node that had a session cannot be asked");
+                let cause = error.source().map(ToString::to_string).unwrap_or_default();
+                tracing::debug!(%error, cause, holder, "a node that had a session cannot be asked");
                 None
             }
             Err(_) => {
                 tracing::debug!(holder, "a node that had a session did not answer in time");
                 None
             }
+        }
+    }
+}
+
+/// What becomes of a request that is passed on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Forwarded {
+    Answered,
+    /// The other node does not have the session.
+    Unknown,
+    /// The other node does not believe that a node asks.
+    Refused,
+    Failed,
+}
+
+impl Forwarded {
+    pub(crate) const ALL: [Self; 4] = [Self::Answered, Self::Unknown, Self::Refused, Self::Failed];
+
+    /// As a metric label.
+    pub(crate) fn label(self) -> &'static str {
+        match self {
+            Self::Answered => "answered",
+            Self::Unknown => "unknown",
+            Self::Refused => "refused",
+            Self::Failed => "failed",
         }
     }
 }
@@ -213,18 +256,22 @@ fn unix_s() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
-fn proof(secret: &Secret, path: &str, now_s: u64) -> String {
-    format!("{now_s}.{}", secret.sign(&[b"passed-on\n", now_s.to_string().as_bytes(), b"\n", path.as_bytes()]).to_hex())
+fn proof(secret: &Secret, path: &str, body: &[u8], now_s: u64) -> String {
+    format!("{now_s}.{}", secret.sign(&proven(&now_s.to_string(), path, body)).to_hex())
 }
 
 /// How far clocks of nodes may be apart, and how long a request may take from one to the other.
 const PROOF_AGE_MAX_S: u64 = 60;
 
-fn is_proven(secret: &Secret, path: &str, proof: &str, now_s: u64) -> bool {
+fn is_proven(secret: &Secret, path: &str, body: &[u8], proof: &str, now_s: u64) -> bool {
     let Some((at, signature)) = proof.split_once('.') else { return false };
     let (Ok(at_s), Some(signature)) = (at.parse::<u64>(), Signature::from_hex(signature)) else { return false };
-    at_s.abs_diff(now_s) <= PROOF_AGE_MAX_S
-        && secret.verifies(&[b"passed-on\n", at.as_bytes(), b"\n", path.as_bytes()], &signature)
+    at_s.abs_diff(now_s) <= PROOF_AGE_MAX_S && secret.verifies(&proven(at, path, body), &signature)
+}
+
+/// What is signed: nothing that the same secret signs elsewhere begins like this.
+fn proven<'a>(at: &'a str, path: &'a str, body: &'a [u8]) -> [&'a [u8]; 6] {
+    [b"passed-on\n", at.as_bytes(), b"\n", path.as_bytes(), b"\n", body]
 }
 
 #[cfg(test)]
@@ -234,14 +281,16 @@ mod tests {
     #[test]
     fn only_those_who_know_the_secret_pass_requests_on() {
         let (secret, path) = (Secret::new("secret"), "/pusher/app/KEY/1/a/xhr?n=1");
-        let proof = proof(&secret, path, 1000);
-        assert!(is_proven(&secret, path, &proof, 1000));
-        assert!(is_proven(&secret, path, &proof, 1060) && is_proven(&secret, path, &proof, 940));
-        assert!(!is_proven(&secret, path, &proof, 1061) && !is_proven(&secret, path, &proof, 939));
-        assert!(!is_proven(&Secret::new("other"), path, &proof, 1000));
-        assert!(!is_proven(&secret, "/pusher/app/KEY/1/b/xhr?n=1", &proof, 1000));
+        let body = b"[]".as_slice();
+        let proof = proof(&secret, path, body, 1000);
+        assert!(is_proven(&secret, path, body, &proof, 1000));
+        assert!(is_proven(&secret, path, body, &proof, 1060) && is_proven(&secret, path, body, &proof, 940));
+        assert!(!is_proven(&secret, path, body, &proof, 1061) && !is_proven(&secret, path, body, &proof, 939));
+        assert!(!is_proven(&Secret::new("other"), path, body, &proof, 1000));
+        assert!(!is_proven(&secret, "/pusher/app/KEY/1/b/xhr?n=1", body, &proof, 1000));
+        assert!(!is_proven(&secret, path, b"[\"\"]", &proof, 1000));
         for nonsense in ["", ".", "1000.", "1000.zz", "x.00", &proof.replace("1000", "1001")] {
-            assert!(!is_proven(&secret, path, nonsense, 1000), "{nonsense}");
+            assert!(!is_proven(&secret, path, body, nonsense, 1000), "{nonsense}");
         }
     }
 }

@@ -40,7 +40,12 @@ pub struct Front {
 pub fn dropped_counter(registry: &Registry) -> IntCounterVec {
     let opts =
         Opts::new("carillon_connections_dropped_total", "Connections dropped before their first request, by reason.");
-    register(registry, IntCounterVec::new(opts, &["reason"]))
+    let dropped = register(registry, IntCounterVec::new(opts, &["reason"]));
+    // From 0 on: an increase from nothing to 1 is none that Prometheus sees.
+    for reason in Dropped::LABELS {
+        dropped.with_label_values(&[reason]);
+    }
+    dropped
 }
 
 /// Why a connection was dropped before its first request.
@@ -64,6 +69,8 @@ pub enum Dropped {
 }
 
 impl Dropped {
+    const LABELS: [&str; 5] = ["capacity", "leaving", "network", "proxy_header", "tls"];
+
     /// The reason as a metric label.
     pub fn label(&self) -> &'static str {
         match self {

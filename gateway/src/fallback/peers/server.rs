@@ -18,7 +18,7 @@ use tokio::time::timeout;
 
 use super::{PASSED_ON, Peers, Target, Verb, is_proven, unix_s};
 use crate::body::Answer;
-use crate::fallback::{collect, error, receive_here, send_here};
+use crate::fallback::{body_bytes_max, collect, error, receive_here, send_here};
 use crate::node::{Load, Node};
 
 /// What is under way when the node has said goodbye to everyone has this long to get out.
@@ -26,9 +26,6 @@ const LEAVE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// How long to wait when the system has no descriptor left.
 const EXHAUSTED_PAUSE: Duration = Duration::from_millis(50);
-
-/// Largest body of messages that is taken from another node, which has looked at it before.
-const BODY_BYTES_MAX: usize = 256 * 1024 * 1024;
 
 /// Serves other nodes until `shutdown` resolves; the last answers get out.
 pub(crate) async fn serve(peers: &Peers, node: &Arc<Node>, shutdown: impl Future<Output = ()>) {
@@ -79,20 +76,22 @@ fn converse(stream: TcpStream, peer: SocketAddr, node: Arc<Node>, load: Load, co
 
 async fn answer(node: &Node, request: Request<Incoming>) -> Answer {
     let unknown = || error(StatusCode::NOT_FOUND, "Unknown session");
-    let Some(target) = Target::parse(request.uri().path(), &node.server.path_prefix) else { return unknown() };
+    let (head, body) = request.into_parts();
+    let Some(target) = Target::parse(head.uri.path(), &node.server.path_prefix) else { return unknown() };
     let key = percent_encoding::percent_decode_str(target.name.key()).decode_utf8_lossy();
     let Some(app) = node.apps.by_key(&key) else { return unknown() };
-    let proof = request.headers().get(PASSED_ON).and_then(|proof| proof.to_str().ok()).unwrap_or_default();
-    let path = request.uri().path_and_query().map_or("", |path| path.as_str());
-    if !is_proven(&app.secret, path, proof, unix_s()) || *request.method() != Method::POST {
+    let body = match collect(body, body_bytes_max(app)).await {
+        Ok(body) => body,
+        Err(answer) => return answer,
+    };
+    let proof = head.headers.get(PASSED_ON).and_then(|proof| proof.to_str().ok()).unwrap_or_default();
+    let path = head.uri.path_and_query().map_or("", |path| path.as_str());
+    if !is_proven(&app.secret, path, &body, proof, unix_s()) || head.method != Method::POST {
         return error(StatusCode::FORBIDDEN, "Only nodes of the cluster ask here");
     }
     let answer = match target.verb {
         Verb::Receive(transport) => receive_here(node, &target.name, transport).await,
-        Verb::Send => match collect(request.into_body(), BODY_BYTES_MAX).await {
-            Ok(body) => send_here(node, &target.name, &body).await,
-            Err(answer) => Some(answer),
-        },
+        Verb::Send => send_here(node, &target.name, &body).await,
     };
     answer.unwrap_or_else(unknown)
 }
