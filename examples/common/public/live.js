@@ -130,7 +130,7 @@ export class Live {
     if (transportOf(this.#pusher)) return;
     this.#lost = true;
     this.#reason = this.#answered
-      ? 'A server answers there, but WebSockets do not get through so far.'
+      ? 'Something answers there, but no connection opens so far.'
       : 'Nothing answers there: is `carillon up` running?';
     if (this.#answered && !before) this.tryNow();
     this.#look();

@@ -171,7 +171,7 @@ export function toast(words, kind = 'news') {
   const region = $('#toasts') ?? document.body.appendChild(el('div', { id: 'toasts', role: 'status', 'aria-live': 'polite' }));
   for (const same of region.children) if (same.dataset.words === words) same.remove();
   const item = el('div', { class: 'toast', data: { kind, words } }, el('p', {}, words));
-  item.append(el('button', { type: 'button', class: 'quiet small', 'aria-label': 'Close this message', onclick: () => item.remove() }, 'Close'));
+  item.append(el('button', { type: 'button', class: 'quiet small', 'aria-label': 'Close this note', onclick: () => item.remove() }, 'Close'));
   region.append(item);
   if (kind === 'news') setTimeout(() => item.remove(), 8_000);
 }
