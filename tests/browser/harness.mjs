@@ -63,9 +63,11 @@ export async function startCarillon(owner, { configuration = CONFIGURATION } = {
 
   const start = (port) => {
     const parameters = ['up', '--config', config, '--port', String(port), '--admin-port', '0'];
-    return startProcess(owner, binary, parameters, { folder, ready: /^\s*public\s+http:\/\/([^:\s]+):(\d+)/m });
+    return startProcess(binary, parameters, { folder, ready: /^\s*public\s+http:\/\/([^:\s]+):(\d+)/m });
   };
   let running = await start(0);
+  // Said now: an owner like `after` of `node:test` means whatever runs when it is called, and `again` is called in one test of many.
+  owner.after(() => running.stop());
   const [, host, port] = running.ready;
   return {
     host,
@@ -84,11 +86,12 @@ export async function startCarillon(owner, { configuration = CONFIGURATION } = {
  */
 export async function startExample(owner, name, address, environment = {}) {
   const folder = join(REPOSITORY, 'examples');
-  const { ready, stop } = await startProcess(owner, process.execPath, [join(folder, name, 'server.mjs')], {
+  const { ready, stop } = await startProcess(process.execPath, [join(folder, name, 'server.mjs')], {
     folder,
     ready: /(http:\/\/[^:\s]+:\d+)/,
     environment: { PORT: '0', REVERB_HOST: address.host, REVERB_PORT: String(address.port), ...environment },
   });
+  owner.after(stop);
   return { url: ready[1], stop };
 }
 
@@ -127,16 +130,14 @@ export async function startProxy(owner, carillon, { webSockets = false, directiv
       }
     }`,
   );
-  const { stop } = await startProcess(owner, 'nginx', ['-e', 'stderr', '-c', config, '-p', folder], { folder });
+  const { stop } = await startProcess('nginx', ['-e', 'stderr', '-c', config, '-p', folder], { folder });
+  owner.after(stop);
   await eventually(() => answers(port), `nginx on port ${port}`, PROCESS_DEADLINE_MS);
   return { host: '127.0.0.1', port, url: `http://127.0.0.1:${port}`, stop };
 }
 
-/**
- * Runs a program until `stop()`, or until its owner is done. With `ready`, a pattern, resolves when what it printed matches; the
- * match is `ready` of the result.
- */
-async function startProcess(owner, program, parameters, { folder, ready, environment = {} }) {
+/** Runs a program until `stop()`. With `ready`, a pattern, resolves when what it printed matches; the match is `ready` of the result. */
+async function startProcess(program, parameters, { folder, ready, environment = {} }) {
   const setting = /^(CARILLON_|REVERB_|VITE_REVERB_|PUSHER_|REDIS_|PORT$|HOST$)/;
   const inherited = Object.fromEntries(Object.entries(process.env).filter(([name]) => !setting.test(name)));
   const child = spawn(program, parameters, { cwd: folder, env: { ...inherited, ...environment }, stdio: ['ignore', 'pipe', 'pipe'] });
@@ -153,7 +154,6 @@ async function startProcess(owner, program, parameters, { folder, ready, environ
       throw error;
     });
   };
-  owner.after(stop);
 
   const matched = new Promise((settle) => {
     const read = (chunk) => {
@@ -169,7 +169,10 @@ async function startProcess(owner, program, parameters, { folder, ready, environ
     throw new Error(`${program} ended before it was up (${JSON.stringify(how)}):\n${output}`);
   });
   ended.catch(() => {});
-  const match = await within(Promise.race([matched, ended]), () => `${program} to be up; it printed:\n${output}`, PROCESS_DEADLINE_MS);
+  const match = await within(Promise.race([matched, ended]), () => `${program} to be up; it printed:\n${output}`, PROCESS_DEADLINE_MS).catch((error) => {
+    child.kill('SIGKILL');
+    throw error;
+  });
   return { ready: match, stop };
 }
 
@@ -297,6 +300,23 @@ export async function eventually(check, what, ms = DEADLINE_MS) {
 }
 
 // === small things ===
+
+/** Signs in at an example's server without a page: `post(path, body)` resolves with `{ status, ...answer }` of its API. */
+export async function apiOf(example, who) {
+  const send = async (path, headers, body) => {
+    const response = await fetch(example.url + path, { method: 'POST', headers, body });
+    return { status: response.status, ...(await response.json()) };
+  };
+  const { token, user } = await send('/session', { 'Content-Type': 'application/json' }, JSON.stringify(who));
+  const bearer = { Authorization: `Bearer ${token}` };
+  return {
+    user,
+    post: (path, body = {}) => send(path, { ...bearer, 'Content-Type': 'application/json' }, JSON.stringify(body)),
+    /** The status of an attempt to have a channel signed, as pusher-js asks for it. */
+    mayHear: async (channel, headers = bearer) =>
+      (await send('/broadcasting/auth', headers, new URLSearchParams({ socket_id: '1.1', channel_name: channel }))).status,
+  };
+}
 
 function temporaryFolder(owner) {
   const folder = mkdtempSync(join(tmpdir(), 'carillon-browser-'));
