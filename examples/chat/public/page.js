@@ -180,6 +180,8 @@ function visit(item) {
 }
 
 function open(shown) {
+  // What they say is in the inbox too, which they would cover.
+  if (shown) for (const news of document.querySelectorAll('#toasts [data-kind=news]')) news.remove();
   $('#inbox').hidden = !shown;
   $('#bell').setAttribute('aria-expanded', String(shown));
 }
