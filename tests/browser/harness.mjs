@@ -61,42 +61,32 @@ export async function startCarillon(owner, { configuration = CONFIGURATION } = {
   const config = join(folder, 'carillon.toml');
   writeFileSync(config, configuration);
 
-  const start = (port) => {
-    const parameters = ['up', '--config', config, '--port', String(port), '--admin-port', '0'];
+  const { ready, stop, again } = await keep(owner, (before) => {
+    const parameters = ['up', '--config', config, '--port', before?.[2] ?? '0', '--admin-port', '0'];
     return startProcess(binary, parameters, { folder, ready: /^\s*public\s+http:\/\/([^:\s]+):(\d+)/m });
-  };
-  let running = await start(0);
-  // Said now: an owner like `after` of `node:test` means whatever runs when it is called, and `again` is called in one test of many.
-  owner.after(() => running.stop());
-  const [, host, port] = running.ready;
-  return {
-    host,
-    port: Number(port),
-    url: `http://${host}:${port}`,
-    stop: () => running.stop(),
-    again: async () => {
-      running = await start(port);
-    },
-  };
+  });
+  const [, host, port] = ready;
+  return { host, port: Number(port), url: `http://${host}:${port}`, stop, again };
 }
 
 /**
  * Starts `examples/<name>/server.mjs` on a free port, for a Carillon at `address` (`{ host, port }`, as `startCarillon` and
- * `startProxy` give): `{ url, stop() }`. `environment`: further variables.
+ * `startProxy` give): `{ url, stop(), again() }`. `environment`: further variables.
  */
 export async function startExample(owner, name, address, environment = {}) {
   const folder = join(REPOSITORY, 'examples');
-  const { ready, stop } = await startProcess(process.execPath, [join(folder, name, 'server.mjs')], {
-    folder,
-    ready: /(http:\/\/[^:\s]+:\d+)/,
-    environment: { PORT: '0', REVERB_HOST: address.host, REVERB_PORT: String(address.port), ...environment },
-  });
-  owner.after(stop);
-  return { url: ready[1], stop };
+  const { ready, stop, again } = await keep(owner, (before) =>
+    startProcess(process.execPath, [join(folder, name, 'server.mjs')], {
+      folder,
+      ready: /(http:\/\/[^:\s]+:(\d+))/,
+      environment: { PORT: before?.[2] ?? '0', REVERB_HOST: address.host, REVERB_PORT: String(address.port), ...environment },
+    }),
+  );
+  return { url: ready[1], stop, again };
 }
 
 /**
- * Starts an nginx in front of `carillon`, as a network with a strict proxy is seen by a browser: `{ host, port, url, stop() }`.
+ * Starts an nginx in front of `carillon`, as a network with a strict proxy is seen by a browser: `{ host, port, url, stop(), again() }`.
  *
  * It passes on everything but WebSockets: requests to upgrade on `/app/` get 403. With `webSockets: true` it passes those on too.
  * `directives`: further lines for its `server` block.
@@ -130,10 +120,27 @@ export async function startProxy(owner, carillon, { webSockets = false, directiv
       }
     }`,
   );
-  const { stop } = await startProcess('nginx', ['-e', 'stderr', '-c', config, '-p', folder], { folder });
-  owner.after(stop);
-  await eventually(() => answers(port), `nginx on port ${port}`, PROCESS_DEADLINE_MS);
-  return { host: '127.0.0.1', port, url: `http://127.0.0.1:${port}`, stop };
+  const { stop, again } = await keep(owner, async () => {
+    const nginx = await startProcess('nginx', ['-e', 'stderr', '-c', config, '-p', folder], { folder });
+    await eventually(() => answers(port), `nginx on port ${port}`, PROCESS_DEADLINE_MS);
+    return nginx;
+  });
+  return { host: '127.0.0.1', port, url: `http://127.0.0.1:${port}`, stop, again };
+}
+
+/**
+ * Runs what `start` starts until `stop()`, or until its owner is done; `again()` starts it anew, with what it was `ready` with.
+ * The owner is told once and now: `after` of `node:test` means whatever test runs when it is called, and `again` is called in one
+ * test of many.
+ */
+async function keep(owner, start) {
+  let running = await start();
+  const { ready } = running;
+  owner.after(() => running.stop());
+  const again = async () => {
+    running = await start(ready);
+  };
+  return { ready, stop: () => running.stop(), again };
 }
 
 /** Runs a program until `stop()`. With `ready`, a pattern, resolves when what it printed matches; the match is `ready` of the result. */

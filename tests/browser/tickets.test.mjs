@@ -109,6 +109,36 @@ test('a page that opens while Carillon is away says so, and is live once it is t
   await sees(page, '#live', 'Live over WebSocket');
 });
 
+test('what could not be published is told later, to pages that were live all the time', async (t) => {
+  // The example's server publishes through this one, its pages connect without it.
+  const way = await startProxy(t, carillon);
+  const example = await startExample(t, 'tickets', way, { VITE_REVERB_PORT: String(carillon.port) });
+  const [iris, sam] = await desks(t, { example });
+  await way.stop();
+  await press(sam, 'Take: A second monitor for the reception');
+  await sees(sam, '.toast', 'They catch up when it is back.');
+  assert.equal(await iris.locator('#tickets li', { hasText: 'A second monitor' }).getByText('nobody has taken it').count(), 1);
+  await way.again();
+  await sees(iris, '#tickets li', /A second monitor[\s\S]*with Sam/);
+  await sees(iris, '#live', 'Live over WebSocket');
+  await unchanged(iris, sam);
+});
+
+test('a page that reconnects while the example is being restarted says so, and is subscribed later', async (t) => {
+  const example = await startExample(t, 'tickets', carillon);
+  const [iris, sam] = await desks(t, { example });
+  await example.stop();
+  await carillon.stop();
+  await sees(iris, '#offline', 'Offline');
+  await carillon.again();
+  await sees(iris, '.toast', 'Nothing is live here: the server of this example should sign for private-tickets, but it does not answer.');
+  await example.again();
+  await missing(iris, '.toast', 'Nothing is live here');
+  await press(sam, 'Take: A second monitor for the reception');
+  await sees(iris, '#tickets li', /A second monitor[\s\S]*with Sam/);
+  await unchanged(iris, sam);
+});
+
 test('where WebSockets are refused, the list is live over HTTP and says which', async (t) => {
   const behind = await startExample(t, 'tickets', await startProxy(t, carillon));
   const [iris, sam] = await desks(t, { example: behind, transport: 'Live over HTTP fallback' });

@@ -3,10 +3,13 @@
 // answers it asks the server's `/up` now and then, and has pusher-js try at once when that answers again, where pusher-js alone
 // would wait 15 to 60 seconds after its second attempt.
 
-import { $, el } from './page.js';
+import { $, el, toast } from './page.js';
 
 /** How often an unreachable server is looked for. Each page adds up to half of it, so that not all come back in the same instant. */
 const LOOK_EVERY_MS = 2_000;
+
+/** How long after a signature that did not come another one is asked for. */
+const SIGN_AGAIN_MS = 3_000;
 
 const TRANSPORTS = {
   ws: ['ws', 'WebSocket'],
@@ -156,7 +159,7 @@ export class Live {
       badge.dataset.state = state;
       badge.replaceChildren(el('span', { class: 'dot', 'aria-hidden': 'true' }), words);
     }
-    badge.title = how ? `${this.address} does not take WebSockets from here; events come by HTTP ${how}` : this.address;
+    badge.title = how ? `${this.address}, by HTTP ${how}` : this.address;
 
     const reason = navigator.onLine ? this.#reason : 'This device has no network.';
     const sentence =
@@ -165,11 +168,10 @@ export class Live {
       : '';
     const banner = $('#offline');
     banner.hidden = sentence === '';
-    if ($('p', banner)?.textContent === sentence) return;
-    banner.replaceChildren(
-      el('p', {}, sentence),
-      sentence && el('button', { type: 'button', class: 'small', onclick: () => this.tryNow() }, 'Try now'),
-    );
+    if (banner.children.length === 0) {
+      banner.append(el('p'), el('button', { type: 'button', class: 'small', onclick: () => this.tryNow() }, 'Try now'));
+    }
+    if ($('p', banner).textContent !== sentence) $('p', banner).textContent = sentence;
   }
 }
 
@@ -177,12 +179,28 @@ export class Live {
  * Calls `fetchState` whenever a channel has been subscribed: for the first time, and after every reconnection, since events were
  * missed meanwhile. Subscribing comes first and fetching second, so nothing falls between the two. Also on `resync`, which the
  * example's server sends when it could not publish for a while.
+ *
+ * pusher-js does not ask again for a signature that it did not get, for example because the example's server was being restarted;
+ * this does, as long as the refusal is not for good.
  */
 export function keepFresh(channel, fetchState) {
-  channel.bind('pusher:subscription_succeeded', fetchState);
+  let trouble = null;
+  channel.bind('pusher:subscription_succeeded', () => {
+    trouble?.remove();
+    fetchState();
+  });
   channel.bind('resync', fetchState);
-  channel.bind('pusher:subscription_error', ({ status, error }) => {
-    const words = status === 403 ? 'You may not hear this.' : `The example's server did not sign: ${error ?? status}.`;
-    $('#live').title = `${channel.name}: ${words}`;
+  channel.bind('pusher:subscription_error', ({ status }) => {
+    trouble?.remove();
+    if (status === 403) {
+      trouble = toast(`Nothing is live here: you may not hear ${channel.name}.`, 'problem');
+      return;
+    }
+    const reason = status ? `it answered ${status}` : 'it does not answer';
+    trouble = toast(`Nothing is live here: the server of this example should sign for ${channel.name}, but ${reason}. Trying again.`, 'problem');
+    setTimeout(() => {
+      const { pusher, name } = channel;
+      if (pusher.channel(name) === channel && !channel.subscribed) pusher.subscribe(name);
+    }, SIGN_AGAIN_MS);
   });
 }
