@@ -1,7 +1,8 @@
 // The connection to Carillon: how pusher-js is told to make it, and the indicator that says in words how it is.
-// pusher-js connects again by itself, and falls back to HTTP by itself. This module only watches, with one exception: while nothing
+// pusher-js connects again by itself, and falls back to HTTP by itself. This module only watches, with two exceptions. While nothing
 // answers it asks the server's `/up` now and then, and has pusher-js try at once when that answers again, where pusher-js alone
-// would wait 15 to 60 seconds after its second attempt.
+// would wait 15 to 60 seconds after its second attempt. And when the attempt that succeeded after such an outage happened to be one
+// over HTTP, because its turn came first, it has pusher-js begin again with a WebSocket, where pusher-js alone would stay with HTTP.
 
 import { $, el, toast } from './page.js';
 
@@ -10,6 +11,9 @@ const LOOK_EVERY_MS = 2_000;
 
 /** How long after a signature that did not come another one is asked for. */
 const SIGN_AGAIN_MS = 3_000;
+
+/** How long a connection over HTTP that came after an outage stays before a WebSocket is tried: its subscriptions should be settled. */
+const UPGRADE_AFTER_MS = 3_000;
 
 const TRANSPORTS = {
   ws: ['ws', 'WebSocket'],
@@ -58,6 +62,8 @@ export class Live {
   #lost = false;
   #looking = null;
   #answered = true;
+  /** Whether nothing answered at some time since the last connection: then WebSockets failed for that reason, and not for another. */
+  #silent = false;
   #changed;
 
   /** `changed()` is called whenever the state may have changed. */
@@ -91,7 +97,8 @@ export class Live {
   #moved(state) {
     if (this.#restarting) return;
     if (state === 'connected') {
-      this.#refused = this.#lost = false;
+      if (this.#silent && this.state === 'http') setTimeout(() => this.state === 'http' && this.tryNow(), UPGRADE_AFTER_MS);
+      this.#refused = this.#lost = this.#silent = false;
       this.#answered = true;
       this.#reason = '';
     } else if (state === 'disconnected' || state === 'failed') {
@@ -132,6 +139,7 @@ export class Live {
     this.#looking = null;
     if (transportOf(this.#pusher)) return;
     this.#lost = true;
+    this.#silent ||= !this.#answered;
     this.#reason = this.#answered
       ? 'Something answers there, but no connection opens so far.'
       : 'Nothing answers there: is `carillon up` running?';
