@@ -3,16 +3,17 @@
 CARGO ?= cargo
 CLIENTS := tests/clients
 VENV := $(CLIENTS)/python/.venv
+EXAMPLES := clinic tickets chat sync-progress
 export BINARY_UNDER_TEST := $(abspath target/release/carillon)
 
 # What stands in for that binary when a suite that is written for one process runs against a cluster.
 IN_CLUSTER := BINARY_UNDER_TEST=$(abspath target/debug/cluster) BINARY_IN_CLUSTER=$(BINARY_UNDER_TEST)
 
 .PHONY: help build lint test test-rust test-node test-python test-node-cluster test-python-cluster test-deploy test-k6 test-helm cluster needs deny fuzz bench \
-        bench-smoke bench-compare bench-growth bench-pieces
+        bench-smoke bench-compare bench-growth bench-pieces test-browser screenshots $(EXAMPLES:%=example-%)
 
 help: ## List the recipes
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 24
 
 build: ## Build the binary, and the tool that loads it
 	$(CARGO) build --release --locked -p carillon -p bench
@@ -22,7 +23,7 @@ lint: ## Check format, lints and documentation, with warnings denied
 	$(CARGO) clippy --workspace --all-targets --all-features --locked -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --document-private-items --locked
 
-test: needs build test-rust test-node test-python test-node-cluster test-python-cluster bench-smoke test-deploy test-k6 test-helm ## Install what the tests need, and run all of them
+test: needs build test-rust test-node test-python test-node-cluster test-python-cluster bench-smoke test-browser test-deploy test-k6 test-helm ## Install what the tests need, and run all of them
 
 # Tests of faults and of webhooks mostly wait, so many run at a time.
 test-rust: build
@@ -41,6 +42,21 @@ test-node-cluster: build cluster $(CLIENTS)/node/node_modules
 
 test-python-cluster: build cluster $(VENV)
 	cd $(CLIENTS)/python && $(IN_CLUSTER) .venv/bin/python -m pytest -q
+
+# The examples in Chromium. CHROMIUM names another one than Debian's.
+test-browser: build examples/node_modules tests/browser/node_modules ## Run the examples in a browser
+	cd tests/browser && npm test
+
+screenshots: build examples/node_modules tests/browser/node_modules ## Take the pictures in docs/examples anew
+	cd tests/browser && node screenshots.mjs
+
+$(EXAMPLES:%=example-%): example-%: examples/node_modules
+	node examples/$*/server.mjs
+
+example-clinic: ## Appointments in two windows; needs a running `carillon up`
+example-tickets: ## A list with statistics, which falls back to HTTP
+example-chat: ## Presence, typing, notifications
+example-sync-progress: ## The progress of a long job
 
 # Configurations of everything around it, by the tools that read them.
 test-deploy: build
@@ -67,11 +83,12 @@ needs:
 	command -v redis-server >/dev/null || missing="$$missing redis-server"; \
 	command -v nginx >/dev/null || missing="$$missing nginx"; \
 	command -v openssl >/dev/null || missing="$$missing openssl"; \
+	command -v chromium >/dev/null || [ -n "$$CHROMIUM" ] || missing="$$missing chromium"; \
 	python3 -c 'import ensurepip, venv' 2>/dev/null || missing="$$missing python3-venv"; \
 	if [ -n "$$missing" ]; then apt-get update -q && apt-get install -yq $$missing; fi
 
-$(CLIENTS)/node/node_modules: $(CLIENTS)/node/package-lock.json
-	cd $(CLIENTS)/node && npm ci --no-audit --no-fund
+$(CLIENTS)/node/node_modules examples/node_modules tests/browser/node_modules: %/node_modules: %/package-lock.json
+	cd $* && npm ci --no-audit --no-fund
 	@touch $@
 
 $(VENV): $(CLIENTS)/python/requirements.txt
