@@ -1,8 +1,12 @@
-//! What an operator runs beside a server: `healthcheck` and `doctor`.
+//! What an operator runs beside a server: `healthcheck`, `doctor`, and `trigger` and `listen` over TLS.
 
-use tests::command::run;
-use tests::setup::APP_KEY;
-use tests::{Server, Setup};
+use std::process::Stdio;
+
+use tests::command::{carillon, run};
+use tests::redis::tls::Certificates;
+use tests::setup::{APP_ID, APP_KEY, APP_SECRET};
+use tests::{Server, Setup, within};
+use tokio::io::AsyncReadExt;
 
 #[tokio::test]
 async fn a_healthcheck_needs_nothing_but_the_binary() {
@@ -64,4 +68,41 @@ async fn doctor_looks_at_everything_and_says_what_is_wrong() {
     server.stop().await;
     let finished = doctor(&["--url", &public]).await;
     assert_eq!(finished.code, 1, "{finished:?}");
+}
+
+fn setup_with(certificates: &Certificates) -> Setup {
+    let tls = format!("[tls]\ncert = {:?}\nkey = {:?}", certificates.certificate, certificates.key);
+    Setup::default().more(&tls)
+}
+
+#[tokio::test]
+async fn trigger_and_listen_speak_tls_with_servers_whose_authority_they_believe() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let certificates = Certificates::make(folder.path());
+    let server = Server::start(setup_with(&certificates)).await;
+    let [https, wss] = ["https", "wss"].map(|scheme| format!("{scheme}://localhost:{}", server.public.port()));
+    let app = ["--app-id", APP_ID, "--key", APP_KEY, "--secret", APP_SECRET];
+    let authority = certificates.authority.to_str().expect("a path of text");
+    let listen = [&["listen", "--url", &wss, "--ca", authority, "--count", "1", "--timeout", "15s", "room"][..], &app];
+    let mut listener =
+        carillon(&listen.concat(), &[]).stdout(Stdio::piped()).spawn().expect("the binary can be started");
+    server.metric_reaches("carillon_subscriptions", 1.0).await;
+    let data = "x".repeat(10_000);
+    let trigger = async |url: &str, more: &[&str]| {
+        let args = [&["trigger", "--url", url][..], more, &app, &["room", "large", &data]].concat();
+        run(folder.path(), &args, &[]).await
+    };
+    let finished = trigger(&https, &[]).await;
+    assert_eq!((finished.code, finished.stdout.as_str()), (1, ""), "nobody knows this authority: {finished:?}");
+    assert!(finished.stderr.contains("cannot agree on TLS with localhost"), "{}", finished.stderr);
+    let finished = trigger(&format!("https://{}", server.public), &["--ca", authority]).await;
+    assert_eq!(finished.code, 1, "the certificate is not for an address: {finished:?}");
+    let finished = trigger(&https, &["--ca", authority]).await;
+    assert_eq!((finished.code, finished.stdout.as_str()), (0, "published\n"), "{finished:?}");
+    let mut printed = String::new();
+    let stdout = listener.stdout.as_mut().expect("stdout is a pipe");
+    within("what was heard", stdout.read_to_string(&mut printed)).await.expect("it is UTF-8");
+    assert_eq!(printed, format!("room large {data}\n"));
+    assert_eq!(within("the end of listen", listener.wait()).await.expect("it can be waited for").code(), Some(0));
+    server.stop().await;
 }
