@@ -94,9 +94,12 @@ pub struct Doctor {
     /// What the node is to be
     #[arg(long, value_enum, default_value = "up")]
     pub role: NodeRole,
-    /// Public address at which clients reach it, as `https://ws.example.org`; it must be running
+    /// Public address at which clients reach it, as `https://ws.example.org` or `wss://ws.example.org`; it must be running
     #[arg(long)]
-    pub url: Option<reqwest::Url>,
+    pub url: Option<ServerUrl>,
+    /// Certificates (PEM) of the authorities that are believed about that address; default: those of the web
+    #[arg(long, value_name = "FILE")]
+    pub ca: Option<PathBuf>,
 }
 
 /// What a node can be.

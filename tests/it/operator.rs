@@ -62,10 +62,22 @@ async fn doctor_looks_at_everything_and_says_what_is_wrong() {
     assert!(finished.stdout.contains("problem  redis"), "{}", finished.stdout);
     let server = Server::plain().await;
     let public = format!("http://{}", server.public);
-    let finished = doctor(&["--url", &public]).await;
-    assert_eq!(finished.code, 0, "{finished:?}");
-    assert!(finished.stdout.contains("opens WebSockets") && !finished.stdout.contains(APP_KEY), "{}", finished.stdout);
+    for url in [public.clone(), format!("ws://{}/", server.public)] {
+        let finished = doctor(&["--url", &url]).await;
+        assert_eq!(finished.code, 0, "{finished:?}");
+        assert!(
+            finished.stdout.contains("greets clients") && !finished.stdout.contains(APP_KEY),
+            "{}",
+            finished.stdout
+        );
+    }
     server.stop().await;
+    let strict =
+        Server::start(Setup::default().server("deny = [\"127.0.0.0/8\"]\ntrusted_proxies = [\"127.0.0.1\"]")).await;
+    let finished = doctor(&["--url", &format!("http://{}", strict.public)]).await;
+    assert_eq!(finished.code, 1, "it is refused after the upgrade: {finished:?}");
+    assert!(finished.stdout.contains("problem  public address") && finished.stdout.contains("4009"), "{finished:?}");
+    strict.stop().await;
     let finished = doctor(&["--url", &public]).await;
     assert_eq!(finished.code, 1, "{finished:?}");
 }
@@ -104,5 +116,12 @@ async fn trigger_and_listen_speak_tls_with_servers_whose_authority_they_believe(
     within("what was heard", stdout.read_to_string(&mut printed)).await.expect("it is UTF-8");
     assert_eq!(printed, format!("room large {data}\n"));
     assert_eq!(within("the end of listen", listener.wait()).await.expect("it can be waited for").code(), Some(0));
+    std::fs::write(folder.path().join("carillon.toml"), Setup::default().toml()).expect("the file can be written");
+    let doctor = ["doctor", "--config", "carillon.toml", "--url", &wss];
+    for (more, code, words) in [(&[][..], 1, "cannot be reached"), (&["--ca", authority], 0, "greets clients")] {
+        let finished = run(folder.path(), &[&doctor, more].concat(), &[]).await;
+        assert_eq!(finished.code, code, "{finished:?}");
+        assert!(finished.stdout.contains(words), "{finished:?}");
+    }
     server.stop().await;
 }
