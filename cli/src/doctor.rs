@@ -65,7 +65,8 @@ pub(crate) async fn run(args: &Doctor) -> Result<(), Failure> {
     tell(Finding::good("configuration", format!("valid; apps: {}", config.apps.len())));
     tell(descriptors_of(&config, args.role.into()));
     if config.redis.is_set() {
-        for finding in redis::examine(&config.redis).await {
+        let has_webhooks = config.apps.iter().any(|app| !app.webhooks.is_empty());
+        for finding in redis::examine(&config.redis, has_webhooks).await {
             tell(finding);
         }
     } else {
