@@ -105,23 +105,14 @@ impl Config {
     /// `environment`: where Laravel's variables are looked up after the env file. `CARILLON_` variables are read from the
     /// process itself.
     fn load_with(settings: &Settings, role: Role, environment: &[(String, String)]) -> Result<Self, ConfigError> {
-        let env_file = match &settings.files.env_file {
-            Some(path) => env_file::read(path)?,
-            None => Pairs::new(),
-        };
+        let env_file = env_file_of(settings)?;
         let laravel = laravel::Laravel::new(&env_file, environment);
         let listener = laravel.listener()?;
         let mut variables: Vec<Variables<'_>> =
             listener.iter().map(|(name, pairs)| Variables { name, pairs }).collect();
         variables.push(Variables { name: ENV_FILE, pairs: &env_file });
 
-        let file = settings.files.config.as_deref();
-        if let Some(path) = file {
-            // figment, which reads it again, does not name a file that is missing or not text.
-            let cannot_read = |source| ConfigError::File { path: format!("{} (--config)", path.display()), source };
-            fs::read_to_string(path).map_err(cannot_read)?;
-        }
-        let layers = Layers::new(file, &variables, &Flags::new(settings));
+        let layers = layers_of(settings, &variables)?;
         let mut config: Self = layers.extract()?;
         if config.apps.is_empty() {
             config.apps.extend(laravel.app()?);
@@ -150,6 +141,23 @@ impl Config {
         }
         config.log.level = with_activity(&config.log.level, settings.debug);
         Ok(config)
+    }
+
+    /// Reads `[admin]` and nothing else: what is wrong elsewhere, or a secret that only the server may read, is no concern
+    /// of those who ask how a running server is.
+    ///
+    /// # Errors
+    /// [`ConfigError`].
+    pub(crate) fn load_admin(settings: &Settings) -> Result<admin::Config, ConfigError> {
+        // Others are none of its business, so unknown keys are let through.
+        #[derive(Default, Deserialize)]
+        #[serde(default)]
+        struct Sections {
+            admin: admin::Config,
+        }
+        let env_file = env_file_of(settings)?;
+        let layers = layers_of(settings, &[Variables { name: ENV_FILE, pairs: &env_file }])?;
+        Ok(layers.extract::<Sections>()?.admin)
     }
 
     /// What the gateway takes of it.
@@ -285,6 +293,22 @@ impl Config {
             mistakes.push(Mistake::new(format!("{key}.presence_members"), complaint));
         }
     }
+}
+
+/// The variables of `--env-file`.
+fn env_file_of(settings: &Settings) -> Result<Pairs, ConfigError> {
+    settings.files.env_file.as_deref().map_or(Ok(Pairs::new()), env_file::read)
+}
+
+/// Everything that was configured. `variables`: weakest first, the process' own left out.
+fn layers_of(settings: &Settings, variables: &[Variables<'_>]) -> Result<Layers, ConfigError> {
+    let file = settings.files.config.as_deref();
+    if let Some(path) = file {
+        // figment, which reads it again, does not name a file that is missing or not text.
+        let cannot_read = |source| ConfigError::File { path: format!("{} (--config)", path.display()), source };
+        fs::read_to_string(path).map_err(cannot_read)?;
+    }
+    Ok(Layers::new(file, variables, &Flags::new(settings)))
 }
 
 /// What one member may take in a list of members. The list is JSON inside a JSON string: the escapes of `user_info`,

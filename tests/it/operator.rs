@@ -19,6 +19,22 @@ async fn a_healthcheck_needs_nothing_but_the_binary() {
         let finished = run(place.path(), args, &[]).await;
         assert_eq!((finished.code, finished.stdout.as_str()), (0, "ok\n"), "{finished:?}");
     }
+    // What is wrong elsewhere does not make a server look dead: the secrets of another user, a section of another version.
+    let text = format!(
+        "[admin]\nport = {port}\n[tls]\ncert = \"/nowhere\"\n[sevrer]\nprot = 1\n[redis]\nurl = \"nonsense\"\n\
+         [[apps]]\nid = \"a b\"\nsecret_file = \"/nowhere\"\n"
+    );
+    std::fs::write(place.path().join("carillon.toml"), text).expect("the file can be written");
+    let args = ["healthcheck", "--config", "carillon.toml"];
+    let finished = run(place.path(), &args, &[]).await;
+    assert_eq!((finished.code, finished.stdout.as_str()), (0, "ok\n"), "{finished:?}");
+    let finished = run(place.path(), &args, &[("CARILLON_ADMIN__HOST", "0.0.0.0"), ("CARILLON_TLS__CERT", "5")]).await;
+    assert_eq!(finished.code, 0, "{finished:?}");
+    for (variable, words) in [(("CARILLON_ADMIN__PROT", "1"), "prot"), (("CARILLON_ADMIN__PORT", "x"), "admin.port")] {
+        let finished = run(place.path(), &args, &[variable]).await;
+        assert_eq!(finished.code, 2, "what it needs itself is read as ever: {finished:?}");
+        assert!(finished.stderr.contains(words), "{finished:?}");
+    }
     server.stop().await;
     let finished = run(place.path(), &["healthcheck", "--admin-port", &port], &[]).await;
     assert_eq!(finished.code, 1);
