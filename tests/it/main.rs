@@ -11,6 +11,7 @@ mod front;
 mod handshake;
 mod harness;
 mod liveness;
+mod make;
 mod operator;
 mod presence;
 mod tidy;
