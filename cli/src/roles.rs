@@ -63,7 +63,7 @@ impl Node {
         let tls = Tls::new(&config.tls).context("tls")?;
         let reload = reload_signal(tls.is_some()).context("cannot catch SIGHUP")?;
         let registry = telemetry::metrics::registry(env!("CARGO_PKG_VERSION"));
-        let mut backbone = Backbone::new(&config.redis, &apps, &registry)?;
+        let mut backbone = Backbone::new(&config.redis, &apps, &registry, role != Role::Publisher)?;
         let api = || Arc::new(Api::new(publisher_deps(config, &apps, &backbone, &registry)));
         let server = &config.server;
         let cannot_listen = || cannot_listen("server", &server.host, server.port);
