@@ -34,7 +34,7 @@ pub enum TrustError {
 
 /// A connection to a server.
 #[derive(Debug)]
-pub(super) enum Stream {
+pub(crate) enum Stream {
     Plain(TcpStream),
     Tls(Box<TlsStream<TcpStream>>),
 }
@@ -58,7 +58,7 @@ impl Trust {
     }
 
     /// Shakes hands with the server that `host` names.
-    pub(super) async fn secure(&self, host: &str, stream: TcpStream) -> io::Result<Stream> {
+    pub(crate) async fn secure(&self, host: &str, stream: TcpStream) -> io::Result<Stream> {
         let name = ServerName::try_from(host.to_owned())
             .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
         let connector = TlsConnector::from(Arc::new(self.config().map_err(io::Error::other)?));
