@@ -5,6 +5,7 @@
 
 mod env_file;
 mod laravel;
+mod secrets;
 
 use std::fs;
 use std::net::IpAddr;
@@ -118,6 +119,11 @@ impl Config {
             config.apps.extend(laravel.app()?);
         }
         let mut mistakes = Vec::new();
+        if settings.redis.is_some() {
+            // The flag stands above a file that a weaker layer names.
+            config.redis.url_file = None;
+        }
+        secrets::read(&mut config, &mut mistakes);
         if role == Role::Publisher && layers.source("server.port").is_none() {
             config.server.port = PUBLISHER_PORT;
         }
@@ -131,7 +137,6 @@ impl Config {
             Role::Up => {}
             Role::Gateway | Role::Publisher => config.check_cluster_role(&mut mistakes),
         }
-        config.read_secrets(&mut mistakes);
         config.validate(&mut mistakes);
         if !mistakes.is_empty() {
             for mistake in &mut mistakes {
@@ -185,32 +190,10 @@ impl Config {
         if self.apps.is_empty() {
             mistakes.push(Mistake::new("apps", "expected at least one app: `carillon app new` makes one"));
         }
-        if !self.redis.is_set() {
+        if !self.redis.is_set() && self.redis.url_file.is_none() {
             let complaint = "expected the URL of the Redis that joins gateways and publishers, as \
                              \"redis://127.0.0.1:6379\"; `carillon up` needs none";
             mistakes.push(Mistake::new("redis.url", complaint));
-        }
-    }
-
-    fn read_secrets(&mut self, mistakes: &mut Vec<Mistake>) {
-        for (index, app) in self.apps.iter_mut().enumerate() {
-            let Some(path) = &app.secret_file else { continue };
-            let mut complain = |complaint| mistakes.push(Mistake::new(format!("apps.{index}.secret_file"), complaint));
-            if !app.secret.is_empty() {
-                complain("expected either secret or secret_file, not both".into());
-                continue;
-            }
-            match fs::read_to_string(path) {
-                Ok(text) => {
-                    let text = text.strip_suffix('\n').unwrap_or(&text);
-                    let text = text.strip_suffix('\r').unwrap_or(text);
-                    if text.is_empty() {
-                        complain(format!("expected a secret, but {} is empty", path.display()));
-                    }
-                    app.secret = Secret::new(text);
-                }
-                Err(error) => complain(format!("cannot read {}: {error}", path.display())),
-            }
         }
     }
 
