@@ -74,9 +74,10 @@ test-helm: build
 cluster:
 	$(CARGO) build --workspace --locked --bin cluster
 
-# Debian's packages, and only those that are missing.
+# Debian's packages, and only those that are missing. A C compiler is for ring, TLS' cryptography.
 needs:
 	@missing=""; \
+	command -v cc >/dev/null || missing="$$missing gcc libc6-dev"; \
 	command -v node >/dev/null || missing="$$missing nodejs"; \
 	command -v npm >/dev/null || missing="$$missing npm"; \
 	command -v python3 >/dev/null || missing="$$missing python3"; \
@@ -85,7 +86,12 @@ needs:
 	command -v openssl >/dev/null || missing="$$missing openssl"; \
 	command -v chromium >/dev/null || [ -n "$$CHROMIUM" ] || missing="$$missing chromium"; \
 	python3 -c 'import ensurepip, venv' 2>/dev/null || missing="$$missing python3-venv"; \
-	if [ -n "$$missing" ]; then apt-get update -q && apt-get install -yq $$missing; fi
+	[ -n "$$missing" ] || exit 0; \
+	fail() { echo "missing:$$missing"; echo "make needs: $$1; install what these Debian packages have, then try again" >&2; exit 1; }; \
+	command -v apt-get >/dev/null || fail "there is no apt-get here"; \
+	sudo=""; \
+	if [ "$$(id -u)" != 0 ]; then sudo=sudo; command -v sudo >/dev/null || fail "this is not root, and there is no sudo"; fi; \
+	$$sudo apt-get update -q && $$sudo apt-get install -yq $$missing || fail "apt-get could not install them"
 
 $(CLIENTS)/node/node_modules examples/node_modules tests/browser/node_modules: %/node_modules: %/package-lock.json
 	cd $* && npm ci --no-audit --no-fund

@@ -94,9 +94,12 @@ pub struct Doctor {
     /// What the node is to be
     #[arg(long, value_enum, default_value = "up")]
     pub role: NodeRole,
-    /// Public address at which clients reach it, as `https://ws.example.org`; it must be running
+    /// Public address at which clients reach it, as `https://ws.example.org` or `wss://ws.example.org`; it must be running
     #[arg(long)]
-    pub url: Option<reqwest::Url>,
+    pub url: Option<ServerUrl>,
+    /// Certificates (PEM) of the authorities that are believed about that address; default: those of the web
+    #[arg(long, value_name = "FILE")]
+    pub ca: Option<PathBuf>,
 }
 
 /// What a node can be.
@@ -189,7 +192,7 @@ pub struct Target {
     /// Where the apps are configured.
     #[command(flatten)]
     pub files: Files,
-    /// Server, as http://127.0.0.1:8080; default: where the configuration says it listens
+    /// Server, as `http://127.0.0.1:8080` or `https://ws.example.org`; default: where the configuration says it listens
     #[arg(long)]
     pub url: Option<ServerUrl>,
     /// Id of the app; default: the first configured one, or the demo app
@@ -201,6 +204,9 @@ pub struct Target {
     /// Secret of the app; shows in the list of processes, which --env-file and --config avoid
     #[arg(long, value_parser = |secret: &str| Ok::<_, String>(Secret::new(secret)))]
     pub secret: Option<Secret>,
+    /// Certificates (PEM) of the authorities that are believed about an https server; default: those of the web
+    #[arg(long, value_name = "FILE")]
+    pub ca: Option<PathBuf>,
 }
 
 /// Arguments of `trigger`.

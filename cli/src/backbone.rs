@@ -49,8 +49,8 @@ pub(crate) struct Cluster {
 }
 
 impl Backbone {
-    /// Memory, or the Redis that is configured; nothing is connected yet.
-    pub(crate) fn new(config: &Config, apps: &Apps, registry: &Registry) -> anyhow::Result<Self> {
+    /// Memory, or the Redis that is configured; nothing is connected yet. `hears`: whether [`Backbone::listen`] follows.
+    pub(crate) fn new(config: &Config, apps: &Apps, registry: &Registry, hears: bool) -> anyhow::Result<Self> {
         if !config.is_set() {
             let queues = MemoryQueues::new(apps);
             let bus = MemoryBus::with_queues(Some(queues.clone()));
@@ -58,7 +58,7 @@ impl Backbone {
         }
         let wishes = Wishes::new(apps);
         let link = Link::new(config, Handle::current()).context("redis")?;
-        let metrics = Metrics::new(registry);
+        let metrics = Metrics::new(registry, hears);
         let subscriber = Subscriber::new(link.clone(), metrics.clone());
         Ok(Self::Redis(Box::new(Cluster {
             bus: RedisBus::new(link.clone(), subscriber.clone(), metrics.clone()),

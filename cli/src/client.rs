@@ -1,10 +1,11 @@
 //! The protocol's other side: a client of the WebSocket and a sender of the HTTP API.
 //!
 //! For the commands `trigger` and `listen`, for tests and for benchmarks: small, strict about what servers send, and with
-//! every wait in the caller's hands. It never reconnects, and speaks neither TLS nor the HTTP fallback.
+//! every wait in the caller's hands. It never reconnects, and does not speak the HTTP fallback.
 
 mod sender;
 mod socket;
+mod tls;
 mod url;
 
 use std::collections::VecDeque;
@@ -21,6 +22,7 @@ use shared::protocol::{ChannelName, ChannelNameError, SocketId};
 use socket::{Received, Socket};
 
 pub use sender::{Reply, Sender};
+pub use tls::{Trust, TrustError};
 pub use url::{ServerUrl, UrlError};
 
 /// A server that does not answer the handshake in this time is not there.
@@ -51,6 +53,8 @@ pub struct Options {
     pub origin: Option<String>,
     /// The `Sec-WebSocket-Protocol` header.
     pub subprotocol: Option<String>,
+    /// Whom to believe that the server is who it should be, where it speaks TLS.
+    pub trust: Trust,
     /// Largest message taken from the server, in bytes.
     pub message_bytes_max: usize,
 }
@@ -61,6 +65,7 @@ impl Default for Options {
             protocol: Some("7".into()),
             origin: None,
             subprotocol: None,
+            trust: Trust::default(),
             // A presence channel of 10,000 members with 1 KiB each, escapes included, is the largest thing a server says.
             message_bytes_max: 16 * 1024 * 1024,
         }
@@ -86,6 +91,15 @@ pub enum ClientError {
     /// No connection came about.
     #[error("cannot connect to {address}")]
     Connect {
+        /// Host and port.
+        address: String,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The two do not speak the same TLS, or the server is not who it should be.
+    #[error("cannot agree on TLS with {address}")]
+    Tls {
         /// Host and port.
         address: String,
         /// Why.

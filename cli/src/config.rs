@@ -5,6 +5,7 @@
 
 mod env_file;
 mod laravel;
+mod secrets;
 
 use std::fs;
 use std::net::IpAddr;
@@ -107,28 +108,24 @@ impl Config {
     /// `environment`: where Laravel's variables are looked up after the env file. `CARILLON_` variables are read from the
     /// process itself.
     fn load_with(settings: &Settings, role: Role, environment: &[(String, String)]) -> Result<Self, ConfigError> {
-        let env_file = match &settings.files.env_file {
-            Some(path) => env_file::read(path)?,
-            None => Pairs::new(),
-        };
+        let env_file = env_file_of(settings)?;
         let laravel = laravel::Laravel::new(&env_file, environment);
         let listener = laravel.listener()?;
         let mut variables: Vec<Variables<'_>> =
             listener.iter().map(|(name, pairs)| Variables { name, pairs }).collect();
         variables.push(Variables { name: ENV_FILE, pairs: &env_file });
 
-        let file = settings.files.config.as_deref();
-        if let Some(path) = file {
-            // figment, which reads it again, does not name a file that is missing or not text.
-            let cannot_read = |source| ConfigError::File { path: format!("{} (--config)", path.display()), source };
-            fs::read_to_string(path).map_err(cannot_read)?;
-        }
-        let layers = Layers::new(file, &variables, &Flags::new(settings));
+        let layers = layers_of(settings, &variables)?;
         let mut config: Self = layers.extract()?;
         if config.apps.is_empty() {
             config.apps.extend(laravel.app()?);
         }
         let mut mistakes = Vec::new();
+        if settings.redis.is_some() {
+            // The flag stands above a file that a weaker layer names.
+            config.redis.url_file = None;
+        }
+        secrets::read(&mut config, &mut mistakes);
         if role == Role::Publisher && layers.source("server.port").is_none() {
             config.server.port = PUBLISHER_PORT;
         }
@@ -142,7 +139,6 @@ impl Config {
             Role::Up => {}
             Role::Gateway | Role::Publisher => config.check_cluster_role(&mut mistakes),
         }
-        config.read_secrets(&mut mistakes);
         config.validate(&mut mistakes);
         if !mistakes.is_empty() {
             for mistake in &mut mistakes {
@@ -152,6 +148,23 @@ impl Config {
         }
         config.log.level = with_activity(&config.log.level, settings.debug);
         Ok(config)
+    }
+
+    /// Reads `[admin]` and nothing else: what is wrong elsewhere, or a secret that only the server may read, is no concern
+    /// of those who ask how a running server is.
+    ///
+    /// # Errors
+    /// [`ConfigError`].
+    pub(crate) fn load_admin(settings: &Settings) -> Result<admin::Config, ConfigError> {
+        // Others are none of its business, so unknown keys are let through.
+        #[derive(Default, Deserialize)]
+        #[serde(default)]
+        struct Sections {
+            admin: admin::Config,
+        }
+        let env_file = env_file_of(settings)?;
+        let layers = layers_of(settings, &[Variables { name: ENV_FILE, pairs: &env_file }])?;
+        Ok(layers.extract::<Sections>()?.admin)
     }
 
     /// What the gateway takes of it.
@@ -179,32 +192,10 @@ impl Config {
         if self.apps.is_empty() {
             mistakes.push(Mistake::new("apps", "expected at least one app: `carillon app new` makes one"));
         }
-        if !self.redis.is_set() {
+        if !self.redis.is_set() && self.redis.url_file.is_none() {
             let complaint = "expected the URL of the Redis that joins gateways and publishers, as \
                              \"redis://127.0.0.1:6379\"; `carillon up` needs none";
             mistakes.push(Mistake::new("redis.url", complaint));
-        }
-    }
-
-    fn read_secrets(&mut self, mistakes: &mut Vec<Mistake>) {
-        for (index, app) in self.apps.iter_mut().enumerate() {
-            let Some(path) = &app.secret_file else { continue };
-            let mut complain = |complaint| mistakes.push(Mistake::new(format!("apps.{index}.secret_file"), complaint));
-            if !app.secret.is_empty() {
-                complain("expected either secret or secret_file, not both".into());
-                continue;
-            }
-            match fs::read_to_string(path) {
-                Ok(text) => {
-                    let text = text.strip_suffix('\n').unwrap_or(&text);
-                    let text = text.strip_suffix('\r').unwrap_or(text);
-                    if text.is_empty() {
-                        complain(format!("expected a secret, but {} is empty", path.display()));
-                    }
-                    app.secret = Secret::new(text);
-                }
-                Err(error) => complain(format!("cannot read {}: {error}", path.display())),
-            }
         }
     }
 
@@ -287,6 +278,22 @@ impl Config {
             mistakes.push(Mistake::new(format!("{key}.presence_members"), complaint));
         }
     }
+}
+
+/// The variables of `--env-file`.
+fn env_file_of(settings: &Settings) -> Result<Pairs, ConfigError> {
+    settings.files.env_file.as_deref().map_or(Ok(Pairs::new()), env_file::read)
+}
+
+/// Everything that was configured. `variables`: weakest first, the process' own left out.
+fn layers_of(settings: &Settings, variables: &[Variables<'_>]) -> Result<Layers, ConfigError> {
+    let file = settings.files.config.as_deref();
+    if let Some(path) = file {
+        // figment, which reads it again, does not name a file that is missing or not text.
+        let cannot_read = |source| ConfigError::File { path: format!("{} (--config)", path.display()), source };
+        fs::read_to_string(path).map_err(cannot_read)?;
+    }
+    Ok(Layers::new(file, variables, &Flags::new(settings)))
 }
 
 /// What one member may take in a list of members. The list is JSON inside a JSON string: the escapes of `user_info`,

@@ -1,11 +1,14 @@
-//! Which server `trigger` and `listen` talk to, and as which app.
+//! Which server `trigger` and `listen` talk to, as which app, and whom they believe about it.
+
+use std::path::Path;
 
 use anyhow::anyhow;
 use shared::app::App;
+use shared::config::Mistake;
 
 use crate::Failure;
 use crate::args::{Settings, Target};
-use crate::client::ServerUrl;
+use crate::client::{ServerUrl, Trust};
 use crate::config::{self, Config, Role};
 
 /// The server and the app that the arguments mean: what they say, and for the rest what the configuration says.
@@ -21,6 +24,16 @@ pub(crate) fn of(target: &Target) -> Result<(ServerUrl, App), Failure> {
     Ok((url, app_of(&config, target)?))
 }
 
+/// Whom the flag `--ca` says to believe.
+///
+/// # Errors
+/// [`Failure`] when the file holds no certificates.
+pub(crate) fn trust(ca: Option<&Path>) -> Result<Trust, Failure> {
+    let Some(path) = ca else { return Ok(Trust::default()) };
+    let complain = |error| Mistake::new("--ca", format!("{}: {error}", path.display()));
+    Trust::of_file(path).map_err(|error| Failure::Config(complain(error).into()))
+}
+
 /// A server that listens everywhere is reached at the loopback address too.
 fn url_of(config: &Config) -> ServerUrl {
     let server = &config.server;
@@ -29,7 +42,8 @@ fn url_of(config: &Config) -> ServerUrl {
         "::" => "::1",
         host => host,
     };
-    ServerUrl::new(host, server.port, &server.path_prefix)
+    let url = ServerUrl::new(host, server.port, &server.path_prefix);
+    if config.tls.cert.is_some() { url.with_tls() } else { url }
 }
 
 fn app_of(config: &Config, target: &Target) -> Result<App, Failure> {

@@ -1,18 +1,15 @@
 //! `carillon doctor`: looks for what would go wrong before it does.
 
+mod public;
 mod redis;
 
 use std::fmt;
-use std::time::Duration;
 
 use shared::descriptors;
 
 use crate::args::Doctor;
 use crate::config::{Config, Role};
-use crate::{Failure, say};
-
-/// How long a server may take to answer at its public address.
-const PUBLIC_TIMEOUT: Duration = Duration::from_secs(5);
+use crate::{Failure, credentials, say};
 
 /// What a check found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -58,6 +55,7 @@ impl fmt::Display for Finding {
 
 /// Prints what each check found; fails when one found a problem.
 pub(crate) async fn run(args: &Doctor) -> Result<(), Failure> {
+    let trust = credentials::trust(args.ca.as_deref())?;
     let config = Config::load(&args.settings, args.role.into())?;
     let mut worst = Verdict::Good;
     let mut tell = |finding: Finding| {
@@ -67,14 +65,19 @@ pub(crate) async fn run(args: &Doctor) -> Result<(), Failure> {
     tell(Finding::good("configuration", format!("valid; apps: {}", config.apps.len())));
     tell(descriptors_of(&config, args.role.into()));
     if config.redis.is_set() {
-        for finding in redis::examine(&config.redis).await {
+        let has_webhooks = config.apps.iter().any(|app| !app.webhooks.is_empty());
+        for finding in redis::examine(&config.redis, has_webhooks).await {
             tell(finding);
         }
     } else {
         tell(Finding::good("redis", "none is configured: the state is in the memory of one process"));
     }
     if let Some(url) = &args.url {
-        tell(public(url, &config).await);
+        // A switched-off app is refused whatever stands in front; the configuration is never without an app.
+        let app = config.apps.iter().find(|app| app.enabled).or(config.apps.first());
+        if let Some(app) = app {
+            tell(public::examine(&url.below(&config.server.path_prefix), &app.key, trust).await);
+        }
     }
     match worst {
         Verdict::Problem => Err(anyhow::anyhow!("there are problems").into()),
@@ -102,43 +105,4 @@ fn descriptors_of(config: &Config, role: Role) -> Finding {
         return Finding::warning(SUBJECT, format!("{text}: raise the limit, as with LimitNOFILE or ulimit -n"));
     }
     Finding::good(SUBJECT, text)
-}
-
-/// Asks at the public address, as a client would reach it: through whatever stands in front.
-async fn public(url: &reqwest::Url, config: &Config) -> Finding {
-    const SUBJECT: &str = "public address";
-    match ask(url, config).await {
-        Ok(text) => Finding::good(SUBJECT, text),
-        Err(text) => Finding::problem(SUBJECT, text),
-    }
-}
-
-async fn ask(url: &reqwest::Url, config: &Config) -> Result<String, String> {
-    let client = reqwest::Client::builder()
-        .http1_only()
-        .timeout(PUBLIC_TIMEOUT)
-        .redirect(reqwest::redirect::Policy::none())
-        .build()
-        .map_err(|error| error.to_string())?;
-    let app = config.apps.first().ok_or("no app is configured")?;
-    let base = url.as_str().trim_end_matches('/');
-    let address = format!("{base}{}/app/{}?protocol=7&client=doctor", config.server.path_prefix, app.key);
-    let request = client
-        .get(&address)
-        .header("connection", "Upgrade")
-        .header("upgrade", "websocket")
-        .header("sec-websocket-version", "13")
-        .header("sec-websocket-key", "Y2FyaWxsb24tZG9jdG9yIQ==");
-    let answer = request.send().await.map_err(|error| {
-        let mut cause: &dyn std::error::Error = &error;
-        while let Some(inner) = cause.source() {
-            cause = inner;
-        }
-        format!("{url} cannot be reached: {cause}")
-    })?;
-    match answer.status().as_u16() {
-        101 => Ok(format!("{url} opens WebSockets")),
-        426 => Err(format!("{url} is reached, but the upgrade is not: the proxy must pass Upgrade and Connection on")),
-        status => Err(format!("{url} answered {status} to a WebSocket handshake: is this server behind it?")),
-    }
 }

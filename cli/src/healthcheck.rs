@@ -1,11 +1,12 @@
 //! `carillon healthcheck`: asks a server on this machine how it is, for containers without a shell.
 
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 
 use crate::args::{Healthcheck, Settings};
-use crate::config::{Config, Role};
+use crate::config::Config;
 use crate::{Failure, say};
 
 /// Probes have little patience; a server that is well answers at once.
@@ -14,14 +15,9 @@ const TIMEOUT: Duration = Duration::from_secs(3);
 /// Succeeds when the admin listener says that all is well.
 pub(crate) async fn run(args: &Healthcheck) -> Result<(), Failure> {
     let settings = Settings { files: args.files.clone(), admin_port: args.admin_port, ..Settings::default() };
-    let admin = Config::load(&settings, Role::Up)?.admin;
-    let host = match admin.host.as_str() {
-        "0.0.0.0" => "127.0.0.1",
-        "::" => "[::1]",
-        host => host,
-    };
+    let admin = Config::load_admin(&settings)?;
     let path = if args.live { "livez" } else { "readyz" };
-    let url = format!("http://{host}:{}/{path}", admin.port);
+    let url = format!("http://{}:{}/{path}", host_of(&admin.host), admin.port);
     let client = reqwest::Client::builder().no_proxy().timeout(TIMEOUT).build().context("cannot prepare a request")?;
     let answer = client.get(&url).send().await.with_context(|| format!("cannot reach {url}"))?;
     let status = answer.status();
@@ -31,4 +27,37 @@ pub(crate) async fn run(args: &Healthcheck) -> Result<(), Failure> {
         return Ok(());
     }
     Err(anyhow!("{url} answered {status}: {}", text.trim_end()).into())
+}
+
+/// Where a listener is asked, as a URL has it: one that listens everywhere at the loopback address of its kind.
+fn host_of(listener: &str) -> String {
+    match listener.parse() {
+        Ok(IpAddr::V4(Ipv4Addr::UNSPECIFIED)) => Ipv4Addr::LOCALHOST.to_string(),
+        Ok(IpAddr::V6(Ipv6Addr::UNSPECIFIED)) => format!("[{}]", Ipv6Addr::LOCALHOST),
+        Ok(IpAddr::V6(address)) => format!("[{address}]"),
+        _ => listener.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_listener_is_asked_where_it_listens_or_at_the_loopback_address() {
+        for (listener, host) in [
+            ("127.0.0.1", "127.0.0.1"),
+            ("0.0.0.0", "127.0.0.1"),
+            ("::", "[::1]"),
+            ("::1", "[::1]"),
+            ("0:0:0:0:0:0:0:1", "[::1]"),
+            ("fd00::7", "[fd00::7]"),
+            ("localhost", "localhost"),
+            ("node-1.internal", "node-1.internal"),
+        ] {
+            assert_eq!(host_of(listener), host, "{listener}");
+            let url = format!("http://{}:9090/livez", host_of(listener));
+            assert!(url.parse::<reqwest::Url>().is_ok(), "{url}");
+        }
+    }
 }

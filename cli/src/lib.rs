@@ -10,6 +10,7 @@ pub mod config;
 mod app_new;
 mod backbone;
 mod banner;
+mod certificates;
 mod check_config;
 mod credentials;
 mod doctor;

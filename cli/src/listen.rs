@@ -14,8 +14,9 @@ use crate::{Failure, complain, credentials, say};
 /// Prints a line per message, until the count or the time is over, or the server closes.
 pub(crate) async fn run(args: &Listen) -> Result<(), Failure> {
     let (url, app) = credentials::of(&args.target)?;
+    let options = Options { trust: credentials::trust(args.target.ca.as_deref())?, ..Options::default() };
     let listening = async {
-        let mut client = Client::connect(&url, app.key.as_str(), &Options::default()).await?;
+        let mut client = Client::connect(&url, app.key.as_str(), &options).await?;
         for channel in &args.channels {
             subscribe(&mut client, &app, channel, args).await?;
         }

@@ -22,7 +22,7 @@ use crate::backbone::Backbone;
 use crate::banner::Banner;
 use crate::config::{Config, Role};
 use crate::signals::{Signals, reload_signal};
-use crate::{Failure, say};
+use crate::{Failure, certificates, say};
 
 /// Runs a role until SIGINT or SIGTERM, then drains it. A second signal ends the process at once.
 pub(crate) async fn run(role: Role, settings: &Settings) -> Result<(), Failure> {
@@ -63,7 +63,7 @@ impl Node {
         let tls = Tls::new(&config.tls).context("tls")?;
         let reload = reload_signal(tls.is_some()).context("cannot catch SIGHUP")?;
         let registry = telemetry::metrics::registry(env!("CARGO_PKG_VERSION"));
-        let mut backbone = Backbone::new(&config.redis, &apps, &registry)?;
+        let mut backbone = Backbone::new(&config.redis, &apps, &registry, role != Role::Publisher)?;
         let api = || Arc::new(Api::new(publisher_deps(config, &apps, &backbone, &registry)));
         let server = &config.server;
         let cannot_listen = || cannot_listen("server", &server.host, server.port);
@@ -150,7 +150,7 @@ impl Node {
             never = signals.obey(leave) => match never {},
             never = backbone.keep() => match never {},
             never = send(webhooks.as_deref()) => match never {},
-            never = keep_certificates(tls.as_deref(), reload) => match never {},
+            never = certificates::keep(tls, reload, certificates::LOOK_INTERVAL) => match never {},
             () = admin.run() => Err(anyhow::anyhow!("the admin listener ended").into()),
         }
     }
@@ -195,19 +195,6 @@ fn sender(config: &Config, apps: &Apps, backbone: &Backbone, registry: &Registry
     let (queues, queues_survive) = backbone.queues();
     let deps = webhook::Deps { apps: apps.clone(), queues, registry: registry.clone(), queues_survive };
     Ok(Sender::new(&config.webhooks, deps)?)
-}
-
-/// Reads certificates again whenever it is asked to.
-async fn keep_certificates(tls: Option<&Tls>, reload: Option<Signal>) -> Infallible {
-    let Some(mut reload) = reload else { return std::future::pending().await };
-    loop {
-        reload.recv().await;
-        match tls.map(Tls::reload) {
-            Some(Ok(())) => tracing::info!("certificates read again; new connections get them"),
-            Some(Err(error)) => tracing::error!(%error, "certificates cannot be read; the old ones stay"),
-            None => tracing::info!("nothing to read again: no TLS is served"),
-        }
-    }
 }
 
 async fn send(webhooks: Option<&Sender>) -> Infallible {

@@ -10,7 +10,7 @@ use crate::{Failure, credentials, say};
 /// Publishes, and says so or fails with what the server said.
 pub(crate) async fn run(args: &Trigger) -> Result<(), Failure> {
     let (url, app) = credentials::of(&args.target)?;
-    let mut sender = Sender::new(url, app);
+    let mut sender = Sender::new(url, app).trusting(credentials::trust(args.target.ca.as_deref())?);
     let reply = sender.trigger(&[&args.channel], &args.event, &args.data, args.socket_id).await?;
     if reply.status == StatusCode::OK {
         say("published\n");

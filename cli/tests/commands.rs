@@ -93,7 +93,9 @@ fn what_the_caller_wrote_wrong_exits_with_2_and_names_it() {
         (&["up", "--prot", "1"][..], "unexpected argument '--prot'"),
         (&["check-config", "--config", "/nowhere"], "carillon: cannot read /nowhere (--config): No such file"),
         (&["up", "--host", "0.0.0.0"], "carillon: server.host: expected 127.0.0.1 or another loopback address"),
-        (&["trigger", "--url", "https://x", "c", "e", "d"], "TLS is not supported by this command"),
+        (&["trigger", "--url", "ftp://x", "c", "e", "d"], "expected http://, https://, ws:// or wss://, not ftp://"),
+        (&["trigger", "--ca", "/nowhere", "c", "e", "d"], "carillon: --ca: /nowhere: cannot be read: No such file"),
+        (&["listen", "--ca", "/dev/null", "c"], "carillon: --ca: /dev/null: expected certificates in PEM"),
     ] {
         let output = output(args);
         assert_eq!(output.status.code(), Some(2), "{args:?}");

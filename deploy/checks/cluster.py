@@ -22,7 +22,7 @@ from nginx import HERE, PATIENCE_S, Nginx, free_port
 
 # What someone with the password of a node still must not do.
 FORBIDDEN = (["FLUSHALL"], ["KEYS", "*"], ["CONFIG", "GET", "*"], ["SHUTDOWN"], ["GET", "other:key"], ["PSUBSCRIBE", "*"],
-             ["PUBLISH", "other", "x"], ["ACL", "LIST"], ["SCRIPT", "FLUSH"])
+             ["PUBLISH", "other", "x"], ["ACL", "LIST"], ["SCRIPT", "FLUSH"], ["EVAL", "return 1", "0"])
 
 
 def eventually(what, holds):

@@ -1,8 +1,10 @@
 //! The admin listener of every role: `/metrics`, `/livez`, `/readyz`.
 
+use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
@@ -10,8 +12,8 @@ use hyper::body::Incoming;
 use hyper::{Method, Request, StatusCode};
 use prometheus::{Encoder, Registry, TextEncoder};
 use serde::{Deserialize, Serialize};
-use tokio::net::TcpListener;
-use tokio::task::JoinSet;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::{self, AbortHandle, JoinSet};
 
 use crate::config;
 use crate::http::{self, Answer, Routes};
@@ -59,8 +61,31 @@ struct AdminRoutes {
     health: Arc<dyn Health>,
 }
 
-/// Scrapers and probes are few; a hundred at once is a mistake.
+/// Scrapers and probes are few. Beyond this many whoever was silent for longest is dropped, so that nobody keeps a probe
+/// out by holding connections open: a node whose `/livez` does not answer is killed.
 const CONNECTIONS_MAX: usize = 100;
+
+/// The open connections.
+#[derive(Default)]
+struct Connections {
+    tasks: JoinSet<()>,
+    open: HashMap<task::Id, Open>,
+    /// Counts connections and requests: a clock that only orders.
+    now: Arc<AtomicU64>,
+}
+
+struct Open {
+    task: AbortHandle,
+    /// When its last request came, or it was opened.
+    used: Arc<AtomicU64>,
+}
+
+/// The routes, for one connection.
+struct Watched {
+    routes: Arc<AdminRoutes>,
+    now: Arc<AtomicU64>,
+    used: Arc<AtomicU64>,
+}
 
 impl Admin {
     /// Binds the listener.
@@ -83,28 +108,62 @@ impl Admin {
 
     /// Serves until the future is dropped.
     pub async fn run(self) {
-        let mut connections = JoinSet::new();
+        let mut connections = Connections::default();
         loop {
             tokio::select! {
-                accepted = self.listener.accept(), if connections.len() < CONNECTIONS_MAX => match accepted {
+                accepted = self.listener.accept() => match accepted {
                     Ok((_, peer)) if !self.access.admits(peer.ip()) => {
                         tracing::debug!(%peer, "connection dropped: the address is not let in");
                     }
-                    Ok((stream, _)) => {
-                        let routes = self.routes.clone();
-                        connections.spawn(async move {
-                            // A scraper that goes away in the middle is its own affair.
-                            let _ = http::serve_connection(stream, &*routes).await;
-                        });
-                    }
+                    Ok((stream, _)) => connections.serve(stream, &self.routes),
                     Err(error) => {
                         tracing::warn!(%error, "admin listener cannot accept");
                         tokio::time::sleep(Duration::from_millis(100)).await;
                     }
                 },
-                Some(_) = connections.join_next() => {}
+                () = connections.ended() => {}
             }
         }
+    }
+}
+
+impl Connections {
+    fn serve(&mut self, stream: TcpStream, routes: &Arc<AdminRoutes>) {
+        if self.open.len() >= CONNECTIONS_MAX {
+            self.drop_silent();
+        }
+        let used = Arc::new(AtomicU64::new(self.now.fetch_add(1, Ordering::Relaxed)));
+        let watched = Watched { routes: routes.clone(), now: self.now.clone(), used: used.clone() };
+        let task = self.tasks.spawn(async move {
+            // A scraper that goes away in the middle is its own affair.
+            let _ = http::serve_connection(stream, &watched).await;
+        });
+        self.open.insert(task.id(), Open { task, used });
+    }
+
+    /// Ends the connection that has asked nothing for longest.
+    fn drop_silent(&mut self) {
+        let silent = self.open.iter().min_by_key(|(_, open)| open.used.load(Ordering::Relaxed)).map(|(id, _)| *id);
+        if let Some(open) = silent.and_then(|id| self.open.remove(&id)) {
+            open.task.abort();
+            tracing::debug!("the admin listener has as many connections as it keeps: the most silent one is dropped");
+        }
+    }
+
+    /// One of them, once it has ended; waits for ever where there is none.
+    async fn ended(&mut self) {
+        match self.tasks.join_next_with_id().await {
+            Some(Ok((id, ()))) => drop(self.open.remove(&id)),
+            Some(Err(error)) => drop(self.open.remove(&error.id())),
+            None => std::future::pending().await,
+        }
+    }
+}
+
+impl Routes for Watched {
+    fn answer(&self, request: Request<Incoming>) -> BoxFuture<'_, Answer> {
+        self.used.store(self.now.fetch_add(1, Ordering::Relaxed), Ordering::Relaxed);
+        self.routes.answer(request)
     }
 }
 
@@ -140,3 +199,6 @@ fn health(state: Result<(), String>) -> Answer {
         Err(reason) => http::text(StatusCode::SERVICE_UNAVAILABLE, &reason),
     }
 }
+
+#[cfg(test)]
+mod tests;

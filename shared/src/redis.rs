@@ -31,6 +31,9 @@ pub struct Config {
     /// `redis://`, `rediss://` or `redis+unix://`, with user, password and database; empty means that there is no Redis.
     #[serde(serialize_with = "masked", skip_serializing_if = "Secret::is_empty")]
     pub url: Secret,
+    /// A file to read the URL from instead; its last line break is not part of it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub url_file: Option<PathBuf>,
     /// What all keys and topics begin with.
     #[serde(deserialize_with = "config::text")]
     pub prefix: String,
@@ -51,6 +54,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             url: Secret::new(""),
+            url_file: None,
             prefix: "carillon".into(),
             partitions: 1,
             ca_file: None,

@@ -3,7 +3,7 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use rustls::ServerConfig;
@@ -12,6 +12,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
@@ -66,12 +67,18 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 pub struct Tls {
     config: Config,
     current: Arc<Current>,
+    /// What was in the files when they were last read, whether it could be used or not.
+    seen: Mutex<Contents>,
     acceptor: TlsAcceptor,
 }
 
 /// What new handshakes are answered with.
 #[derive(Debug)]
 struct Current(RwLock<Arc<CertifiedKey>>);
+
+/// A digest of what certificate and key hold, or of why they cannot be read. Times would not do: a mounted secret changes by
+/// a link that leads elsewhere, to files of any age.
+type Contents = [u8; 32];
 
 impl Tls {
     /// TLS as configured; `None` when it is not.
@@ -81,12 +88,14 @@ impl Tls {
     pub fn new(config: &Config) -> Result<Option<Arc<Self>>, TlsError> {
         // It needs to be told whose cryptography it uses, once; to be told again does no harm.
         let _ = rustls::crypto::ring::default_provider().install_default();
+        // Before the files are used: what changes in between is a change.
+        let seen = Mutex::new(contents(config));
         let Some(certificate) = load(config)? else { return Ok(None) };
         let current = Arc::new(Current(RwLock::new(Arc::new(certificate))));
         let mut server = ServerConfig::builder().with_no_client_auth().with_cert_resolver(current.clone());
         server.alpn_protocols = vec![b"http/1.1".to_vec()];
         let acceptor = TlsAcceptor::from(Arc::new(server));
-        Ok(Some(Arc::new(Self { config: config.clone(), current, acceptor })))
+        Ok(Some(Arc::new(Self { config: config.clone(), current, seen, acceptor })))
     }
 
     /// Reads the files again. Connections keep what they have; on an error so do new ones.
@@ -94,10 +103,24 @@ impl Tls {
     /// # Errors
     /// [`TlsError`].
     pub fn reload(&self) -> Result<(), TlsError> {
+        *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = contents(&self.config);
         if let Some(certificate) = load(&self.config)? {
             *self.current.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(certificate);
         }
         Ok(())
+    }
+
+    /// Reads the files again if they hold something else than the last time; whether they did. Files that cannot be used are
+    /// an error once, and not again before they change.
+    ///
+    /// # Errors
+    /// [`TlsError`], as of [`Tls::reload`].
+    pub fn reload_if_changed(&self) -> Result<bool, TlsError> {
+        let has_changed = *self.seen.lock().unwrap_or_else(PoisonError::into_inner) != contents(&self.config);
+        if has_changed {
+            self.reload()?;
+        }
+        Ok(has_changed)
     }
 
     /// Shakes hands.
@@ -131,6 +154,16 @@ fn load(config: &Config) -> Result<Option<CertifiedKey>, TlsError> {
     let private = PrivateKeyDer::from_pem_slice(&read(key)?).map_err(|error| file(key, &error))?;
     let provider = rustls::crypto::ring::default_provider();
     Ok(Some(CertifiedKey::from_der(certificates, private, &provider)?))
+}
+
+fn contents(config: &Config) -> Contents {
+    let mut digest = Sha256::new();
+    for path in [&config.cert, &config.key].into_iter().flatten() {
+        let content = fs::read(path).unwrap_or_else(|error| error.to_string().into_bytes());
+        digest.update(content.len().to_be_bytes());
+        digest.update(content);
+    }
+    digest.finalize().into()
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, TlsError> {

@@ -11,6 +11,8 @@ mod front;
 mod handshake;
 mod harness;
 mod liveness;
+mod make;
+mod operator;
 mod presence;
 mod tidy;
 mod users;

@@ -100,8 +100,10 @@ fn dependencies_point_one_way() {
 
 #[test]
 fn modules_of_shared_point_one_way() {
-    let order = ["protocol", "secret", "app", "auth", "envelope"];
-    let above = ["bus", "roster", "admin", "http", "telemetry", "node", "descriptors"];
+    let order = ["protocol", "secret", "app", "auth", "envelope", "node", "webhook"];
+    let above = ["bus", "roster", "admin", "http", "telemetry", "descriptors"];
+    // An app says where its webhooks go; what is told, and how it waits, stands on apps.
+    let exceptions = ["shared/src/app.rs: use crate::webhook::Endpoint;"];
     for (index, module) in order.iter().enumerate() {
         let later: Vec<String> =
             order[index + 1..].iter().chain(&above).map(|later| format!("crate::{later}::")).collect();
@@ -109,9 +111,19 @@ fn modules_of_shared_point_one_way() {
         let wrong: Vec<String> = place
             .iter()
             .flat_map(|place| lines_with(place, |line| later.iter().any(|later| line.contains(later))))
+            // Tests of webhooks go through a whole bus.
+            .filter(|line| !is_test_module(Path::new(line.split(':').next().unwrap_or_default())))
+            .filter(|line| !exceptions.contains(&without_number(line).as_str()))
             .collect();
         assert!(wrong.is_empty(), "{module} comes before what it uses:\n{}", wrong.join("\n"));
     }
+}
+
+/// `file:line: text` without the number.
+fn without_number(line: &str) -> String {
+    let mut parts = line.splitn(3, ':');
+    let (file, _, text) = (parts.next(), parts.next(), parts.next());
+    format!("{}:{}", file.unwrap_or_default(), text.unwrap_or_default())
 }
 
 #[test]

@@ -16,6 +16,7 @@ use shared::envelope::unix_us;
 use shared::protocol::SocketId;
 use tokio::net::TcpStream;
 
+use super::tls::{Stream, Trust};
 use super::{CONNECT_TIMEOUT, ClientError, ServerUrl};
 
 /// Laravel's own: the whole exchange may take 30 s.
@@ -29,6 +30,7 @@ const REPLY_BYTES_MAX: usize = 32 * 1024 * 1024;
 pub struct Sender {
     url: ServerUrl,
     app: App,
+    trust: Trust,
     connection: Option<SendRequest<Full<Bytes>>>,
 }
 
@@ -44,7 +46,12 @@ pub struct Reply {
 impl Sender {
     /// Connects with the first request.
     pub fn new(url: ServerUrl, app: App) -> Self {
-        Self { url, app, connection: None }
+        Self { url, app, trust: Trust::default(), connection: None }
+    }
+
+    /// The same, but believing others about who a server with TLS is.
+    pub fn trusting(self, trust: Trust) -> Self {
+        Self { trust, ..self }
     }
 
     /// Publishes one event on up to 100 channels.
@@ -118,7 +125,7 @@ impl Sender {
         let connection = match kept {
             Some(kept) => kept,
             None => {
-                let (requests, connection) = handshake(TokioIo::new(connect(&self.url).await?)).await?;
+                let (requests, connection) = handshake(TokioIo::new(connect(&self.url, &self.trust).await?)).await?;
                 // Ends when the sender is dropped, or the server ends it; either shows in the next request.
                 tokio::spawn(connection);
                 requests
@@ -128,15 +135,19 @@ impl Sender {
     }
 }
 
-/// Opens a connection to a server.
-pub(super) async fn connect(url: &ServerUrl) -> Result<TcpStream, ClientError> {
-    let connecting = TcpStream::connect((url.host(), url.port()));
-    let stream = tokio::time::timeout(CONNECT_TIMEOUT, connecting)
-        .await
-        .map_err(|_| ClientError::Timeout(CONNECT_TIMEOUT))?
-        .map_err(|source| ClientError::Connect { address: url.authority(), source })?;
-    stream.set_nodelay(true)?;
-    Ok(stream)
+/// Opens a connection to a server, and shakes hands where it speaks TLS.
+pub(super) async fn connect(url: &ServerUrl, trust: &Trust) -> Result<Stream, ClientError> {
+    let address = || url.authority();
+    let connecting = async {
+        let stream = TcpStream::connect((url.host(), url.port())).await;
+        let stream = stream.map_err(|source| ClientError::Connect { address: address(), source })?;
+        stream.set_nodelay(true)?;
+        if !url.is_tls() {
+            return Ok(Stream::Plain(stream));
+        }
+        trust.secure(url.host(), stream).await.map_err(|source| ClientError::Tls { address: address(), source })
+    };
+    tokio::time::timeout(CONNECT_TIMEOUT, connecting).await.map_err(|_| ClientError::Timeout(CONNECT_TIMEOUT))?
 }
 
 /// The whole body of an answer, as far as it is text.

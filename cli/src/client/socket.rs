@@ -14,14 +14,14 @@ use hyper::header::{
 use hyper::{Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 
+use super::tls::Stream;
 use super::{ClientError, Options, ServerUrl, sender};
 
 /// One open WebSocket.
 #[derive(Debug)]
 pub(super) struct Socket {
-    stream: TcpStream,
+    stream: Stream,
     incoming: BytesMut,
     outgoing: BytesMut,
     /// The fragments so far of a message that came in several frames.
@@ -42,7 +42,7 @@ impl Socket {
         key: &str,
         options: &Options,
     ) -> Result<(Self, Option<String>), ClientError> {
-        let stream = sender::connect(url).await?;
+        let stream = sender::connect(url, &options.trust).await?;
         let (mut requests, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
         // Ends with the upgrade, or with an answer that is none.
         tokio::spawn(connection.with_upgrades());
@@ -56,7 +56,7 @@ impl Socket {
         let subprotocol = subprotocol.map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
         let upgraded = hyper::upgrade::on(&mut response).await?;
         let parts = upgraded
-            .downcast::<TokioIo<TcpStream>>()
+            .downcast::<TokioIo<Stream>>()
             .map_err(|_| ClientError::Protocol("the upgraded connection is not the one opened".into()))?;
         let socket = Self {
             stream: parts.io.into_inner(),
@@ -96,6 +96,10 @@ impl Socket {
             match self.stream.read_buf(&mut self.incoming).await {
                 Ok(0) => return Ok(Received::Close { code: None, reason: "without a word".into() }),
                 Ok(_) => {}
+                // TLS that ends without a word either.
+                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                    return Ok(Received::Close { code: None, reason: "without a word".into() });
+                }
                 Err(error) => return Err(error.into()),
             }
         }
@@ -119,7 +123,8 @@ impl Socket {
         while self.outgoing.has_remaining() {
             self.stream.write_buf(&mut self.outgoing).await?;
         }
-        Ok(())
+        // TLS may hold back what its own stream had no room for.
+        self.stream.flush().await
     }
 
     fn queue(&mut self, mut frame: Frame<'_>) {

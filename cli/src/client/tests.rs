@@ -223,22 +223,25 @@ fn unix_s() -> u64 {
 }
 
 #[test]
-fn urls_of_plain_servers_are_read() {
+fn urls_of_servers_are_read() {
     for (text, host, port, prefix, authority) in [
         ("http://127.0.0.1:8080", "127.0.0.1", 8080, "", "127.0.0.1:8080"),
         ("ws://example.com", "example.com", 80, "", "example.com:80"),
         ("http://[::1]:9/ws/", "::1", 9, "/ws", "[::1]:9"),
+        ("https://example.com", "example.com", 443, "", "example.com:443"),
+        ("wss://example.com:8443/ws", "example.com", 8443, "/ws", "example.com:8443"),
     ] {
         let url: ServerUrl = text.parse().unwrap();
         assert_eq!((url.host(), url.port(), url.prefix(), url.authority().as_str()), (host, port, prefix, authority));
+        assert_eq!(url.is_tls(), text.starts_with("https") || text.starts_with("wss"));
+        assert_eq!(url.to_string().parse(), Ok(url), "{text}");
     }
 }
 
 #[test]
 fn urls_of_other_servers_say_why_not() {
     let error = |text: &str| text.parse::<ServerUrl>().unwrap_err().to_string();
-    assert_eq!(error("wss://a"), "TLS is not supported by this command: expected http:// or ws://, not wss://");
-    assert_eq!(error("ftp://a"), "expected http:// or ws://, not ftp://");
+    assert_eq!(error("ftp://a"), "expected http://, https://, ws:// or wss://, not ftp://");
     for text in ["", "a b", "localhost", "/path"] {
         assert_eq!(error(text), "expected a URL like http://127.0.0.1:8080", "{text:?}");
     }

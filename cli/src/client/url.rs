@@ -6,9 +6,10 @@ use std::str::FromStr;
 
 use hyper::Uri;
 
-/// Host, port and path prefix of a server that speaks plain HTTP and WebSocket.
+/// Host, port and path prefix of a server, and whether it speaks TLS.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServerUrl {
+    is_tls: bool,
     /// Without the brackets of IPv6.
     host: String,
     port: u16,
@@ -22,18 +23,30 @@ pub enum UrlError {
     /// Not a URL with a host.
     #[error("expected a URL like http://127.0.0.1:8080")]
     Format,
-    /// `https` or `wss`.
-    #[error("TLS is not supported by this command: expected http:// or ws://, not {0}://")]
-    Tls(String),
-    /// Any other scheme.
-    #[error("expected http:// or ws://, not {0}://")]
+    /// Another protocol.
+    #[error("expected http://, https://, ws:// or wss://, not {0}://")]
     Scheme(String),
 }
 
 impl ServerUrl {
-    /// `prefix`: what precedes `/app` and `/apps`, empty for nothing.
+    /// A server without TLS. `prefix`: what precedes `/app` and `/apps`, empty for nothing.
     pub fn new(host: &str, port: u16, prefix: &str) -> Self {
-        Self { host: host.into(), port, prefix: prefix.trim_end_matches('/').into() }
+        Self { is_tls: false, host: host.into(), port, prefix: prefix.trim_end_matches('/').into() }
+    }
+
+    /// The same place, with TLS.
+    pub fn with_tls(self) -> Self {
+        Self { is_tls: true, ..self }
+    }
+
+    /// The server whose prefix is this one's and then `prefix`.
+    pub fn below(&self, prefix: &str) -> Self {
+        Self { prefix: format!("{}{}", self.prefix, prefix.trim_end_matches('/')), ..self.clone() }
+    }
+
+    /// Whether it speaks TLS.
+    pub fn is_tls(&self) -> bool {
+        self.is_tls
     }
 
     /// The host, without brackets.
@@ -72,20 +85,21 @@ impl FromStr for ServerUrl {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let uri: Uri = text.parse().map_err(|_| UrlError::Format)?;
-        match uri.scheme_str() {
-            Some("http" | "ws") => {}
-            Some(scheme @ ("https" | "wss")) => return Err(UrlError::Tls(scheme.into())),
+        let (is_tls, usual_port) = match uri.scheme_str() {
+            Some("http" | "ws") => (false, 80),
+            Some("https" | "wss") => (true, 443),
             Some(scheme) => return Err(UrlError::Scheme(scheme.into())),
             None => return Err(UrlError::Format),
-        }
+        };
         let host = uri.host().filter(|host| !host.is_empty()).ok_or(UrlError::Format)?;
         let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
-        Ok(Self::new(host, uri.port_u16().unwrap_or(80), uri.path()))
+        Ok(Self { is_tls, ..Self::new(host, uri.port_u16().unwrap_or(usual_port), uri.path()) })
     }
 }
 
 impl fmt::Display for ServerUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "http://{}{}", self.authority(), self.prefix)
+        let scheme = if self.is_tls { "https" } else { "http" };
+        write!(f, "{scheme}://{}{}", self.authority(), self.prefix)
     }
 }

@@ -430,3 +430,54 @@ fn a_redis_that_cannot_be_used_is_refused_without_its_password() {
         assert!(!error.contains("hush"), "{error}");
     }
 }
+
+#[test]
+fn the_url_of_redis_is_read_from_a_file_as_secrets_are() {
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().join("url");
+    let text = format!("{SHOP}[redis]\nurl_file = {path:?}\n");
+    refused(
+        file(&text),
+        &format!("redis.url_file: cannot read {}: No such file or directory (os error 2)", path.display()),
+    );
+    std::fs::write(&path, "\n").unwrap();
+    refused(file(&text), &format!("redis.url_file: expected a secret, but {} is empty", path.display()));
+    std::fs::write(&path, "redis://user:hush@host:1/0\n").unwrap();
+    for role in [Role::Up, Role::Gateway, Role::Publisher] {
+        let config = file(&text).load_for(role).unwrap();
+        assert_eq!((config.redis.url.reveal(), config.redis.is_set()), ("redis://user:hush@host:1/0", true));
+        assert!(!toml::to_string(&config).unwrap().contains("hush"));
+    }
+    let both = format!("{text}url = \"redis://other\"\n");
+    refused(file(&both), "redis.url_file: expected either url or url_file, not both");
+    let settings = || Settings { redis: Some(Secret::new("redis://flag")), ..Settings::default() };
+    let config = Given { settings: settings(), file: Some(&text), ..Given::default() }.load().unwrap();
+    assert_eq!(config.redis.url.reveal(), "redis://flag");
+    std::fs::write(&path, "nonsense").unwrap();
+    refused(file(&text), "redis.url: expected redis://, rediss:// or redis+unix://, with a host or a path");
+}
+
+#[test]
+fn headers_of_webhooks_are_read_from_files_as_secrets_are() {
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().join("token");
+    let with = |headers: &str| {
+        let files = format!("header_files = {{ Authorization = {path:?} }}");
+        format!("{SHOP}[[apps.webhooks]]\nurl = \"https://a.example\"\n{files}\n{headers}\n")
+    };
+    let missing = "apps.0.webhooks.0.header_files.Authorization: cannot read ";
+    refused(file(&with("")), &format!("{missing}{}: No such file or directory (os error 2)", path.display()));
+    std::fs::write(&path, "Bearer hush\n").unwrap();
+    let config = file(&with("headers = { X-Kind = \"a\" }")).load().unwrap();
+    let headers: Vec<(&str, &str)> =
+        config.apps[0].webhooks[0].headers.iter().map(|(name, value)| (name.as_str(), value.reveal())).collect();
+    assert_eq!(headers, [("Authorization", "Bearer hush"), ("X-Kind", "a")]);
+    refused(
+        file(&with("headers = { authorization = \"b\" }")),
+        "apps.0.webhooks.0.header_files.Authorization: expected either headers.Authorization or \
+         header_files.Authorization, not both",
+    );
+    std::fs::write(&path, "two\nlines").unwrap();
+    let unreadable = "apps.0.webhooks.0.headers: expected visible ASCII characters as the value of \"Authorization\"";
+    refused(file(&with("")), unreadable);
+}

@@ -1,10 +1,12 @@
 //! What Redis must be, and must let us do.
 
+mod commands;
+
 use std::collections::HashMap;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use redis::aio::MultiplexedConnection;
-use redis::{Cmd, RedisError, Value, cmd};
+use redis::{AsyncConnectionConfig, Client, RedisError, cmd};
 use shared::redis::Config;
 use tokio::time::timeout;
 
@@ -25,29 +27,32 @@ const CLOCK_WARNING_S: u64 = 2;
 /// Signed requests are refused when clocks are ten minutes apart; this is half of it.
 const CLOCK_PROBLEM_S: u64 = 300;
 
-/// How long what the check writes lives, should it not come to deleting it.
-const LIFETIME_MS: u64 = 10_000;
-
-/// Every check of one Redis.
-pub(super) async fn examine(config: &Config) -> Vec<Finding> {
-    let mut connection = match connect(config).await {
-        Ok(connection) => connection,
+/// Every check of one Redis. `has_webhooks`: whether an app has some.
+pub(super) async fn examine(config: &Config, has_webhooks: bool) -> Vec<Finding> {
+    let (client, mut connection) = match connect(config).await {
+        Ok(connected) => connected,
         Err(text) => return vec![Finding::problem("redis", text)],
     };
     let mut findings = vec![latency(&mut connection).await];
-    findings.extend(version_and_role(&mut connection).await);
-    findings.extend(settings(&mut connection).await);
+    findings.extend(information(&mut connection).await);
+    findings.push(output_buffer(&mut connection).await);
     findings.push(clock(&mut connection).await);
-    findings.push(permissions(&mut connection, &config.prefix).await);
+    let (prefix, patience) = (config.prefix.as_str(), config.command_timeout);
+    let trial = commands::Trial { client: &client, patience, prefix, has_webhooks };
+    findings.extend(commands::examine(&mut connection, &trial).await);
     findings
 }
 
-async fn connect(config: &Config) -> Result<MultiplexedConnection, String> {
+async fn connect(config: &Config) -> Result<(Client, MultiplexedConnection), String> {
     let address = config.address().map_err(|error| error.to_string())?;
     let client = config.client().map_err(|error| error.to_string())?;
-    match timeout(config.connect_timeout * 2, client.get_multiplexed_async_connection()).await {
-        Ok(Ok(connection)) => Ok(connection),
-        Ok(Err(error)) => Err(format!("{address} cannot be used: {error}")),
+    let timeouts = AsyncConnectionConfig::new()
+        .set_connection_timeout(Some(config.connect_timeout))
+        .set_response_timeout(Some(config.command_timeout));
+    let connecting = client.get_multiplexed_async_connection_with_config(&timeouts);
+    match timeout(config.connect_timeout * 2, connecting).await {
+        Ok(Ok(connection)) => Ok((client, connection)),
+        Ok(Err(error)) => Err(format!("{address} cannot be used: {}", told(&error))),
         Err(_) => Err(format!("{address} did not answer within {:?}", config.connect_timeout * 2)),
     }
 }
@@ -58,7 +63,7 @@ async fn latency(connection: &mut MultiplexedConnection) -> Finding {
     for _ in 0..PINGS {
         let began = Instant::now();
         if let Err(error) = cmd("PING").exec_async(connection).await {
-            return Finding::problem(SUBJECT, format!("PING failed: {error}"));
+            return Finding::problem(SUBJECT, format!("PING failed: {}", told(&error)));
         }
         times.push(began.elapsed());
     }
@@ -68,10 +73,20 @@ async fn latency(connection: &mut MultiplexedConnection) -> Finding {
     if median > SLOW { Finding::warning(SUBJECT, text) } else { Finding::good(SUBJECT, text) }
 }
 
-async fn version_and_role(connection: &mut MultiplexedConnection) -> Vec<Finding> {
+/// An error in words that say what to do, where it is a known one.
+fn told(error: &RedisError) -> String {
+    error.code().and_then(commands::advice).map_or_else(|| error.to_string(), str::to_owned)
+}
+
+/// What it tells of itself: version, role, mode, and what it does when its memory is full.
+async fn information(connection: &mut MultiplexedConnection) -> Vec<Finding> {
     let info: String = match cmd("INFO").query_async(connection).await {
         Ok(info) => info,
-        Err(error) => return vec![Finding::warning("redis version", format!("INFO may not be asked: {error}"))],
+        Err(error) => {
+            let text =
+                format!("INFO may not be asked ({error}); see that it is 7.0 or newer, a master, and never evicts");
+            return vec![Finding::warning("redis version", text)];
+        }
     };
     let info: HashMap<&str, &str> = info.lines().filter_map(|line| line.split_once(':')).collect();
     let mut findings = vec![version(info.get("redis_version").copied().unwrap_or_default())];
@@ -85,6 +100,7 @@ async fn version_and_role(connection: &mut MultiplexedConnection) -> Vec<Finding
     if info.get("cluster_enabled") == Some(&"1") {
         findings.push(Finding::problem("redis mode", "expected a single Redis, not one of a Redis Cluster"));
     }
+    findings.push(eviction(info.get("maxmemory_policy").copied()));
     findings
 }
 
@@ -100,49 +116,51 @@ fn version(text: &str) -> Finding {
     Finding::good(SUBJECT, text)
 }
 
-async fn settings(connection: &mut MultiplexedConnection) -> Vec<Finding> {
-    let asked: Result<HashMap<String, String>, RedisError> = cmd("CONFIG")
-        .arg("GET")
-        .arg("maxmemory-policy")
-        .arg("client-output-buffer-limit")
-        .query_async(connection)
-        .await;
-    let settings = match asked {
-        Ok(settings) => settings,
-        Err(_) => {
-            let text = "CONFIG may not be asked; see that maxmemory-policy is noeviction";
-            return vec![Finding::warning("redis settings", text)];
-        }
-    };
-    let policy = settings.get("maxmemory-policy").map_or("", String::as_str);
-    let eviction = match policy {
-        "noeviction" => Finding::good("redis eviction", policy),
-        _ if policy.starts_with("volatile") => Finding::warning(
-            "redis eviction",
+fn eviction(policy: Option<&str>) -> Finding {
+    const SUBJECT: &str = "redis eviction";
+    match policy {
+        None => Finding::warning(SUBJECT, "it does not tell its maxmemory_policy; see that it is noeviction"),
+        Some("noeviction") => Finding::good(SUBJECT, "noeviction"),
+        Some(policy) if policy.starts_with("volatile") => Finding::warning(
+            SUBJECT,
             format!("{policy}: when memory is short members vanish for a while; expected noeviction"),
         ),
-        _ => Finding::problem(
-            "redis eviction",
+        Some(policy) => Finding::problem(
+            SUBJECT,
             format!("{policy}: when memory is short members and webhooks vanish; expected noeviction"),
         ),
-    };
-    vec![eviction, output_buffer(settings.get("client-output-buffer-limit").map_or("", String::as_str))]
+    }
 }
 
+/// How much may wait for a subscriber. INFO does not tell; CONFIG does, which a node's user needs for nothing else.
+async fn output_buffer(connection: &mut MultiplexedConnection) -> Finding {
+    const NAME: &str = "client-output-buffer-limit";
+    let asked: Result<HashMap<String, String>, RedisError> =
+        cmd("CONFIG").arg("GET").arg(NAME).query_async(connection).await;
+    match asked {
+        Ok(settings) => buffers(settings.get(NAME).map_or("", String::as_str)),
+        Err(_) => Finding::warning(
+            BUFFERS,
+            "CONFIG may not be asked; see that client-output-buffer-limit pubsub allows 32 MiB or more",
+        ),
+    }
+}
+
+const BUFFERS: &str = "redis buffers";
+
 /// The limit for subscribers: class, hard bytes, soft bytes, soft seconds.
-fn output_buffer(limits: &str) -> Finding {
-    const SUBJECT: &str = "redis buffers";
+fn buffers(limits: &str) -> Finding {
     const HARD_MIN: u64 = 32 * 1024 * 1024;
     let words: Vec<&str> = limits.split_whitespace().collect();
     let of_subscribers = words.windows(2).find(|pair| pair[0] == "pubsub").and_then(|pair| pair[1].parse::<u64>().ok());
     match of_subscribers {
-        Some(0) => Finding::good(SUBJECT, "subscribers may have any amount waiting"),
+        Some(0) => Finding::good(BUFFERS, "subscribers may have any amount waiting"),
         Some(hard) if hard < HARD_MIN => Finding::warning(
-            SUBJECT,
+            BUFFERS,
             format!("a subscriber is cut off at {hard} bytes waiting, and then misses events; expected 32 MiB or more"),
         ),
-        Some(hard) => Finding::good(SUBJECT, format!("a subscriber is cut off at {} MiB waiting", hard >> 20)),
-        None => Finding::warning(SUBJECT, "client-output-buffer-limit cannot be read"),
+        Some(hard) => Finding::good(BUFFERS, format!("a subscriber is cut off at {} MiB waiting", hard >> 20)),
+        None => Finding::warning(BUFFERS, "client-output-buffer-limit cannot be read"),
     }
 }
 
@@ -162,80 +180,5 @@ async fn clock(connection: &mut MultiplexedConnection) -> Finding {
     }
 }
 
-/// Does once what nodes do all the time, on keys of its own under the same prefix.
-async fn permissions(connection: &mut MultiplexedConnection, prefix: &str) -> Finding {
-    const SUBJECT: &str = "redis rights";
-    let key = |kind: &str| format!("{prefix}:{{0}}:doctor:{kind}:{}", std::process::id());
-    let (text, hash, set, sorted, stream) = (key("k"), key("h"), key("s"), key("z"), key("x"));
-    let script = "redis.call('HSET', KEYS[1], 'a', '1') return redis.call('PUBLISH', ARGV[1], 'x')";
-    let commands: Vec<Cmd> = vec![
-        with("SET", &[&text, "1", "NX", "PX", "10000"]),
-        with("GET", &[&text]),
-        with("PTTL", &[&text]),
-        with("EXISTS", &[&text]),
-        with("HSET", &[&hash, "a", "1"]),
-        with("HGET", &[&hash, "a"]),
-        with("HGETALL", &[&hash]),
-        with("HVALS", &[&hash]),
-        with("HLEN", &[&hash]),
-        with("HEXISTS", &[&hash, "a"]),
-        with("HINCRBY", &[&hash, "n", "1"]),
-        with("HDEL", &[&hash, "n"]),
-        with("SADD", &[&set, "a"]),
-        with("SMEMBERS", &[&set]),
-        with("SSCAN", &[&set, "0"]),
-        with("SCARD", &[&set]),
-        with("SREM", &[&set, "b"]),
-        with("SPOP", &[&set, "1"]),
-        with("ZADD", &[&sorted, "1", "a"]),
-        with("ZSCORE", &[&sorted, "a"]),
-        with("ZCARD", &[&sorted]),
-        with("ZRANGE", &[&sorted, "0", "-1"]),
-        with("ZRANGEBYSCORE", &[&sorted, "-inf", "0"]),
-        with("ZREM", &[&sorted, "b"]),
-        with("XGROUP", &["CREATE", &stream, "g", "0", "MKSTREAM"]),
-        with("XADD", &[&stream, "MAXLEN", "~", "10", "*", "a", "1"]),
-        with("XREADGROUP", &["GROUP", "g", "sender", "COUNT", "1", "STREAMS", &stream, ">"]),
-        with("XACK", &[&stream, "g", "0-1"]),
-        with("XPENDING", &[&stream, "g"]),
-        with("XINFO", &["GROUPS", &stream]),
-        with("XRANGE", &[&stream, "-", "+"]),
-        with("XLEN", &[&stream]),
-        with("XTRIM", &[&stream, "MINID", "1"]),
-        with("XDEL", &[&stream, "0-1"]),
-        with("EVAL", &[script, "1", &hash, &key("c")]),
-        with("PUBLISH", &[&key("c"), "x"]),
-        with("ROLE", &[]),
-    ];
-    let mut refused = Vec::new();
-    for command in commands {
-        let answer: Result<Value, RedisError> = command.query_async(connection).await;
-        if answer.is_err_and(|error| error.code() == Some("NOPERM")) {
-            refused.extend(name_of(&command));
-        }
-    }
-    let mut cleaning = redis::pipe();
-    for key in [text, hash, set, sorted, stream] {
-        cleaning.cmd("PEXPIRE").arg(&key).arg(LIFETIME_MS).ignore().cmd("DEL").arg(&key).ignore();
-    }
-    if cleaning.exec_async(connection).await.is_err() {
-        refused.extend(["PEXPIRE".to_owned(), "DEL".to_owned()]);
-    }
-    if refused.is_empty() {
-        return Finding::good(SUBJECT, "everything that a node does is allowed");
-    }
-    Finding::problem(SUBJECT, format!("not allowed on keys with {prefix:?}: {}", refused.join(", ")))
-}
-
-fn with(name: &str, words: &[&str]) -> Cmd {
-    let mut command = cmd(name);
-    command.arg(words);
-    command
-}
-
-fn name_of(command: &Cmd) -> Option<String> {
-    match command.args_iter().next()? {
-        redis::Arg::Simple(name) => Some(String::from_utf8_lossy(name).into_owned()),
-        _ => None,
-    }
-}
+#[cfg(test)]
+mod tests;

@@ -26,28 +26,39 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// Registers all of them.
-    pub fn new(registry: &Registry) -> Self {
-        let gauge = |name: &str, help: &str| register(registry, IntGauge::new(name, help));
+    /// Registers all of them; those of a subscriber only for a role that `hears`. Others would show a subscription that is
+    /// down for ever.
+    pub fn new(registry: &Registry, hears: bool) -> Self {
+        let nowhere = Registry::new();
+        let of_subscriber = if hears { registry } else { &nowhere };
+        let gauge = |registry: &Registry, name: &str, help: &str| register(registry, IntGauge::new(name, help));
         let counter = |name: &str, help: &str| register(registry, IntCounter::new(name, help));
         let counters = |name: &str, help: &str, labels: &[&str]| {
             register(registry, IntCounterVec::new(Opts::new(name, help), labels))
         };
-        let histogram = |name: &str, help: &str| register(registry, Histogram::with_opts(latency(name, help)));
+        let histogram = |name: &str, help: &str| register(of_subscriber, Histogram::with_opts(latency(name, help)));
         Self {
-            up: gauge("carillon_redis_up", "1 while Redis answers commands."),
-            live: gauge("carillon_redis_subscriber_live", "1 while everything wanted is subscribed to."),
-            reconnects: counters(
-                "carillon_redis_reconnects_total",
-                "Ends of the subscriber's connection, or failed attempts at one, by reason.",
-                &["reason"],
+            up: gauge(registry, "carillon_redis_up", "1 while Redis answers commands."),
+            live: gauge(of_subscriber, "carillon_redis_subscriber_live", "1 while everything wanted is subscribed to."),
+            reconnects: register(
+                of_subscriber,
+                IntCounterVec::new(
+                    Opts::new(
+                        "carillon_redis_reconnects_total",
+                        "Ends of the subscriber's connection, or failed attempts at one, by reason.",
+                    ),
+                    &["reason"],
+                ),
             ),
             resync_seconds: histogram(
                 "carillon_redis_resubscribe_seconds",
                 "From a new connection to the last confirmed subscription.",
             ),
-            topics: gauge("carillon_redis_subscribed_topics", "Topics that this node subscribes to."),
-            received: counter("carillon_redis_messages_received_total", "Envelopes heard."),
+            topics: gauge(of_subscriber, "carillon_redis_subscribed_topics", "Topics that this node subscribes to."),
+            received: register(
+                of_subscriber,
+                IntCounter::new("carillon_redis_messages_received_total", "Envelopes heard."),
+            ),
             dropped: counters("carillon_redis_messages_dropped_total", "Messages that could not be read.", &["reason"]),
             probe_seconds: histogram("carillon_redis_probe_seconds", "A probe's way through Redis and back."),
             command_seconds: register(

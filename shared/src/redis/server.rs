@@ -82,7 +82,7 @@ impl RedisCluster {
     /// One sender's queues.
     pub(crate) fn queues_of(&self, wishes: Wishes) -> Arc<RedisQueues> {
         let link = Link::new(&self.server.config(), Handle::current()).unwrap();
-        RedisQueues::new(link, Metrics::new(&Registry::new()), wishes)
+        RedisQueues::new(link, Metrics::new(&Registry::new(), true), wishes)
     }
 
     /// Asks the server itself.
@@ -98,7 +98,7 @@ impl RedisCluster {
 impl Cluster for RedisCluster {
     async fn start(&self, listener: Arc<dyn Listener>) -> (Arc<dyn Bus>, Arc<dyn Roster>) {
         let link = Link::new(&self.server.config(), Handle::current()).unwrap();
-        let metrics = Metrics::new(&Registry::new());
+        let metrics = Metrics::new(&Registry::new(), true);
         let bus = RedisBus::new(link.clone(), Subscriber::new(link.clone(), metrics.clone()), metrics.clone());
         bus.listen(listener);
         (bus, RedisRoster::new(link, metrics, self.wishes.clone()))

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use regex::Regex;
@@ -31,6 +32,9 @@ pub struct Endpoint {
     /// Further headers of each request; never those that carry key and signature.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub headers: BTreeMap<String, Secret>,
+    /// Files to read the values of further such headers from; the last line break of each is not part of it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub header_files: BTreeMap<String, PathBuf>,
     /// Whether one request may tell of several occurrences.
     #[serde(default)]
     pub batch: bool,

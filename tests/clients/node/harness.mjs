@@ -205,12 +205,13 @@ class Carillon {
     assert.deepEqual({ code, signal }, { code: 0, signal: null }, `carillon should end cleanly:\n${this.#process.output()}`);
   }
 
-  /** Restarts the gateways of a cluster one after the other; resolves when all are back. */
-  async roll() {
+  /** Restarts a cluster's gateways one after the other, or its publishers; resolves with when each was told (ms since 1970). */
+  async roll(role = 'gateway') {
     const { child, output } = this.#process;
     const rolled = new Promise((settle) => child.stdout.on('data', () => /^rolled$/m.test(output()) && settle()));
-    child.kill('SIGUSR2');
-    await within(rolled, () => `the gateways to be back:\n${output()}`, 2 * PROCESS_DEADLINE_MS);
+    child.kill(role === 'gateway' ? 'SIGUSR2' : 'SIGUSR1');
+    await within(rolled, () => `each ${role} to be back:\n${output()}`, 2 * PROCESS_DEADLINE_MS);
+    return [...output().matchAll(new RegExp(`^leaving ${role} (\\d+)$`, 'gm'))].map(([, told]) => Number(told));
   }
 
   /** Sends `signal` to the server's process and resolves with how it ended. */
@@ -495,6 +496,4 @@ export function unique(prefix) {
 }
 
 /** The JSON body of a response of the Node server library. */
-export async function body(response) {
-  return (await response).json();
-}
+export const body = async (response) => (await response).json();

@@ -16,6 +16,7 @@ async fn what_rules_and_dashboard_name_is_exported() {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let named: BTreeSet<String> = String::from_utf8(output.stdout).expect("names").lines().map(str::to_owned).collect();
     assert!(named.len() > 30, "{named:?}");
+    assert!(named.contains("process_open_fds"), "those of the process are among them: {named:?}");
 
     let receiver = Receiver::start().await;
     let setup = Setup::default().limit("client_events_per_second = 1").more(&receiver.endpoint(""));
@@ -60,5 +61,9 @@ async fn what_rules_and_dashboard_name_is_exported() {
         missing.is_empty()
     })
     .await;
+    let publisher = cluster.publisher().metrics().await;
+    let of_subscriber = ["carillon_redis_subscriber_live", "carillon_redis_subscribed_topics"];
+    let zeros: Vec<&str> = publisher.names().filter(|name| of_subscriber.contains(name)).collect();
+    assert!(zeros.is_empty(), "a publisher subscribes to nothing, and has nothing to say of it: {zeros:?}");
     cluster.stop().await;
 }

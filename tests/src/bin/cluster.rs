@@ -1,7 +1,8 @@
-//! Stands in for `carillon up`: the same arguments, banner and signals, but behind them are Redis, two gateways, a
-//! publisher and nginx. So a suite that is written for one process runs unchanged against a cluster.
+//! Stands in for `carillon up`: the same arguments, banner and signals, but behind them are Redis, two gateways, two
+//! publishers and nginx. So a suite that is written for one process runs unchanged against a cluster.
 //!
-//! SIGUSR2 restarts the gateways one after the other; then it says `rolled`.
+//! SIGUSR2 restarts the gateways one after the other, SIGUSR1 the publishers. It says `leaving`, the role and the
+//! milliseconds since 1970 whenever it tells one to leave, and `rolled` in the end.
 //!
 //! Other commands are handed to the real binary, which is `BINARY_IN_CLUSTER`, or else beside this one.
 
@@ -9,6 +10,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use rustix::process::Signal;
 use tests::server::{Launch, Role, Server};
@@ -16,6 +18,7 @@ use tests::{Nginx, Redis, within};
 use tokio::signal::unix::{SignalKind, signal};
 
 const GATEWAYS: usize = 2;
+const PUBLISHERS: usize = 2;
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -35,12 +38,13 @@ async fn up(arguments: Arguments) -> ExitCode {
     // Before anything says that the cluster is up: whoever waits for that may send a signal next.
     let mut interrupt = signal(SignalKind::interrupt()).expect("SIGINT can be caught");
     let mut terminate = signal(SignalKind::terminate()).expect("SIGTERM can be caught");
-
-    let mut roll = signal(SignalKind::user_defined2()).expect("SIGUSR2 can be caught");
+    let mut roll_gateways = signal(SignalKind::user_defined2()).expect("SIGUSR2 can be caught");
+    let mut roll_publishers = signal(SignalKind::user_defined1()).expect("SIGUSR1 can be caught");
 
     let redis = Redis::start().await;
     let mut nodes = Vec::new();
-    for role in std::iter::repeat_n(Role::Gateway, GATEWAYS).chain([Role::Publisher]) {
+    let roles = [(Role::Gateway, GATEWAYS), (Role::Publisher, PUBLISHERS)];
+    for role in roles.into_iter().flat_map(|(role, count)| std::iter::repeat_n(role, count)) {
         nodes.push(arguments.launch(role, &redis).start().await);
     }
     for node in &nodes {
@@ -55,7 +59,8 @@ async fn up(arguments: Arguments) -> ExitCode {
         tokio::select! {
             _ = interrupt.recv() => break,
             _ = terminate.recv() => break,
-            _ = roll.recv() => nodes = arguments.roll(nodes, &redis).await,
+            _ = roll_gateways.recv() => nodes = arguments.roll(Role::Gateway, nodes, &redis).await,
+            _ = roll_publishers.recv() => nodes = arguments.roll(Role::Publisher, nodes, &redis).await,
         }
     }
     for node in &nodes {
@@ -108,17 +113,19 @@ impl Arguments {
         arguments
     }
 
-    /// Restarts the gateways one after the other, each in its place, as an orchestrator does.
-    async fn roll(&self, nodes: Vec<Server>, redis: &Redis) -> Vec<Server> {
+    /// Restarts the nodes of a role one after the other, each in its place, as an orchestrator does.
+    async fn roll(&self, role: Role, nodes: Vec<Server>, redis: &Redis) -> Vec<Server> {
         let mut rolled = Vec::new();
         for node in nodes {
-            if node.role != Role::Gateway {
+            if node.role != role {
                 rolled.push(node);
                 continue;
             }
             let port = node.public.port();
-            within("the end of a gateway", node.stop()).await;
-            let next = self.launch(Role::Gateway, redis).port(port).start().await;
+            let since = SystemTime::now().duration_since(UNIX_EPOCH).expect("1970 is over");
+            println!("leaving {} {}", role.as_str(), since.as_millis());
+            within("the end of a node", node.stop()).await;
+            let next = self.launch(role, redis).port(port).start().await;
             next.ready().await;
             rolled.push(next);
         }

@@ -1,0 +1,72 @@
+//! Servers that are a few bytes each.
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
+
+use super::*;
+use crate::doctor::Verdict;
+
+const UPGRADE: &[u8] = b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n";
+
+/// What is found at a server that says this to whoever connects, and then ends the connection.
+async fn found_at(says: &[&[u8]]) -> Finding {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = ServerUrl::from(listener.local_addr().unwrap());
+    let says = says.concat();
+    let serving = tokio::spawn(async move {
+        let mut stream = listener.accept().await.unwrap().0;
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            head.push(stream.read_u8().await.unwrap());
+        }
+        stream.write_all(&says).await.unwrap();
+        stream.shutdown().await.unwrap();
+        let _ = stream.read_to_end(&mut head).await;
+    });
+    let finding = examine(&url, &AppKey::from("key"), Trust::default()).await;
+    serving.await.unwrap();
+    finding
+}
+
+fn text(text: &str) -> Vec<u8> {
+    [&[0x81, u8::try_from(text.len()).unwrap()], text.as_bytes()].concat()
+}
+
+fn close(code: u16, reason: &str) -> Vec<u8> {
+    [&[0x88, u8::try_from(reason.len() + 2).unwrap()], &code.to_be_bytes()[..], reason.as_bytes()].concat()
+}
+
+async fn check(says: &[&[u8]], words: &[&str]) {
+    let finding = found_at(says).await;
+    assert_eq!(finding.verdict, Verdict::Problem, "{}", finding.text);
+    for word in words {
+        assert!(finding.text.contains(word), "no {word:?} in {}", finding.text);
+    }
+}
+
+#[tokio::test]
+async fn only_a_greeting_is_success() {
+    let data = r#"{\"socket_id\":\"1.2\",\"activity_timeout\":120}"#;
+    let greeting = text(&format!(r#"{{"event":"pusher:connection_established","data":"{data}"}}"#));
+    let finding = found_at(&[UPGRADE, &greeting]).await;
+    assert_eq!(finding.verdict, Verdict::Good, "{}", finding.text);
+    check(&[UPGRADE, &text(r#"{"event":"hello","data":"{}"}"#)], &["does not greet clients"]).await;
+    check(&[UPGRADE], &["refuses the client", "without a word"]).await;
+}
+
+#[tokio::test]
+async fn refusals_after_the_upgrade_are_told_with_their_code_their_words_and_what_to_do() {
+    let error = text(r#"{"event":"pusher:error","data":{"code":4001,"message":"App key key not in this cluster"}}"#);
+    check(&[UPGRADE, &error], &["4001", "not in this cluster", "other apps"]).await;
+    check(&[UPGRADE, &close(4100, "Over capacity")], &["4100", "Over capacity", "full"]).await;
+    check(&[UPGRADE, &close(4009, "")], &["4009", "server.allow"]).await;
+    check(&[UPGRADE, &close(4200, "")], &["4200", "leaving"]).await;
+}
+
+#[tokio::test]
+async fn other_answers_say_what_stands_in_front() {
+    let answer = |status: &str| format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n").into_bytes();
+    check(&[&answer("426 Upgrade Required")], &["the proxy must pass Upgrade"]).await;
+    check(&[&answer("404 Not Found")], &["404", "is this server behind it?"]).await;
+    check(&[b"SSH-2.0-x\r\n"], &["cannot be reached"]).await;
+}

@@ -1,0 +1,58 @@
+//! What answers of Redis mean, in words.
+
+use super::*;
+use crate::doctor::Verdict;
+
+#[track_caller]
+fn check(finding: &Finding, verdict: Verdict, words: &str) {
+    assert_eq!(finding.verdict, verdict, "{}", finding.text);
+    assert!(finding.text.contains(words), "no {words:?} in {}", finding.text);
+}
+
+fn answer(line: &str) -> RedisError {
+    let value = redis::parse_redis_value(format!("-{line}\r\n").as_bytes()).unwrap();
+    value.extract_error().unwrap_err()
+}
+
+#[test]
+fn a_policy_that_evicts_is_told_and_so_is_none_at_all() {
+    check(&eviction(Some("noeviction")), Verdict::Good, "noeviction");
+    check(&eviction(Some("volatile-ttl")), Verdict::Warning, "for a while");
+    check(&eviction(Some("allkeys-lru")), Verdict::Problem, "webhooks vanish");
+    check(&eviction(None), Verdict::Warning, "maxmemory_policy");
+}
+
+#[test]
+fn old_versions_are_problems() {
+    check(&version("7.0.0"), Verdict::Good, "7.0.0");
+    check(&version("8.2.1"), Verdict::Good, "8.2.1");
+    check(&version("6.2.14"), Verdict::Problem, "expected 7.0");
+    check(&version("seven"), Verdict::Warning, "seven");
+}
+
+#[test]
+fn small_buffers_of_subscribers_are_told() {
+    let limits = |pubsub: &str| buffers(&format!("normal 0 0 0 slave 268435456 67108864 60 pubsub {pubsub}"));
+    check(&limits("67108864 16777216 30"), Verdict::Good, "64 MiB");
+    check(&limits("0 0 0"), Verdict::Good, "any amount");
+    check(&limits("8388608 8388608 60"), Verdict::Warning, "misses events");
+    check(&buffers(""), Verdict::Warning, "cannot be read");
+}
+
+#[test]
+fn errors_of_redis_say_what_to_do() {
+    for (line, words) in [
+        ("OOM command not allowed when used memory > 'maxmemory'.", "raise maxmemory"),
+        ("MISCONF Redis is configured to save RDB snapshots, but it is unable to persist to disk.", "its disk"),
+        ("READONLY You can't write against a read only replica.", "lead to the master"),
+        ("MASTERDOWN Link with MASTER is down", "lead to the master"),
+        ("NOREPLICAS Not enough good replicas to write.", "min-replicas-to-write"),
+        ("LOADING Redis is loading the dataset in memory", "try again"),
+        ("BUSY Redis is busy running a script.", "SCRIPT KILL"),
+        ("CLUSTERDOWN Hash slot not served", "single Redis"),
+        ("ERR unknown command 'XADD'", "unknown command"),
+    ] {
+        let told = told(&answer(line));
+        assert!(told.contains(words), "no {words:?} in {told}");
+    }
+}
