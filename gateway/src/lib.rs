@@ -55,6 +55,10 @@ use shard::inbox::{InboxReceiver, Room, ShardMessage, inbox};
 /// enough for any grace period. A node that is gone without a word is swept by the others.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// How long HTTP connections are still listened to when nobody new is let in: longer than a request is on its way on one
+/// that its balancer took for open. Not where nobody has to notice that the node leaves.
+const LINGER: Duration = Duration::from_secs(1);
+
 /// What a gateway works with.
 pub struct Deps {
     /// The tenants.
@@ -186,7 +190,10 @@ impl Gateway {
                 }
             }
             for index in 0..threads.len() {
-                relay.tell_shard(index, ShardMessage::Drain { window: config.drain.window });
+                relay.tell_shard(
+                    index,
+                    ShardMessage::Drain { window: config.drain.window, linger: config.drain.accept.min(LINGER) },
+                );
             }
             // Each shard ends when its last connection is gone and the cluster knows; the rest is heard of by joining the
             // threads.

@@ -87,10 +87,19 @@ pub(crate) struct Shard {
     forwarder: OnceCell<Forwarder>,
     /// Cancelled when the shard is drained, for connections that are no WebSockets.
     leaving: CancellationToken,
-    /// Until when those may take, once it is; meaningless before.
-    leave_by: Cell<Instant>,
+    /// How long those may take, once it is; meaningless before.
+    leave: Cell<Leave>,
     /// Told whenever a connection or a chore ended while draining.
     settled: Notify,
+}
+
+/// How long HTTP connections may take when the shard leaves.
+#[derive(Clone, Copy)]
+pub(crate) struct Leave {
+    /// Until when requests are expected on connections that are open.
+    pub(crate) idle_until: Instant,
+    /// Until when everything must be answered.
+    pub(crate) leave_by: Instant,
 }
 
 impl Shard {
@@ -112,7 +121,7 @@ impl Shard {
             draining: Cell::new(false),
             forwarder: OnceCell::new(),
             leaving: CancellationToken::new(),
-            leave_by: Cell::new(Instant::now()),
+            leave: Cell::new(Leave { idle_until: Instant::now(), leave_by: Instant::now() }),
             settled: Notify::new(),
         });
         tokio::task::spawn_local(chores::publish_client_events(shard.node.clone(), queue));
@@ -393,10 +402,12 @@ impl Shard {
     }
 
     /// Closes all connections with 4200, evenly over `window`: one by one, or in groups when there are many.
-    fn drain(self: &Rc<Self>, window: Duration) {
+    fn drain(self: &Rc<Self>, window: Duration, linger: Duration) {
         const STEP: Duration = Duration::from_millis(20);
         self.draining.set(true);
-        self.leave_by.set(Instant::now() + window + Duration::from_secs(DRAIN_GRACE_S.into()));
+        let now = Instant::now();
+        let leave_by = now + window + Duration::from_secs(DRAIN_GRACE_S.into());
+        self.leave.set(Leave { idle_until: now + linger, leave_by });
         self.leaving.cancel();
         let all: Vec<Rc<Connection>> =
             self.connections.borrow().iter().map(|(_, connection)| connection.clone()).collect();
@@ -423,10 +434,10 @@ impl Shard {
         self.forwarder.get_or_init(peers::forwarder)
     }
 
-    /// Resolves once the shard is being drained; returns until when what is under way may take.
-    pub(crate) async fn leaving(&self) -> Instant {
+    /// Resolves once the shard is being drained; returns how long HTTP connections may take.
+    pub(crate) async fn leaving(&self) -> Leave {
         self.leaving.cancelled().await;
-        self.leave_by.get()
+        self.leave.get()
     }
 
     /// How long a client that is told to go has to answer.

@@ -94,19 +94,20 @@ async fn serve_admitted(shard: Rc<Shard>, stream: TcpStream, peer: Peer, load: L
     let until_leaving = async {
         let connection = http::http1().serve_connection(io, service).with_upgrades();
         tokio::pin!(connection);
-        let leave_by = tokio::select! {
+        let leave = tokio::select! {
             ended = &mut connection => return Some(ended),
-            leave_by = shard.leaving() => leave_by,
+            leave = shard.leaving() => leave,
         };
-        let last_head_by = leave_by.min(Instant::now() + LAST_HEAD_TIMEOUT);
-        if asked.load(Ordering::Relaxed) {
-            connection.as_mut().graceful_shutdown();
-        } else if let Ok(ended) = timeout_at(last_head_by, &mut connection).await {
+        let is_silent = !asked.load(Ordering::Relaxed);
+        let next_head_by = if is_silent { Instant::now() + LAST_HEAD_TIMEOUT } else { leave.idle_until };
+        if let Ok(ended) = timeout_at(next_head_by.min(leave.leave_by), &mut connection).await {
             return Some(ended);
-        } else if !asked.load(Ordering::Relaxed) {
+        }
+        if !asked.load(Ordering::Relaxed) {
             return None;
         }
-        timeout_at(leave_by, connection).await.ok()
+        connection.as_mut().graceful_shutdown();
+        timeout_at(leave.leave_by, connection).await.ok()
     };
     match http::in_time(until_leaving, &asked).await {
         Some(Some(Ok(()))) => {}

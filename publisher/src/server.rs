@@ -23,6 +23,10 @@ use crate::Api;
 /// A request that is under way when the server leaves has this long to be answered; twice what a command to Redis takes.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// How long connections are still listened to after that: longer than a request is on its way. Not where nobody has to
+/// notice that the server leaves.
+const LINGER: Duration = Duration::from_secs(1);
+
 /// Of this, what a connection may take for its PROXY header and TLS.
 const PREAMBLE_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -127,6 +131,8 @@ impl Server {
             serve(&front, &api, &state, stream, peer, place, &connections);
         }
         state.leaving.cancel();
+        // A request may be on its way on a connection that its balancer took for open; each answer ends its connection now.
+        tokio::time::sleep(accept.min(LINGER)).await;
         if timeout(LEAVE_TIMEOUT, connections.shutdown()).await.is_err() {
             tracing::warn!("left while requests were still under way");
         }

@@ -38,8 +38,8 @@ pub(crate) enum ShardMessage {
     UserOnline { topic: Topic, online: bool },
     /// The user's connections are to be closed.
     Terminate { topic: Topic },
-    /// Close all connections with 4200, evenly over this time.
-    Drain { window: std::time::Duration },
+    /// Close all connections with 4200, evenly over `window`. `linger`: how long HTTP connections are still listened to.
+    Drain { window: std::time::Duration, linger: std::time::Duration },
 }
 
 /// A frame for the subscribers of a channel.
