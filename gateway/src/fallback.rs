@@ -91,8 +91,10 @@ async fn receive(
     if let Some(answer) = receive_here(node, &target.name, transport).await {
         return answer;
     }
+    let key = percent_encoding::percent_decode_str(target.name.key()).decode_utf8_lossy();
     // The session may be another node's. One that cannot be asked for may as well be new: the client then starts again.
     if let Some(peers) = &node.peers
+        && node.apps.by_key(&key).is_some()
         && let Some(answer) = peers.receive(shard, &request, target).await
     {
         return answer;
@@ -102,7 +104,6 @@ async fn receive(
         Found::Live(session) => return attach(&session, transport).await,
         Found::Ended(line) => return lines(line.into()),
     };
-    let key = percent_encoding::percent_decode_str(target.name.key()).decode_utf8_lossy();
     match upgrade::admit(shard, &key, &request, transport).await {
         Ok(admission) => {
             let (receiver, answer) = receiver(transport);
