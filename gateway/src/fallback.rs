@@ -13,10 +13,11 @@ mod session;
 use std::borrow::Cow;
 use std::net::IpAddr;
 use std::rc::Rc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Incoming};
 use hyper::header::{
     ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_MAX_AGE,
     ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue,
@@ -25,6 +26,7 @@ use hyper::{Method, Request, StatusCode};
 use shared::app::as_usize;
 use shared::protocol::CloseCode;
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::timeout;
 
 use crate::body::{Answer, Body};
 use crate::node::Node;
@@ -39,6 +41,9 @@ pub(crate) use session::{Ask, Receiver, Session};
 
 /// A message in a JSON string in a JSON array: what nginx is told to let pass in `deploy/nginx`, with the default limit.
 const BODY_PER_MESSAGE: usize = 4;
+
+/// A body must have come by then: as long as the HTTP API waits for one.
+const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Keeps nginx and its like from holding lines back.
 const UNBUFFERED: HeaderName = HeaderName::from_static("x-accel-buffering");
@@ -196,12 +201,15 @@ async fn send(shard: &Rc<Shard>, request: Request<Incoming>, target: &Target) ->
 }
 
 async fn collect(body: Incoming, limit: usize) -> Result<Bytes, Answer> {
-    match Limited::new(body, limit).collect().await {
-        Ok(collected) => Ok(collected.to_bytes()),
-        Err(cause) if cause.is::<LengthLimitError>() => {
-            Err(error(StatusCode::PAYLOAD_TOO_LARGE, &format!("The body may have {limit} bytes")))
-        }
-        Err(_) => Err(error(StatusCode::BAD_REQUEST, "The body ended too early")),
+    let too_large = || error(StatusCode::PAYLOAD_TOO_LARGE, &format!("The body may have {limit} bytes"));
+    if usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX) > limit {
+        return Err(too_large());
+    }
+    match timeout(BODY_TIMEOUT, Limited::new(body, limit).collect()).await {
+        Ok(Ok(collected)) => Ok(collected.to_bytes()),
+        Ok(Err(cause)) if cause.is::<LengthLimitError>() => Err(too_large()),
+        Ok(Err(_)) => Err(error(StatusCode::BAD_REQUEST, "The body ended too early")),
+        Err(_) => Err(error(StatusCode::REQUEST_TIMEOUT, "The body took too long")),
     }
 }
 
