@@ -215,7 +215,7 @@ async fn collect(body: Incoming, limit: usize) -> Result<Bytes, Answer> {
 
 /// Hands messages to a session of this node, if it has it.
 pub(crate) async fn send_here(node: &Node, name: &SessionName, body: &[u8]) -> Option<Answer> {
-    let Found::Live(session) = node.fallback.find(name)? else { return None };
+    let session = node.fallback.live(name)?;
     let messages: Vec<Cow<'_, str>> = match serde_json::from_slice(body) {
         Ok(messages) => messages,
         Err(cause) => {
