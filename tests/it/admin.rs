@@ -104,8 +104,8 @@ async fn metrics_count_what_happened() {
     }
     let metrics = server.metrics().await;
     for (series, value) in [
-        ("carillon_connections{app=\"shop\"}", 5.0),
-        ("carillon_connections_opened_total{app=\"shop\"}", 5.0),
+        ("carillon_connections{app=\"shop\",transport=\"websocket\"}", 5.0),
+        ("carillon_connections_opened_total{app=\"shop\",transport=\"websocket\"}", 5.0),
         ("carillon_subscriptions{kind=\"public\"}", 5.0),
         ("carillon_subscriptions{kind=\"presence\"}", 5.0),
         ("carillon_presence_members", 5.0),

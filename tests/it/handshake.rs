@@ -125,7 +125,7 @@ async fn an_app_over_its_quota_is_refused_with_4004_until_someone_leaves() {
     refused(&server, &target, &[], 4004).await;
     accepted(&server, "/app/other-key", &[]).await;
     drop(first);
-    server.metric_reaches("carillon_connections{app=\"shop\"}", 1.0).await;
+    server.metric_reaches("carillon_connections{app=\"shop\",transport=\"websocket\"}", 1.0).await;
     accepted(&server, &target, &[]).await;
     server.stop().await;
 }
