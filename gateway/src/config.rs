@@ -169,7 +169,11 @@ impl Config {
                              server.allow and server.deny let in";
             mistakes.push(Mistake::new("server.trusted_proxies", complaint));
         }
-        if !self.peers.advertise.is_empty() && self.peers.advertise.parse::<Authority>().is_err() {
+        let is_address = |authority: Authority| {
+            let has_port = authority.port_u16().is_some_and(|port| port > 0);
+            has_port && !authority.host().is_empty() && !authority.as_str().contains('@')
+        };
+        if !self.peers.advertise.is_empty() && !self.peers.advertise.parse().is_ok_and(is_address) {
             let complaint = format!("expected a host and a port, as \"10.0.0.7:8082\", not {:?}", self.peers.advertise);
             mistakes.push(Mistake::new("peers.advertise", complaint));
         }

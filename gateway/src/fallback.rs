@@ -13,10 +13,11 @@ mod session;
 use std::borrow::Cow;
 use std::net::IpAddr;
 use std::rc::Rc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Incoming};
 use hyper::header::{
     ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_MAX_AGE,
     ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue,
@@ -25,6 +26,7 @@ use hyper::{Method, Request, StatusCode};
 use shared::app::{App, as_usize};
 use shared::protocol::CloseCode;
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::timeout;
 
 use crate::body::{Answer, Body};
 use crate::node::Node;
@@ -39,6 +41,9 @@ pub(crate) use session::{Ask, Receiver, Session};
 
 /// A message in a JSON string in a JSON array: what nginx is told to let pass in `deploy/nginx`, with the default limit.
 const BODY_PER_MESSAGE: usize = 4;
+
+/// A body must have come by then: as long as the HTTP API waits for one.
+const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Keeps nginx and its like from holding lines back.
 const UNBUFFERED: HeaderName = HeaderName::from_static("x-accel-buffering");
@@ -113,8 +118,10 @@ async fn receive(
     if let Some(answer) = receive_here(node, &target.name, transport).await {
         return answer;
     }
+    let key = percent_encoding::percent_decode_str(target.name.key()).decode_utf8_lossy();
     // The session may be another node's. One that cannot be asked for may as well be new: the client then starts again.
     if let Some(peers) = &node.peers
+        && node.apps.by_key(&key).is_some()
         && let Some(answer) = peers.receive(shard, &request, target).await
     {
         return answer;
@@ -124,7 +131,6 @@ async fn receive(
         Found::Live(session) => return attach(&session, transport).await,
         Found::Ended(line) => return lines(line.into()),
     };
-    let key = percent_encoding::percent_decode_str(target.name.key()).decode_utf8_lossy();
     match upgrade::admit(shard, &key, &request, transport).await {
         Ok(admission) => {
             let (receiver, answer) = receiver(transport);
@@ -222,18 +228,21 @@ fn body_bytes_max(app: &App) -> usize {
 }
 
 async fn collect(body: Incoming, limit: usize) -> Result<Bytes, Answer> {
-    match Limited::new(body, limit).collect().await {
-        Ok(collected) => Ok(collected.to_bytes()),
-        Err(cause) if cause.is::<LengthLimitError>() => {
-            Err(error(StatusCode::PAYLOAD_TOO_LARGE, &format!("The body may have {limit} bytes")))
-        }
-        Err(_) => Err(error(StatusCode::BAD_REQUEST, "The body ended too early")),
+    let too_large = || error(StatusCode::PAYLOAD_TOO_LARGE, &format!("The body may have {limit} bytes"));
+    if usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX) > limit {
+        return Err(too_large());
+    }
+    match timeout(BODY_TIMEOUT, Limited::new(body, limit).collect()).await {
+        Ok(Ok(collected)) => Ok(collected.to_bytes()),
+        Ok(Err(cause)) if cause.is::<LengthLimitError>() => Err(too_large()),
+        Ok(Err(_)) => Err(error(StatusCode::BAD_REQUEST, "The body ended too early")),
+        Err(_) => Err(error(StatusCode::REQUEST_TIMEOUT, "The body took too long")),
     }
 }
 
 /// Hands messages to a session of this node, if it has it.
 pub(crate) async fn send_here(node: &Node, name: &SessionName, body: &[u8]) -> Option<Answer> {
-    let Found::Live(session) = node.fallback.find(name)? else { return None };
+    let session = node.fallback.live(name)?;
     let messages: Vec<Cow<'_, str>> = match serde_json::from_slice(body) {
         Ok(messages) => messages,
         Err(cause) => {

@@ -67,6 +67,28 @@ async fn a_mistake_is_named_with_its_key_its_source_and_what_was_expected() {
 }
 
 #[tokio::test]
+async fn where_other_nodes_reach_this_one_is_a_host_and_a_port() {
+    for (address, is_valid) in [
+        ("10.0.0.7:8082", true),
+        ("node-1.example:8082", true),
+        ("[::1]:8082", true),
+        ("10.0.0.7", false),
+        ("10.0.0.7:", false),
+        ("10.0.0.7:0", false),
+        ("10.0.0.7:70000", false),
+        (":8082", false),
+        ("a b:8082", false),
+        ("user@10.0.0.7:8082", false),
+        ("http://10.0.0.7:8082", false),
+        ("10.0.0.7:8082/x", false),
+    ] {
+        let finished = check_config(&format!("{}[peers]\nadvertise = {address:?}\n", Setup::default().toml())).await;
+        assert_eq!(finished.code, if is_valid { 0 } else { 2 }, "{address}: {finished:?}");
+        assert_eq!(finished.stderr.contains("peers.advertise"), !is_valid, "{address}: {finished:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_mistake_in_a_variable_names_the_environment() {
     let place = tempfile::tempdir().expect("a folder");
     let finished = run(place.path(), &["check-config"], &[("CARILLON_SERVER__PROT", "1")]).await;

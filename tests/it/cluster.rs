@@ -2,6 +2,7 @@
 
 mod counts;
 mod events;
+mod fallback;
 mod faults;
 mod metric_names;
 mod presence;

@@ -6,6 +6,7 @@ mod cache_and_counts;
 mod cli;
 mod cluster;
 mod drain;
+mod fallback;
 mod fanout;
 mod front;
 mod handshake;

@@ -8,6 +8,7 @@ use std::time::Duration;
 pub mod client;
 pub mod cluster;
 pub mod command;
+pub mod fallback;
 pub mod metrics;
 pub mod nginx;
 pub mod ports;
@@ -23,6 +24,7 @@ pub mod witness;
 
 pub use client::TestClient;
 pub use cluster::Cluster;
+pub use fallback::HttpClient;
 pub use nginx::Nginx;
 pub use proxy::Proxy;
 pub use raw::Raw;

@@ -8,7 +8,7 @@ use shared::app::App;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 
-use crate::within;
+use crate::{DEADLINE, PATIENCE, within, within_time};
 
 /// Opcodes of RFC 6455.
 pub const CONTINUATION: u8 = 0;
@@ -198,6 +198,15 @@ impl Raw {
         .await;
     }
 
+    /// What has come, or what comes next, which may take as long as a peer may be silent; nothing at the end. A reset is an
+    /// end too.
+    pub async fn some(&mut self) -> Vec<u8> {
+        if self.buffer.is_empty() {
+            self.fill_within(PATIENCE).await;
+        }
+        std::mem::take(&mut self.buffer)
+    }
+
     /// Everything until the end; a reset is an end too.
     pub async fn until_end(&mut self) -> Vec<u8> {
         while self.fill().await {}
@@ -227,13 +236,13 @@ impl Raw {
         reply
     }
 
-    /// The head of an answer; what follows it stays.
+    /// The head of an answer, which may take as long as a peer may be silent; what follows it stays.
     pub async fn take_head(&mut self) -> HttpReply {
         let end = loop {
             if let Some(start) = self.buffer.windows(4).position(|bytes| bytes == b"\r\n\r\n") {
                 break start + 4;
             }
-            assert!(self.fill().await, "the connection ended within a head: {:?}", self.text());
+            assert!(self.fill_within(PATIENCE).await, "the connection ended within a head: {:?}", self.text());
         };
         let head: Vec<u8> = self.buffer.drain(..end).collect();
         let head = String::from_utf8(head).expect("heads are UTF-8");
@@ -249,8 +258,13 @@ impl Raw {
 
     /// Reads more; `false` at the end. A reset after everything was read counts as an end.
     async fn fill(&mut self) -> bool {
-        let mut chunk = [0; 16 * 1024];
-        match within("more bytes", self.stream.read(&mut chunk)).await {
+        self.fill_within(DEADLINE).await
+    }
+
+    async fn fill_within(&mut self, limit: Duration) -> bool {
+        // On the heap, or every future that reads were that large.
+        let mut chunk = vec![0; 16 * 1024];
+        match within_time(limit, "more bytes", self.stream.read(&mut chunk)).await {
             Ok(count) => {
                 self.buffer.extend_from_slice(&chunk[..count]);
                 count > 0

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use carillon::client::{Options, Reply, Sender, ServerUrl};
 use rustix::process::Signal;
@@ -29,6 +30,8 @@ pub struct Server {
     process: Child,
     /// Where clients connect, with the path prefix.
     pub url: ServerUrl,
+    /// What precedes `/app` and `/pusher` in every path; empty for nothing.
+    pub prefix: String,
     /// The public listener.
     pub public: SocketAddr,
     /// The admin listener.
@@ -137,6 +140,7 @@ impl Launch {
             role: self.role,
             process,
             url: ServerUrl::new(&public.ip().to_string(), public.port(), &prefix),
+            prefix,
             public,
             admin,
             banner,
@@ -279,6 +283,20 @@ impl Server {
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("it has resident memory");
         let kib: u64 = line.trim().trim_end_matches(" kB").parse().expect("a number of KiB");
         kib * 1024
+    }
+
+    /// Processor time that the process has taken, of all its threads.
+    ///
+    /// # Panics
+    /// When the system does not tell.
+    pub fn processor_time(&self) -> Duration {
+        const TICKS_PER_SECOND: u64 = 100;
+        let id = self.process.id().expect("the process lives");
+        let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).expect("the process lives");
+        // The name, in parentheses, may have spaces; the eleventh field behind the state is user time, then comes system time.
+        let fields = stat.rsplit_once(')').expect("a name").1.split_whitespace();
+        let ticks: u64 = fields.skip(11).take(2).map(|ticks| ticks.parse::<u64>().expect("ticks")).sum();
+        Duration::from_millis(ticks * 1000 / TICKS_PER_SECOND)
     }
 
     /// What was written to standard error so far.

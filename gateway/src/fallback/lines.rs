@@ -16,6 +16,9 @@ pub(crate) const HEARTBEAT: &str = "h\n";
 /// A sign of life that nobody answers.
 const ALIVE: &str = "a[]\n";
 
+/// What ends a line of messages.
+const ARRAY_END: &str = "]\n";
+
 /// Lines in the making.
 #[derive(Debug, Default)]
 pub(crate) struct Lines {
@@ -69,9 +72,9 @@ impl Lines {
         self.text.len()
     }
 
-    /// UTF-16 units so far.
+    /// UTF-16 units so far, with the end of the last line.
     pub(crate) fn units(&self) -> usize {
-        self.units
+        self.units + if self.is_array_open { ARRAY_END.len() } else { 0 }
     }
 
     /// The lines, and their UTF-16 units.
@@ -82,7 +85,7 @@ impl Lines {
 
     fn close_array(&mut self) {
         if std::mem::take(&mut self.is_array_open) {
-            self.push("]\n");
+            self.push(ARRAY_END);
         }
     }
 
@@ -155,6 +158,19 @@ mod tests {
         }
         let (bytes, units) = lines.finish();
         (String::from_utf8(bytes.to_vec()).unwrap(), units)
+    }
+
+    #[test]
+    fn an_open_line_counts_with_its_end() {
+        let mut lines = Lines::default();
+        assert_eq!(lines.units(), 0);
+        for frame in [writer::text(b"a"), writer::text("\u{1f514}".as_bytes()), writer::pong(b"")] {
+            lines.frame(&frame);
+            let whole = lines.units();
+            let mut copy = Lines { text: lines.text.clone(), ..lines };
+            copy.close_array();
+            assert_eq!((copy.units(), copy.text.encode_utf16().count()), (whole, whole));
+        }
     }
 
     #[test]

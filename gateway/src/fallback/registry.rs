@@ -58,7 +58,12 @@ pub(crate) struct Place {
 }
 
 impl Registry {
-    /// The session of that name, dead or alive.
+    /// The session of that name, if it lives.
+    pub(crate) fn live(&self, name: &SessionName) -> Option<mpsc::Sender<Ask>> {
+        self.lock().live.get(name).cloned()
+    }
+
+    /// The session of that name, dead or alive. What a dead one has to say is said once.
     pub(crate) fn find(&self, name: &SessionName) -> Option<Found> {
         let mut sessions = self.lock();
         if let Some(session) = sessions.live.get(name) {
@@ -152,6 +157,10 @@ impl Drop for Place {
         }
         if self.is_unheard {
             sessions.bury(self.name.clone(), lines);
+            if !self.node.is_draining() {
+                // The client's next request may come to another node, which is to ask for the last lines here.
+                return;
+            }
         }
         drop(sessions);
         if let Some(peers) = &self.node.peers {

@@ -33,6 +33,10 @@ const HEARTBEAT_MAX: Duration = Duration::from_secs(25);
 /// A stream is written in pieces of about this size, so that what waits is counted where it is bounded.
 const PIECE_BYTES: usize = 16 * 1024;
 
+/// Messages of one request that are taken before their answers are counted: a body of 256 KiB may have 87,381 of them, each
+/// answered with an error of a hundred bytes.
+const MESSAGES_PER_FLUSH: usize = 128;
+
 /// A request of the session's client.
 pub(crate) enum Ask {
     /// For messages.
@@ -146,10 +150,13 @@ impl Session {
                     poll.closed().await;
                     Event::Gone
                 }
-                Some(Receiver::Stream(stream)) if waits && self.full_since.is_none() => match stream.reserve().await {
-                    Ok(_) => Event::Room,
-                    Err(_) => Event::Gone,
-                },
+                // Also when nothing waits: heartbeats are due from when the last piece is on its way.
+                Some(Receiver::Stream(stream)) if (waits || stream.capacity() == 0) && self.full_since.is_none() => {
+                    match stream.reserve().await {
+                        Ok(_) => Event::Room,
+                        Err(_) => Event::Gone,
+                    }
+                }
                 Some(Receiver::Stream(stream)) => {
                     stream.closed().await;
                     Event::Gone
@@ -252,17 +259,20 @@ impl Session {
         }
         self.asked_since = None;
         let message_bytes_max = as_usize(connection.app.limits.message_bytes);
-        for message in messages {
-            if !connection.is_open() {
-                break;
+        for some in messages.chunks(MESSAGES_PER_FLUSH) {
+            for message in some {
+                if !connection.is_open() {
+                    break;
+                }
+                if message.len() > message_bytes_max {
+                    shard.node.metrics.protocol_error("too_large");
+                    let farewell = Farewell::new(CloseCode::MessageTooBig, "the message is too large");
+                    shard.close(connection, &farewell);
+                    break;
+                }
+                shard.on_message(connection, message);
             }
-            if message.len() > message_bytes_max {
-                shard.node.metrics.protocol_error("too_large");
-                let farewell = Farewell::new(CloseCode::MessageTooBig, "the message is too large");
-                shard.close(connection, &farewell);
-                break;
-            }
-            shard.on_message(connection, message);
+            shard.flush();
         }
         shard.flush();
     }
@@ -271,7 +281,7 @@ impl Session {
     fn due(&self) -> Option<Instant> {
         let server = &self.shard.node.server;
         let heartbeat = self.receives().then(|| self.spoke + self.heartbeat());
-        let answer = self.asked_since.map(|asked| asked + server.pong_timeout);
+        let answer = self.asked_since.filter(|_| self.connection.is_open()).map(|asked| asked + server.pong_timeout);
         let grace = self.alone_since.map(|alone| alone + RECEIVER_GRACE);
         let reconnect = self.reconnect_at.filter(|_| self.connection.is_open());
         let next_response = self.full_since.map(|full| full + self.next_response_timeout());

@@ -1,0 +1,134 @@
+//! Heartbeats, and who is taken for dead. Source: protocol reference 6.3, rules 7 to 10.
+
+use serde_json::json;
+use tests::fallback::{HttpSession, Line, TRANSPORTS, Transport, close_code};
+use tests::{HttpClient, Server, Setup, within};
+
+use super::{ONE_SHARD, server, subscribed_poll, subscribed_stream};
+
+async fn impatient() -> Server {
+    let setup = Setup::default().server("activity_timeout = \"1s\"").server("pong_timeout = \"2s\"");
+    Server::start(setup.server(ONE_SHARD)).await
+}
+
+#[tokio::test]
+async fn a_ping_is_answered_with_an_empty_array() {
+    let server = server().await;
+    let (session, mut stream) = subscribed_stream(&server).await;
+    for _ in 0..3 {
+        session.ping().await;
+        assert_eq!(stream.line().await, Some(Line::Messages(Vec::new())));
+    }
+    let session = subscribed_poll(&server).await;
+    session.ping().await;
+    assert_eq!(session.poll().await, [Line::Messages(Vec::new())]);
+    drop(stream);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_silent_stream_has_heartbeats_and_an_answer_to_one_is_not_answered() {
+    let server = impatient().await;
+    let session = HttpSession::new(&server);
+    let (mut stream, _) = session.open_stream().await;
+    for round in 0..6 {
+        assert_eq!(stream.line().await, Some(Line::Heartbeat), "round {round}");
+        session.ping().await;
+    }
+    // Any message is a sign of life too.
+    assert_eq!(stream.line().await, Some(Line::Heartbeat));
+    session.send_event("pusher:ping", &json!({})).await;
+    stream.expect("pusher:pong").await;
+    assert_eq!(server.metric("carillon_ping_timeouts_total").await, 0.0);
+    drop(stream);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_stream_that_answers_no_heartbeat_is_closed_with_4201() {
+    let server = impatient().await;
+    let (stream, _) = HttpSession::new(&server).open_stream().await;
+    let mut lines = stream.rest().await;
+    let end = lines.split_off(lines.len() - 2);
+    assert_eq!(close_code(&end), 4201);
+    assert!(lines.len() >= 2 && lines.iter().all(|line| *line == Line::Heartbeat), "{lines:?}");
+    assert_eq!(server.metric("carillon_ping_timeouts_total").await, 1.0);
+    server.metric_reaches("carillon_connections_closed_total{code=\"4201\"}", 1.0).await;
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn an_idle_poll_ends_with_a_heartbeat_and_polling_is_life_enough() {
+    let server = impatient().await;
+    let session = subscribed_poll(&server).await;
+    for round in 0..6 {
+        assert_eq!(session.poll().await, [Line::Heartbeat], "round {round}");
+    }
+    server.publish("news", "e", "1").await;
+    assert_eq!(tests::fallback::messages(&session.poll().await)[0]["data"], "1");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn clients_that_do_as_pusher_js_does_stay_for_as_long_as_they_like() {
+    let server = impatient().await;
+    let mut clients = Vec::new();
+    for transport in TRANSPORTS {
+        let mut client = HttpClient::connect(&server, transport).await;
+        client.subscribe("news").await;
+        clients.push(client);
+    }
+    // Another one that does not answer has been given up in the meantime, and again.
+    for _ in 0..2 {
+        let (silent, _) = HttpSession::new(&server).open_stream().await;
+        silent.rest().await;
+    }
+    server.publish("news", "e", "1").await;
+    for client in &mut clients {
+        client.expect_event("news", "e", "1").await;
+        assert!(client.heartbeats >= 3, "{} heartbeats", client.heartbeats);
+    }
+    drop(clients);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn an_abandoned_session_ends_as_a_disconnect_after_a_grace_time() {
+    let server = server().await;
+    for transport in TRANSPORTS {
+        let mut witness = server.client().await;
+        witness.join("presence-room", "witness").await;
+        let mut client = HttpClient::connect(&server, transport).await;
+        client.join("presence-room", "gone").await;
+        witness.expect("pusher_internal:member_added").await;
+        let session = client.session.at(&server);
+        let began = tokio::time::Instant::now();
+        drop(client);
+        let removed = witness.expect("pusher_internal:member_removed").await;
+        assert!(removed.data.contains("gone"), "{}", removed.data);
+        assert!(began.elapsed() >= std::time::Duration::from_secs(4), "it could have come back: {:?}", began.elapsed());
+        server.metric_reaches("carillon_connections", 1.0).await;
+        assert_eq!(session.send_body(b"[]").await.status, 404);
+        session.open_poll().await;
+        drop(witness);
+        server.metric_reaches("carillon_connections", 0.0).await;
+    }
+    server.metric_reaches("carillon_connections_closed_total{code=\"1006\"}", 6.0).await;
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_session_that_is_asked_for_in_time_lives_on() {
+    let server = server().await;
+    let (session, stream) = subscribed_stream(&server).await;
+    drop(stream);
+    // Others that were left at the same time are gone; this one has come back twice.
+    let left = HttpSession::new(&server);
+    left.open_poll().await;
+    let poll = super::pending(&server, &session, Transport::Poll).await;
+    within("the end of the other", server.metric_reaches("carillon_connections", 1.0)).await;
+    server.publish("news", "e", "1").await;
+    let lines = tests::fallback::Response::of(poll).await.rest().await;
+    assert_eq!(tests::fallback::messages(&lines)[0]["data"], "1");
+    server.stop().await;
+}
