@@ -135,8 +135,10 @@ export async function startProxy(owner, carillon, { webSockets = false, directiv
 /**
  * Runs a program until `stop()`, or until its owner is done. With `ready`, a pattern, resolves when what it printed matches; the
  * match is `ready` of the result.
+ *
+ * `stop()` ends it as an operator would, `kill(signal)` sends any signal and resolves when it has ended, `signal(name)` does not wait.
  */
-async function startProcess(owner, program, parameters, { folder, ready, environment = {} }) {
+export async function startProcess(owner, program, parameters, { folder, ready, environment = {} }) {
   const setting = /^(CARILLON_|REVERB_|VITE_REVERB_|PUSHER_|REDIS_|PORT$|HOST$)/;
   const inherited = Object.fromEntries(Object.entries(process.env).filter(([name]) => !setting.test(name)));
   const child = spawn(program, parameters, { cwd: folder, env: { ...inherited, ...environment }, stdio: ['ignore', 'pipe', 'pipe'] });
@@ -170,7 +172,9 @@ async function startProcess(owner, program, parameters, { folder, ready, environ
   });
   ended.catch(() => {});
   const match = await within(Promise.race([matched, ended]), () => `${program} to be up; it printed:\n${output}`, PROCESS_DEADLINE_MS);
-  return { ready: match, stop };
+  const signal = (name) => child.kill(name);
+  const kill = (name) => (signal(name), within(exited, `${program} to end after ${name}`, PROCESS_DEADLINE_MS));
+  return { ready: match, stop, signal, kill };
 }
 
 // === pages ===
@@ -298,14 +302,15 @@ export async function eventually(check, what, ms = DEADLINE_MS) {
 
 // === small things ===
 
-function temporaryFolder(owner) {
+/** A folder that is gone when its owner is done. */
+export function temporaryFolder(owner) {
   const folder = mkdtempSync(join(tmpdir(), 'carillon-browser-'));
   owner.after(() => rmSync(folder, { recursive: true, force: true }));
   return folder;
 }
 
 /** A port that nobody listens on. Another process may take it before it is used, which then fails loudly. */
-async function freePort() {
+export async function freePort() {
   const server = createSocketServer();
   await new Promise((settle) => server.listen(0, '127.0.0.1', settle));
   const { port } = server.address();
@@ -313,7 +318,8 @@ async function freePort() {
   return port;
 }
 
-function answers(port) {
+/** Whether somebody listens on a port of this machine. */
+export function answers(port) {
   return new Promise((settle) => {
     const socket = connect(port, '127.0.0.1');
     socket.once('connect', () => settle(true)).once('error', () => settle(false));
