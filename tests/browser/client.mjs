@@ -80,7 +80,7 @@ export const heardBy = (page) => page.evaluate(() => heard);
 
 async function awaited(page, find, what, ms = DEADLINE_MS) {
   return eventually(find, what, ms).catch(async (error) => {
-    const there = await page.evaluate(() => JSON.stringify({ states, errors, heard: heard.slice(-12) })).catch(String);
+    const there = await page.evaluate(() => JSON.stringify({ states, errors, heard: heard.slice(-12) }).slice(0, 4_000)).catch(String);
     throw new Error(`${error.message}; there was ${there}\n${JSON.stringify(page.asked.slice(-12))}\n${page.failures.join('\n')}`);
   });
 }
@@ -130,15 +130,26 @@ const RESPONSE_UNITS = 262_144;
 /** 5,000 units in 8,333 bytes: clients count letters, servers bytes, and most letters here take several. */
 const RAIN = 'éa🔔zü'.repeat(834).slice(0, 5_000);
 
-/** Publishes `responses` times what a client takes of one response, and asserts that all of it arrives once and in order. */
-export async function flood(server, page, channel, responses) {
-  const [text, count] = [RAIN, Math.ceil((responses * RESPONSE_UNITS) / RAIN.length)];
+/** So much may wait for a client: half of what the server keeps for it (`server.outbox_bytes`). */
+const AHEAD = 60;
+
+/**
+ * Publishes `responses` times what a client takes of one response, to pages that have joined the channel, and asserts that all of it
+ * arrives at each, once and in order.
+ */
+export async function flood(server, pages, channel, responses) {
+  const count = Math.ceil((responses * RESPONSE_UNITS) / RAIN.length);
+  const number = (page) => page.evaluate((name) => heard.filter((each) => each.channel === name && each.event === 'drop').length, channel);
+  const isHeard = (wanted) => Promise.all(pages.map((page) => awaited(page, async () => (await number(page)) >= wanted, `${wanted} events`)));
   for (let at = 0; at < count; at += 10) {
-    const numbers = Array.from({ length: Math.min(10, count - at) }, (_, index) => at + index);
-    await server.triggerBatch(numbers.map((number) => ({ channel, name: 'drop', data: { number, text } })));
+    await isHeard(at - AHEAD);
+    const batch = Array.from({ length: Math.min(10, count - at) }, (_, index) => ({ number: at + index, text: RAIN }));
+    await server.triggerBatch(batch.map((data) => ({ channel, name: 'drop', data })));
   }
-  await hears(page, channel, 'drop', { number: count - 1, text });
-  const drops = (await heardBy(page)).filter(({ event }) => event === 'drop');
-  assert.deepEqual(drops.map(({ data }) => data.number), Array.from({ length: count }, (_, index) => index), 'all, once, in order');
-  assert(drops.every(({ data }) => data.text === text), 'as they were published');
+  await isHeard(count);
+  for (const page of pages) {
+    const drops = (await heardBy(page)).filter((each) => each.channel === channel && each.event === 'drop');
+    assert.deepEqual(drops.map(({ data }) => data.number), Array.from({ length: count }, (_, index) => index), 'all, once, in order');
+    assert(drops.every(({ data }) => data.text === RAIN), 'as they were published');
+  }
 }

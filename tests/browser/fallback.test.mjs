@@ -2,10 +2,10 @@
 // some of them no stream either. nginx has the files of deploy/nginx.
 
 import assert from 'node:assert/strict';
-import { after, describe, test } from 'node:test';
+import { after, describe } from 'node:test';
 
 import { asked, documented, exercise, flood, joins, live, startClient, statesOf } from './client.mjs';
-import { eventually, launch, unchanged } from './harness.mjs';
+import { eventually, launch, scenario, unchanged } from './harness.mjs';
 import { metric, sender, servePages, startNginx, startNode } from './network.mjs';
 
 const TIMES = {
@@ -47,7 +47,7 @@ describe('falling back', { concurrency: 4 }, () => {
     { what: 'streams are buffered', network: { webSockets: 'reset', streams: 'buffered' }, library: 'pusher-js', isSameOrigin: true, transport: 'xhr_polling' },
   ]) {
     const origin = isSameOrigin ? 'of the same origin' : 'of another origin';
-    test(`${what}: ${library} on a page ${origin} is live over ${transport ?? 'xhr_streaming'}`, async (t) => {
+    scenario(`${what}: ${library} on a page ${origin} is live over ${transport ?? 'xhr_streaming'}`, async (t) => {
       const { node, pages, nginx, carillon } = await setUp(t, { network, tls });
       const url = isSameOrigin ? nginx.url : pages;
       const ana = await startClient(t, browser, { url, snippet: documented(library, nginx) });
@@ -67,7 +67,7 @@ describe('falling back', { concurrency: 4 }, () => {
     });
   }
 
-  test('nothing blocked: WebSockets it is, and no request goes to /pusher', async (t) => {
+  scenario('nothing blocked: WebSockets it is, and no request goes to /pusher', async (t) => {
     const { pages, nginx, carillon } = await setUp(t);
     const [ana, bo] = await Promise.all([
       startClient(t, browser, { url: nginx.url, snippet: documented('pusher-js', nginx) }),
@@ -79,13 +79,13 @@ describe('falling back', { concurrency: 4 }, () => {
   });
 
   for (const transport of ['xhr_streaming', 'xhr_polling']) {
-    test(`2 MiB over ${transport} arrive in order, although a client takes a fifth of that from one response`, async (t) => {
+    scenario(`2 MiB over ${transport} arrive in order, although a client takes a fifth of that from one response`, async (t) => {
       const network = { webSockets: 'forbidden', streams: transport === 'xhr_streaming' ? 'allowed' : 'forbidden' };
       const { pages, nginx, carillon } = await setUp(t, { network });
       const ana = await startClient(t, browser, { url: pages, snippet: documented('pusher-js', nginx) });
       assert.equal((await live(ana)).transport, transport);
       await joins(ana, 'rain');
-      await flood(carillon, ana, 'rain', 5);
+      await flood(carillon, [ana], 'rain', 5);
 
       assert.equal((await statesOf(ana)).filter(({ state }) => state === 'connected').length, 1, 'without a reconnect');
       const receives = asked(ana, transport === 'xhr_streaming' ? 'xhr_streaming' : 'xhr');
@@ -95,7 +95,7 @@ describe('falling back', { concurrency: 4 }, () => {
     });
   }
 
-  test('the trap of `enabledTransports`: as in the stub of Laravel, the client never asks over HTTP', async (t) => {
+  scenario('the trap of `enabledTransports`: as in the stub of Laravel, the client never asks over HTTP', async (t) => {
     const { pages, nginx } = await setUp(t, { network: { webSockets: 'forbidden' } });
     const stub = [["['ws', 'wss', 'xhr_streaming', 'xhr_polling']", "['ws', 'wss']"]];
     const ana = await startClient(t, browser, { url: pages, snippet: documented('Echo', nginx, stub) });
@@ -110,7 +110,7 @@ describe('falling back', { concurrency: 4 }, () => {
     { library: 'Echo', cluster: [], host: 'sockjs.pusher.com' },
     { library: 'pusher-js', cluster: [["cluster: ''", "cluster: 'mt1'"]], host: 'sockjs-mt1.pusher.com' },
   ]) {
-    test(`the trap of \`httpHost\`: without it ${library} asks ${host}`, async (t) => {
+    scenario(`the trap of \`httpHost\`: without it ${library} asks ${host}`, async (t) => {
       const { pages, nginx } = await setUp(t, { network: { webSockets: 'forbidden' } });
       const address = `httpHost: '${nginx.host}', httpPort: ${nginx.port}, httpsPort: ${nginx.port},`;
       const snippet = documented(library, nginx, [[address, ''], ...cluster]);

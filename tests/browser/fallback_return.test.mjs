@@ -1,10 +1,10 @@
 // Coming back: what pusher-js does once WebSockets are let through again, and when the server goes away while it is on HTTP.
 
 import assert from 'node:assert/strict';
-import { after, describe, test } from 'node:test';
+import { after, describe } from 'node:test';
 
 import { asked, documented, hears, heardBy, joins, live, startClient, statesOf } from './client.mjs';
-import { eventually, launch, unchanged } from './harness.mjs';
+import { eventually, launch, scenario, unchanged } from './harness.mjs';
 import { metric, sender, servePages, startNginx, startNode } from './network.mjs';
 
 const browser = await launch({ after });
@@ -39,7 +39,7 @@ async function isBack(carillon, page, nth) {
 
 describe('coming back', { concurrency: 4 }, () => {
   for (const [network, transport] of [[BLOCKED, 'xhr_streaming'], [POLLING, 'xhr_polling']]) {
-    test(`WebSockets are let through again: from ${transport} the client returns when the server offers a reconnect`, async (t) => {
+    scenario(`WebSockets are let through again: from ${transport} the client returns when the server offers a reconnect`, async (t) => {
       const library = transport === 'xhr_polling' ? 'Echo' : 'pusher-js';
       const { node, nginx, ana, connected, carillon } = await setUp(t, { network, library, server: 'fallback_reconnect = "3s"' });
       assert.equal(connected.transport, transport);
@@ -66,7 +66,7 @@ describe('coming back', { concurrency: 4 }, () => {
     });
   }
 
-  test('a WebSocket that is lost, and blocked from then on, is followed by HTTP with the same channels', async (t) => {
+  scenario('a WebSocket that is lost, and blocked from then on, is followed by HTTP with the same channels', async (t) => {
     const { node, nginx, ana, connected, carillon } = await setUp(t, { network: {} });
     assert.equal(connected.transport, 'ws');
     await nginx.becomes(BLOCKED);
@@ -77,7 +77,7 @@ describe('coming back', { concurrency: 4 }, () => {
     await unchanged(ana);
   });
 
-  test('what pusher-js remembers of HTTP: it matters after the fourth time in a row, and for 30 minutes', async (t) => {
+  scenario('what pusher-js remembers of HTTP: it matters after the fourth time in a row, and for 30 minutes', async (t) => {
     const node = await startNode(t);
     const pages = await servePages(t);
     const remember = (page, cacheSkipCount, minutes) =>
@@ -102,7 +102,7 @@ describe('coming back', { concurrency: 4 }, () => {
 
 describe('the server goes away', { concurrency: 4 }, () => {
   for (const [network, transport] of [[BLOCKED, 'xhr_streaming'], [POLLING, 'xhr_polling']]) {
-    test(`stopped and started again, with a client on ${transport}`, async (t) => {
+    scenario(`stopped and started again, with a client on ${transport}`, async (t) => {
       const { node, ana, connected, carillon } = await setUp(t, { network });
       assert.equal(connected.transport, transport);
       await node.stop();
@@ -116,7 +116,7 @@ describe('the server goes away', { concurrency: 4 }, () => {
       await unchanged(ana);
     });
 
-    test(`killed and started again, with a client on ${transport}`, async (t) => {
+    scenario(`killed and started again, with a client on ${transport}`, async (t) => {
       const { node, ana, carillon } = await setUp(t, { network });
       await node.kill('SIGKILL');
       await node.again();
@@ -126,7 +126,7 @@ describe('the server goes away', { concurrency: 4 }, () => {
     });
   }
 
-  test('killed and back between two polls, the new one does not know the session, and the client begins another', async (t) => {
+  scenario('killed and back between two polls, the new one does not know the session, and the client begins another', async (t) => {
     const node = await startNode(t);
     const pages = await servePages(t);
     const nginx = await startNginx(t, { gateways: [node], pages, network: POLLING });

@@ -11,6 +11,7 @@ import { createServer } from 'node:http';
 import { connect, createServer as createSocketServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
+import { test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 
 import { chromium } from 'playwright-core';
@@ -301,6 +302,21 @@ export async function eventually(check, what, ms = DEADLINE_MS) {
 }
 
 // === small things ===
+
+/** A test whose things end in reverse, each before what it stands on. Otherwise they end in the order in which they began. */
+export function scenario(name, body) {
+  return test(name, async (t) => {
+    const endings = [];
+    t.after(async () => {
+      const ended = await endings.reverse().reduce(async (errors, end) => {
+        const before = await errors;
+        return Promise.resolve().then(end).then(() => before, (error) => [...before, error]);
+      }, []);
+      assert.deepEqual(ended, [], 'everything ended well');
+    });
+    await body({ after: (end) => endings.push(end) });
+  });
+}
 
 /** A folder that is gone when its owner is done. */
 export function temporaryFolder(owner) {

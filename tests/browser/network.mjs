@@ -29,7 +29,7 @@ export async function startNode(owner, { role = 'up', redis, server = '' } = {})
   accessSync(binary, constants.X_OK);
   const folder = temporaryFolder(owner);
   const config = join(folder, 'carillon.toml');
-  const lines = ['[server]', `host = "${HERE}"`, server, '[drain]', 'window = "100ms"', '[peers]', `host = "${HERE}"`];
+  const lines = ['[server]', `host = "${HERE}"`, server, '[drain]', 'accept = "0s"', 'window = "100ms"', '[peers]', `host = "${HERE}"`];
   lines.push('[[apps]]', `id = "${APP.id}"`, `key = "${APP.key}"`, `secret = "${APP.secret}"`);
   writeFileSync(config, lines.join('\n'));
 
