@@ -78,7 +78,7 @@ export class Appointments {
   act(user, id, action, body = {}) {
     const appointment = this.of(user).find((one) => one.id === Number(id));
     if (!appointment) throw new Problem(404, 'There is no such appointment.');
-    const rule = ACTIONS[action];
+    const rule = Object.hasOwn(ACTIONS, action) ? ACTIONS[action] : null;
     if (!rule) throw new Problem(404, 'There is no such action.');
     if (!rule.by.includes(user.role)) throw new Problem(403, `An appointment is ${rule.words} by the ${rule.by.join(' or the ')}.`);
     if (!rule.from.includes(appointment.status)) {

@@ -116,7 +116,7 @@ export async function serve({ name, port, pages, signIn, mayHear, member, identi
       }
       send(response, 200, JSON.stringify((await answer(request, path)) ?? {}));
     } catch (error) {
-      const known = error instanceof Problem || error instanceof URIError;
+      const known = error instanceof Problem || error instanceof URIError || error.code === 'ERR_INVALID_URL';
       if (!known) console.error(error);
       const { status = known ? 400 : 500, fields } = error;
       const message = known ? error.message : 'The server of the example failed; its terminal says how.';

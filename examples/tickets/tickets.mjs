@@ -60,7 +60,7 @@ export class Tickets {
 
   act(user, id, action, now = new Date()) {
     const ticket = this.#all.get(Number(id));
-    const rule = ACTIONS[action];
+    const rule = Object.hasOwn(ACTIONS, action) ? ACTIONS[action] : null;
     if (!ticket || !rule) throw new Problem(404, 'There is no such request, or no such action.');
     if (!rule.from.includes(ticket.status)) {
       const by = ticket.assignee ? `, by ${ticket.assignee}` : '';

@@ -5,8 +5,8 @@ import assert from 'node:assert/strict';
 import { after, describe } from 'node:test';
 
 import { asked, documented, exercise, flood, joins, live, startClient, statesOf } from './client.mjs';
-import { eventually, launch, scenario, unchanged } from './harness.mjs';
-import { metric, sender, servePages, startNginx, startNode } from './network.mjs';
+import { eventually, launch, unchanged } from './harness.mjs';
+import { metric, scenario, sender, servePages, startNginx, startNode } from './network.mjs';
 
 const TIMES = {
   // protocol.md 6.4: when pusher-js starts a transport, counted from `connect()`. It must be live before the next one starts.
@@ -20,8 +20,8 @@ const ROUND_MS = 15_000;
 const browser = await launch({ after });
 
 /** Node, nginx and pages of one test. */
-async function setUp(t, { network, tls, server } = {}) {
-  const node = await startNode(t, { server });
+async function setUp(t, { network, tls, app } = {}) {
+  const node = await startNode(t, { app });
   const pages = await servePages(t);
   const nginx = await startNginx(t, { gateways: [node], pages, network, tls });
   return { node, pages, nginx, carillon: sender(node) };
@@ -94,6 +94,14 @@ describe('falling back', { concurrency: 4 }, () => {
       assert.equal(sessions.size, 1, 'all of one session');
     });
   }
+
+  scenario('a page that the app does not allow is refused for good over HTTP too', async (t) => {
+    const { pages, nginx } = await setUp(t, { network: { webSockets: 'forbidden' }, app: 'allowed_origins = ["shop.example"]' });
+    const ana = await startClient(t, browser, { url: pages, snippet: documented('pusher-js', nginx) });
+    await eventually(async () => (await statesOf(ana)).at(-1)?.state === 'disconnected', 'the client to give up');
+    const [{ code }] = await ana.evaluate(() => errors);
+    assert.equal(code, 4009);
+  });
 
   scenario('the trap of `enabledTransports`: as in the stub of Laravel, the client never asks over HTTP', async (t) => {
     const { pages, nginx } = await setUp(t, { network: { webSockets: 'forbidden' } });

@@ -4,8 +4,8 @@ import assert from 'node:assert/strict';
 import { after, describe } from 'node:test';
 
 import { asked, documented, exercise, flood, hears, heardBy, joins, live, startClient, statesOf } from './client.mjs';
-import { eventually, launch, scenario, unchanged } from './harness.mjs';
-import { metric, sender, servePages, startNginx, startNode, startRedis } from './network.mjs';
+import { eventually, launch, unchanged } from './harness.mjs';
+import { metric, scenario, sender, servePages, startNginx, startNode, startRedis } from './network.mjs';
 
 const browser = await launch({ after });
 

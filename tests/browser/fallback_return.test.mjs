@@ -4,8 +4,8 @@ import assert from 'node:assert/strict';
 import { after, describe } from 'node:test';
 
 import { asked, documented, hears, heardBy, joins, live, startClient, statesOf } from './client.mjs';
-import { eventually, launch, scenario, unchanged } from './harness.mjs';
-import { metric, sender, servePages, startNginx, startNode } from './network.mjs';
+import { eventually, launch, unchanged } from './harness.mjs';
+import { metric, scenario, sender, servePages, startNginx, startNode } from './network.mjs';
 
 const browser = await launch({ after });
 
@@ -77,7 +77,7 @@ describe('coming back', { concurrency: 4 }, () => {
     await unchanged(ana);
   });
 
-  scenario('what pusher-js remembers of HTTP: it matters after the fourth time in a row, and for 30 minutes', async (t) => {
+  scenario('what pusher-js remembers of HTTP: from the sixth time in a row it comes first, for 30 minutes', async (t) => {
     const node = await startNode(t);
     const pages = await servePages(t);
     const remember = (page, cacheSkipCount, minutes) =>

@@ -11,7 +11,6 @@ import { createServer } from 'node:http';
 import { connect, createServer as createSocketServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
-import { test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 
 import { chromium } from 'playwright-core';
@@ -62,39 +61,32 @@ export async function startCarillon(owner, { configuration = CONFIGURATION } = {
   const config = join(folder, 'carillon.toml');
   writeFileSync(config, configuration);
 
-  const start = (port) => {
-    const parameters = ['up', '--config', config, '--port', String(port), '--admin-port', '0'];
-    return startProcess(owner, binary, parameters, { folder, ready: /^\s*public\s+http:\/\/([^:\s]+):(\d+)/m });
-  };
-  let running = await start(0);
-  const [, host, port] = running.ready;
-  return {
-    host,
-    port: Number(port),
-    url: `http://${host}:${port}`,
-    stop: () => running.stop(),
-    again: async () => {
-      running = await start(port);
-    },
-  };
+  const { ready, stop, again } = await keep(owner, (before) => {
+    const parameters = ['up', '--config', config, '--port', before?.[2] ?? '0', '--admin-port', '0'];
+    return startProcess(binary, parameters, { folder, ready: /^\s*public\s+http:\/\/([^:\s]+):(\d+)/m });
+  });
+  const [, host, port] = ready;
+  return { host, port: Number(port), url: `http://${host}:${port}`, stop, again };
 }
 
 /**
  * Starts `examples/<name>/server.mjs` on a free port, for a Carillon at `address` (`{ host, port }`, as `startCarillon` and
- * `startProxy` give): `{ url, stop() }`. `environment`: further variables.
+ * `startProxy` give): `{ url, stop(), again() }`. `environment`: further variables.
  */
 export async function startExample(owner, name, address, environment = {}) {
   const folder = join(REPOSITORY, 'examples');
-  const { ready, stop } = await startProcess(owner, process.execPath, [join(folder, name, 'server.mjs')], {
-    folder,
-    ready: /(http:\/\/[^:\s]+:\d+)/,
-    environment: { PORT: '0', REVERB_HOST: address.host, REVERB_PORT: String(address.port), ...environment },
-  });
-  return { url: ready[1], stop };
+  const { ready, stop, again } = await keep(owner, (before) =>
+    startProcess(process.execPath, [join(folder, name, 'server.mjs')], {
+      folder,
+      ready: /(http:\/\/[^:\s]+:(\d+))/,
+      environment: { PORT: before?.[2] ?? '0', REVERB_HOST: address.host, REVERB_PORT: String(address.port), ...environment },
+    }),
+  );
+  return { url: ready[1], stop, again };
 }
 
 /**
- * Starts an nginx in front of `carillon`, as a network with a strict proxy is seen by a browser: `{ host, port, url, stop() }`.
+ * Starts an nginx in front of `carillon`, as a network with a strict proxy is seen by a browser: `{ host, port, url, stop(), again() }`.
  *
  * It passes on everything but WebSockets: requests to upgrade on `/app/` get 403. With `webSockets: true` it passes those on too.
  * `directives`: further lines for its `server` block.
@@ -128,18 +120,34 @@ export async function startProxy(owner, carillon, { webSockets = false, directiv
       }
     }`,
   );
-  const { stop } = await startProcess(owner, 'nginx', ['-e', 'stderr', '-c', config, '-p', folder], { folder });
-  await eventually(() => answers(port), `nginx on port ${port}`, PROCESS_DEADLINE_MS);
-  return { host: '127.0.0.1', port, url: `http://127.0.0.1:${port}`, stop };
+  const { stop, again } = await keep(owner, async () => {
+    const nginx = await startProcess('nginx', ['-e', 'stderr', '-c', config, '-p', folder], { folder });
+    await eventually(() => answers(port), `nginx on port ${port}`, PROCESS_DEADLINE_MS);
+    return nginx;
+  });
+  return { host: '127.0.0.1', port, url: `http://127.0.0.1:${port}`, stop, again };
 }
 
 /**
- * Runs a program until `stop()`, or until its owner is done. With `ready`, a pattern, resolves when what it printed matches; the
- * match is `ready` of the result.
- *
- * `stop()` ends it as an operator would, `kill(signal)` sends any signal and resolves when it has ended, `signal(name)` does not wait.
+ * Runs what `start` starts until `stop()`, or until its owner is done; `again()` starts it anew, with what it was `ready` with.
+ * The owner is told once and now: `after` of `node:test` means whatever test runs when it is called, and `again` is called in one
+ * test of many.
  */
-export async function startProcess(owner, program, parameters, { folder, ready, environment = {} }) {
+async function keep(owner, start) {
+  let running = await start();
+  const { ready } = running;
+  owner.after(() => running.stop());
+  const again = async () => {
+    running = await start(ready);
+  };
+  return { ready, stop: () => running.stop(), again };
+}
+
+/**
+ * Runs a program until `stop()`. With `ready`, a pattern, resolves when what it printed matches; the match is `ready` of the result.
+ * `signal(name)` sends it a signal, `kill(name)` also waits for its end.
+ */
+export async function startProcess(program, parameters, { folder, ready, environment = {} }) {
   const setting = /^(CARILLON_|REVERB_|VITE_REVERB_|PUSHER_|REDIS_|PORT$|HOST$)/;
   const inherited = Object.fromEntries(Object.entries(process.env).filter(([name]) => !setting.test(name)));
   const child = spawn(program, parameters, { cwd: folder, env: { ...inherited, ...environment }, stdio: ['ignore', 'pipe', 'pipe'] });
@@ -156,7 +164,6 @@ export async function startProcess(owner, program, parameters, { folder, ready, 
       throw error;
     });
   };
-  owner.after(stop);
 
   const matched = new Promise((settle) => {
     const read = (chunk) => {
@@ -172,7 +179,10 @@ export async function startProcess(owner, program, parameters, { folder, ready, 
     throw new Error(`${program} ended before it was up (${JSON.stringify(how)}):\n${output}`);
   });
   ended.catch(() => {});
-  const match = await within(Promise.race([matched, ended]), () => `${program} to be up; it printed:\n${output}`, PROCESS_DEADLINE_MS);
+  const match = await within(Promise.race([matched, ended]), () => `${program} to be up; it printed:\n${output}`, PROCESS_DEADLINE_MS).catch((error) => {
+    child.kill('SIGKILL');
+    throw error;
+  });
   const signal = (name) => child.kill(name);
   const kill = (name) => (signal(name), within(exited, `${program} to end after ${name}`, PROCESS_DEADLINE_MS));
   return { ready: match, stop, signal, kill };
@@ -303,19 +313,21 @@ export async function eventually(check, what, ms = DEADLINE_MS) {
 
 // === small things ===
 
-/** A test whose things end in reverse, each before what it stands on. Otherwise they end in the order in which they began. */
-export function scenario(name, body) {
-  return test(name, async (t) => {
-    const endings = [];
-    t.after(async () => {
-      const ended = await endings.reverse().reduce(async (errors, end) => {
-        const before = await errors;
-        return Promise.resolve().then(end).then(() => before, (error) => [...before, error]);
-      }, []);
-      assert.deepEqual(ended, [], 'everything ended well');
-    });
-    await body({ after: (end) => endings.push(end) });
-  });
+/** Signs in at an example's server without a page: `post(path, body)` resolves with `{ status, ...answer }` of its API. */
+export async function apiOf(example, who) {
+  const send = async (path, headers, body) => {
+    const response = await fetch(example.url + path, { method: 'POST', headers, body });
+    return { status: response.status, ...(await response.json()) };
+  };
+  const { token, user } = await send('/session', { 'Content-Type': 'application/json' }, JSON.stringify(who));
+  const bearer = { Authorization: `Bearer ${token}` };
+  return {
+    user,
+    post: (path, body = {}) => send(path, { ...bearer, 'Content-Type': 'application/json' }, JSON.stringify(body)),
+    /** The status of an attempt to have a channel signed, as pusher-js asks for it. */
+    mayHear: async (channel, headers = bearer) =>
+      (await send('/broadcasting/auth', headers, new URLSearchParams({ socket_id: '1.1', channel_name: channel }))).status,
+  };
 }
 
 /** A folder that is gone when its owner is done. */

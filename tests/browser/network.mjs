@@ -1,12 +1,14 @@
 // The network between a page and Carillon: nodes, the nginx of deploy/nginx with whatever a strict network does to WebSockets and
 // streams, and the pages themselves.
 
+import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
 import { accessSync, constants, cpSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { createServer, request } from 'node:http';
 import { createRequire } from 'node:module';
 import { createServer as createSocketServer } from 'node:net';
 import { join, resolve } from 'node:path';
+import { test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 
 import { APP, answers, eventually, freePort, startProcess, temporaryFolder } from './harness.mjs';
@@ -17,20 +19,33 @@ const PusherServer = createRequire(join(EXAMPLES, 'package.json'))('pusher');
 
 const HERE = '127.0.0.1';
 
+/** A test whose things end in reverse, each before what it stands on. A bare test context ends them in the order in which they began. */
+export function scenario(name, body) {
+  return test(name, async (t) => {
+    const endings = [];
+    t.after(async () => {
+      const errors = [];
+      for (const end of endings.reverse()) await Promise.resolve().then(end).catch((error) => errors.push(error));
+      assert.deepEqual(errors, [], 'everything ended well');
+    });
+    await body({ after: (end) => endings.push(end) });
+  });
+}
+
 // === nodes ===
 
 /**
  * Starts one node and resolves once it has printed its addresses: `{ host, port, url, adminUrl, stop(), kill(signal), again() }`.
  *
- * `role`: `up`, or `gateway` and `publisher` with the address of a `redis`. `server`: lines for `[server]`.
+ * `role`: `up`, or `gateway` and `publisher` with the address of a `redis`. `server`, `app`: lines for `[server]` and for the app.
  */
-export async function startNode(owner, { role = 'up', redis, server = '' } = {}) {
+export async function startNode(owner, { role = 'up', redis, server = '', app = '' } = {}) {
   const binary = process.env.BINARY_UNDER_TEST ?? join(REPOSITORY, 'target/release/carillon');
   accessSync(binary, constants.X_OK);
   const folder = temporaryFolder(owner);
   const config = join(folder, 'carillon.toml');
   const lines = ['[server]', `host = "${HERE}"`, server, '[drain]', 'accept = "0s"', 'window = "100ms"', '[peers]', `host = "${HERE}"`];
-  lines.push('[[apps]]', `id = "${APP.id}"`, `key = "${APP.key}"`, `secret = "${APP.secret}"`);
+  lines.push('[[apps]]', `id = "${APP.id}"`, `key = "${APP.key}"`, `secret = "${APP.secret}"`, app);
   writeFileSync(config, lines.join('\n'));
 
   const node = { host: HERE };
@@ -38,13 +53,14 @@ export async function startNode(owner, { role = 'up', redis, server = '' } = {})
   const start = async (port) => {
     const parameters = [role, '--config', config, '--port', String(port), '--admin-port', '0', ...(redis ? ['--redis', redis] : [])];
     const ready = /^\s*public\s+http:\/\/[^:\s]+:(\d+)[^]*?^\s*admin\s+(http:\/\/\S+)/m;
-    running = await startProcess(owner, binary, parameters, { folder, ready });
+    running = await startProcess(binary, parameters, { folder, ready });
     node.port = Number(running.ready[1]);
     node.adminUrl = running.ready[2];
     node.url = `http://${HERE}:${node.port}`;
     await eventually(async () => (await fetch(`${node.adminUrl}/readyz`)).ok, `${role} to be ready`);
   };
   await start(0);
+  owner.after(() => running.stop());
   return Object.assign(node, {
     stop: () => running.stop(),
     kill: (signal) => running.kill(signal),
@@ -57,7 +73,8 @@ export async function startNode(owner, { role = 'up', redis, server = '' } = {})
 export async function startRedis(owner) {
   const port = await freePort();
   const folder = temporaryFolder(owner);
-  await startProcess(owner, 'redis-server', ['--port', String(port), '--bind', HERE, '--save', '', '--dir', folder], { folder });
+  const { stop } = await startProcess('redis-server', ['--port', String(port), '--bind', HERE, '--save', '', '--dir', folder], { folder });
+  owner.after(stop);
   await eventually(() => answers(port), 'Redis to listen');
   return `redis://${HERE}:${port}`;
 }
@@ -99,7 +116,8 @@ export async function startNginx(owner, { gateways, publishers = gateways, pages
     writeConfiguration(folder, { gateways, publishers, pages, tls, port, plain, status, hole, generation, network: { ...OPEN, ...wanted } });
   };
   write(network);
-  const nginx = await startProcess(owner, 'nginx', ['-e', 'stderr', '-p', folder, '-c', 'nginx.conf', '-g', 'daemon off;'], { folder });
+  const nginx = await startProcess('nginx', ['-e', 'stderr', '-p', folder, '-c', 'nginx.conf', '-g', 'daemon off;'], { folder });
+  owner.after(nginx.stop);
   const isServed = () => eventually(async () => (await generationOf(port, tls)) === String(generation), 'nginx to serve as configured');
   await isServed();
   const scheme = tls ? 'https' : 'http';

@@ -8,6 +8,8 @@ use tests::command::workspace;
 
 const CRATES: [&str; 5] = ["shared", "gateway", "publisher", "cli", "tests"];
 
+const SCRIPTS: [&str; 4] = ["mjs", "js", "css", "html"];
+
 /// Every Rust file of the workspace, with its text.
 fn sources() -> Vec<(PathBuf, String)> {
     let mut found = Vec::new();
@@ -28,6 +30,30 @@ fn collect(folder: &Path, found: &mut Vec<(PathBuf, String)>) {
             collect(&path, found);
         } else if path.extension().is_some_and(|extension| extension == "rs") {
             let text = fs::read_to_string(&path).expect("sources are UTF-8");
+            found.push((path.strip_prefix(workspace()).expect("below the workspace").to_owned(), text));
+        }
+    }
+}
+
+/// Every script, page and style of the examples and of the tests in Node, with its text.
+fn scripts() -> Vec<(PathBuf, String)> {
+    let mut found = Vec::new();
+    for folder in ["examples", "tests/browser", "tests/clients/node"] {
+        collect_scripts(&workspace().join(folder), &mut found);
+    }
+    assert!(found.len() > 20, "the scripts were not found: {}", found.len());
+    found
+}
+
+fn collect_scripts(folder: &Path, found: &mut Vec<(PathBuf, String)>) {
+    for entry in fs::read_dir(folder).expect("a folder of scripts") {
+        let path = entry.expect("an entry of the folder").path();
+        if path.is_dir() {
+            if !path.ends_with("node_modules") {
+                collect_scripts(&path, found);
+            }
+        } else if SCRIPTS.iter().any(|kind| path.extension().is_some_and(|extension| extension == *kind)) {
+            let text = fs::read_to_string(&path).expect("scripts are UTF-8");
             found.push((path.strip_prefix(workspace()).expect("below the workspace").to_owned(), text));
         }
     }
@@ -119,6 +145,7 @@ fn files_stay_short() {
     const LINES_MAX: usize = 500;
     let long: Vec<String> = sources()
         .iter()
+        .chain(&scripts())
         .map(|(path, text)| (path, text.lines().count()))
         .filter(|(_, lines)| *lines > LINES_MAX)
         .map(|(path, lines)| format!("{} has {lines} lines", path.display()))
@@ -130,7 +157,7 @@ fn files_stay_short() {
 fn nothing_is_left_for_later() {
     // Written apart, or this file would be the first to be found.
     let words = [["TO", "DO"].concat(), ["FIX", "ME"].concat(), ["XX", "X"].concat()];
-    for (path, text) in sources() {
+    for (path, text) in sources().into_iter().chain(scripts()) {
         for (index, line) in text.lines().enumerate() {
             let found = words.iter().any(|word| line.contains(word.as_str()));
             assert!(!found, "{}:{}: {line}", path.display(), index + 1);
@@ -155,9 +182,14 @@ fn is_test_module(path: &Path) -> bool {
 #[test]
 fn links_in_the_readme_and_docs_resolve() {
     let root = workspace();
-    let mut pages = vec![root.join("README.md"), root.join("CONTRIBUTING.md")];
-    if let Ok(entries) = fs::read_dir(root.join("docs")) {
-        pages.extend(entries.map(|entry| entry.expect("an entry").path()));
+    let mut pages = vec![root.join("README.md"), root.join("CONTRIBUTING.md"), root.join("tests/browser/README.md")];
+    for folder in ["docs", "examples"] {
+        if let Ok(entries) = fs::read_dir(root.join(folder)) {
+            pages.extend(entries.map(|entry| entry.expect("an entry").path()));
+        }
+    }
+    for example in ["clinic", "tickets", "chat", "sync-progress"] {
+        pages.push(root.join("examples").join(example).join("README.md"));
     }
     for page in pages.iter().filter(|page| page.extension().is_some_and(|extension| extension == "md")) {
         let Ok(text) = fs::read_to_string(page) else { continue };

@@ -70,7 +70,9 @@ function draw() {
   arrange($('#log'), entries.sort((a, b) => b.serial - a.serial).slice(0, 40), logEntry, () => '');
 }
 
-const last = (item) => item.log.at(-1);
+function last(item) {
+  return item.log.at(-1);
+}
 
 function card(item) {
   const place = item.status === 'checked_in' && el('span', { class: 'place number' }, `No. ${item.position}`);

@@ -33,6 +33,7 @@ channel.listen('.appointment.changed', (event) => {
 
 function draw() {
   const [appointment] = store.items;
+  if (!appointment) return $('#ticket').replaceChildren(el('p', { class: 'big' }, 'Not found'), el('p', {}, 'The clinic has begun a new day. Please ask at the desk.'));
   const { status, position, doctor, time, log } = appointment;
   const words = {
     scheduled: ['Please check in', `Tell the desk that you are here for ${time}.`],
@@ -41,7 +42,7 @@ function draw() {
     finished: ['All done', 'Get well soon.'],
     cancelled: ['Cancelled', `Reason: ${log.at(-1).why}`],
   }[status];
-  $('#ticket').replaceChildren(
+  return $('#ticket').replaceChildren(
     el('p', { class: 'soft' }, `${user.name}, ${time}, ${doctor.name}`),
     el('p', { class: 'big', data: { status } }, words[0]),
     el('p', {}, words[1]),

@@ -1,12 +1,19 @@
 // The connection to Carillon: how pusher-js is told to make it, and the indicator that says in words how it is.
-// pusher-js connects again by itself, and falls back to HTTP by itself. This module only watches, with one exception: while nothing
+// pusher-js connects again by itself, and falls back to HTTP by itself. This module only watches, with two exceptions. While nothing
 // answers it asks the server's `/up` now and then, and has pusher-js try at once when that answers again, where pusher-js alone
-// would wait 15 to 60 seconds after its second attempt.
+// would wait 15 to 60 seconds after its second attempt. And when the attempt that succeeded after such an outage happened to be one
+// over HTTP, because its turn came first, it has pusher-js begin again with a WebSocket, where pusher-js alone would stay with HTTP.
 
-import { $, el } from './page.js';
+import { $, el, toast } from './page.js';
 
 /** How often an unreachable server is looked for. Each page adds up to half of it, so that not all come back in the same instant. */
 const LOOK_EVERY_MS = 2_000;
+
+/** How long after a signature that did not come another one is asked for. */
+const SIGN_AGAIN_MS = 3_000;
+
+/** How long a connection over HTTP that came after an outage stays before a WebSocket is tried: its subscriptions should be settled. */
+const UPGRADE_AFTER_MS = 3_000;
 
 const TRANSPORTS = {
   ws: ['ws', 'WebSocket'],
@@ -55,6 +62,8 @@ export class Live {
   #lost = false;
   #looking = null;
   #answered = true;
+  /** Whether nothing answered at some time since the last connection: then WebSockets failed for that reason, and not for another. */
+  #silent = false;
   #changed;
 
   /** `changed()` is called whenever the state may have changed. */
@@ -88,7 +97,8 @@ export class Live {
   #moved(state) {
     if (this.#restarting) return;
     if (state === 'connected') {
-      this.#refused = this.#lost = false;
+      if (this.#silent && this.state === 'http') setTimeout(() => this.state === 'http' && this.tryNow(), UPGRADE_AFTER_MS);
+      this.#refused = this.#lost = this.#silent = false;
       this.#answered = true;
       this.#reason = '';
     } else if (state === 'disconnected' || state === 'failed') {
@@ -129,8 +139,9 @@ export class Live {
     this.#looking = null;
     if (transportOf(this.#pusher)) return;
     this.#lost = true;
+    this.#silent ||= !this.#answered;
     this.#reason = this.#answered
-      ? 'A server answers there, but WebSockets do not get through so far.'
+      ? 'Something answers there, but no connection opens so far.'
       : 'Nothing answers there: is `carillon up` running?';
     if (this.#answered && !before) this.tryNow();
     this.#look();
@@ -156,7 +167,7 @@ export class Live {
       badge.dataset.state = state;
       badge.replaceChildren(el('span', { class: 'dot', 'aria-hidden': 'true' }), words);
     }
-    badge.title = how ? `${this.address} does not take WebSockets from here; events come by HTTP ${how}` : this.address;
+    badge.title = how ? `${this.address}, by HTTP ${how}` : this.address;
 
     const reason = navigator.onLine ? this.#reason : 'This device has no network.';
     const sentence =
@@ -165,11 +176,10 @@ export class Live {
       : '';
     const banner = $('#offline');
     banner.hidden = sentence === '';
-    if ($('p', banner)?.textContent === sentence) return;
-    banner.replaceChildren(
-      el('p', {}, sentence),
-      sentence && el('button', { type: 'button', class: 'small', onclick: () => this.tryNow() }, 'Try now'),
-    );
+    if (banner.children.length === 0) {
+      banner.append(el('p'), el('button', { type: 'button', class: 'small', onclick: () => this.tryNow() }, 'Try now'));
+    }
+    if ($('p', banner).textContent !== sentence) $('p', banner).textContent = sentence;
   }
 }
 
@@ -177,12 +187,28 @@ export class Live {
  * Calls `fetchState` whenever a channel has been subscribed: for the first time, and after every reconnection, since events were
  * missed meanwhile. Subscribing comes first and fetching second, so nothing falls between the two. Also on `resync`, which the
  * example's server sends when it could not publish for a while.
+ *
+ * pusher-js does not ask again for a signature that it did not get, for example because the example's server was being restarted;
+ * this does, as long as the refusal is not for good.
  */
 export function keepFresh(channel, fetchState) {
-  channel.bind('pusher:subscription_succeeded', fetchState);
+  let trouble = null;
+  channel.bind('pusher:subscription_succeeded', () => {
+    trouble?.remove();
+    fetchState();
+  });
   channel.bind('resync', fetchState);
-  channel.bind('pusher:subscription_error', ({ status, error }) => {
-    const words = status === 403 ? 'You may not hear this.' : `The example's server did not sign: ${error ?? status}.`;
-    $('#live').title = `${channel.name}: ${words}`;
+  channel.bind('pusher:subscription_error', ({ status }) => {
+    trouble?.remove();
+    if (status === 403) {
+      trouble = toast(`Nothing is live here: you may not hear ${channel.name}.`, 'problem');
+      return;
+    }
+    const reason = status ? `it answered ${status}` : 'it does not answer';
+    trouble = toast(`Nothing is live here: the server of this example should sign for ${channel.name}, but ${reason}. Trying again.`, 'problem');
+    setTimeout(() => {
+      const { pusher, name } = channel;
+      if (pusher.channel(name) === channel && !channel.subscribed) pusher.subscribe(name);
+    }, SIGN_AGAIN_MS);
   });
 }

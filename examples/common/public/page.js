@@ -166,12 +166,13 @@ async function enter(who) {
 
 // === saying things ===
 
-/** Says something for a while at the edge of the page; warnings and problems stay until they are closed. */
+/** Says something for a while at the edge of the page; warnings and problems stay until they are closed. Returns what to remove. */
 export function toast(words, kind = 'news') {
-  const region = $('#toasts') ?? document.body.appendChild(el('div', { id: 'toasts', role: 'status', 'aria-live': 'polite' }));
+  const region = $('#toasts');
   for (const same of region.children) if (same.dataset.words === words) same.remove();
   const item = el('div', { class: 'toast', data: { kind, words } }, el('p', {}, words));
-  item.append(el('button', { type: 'button', class: 'quiet small', 'aria-label': 'Close this message', onclick: () => item.remove() }, 'Close'));
+  item.append(el('button', { type: 'button', class: 'quiet small', 'aria-label': 'Close this note', onclick: () => item.remove() }, 'Close'));
   region.append(item);
   if (kind === 'news') setTimeout(() => item.remove(), 8_000);
+  return item;
 }
