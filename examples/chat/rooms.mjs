@@ -81,7 +81,10 @@ function mentioned(words, name) {
 /** Something to read for the first who comes. */
 export function beginTalk(rooms) {
   const ago = (minutes) => new Date(Date.now() - minutes * 60_000);
-  const [mara, otis] = [{ id: 'mara', name: 'Mara' }, { id: 'otis', name: 'Otis' }];
+  const [mara, otis] = [
+    { id: 'mara', name: 'Mara' },
+    { id: 'otis', name: 'Otis' },
+  ];
   rooms.say(mara, 'general', { text: 'Good morning. The new price list is on the shared drive.' }, ago(38));
   rooms.say(otis, 'general', { text: 'Thanks, found it. Page 3 still has the old date, though.' }, ago(31));
   rooms.say(mara, 'general', { text: 'Oh no. I will fix it before ten.' }, ago(29));

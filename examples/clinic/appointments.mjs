@@ -55,7 +55,10 @@ export class Appointments {
     const doctor = DOCTORS.find(({ id }) => id === body.doctor);
     if (!doctor) throw new Problem(422, 'There is no such doctor.', { doctor: 'Choose a doctor.' });
     const clash = [...this.#all.values()].find((other) => other.doctor === doctor && other.time === time && other.status !== 'cancelled');
-    if (clash) throw new Problem(422, `${doctor.name} sees ${clash.patient.name} at ${time}.`, { time: `${doctor.name} has an appointment at ${time}.` });
+    if (clash)
+      throw new Problem(422, `${doctor.name} sees ${clash.patient.name} at ${time}.`, {
+        time: `${doctor.name} has an appointment at ${time}.`,
+      });
     const appointment = {
       id: this.#next,
       version: 1,

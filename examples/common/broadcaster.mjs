@@ -107,7 +107,8 @@ export class Broadcaster {
     if (status === 401 || status === 404) return `Carillon at ${this.address} refuses this application: ${body}`;
     if (status) return `Carillon at ${this.address} did not take the event: ${status} ${body}`;
     const causes = { ECONNREFUSED: 'nothing listens there', ENOTFOUND: 'no such host', ECONNRESET: 'the connection broke' };
-    const cause = error?.type === 'aborted' ? `no answer in ${PUBLISH_TIMEOUT_MS / 1000} s` : (causes[error?.code] ?? error?.message ?? message);
+    const cause =
+      error?.type === 'aborted' ? `no answer in ${PUBLISH_TIMEOUT_MS / 1000} s` : (causes[error?.code] ?? error?.message ?? message);
     return `Carillon at ${this.address} cannot be reached: ${cause}`;
   }
 }

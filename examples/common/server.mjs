@@ -42,10 +42,13 @@ export class Problem extends Error {
 export function text(body, field, label, { min = 1, max = 80 } = {}) {
   const value = typeof body[field] === 'string' ? body[field].trim().replace(/\s+/g, ' ') : '';
   const wrong =
-    value.length === 0 && min > 0 ? `${label} is missing.`
-    : value.length < min ? `${label} needs at least ${min} characters.`
-    : value.length > max ? `${label} may have ${max} characters, not ${value.length}.`
-    : null;
+    value.length === 0 && min > 0
+      ? `${label} is missing.`
+      : value.length < min
+        ? `${label} needs at least ${min} characters.`
+        : value.length > max
+          ? `${label} may have ${max} characters, not ${value.length}.`
+          : null;
   if (wrong) throw new Problem(422, wrong, { [field]: wrong });
   return value;
 }
@@ -174,7 +177,8 @@ async function readBody(request) {
   }
   const content = Buffer.concat(chunks).toString('utf8');
   // pusher-js and Echo send forms to the two signing endpoints; the pages send JSON.
-  if (request.headers['content-type']?.startsWith('application/x-www-form-urlencoded')) return Object.fromEntries(new URLSearchParams(content));
+  if (request.headers['content-type']?.startsWith('application/x-www-form-urlencoded'))
+    return Object.fromEntries(new URLSearchParams(content));
   try {
     const body = JSON.parse(content || '{}');
     if (body && typeof body === 'object') return body;

@@ -59,14 +59,18 @@ export class Syncs {
     };
     this.#next += 1;
     this.#jobs.set(job.id, job);
-    this.#timers.set(job.id, setInterval(() => this.#work(job), TICK_MS));
+    this.#timers.set(
+      job.id,
+      setInterval(() => this.#work(job), TICK_MS),
+    );
     return job;
   }
 
   cancel(user, id) {
     const job = this.of(user.company).find((one) => one.id === Number(id));
     if (!job) throw new Problem(404, 'There is no such sync.');
-    if (job.state !== 'running') throw new Problem(409, `The sync has ${job.state === 'finished' ? 'finished' : 'been cancelled'} already.`);
+    if (job.state !== 'running')
+      throw new Problem(409, `The sync has ${job.state === 'finished' ? 'finished' : 'been cancelled'} already.`);
     this.#end(job, 'cancelled', user.name);
     return job;
   }

@@ -26,7 +26,9 @@ export class Tickets {
   get figures() {
     const { items } = this;
     const count = (wanted) => items.filter(wanted).length;
-    const minutes = items.filter(({ resolved }) => resolved).map(({ created, resolved }) => (new Date(resolved) - new Date(created)) / 60_000);
+    const minutes = items
+      .filter(({ resolved }) => resolved)
+      .map(({ created, resolved }) => (new Date(resolved) - new Date(created)) / 60_000);
     minutes.sort((a, b) => a - b);
     return {
       id: 'figures',
@@ -35,7 +37,9 @@ export class Tickets {
       in_progress: count(({ status }) => status === 'in_progress'),
       resolved: count(({ status }) => status === 'resolved'),
       median_minutes: minutes.length > 0 ? Math.round(minutes[Math.floor(minutes.length / 2)]) : null,
-      waiting: Object.fromEntries(PRIORITIES.map((priority) => [priority, count((one) => one.priority === priority && one.status !== 'resolved')])),
+      waiting: Object.fromEntries(
+        PRIORITIES.map((priority) => [priority, count((one) => one.priority === priority && one.status !== 'resolved')]),
+      ),
     };
   }
 
@@ -79,7 +83,7 @@ export class Tickets {
   }
 }
 
-/** A desk in the middle of its day. Each line: minutes ago, requester, priority, subject, who took it, and after how many minutes it was done. */
+/** A desk in the middle of its day. Each line: minutes ago, requester, priority, subject, who took it, minutes until it was done. */
 export function beginDay(tickets) {
   const day = [
     [214, 'Greta Lind', 'normal', 'New laptop does not find the office printer', 'Sam', 35],

@@ -15,7 +15,10 @@ const press = (page, label) => page.getByRole('button', { name: label, exact: tr
 
 /** A registrar's panel and a doctor's, both live by `transport`. */
 async function panels(t, { example = clinic, doctor = 'brenner', transport = 'Live over WebSocket' } = {}) {
-  const [desk, practice] = await Promise.all([open(t, browser, `${example.url}/registrar`), open(t, browser, `${example.url}/doctor/${doctor}`)]);
+  const [desk, practice] = await Promise.all([
+    open(t, browser, `${example.url}/registrar`),
+    open(t, browser, `${example.url}/doctor/${doctor}`),
+  ]);
   await Promise.all([sees(desk, '#live', transport), sees(practice, '#live', transport)]);
   return [desk, practice];
 }

@@ -179,7 +179,11 @@ export async function startProcess(program, parameters, { folder, ready, environ
     throw new Error(`${program} ended before it was up (${JSON.stringify(how)}):\n${output}`);
   });
   ended.catch(() => {});
-  const match = await within(Promise.race([matched, ended]), () => `${program} to be up; it printed:\n${output}`, PROCESS_DEADLINE_MS).catch((error) => {
+  const match = await within(
+    Promise.race([matched, ended]),
+    () => `${program} to be up; it printed:\n${output}`,
+    PROCESS_DEADLINE_MS,
+  ).catch((error) => {
     child.kill('SIGKILL');
     throw error;
   });
@@ -198,7 +202,10 @@ export async function servePlainPage(owner) {
   const library = join(REPOSITORY, 'examples/node_modules/pusher-js/dist/web/pusher.js');
   assert(existsSync(library), 'pusher-js is not installed: run `npm ci` in examples/');
   const files = {
-    '/': ['text/html', '<!doctype html><meta charset="utf-8"><title>plain</title><link rel="icon" href="data:,"><script src="/pusher.js"></script>'],
+    '/': [
+      'text/html',
+      '<!doctype html><meta charset="utf-8"><title>plain</title><link rel="icon" href="data:,"><script src="/pusher.js"></script>',
+    ],
     '/pusher.js': ['text/javascript', readFileSync(library)],
   };
   const server = createServer((request, response) => {
@@ -249,7 +256,10 @@ export async function unchanged(...pages) {
 export async function sees(page, selector, text, ms = DEADLINE_MS) {
   const found = page.locator(selector).filter({ hasText: text, visible: true }).first();
   await found.waitFor({ timeout: ms }).catch(async (error) => {
-    const there = await page.locator(selector).allInnerTexts().catch(() => ['(the page is gone)']);
+    const there = await page
+      .locator(selector)
+      .allInnerTexts()
+      .catch(() => ['(the page is gone)']);
     const lines = [...page.failures, ...page.lines.slice(-12)].join('\n  ');
     throw new Error(`waited ${ms} ms for ${text} in \`${selector}\`, which reads ${JSON.stringify(there)}\n  ${lines}`, { cause: error });
   });
@@ -259,7 +269,11 @@ export async function sees(page, selector, text, ms = DEADLINE_MS) {
 /** Waits until no element that matches `selector` shows `text`. */
 export async function missing(page, selector, text, ms = DEADLINE_MS) {
   const found = page.locator(selector).filter({ hasText: text, visible: true });
-  await eventually(async () => (await found.count()) === 0, () => `${text} to leave \`${selector}\``, ms);
+  await eventually(
+    async () => (await found.count()) === 0,
+    () => `${text} to leave \`${selector}\``,
+    ms,
+  );
 }
 
 /** Moves the focus with the Tab key until it is on `selector`, and asserts that the focus can be seen there. */
@@ -281,7 +295,11 @@ export async function tabTo(page, selector, presses = 120) {
 
 /** Asserts that a page is not wider than its window. */
 export async function fits(page) {
-  const { content, window: width, widest } = await page.evaluate(() => {
+  const {
+    content,
+    window: width,
+    widest,
+  } = await page.evaluate(() => {
     const wide = [...document.querySelectorAll('body *')].filter((element) => element.getBoundingClientRect().right > innerWidth + 1);
     const names = wide.map((element) => `${element.tagName.toLowerCase()}.${element.className}`).slice(0, 5);
     return { content: document.documentElement.scrollWidth, window: innerWidth, widest: names };

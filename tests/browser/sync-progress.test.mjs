@@ -4,7 +4,21 @@
 import assert from 'node:assert/strict';
 import { after, test } from 'node:test';
 
-import { PHONE, apiOf, eventually, fits, launch, missing, open, sees, startCarillon, startExample, startProxy, tabTo, unchanged } from './harness.mjs';
+import {
+  PHONE,
+  apiOf,
+  eventually,
+  fits,
+  launch,
+  missing,
+  open,
+  sees,
+  startCarillon,
+  startExample,
+  startProxy,
+  tabTo,
+  unchanged,
+} from './harness.mjs';
 
 const file = { after };
 const carillon = await startCarillon(file);

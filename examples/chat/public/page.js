@@ -74,7 +74,10 @@ function enter(name) {
 
 function startTyping(id) {
   clearTimeout(typing.get(id));
-  typing.set(id, setTimeout(() => stopTyping(id), TYPING_LASTS_MS));
+  typing.set(
+    id,
+    setTimeout(() => stopTyping(id), TYPING_LASTS_MS),
+  );
   drawTyping();
 }
 
@@ -87,8 +90,16 @@ function stopTyping(id) {
 function drawRooms() {
   const items = ROOMS.map((name) => ({ id: name, unread: notifications.items.filter((one) => one.room === name && !one.read).length }));
   const draw = ({ id, unread }) =>
-    el('li', {}, el('button', { type: 'button', class: 'quiet room', 'aria-current': id === room && 'true', onclick: () => id !== room && enter(id) },
-      el('span', {}, id), unread > 0 && el('span', { class: 'unread number' }, unread, el('span', { class: 'visually-hidden' }, ' unread mentions'))));
+    el(
+      'li',
+      {},
+      el(
+        'button',
+        { type: 'button', class: 'quiet room', 'aria-current': id === room && 'true', onclick: () => id !== room && enter(id) },
+        el('span', {}, id),
+        unread > 0 && el('span', { class: 'unread number' }, unread, el('span', { class: 'visually-hidden' }, ' unread mentions')),
+      ),
+    );
   arrange($('#rooms'), items, draw, ({ id, unread }) => `${id === room} ${unread}`);
 }
 
@@ -107,9 +118,12 @@ function message({ author, at, text, mentions }) {
     'li',
     { class: own ? 'message own' : 'message' },
     el('span', { class: 'face', 'aria-hidden': 'true' }, initials(author.name)),
-    el('div', { class: 'bubble' },
+    el(
+      'div',
+      { class: 'bubble' },
       el('p', { class: 'fine' }, el('strong', {}, own ? 'You' : author.name), ' ', el('time', { class: 'soft', dateTime: at }, clock(at))),
-      el('p', {}, ...marked(text, mentions))),
+      el('p', {}, ...marked(text, mentions)),
+    ),
   );
 }
 
@@ -124,10 +138,18 @@ function marked(text, mentions) {
 function drawPeople(words) {
   const items = [...people.values()].sort((a, b) => a.name.localeCompare(b.name));
   const draw = ({ id, name }) =>
-    el('li', {}, id === user.id
-      ? el('span', { class: 'person' }, el('span', { class: 'face', 'aria-hidden': 'true' }, initials(name)), `${name} (you)`)
-      : el('button', { type: 'button', class: 'quiet person', title: `Mention ${name}`, onclick: () => mention(name) },
-          el('span', { class: 'face', 'aria-hidden': 'true' }, initials(name)), name));
+    el(
+      'li',
+      {},
+      id === user.id
+        ? el('span', { class: 'person' }, el('span', { class: 'face', 'aria-hidden': 'true' }, initials(name)), `${name} (you)`)
+        : el(
+            'button',
+            { type: 'button', class: 'quiet person', title: `Mention ${name}`, onclick: () => mention(name) },
+            el('span', { class: 'face', 'aria-hidden': 'true' }, initials(name)),
+            name,
+          ),
+    );
   arrange($('#people'), items, draw, ({ name }) => name);
   $('#count').textContent = items.length || '';
   if (words) $('#comings').textContent = words;
@@ -166,9 +188,12 @@ function drawInbox() {
   $('#read').hidden = unread === 0;
   document.title = unread > 0 ? `(${unread}) Chat` : 'Chat';
   const draw = (item) =>
-    el('li', { class: item.read ? 'told' : 'told new' },
+    el(
+      'li',
+      { class: item.read ? 'told' : 'told new' },
       el('p', { class: 'fine soft' }, `${item.from} in ${item.room}, ${clock(item.at)}`),
-      el('button', { type: 'button', class: 'quiet go', onclick: () => visit(item) }, item.text));
+      el('button', { type: 'button', class: 'quiet go', onclick: () => visit(item) }, item.text),
+    );
   arrange($('#notifications'), items, draw, ({ version }) => version);
   drawRooms();
 }

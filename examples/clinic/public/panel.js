@@ -5,7 +5,13 @@ import { Live, connectionOptions, keepFresh } from '/common/live.js';
 import { $, act, api, arrange, clockWithSeconds, el, form, signIn, toast } from '/common/page.js';
 import { Store } from '/common/store.js';
 
-const STATUS = { scheduled: 'Scheduled', checked_in: 'Checked in', in_progress: 'In progress', finished: 'Finished', cancelled: 'Cancelled' };
+const STATUS = {
+  scheduled: 'Scheduled',
+  checked_in: 'Checked in',
+  in_progress: 'In progress',
+  finished: 'Finished',
+  cancelled: 'Cancelled',
+};
 const TONES = { scheduled: 'blue', checked_in: 'amber', in_progress: 'green', finished: 'grey', cancelled: 'red' };
 
 const [, role, id] = location.pathname.split('/');
@@ -25,7 +31,12 @@ async function refresh() {
   const state = await api('/api/appointments').catch((error) => void toast(error.message, 'problem'));
   if (!state) return;
   store.snapshot(state);
-  arrange($('#doctor'), state.doctors, (doctor) => el('option', { value: doctor.id }, doctor.name), (doctor) => doctor.name);
+  arrange(
+    $('#doctor'),
+    state.doctors,
+    (doctor) => el('option', { value: doctor.id }, doctor.name),
+    (doctor) => doctor.name,
+  );
   draw();
 }
 
@@ -58,13 +69,26 @@ function draw() {
     const list = $(`[data-lane=${name}]`);
     arrange(list, chosen, card, (item) => item.version);
     $('.count', list.parentElement).textContent = chosen.length;
-    list.dataset.empty = { scheduled: 'Nobody else is expected.', checked_in: 'Nobody waits.', in_progress: 'No appointment is running.', done: 'None so far.' }[name];
+    list.dataset.empty = {
+      scheduled: 'Nobody else is expected.',
+      checked_in: 'Nobody waits.',
+      in_progress: 'No appointment is running.',
+      done: 'None so far.',
+    }[name];
   };
   const byTime = (a, b) => a.time.localeCompare(b.time) || a.id - b.id;
   lane('scheduled', items.filter(({ status }) => status === 'scheduled').sort(byTime));
-  lane('checked_in', items.filter(({ status }) => status === 'checked_in').sort((a, b) => a.doctor.name.localeCompare(b.doctor.name) || a.position - b.position));
+  lane(
+    'checked_in',
+    items
+      .filter(({ status }) => status === 'checked_in')
+      .sort((a, b) => a.doctor.name.localeCompare(b.doctor.name) || a.position - b.position),
+  );
   lane('in_progress', items.filter(({ status }) => status === 'in_progress').sort(byTime));
-  lane('done', items.filter(({ status }) => status === 'finished' || status === 'cancelled').sort((a, b) => last(b).serial - last(a).serial));
+  lane(
+    'done',
+    items.filter(({ status }) => status === 'finished' || status === 'cancelled').sort((a, b) => last(b).serial - last(a).serial),
+  );
 
   const entries = items.flatMap((item) => item.log.map((entry) => ({ ...entry, id: entry.serial, patient: item.patient.name })));
   arrange($('#log'), entries.sort((a, b) => b.serial - a.serial).slice(0, 40), logEntry, () => '');
@@ -76,12 +100,26 @@ function last(item) {
 
 function card(item) {
   const place = item.status === 'checked_in' && el('span', { class: 'place number' }, `No. ${item.position}`);
-  const ended = (item.status === 'finished' || item.status === 'cancelled') && el('span', { class: 'badge', data: { tone: TONES[item.status] } }, STATUS[item.status]);
+  const ended =
+    (item.status === 'finished' || item.status === 'cancelled') &&
+    el('span', { class: 'badge', data: { tone: TONES[item.status] } }, STATUS[item.status]);
   return el(
     'li',
     { class: 'appointment', data: { status: item.status } },
-    el('div', { class: 'row' }, el('time', { class: 'soft' }, item.time), place || ended, registrar && el('span', { class: 'soft fine push' }, item.doctor.name)),
-    el('h3', {}, registrar ? el('a', { href: `/patient/${item.patient.id}`, target: '_blank', title: 'The page of this patient' }, item.patient.name) : item.patient.name),
+    el(
+      'div',
+      { class: 'row' },
+      el('time', { class: 'soft' }, item.time),
+      place || ended,
+      registrar && el('span', { class: 'soft fine push' }, item.doctor.name),
+    ),
+    el(
+      'h3',
+      {},
+      registrar
+        ? el('a', { href: `/patient/${item.patient.id}`, target: '_blank', title: 'The page of this patient' }, item.patient.name)
+        : item.patient.name,
+    ),
     el('p', { class: 'fine soft' }, item.status === 'cancelled' ? `Cancelled: ${last(item).why}` : item.complaint),
     el('div', { class: 'row actions' }, ...buttons(item)),
   );
@@ -89,16 +127,30 @@ function card(item) {
 
 /** What this user may do next. The server enforces the same rules; here they only decide which buttons there are. */
 function buttons(item) {
-  const act = (action, label, style = '') =>
-    el('button', { type: 'button', class: `small ${style}`, 'aria-label': `${label}: ${item.patient.name}`, onclick: ({ currentTarget }) => perform(currentTarget, item, action) }, label);
-  const cancel = () => el('button', { type: 'button', class: 'small danger', 'aria-label': `Cancel: ${item.patient.name}`, onclick: () => askReason(item) }, 'Cancel …');
+  const button = (action, label, style = '') =>
+    el(
+      'button',
+      {
+        type: 'button',
+        class: `small ${style}`,
+        'aria-label': `${label}: ${item.patient.name}`,
+        onclick: ({ currentTarget }) => perform(currentTarget, item, action),
+      },
+      label,
+    );
+  const cancel = () =>
+    el(
+      'button',
+      { type: 'button', class: 'small danger', 'aria-label': `Cancel: ${item.patient.name}`, onclick: () => askReason(item) },
+      'Cancel …',
+    );
   if (registrar) {
-    if (item.status === 'scheduled') return [act('check-in', 'Check in', 'primary'), cancel()];
+    if (item.status === 'scheduled') return [button('check-in', 'Check in', 'primary'), cancel()];
     if (item.status === 'checked_in') return [cancel()];
   } else {
     if (item.status === 'scheduled') return [cancel()];
-    if (item.status === 'checked_in') return [act('start', 'Start', 'primary'), cancel()];
-    if (item.status === 'in_progress') return [act('finish', 'Finish', 'primary')];
+    if (item.status === 'checked_in') return [button('start', 'Start', 'primary'), cancel()];
+    if (item.status === 'in_progress') return [button('finish', 'Finish', 'primary')];
   }
   return [];
 }

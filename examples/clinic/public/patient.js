@@ -33,11 +33,16 @@ channel.listen('.appointment.changed', (event) => {
 
 function draw() {
   const [appointment] = store.items;
-  if (!appointment) return $('#ticket').replaceChildren(el('p', { class: 'big' }, 'Not found'), el('p', {}, 'The clinic has begun a new day. Please ask at the desk.'));
+  if (!appointment)
+    return $('#ticket').replaceChildren(
+      el('p', { class: 'big' }, 'Not found'),
+      el('p', {}, 'The clinic has begun a new day. Please ask at the desk.'),
+    );
   const { status, position, doctor, time, log } = appointment;
   const words = {
     scheduled: ['Please check in', `Tell the desk that you are here for ${time}.`],
-    checked_in: position === 1 ? ['You are next', 'Please stay close to the door.'] : [`${position - 1} before you`, 'This page changes by itself.'],
+    checked_in:
+      position === 1 ? ['You are next', 'Please stay close to the door.'] : [`${position - 1} before you`, 'This page changes by itself.'],
     in_progress: ['Please come in', `${doctor.name} is expecting you.`],
     finished: ['All done', 'Get well soon.'],
     cancelled: ['Cancelled', `Reason: ${log.at(-1).why}`],

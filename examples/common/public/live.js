@@ -33,8 +33,12 @@ export function connectionOptions({ host, port, tls }) {
   const onlyHttp = new URLSearchParams(location.search).get('transport') === 'http';
   return {
     cluster: '', // required by pusher-js 8, not used
-    wsHost: host, wsPort: port, wssPort: port,
-    httpHost: host, httpPort: port, httpsPort: port,
+    wsHost: host,
+    wsPort: port,
+    wssPort: port,
+    httpHost: host,
+    httpPort: port,
+    httpsPort: port,
     forceTLS: tls,
     enabledTransports: onlyHttp ? http : ['ws', 'wss', ...http],
   };
@@ -135,7 +139,10 @@ export class Live {
       mode: 'no-cors',
       cache: 'no-store',
       signal: AbortSignal.timeout(5_000),
-    }).then(() => true, () => false);
+    }).then(
+      () => true,
+      () => false,
+    );
     this.#looking = null;
     if (transportOf(this.#pusher)) return;
     this.#lost = true;
@@ -171,9 +178,11 @@ export class Live {
 
     const reason = navigator.onLine ? this.#reason : 'This device has no network.';
     const sentence =
-      state === 'refused' ? `${this.#reason || `This browser cannot connect to ${this.address}.`} Not trying again.`
-      : state === 'offline' ? `Offline: cannot reach ${this.address}, trying again … ${reason}`
-      : '';
+      state === 'refused'
+        ? `${this.#reason || `This browser cannot connect to ${this.address}.`} Not trying again.`
+        : state === 'offline'
+          ? `Offline: cannot reach ${this.address}, trying again … ${reason}`
+          : '';
     const banner = $('#offline');
     banner.hidden = sentence === '';
     if (banner.children.length === 0) {
@@ -205,7 +214,10 @@ export function keepFresh(channel, fetchState) {
       return;
     }
     const reason = status ? `it answered ${status}` : 'it does not answer';
-    trouble = toast(`Nothing is live here: the server of this example should sign for ${channel.name}, but ${reason}. Trying again.`, 'problem');
+    trouble = toast(
+      `Nothing is live here: the server of this example should sign for ${channel.name}, but ${reason}. Trying again.`,
+      'problem',
+    );
     setTimeout(() => {
       const { pusher, name } = channel;
       if (pusher.channel(name) === channel && !channel.subscribed) pusher.subscribe(name);

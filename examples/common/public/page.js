@@ -51,10 +51,18 @@ function replace(old, fresh) {
 }
 
 export const clock = (iso) => new Date(iso).toLocaleTimeString([], { hour: '2-digit', minute: '2-digit', hourCycle: 'h23' });
-export const clockWithSeconds = (iso) => new Date(iso).toLocaleTimeString([], { hour: '2-digit', minute: '2-digit', second: '2-digit', hourCycle: 'h23' });
+export const clockWithSeconds = (iso) =>
+  new Date(iso).toLocaleTimeString([], { hour: '2-digit', minute: '2-digit', second: '2-digit', hourCycle: 'h23' });
 
 /** Two letters for a person. */
-export const initials = (name) => name.replace(/^Dr\.? /, '').split(' ').map((part) => part[0]).slice(0, 2).join('').toUpperCase();
+export const initials = (name) =>
+  name
+    .replace(/^Dr\.? /, '')
+    .split(' ')
+    .map((part) => part[0])
+    .slice(0, 2)
+    .join('')
+    .toUpperCase();
 
 // === the example's server ===
 
@@ -147,11 +155,13 @@ export async function askWho() {
   const gate = $('#sign-in');
   const given = new URLSearchParams(location.search);
   const known = given.has('as') ? { ...Object.fromEntries(given), name: given.get('as') } : JSON.parse(sessionStorage.getItem('who'));
-  const session = (known && (await enter(known).catch((error) => void toast(error.message, 'problem')))) || (await new Promise((settle) => {
-    gate.hidden = false;
-    $('input', gate).focus();
-    form($('form', gate), async (values) => settle(await enter(values)));
-  }));
+  const session =
+    (known && (await enter(known).catch((error) => void toast(error.message, 'problem')))) ||
+    (await new Promise((settle) => {
+      gate.hidden = false;
+      $('input', gate).focus();
+      form($('form', gate), async (values) => settle(await enter(values)));
+    }));
   gate.hidden = true;
   $('#app').hidden = false;
   return session;
@@ -171,7 +181,9 @@ export function toast(words, kind = 'news') {
   const region = $('#toasts');
   for (const same of region.children) if (same.dataset.words === words) same.remove();
   const item = el('div', { class: 'toast', data: { kind, words } }, el('p', {}, words));
-  item.append(el('button', { type: 'button', class: 'quiet small', 'aria-label': 'Close this note', onclick: () => item.remove() }, 'Close'));
+  item.append(
+    el('button', { type: 'button', class: 'quiet small', 'aria-label': 'Close this note', onclick: () => item.remove() }, 'Close'),
+  );
   region.append(item);
   if (kind === 'news') setTimeout(() => item.remove(), 8_000);
   return item;

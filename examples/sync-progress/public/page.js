@@ -95,7 +95,15 @@ function noteEvent(event, data) {
     latest.querySelector('time').textContent = at;
     return;
   }
-  list.prepend(el('li', { data: { event, count: 1 } }, el('time', { class: 'soft' }, at), el('code', {}, event), el('span', { class: 'times soft number' })));
+  list.prepend(
+    el(
+      'li',
+      { data: { event, count: 1 } },
+      el('time', { class: 'soft' }, at),
+      el('code', {}, event),
+      el('span', { class: 'times soft number' }),
+    ),
+  );
   while (list.children.length > EVENTS_MAX) list.lastElementChild.remove();
 }
 
@@ -124,9 +132,16 @@ function drawNow(job) {
       el('div', { class: 'row' }, el('p', { class: 'percent number', id: 'percent' }), el('p', { class: 'soft push', id: 'left' })),
       el('progress', { id: 'bar', 'aria-label': 'Progress of the sync', max: 100 }),
       el('div', { class: 'row' }, el('p', { id: 'phase' }), el('p', { class: 'soft number push', id: 'count' })),
-      el('div', { class: 'row foot' },
+      el(
+        'div',
+        { class: 'row foot' },
         el('p', { class: 'soft fine' }, `Started by ${job.by.name} at ${clock(job.started)}`),
-        el('button', { type: 'button', class: 'small danger push', onclick: ({ currentTarget }) => cancel(currentTarget, job.id) }, 'Cancel the sync')),
+        el(
+          'button',
+          { type: 'button', class: 'small danger push', onclick: ({ currentTarget }) => cancel(currentTarget, job.id) },
+          'Cancel the sync',
+        ),
+      ),
     );
   }
   const share = Math.floor((100 * job.done) / job.records);
@@ -144,10 +159,13 @@ function drawNow(job) {
 function ended(job) {
   const [words, tone] = job.state === 'finished' ? ['Finished', 'green'] : ['Cancelled', 'red'];
   const by = job.state === 'finished' ? `started by ${job.by.name}` : `cancelled by ${job.ended_by}`;
-  return el('li', {},
+  return el(
+    'li',
+    {},
     el('span', { class: 'badge', data: { tone } }, words),
     el('span', { class: 'what' }, `${job.done.toLocaleString()} of ${job.records.toLocaleString()} records, ${by}`),
-    el('time', { class: 'soft fine' }, clock(job.ended)));
+    el('time', { class: 'soft fine' }, clock(job.ended)),
+  );
 }
 
 async function cancel(button, id) {

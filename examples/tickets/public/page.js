@@ -86,7 +86,12 @@ function draw() {
   $('[data-figure=median]').textContent = now.median_minutes === null ? '–' : `${now.median_minutes} min`;
   const most = Math.max(1, ...Object.values(now.waiting));
   const bars = ORDER.map((priority) => ({ id: priority, count: now.waiting[priority] }));
-  arrange($('#waiting'), bars, ({ id, count }) => bar(id, count, most), ({ count }) => `${count}/${most}`);
+  arrange(
+    $('#waiting'),
+    bars,
+    ({ id, count }) => bar(id, count, most),
+    ({ count }) => `${count}/${most}`,
+  );
 }
 
 function row(item) {
@@ -96,8 +101,18 @@ function row(item) {
   return el(
     'li',
     { class: 'ticket' },
-    el('div', { class: 'words' }, el('h3', {}, item.subject), el('p', { class: 'soft fine' }, `No. ${item.id}, ${item.requester}, ${clock(item.created)}; ${by}`)),
-    el('div', { class: 'row marks' }, el('span', { class: 'badge', data: { tone: urgency } }, priority), el('span', { class: 'badge', data: { tone } }, status)),
+    el(
+      'div',
+      { class: 'words' },
+      el('h3', {}, item.subject),
+      el('p', { class: 'soft fine' }, `No. ${item.id}, ${item.requester}, ${clock(item.created)}; ${by}`),
+    ),
+    el(
+      'div',
+      { class: 'row marks' },
+      el('span', { class: 'badge', data: { tone: urgency } }, priority),
+      el('span', { class: 'badge', data: { tone } }, status),
+    ),
     el('div', { class: 'row does' }, next(item)),
   );
 }
@@ -105,7 +120,16 @@ function row(item) {
 function next(item) {
   const [action, label] = { open: ['take', 'Take'], in_progress: ['resolve', 'Resolve'], resolved: ['reopen', 'Open again'] }[item.status];
   const style = item.status === 'resolved' ? 'small' : 'small primary';
-  return el('button', { type: 'button', class: style, 'aria-label': `${label}: ${item.subject}`, onclick: ({ currentTarget }) => perform(currentTarget, item.id, action) }, label);
+  return el(
+    'button',
+    {
+      type: 'button',
+      class: style,
+      'aria-label': `${label}: ${item.subject}`,
+      onclick: ({ currentTarget }) => perform(currentTarget, item.id, action),
+    },
+    label,
+  );
 }
 
 async function perform(button, id, action) {
@@ -118,7 +142,13 @@ async function perform(button, id, action) {
 function bar(priority, count, most) {
   const fill = el('span', { class: 'fill', data: { tone: PRIORITY[priority][1] } });
   fill.style.width = `${(100 * count) / most}%`;
-  return el('li', {}, el('span', {}, PRIORITY[priority][0]), el('span', { class: 'track', 'aria-hidden': 'true' }, fill), el('span', { class: 'number' }, count));
+  return el(
+    'li',
+    {},
+    el('span', {}, PRIORITY[priority][0]),
+    el('span', { class: 'track', 'aria-hidden': 'true' }, fill),
+    el('span', { class: 'number' }, count),
+  );
 }
 
 for (const choice of document.querySelectorAll('[name=filter]')) choice.addEventListener('change', draw);
