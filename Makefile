@@ -47,8 +47,8 @@ test-node-cluster: build cluster $(CLIENTS)/node/node_modules
 test-python-cluster: build cluster $(VENV)
 	cd $(CLIENTS)/python && $(IN_CLUSTER) .venv/bin/python -m pytest -q
 
-# The examples in Chromium. CHROMIUM names another one than Debian's.
-test-browser: build examples/node_modules tests/browser/node_modules ## Run the examples in a browser
+# The examples, and falling back to HTTP, in Chromium. CHROMIUM names another one than Debian's.
+test-browser: build examples/node_modules tests/browser/node_modules ## Run examples and HTTP fallback in a browser
 	cd tests/browser && npm test
 
 screenshots: build examples/node_modules tests/browser/node_modules ## Take the pictures in docs/examples anew

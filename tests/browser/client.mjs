@@ -140,7 +140,8 @@ const AHEAD = 60;
 export async function flood(server, pages, channel, responses) {
   const count = Math.ceil((responses * RESPONSE_UNITS) / RAIN.length);
   const number = (page) => page.evaluate((name) => heard.filter((each) => each.channel === name && each.event === 'drop').length, channel);
-  const isHeard = (wanted) => Promise.all(pages.map((page) => awaited(page, async () => (await number(page)) >= wanted, `${wanted} events`)));
+  const hasHeard = (page, wanted) => awaited(page, async () => (await number(page)) >= wanted, `${wanted} events`);
+  const isHeard = (wanted) => Promise.all(pages.map((page) => hasHeard(page, wanted)));
   for (let at = 0; at < count; at += 10) {
     await isHeard(at - AHEAD);
     const batch = Array.from({ length: Math.min(10, count - at) }, (_, index) => ({ number: at + index, text: RAIN }));

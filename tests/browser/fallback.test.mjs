@@ -32,19 +32,25 @@ function inTime({ transport, afterMs }, expected, tls = false) {
   const times = tls ? TIMES.tls : TIMES.plain;
   assert.equal(transport, expected);
   assert(afterMs >= times[expected] - 100, `not before its time, but after ${afterMs} ms`);
-  assert(afterMs < (expected === 'xhr_streaming' ? times.xhr_polling : ROUND_MS), `within the client's own timing, not after ${afterMs} ms`);
+  const latest = expected === 'xhr_streaming' ? times.xhr_polling : ROUND_MS;
+  assert(afterMs < latest, `within the client's own timing, not after ${afterMs} ms`);
 }
 
 describe('falling back', { concurrency: 4 }, () => {
+  const forbidden = { webSockets: 'forbidden' };
+  const unanswered = { webSockets: 'unanswered' };
+  const reset = { webSockets: 'reset' };
+  const noStreams = { ...forbidden, streams: 'forbidden' };
+  const heldBack = { ...reset, streams: 'buffered' };
   for (const { what, network, library, isSameOrigin, transport, tls } of [
-    { what: 'WebSockets get 403', network: { webSockets: 'forbidden' }, library: 'pusher-js' },
-    { what: 'WebSockets get 403', network: { webSockets: 'forbidden' }, library: 'Echo', isSameOrigin: true },
-    { what: 'WebSockets are never answered', network: { webSockets: 'unanswered' }, library: 'Echo' },
-    { what: 'WebSockets are reset', network: { webSockets: 'reset' }, library: 'pusher-js', isSameOrigin: true },
-    { what: 'WebSockets get 403, with TLS', network: { webSockets: 'forbidden' }, library: 'Echo', isSameOrigin: true, tls: true },
-    { what: 'WebSockets are reset, with TLS', network: { webSockets: 'reset' }, library: 'pusher-js', tls: true },
-    { what: 'streams get 403 as well', network: { webSockets: 'forbidden', streams: 'forbidden' }, library: 'Echo', transport: 'xhr_polling' },
-    { what: 'streams are buffered', network: { webSockets: 'reset', streams: 'buffered' }, library: 'pusher-js', isSameOrigin: true, transport: 'xhr_polling' },
+    { what: 'WebSockets get 403', network: forbidden, library: 'pusher-js' },
+    { what: 'WebSockets get 403', network: forbidden, library: 'Echo', isSameOrigin: true },
+    { what: 'WebSockets are never answered', network: unanswered, library: 'Echo' },
+    { what: 'WebSockets are reset', network: reset, library: 'pusher-js', isSameOrigin: true },
+    { what: 'WebSockets get 403, with TLS', network: forbidden, library: 'Echo', isSameOrigin: true, tls: true },
+    { what: 'WebSockets are reset, with TLS', network: reset, library: 'pusher-js', tls: true },
+    { what: 'streams get 403 as well', network: noStreams, library: 'Echo', transport: 'xhr_polling' },
+    { what: 'streams are held back', network: heldBack, library: 'pusher-js', isSameOrigin: true, transport: 'xhr_polling' },
   ]) {
     const origin = isSameOrigin ? 'of the same origin' : 'of another origin';
     scenario(`${what}: ${library} on a page ${origin} is live over ${transport ?? 'xhr_streaming'}`, async (t) => {

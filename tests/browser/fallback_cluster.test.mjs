@@ -80,7 +80,8 @@ describe('falling back in a cluster', { concurrency: 3 }, () => {
           const others = await metric([gateways[1 - index]], 'carillon_connections', 'transport="xhr');
           const before = await Promise.all([ana, bo].map(timesConnected));
           await leave(node);
-          await eventually(async () => (await metric([gateways[1 - index]], 'carillon_connections', 'transport="xhr')) === 2, 'both on the other');
+          const onOther = () => metric([gateways[1 - index]], 'carillon_connections', 'transport="xhr');
+          await eventually(async () => (await onOther()) === 2, 'both to be on the other');
           await areHeard(carillon, [ana, bo], `without ${index}`);
           const after = await Promise.all([ana, bo].map(timesConnected));
           const moved = after.filter((times, client) => times > before[client]).length;

@@ -25,7 +25,10 @@ async function setUp(t, { network = BLOCKED, server, library = 'pusher-js', prep
 }
 
 /** The channels that the client has joined, each as often as it has. */
-const joinedBy = async (page) => (await heardBy(page)).filter(({ event }) => event === 'pusher:subscription_succeeded').map(({ channel }) => channel);
+async function joinedBy(page) {
+  const joins = (await heardBy(page)).filter(({ event }) => event === 'pusher:subscription_succeeded');
+  return joins.map(({ channel }) => channel);
+}
 
 /** Publishes once the client has joined its channels for the `nth` time, and asserts that it hears all of it. */
 async function isBack(carillon, page, nth) {
@@ -107,7 +110,8 @@ describe('the server goes away', { concurrency: 4 }, () => {
       assert.equal(connected.transport, transport);
       await node.stop();
       await eventually(async () => (await statesOf(ana)).at(-1).state !== 'connected', 'the client to notice');
-      assert.deepEqual((await ana.evaluate(() => errors)).map(({ code }) => code).filter((code) => code >= 4000), [4200]);
+      const codes = (await ana.evaluate(() => errors)).map(({ code }) => code);
+      assert.deepEqual([...new Set(codes)], [4200]);
       await node.again();
       const again = await live(ana, { nth: 2 });
       // A clean end costs the transport nothing.

@@ -113,7 +113,8 @@ export async function startNginx(owner, { gateways, publishers = gateways, pages
   let generation = 0;
   const write = (wanted) => {
     generation += 1;
-    writeConfiguration(folder, { gateways, publishers, pages, tls, port, plain, status, hole, generation, network: { ...OPEN, ...wanted } });
+    const ports = { port, plain, status, hole };
+    writeConfiguration(folder, { gateways, publishers, pages, tls, ports, generation, network: { ...OPEN, ...wanted } });
   };
   write(network);
   const nginx = await startProcess('nginx', ['-e', 'stderr', '-p', folder, '-c', 'nginx.conf', '-g', 'daemon off;'], { folder });
@@ -133,12 +134,12 @@ export async function startNginx(owner, { gateways, publishers = gateways, pages
   };
 }
 
-function writeConfiguration(folder, { gateways, publishers, pages, tls, port, plain, status, hole, generation, network }) {
+function writeConfiguration(folder, { gateways, publishers, pages, tls, ports, generation, network }) {
   cpSync(join(REPOSITORY, 'deploy/nginx'), folder, { recursive: true });
   const listen = (name, text) => writeFileSync(join(folder, `carillon/${name}.conf`), `listen ${HERE}:${text}\n`);
-  listen('listen', tls ? `${port} ssl;\ninclude carillon/tls.conf;` : `${port};`);
-  listen('listen-plain', `${plain};`);
-  listen('listen-status', `${status};`);
+  listen('listen', tls ? `${ports.port} ssl;\ninclude carillon/tls.conf;` : `${ports.port};`);
+  listen('listen-plain', `${ports.plain};`);
+  listen('listen-status', `${ports.status};`);
 
   const edit = (name, ...changes) => {
     const path = join(folder, name);
@@ -156,8 +157,9 @@ function writeConfiguration(folder, { gateways, publishers, pages, tls, port, pl
   edit('carillon/upstreams.conf', upstream('carillon_publishers', publishers));
   if (!network.sticky) edit('carillon/upstreams.conf', [/ *hash \$carillon_session.*\n/, '']);
 
-  const webSockets = { forbidden: 'return 403;', unanswered: `proxy_pass http://${HERE}:${hole};`, reset: 'return 444;' }[network.webSockets];
-  if (webSockets) edit('carillon/routes.conf', ['proxy_pass http://carillon_gateways;', webSockets]);
+  const refusals = { forbidden: 'return 403;', unanswered: `proxy_pass http://${HERE}:${ports.hole};`, reset: 'return 444;' };
+  const refusal = refusals[network.webSockets];
+  if (refusal) edit('carillon/routes.conf', ['proxy_pass http://carillon_gateways;', refusal]);
   if (network.streams === 'forbidden') {
     edit('carillon/routes.conf', ['proxy_pass http://carillon_gateways_by_session;', 'if ($uri ~ xhr_streaming$) { return 403; }\n    $&']);
   }
