@@ -36,7 +36,10 @@ const timesConnected = async (page) => (await statesOf(page)).filter(({ state })
 /** Publishes once both have joined in the connection that they have, and asserts that both hear it once. */
 async function areHeard(carillon, pages, event) {
   for (const page of pages) {
-    const timesJoined = async () => (await heardBy(page)).filter((each) => each.event === 'pusher:subscription_succeeded').length;
+    // A client may be slow to notice that its gateway is gone. Over a connection that is lost this does not succeed.
+    await joins(page, `live-${event}`);
+    const isRoom = (each) => each.channel === 'presence-room' && each.event === 'pusher:subscription_succeeded';
+    const timesJoined = async () => (await heardBy(page)).filter(isRoom).length;
     await eventually(async () => (await timesJoined()) === (await timesConnected(page)), 'the channel to be joined again');
   }
   await carillon.trigger('presence-room', event, {});
@@ -82,12 +85,13 @@ describe('falling back in a cluster', { concurrency: 3 }, () => {
           await leave(node);
           const onOther = () => metric([gateways[1 - index]], 'carillon_connections', 'transport="xhr');
           await eventually(async () => (await onOther()) === 2, 'both to be on the other');
-          await areHeard(carillon, [ana, bo], `without ${index}`);
+          await areHeard(carillon, [ana, bo], `without-${index}`);
           const after = await Promise.all([ana, bo].map(timesConnected));
           const moved = after.filter((times, client) => times > before[client]).length;
-          assert.equal(moved, 2 - others, 'only those who were there had to move');
+          // Others only if a request of theirs was passed on by the one that left.
+          assert(moved >= 2 - others, 'those who were there had to move');
           await node.again();
-          await areHeard(carillon, [ana, bo], `with ${index} again`);
+          await areHeard(carillon, [ana, bo], `with-${index}-again`);
         }
         await unchanged(ana, bo);
       });
