@@ -9,7 +9,7 @@ export BINARY_UNDER_TEST := $(abspath target/release/carillon)
 # What stands in for that binary when a suite that is written for one process runs against a cluster.
 IN_CLUSTER := BINARY_UNDER_TEST=$(abspath target/debug/cluster) BINARY_IN_CLUSTER=$(BINARY_UNDER_TEST)
 
-.PHONY: help build lint test test-rust test-node test-python test-node-cluster test-python-cluster test-deploy test-k6 test-helm cluster needs deny fuzz bench \
+.PHONY: help build lint test test-rust test-node test-node-fallback test-python test-node-cluster test-python-cluster test-deploy test-k6 test-helm cluster needs deny fuzz bench \
         bench-smoke bench-compare bench-growth bench-pieces test-browser screenshots $(EXAMPLES:%=example-%)
 
 help: ## List the recipes
@@ -23,7 +23,7 @@ lint: ## Check format, lints and documentation, with warnings denied
 	$(CARGO) clippy --workspace --all-targets --all-features --locked -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --document-private-items --locked
 
-test: needs build test-rust test-node test-python test-node-cluster test-python-cluster bench-smoke test-browser test-deploy test-k6 test-helm ## Install what the tests need, and run all of them
+test: needs build test-rust test-node test-node-fallback test-python test-node-cluster test-python-cluster bench-smoke test-browser test-deploy test-k6 test-helm ## Install what the tests need, and run all of them
 
 # Tests of faults and of webhooks mostly wait, so many run at a time.
 test-rust: build
@@ -32,6 +32,10 @@ test-rust: build
 
 test-node: build $(CLIENTS)/node/node_modules
 	cd $(CLIENTS)/node && npm test
+
+# The same clients over the transports that they fall back to. Mostly waits.
+test-node-fallback: build $(CLIENTS)/node/node_modules ## Run pusher-js over HTTP
+	cd $(CLIENTS)/node && TRANSPORT=xhr_streaming npm run test:fallback && TRANSPORT=xhr_polling npm run test:fallback
 
 test-python: build $(VENV)
 	cd $(CLIENTS)/python && .venv/bin/python -m pytest -q
@@ -43,8 +47,8 @@ test-node-cluster: build cluster $(CLIENTS)/node/node_modules
 test-python-cluster: build cluster $(VENV)
 	cd $(CLIENTS)/python && $(IN_CLUSTER) .venv/bin/python -m pytest -q
 
-# The examples in Chromium. CHROMIUM names another one than Debian's.
-test-browser: build examples/node_modules tests/browser/node_modules ## Run the examples in a browser
+# The examples, and falling back to HTTP, in Chromium. CHROMIUM names another one than Debian's.
+test-browser: build examples/node_modules tests/browser/node_modules ## Run examples and HTTP fallback in a browser
 	cd tests/browser && npm test
 
 screenshots: build examples/node_modules tests/browser/node_modules ## Take the pictures in docs/examples anew

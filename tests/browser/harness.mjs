@@ -143,8 +143,11 @@ async function keep(owner, start) {
   return { ready, stop: () => running.stop(), again };
 }
 
-/** Runs a program until `stop()`. With `ready`, a pattern, resolves when what it printed matches; the match is `ready` of the result. */
-async function startProcess(program, parameters, { folder, ready, environment = {} }) {
+/**
+ * Runs a program until `stop()`. With `ready`, a pattern, resolves when what it printed matches; the match is `ready` of the result.
+ * `signal(name)` sends it a signal, `kill(name)` also waits for its end.
+ */
+export async function startProcess(program, parameters, { folder, ready, environment = {} }) {
   const setting = /^(CARILLON_|REVERB_|VITE_REVERB_|PUSHER_|REDIS_|PORT$|HOST$)/;
   const inherited = Object.fromEntries(Object.entries(process.env).filter(([name]) => !setting.test(name)));
   const child = spawn(program, parameters, { cwd: folder, env: { ...inherited, ...environment }, stdio: ['ignore', 'pipe', 'pipe'] });
@@ -184,7 +187,9 @@ async function startProcess(program, parameters, { folder, ready, environment = 
     child.kill('SIGKILL');
     throw error;
   });
-  return { ready: match, stop };
+  const signal = (name) => child.kill(name);
+  const kill = (name) => (signal(name), within(exited, `${program} to end after ${name}`, PROCESS_DEADLINE_MS));
+  return { ready: match, stop, signal, kill };
 }
 
 // === pages ===
@@ -343,14 +348,15 @@ export async function apiOf(example, who) {
   };
 }
 
-function temporaryFolder(owner) {
+/** A folder that is gone when its owner is done. */
+export function temporaryFolder(owner) {
   const folder = mkdtempSync(join(tmpdir(), 'carillon-browser-'));
   owner.after(() => rmSync(folder, { recursive: true, force: true }));
   return folder;
 }
 
 /** A port that nobody listens on. Another process may take it before it is used, which then fails loudly. */
-async function freePort() {
+export async function freePort() {
   const server = createSocketServer();
   await new Promise((settle) => server.listen(0, '127.0.0.1', settle));
   const { port } = server.address();
@@ -358,7 +364,8 @@ async function freePort() {
   return port;
 }
 
-function answers(port) {
+/** Whether somebody listens on a port of this machine. */
+export function answers(port) {
   return new Promise((settle) => {
     const socket = connect(port, '127.0.0.1');
     socket.once('connect', () => settle(true)).once('error', () => settle(false));

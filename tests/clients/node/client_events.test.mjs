@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 
-import { connected, joined, marked, needsApp, next, nextCall, nextError, pretendOrigin, record, serve, settled, subscribe, unique, without } from './harness.mjs';
+import { connected, joined, marked, needsApp, next, nextCall, nextError, pretendOrigin, record, sendsInOrder, serve, settled, subscribe, unique, without } from './harness.mjs';
 
 const carillon = await serve();
 const sender = carillon.sender();
@@ -87,6 +87,7 @@ test('only a subscriber may send', async (t) => {
 
   await subscribe(outsider, listener.name);
   outsider.unsubscribe(listener.name);
+  await settled(outsider);
   const errorAfterLeaving = nextError(outsider);
   outsider.connection.send_event('client-typing', {}, listener.name);
   await errorAfterLeaving;
@@ -130,9 +131,12 @@ test('more than ten in a second cost an error 4301 and the rest of the burst, ne
   await settled(speaker.pusher);
   await marked(sender, speaker, listener);
   const delivered = without(seen).map(({ data }) => data ?? 0);
-  assert.deepEqual(delivered.slice(0, 10), [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]);
-  assert.ok(delivered.length < 40, `${delivered.length} of 40 were delivered`);
-  assert.deepEqual(delivered, delivered.toSorted((a, b) => a - b));
+  assert.ok(delivered.length >= 10 && delivered.length < 40, `${delivered.length} of 40 were delivered`);
+  assert.equal(new Set(delivered).size, delivered.length, 'each once');
+  if (sendsInOrder) {
+    assert.deepEqual(delivered.slice(0, 10), [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]);
+    assert.deepEqual(delivered, delivered.toSorted((a, b) => a - b));
+  }
   assert.equal(speaker.pusher.connection.state, 'connected');
 });
 

@@ -19,18 +19,31 @@ import PusherServer from 'pusher';
 import Pusher from 'pusher-js';
 import WebSocket from 'ws';
 
-export { Echo, Pusher, PusherServer };
+import { RawSocket } from './raw_socket.mjs';
+import { DEADLINE_MS, within } from './waiting.mjs';
+
+export { DEADLINE_MS, Echo, Pusher, PusherServer, within };
 
 const REPOSITORY = resolve(fileURLToPath(new URL('../../..', import.meta.url)));
-
-/** How long an expected event may take. Generous, for loaded machines: only a failing test ever waits this long. */
-export const DEADLINE_MS = 10_000;
 
 /** How long the process may take to print its banner, or to leave after SIGTERM. */
 const PROCESS_DEADLINE_MS = 20_000;
 
 /** The key of all encrypted channels in these tests (protocol.md section 10). */
 export const ENCRYPTION_KEY = 'AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=';
+
+/**
+ * What clients connect over: `ws`, or one of the transports that pusher-js falls back to. Only the raw sockets of a test are always
+ * WebSockets.
+ */
+const TRANSPORT = process.env.TRANSPORT ?? 'ws';
+assert(['ws', 'xhr_streaming', 'xhr_polling'].includes(TRANSPORT), `TRANSPORT names no transport: ${TRANSPORT}`);
+
+/** Test option: skip unless clients connect over WebSockets, which this test is about. */
+export const needsWebSockets = TRANSPORT === 'ws' ? {} : { skip: 'is about WebSockets' };
+
+/** Whether what one client sends arrives in order. Over HTTP each message is a request, and one may overtake another. */
+export const sendsInOrder = TRANSPORT === 'ws';
 
 /** True when these tests start and stop their own server; false against one that is already running. */
 export const ownsProcess = process.env.SERVER_HOST === undefined;
@@ -249,7 +262,7 @@ class Carillon {
    * `authenticate(socketId)` the one for sign-in. `library`: another release of pusher-js.
    */
   client(t, { app = 'app', library = Pusher, options = {}, ...signing } = {}) {
-    const client = new library(APPS[app]?.key ?? app, this.#options(app, signing, { cluster: '', enabledTransports: ['ws'], ...options }));
+    const client = new library(APPS[app]?.key ?? app, this.#options(app, signing, { cluster: '', ...options }));
     return this.#watch(t, client);
   }
 
@@ -261,7 +274,7 @@ class Carillon {
       broadcaster,
       key: APPS[app].key,
       Pusher,
-      enabledTransports: ['ws', 'wss'],
+      enabledTransports: TRANSPORT === 'ws' ? ['ws', 'wss'] : [TRANSPORT],
       ...(broadcaster === 'pusher' && { cluster: 'mt1' }),
       ...options,
     };
@@ -287,7 +300,11 @@ class Carillon {
       wsHost: this.host,
       wsPort: this.port,
       wssPort: this.port,
+      httpHost: this.host,
+      httpPort: this.port,
+      httpsPort: this.port,
       forceTLS: false,
+      enabledTransports: [TRANSPORT],
       // pusher-js prefers this one, so it is left out where a test brings the older form of its own.
       ...(!('authorizer' in options || 'authEndpoint' in options) && {
         channelAuthorization: { customHandler: ({ socketId, channelName }, done) => answer(done, () => sign(socketId, channelName)) },
@@ -315,67 +332,6 @@ function answer(done, sign) {
   return done(null, signed);
 }
 
-/** One WebSocket whose frames are read one by one. */
-class RawSocket {
-  #socket;
-  #frames = [];
-  #waiting = [];
-
-  constructor(socket) {
-    this.#socket = socket;
-    this.opened = within(new Promise((settle) => socket.once('open', settle)), () => 'the WebSocket to open');
-    this.opened.catch(() => {});
-    /** Resolves with `{ code, reason }` when the server has closed. */
-    this.closed = new Promise((settle) => socket.once('close', (code, reason) => settle({ code, reason: reason.toString() })));
-    socket.on('error', () => {});
-    socket.on('message', (data, isBinary) => {
-      const frame = { ...JSON.parse(data.toString()), isBinary };
-      const waiter = this.#waiting.shift();
-      if (waiter) waiter(frame);
-      else this.#frames.push(frame);
-    });
-  }
-
-  /** The subprotocol that the server chose, `''` for none. */
-  get protocol() {
-    return this.#socket.protocol;
-  }
-
-  /** The next frame, parsed; its `data` is as it was on the wire. */
-  async next() {
-    const { isBinary, ...frame } = await this.#take();
-    assert.equal(isBinary, false, 'a server sends text frames only');
-    return frame;
-  }
-
-  #take() {
-    if (this.#frames.length > 0) return this.#frames.shift();
-    return within(new Promise((settle) => this.#waiting.push(settle)), () => 'the next frame on a WebSocket');
-  }
-
-  /** Waits for `connection_established` and returns the socket id. */
-  async established() {
-    const { event, data } = await this.next();
-    assert.equal(event, 'pusher:connection_established');
-    return JSON.parse(data).socket_id;
-  }
-
-  send(frame) {
-    this.#socket.send(typeof frame === 'string' ? frame : JSON.stringify(frame));
-  }
-
-  /** Sends a WebSocket ping and resolves with the payload of the pong. */
-  async ping(payload) {
-    const pong = new Promise((settle) => this.#socket.once('pong', (data) => settle(data.toString())));
-    this.#socket.ping(payload);
-    return within(pong, () => 'a WebSocket pong');
-  }
-
-  terminate() {
-    this.#socket.terminate();
-  }
-}
-
 /** From now until `t` ends, pusher-js in Node connects with this `Origin` header, as a browser on that page would. */
 export function pretendOrigin(t, origin) {
   const original = Pusher.Runtime.getWebSocketAPI;
@@ -391,17 +347,6 @@ export function pretendOrigin(t, origin) {
 }
 
 // === waiting ===
-
-/** `promise`, or an error that says what was awaited once `ms` have passed. Safe to await late. */
-export function within(promise, what, ms = DEADLINE_MS) {
-  let timer;
-  const late = new Promise((_, reject) => {
-    timer = setTimeout(() => reject(new Error(`waited ${ms} ms for ${typeof what === 'function' ? what() : what}`)), ms);
-  });
-  const raced = Promise.race([promise, late]).finally(() => clearTimeout(timer));
-  raced.catch(() => {});
-  return raced;
-}
 
 /** The arguments of the next `event` on anything with pusher-js' `bind`: a channel, a connection, a user, a watchlist. */
 export function nextCall(target, event, ms = DEADLINE_MS) {
@@ -467,9 +412,22 @@ export async function subscribe(client, name) {
   return joined(client.subscribe(name));
 }
 
+/** Requests that carry messages of clients and are not answered yet. */
+const sending = new Set();
+const createSocketRequest = Pusher.Runtime.createSocketRequest;
+Pusher.Runtime.createSocketRequest = (method, url) => {
+  const request = createSocketRequest.call(Pusher.Runtime, method, url);
+  if (/\/xhr_send\?/.test(url)) {
+    const answered = new Promise((settle) => request.bind('finished', settle)).finally(() => sending.delete(answered));
+    sending.add(answered);
+  }
+  return request;
+};
+
 /** Resolves once the server has handled everything that this client sent before: a `pusher:ping` and its pong. */
 export async function settled(client) {
   await connected(client);
+  await within(Promise.all(sending), () => 'the server to take what clients sent');
   const pong = nextFrame(client, (frame) => frame.event === 'pusher:pong', 'pusher:pong');
   client.connection.send_event('pusher:ping', {});
   await pong;

@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 
-import { APPS, connected, joined, marked, needsApp, needsProcess, next, nextFrame, pretendOrigin, serve, settled, start, subscribe, unique } from './harness.mjs';
+import { APPS, connected, joined, marked, needsApp, needsProcess, needsWebSockets, next, nextFrame, pretendOrigin, serve, settled, start, subscribe, unique } from './harness.mjs';
 
 const carillon = await serve();
 const sender = carillon.sender();
@@ -39,7 +39,7 @@ test('an unknown key is refused with 4001 and pusher-js does not try again', asy
   await refused(carillon.socket(t, { app: unique('no-such-key') }), 4001);
 });
 
-test('a page of another origin is refused with 4009 and pusher-js does not try again', needsApp('strict'), async (t) => {
+test('a page of another origin is refused with 4009 and pusher-js does not try again', { ...needsApp('strict'), ...needsWebSockets }, async (t) => {
   pretendOrigin(t, 'https://evil.example');
   await givesUp(carillon.client(t, { app: 'strict' }), 4009);
   for (const origin of ['https://evil.example', 'https://good.example.evil.example', 'https://notgood.example', 'https://sub.good.example', 'null']) {
@@ -47,7 +47,7 @@ test('a page of another origin is refused with 4009 and pusher-js does not try a
   }
 });
 
-test('a page of an allowed origin connects', needsApp('strict'), async (t) => {
+test('a page of an allowed origin connects', { ...needsApp('strict'), ...needsWebSockets }, async (t) => {
   for (const origin of ['https://good.example', 'http://good.example:8000']) {
     pretendOrigin(t, origin);
     const client = await connected(carillon.client(t, { app: 'strict' }));
@@ -55,7 +55,7 @@ test('a page of an allowed origin connects', needsApp('strict'), async (t) => {
   }
 });
 
-test('a connection over the quota of its app is refused with 4004, until one leaves', needsProcess, async (t) => {
+test('a connection over the quota of its app is refused with 4004, until one leaves', { ...needsProcess, ...needsWebSockets }, async (t) => {
   const carillon = await start();
   t.after(() => carillon.stop());
   const origin = 'https://good.example';
@@ -108,7 +108,7 @@ test('the server answers pusher:ping, and WebSocket pings', async (t) => {
   assert.equal(await socket.ping('are you there'), 'are you there');
 });
 
-test('pusher-js pings a quiet connection and keeps it', async (t) => {
+test('pusher-js pings a quiet connection and keeps it', needsWebSockets, async (t) => {
   const client = carillon.client(t, { options: { activityTimeout: 50, pongTimeout: 5_000 } });
   const states = [];
   await connected(client);

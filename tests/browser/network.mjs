@@ -1,0 +1,255 @@
+// The network between a page and Carillon: nodes, the nginx of deploy/nginx with whatever a strict network does to WebSockets and
+// streams, and the pages themselves.
+
+import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
+import { accessSync, constants, cpSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { createServer, request } from 'node:http';
+import { createRequire } from 'node:module';
+import { createServer as createSocketServer } from 'node:net';
+import { join, resolve } from 'node:path';
+import { test } from 'node:test';
+import { fileURLToPath } from 'node:url';
+
+import { APP, answers, eventually, freePort, startProcess, temporaryFolder } from './harness.mjs';
+
+const REPOSITORY = resolve(fileURLToPath(new URL('../..', import.meta.url)));
+const EXAMPLES = join(REPOSITORY, 'examples');
+const PusherServer = createRequire(join(EXAMPLES, 'package.json'))('pusher');
+
+const HERE = '127.0.0.1';
+
+/** A test whose things end in reverse, each before what it stands on. A bare test context ends them in the order in which they began. */
+export function scenario(name, body) {
+  return test(name, async (t) => {
+    const endings = [];
+    t.after(async () => {
+      const errors = [];
+      for (const end of endings.reverse()) await Promise.resolve().then(end).catch((error) => errors.push(error));
+      assert.deepEqual(errors, [], 'everything ended well');
+    });
+    await body({ after: (end) => endings.push(end) });
+  });
+}
+
+// === nodes ===
+
+/**
+ * Starts one node and resolves once it has printed its addresses: `{ host, port, url, adminUrl, stop(), kill(signal), again() }`.
+ *
+ * `role`: `up`, or `gateway` and `publisher` with the address of a `redis`. `server`, `app`: lines for `[server]` and for the app.
+ */
+export async function startNode(owner, { role = 'up', redis, server = '', app = '' } = {}) {
+  const binary = process.env.BINARY_UNDER_TEST ?? join(REPOSITORY, 'target/release/carillon');
+  accessSync(binary, constants.X_OK);
+  const folder = temporaryFolder(owner);
+  const config = join(folder, 'carillon.toml');
+  const lines = ['[server]', `host = "${HERE}"`, server, '[drain]', 'accept = "0s"', 'window = "100ms"', '[peers]', `host = "${HERE}"`];
+  lines.push('[[apps]]', `id = "${APP.id}"`, `key = "${APP.key}"`, `secret = "${APP.secret}"`, app);
+  writeFileSync(config, lines.join('\n'));
+
+  const node = { host: HERE };
+  let running;
+  const start = async (port) => {
+    const parameters = [role, '--config', config, '--port', String(port), '--admin-port', '0', ...(redis ? ['--redis', redis] : [])];
+    const ready = /^\s*public\s+http:\/\/[^:\s]+:(\d+)[^]*?^\s*admin\s+(http:\/\/\S+)/m;
+    running = await startProcess(binary, parameters, { folder, ready });
+    node.port = Number(running.ready[1]);
+    node.adminUrl = running.ready[2];
+    node.url = `http://${HERE}:${node.port}`;
+    await eventually(async () => (await fetch(`${node.adminUrl}/readyz`)).ok, `${role} to be ready`);
+  };
+  await start(0);
+  owner.after(() => running.stop());
+  return Object.assign(node, {
+    stop: () => running.stop(),
+    kill: (signal) => running.kill(signal),
+    /** Starts it on the port that it had. */
+    again: () => start(node.port),
+  });
+}
+
+/** Starts an empty Redis; resolves with its URL. */
+export async function startRedis(owner) {
+  const port = await freePort();
+  const folder = temporaryFolder(owner);
+  const { stop } = await startProcess('redis-server', ['--port', String(port), '--bind', HERE, '--save', '', '--dir', folder], { folder });
+  owner.after(stop);
+  await eventually(() => answers(port), 'Redis to listen');
+  return `redis://${HERE}:${port}`;
+}
+
+/** The official server library for the app of the tests. */
+export function sender({ host, port }) {
+  return new PusherServer({ appId: APP.id, key: APP.key, secret: APP.secret, host, port, useTLS: false });
+}
+
+/** The sum of a metric's values on these nodes. `labels`: as `kind="send"`; a value counts when it has them. */
+export async function metric(nodes, name, labels = '') {
+  const texts = await Promise.all(nodes.map(async ({ adminUrl }) => (await fetch(`${adminUrl}/metrics`)).text()));
+  const values = texts.join('\n').split('\n').filter((line) => line.replace('{', ' ').startsWith(`${name} `) && line.includes(labels));
+  return values.reduce((sum, line) => sum + Number(line.split(' ').at(-1)), 0);
+}
+
+// === nginx ===
+
+/**
+ * What a network does. `webSockets`: what becomes of requests to upgrade: `allowed`, `forbidden` (403), `unanswered` (accepted, and
+ * nothing more), `reset`. `streams`: what becomes of `xhr_streaming`: `allowed`, `forbidden`, `buffered` (held back by a proxy that
+ * waits for the whole answer). `sticky`: whether the requests of a session go to one node; otherwise nodes take turns.
+ */
+const OPEN = { webSockets: 'allowed', streams: 'allowed', sticky: true };
+
+/**
+ * Starts Debian's nginx with the files of deploy/nginx: `{ host, port, url, becomes(network) }`.
+ *
+ * `gateways`, `publishers`: nodes. `pages`: the server of everything that is not Carillon's. `tls`: with a certificate of its own
+ * making. `becomes` changes the network and reloads nginx.
+ */
+export async function startNginx(owner, { gateways, publishers = gateways, pages, tls = false, network = {} }) {
+  const folder = temporaryFolder(owner);
+  const [port, plain, status, hole] = [await freePort(), await freePort(), await freePort(), await startHole(owner)];
+  if (tls) makeCertificate(folder);
+  let generation = 0;
+  const write = (wanted) => {
+    generation += 1;
+    const ports = { port, plain, status, hole };
+    writeConfiguration(folder, { gateways, publishers, pages, tls, ports, generation, network: { ...OPEN, ...wanted } });
+  };
+  write(network);
+  const nginx = await startProcess('nginx', ['-e', 'stderr', '-p', folder, '-c', 'nginx.conf', '-g', 'daemon off;'], { folder });
+  owner.after(nginx.stop);
+  const isServed = () => eventually(async () => (await generationOf(port, tls)) === String(generation), 'nginx to serve as configured');
+  await isServed();
+  const scheme = tls ? 'https' : 'http';
+  return {
+    host: HERE,
+    port,
+    url: `${scheme}://${HERE}:${port}`,
+    becomes: async (wanted) => {
+      write(wanted);
+      nginx.signal('SIGHUP');
+      await isServed();
+    },
+  };
+}
+
+function writeConfiguration(folder, { gateways, publishers, pages, tls, ports, generation, network }) {
+  cpSync(join(REPOSITORY, 'deploy/nginx'), folder, { recursive: true });
+  const listen = (name, text) => writeFileSync(join(folder, `carillon/${name}.conf`), `listen ${HERE}:${text}\n`);
+  listen('listen', tls ? `${ports.port} ssl;\ninclude carillon/tls.conf;` : `${ports.port};`);
+  listen('listen-plain', `${ports.plain};`);
+  listen('listen-status', `${ports.status};`);
+
+  const edit = (name, ...changes) => {
+    const path = join(folder, name);
+    let text = readFileSync(path, 'utf8');
+    for (const [from, to] of changes) {
+      const changed = text.replace(from, to);
+      if (changed === text) throw new Error(`deploy/nginx/${name} has no ${from}`);
+      text = changed;
+    }
+    writeFileSync(path, text);
+  };
+  const servers = (nodes) => nodes.map((node) => `    server ${HERE}:${node.port} max_fails=0;\n`).join('');
+  const upstream = (name, nodes) => [new RegExp(`(upstream ${name} \\{[^}]*?)(?: *server .*\\n)+`), `$1${servers(nodes)}`];
+  edit('carillon/upstreams.conf', upstream('carillon_gateways', gateways), upstream('carillon_gateways_by_session', gateways));
+  edit('carillon/upstreams.conf', upstream('carillon_publishers', publishers));
+  if (!network.sticky) edit('carillon/upstreams.conf', [/ *hash \$carillon_session.*\n/, '']);
+
+  const refusals = { forbidden: 'return 403;', unanswered: `proxy_pass http://${HERE}:${ports.hole};`, reset: 'return 444;' };
+  const refusal = refusals[network.webSockets];
+  if (refusal) edit('carillon/routes.conf', ['proxy_pass http://carillon_gateways;', refusal]);
+  if (network.streams === 'forbidden') {
+    edit('carillon/routes.conf', ['proxy_pass http://carillon_gateways_by_session;', 'if ($uri ~ xhr_streaming$) { return 403; }\n    $&']);
+  }
+  if (network.streams === 'buffered') {
+    // An answer of HTTP/1.1 comes in chunks, which nginx passes on one by one even so.
+    edit('carillon/proxy.conf', ['proxy_buffering off;', 'proxy_buffering on;\nproxy_ignore_headers X-Accel-Buffering;']);
+    edit('carillon/proxy.conf', ['proxy_http_version 1.1;', 'proxy_http_version 1.0;']);
+  }
+  const application = `include carillon/proxy.conf;\n    proxy_set_header Connection '';\n    proxy_pass ${pages};`;
+  edit('carillon/routes.conf', [/(\nlocation \/ \{\s*)return 404;/, `$1${application}`]);
+  edit('carillon/routes.conf', [/$(?![^])/, `\nlocation = /generation { return 200 ${generation}; }\n`]);
+
+  const temporary = ['client_body', 'proxy', 'fastcgi', 'uwsgi', 'scgi'].map((kind) => `${kind}_temp_path ${folder}/${kind};`).join('\n');
+  edit('conf.d/carillon.conf', ['/var/log/nginx/', `${folder}/`], [/^/, `${temporary}\n`]);
+  edit('nginx.conf', ['/var/log/nginx/error.log warn', 'stderr warn'], ['/run/nginx.pid', `${folder}/nginx.pid`]);
+  edit('nginx.conf', ['worker_processes auto;', `worker_processes 1;${process.getuid() === 0 ? '\nuser root;' : ''}`]);
+  edit('nginx.conf', [/worker_rlimit_nofile.*/, ''], ['worker_connections 65536', 'worker_connections 1024']);
+}
+
+/** A port where connections are accepted and nothing is ever said. */
+async function startHole(owner) {
+  const sockets = new Set();
+  const server = createSocketServer((socket) => {
+    sockets.add(socket);
+    socket.on('error', () => {}).on('close', () => sockets.delete(socket)).resume();
+  });
+  await new Promise((settle) => server.listen(0, HERE, settle));
+  owner.after(() => {
+    for (const socket of sockets) socket.destroy();
+    server.close();
+  });
+  return server.address().port;
+}
+
+function makeCertificate(folder) {
+  mkdirSync(join(folder, 'tls'));
+  const files = ['-keyout', join(folder, 'tls/privkey.pem'), '-out', join(folder, 'tls/fullchain.pem')];
+  const kind = ['-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:prime256v1', '-nodes', '-days', '1', '-subj', `/CN=${HERE}`];
+  execFileSync('openssl', ['req', '-x509', ...kind, ...files], { stdio: 'pipe' });
+}
+
+/** The number of the configuration that nginx serves now; each time over a connection of its own, since those before a reload last. */
+async function generationOf(port, tls) {
+  const ask = tls ? (await import('node:https')).request : request;
+  return new Promise((settle) => {
+    const asked = ask({ host: HERE, port, path: '/generation', agent: false, rejectUnauthorized: false }, (answer) => {
+      let text = '';
+      answer.setEncoding('utf8').on('data', (chunk) => (text += chunk)).on('end', () => settle(text));
+    });
+    asked.on('error', () => settle(null)).end();
+  });
+}
+
+// === pages ===
+
+/**
+ * Serves `pages/fallback.html` with unmodified pusher-js and Laravel Echo, and signs for the user that `?user=` names, at the paths
+ * where pusher-js and Echo ask by themselves. Resolves with its URL.
+ */
+export async function servePages(owner) {
+  const files = {
+    '/': ['text/html', join(REPOSITORY, 'tests/browser/pages/fallback.html')],
+    '/pusher.js': ['text/javascript', join(EXAMPLES, 'node_modules/pusher-js/dist/web/pusher.js')],
+    '/echo.js': ['text/javascript', join(EXAMPLES, 'node_modules/laravel-echo/dist/echo.iife.js')],
+  };
+  const signer = sender({ host: HERE, port: 1 });
+  const server = createServer(async (request, response) => {
+    const url = new URL(request.url, 'http://page');
+    const [type, file] = files[url.pathname] ?? [];
+    if (file) {
+      const user = url.searchParams.get('user');
+      const cookie = user ? { 'Set-Cookie': `user=${user}; Path=/` } : {};
+      response.writeHead(200, { 'Content-Type': `${type}; charset=utf-8`, ...cookie }).end(readFileSync(file));
+    } else if (request.method === 'POST' && ['/pusher/auth', '/broadcasting/auth'].includes(url.pathname)) {
+      const body = new URLSearchParams(await read(request));
+      const [id, channel] = [/user=(\w+)/.exec(request.headers.cookie)?.[1], body.get('channel_name')];
+      const member = channel.startsWith('presence-') ? { user_id: id, user_info: { name: id } } : undefined;
+      const answer = JSON.stringify(signer.authorizeChannel(body.get('socket_id'), channel, member));
+      response.writeHead(200, { 'Content-Type': 'application/json' }).end(answer);
+    } else {
+      response.writeHead(404).end();
+    }
+  });
+  await new Promise((settle) => server.listen(0, HERE, settle));
+  owner.after(() => new Promise((settle) => (server.closeAllConnections(), server.close(settle))));
+  return `http://${HERE}:${server.address().port}`;
+}
+
+async function read(request) {
+  let text = '';
+  for await (const chunk of request.setEncoding('utf8')) text += chunk;
+  return text;
+}
