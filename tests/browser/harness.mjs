@@ -145,7 +145,7 @@ async function keep(owner, start) {
 
 /**
  * Runs a program until `stop()`. With `ready`, a pattern, resolves when what it printed matches; the match is `ready` of the result.
- * `signal(name)` sends it a signal, `kill(name)` also waits for its end.
+ * `signal(name)` sends it a signal, `kill(name)` also waits for its end; `exited` resolves then in any case.
  */
 export async function startProcess(program, parameters, { folder, ready, environment = {} }) {
   const setting = /^(CARILLON_|REVERB_|VITE_REVERB_|PUSHER_|REDIS_|PORT$|HOST$)/;
@@ -189,7 +189,7 @@ export async function startProcess(program, parameters, { folder, ready, environ
   });
   const signal = (name) => child.kill(name);
   const kill = (name) => (signal(name), within(exited, `${program} to end after ${name}`, PROCESS_DEADLINE_MS));
-  return { ready: match, stop, signal, kill };
+  return { ready: match, stop, signal, kill, exited };
 }
 
 // === pages ===

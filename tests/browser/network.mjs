@@ -71,12 +71,23 @@ export async function startNode(owner, { role = 'up', redis, server = '', app = 
 
 /** Starts an empty Redis; resolves with its URL. */
 export async function startRedis(owner) {
-  const port = await freePort();
   const folder = temporaryFolder(owner);
-  const { stop } = await startProcess('redis-server', ['--port', String(port), '--bind', HERE, '--save', '', '--dir', folder], { folder });
-  owner.after(stop);
-  await eventually(() => answers(port), 'Redis to listen');
+  const start = (port) => startProcess('redis-server', ['--port', String(port), '--bind', HERE, '--save', '', '--dir', folder], { folder });
+  const { port } = await onFreePort(owner, start, answers, 'Redis to listen');
   return `redis://${HERE}:${port}`;
+}
+
+/** Starts what must be told its port, and again on another one if somebody was faster; `{ port, ...process }` once `isUp(port)`. */
+async function onFreePort(owner, start, isUp, what) {
+  for (;;) {
+    const port = await freePort();
+    const started = await start(port);
+    let isGone = false;
+    started.exited.then(() => (isGone = true));
+    owner.after(started.stop);
+    await eventually(async () => isGone || (await isUp(port)), what);
+    if (!isGone) return { port, ...started };
+  }
 }
 
 /** The official server library for the app of the tests. */
@@ -108,38 +119,38 @@ const OPEN = { webSockets: 'allowed', streams: 'allowed', sticky: true };
  */
 export async function startNginx(owner, { gateways, publishers = gateways, pages, tls = false, network = {} }) {
   const folder = temporaryFolder(owner);
-  const [port, plain, status, hole] = [await freePort(), await freePort(), await freePort(), await startHole(owner)];
+  const hole = await startHole(owner);
   if (tls) makeCertificate(folder);
   let generation = 0;
-  const write = (wanted) => {
+  const write = (port, wanted) => {
     generation += 1;
-    const ports = { port, plain, status, hole };
-    writeConfiguration(folder, { gateways, publishers, pages, tls, ports, generation, network: { ...OPEN, ...wanted } });
+    writeConfiguration(folder, { gateways, publishers, pages, tls, port, hole, generation, network: { ...OPEN, ...wanted } });
   };
-  write(network);
-  const nginx = await startProcess('nginx', ['-e', 'stderr', '-p', folder, '-c', 'nginx.conf', '-g', 'daemon off;'], { folder });
-  owner.after(nginx.stop);
-  const isServed = () => eventually(async () => (await generationOf(port, tls)) === String(generation), 'nginx to serve as configured');
-  await isServed();
+  const start = (port) => {
+    write(port, network);
+    return startProcess('nginx', ['-e', 'stderr', '-p', folder, '-c', 'nginx.conf', '-g', 'daemon off;'], { folder });
+  };
+  const isServed = async (port) => (await generationOf(port, tls)) === String(generation);
+  const { port, signal } = await onFreePort(owner, start, isServed, 'nginx to serve');
   const scheme = tls ? 'https' : 'http';
   return {
     host: HERE,
     port,
     url: `${scheme}://${HERE}:${port}`,
     becomes: async (wanted) => {
-      write(wanted);
-      nginx.signal('SIGHUP');
-      await isServed();
+      write(port, wanted);
+      signal('SIGHUP');
+      await eventually(() => isServed(port), 'nginx to serve as configured now');
     },
   };
 }
 
-function writeConfiguration(folder, { gateways, publishers, pages, tls, ports, generation, network }) {
+function writeConfiguration(folder, { gateways, publishers, pages, tls, port, hole, generation, network }) {
   cpSync(join(REPOSITORY, 'deploy/nginx'), folder, { recursive: true });
-  const listen = (name, text) => writeFileSync(join(folder, `carillon/${name}.conf`), `listen ${HERE}:${text}\n`);
-  listen('listen', tls ? `${ports.port} ssl;\ninclude carillon/tls.conf;` : `${ports.port};`);
-  listen('listen-plain', `${ports.plain};`);
-  listen('listen-status', `${ports.status};`);
+  const listen = (name, text) => writeFileSync(join(folder, `carillon/${name}.conf`), `listen ${text}\n`);
+  listen('listen', `${HERE}:${port}${tls ? ' ssl;\ninclude carillon/tls.conf' : ''};`);
+  listen('listen-plain', `unix:${folder}/plain;`);
+  listen('listen-status', `unix:${folder}/status;`);
 
   const edit = (name, ...changes) => {
     const path = join(folder, name);
@@ -157,7 +168,7 @@ function writeConfiguration(folder, { gateways, publishers, pages, tls, ports, g
   edit('carillon/upstreams.conf', upstream('carillon_publishers', publishers));
   if (!network.sticky) edit('carillon/upstreams.conf', [/ *hash \$carillon_session.*\n/, '']);
 
-  const refusals = { forbidden: 'return 403;', unanswered: `proxy_pass http://${HERE}:${ports.hole};`, reset: 'return 444;' };
+  const refusals = { forbidden: 'return 403;', unanswered: `proxy_pass http://${HERE}:${hole};`, reset: 'return 444;' };
   const refusal = refusals[network.webSockets];
   if (refusal) edit('carillon/routes.conf', ['proxy_pass http://carillon_gateways;', refusal]);
   if (network.streams === 'forbidden') {
