@@ -164,7 +164,7 @@ async fn requests_without_a_pause_disturb_nobody() {
 }
 
 /// As many polls as descriptors allow, up to this.
-const POLLS_MAX: usize = 10_000;
+const POLLS_MAX: usize = 8_000;
 
 /// Requests that are answered at once while others begin.
 const OPENING_MAX: usize = 100;
@@ -244,10 +244,16 @@ async fn poll_until_event(
     loop {
         let mut response = Response::of(raw).await;
         let line = response.line().await;
-        assert_eq!(response.line().await, None);
+        while response.line().await.is_some() {}
         raw = response.into_raw();
         match line {
             Some(Line::Heartbeat) => raw.send(session.request(Transport::Poll).as_bytes()).await,
+            // On a machine that is slow itself the next poll may come too late: a new session, as for pusher-js.
+            Some(Line::Open) => {
+                raw.send(format!("{send}{poll}{poll}").as_bytes()).await;
+                assert_eq!(raw.take_head().await.status, 204);
+                assert!(raw.http_reply().await.body.contains("subscription_succeeded"));
+            }
             Some(Line::Messages(messages)) => {
                 assert_eq!(messages[0]["event"], "e");
                 return (session, raw);
