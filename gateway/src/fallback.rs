@@ -36,8 +36,8 @@ use crate::transport::Transport;
 use crate::upgrade;
 
 pub(crate) use name::{SessionName, Target, Verb};
-pub(crate) use registry::{Found, Place, Registry};
-pub(crate) use session::{Ask, Receiver, Session};
+pub(crate) use registry::{Claim, Found, Registry};
+pub(crate) use session::{Ask, FallbackSession, Response};
 
 /// A message in a JSON string in a JSON array: what nginx is told to let pass in `deploy/nginx`, with the default limit.
 const BODY_PER_MESSAGE: usize = 4;
@@ -126,19 +126,19 @@ async fn receive(
     {
         return answer;
     }
-    let mut place = match node.fallback.claim(node, &target.name) {
-        Found::New(place) => place,
+    let mut claim = match node.fallback.claim(node, &target.name) {
+        Found::New(claim) => claim,
         Found::Live(session) => return attach(&session, transport).await,
         Found::Ended(line) => return lines(line.into()),
     };
     match upgrade::admit(shard, &key, &request, transport).await {
         Ok(admission) => {
-            let (receiver, answer) = receiver(transport);
-            shard.open_session(client, admission, place, receiver);
+            let (response, answer) = response(transport);
+            shard.open_session(client, admission, claim, response);
             answer.wait().await
         }
         Err(farewell) => {
-            place.refuse(&lines::farewell(&farewell));
+            claim.refuse(&lines::farewell(&farewell));
             turned_away(shard, &farewell, client)
         }
     }
@@ -154,8 +154,8 @@ pub(crate) async fn receive_here(node: &Node, name: &SessionName, transport: Tra
 }
 
 async fn attach(session: &mpsc::Sender<Ask>, transport: Transport) -> Answer {
-    let (receiver, answer) = receiver(transport);
-    match session.send(Ask::Receive(receiver)).await {
+    let (response, answer) = response(transport);
+    match session.send(Ask::Receive(response)).await {
         Ok(()) => answer.wait().await,
         // It ended just now. To a client whose session is open this says that it is lost.
         Err(_) => lines(Bytes::from_static(lines::OPEN.as_bytes()).into()),
@@ -168,14 +168,14 @@ enum Pending {
     Lines(mpsc::Receiver<Bytes>),
 }
 
-fn receiver(transport: Transport) -> (Receiver, Pending) {
+fn response(transport: Transport) -> (Response, Pending) {
     if transport == Transport::XhrStreaming {
         // One piece: what waits beyond it waits in the outbox, where it is counted.
         let (sender, receiver) = mpsc::channel(1);
-        (Receiver::Stream(sender), Pending::Lines(receiver))
+        (Response::Stream(sender), Pending::Lines(receiver))
     } else {
         let (sender, receiver) = oneshot::channel();
-        (Receiver::Poll(sender), Pending::Whole(receiver))
+        (Response::Poll(sender), Pending::Whole(receiver))
     }
 }
 

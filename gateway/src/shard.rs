@@ -180,16 +180,16 @@ impl Shard {
         });
     }
 
-    /// Makes a session of the HTTP transports. `receiver`: the request that asked for it.
+    /// Makes a session of the HTTP transports. `response`: what the request that asked for it is answered with.
     pub(crate) fn open_session(
         self: &Rc<Self>,
         client: IpAddr,
         admission: Admission,
-        place: fallback::Place,
-        receiver: fallback::Receiver,
+        claim: fallback::Claim,
+        response: fallback::Response,
     ) {
         let connection = self.establish(Wire::Requests(Box::default()), client, admission);
-        let session = fallback::Session::new(self.clone(), connection.clone(), place, receiver);
+        let session = fallback::FallbackSession::new(self.clone(), connection.clone(), claim, response);
         tokio::task::spawn_local(async move {
             if let Wire::Requests(news) = &connection.wire {
                 session.run(news).await;

@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 
 use super::lines;
 use super::name::SessionName;
-use super::session::{Ask, Receiver};
+use super::session::{Ask, Response};
 use crate::node::Node;
 
 /// Requests that a session may have waiting.
@@ -43,11 +43,11 @@ pub(crate) enum Found {
     /// One that ended with these lines, which its client has not heard.
     Ended(Bytes),
     /// Nothing so far: whoever asked has the place now.
-    New(Place),
+    New(Claim),
 }
 
 /// A name that is taken; free again once dropped.
-pub(crate) struct Place {
+pub(crate) struct Claim {
     node: Arc<Node>,
     name: SessionName,
     pub(crate) asks: mpsc::Receiver<Ask>,
@@ -84,7 +84,7 @@ impl Registry {
                 let (sender, asks) = mpsc::channel(ASKS_MAX);
                 vacant.insert(sender);
                 let (node, name) = (node.clone(), name.clone());
-                Found::New(Place { node, name, asks, last_lines: None, is_unheard: false })
+                Found::New(Claim { node, name, asks, last_lines: None, is_unheard: false })
             }
         }
     }
@@ -127,7 +127,7 @@ impl Sessions {
     }
 }
 
-impl Place {
+impl Claim {
     /// Refuses the session to all who ask for it.
     pub(crate) fn refuse(&mut self, farewell: &str) {
         self.last_lines = Some(format!("{}{farewell}", lines::OPEN).into());
@@ -140,7 +140,7 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for Claim {
     fn drop(&mut self) {
         let mut sessions = self.node.fallback.lock();
         sessions.live.remove(&self.name);
@@ -149,8 +149,8 @@ impl Drop for Place {
         let lines = self.last_lines.take().unwrap_or(Bytes::from_static(lines::OPEN.as_bytes()));
         while let Ok(ask) = self.asks.try_recv() {
             let is_heard = match ask {
-                Ask::Receive(Receiver::Poll(poll)) => poll.send(lines.clone()).is_ok(),
-                Ask::Receive(Receiver::Stream(stream)) => stream.try_send(lines.clone()).is_ok(),
+                Ask::Receive(Response::Poll(poll)) => poll.send(lines.clone()).is_ok(),
+                Ask::Receive(Response::Stream(stream)) => stream.try_send(lines.clone()).is_ok(),
                 Ask::Send { .. } => false,
             };
             self.is_unheard &= !is_heard;

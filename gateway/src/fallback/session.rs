@@ -12,20 +12,19 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::{Instant, sleep_until};
 
 use super::lines::{self, Lines};
-use super::registry::Place;
+use super::registry::Claim;
 use crate::connection::{Connection, Departure};
 use crate::reject::Farewell;
 use crate::shard::Shard;
 
-/// What a client takes of one response before it asks for another, in UTF-16 units. Source: pusher-js' `MAX_RESPONSE_LENGTH`
-/// equivalent, 256 KiB.
+/// What a client takes of one response before it asks for another, in UTF-16 units. Source: protocol reference 6.3, rule 5.
 const RESPONSE_UNITS_MAX: usize = 262_144;
 
 /// Once a response has had that much, and nobody asks for another in this time, the client is none that counts.
 const NEXT_RESPONSE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long a session lives without a request for its messages: longer than a phone's way there and back.
-const RECEIVER_GRACE: Duration = Duration::from_secs(5);
+const RESPONSE_GRACE: Duration = Duration::from_secs(5);
 
 /// Longest silence of a response: many proxies end those that say nothing for 30 s.
 const HEARTBEAT_MAX: Duration = Duration::from_secs(25);
@@ -40,13 +39,13 @@ const MESSAGES_PER_FLUSH: usize = 128;
 /// A request of the session's client.
 pub(crate) enum Ask {
     /// For messages.
-    Receive(Receiver),
+    Receive(Response),
     /// With messages; none are a sign of life. `bytes`: what they took on the wire.
     Send { messages: Vec<String>, bytes: usize },
 }
 
 /// What takes lines to the client.
-pub(crate) enum Receiver {
+pub(crate) enum Response {
     /// One answer, and done.
     Poll(oneshot::Sender<Bytes>),
     /// An answer that goes on.
@@ -54,11 +53,11 @@ pub(crate) enum Receiver {
 }
 
 /// A session's task and what it knows.
-pub(crate) struct Session {
+pub(crate) struct FallbackSession {
     shard: Rc<Shard>,
     connection: Rc<Connection>,
-    place: Place,
-    receiver: Option<Receiver>,
+    claim: Claim,
+    response: Option<Response>,
     /// Lines that a request did not take after all.
     unsent: Option<Bytes>,
     /// Whether the client has been told that the session is open.
@@ -92,8 +91,8 @@ enum Event {
     Time,
 }
 
-impl Session {
-    pub(crate) fn new(shard: Rc<Shard>, connection: Rc<Connection>, place: Place, receiver: Receiver) -> Self {
+impl FallbackSession {
+    pub(crate) fn new(shard: Rc<Shard>, connection: Rc<Connection>, claim: Claim, response: Response) -> Self {
         let now = Instant::now();
         let reconnect = shard.node.server.fallback_reconnect;
         // Those who came together need not all return together.
@@ -101,8 +100,8 @@ impl Session {
         Self {
             shard,
             connection,
-            place,
-            receiver: Some(receiver),
+            claim,
+            response: Some(response),
             unsent: None,
             is_announced: false,
             units: 0,
@@ -124,7 +123,7 @@ impl Session {
                 break;
             }
             match self.next_event(news).await {
-                Event::Ask(Ask::Receive(receiver)) => self.attach(receiver),
+                Event::Ask(Ask::Receive(response)) => self.attach(response),
                 Event::Ask(Ask::Send { messages, bytes }) => self.take(&messages, bytes),
                 Event::News | Event::Room => {}
                 Event::Gone => self.detach(),
@@ -144,27 +143,27 @@ impl Session {
         };
         let waits = self.connection.outbox.bytes() > 0 || self.unsent.is_some();
         let request = async {
-            match &mut self.receiver {
+            match &mut self.response {
                 None => std::future::pending().await,
-                Some(Receiver::Poll(poll)) => {
+                Some(Response::Poll(poll)) => {
                     poll.closed().await;
                     Event::Gone
                 }
                 // Also when nothing waits: heartbeats are due from when the last piece is on its way.
-                Some(Receiver::Stream(stream)) if (waits || stream.capacity() == 0) && self.full_since.is_none() => {
+                Some(Response::Stream(stream)) if (waits || stream.capacity() == 0) && self.full_since.is_none() => {
                     match stream.reserve().await {
                         Ok(_) => Event::Room,
                         Err(_) => Event::Gone,
                     }
                 }
-                Some(Receiver::Stream(stream)) => {
+                Some(Response::Stream(stream)) => {
                     stream.closed().await;
                     Event::Gone
                 }
             }
         };
         tokio::select! {
-            ask = self.place.asks.recv() => ask.map_or(Event::News, Event::Ask),
+            ask = self.claim.asks.recv() => ask.map_or(Event::News, Event::Ask),
             () = news.notified() => Event::News,
             event = request => event,
             () = time => Event::Time,
@@ -174,11 +173,11 @@ impl Session {
     /// Gives the current request what waits, as far as it takes it.
     fn hand_over(&mut self) {
         while self.full_since.is_none() {
-            let room = match &self.receiver {
+            let room = match &self.response {
                 None => return,
-                Some(Receiver::Poll(_)) => RESPONSE_UNITS_MAX,
-                Some(Receiver::Stream(stream)) if stream.capacity() == 0 => return,
-                Some(Receiver::Stream(_)) => PIECE_BYTES,
+                Some(Response::Poll(_)) => RESPONSE_UNITS_MAX,
+                Some(Response::Stream(stream)) if stream.capacity() == 0 => return,
+                Some(Response::Stream(_)) => PIECE_BYTES,
             };
             let Some((piece, units)) = self.next_piece(room) else { return };
             self.give(piece, units);
@@ -207,15 +206,15 @@ impl Session {
     }
 
     fn give(&mut self, piece: Bytes, units: usize) {
-        let refused = match self.receiver.take() {
+        let refused = match self.response.take() {
             None => Some(piece),
-            Some(Receiver::Poll(poll)) => poll.send(piece).err(),
-            Some(Receiver::Stream(stream)) => match stream.try_send(piece) {
+            Some(Response::Poll(poll)) => poll.send(piece).err(),
+            Some(Response::Stream(stream)) => match stream.try_send(piece) {
                 Ok(()) => {
                     self.units += units;
                     self.spoke = Instant::now();
                     self.full_since = (self.units > RESPONSE_UNITS_MAX).then(Instant::now);
-                    self.receiver = Some(Receiver::Stream(stream));
+                    self.response = Some(Response::Stream(stream));
                     None
                 }
                 Err(mpsc::error::TrySendError::Full(piece) | mpsc::error::TrySendError::Closed(piece)) => Some(piece),
@@ -225,15 +224,15 @@ impl Session {
         self.unsent = refused;
         if self.has_said_all && is_taken {
             self.connection.abandon();
-        } else if self.receiver.is_none() {
+        } else if self.response.is_none() {
             self.detach();
         }
     }
 
     /// A request for messages: from here on they go to it, and the one before it ends.
-    fn attach(&mut self, receiver: Receiver) {
+    fn attach(&mut self, response: Response) {
         self.connection.hear(self.shard.now_s());
-        self.receiver = Some(receiver);
+        self.response = Some(response);
         self.units = 0;
         self.full_since = None;
         self.alone_since = None;
@@ -242,7 +241,7 @@ impl Session {
     }
 
     fn detach(&mut self) {
-        self.receiver = None;
+        self.response = None;
         self.full_since = None;
         self.asked_since = None;
         self.alone_since = Some(Instant::now());
@@ -282,7 +281,7 @@ impl Session {
         let server = &self.shard.node.server;
         let heartbeat = self.receives().then(|| self.spoke + self.heartbeat());
         let answer = self.asked_since.filter(|_| self.connection.is_open()).map(|asked| asked + server.pong_timeout);
-        let grace = self.alone_since.map(|alone| alone + RECEIVER_GRACE);
+        let grace = self.alone_since.map(|alone| alone + RESPONSE_GRACE);
         let reconnect = self.reconnect_at.filter(|_| self.connection.is_open());
         let next_response = self.full_since.map(|full| full + self.next_response_timeout());
         [heartbeat, answer, grace, reconnect, next_response].into_iter().flatten().min()
@@ -292,7 +291,7 @@ impl Session {
         let now = Instant::now();
         let server = &self.shard.node.server;
         let is_past = |since: Option<Instant>, limit: Duration| since.is_some_and(|since| since + limit <= now);
-        if is_past(self.alone_since, RECEIVER_GRACE) {
+        if is_past(self.alone_since, RESPONSE_GRACE) {
             // What the client left of a close that it did not come for is kept by `keep_last_lines`.
             return self.connection.abandon();
         }
@@ -310,7 +309,7 @@ impl Session {
         } else if self.reconnect_at.is_some_and(|reconnect| reconnect <= now) {
             self.end(&Farewell::new(CloseCode::Reconnect, "Reconnect to see whether WebSockets work again"));
         } else if self.receives() && self.spoke + self.heartbeat() <= now {
-            if matches!(self.receiver, Some(Receiver::Stream(_))) {
+            if matches!(self.response, Some(Response::Stream(_))) {
                 self.asked_since.get_or_insert(now);
             }
             self.spoke = now;
@@ -325,10 +324,10 @@ impl Session {
 
     /// Whether someone is there who must be kept from thinking that nobody is here.
     fn receives(&self) -> bool {
-        let has_room = match &self.receiver {
+        let has_room = match &self.response {
             None => false,
-            Some(Receiver::Poll(_)) => true,
-            Some(Receiver::Stream(stream)) => stream.capacity() > 0,
+            Some(Response::Poll(_)) => true,
+            Some(Response::Stream(stream)) => stream.capacity() > 0,
         };
         has_room && self.full_since.is_none() && self.connection.is_open()
     }
@@ -340,7 +339,7 @@ impl Session {
 
     /// A client that is still to come must not be taken for one that takes nothing.
     fn next_response_timeout(&self) -> Duration {
-        NEXT_RESPONSE_TIMEOUT.min(self.shard.node.server.outbox_timeout / 2)
+        NEXT_RESPONSE_TIMEOUT.min(self.shard.node.server.outbox_timeout / 5 * 4)
     }
 
     /// Keeps what the client should have heard at the end, for when it comes after all.
@@ -355,6 +354,6 @@ impl Session {
             lines.frame(&frame);
         }
         text.push_str(&String::from_utf8_lossy(&lines.finish().0));
-        self.place.bury(text.into());
+        self.claim.bury(text.into());
     }
 }
