@@ -78,7 +78,8 @@ test-helm: build
 cluster:
 	$(CARGO) build --workspace --locked --bin cluster
 
-# Debian's packages, and only those that are missing. A C compiler is for ring, TLS' cryptography.
+# Debian's packages, and only those that are missing. A C compiler is for ring, TLS' cryptography, and for
+# jemalloc, the allocator.
 needs:
 	@missing=""; \
 	command -v cc >/dev/null || missing="$$missing gcc libc6-dev"; \

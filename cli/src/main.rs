@@ -4,6 +4,11 @@ use std::process::ExitCode;
 
 use carillon::args::Args;
 use clap::Parser;
+use tikv_jemallocator::Jemalloc;
+
+/// Memory of clients that are gone goes back to the system; what glibc frees stays with the process.
+#[global_allocator]
+static ALLOCATOR: Jemalloc = Jemalloc;
 
 fn main() -> ExitCode {
     match carillon::run(Args::parse()) {
