@@ -25,10 +25,10 @@ lint: ## Check format, lints and documentation, with warnings denied
 
 test: needs build test-rust test-node test-node-fallback test-python test-node-cluster test-python-cluster bench-smoke test-browser test-deploy test-k6 test-helm ## Install what the tests need, and run all of them
 
-# Tests of faults and of webhooks mostly wait, so many run at a time.
+# Tests of faults, of webhooks and of HTTP transports mostly wait, so many run at a time.
 test-rust: build
-	$(CARGO) test --workspace --locked -- --skip cluster::faults --skip cluster::webhooks
-	$(CARGO) test --workspace --locked --test it -- cluster::faults cluster::webhooks --test-threads=6
+	$(CARGO) test --workspace --locked -- --skip cluster::faults --skip cluster::webhooks --skip fallback::
+	$(CARGO) test --workspace --locked --test it -- cluster::faults cluster::webhooks fallback:: --test-threads=6
 
 test-node: build $(CLIENTS)/node/node_modules
 	cd $(CLIENTS)/node && npm test

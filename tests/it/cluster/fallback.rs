@@ -254,13 +254,17 @@ async fn asked_as_a_node(address: &str, method: &str, path: &str, proof: Option<
     let proof = proof.map(|proof| format!("X-Carillon-Passed-On: {proof}\r\n")).unwrap_or_default();
     let mut raw = Raw::connect(address.parse().expect("an address")).await;
     let request =
-        format!("{method} {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n{proof}Content-Length: 2\r\n\r\n[]");
+        format!("{method} {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n{proof}Content-Length: 2\r\n\r\n{BODY}");
     raw.exchange(request.as_bytes()).await.status
 }
 
-fn proof(server: &Server, path: &str, at_s: u64) -> String {
+/// What `asked_as_a_node` sends.
+const BODY: &str = "[]";
+
+fn proof(server: &Server, path: &str, body: &str, at_s: u64) -> String {
     let at = at_s.to_string();
-    let signature = server.app.secret.sign(&[b"passed-on\n", at.as_bytes(), b"\n", path.as_bytes()]);
+    let parts: [&[u8]; 6] = [b"passed-on\n", at.as_bytes(), b"\n", path.as_bytes(), b"\n", body.as_bytes()];
+    let signature = server.app.secret.sign(&parts);
     format!("{at}.{}", signature.to_hex())
 }
 
@@ -280,19 +284,20 @@ async fn only_nodes_are_answered_where_nodes_ask() {
             Some(String::new()),
             Some("1".into()),
             Some(format!("{now_s}.{}", "0".repeat(64))),
-            Some(proof(gateway, &other, now_s)),
-            Some(proof(gateway, &path, now_s - 120)),
-            Some(proof(gateway, &path, now_s + 120)),
+            Some(proof(gateway, &other, BODY, now_s)),
+            Some(proof(gateway, &path, "[\"\"]", now_s)),
+            Some(proof(gateway, &path, BODY, now_s - 120)),
+            Some(proof(gateway, &path, BODY, now_s + 120)),
         ] {
             assert_eq!(asked_as_a_node(&address, "POST", &path, forged.as_deref()).await, 403, "{forged:?}");
         }
-        assert_eq!(asked_as_a_node(&address, "GET", &path, Some(&proof(gateway, &path, now_s))).await, 403);
+        assert_eq!(asked_as_a_node(&address, "GET", &path, Some(&proof(gateway, &path, BODY, now_s))).await, 403);
     }
     for path in ["/", "/up", "/metrics", "/apps/shop/events", "/app/shop-key", "/pusher/app/nobody/1/a/xhr"] {
         assert_eq!(asked_as_a_node(&address, "POST", path, None).await, 404, "{path}");
     }
     let path = format!("{}/xhr_send", client.session.path);
-    assert_eq!(asked_as_a_node(&address, "POST", &path, Some(&proof(gateway, &path, now_s))).await, 204);
+    assert_eq!(asked_as_a_node(&address, "POST", &path, Some(&proof(gateway, &path, BODY, now_s))).await, 204);
     client.settle().await;
     drop(client);
     cluster.stop().await;
