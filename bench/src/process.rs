@@ -115,7 +115,11 @@ fn is_shell(pid: u32) -> bool {
 fn command(pid: u32) -> String {
     let raw = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
     let words: Vec<_> = raw.split(|byte| *byte == 0).take(6).map(String::from_utf8_lossy).collect();
-    words.join(" ").trim_end().to_owned()
+    let line = words.join(" ");
+    // Where it lies says nothing to anyone else.
+    let (program, arguments) = line.split_once(' ').unwrap_or((&line, ""));
+    let program = program.rsplit('/').next().unwrap_or(program);
+    format!("{program} {arguments}").trim_end().to_owned()
 }
 
 /// The number after `label` in a file of lines like `VmRSS:   123 kB`.

@@ -24,6 +24,10 @@ use crate::config::{Config, Role};
 use crate::signals::{Signals, reload_signal};
 use crate::{Failure, certificates, say};
 
+/// What is left to do once nobody is connected any more may take this long: twice what a command to Redis may. With the drain's
+/// own bounds it makes the ten seconds after `drain.accept` and `drain.window` that a process is promised to end in.
+const LEAVE_TIMEOUT: Duration = Duration::from_secs(4);
+
 /// Runs a role until SIGINT or SIGTERM, then drains it. A second signal ends the process at once.
 pub(crate) async fn run(role: Role, settings: &Settings) -> Result<(), Failure> {
     let config = Config::load(settings, role)?;
@@ -139,9 +143,14 @@ impl Node {
                 Public::Gateway(gateway) => gateway.run(shutdown).await.context("the gateway failed")?,
                 Public::Publisher(server) => server.run(shutdown, accept).await,
             }
-            backbone.leave().await;
-            if let Some(webhooks) = &webhooks {
-                webhooks.leave().await;
+            let webhooks_leave = async {
+                if let Some(webhooks) = &webhooks {
+                    webhooks.leave().await;
+                }
+            };
+            let leave = async { tokio::join!(backbone.leave(), webhooks_leave) };
+            if tokio::time::timeout(LEAVE_TIMEOUT, leave).await.is_err() {
+                tracing::warn!("redis did not answer in time; other nodes will notice that this one is gone");
             }
             Ok(())
         };

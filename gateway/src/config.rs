@@ -78,6 +78,10 @@ pub struct Peers {
     pub host: String,
     /// Port; 0 takes any free one.
     pub port: u16,
+    /// Networks that are let in; everyone when there are none.
+    pub allow: Networks,
+    /// Networks that are not.
+    pub deny: Networks,
     /// `host:port` at which other gateways reach this one; empty for the address by which it reaches Redis.
     #[serde(deserialize_with = "config::text")]
     pub advertise: String,
@@ -120,7 +124,8 @@ impl Default for Server {
 
 impl Default for Peers {
     fn default() -> Self {
-        Self { host: "0.0.0.0".into(), port: 0, advertise: String::new() }
+        let (allow, deny) = (Networks::default(), Networks::default());
+        Self { host: "0.0.0.0".into(), port: 0, allow, deny, advertise: String::new() }
     }
 }
 

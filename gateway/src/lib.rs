@@ -184,11 +184,11 @@ impl Gateway {
                     return Err(io::Error::other(format!("shard {index} ended before it was told to")));
                 }
             }
-            for (stream, peer) in shared::listener::close(listener) {
+            shared::listener::close(listener, |stream, peer| {
                 if let Ok(stream) = accept::prepare(stream) {
                     accept::hand_out(stream, peer, &node, &relay);
                 }
-            }
+            });
             for index in 0..threads.len() {
                 relay.tell_shard(
                     index,

@@ -44,10 +44,21 @@ async fn pump(shard: Rc<Shard>, encrypted: impl AsyncRead + AsyncWrite, near: Un
     // A shard that does not read has a reason, and ends the connection when it has had enough.
     let up = copy(from_client, to_shard, Duration::MAX);
     tokio::pin!(down, up);
-    // Whoever is left has nobody to talk to any more, and is dropped when it does not see that by itself.
+    let both = async {
+        // Whoever is left has nobody to talk to any more, and is dropped when it does not see that by itself.
+        tokio::select! {
+            () = &mut down => drop(timeout(grace(&shard), up).await),
+            () = &mut up => drop(timeout(grace(&shard).max(stall), down).await),
+        }
+    };
+    // A client that takes nothing does not hold up a node that leaves.
+    let too_late = async {
+        let leave = shard.leaving().await;
+        tokio::time::sleep_until(leave.leave_by).await;
+    };
     tokio::select! {
-        () = &mut down => drop(timeout(grace(&shard), up).await),
-        () = &mut up => drop(timeout(grace(&shard).max(stall), down).await),
+        () = both => {}
+        () = too_late => {}
     }
 }
 

@@ -125,11 +125,12 @@ impl Server {
             () = leaving => {}
         }
         let Self { listener, front, api, places, state } = self;
-        for (stream, peer) in shared::listener::close(listener) {
+        shared::listener::close(listener, |stream, peer| {
             // Beyond the places nobody would have been served in time anyway.
-            let Ok(place) = places.clone().try_acquire_owned() else { break };
-            serve(&front, &api, &state, stream, peer, place, &connections);
-        }
+            if let Ok(place) = places.clone().try_acquire_owned() {
+                serve(&front, &api, &state, stream, peer, place, &connections);
+            }
+        });
         state.leaving.cancel();
         // A request may be on its way on a connection that its balancer took for open; each answer ends its connection now.
         tokio::time::sleep(accept.min(LINGER)).await;

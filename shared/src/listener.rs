@@ -31,19 +31,25 @@ pub async fn listen(host: &str, port: u16) -> io::Result<TcpListener> {
     Err(reason)
 }
 
-/// Ends a listener; returns who waited at it, in their order. Ending it alone would reset their connections.
+/// Ends a listener; hands over who waited at it, in their order. Ending it alone would reset their connections.
 ///
 /// Whoever comes after this has looked is refused, or in a moment between the two, reset.
-pub fn close(listener: TcpListener) -> Vec<(TcpStream, SocketAddr)> {
-    let Ok(listener) = listener.into_std() else { return Vec::new() };
-    let mut waiting = Vec::new();
-    while let Ok((stream, peer)) = listener.accept() {
-        // One that cannot be watched is gone.
-        if let Ok(stream) = stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream)) {
-            waiting.push((stream, peer));
+pub fn close(listener: TcpListener, mut each: impl FnMut(TcpStream, SocketAddr)) {
+    let Ok(listener) = listener.into_std() else { return };
+    loop {
+        match listener.accept() {
+            // One that cannot be watched is gone.
+            Ok((stream, peer)) => {
+                if let Ok(stream) = stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream)) {
+                    each(stream, peer);
+                }
+            }
+            // This one gave up; others wait behind it.
+            Err(error) if matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset) => {
+            }
+            Err(_) => return,
         }
     }
-    waiting
 }
 
 fn listen_on(address: SocketAddr) -> io::Result<TcpListener> {
@@ -80,7 +86,8 @@ mod tests {
         let early: Vec<TcpStream> =
             futures_util::future::join_all((0..3).map(|_| async { TcpStream::connect(address).await.expect("room") }))
                 .await;
-        let waiting = close(listener);
+        let mut waiting = Vec::new();
+        close(listener, |stream, peer| waiting.push((stream, peer)));
         let known = |stream: &TcpStream| stream.local_addr().expect("connected");
         assert_eq!(waiting.iter().map(|(_, peer)| *peer).collect::<Vec<_>>().len(), 3);
         assert!(early.iter().all(|stream| waiting.iter().any(|(_, peer)| *peer == known(stream))));

@@ -7,7 +7,7 @@ use std::process::{Command, Output};
 use tests::command::workspace;
 
 /// Everything that the tests need, as far as it is looked for by name.
-const TOOLS: [&str; 7] = ["cc", "node", "npm", "python3", "redis-server", "nginx", "openssl"];
+const TOOLS: [&str; 8] = ["cc", "node", "npm", "python3", "redis-server", "nginx", "openssl", "chromium"];
 
 /// A command of that name that runs this script.
 fn tool(place: &Path, name: &str, script: &str) {

@@ -19,6 +19,7 @@ use hyper::{Method, Request, StatusCode, Uri};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
+use shared::network::Access;
 use shared::redis::Directory;
 use shared::secret::{Secret, Signature};
 use tokio::net::TcpListener;
@@ -54,6 +55,8 @@ pub(crate) type Forwarder = Client<HttpConnector, Full<Bytes>>;
 pub(crate) struct Peers {
     directory: Directory,
     listener: TcpListener,
+    /// Who may ask.
+    access: Access,
     /// Where others reach it, if that is configured.
     advertise: Option<String>,
     /// Where others reach it, once known.
@@ -73,7 +76,8 @@ impl Peers {
         let advertise = (!config.advertise.is_empty()).then(|| config.advertise.clone());
         let runtime = tokio::runtime::Handle::current();
         let has_been_refused = AtomicBool::new(false);
-        Ok(Self { directory, listener, advertise, address: OnceCell::new(), runtime, has_been_refused })
+        let access = Access { allow: config.allow.clone(), deny: config.deny.clone(), ..Access::default() };
+        Ok(Self { directory, listener, access, advertise, address: OnceCell::new(), runtime, has_been_refused })
     }
 
     /// Where its listener is bound.
@@ -264,9 +268,15 @@ fn proof(secret: &Secret, path: &str, body: &[u8], now_s: u64) -> String {
 const PROOF_AGE_MAX_S: u64 = 60;
 
 fn is_proven(secret: &Secret, path: &str, body: &[u8], proof: &str, now_s: u64) -> bool {
-    let Some((at, signature)) = proof.split_once('.') else { return false };
-    let (Ok(at_s), Some(signature)) = (at.parse::<u64>(), Signature::from_hex(signature)) else { return false };
-    at_s.abs_diff(now_s) <= PROOF_AGE_MAX_S && secret.verifies(&proven(at, path, body), &signature)
+    let Some((at, signature)) = in_time(proof, now_s) else { return false };
+    secret.verifies(&proven(at, path, body), &signature)
+}
+
+/// When a proof was made and its signature, if it is one, and of this minute: all that can be said before the body is there.
+fn in_time(proof: &str, now_s: u64) -> Option<(&str, Signature)> {
+    let (at, signature) = proof.split_once('.')?;
+    let at_s: u64 = at.parse().ok()?;
+    (at_s.abs_diff(now_s) <= PROOF_AGE_MAX_S).then_some((at, Signature::from_hex(signature)?))
 }
 
 /// What is signed: nothing that the same secret signs elsewhere begins like this.

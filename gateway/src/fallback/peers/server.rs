@@ -16,7 +16,7 @@ use shared::listener::WriteTimeout;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use super::{PASSED_ON, Peers, Target, Verb, is_proven, unix_s};
+use super::{PASSED_ON, Peers, Target, Verb, in_time, is_proven, unix_s};
 use crate::body::Answer;
 use crate::fallback::{body_bytes_max, collect, error, receive_here, send_here};
 use crate::node::{Load, Node};
@@ -40,11 +40,11 @@ pub(crate) async fn serve(peers: &Peers, node: &Arc<Node>, shutdown: impl Future
 async fn accept(peers: &Peers, node: &Arc<Node>, connections: &GracefulShutdown) {
     loop {
         match peers.listener.accept().await {
-            Ok((stream, peer)) if node.has_room_for_socket() => {
+            Ok((stream, peer)) if peers.access.admits_peer(peer.ip()) && node.has_room_for_socket() => {
                 let load = node.load(node.least_loaded_shard());
                 converse(stream, peer, node.clone(), load, connections);
             }
-            // It finds another node, or makes the session its own.
+            // A node finds another one, or makes the session its own; others have no business here.
             Ok(_) => {}
             Err(error) => {
                 tracing::debug!(%error, "cannot accept a connection of another node");
@@ -80,14 +80,18 @@ async fn answer(node: &Node, request: Request<Incoming>) -> Answer {
     let Some(target) = Target::parse(head.uri.path(), &node.server.path_prefix) else { return unknown() };
     let key = percent_encoding::percent_decode_str(target.name.key()).decode_utf8_lossy();
     let Some(app) = node.apps.by_key(&key) else { return unknown() };
+    let refused = || error(StatusCode::FORBIDDEN, "Only nodes of the cluster ask here");
+    let proof = head.headers.get(PASSED_ON).and_then(|proof| proof.to_str().ok()).unwrap_or_default();
+    if in_time(proof, unix_s()).is_none() || head.method != Method::POST {
+        return refused();
+    }
     let body = match collect(body, body_bytes_max(app)).await {
         Ok(body) => body,
         Err(answer) => return answer,
     };
-    let proof = head.headers.get(PASSED_ON).and_then(|proof| proof.to_str().ok()).unwrap_or_default();
     let path = head.uri.path_and_query().map_or("", |path| path.as_str());
-    if !is_proven(&app.secret, path, &body, proof, unix_s()) || head.method != Method::POST {
-        return error(StatusCode::FORBIDDEN, "Only nodes of the cluster ask here");
+    if !is_proven(&app.secret, path, &body, proof, unix_s()) {
+        return refused();
     }
     let answer = match target.verb {
         Verb::Receive(transport) => receive_here(node, &target.name, transport).await,
