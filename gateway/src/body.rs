@@ -6,10 +6,10 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::Response;
-use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
+use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use tokio::sync::mpsc;
 
-use crate::node::Load;
+use crate::fallback::Passed;
 
 /// An answer with any body.
 pub(crate) type Answer = Response<Body>;
@@ -20,13 +20,8 @@ pub(crate) enum Body {
     Whole(Full<Bytes>),
     /// Whatever comes, for as long as someone may send.
     Lines(mpsc::Receiver<Bytes>),
-    /// What another node answers, over a connection that counts as one of this node's.
-    Passed {
-        /// From there.
-        body: Incoming,
-        /// The connection's count.
-        _load: Load,
-    },
+    /// What another node answers.
+    Passed(Passed),
 }
 
 impl Default for Body {
@@ -54,7 +49,7 @@ impl HttpBody for Body {
                 .poll_frame(context)
                 .map(|frame| frame.map(|frame| frame.map_err(|never| match never {}))),
             Self::Lines(lines) => lines.poll_recv(context).map(|bytes| bytes.map(|bytes| Ok(Frame::data(bytes)))),
-            Self::Passed { body, .. } => Pin::new(body).poll_frame(context),
+            Self::Passed(passed) => Pin::new(passed).poll_frame(context),
         }
     }
 
@@ -62,7 +57,7 @@ impl HttpBody for Body {
         match self {
             Self::Whole(whole) => whole.is_end_stream(),
             Self::Lines(_) => false,
-            Self::Passed { body, .. } => body.is_end_stream(),
+            Self::Passed(passed) => passed.is_end_stream(),
         }
     }
 
@@ -70,7 +65,7 @@ impl HttpBody for Body {
         match self {
             Self::Whole(whole) => whole.size_hint(),
             Self::Lines(_) => SizeHint::default(),
-            Self::Passed { body, .. } => body.size_hint(),
+            Self::Passed(passed) => passed.size_hint(),
         }
     }
 }

@@ -6,6 +6,7 @@
 
 mod lines;
 mod name;
+mod passed;
 pub(crate) mod peers;
 mod registry;
 mod session;
@@ -36,6 +37,7 @@ use crate::transport::Transport;
 use crate::upgrade;
 
 pub(crate) use name::{SessionName, Target, Verb};
+pub(crate) use passed::Passed;
 pub(crate) use registry::{Claim, Found, Registry};
 pub(crate) use session::{Ask, FallbackSession, Response};
 
@@ -119,9 +121,12 @@ async fn receive(
         return answer;
     }
     let key = percent_encoding::percent_decode_str(target.name.key()).decode_utf8_lossy();
+    let app = match upgrade::judge(node, &key, &request) {
+        Ok(app) => app,
+        Err(farewell) => return turned_away(shard, &farewell, client),
+    };
     // The session may be another node's. One that cannot be asked for may as well be new: the client then starts again.
     if let Some(peers) = &node.peers
-        && node.apps.by_key(&key).is_some()
         && let Some(answer) = peers.receive(shard, &request, target).await
     {
         return answer;
@@ -131,7 +136,7 @@ async fn receive(
         Found::Live(session) => return attach(&session, transport).await,
         Found::Ended(line) => return lines(line.into()),
     };
-    match upgrade::admit(shard, &key, &request, transport).await {
+    match node.admit(app, transport).await {
         Ok(admission) => {
             let (response, answer) = response(transport);
             shard.open_session(client, admission, claim, response);
@@ -184,11 +189,14 @@ impl Pending {
         match self {
             Self::Lines(receiver) => lines(Body::Lines(receiver)),
             // Without a line another request took its place; whoever still reads this one may ask again.
-            Self::Whole(receiver) => {
-                lines(receiver.await.unwrap_or(Bytes::from_static(lines::HEARTBEAT.as_bytes())).into())
-            }
+            Self::Whole(receiver) => receiver.await.map_or_else(|_| heartbeat(), |bytes| lines(bytes.into())),
         }
     }
+}
+
+/// A poll's answer that says nothing but to ask again.
+fn heartbeat() -> Answer {
+    lines(Bytes::from_static(lines::HEARTBEAT.as_bytes()).into())
 }
 
 /// Tells a client why it is not let in; as after an upgrade, since of any other answer it learns nothing.

@@ -434,6 +434,11 @@ impl Shard {
         self.forwarder.get_or_init(peers::forwarder)
     }
 
+    /// Cancelled once the shard is being drained.
+    pub(crate) fn leaving_token(&self) -> CancellationToken {
+        self.leaving.clone()
+    }
+
     /// Resolves once the shard is being drained; returns how long HTTP connections may take.
     pub(crate) async fn leaving(&self) -> Leave {
         self.leaving.cancelled().await;
@@ -456,7 +461,8 @@ impl Shard {
     }
 }
 
-fn leaving() -> Farewell {
+/// What clients are told when the node leaves.
+pub(crate) fn leaving() -> Farewell {
     Farewell::new(CloseCode::Reconnect, "The server is leaving, reconnect")
 }
 

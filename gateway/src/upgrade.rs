@@ -11,6 +11,7 @@ use std::cell::RefCell;
 use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -21,6 +22,7 @@ use hyper::service::service_fn;
 use hyper::upgrade::OnUpgrade;
 use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::TokioIo;
+use shared::app::App;
 use shared::http;
 use shared::listener::WriteTimeout;
 use shared::listener::front::{Dropped, end_connection, forbidden};
@@ -31,7 +33,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::body::{Answer, Body};
 use crate::fallback::{self, Target};
-use crate::node::{Admission, Load};
+use crate::node::{Admission, Load, Node};
 use crate::reject::Farewell;
 use crate::shard::Shard;
 use crate::shard::chores::Chore;
@@ -130,7 +132,10 @@ async fn answer(shard: &Rc<Shard>, mut request: Request<Incoming>, peer: Peer, l
             _ if !is_let_in => Err(Farewell::new(CloseCode::Unauthorized, "Clients of this network are not let in")),
             Some(key) => {
                 let key = percent_encoding::percent_decode_str(key).decode_utf8_lossy();
-                admit(shard, &key, &request, Transport::WebSocket).await
+                match judge(&shard.node, &key, &request) {
+                    Ok(app) => shard.node.admit(app, Transport::WebSocket).await,
+                    Err(farewell) => Err(farewell),
+                }
             }
             None => Err(Farewell::new(CloseCode::PathNotFound, format!("Path {path} not found"))),
         };
@@ -171,14 +176,8 @@ fn key_of<'a>(path: &'a str, prefix: &str) -> Option<&'a str> {
     (!key.is_empty() && !key.contains('/')).then_some(key)
 }
 
-/// Judges a client's handshake, by whatever transport. Source: protocol reference 1.
-pub(crate) async fn admit(
-    shard: &Shard,
-    key: &str,
-    request: &Request<Incoming>,
-    transport: Transport,
-) -> Result<Admission, Farewell> {
-    let node = &shard.node;
+/// Judges a client's handshake, by whatever transport, as far as that needs nobody else. Source: protocol reference 1.
+pub(crate) fn judge<'a>(node: &'a Node, key: &str, request: &Request<Incoming>) -> Result<&'a Arc<App>, Farewell> {
     let Some(app) = node.apps.by_key(key) else {
         let text = format!("App key {key} not in this cluster. Did you forget to specify the cluster?");
         return Err(Farewell::new(CloseCode::UnknownApp, text));
@@ -191,7 +190,7 @@ pub(crate) async fn admit(
     if !origin::is_allowed(&app.allowed_origins, origin.as_deref()) {
         return Err(Farewell::new(CloseCode::Unauthorized, "Origin not allowed"));
     }
-    node.admit(app, transport).await
+    Ok(app)
 }
 
 fn check_version(query: &str) -> Result<(), Farewell> {

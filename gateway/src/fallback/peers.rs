@@ -21,16 +21,18 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use shared::network::Access;
 use shared::redis::Directory;
-use shared::secret::{Secret, Signature};
+use shared::secret::{Secret, Signature, constant_time_eq};
 use tokio::net::TcpListener;
 use tokio::sync::OnceCell;
 use tokio::time::timeout;
 
 use super::name::{SessionName, Target, Verb};
+use super::passed::Passed;
 use crate::body::{Answer, Body};
 use crate::config;
 use crate::node::Node;
-use crate::shard::Shard;
+use crate::shard::{Shard, leaving};
+use crate::transport::Transport;
 
 mod server;
 
@@ -44,6 +46,12 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// An answer to a poll takes as long as one heartbeat; this is longer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(40);
+
+/// Messages from a client are answered at once.
+const SEND_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A node that is gone without a word shows in this time, and some more.
+const KEEPALIVE: Duration = Duration::from_secs(10);
 
 /// Connections to other nodes that wait for the next request.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
@@ -59,7 +67,9 @@ pub(crate) struct Peers {
     access: Access,
     /// Where others reach it, if that is configured.
     advertise: Option<String>,
-    /// Where others reach it, once known.
+    /// Tells this node from one that had its address before, or has the same one elsewhere.
+    id: String,
+    /// What it is known by, as `id@host:port`, once known.
     address: OnceCell<String>,
     runtime: tokio::runtime::Handle,
     /// Whether another node refused this one; said once.
@@ -77,7 +87,8 @@ impl Peers {
         let runtime = tokio::runtime::Handle::current();
         let has_been_refused = AtomicBool::new(false);
         let access = Access { allow: config.allow.clone(), deny: config.deny.clone(), ..Access::default() };
-        Ok(Self { directory, listener, access, advertise, address: OnceCell::new(), runtime, has_been_refused })
+        let id = format!("{:016x}", rand::random::<u64>());
+        Ok(Self { id, directory, listener, access, advertise, address: OnceCell::new(), runtime, has_been_refused })
     }
 
     /// Where its listener is bound.
@@ -108,7 +119,14 @@ impl Peers {
             if holder == own {
                 return None;
             }
-            match self.pass_on(shard, &holder, request.uri(), target, Bytes::new()).await {
+            let passed_on = self.pass_on(shard, &holder, request.uri(), target, Bytes::new());
+            let is_poll = target.verb == Verb::Receive(Transport::XhrPolling);
+            let answer = tokio::select! {
+                answer = passed_on => answer,
+                // The client asks again, and then another node, where its session goes on.
+                _ = shard.leaving(), if is_poll => return Some(super::heartbeat()),
+            };
+            match answer {
                 Some(answer) => return Some(answer),
                 None => gone = Some(holder),
             }
@@ -157,13 +175,16 @@ impl Peers {
     async fn address(&self) -> Option<&str> {
         let found = self.address.get_or_try_init(|| async {
             if let Some(advertise) = &self.advertise {
-                return Ok(advertise.clone());
+                return Ok(format!("{}@{advertise}", self.id));
             }
             let mut address = self.listener.local_addr()?;
             if address.ip().is_unspecified() {
                 address.set_ip(self.directory.link().local_address().await?);
             }
-            Ok::<_, io::Error>(address.to_string())
+            if address.ip().is_loopback() {
+                tracing::info!(%address, "only gateways on this machine can reach this one; others need peers.advertise");
+            }
+            Ok::<_, io::Error>(format!("{}@{address}", self.id))
         });
         match found.await {
             Ok(address) => Some(address),
@@ -183,12 +204,14 @@ impl Peers {
         body: Bytes,
     ) -> Option<Answer> {
         let answer = self.ask(shard, holder, uri, target, body).await;
-        let result = match answer.as_ref().map(Answer::status) {
-            Some(StatusCode::NOT_FOUND) => Forwarded::Unknown,
-            Some(StatusCode::FORBIDDEN) => Forwarded::Refused,
-            Some(_) => Forwarded::Answered,
-            None => Forwarded::Failed,
+        let result = match &answer {
+            Some((answer, _)) if answer.status() == StatusCode::NOT_FOUND => Forwarded::Unknown,
+            Some((answer, _)) if answer.status() == StatusCode::FORBIDDEN => Forwarded::Refused,
+            Some((_, IsNode(true))) => Forwarded::Answered,
+            // Something else listens there by now.
+            Some((_, IsNode(false))) | None => Forwarded::Failed,
         };
+        let answer = answer.map(|(answer, _)| answer);
         shard.node.metrics.fallback_forwarded(result);
         if result == Forwarded::Refused && !self.has_been_refused.swap(true, Ordering::Relaxed) {
             tracing::warn!(holder, "another node does not believe this one: their secrets or their clocks differ");
@@ -196,20 +219,37 @@ impl Peers {
         answer.filter(|_| result == Forwarded::Answered)
     }
 
-    async fn ask(&self, shard: &Rc<Shard>, holder: &str, uri: &Uri, target: &Target, body: Bytes) -> Option<Answer> {
+    /// Returns the answer, and whether a node gave it.
+    async fn ask(
+        &self,
+        shard: &Rc<Shard>,
+        holder: &str,
+        uri: &Uri,
+        target: &Target,
+        body: Bytes,
+    ) -> Option<(Answer, IsNode)> {
         let node = &shard.node;
         let key = percent_encoding::percent_decode_str(target.name.key()).decode_utf8_lossy();
         let app = node.apps.by_key(&key)?;
         let path = uri.path_and_query()?.as_str();
+        let (_, address) = holder.split_once('@')?;
+        let proof = proof(&app.secret, path, &body, unix_s());
         let request = Request::builder()
             .method(Method::POST)
-            .uri(format!("http://{holder}{path}"))
+            .uri(format!("http://{address}{path}"))
             .header(CONTENT_TYPE, HeaderValue::from_static("application/json"))
-            .header(PASSED_ON, proof(&app.secret, path, &body, unix_s()));
+            .header(PASSED_ON, &proof);
         let request = request.body(Full::new(body)).ok()?;
         let load = node.load(shard.index);
-        match timeout(ANSWER_TIMEOUT, shard.forwarder().request(request)).await {
-            Ok(Ok(answer)) => Some(answer.map(|body| Body::Passed { body, _load: load })),
+        let limit = if target.verb == Verb::Send { SEND_TIMEOUT } else { ANSWER_TIMEOUT };
+        match timeout(limit, shard.forwarder().request(request)).await {
+            Ok(Ok(mut answer)) => {
+                let mark = answer.headers_mut().remove(PASSED_ON);
+                let expected = answer_proof(&app.secret, &proof);
+                let is_node = mark.is_some_and(|mark| constant_time_eq(mark.to_str().unwrap_or_default(), &expected));
+                let passed = |body| Body::Passed(Passed::new(body, load, shard.leaving_token(), &leaving()));
+                Some((answer.map(passed), IsNode(is_node)))
+            }
             Ok(Err(error)) => {
                 let cause = error.source().map(ToString::to_string).unwrap_or_default();
                 tracing::debug!(%error, cause, holder, "a node that had a session cannot be asked");
@@ -222,6 +262,10 @@ impl Peers {
         }
     }
 }
+
+/// Whether an answer is one of a node that knows the app's secret.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct IsNode(bool);
 
 /// What becomes of a request that is passed on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -253,11 +297,17 @@ pub(crate) fn forwarder() -> Forwarder {
     let mut connector = HttpConnector::new();
     connector.set_connect_timeout(Some(CONNECT_TIMEOUT));
     connector.set_nodelay(true);
+    connector.set_keepalive(Some(KEEPALIVE));
     Client::builder(TokioExecutor::new()).pool_timer(TokioTimer::new()).pool_idle_timeout(IDLE_TIMEOUT).build(connector)
 }
 
 fn unix_s() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+/// What a node's answer to a proven request has in the same header.
+fn answer_proof(secret: &Secret, proof: &str) -> String {
+    secret.sign(&[b"answered\n", proof.as_bytes()]).to_hex()
 }
 
 fn proof(secret: &Secret, path: &str, body: &[u8], now_s: u64) -> String {

@@ -1,6 +1,7 @@
 //! One session of the HTTP transports: a task on the connection's shard that hands frames to whichever request is there
 //! to take them.
 
+use std::collections::VecDeque;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -23,6 +24,9 @@ const RESPONSE_UNITS_MAX: usize = 262_144;
 /// Once a response has had that much, and nobody asks for another in this time, the client is none that counts.
 const NEXT_RESPONSE_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// The same for a close frame that waits behind it: shorter than the time that its client has.
+const LAST_RESPONSE_TIMEOUT: Duration = Duration::from_secs(1);
+
 /// How long a session lives without a request for its messages: longer than a phone's way there and back.
 const RESPONSE_GRACE: Duration = Duration::from_secs(5);
 
@@ -32,9 +36,9 @@ const HEARTBEAT_MAX: Duration = Duration::from_secs(25);
 /// A stream is written in pieces of about this size, so that what waits is counted where it is bounded.
 const PIECE_BYTES: usize = 16 * 1024;
 
-/// Messages of one request that are taken before their answers are counted: a body of 256 KiB may have 87,381 of them, each
-/// answered with an error of a hundred bytes.
-const MESSAGES_PER_FLUSH: usize = 128;
+/// Messages of one request that are taken before their answers are counted, and before others have their turn: a body of
+/// 256 KiB may have 87,381 of them, each answered with an error of a hundred bytes, and some with a signature to check.
+const MESSAGES_PER_TURN: usize = 128;
 
 /// A request of the session's client.
 pub(crate) enum Ask {
@@ -124,7 +128,7 @@ impl FallbackSession {
             }
             match self.next_event(news).await {
                 Event::Ask(Ask::Receive(response)) => self.attach(response),
-                Event::Ask(Ask::Send { messages, bytes }) => self.take(&messages, bytes),
+                Event::Ask(Ask::Send { messages, bytes }) => self.take(&messages, bytes).await,
                 Event::News | Event::Room => {}
                 Event::Gone => self.detach(),
                 Event::Time => self.on_time(),
@@ -247,8 +251,14 @@ impl FallbackSession {
         self.alone_since = Some(Instant::now());
     }
 
-    /// Takes messages from the client.
-    fn take(&mut self, messages: &[String], bytes: usize) {
+    /// A message is larger than messages may be.
+    fn refuse_size(&self) {
+        self.shard.node.metrics.protocol_error("too_large");
+        self.end(&Farewell::new(CloseCode::MessageTooBig, "the message is too large"));
+    }
+
+    /// Takes messages from the client. Now and then all others on the shard have their turn.
+    async fn take(&mut self, messages: &[String], bytes: usize) {
         let (shard, connection) = (&self.shard, &self.connection);
         connection.hear(shard.now_s());
         shard.node.metrics.received_bytes.inc_by(bytes as u64);
@@ -258,20 +268,21 @@ impl FallbackSession {
         }
         self.asked_since = None;
         let message_bytes_max = as_usize(connection.app.limits.message_bytes);
-        for some in messages.chunks(MESSAGES_PER_FLUSH) {
+        for some in messages.chunks(MESSAGES_PER_TURN) {
             for message in some {
                 if !connection.is_open() {
                     break;
                 }
                 if message.len() > message_bytes_max {
-                    shard.node.metrics.protocol_error("too_large");
-                    let farewell = Farewell::new(CloseCode::MessageTooBig, "the message is too large");
-                    shard.close(connection, &farewell);
+                    self.refuse_size();
                     break;
                 }
                 shard.on_message(connection, message);
             }
             shard.flush();
+            if messages.len() > MESSAGES_PER_TURN {
+                tokio::task::yield_now().await;
+            }
         }
         shard.flush();
     }
@@ -337,21 +348,33 @@ impl FallbackSession {
         HEARTBEAT_MAX.min(self.shard.node.server.activity_timeout / 3 * 2)
     }
 
-    /// A client that is still to come must not be taken for one that takes nothing.
+    /// A close frame does not wait that long.
     fn next_response_timeout(&self) -> Duration {
-        NEXT_RESPONSE_TIMEOUT.min(self.shard.node.server.outbox_timeout / 5 * 4)
+        if self.connection.is_open() { NEXT_RESPONSE_TIMEOUT } else { LAST_RESPONSE_TIMEOUT }
     }
 
-    /// Keeps what the client should have heard at the end, for when it comes after all.
+    /// Keeps the end that the client should have heard of, for when it comes after all; nothing of what waited before it.
     fn keep_last_lines(&mut self) {
         if self.unsent.is_none() && self.has_said_all || self.connection.ended_with().is_none() {
             return;
         }
-        let mut text =
-            self.unsent.take().map(|unsent| String::from_utf8_lossy(&unsent).into_owned()).unwrap_or_default();
-        let mut lines = Lines::default();
+        let mut text = String::new();
+        if let Some(unsent) = self.unsent.take().filter(|_| self.has_said_all) {
+            let unsent = String::from_utf8_lossy(&unsent).into_owned();
+            let begin = unsent.trim_end().rmatch_indices('\n').nth(1).map_or(0, |(at, _)| at + 1);
+            text.push_str(&unsent[begin..]);
+        }
+        let mut last: VecDeque<Bytes> = VecDeque::new();
         while let Some(frame) = self.connection.outbox.take(self.shard.now_s()) {
-            lines.frame(&frame);
+            // The announcement, and the close frame.
+            if last.len() == 2 {
+                last.pop_front();
+            }
+            last.push_back(frame);
+        }
+        let mut lines = Lines::default();
+        for frame in &last {
+            lines.frame(frame);
         }
         text.push_str(&String::from_utf8_lossy(&lines.finish().0));
         self.claim.bury(text.into());

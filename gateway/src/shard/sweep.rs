@@ -35,7 +35,8 @@ impl Shard {
 
     fn sweep_open(self: &Rc<Self>, connection: &Rc<Connection>, now_s: u32) {
         let server = &self.node.server;
-        if let Some(since_s) = connection.outbox.stalled_since_s()
+        if let Wire::Socket(_) = connection.wire
+            && let Some(since_s) = connection.outbox.stalled_since_s()
             && now_s - since_s >= seconds(server.outbox_timeout)
         {
             return self.close_slow(connection, "it takes nothing of what waits");

@@ -17,7 +17,8 @@ pub const KEEP_INTERVAL: Duration = Duration::from_secs(20);
 /// Sessions that are kept with one command.
 const BATCH: usize = 200;
 
-/// Sessions by name, across the cluster. Nodes are known by the `host:port` at which other nodes reach them.
+/// Sessions by name, across the cluster. Nodes are known by what they call themselves, which says where
+/// other nodes reach them.
 #[derive(Clone)]
 pub struct Directory {
     link: Link,
@@ -47,26 +48,30 @@ impl Directory {
         sessions: &[String],
         instead_of: Option<&str>,
     ) -> Result<Vec<String>, LinkError> {
-        let mut holders = Vec::with_capacity(sessions.len());
-        for sessions in sessions.chunks(BATCH) {
-            let keys: Vec<String> = sessions.iter().map(|name| self.link.keys().session(name)).collect();
+        let keys = self.link.keys();
+        // One command has keys of one partition.
+        let mut order: Vec<usize> = (0..sessions.len()).collect();
+        order.sort_by_key(|index| keys.session_partition(&sessions[*index]));
+        let mut holders = vec![String::new(); sessions.len()];
+        let same =
+            |a: &usize, b: &usize| keys.session_partition(&sessions[*a]) == keys.session_partition(&sessions[*b]);
+        for batch in order.chunk_by(same).flat_map(|partition| partition.chunks(BATCH)) {
+            let names: Vec<String> = batch.iter().map(|index| keys.session(&sessions[*index])).collect();
             let (address, gone) = (address.to_owned(), instead_of.unwrap_or_default().to_owned());
-            let held = self.timed("hold_sessions", async {
-                self.link
-                    .run(move |mut connection| {
-                        Box::pin(async move {
-                            let script = scripts::hold_sessions();
-                            let mut call = script.prepare_invoke();
-                            for key in keys {
-                                call.key(key);
-                            }
-                            call.arg(address).arg(u64::try_from(TTL.as_millis()).unwrap_or(u64::MAX)).arg(gone);
-                            call.invoke_async::<Vec<String>>(&mut connection).await
-                        })
-                    })
-                    .await
+            let held = self.link.run(move |mut connection| {
+                Box::pin(async move {
+                    let script = scripts::hold_sessions();
+                    let mut call = script.prepare_invoke();
+                    for key in names {
+                        call.key(key);
+                    }
+                    call.arg(address).arg(u64::try_from(TTL.as_millis()).unwrap_or(u64::MAX)).arg(gone);
+                    call.invoke_async::<Vec<String>>(&mut connection).await
+                })
             });
-            holders.extend(held.await?);
+            for (index, holder) in batch.iter().zip(self.timed("hold_sessions", held).await?) {
+                holders[*index] = holder;
+            }
         }
         Ok(holders)
     }

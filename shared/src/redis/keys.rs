@@ -37,6 +37,10 @@ impl Keys {
     /// FNV leaves the last bytes, in which names differ most, in few bits; the mix after it is murmur3's.
     pub fn partition(&self, topic: &Topic) -> u32 {
         let bytes = topic.app.as_str().bytes().chain([b'/']).chain(topic.channel.as_str().bytes());
+        self.partition_of(bytes)
+    }
+
+    fn partition_of(&self, bytes: impl Iterator<Item = u8>) -> u32 {
         u32::try_from(mixed(fnv(bytes)) % u64::from(self.partitions)).unwrap_or(0)
     }
 
@@ -92,7 +96,12 @@ impl Keys {
 
     /// Where a session of the HTTP transports is, by its name in their paths.
     pub fn session(&self, name: &str) -> String {
-        format!("{}:hs:{name}", self.prefix)
+        format!("{}:hs:{name}", self.base(self.session_partition(name)))
+    }
+
+    /// The partition of such a session.
+    pub fn session_partition(&self, name: &str) -> u32 {
+        self.partition_of(name.bytes())
     }
 
     /// Stream of what an app's endpoints are told, with a group for each endpoint.

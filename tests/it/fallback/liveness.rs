@@ -1,5 +1,7 @@
 //! Heartbeats, and who is taken for dead. Source: protocol reference 6.3, rules 7 to 10.
 
+use std::time::{Duration, Instant};
+
 use serde_json::json;
 use tests::fallback::{HttpSession, Line, TRANSPORTS, Transport, close_code};
 use tests::{HttpClient, Server, Setup, within};
@@ -40,6 +42,25 @@ async fn a_silent_stream_has_heartbeats_and_an_answer_to_one_is_not_answered() {
     session.send_event("pusher:ping", &json!({})).await;
     stream.expect("pusher:pong").await;
     assert_eq!(server.metric("carillon_ping_timeouts_total").await, 0.0);
+    drop(stream);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_stream_that_is_idle_for_three_minutes_lives_on() {
+    const IDLE: Duration = Duration::from_secs(180);
+    let server = server().await;
+    let (session, mut stream) = subscribed_stream(&server).await;
+    let began = Instant::now();
+    let mut heartbeats = 0;
+    while began.elapsed() < IDLE {
+        assert_eq!(stream.line().await, Some(Line::Heartbeat));
+        session.ping().await;
+        heartbeats += 1;
+    }
+    assert!(heartbeats >= 7, "proxies are patient for half a minute; {heartbeats} in {:?}", began.elapsed());
+    server.publish("news", "e", "1").await;
+    assert_eq!(stream.message().await["data"], "1");
     drop(stream);
     server.stop().await;
 }

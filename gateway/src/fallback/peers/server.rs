@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use hyper::body::Incoming;
+use hyper::header::HeaderValue;
 use hyper::service::service_fn;
 use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::TokioIo;
@@ -16,7 +17,7 @@ use shared::listener::WriteTimeout;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use super::{PASSED_ON, Peers, Target, Verb, in_time, is_proven, unix_s};
+use super::{PASSED_ON, Peers, Target, Verb, answer_proof, in_time, is_proven, unix_s};
 use crate::body::Answer;
 use crate::fallback::{body_bytes_max, collect, error, receive_here, send_here};
 use crate::node::{Load, Node};
@@ -97,5 +98,9 @@ async fn answer(node: &Node, request: Request<Incoming>) -> Answer {
         Verb::Receive(transport) => receive_here(node, &target.name, transport).await,
         Verb::Send => send_here(node, &target.name, &body).await,
     };
-    answer.unwrap_or_else(unknown)
+    let mut answer = answer.unwrap_or_else(unknown);
+    if let Ok(mark) = HeaderValue::try_from(answer_proof(&app.secret, proof)) {
+        answer.headers_mut().insert(PASSED_ON, mark);
+    }
+    answer
 }
