@@ -5,6 +5,7 @@ from itertools import combinations
 from pathlib import Path
 
 import pytest
+import yaml
 
 from chart import DEPLOY, NAMESPACE, VALUES_FILES, Manifest, Pod, Rendering, contents, render
 
@@ -345,15 +346,49 @@ def test_policies_let_in_and_out_what_is_needed_and_no_more(name: str):
             assert [is_peer(peer, chart.pod("gateway")) for peer in rule["from"]] == [True]
 
 
-def test_policies_let_in_whatever_services_lead_to(values_file: Path):
+def test_policies_let_in_whatever_services_lead_to_but_not_around_nginx(values_file: Path):
     chart = render(values_file, "networkPolicy: {enabled: true, clients: [], applications: [], monitoring: []}")
+    behind_nginx = has(chart, "nginx") and not chart.all("Ingress", "HTTPRoute")
     stranger = Pod({}, {}, {}, {})
     for service in chart.all("Service"):
         if service["metadata"]["labels"]["app.kubernetes.io/component"] == "redis":
             continue
         for port in service["spec"]["ports"]:
             for pod in chart.selected(service["spec"]["selector"]):
-                assert enters(chart.all("NetworkPolicy"), stranger, pod, pod.port(port["targetPort"])), (pod, port)
+                number = pod.port(port["targetPort"])
+                hidden = behind_nginx and number == ROLES.get(pod.component)
+                assert enters(chart.all("NetworkPolicy"), stranger, pod, number) != hidden, (pod, port)
+
+
+AROUND_NGINX = {
+    "{}": set(),
+    "networkPolicy: {applications: [{podSelector: {matchLabels: {app: shop}}}]}": {("shop", "publisher")},
+    # Nobody is named who may publish, so anyone may.
+    "ingress: {enabled: true}": {("client", "gateway"), ("client", "publisher"), ("shop", "publisher")},
+    "gateway: {service: {type: LoadBalancer}}": {("client", "gateway")},
+    "publisher: {service: {type: NodePort}}": {("client", "publisher"), ("shop", "publisher")},
+}
+
+
+@pytest.mark.parametrize("values", AROUND_NGINX)
+def test_nobody_comes_around_nginx_whom_values_do_not_lead_there(values: str):
+    base = next(file for file in VALUES_FILES if file.stem == "nginx-values")
+    given = yaml.safe_load(values)
+    policy = {"enabled": True, "clients": [{"podSelector": {"matchLabels": {"app": "client"}}}]}
+    chart = render(base, yaml.safe_dump(given | {"networkPolicy": policy | given.get("networkPolicy", {})}))
+    policies = chart.all("NetworkPolicy")
+    found = {
+        (name, role)
+        for name in ("client", "shop")
+        for role, port in ROLES.items()
+        if enters(policies, Pod({}, {"app": name}, {}, {}), chart.pod(role), port)
+    }
+    assert found == AROUND_NGINX[values]
+    assert enters(policies, Pod({}, {"app": "client"}, {}, {}), chart.pod("nginx"), 8443)
+    assert not enters(policies, Pod({}, {"app": "shop"}, {}, {}), chart.pod("nginx"), 8443)
+    for pod in chart.pods:
+        for role, port in ROLES.items():
+            assert pod.component in ROLES or enters(policies, pod, chart.pod(role), port)
 
 
 def enters(policies: list[Manifest], source: Pod, target: Pod, port: int) -> bool:
