@@ -14,7 +14,7 @@ ROLES = {"gateway": 8080, "publisher": 8081}
 
 # What comes from elsewhere: the values files say so.
 FOREIGN_SECRETS = {
-    "everything-values": {"elsewhere"},
+    "everything-values": {"elsewhere", "hooks"},
     "high-availability-values": {"shop-broadcast", "admin-broadcast", "redis"},
     "nginx-values": {"ws-tls"},
     "redis-tls-values": {"broadcast-redis", "internal-authority"},
@@ -189,6 +189,8 @@ def test_files_that_the_configuration_names_are_mounted(chart: Rendering):
     named = [app["secret_file"] for app in toml["apps"]]
     named += [toml["redis"]["ca_file"]] if "ca_file" in toml["redis"] else []
     named += list(toml.get("tls", {}).values())
+    webhooks = [webhook for app in toml["apps"] for webhook in app.get("webhooks", [])]
+    named += [path for webhook in webhooks for path in webhook.get("header_files", {}).values()]
     for role in ROLES:
         files = mounted_files(chart, chart.pod(role))
         assert set(named) <= files, set(named) - files
