@@ -26,12 +26,12 @@ start() {
   pids[$name]=$!
 }
 
-# stop NAME: asks it to end; kills it after 10 s. Comes to its exit code.
+# stop NAME: asks it to end; kills it after 20 s. Comes to its exit code.
 stop() {
   local pid=${pids[$1]}
   unset "pids[$1]"
   kill -TERM "$pid" 2>/dev/null || true
-  timeout 10 tail --pid="$pid" -f /dev/null || kill -KILL "$pid" 2>/dev/null || true
+  timeout 20 tail --pid="$pid" -f /dev/null || kill -KILL "$pid" 2>/dev/null || true
   wait "$pid" 2>/dev/null
 }
 
@@ -140,6 +140,10 @@ NGINX
 
 start_cluster() {
   cat >"$folder/carillon.toml" <<'TOML'
+# nginx finds out by itself that a gateway leaves: both must have left before a scenario of seconds is over.
+[drain]
+accept = "1s"
+
 [[apps]]
 id = "app-id"
 key = "app-key"
@@ -202,23 +206,34 @@ slow_consumer() {
   k6_run "$results" k6/scenarios/slow_consumer.js -e WS_URL="$gateways"
 }
 
-has_connections() {
-  http "${ports[$1.admin]}" /metrics | grep -E '^carillon_connections\{.*\} [1-9]' >/dev/null
+connections() {
+  http "${ports[$1.admin]}" /metrics | awk '/^carillon_connections\{/ { sum += $NF } END { print sum + 0 }'
 }
+
+has_connections() { [ "$(connections "$1")" -gt 0 ]; }
 
 # Each gateway leaves and comes back, while k6 runs.
 rolling_drain() {
   k6_run "$results" k6/scenarios/rolling_drain.js &
   pids[k6]=$!
-  local gateway code=0
+  local gateway most=0 now code=0
   for gateway in gateway-1 gateway-2; do
-    until_so 10 "connections on $gateway" has_connections "$gateway"
+    until_so 10 "connections on $gateway" has_connections "$gateway" || code=$?
     sleep 1
+    now=$(connections "$gateway")
+    most=$((now > most ? now : most))
     stop "$gateway" || code=$?
+    kill -0 "${pids[k6]}" 2>/dev/null || { echo "k6 had ended before $gateway had left" >&2; code=1; }
     start_node "$gateway" gateway || code=$?
   done
   wait "${pids[k6]}" || code=$?
   unset "pids[k6]"
+  # Clients of both were told, or only one gateway left under load.
+  python3 - "$results/rolling_drain-smoke.json" "$most" <<'PYTHON' || code=$?
+import json, sys
+drained, most = json.load(open(sys.argv[1]))["metrics"]["carillon_drained"]["values"]["count"], int(sys.argv[2])
+sys.exit(None if drained > most else f"{drained} clients were told to leave, and one gateway had {most}")
+PYTHON
   return "$code"
 }
 
@@ -236,7 +251,9 @@ faults_are_seen() {
   [ "$code" -eq 99 ] || { echo "k6 ended with $code"; return 1; }
   python3 - "$folder/faulty/fanout-smoke.json" <<'PYTHON'
 import json, sys
-crossed = {threshold["metric"] for threshold in json.load(open(sys.argv[1]))["thresholds"] if not threshold["ok"]}
+# How fast it was says nothing here: a busy machine may cross those, too.
+thresholds = (threshold for threshold in json.load(open(sys.argv[1]))["thresholds"] if not threshold["expression"].startswith("p("))
+crossed = {threshold["metric"] for threshold in thresholds if not threshold["ok"]}
 expected = {"carillon_lost", "carillon_doubled", "carillon_reordered"}
 sys.exit(0 if crossed == expected else f"crossed: {sorted(crossed)}")
 PYTHON

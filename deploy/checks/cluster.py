@@ -1,6 +1,7 @@
 """The cluster of compose.yml without containers: Redis with the users and settings of deploy/redis, nodes with
 deploy/carillon.toml and the secrets that secrets.sh makes, nginx in front. A client hears what is published, every member is
-seen, so are clients of the HTTP transports, Redis never had to refuse a command, and a gateway that is told to leave does.
+seen, so are clients of the HTTP transports, Redis never had to refuse a command, and a gateway that is told to leave does. Nodes are replaced one after the other, and
+nobody notices.
 
     cluster.py DEPLOY BINARY
 """
@@ -11,6 +12,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -18,7 +20,10 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import fallback
-from nginx import HERE, PATIENCE_S, Nginx, free_port
+from nginx import HERE, PATIENCE_S, Nginx, connect, free_port
+
+# nginx counts whole seconds, and passes a node that refused over for more than fail_timeout of them.
+PASSED_OVER_S = 2.1
 
 # What someone with the password of a node still must not do.
 FORBIDDEN = (["FLUSHALL"], ["KEYS", "*"], ["CONFIG", "GET", "*"], ["SHUTDOWN"], ["GET", "other:key"], ["PSUBSCRIBE", "*"],
@@ -83,11 +88,23 @@ class Cluster:
         return subprocess.run(arguments, env=environment, capture_output=True, text=True).stdout.strip()
 
     def node(self, role):
-        port, admin = free_port(), free_port()
+        return self.start_node(role, free_port(), free_port())
+
+    def again(self, node):
+        """The same node after it was told to leave, which it must do at once."""
+        node.process.send_signal(signal.SIGTERM)
+        assert node.process.wait(PATIENCE_S) == 0, f"a {node.role} that was told to leave did not end with 0"
+        self.restart(node)
+
+    def restart(self, node):
+        node.process = self.start_node(node.role, int(node.address.split(":")[1]), node.admin_port).process
+        eventually("a node to be back", lambda: status(f"{node.admin}/readyz") == 200)
+
+    def start_node(self, role, port, admin):
         environment = {**os.environ, "CARILLON_SERVER__TRUSTED_PROXIES": f'["{HERE}"]', "CARILLON_ADMIN__ALLOW": '["127.0.0.0/8"]'}
         process = self.start([self.binary, role, *self.flags, "--host", HERE, "--port", str(port), "--admin-port", str(admin)],
                              env=environment)
-        return SimpleNamespace(address=f"{HERE}:{port}", admin=f"http://{HERE}:{admin}", admin_port=admin, process=process)
+        return SimpleNamespace(role=role, address=f"{HERE}:{port}", admin=f"http://{HERE}:{admin}", admin_port=admin, process=process)
 
     def run(self, *arguments):
         return subprocess.run([self.binary, *arguments], capture_output=True, text=True, timeout=60)
@@ -103,9 +120,62 @@ class Cluster:
                 process.kill()
 
 
+class Repeated:
+    """Does something again and again as long as the block runs, and knows how often it went well and what went wrong."""
+
+    def __init__(self, once):
+        self.once, self.well, self.wrong, self.over = once, 0, [], threading.Event()
+        self.thread = threading.Thread(target=self.run)
+
+    def run(self):
+        while not self.over.wait(0.05):
+            try:
+                self.once()
+                self.well += 1
+            except Exception as error:
+                self.wrong.append(str(error))
+
+    def __enter__(self):
+        self.thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self.over.set()
+        self.thread.join()
+
+
+def nodes_are_replaced(cluster, nginx, nodes, publish):
+    """One after the other, as docs/OPERATIONS.md says it."""
+    with Repeated(lambda: greeted(nginx)) as clients, Repeated(publish) as publishes:
+        for node in nodes:
+            before = clients.well, publishes.well
+            eventually("clients and publishes", lambda: clients.well > before[0] and publishes.well > before[1])
+            cluster.again(node)
+            time.sleep(PASSED_OVER_S)
+    assert not clients.wrong, f"of {clients.well} clients some were not greeted: {clients.wrong}"
+    # Those that met the end of a kept connection: nginx sends nothing twice.
+    assert len(publishes.wrong) <= 2, f"of {publishes.well} publishes some failed: {publishes.wrong}"
+
+
+def greeted(nginx):
+    """Connects and reads the greeting."""
+    stream = connect(nginx.public, tls=False)
+    try:
+        stream.sendall(b"GET /app/app-key?protocol=7 HTTP/1.1\r\nHost: ws.example\r\nUpgrade: websocket\r\n"
+                       b"Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+                       b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n")
+        heard = b""
+        while b"connection_established" not in heard:
+            data = stream.recv(4096)
+            assert data, f"no greeting but {heard!r}"
+            heard += data
+    finally:
+        stream.close()
+
+
 def check(deploy, binary, folder):
     cluster = Cluster(deploy, binary, folder)
-    nginx = unsteady = None
+    nginx = unsteady = whole = None
     try:
         gateways, publisher = [cluster.node("gateway"), cluster.node("gateway")], cluster.node("publisher")
         for node in (*gateways, publisher):
@@ -182,12 +252,20 @@ def check(deploy, binary, folder):
             answer = cluster.redis(*command)
             assert "NOPERM" in answer, f"{' '.join(command)} is allowed: {answer}"
         print("  Redis refused nodes nothing, and refuses them everything that they do not need")
+
+        cluster.restart(leaving)
+        second = cluster.node("publisher")
+        eventually("a second publisher to be ready", lambda: status(f"{second.admin}/readyz") == 200)
+        whole = Nginx(deploy, gateways, [publisher, second], example="behind-balancer")
+        server[-1] = f"http://{HERE}:{whole.public}"
+        nodes_are_replaced(cluster, whole, [*gateways, publisher], lambda: publish("news", "{}"))
+        print("  gateways and a publisher are replaced one after the other, and nobody is turned away meanwhile")
     except Exception:
         for path in sorted(folder.glob("*.log")):
             print(f"--- {path.name}\n{path.read_text()[-2000:]}", file=sys.stderr)
         raise
     finally:
-        for balancer in (nginx, unsteady):
+        for balancer in (nginx, unsteady, whole):
             if balancer:
                 balancer.stop()
         cluster.stop()

@@ -12,9 +12,8 @@ from pathlib import Path
 
 import yaml
 
-# After the drain's window a gateway has 5 s for the leaves to reach the cluster, 1 s for what other gateways passed on to it,
-# and 2 s to take itself out of the cluster.
-AFTER_DRAIN_S = 8
+# What any role may take after drain.accept and, where it has clients, drain.window.
+AFTER_DRAIN_S = 10
 # server.activity_timeout + server.pong_timeout by default: so long may nothing go by on a connection that lives.
 SILENCE_S = 120 + 30
 UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -51,7 +50,16 @@ def directive(text, name):
     return re.findall(rf"^\s*{name}\s+([^;]+);", text, re.MULTILINE)
 
 
-def compose(checks, deploy, drain_s):
+def the_number(checks, deploy, root):
+    """Wherever it is said how long leaving takes, it is said alike."""
+    pages = [root / "docs/OPERATIONS.md", deploy / "compose.yml", deploy / "carillon.toml", deploy / "Dockerfile",
+             deploy / "supervisor/carillon.conf", *(deploy / "systemd").glob("*.service")]
+    for page in pages:
+        said = re.findall(r"(?:accept|window)`? \+ ([0-9]+) s", page.read_text())
+        checks.expect(said and {int(number) for number in said} == {AFTER_DRAIN_S}, f"{page.name}: leaving takes {said} s more")
+
+
+def compose(checks, deploy, leaving_s):
     expect = checks.expect
     file = interpolated(yaml.safe_load((deploy / "compose.yml").read_text()))
     services = file["services"]
@@ -88,7 +96,7 @@ def compose(checks, deploy, drain_s):
         flags = service["command"][1:]
         expect(service["healthcheck"]["test"][-len(flags):] == flags, f"the health check of {name} reads another configuration")
         expect(service["ulimits"]["nofile"]["hard"] >= 65536, f"{name} may open few descriptors")
-        grace_s, least_s = seconds(service["stop_grace_period"]), drain_s if role == "gateway" else 8
+        grace_s, least_s = seconds(service["stop_grace_period"]), leaving_s[role]
         expect(grace_s > least_s, f"{name} is killed after {grace_s} s and needs {least_s} s to leave")
         expect(service["read_only"] is True, f"{name} may write to its own image")
     for network in ("store", "watch"):
@@ -130,12 +138,12 @@ def nginx(checks, deploy):
            "an upstream is not used, or used and not there")
 
 
-def services(checks, deploy, drain_s):
+def services(checks, deploy, leaving_s):
     expect = checks.expect
     for path in sorted((deploy / "systemd").glob("*.service")):
         unit = path.read_text()
         value = lambda key: re.findall(rf"^{key}=(.*)$", unit, re.MULTILINE)
-        least_s = 8 if "publisher" in path.name else drain_s
+        least_s = leaving_s["publisher" if "publisher" in path.name else "gateway"]
         expect(seconds(value("TimeoutStopSec")[0]) > least_s, f"{path.name} is killed before it has left")
         expect(int(value("LimitNOFILE")[0]) >= 65536, f"{path.name} may open few descriptors")
         expect(value("ProcSubset") == [], f"{path.name} hides /proc/stat, which process metrics read")
@@ -143,7 +151,7 @@ def services(checks, deploy, drain_s):
     parser.read(deploy / "supervisor/carillon.conf")
     program = parser["program:carillon"]
     expect(program["stopsignal"] == "TERM", "supervisor stops with another signal than SIGTERM")
-    expect(int(program["stopwaitsecs"]) > drain_s, "supervisor kills before the drain is over")
+    expect(int(program["stopwaitsecs"]) > leaving_s["gateway"], "supervisor kills before the drain is over")
 
 
 def kernel(checks, deploy):
@@ -165,7 +173,7 @@ def image(checks, deploy, root):
     expect(at_least(built) >= at_least(wanted), f"the image is built with Rust {built}, and {wanted} is needed")
     version = re.search(r"^ARG VERSION=(.*)$", text, re.MULTILINE)[1]
     expect(version == workspace["package"]["version"], f"the image says that it is {version}")
-    for word in ("HEALTHCHECK", "STOPSIGNAL SIGTERM", "EXPOSE 8080 8081 9090", "USER 65532:65532", "ENTRYPOINT ["):
+    for word in ("HEALTHCHECK", "STOPSIGNAL SIGTERM", "EXPOSE 8080 8081 8082 9090", "USER 65532:65532", "ENTRYPOINT ["):
         expect(word in text, f"the Dockerfile has no {word}")
 
 
@@ -173,10 +181,12 @@ def main(deploy, root):
     deploy, root = Path(deploy), Path(root)
     checks = Checks()
     drain = tomllib.loads((deploy / "carillon.toml").read_text())["drain"]
-    drain_s = seconds(drain["accept"]) + seconds(drain["window"]) + AFTER_DRAIN_S
-    compose(checks, deploy, drain_s)
+    accept_s, window_s = seconds(drain["accept"]), seconds(drain["window"])
+    leaving_s = {"gateway": accept_s + window_s + AFTER_DRAIN_S, "publisher": accept_s + AFTER_DRAIN_S}
+    the_number(checks, deploy, root)
+    compose(checks, deploy, leaving_s)
     nginx(checks, deploy)
-    services(checks, deploy, drain_s)
+    services(checks, deploy, leaving_s)
     image(checks, deploy, root)
     if os.path.isdir("/proc/sys/net/ipv4"):
         kernel(checks, deploy)

@@ -81,7 +81,7 @@ def test_secrets_are_in_secrets_alone(chart: Rendering):
 
 def test_what_values_hold_of_secrets_is_in_secrets_alone():
     for name, secret in {
-        "everything-values": ["given-in-values", "Bearer of-the-endpoint"],
+        "everything-values": ["given-in-values", "Bearer of-the-endpoint", "of-the-url", "of-the-query"],
         "tls-values": ["in%20values"],
     }.items():
         chart = render(next(file for file in VALUES_FILES if file.stem == name))
@@ -98,8 +98,17 @@ def test_the_configuration_names_files_instead_of_secrets(chart: Rendering):
 
 
 def test_a_configuration_with_credentials_of_webhooks_is_a_secret(chart: Rendering):
-    headers = [webhook.get("headers") for app in chart.toml["apps"] for webhook in app.get("webhooks", [])]
-    assert chart.configuration["kind"] == ("Secret" if any(headers) else "ConfigMap")
+    webhooks = [webhook for app in chart.toml["apps"] for webhook in app.get("webhooks", [])]
+    assert chart.configuration["kind"] == ("Secret" if webhooks else "ConfigMap")
+
+
+def test_urls_of_webhooks_may_have_credentials():
+    file = next(file for file in VALUES_FILES if file.stem == "default-values")
+    webhook = "{url: 'https://teller:of-the-url@hooks.example/?token=of-the-query'}"
+    chart = render(file, f"apps: [{{id: app, key: app-key, settings: {{webhooks: [{webhook}]}}}}]")
+    assert "of-the-url" in chart.toml["apps"][0]["webhooks"][0]["url"]
+    elsewhere = json.dumps([manifest for manifest in chart.manifests if manifest["kind"] != "Secret"])
+    assert "of-the-url" not in elsewhere and "of-the-query" not in elsewhere
 
 
 def test_variables_hold_no_credentials(chart: Rendering):

@@ -5,6 +5,7 @@ from itertools import combinations
 from pathlib import Path
 
 import pytest
+import yaml
 
 from chart import DEPLOY, NAMESPACE, VALUES_FILES, Manifest, Pod, Rendering, contents, render
 
@@ -13,7 +14,7 @@ ROLES = {"gateway": 8080, "publisher": 8081}
 
 # What comes from elsewhere: the values files say so.
 FOREIGN_SECRETS = {
-    "everything-values": {"elsewhere"},
+    "everything-values": {"elsewhere", "hooks"},
     "high-availability-values": {"shop-broadcast", "admin-broadcast", "redis"},
     "nginx-values": {"ws-tls"},
     "redis-tls-values": {"broadcast-redis", "internal-authority"},
@@ -188,6 +189,8 @@ def test_files_that_the_configuration_names_are_mounted(chart: Rendering):
     named = [app["secret_file"] for app in toml["apps"]]
     named += [toml["redis"]["ca_file"]] if "ca_file" in toml["redis"] else []
     named += list(toml.get("tls", {}).values())
+    webhooks = [webhook for app in toml["apps"] for webhook in app.get("webhooks", [])]
+    named += [path for webhook in webhooks for path in webhook.get("header_files", {}).values()]
     for role in ROLES:
         files = mounted_files(chart, chart.pod(role))
         assert set(named) <= files, set(named) - files
@@ -345,15 +348,49 @@ def test_policies_let_in_and_out_what_is_needed_and_no_more(name: str):
             assert [is_peer(peer, chart.pod("gateway")) for peer in rule["from"]] == [True]
 
 
-def test_policies_let_in_whatever_services_lead_to(values_file: Path):
+def test_policies_let_in_whatever_services_lead_to_but_not_around_nginx(values_file: Path):
     chart = render(values_file, "networkPolicy: {enabled: true, clients: [], applications: [], monitoring: []}")
+    behind_nginx = has(chart, "nginx") and not chart.all("Ingress", "HTTPRoute")
     stranger = Pod({}, {}, {}, {})
     for service in chart.all("Service"):
         if service["metadata"]["labels"]["app.kubernetes.io/component"] == "redis":
             continue
         for port in service["spec"]["ports"]:
             for pod in chart.selected(service["spec"]["selector"]):
-                assert enters(chart.all("NetworkPolicy"), stranger, pod, pod.port(port["targetPort"])), (pod, port)
+                number = pod.port(port["targetPort"])
+                hidden = behind_nginx and number == ROLES.get(pod.component)
+                assert enters(chart.all("NetworkPolicy"), stranger, pod, number) != hidden, (pod, port)
+
+
+AROUND_NGINX = {
+    "{}": set(),
+    "networkPolicy: {applications: [{podSelector: {matchLabels: {app: shop}}}]}": {("shop", "publisher")},
+    # Nobody is named who may publish, so anyone may.
+    "ingress: {enabled: true}": {("client", "gateway"), ("client", "publisher"), ("shop", "publisher")},
+    "gateway: {service: {type: LoadBalancer}}": {("client", "gateway")},
+    "publisher: {service: {type: NodePort}}": {("client", "publisher"), ("shop", "publisher")},
+}
+
+
+@pytest.mark.parametrize("values", AROUND_NGINX)
+def test_nobody_comes_around_nginx_whom_values_do_not_lead_there(values: str):
+    base = next(file for file in VALUES_FILES if file.stem == "nginx-values")
+    given = yaml.safe_load(values)
+    policy = {"enabled": True, "clients": [{"podSelector": {"matchLabels": {"app": "client"}}}]}
+    chart = render(base, yaml.safe_dump(given | {"networkPolicy": policy | given.get("networkPolicy", {})}))
+    policies = chart.all("NetworkPolicy")
+    found = {
+        (name, role)
+        for name in ("client", "shop")
+        for role, port in ROLES.items()
+        if enters(policies, Pod({}, {"app": name}, {}, {}), chart.pod(role), port)
+    }
+    assert found == AROUND_NGINX[values]
+    assert enters(policies, Pod({}, {"app": "client"}, {}, {}), chart.pod("nginx"), 8443)
+    assert not enters(policies, Pod({}, {"app": "shop"}, {}, {}), chart.pod("nginx"), 8443)
+    for pod in chart.pods:
+        for role, port in ROLES.items():
+            assert pod.component in ROLES or enters(policies, pod, chart.pod(role), port)
 
 
 def enters(policies: list[Manifest], source: Pod, target: Pod, port: int) -> bool:

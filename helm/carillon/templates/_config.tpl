@@ -69,7 +69,7 @@ ca_file = "/run/carillon/redis/ca.crt"
 id = {{ toJson .id }}
 key = {{ toJson .key }}
 secret_file = {{ printf "/run/carillon/apps/%s" .id | toJson }}
-{{- include "carillon.toml.pairs" (.settings | default dict) }}
+{{- include "carillon.toml.pairs" (include "carillon.appSettings" . | fromJson) }}
 {{- end }}
 {{ end -}}
 
@@ -78,12 +78,28 @@ secret_file = {{ printf "/run/carillon/apps/%s" .id | toJson }}
 {{- printf "%s-%s" .Release.Namespace (include "carillon.fullname" .) -}}
 {{- end -}}
 
-{{/* Headers of webhooks carry credentials: a configuration that has any is itself a Secret. Empty means no. */}}
+{{/* An app's settings with paths in the place of Secrets, as JSON. */}}
+{{- define "carillon.appSettings" -}}
+{{- $id := .id -}}
+{{- $settings := deepCopy (.settings | default dict) -}}
+{{- range $index, $webhook := $settings.webhooks | default list -}}
+{{- range $header, $_ := $webhook.header_files | default dict -}}
+{{- $path := include "carillon.headerFile" (dict "id" $id "index" $index "header" $header) -}}
+{{- $_ := set $webhook.header_files $header (printf "/run/carillon/apps/%s" $path) -}}
+{{- end -}}
+{{- end -}}
+{{- toJson $settings -}}
+{{- end -}}
+
+{{/* Where the value of a webhook's header is, beside the secrets of apps, whose ids begin otherwise. Takes id, index and header. */}}
+{{- define "carillon.headerFile" -}}
+{{- printf "_webhooks/%s/%d/%s" .id (int .index) .header -}}
+{{- end -}}
+
+{{/* Headers, and URLs too, of webhooks carry credentials: a configuration with webhooks is itself a Secret. Empty means no. */}}
 {{- define "carillon.configIsSecret" -}}
 {{- range .Values.apps -}}
-{{- range ((.settings | default dict).webhooks | default list) -}}
-{{- if .headers }}yes{{ end -}}
-{{- end -}}
+{{- if (.settings | default dict).webhooks }}yes{{ end -}}
 {{- end -}}
 {{- end -}}
 

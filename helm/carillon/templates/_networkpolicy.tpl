@@ -23,6 +23,16 @@ spec:
   policyTypes: [Ingress, Egress]
 {{- end -}}
 
+{{/*
+Whether strangers come to a role itself: always without nginx, and with it where values open a way around it. Empty means no.
+Takes root and role.
+*/}}
+{{- define "carillon.networkPolicy.around" -}}
+{{- $values := .root.Values -}}
+{{- $service := (get $values .role).service -}}
+{{- if or (not $values.nginx.enabled) $values.ingress.enabled $values.httpRoute.enabled (ne $service.type "ClusterIP") }}yes{{ end -}}
+{{- end -}}
+
 {{- /* A rule without peers is for everyone. */ -}}
 {{- define "carillon.networkPolicy.dns" -}}
 - ports:

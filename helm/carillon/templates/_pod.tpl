@@ -89,6 +89,15 @@ affinity:
           name: {{ $existing.name | default (include "carillon.appSecretsName" $) }}
           items:
             - { key: {{ ternary ($existing.key | default .id) .id (not (empty $existing.name)) | quote }}, path: {{ .id | quote }} }
+      {{- $id := .id }}
+      {{- range $index, $webhook := (.settings | default dict).webhooks | default list }}
+      {{- range $header, $secret := $webhook.header_files | default dict }}
+      - secret:
+          name: {{ $secret.name }}
+          items:
+            - { key: {{ quote $secret.key }}, path: {{ include "carillon.headerFile" (dict "id" $id "index" $index "header" $header) | quote }} }
+      {{- end }}
+      {{- end }}
       {{- end }}
 {{- end -}}
 
