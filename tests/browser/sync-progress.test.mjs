@@ -134,6 +134,23 @@ test('Carillon is away and comes back: the job went on, and the page knows', asy
   await unchanged(ana, ben);
 });
 
+test('where WebSockets are refused, who comes back after an outage stays with HTTP', async (t) => {
+  const way = await startProxy(t, carillon);
+  const behind = await startExample(t, 'sync-progress', way);
+  const [ana] = await colleagues(t, 'alder', { example: behind, transport: 'Live over HTTP fallback' });
+  await way.stop();
+  await sees(ana, '#offline', 'Nothing answers there');
+  await way.again();
+  await sees(ana, '#live', 'Live over HTTP fallback');
+  const { socketId } = await ana.evaluate(() => window.getWebSocketState());
+  // Takes five seconds; by three a WebSocket would have been tried.
+  await begin(ana, 1_000);
+  await sees(ana, '#past li', '1,000 of 1,000 records, started by Ana');
+  const state = await ana.evaluate(() => window.getWebSocketState());
+  assert.deepEqual([state.state, state.socketId], ['connected', socketId]);
+  await unchanged(ana);
+});
+
 test('where WebSockets are refused, progress comes over HTTP', async (t) => {
   const behind = await startExample(t, 'sync-progress', await startProxy(t, carillon));
   const [ana, ben] = await colleagues(t, 'alder', { example: behind, transport: 'Live over HTTP fallback' });
