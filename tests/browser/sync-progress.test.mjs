@@ -130,7 +130,9 @@ test('Carillon is away and comes back: the job went on, and the page knows', asy
     await sees(page, '#live', 'Live over WebSocket');
     await sees(page, '#past li', '2,000 of 2,000 records, started by Ana');
     await missing(page, '#offline', 'Offline');
+    if (page === ana) await sees(ana, '.toast', 'Your sync of 2,000 records has finished.');
   }
+  assert.equal(await ben.locator('.toast', { hasText: 'Your sync' }).count(), 0, 'only who started it is told');
   await unchanged(ana, ben);
 });
 
