@@ -55,6 +55,13 @@ test('who is slower is told so, and sees what the other did', async () => {
   assert.equal(await sam.mayHear('private-tickets', {}), 403, 'not without signing in');
 });
 
+test('who signed in at another example has not signed in here', async (t) => {
+  const chat = await startExample(t, 'chat', carillon);
+  const [here, there] = [await apiOf(tickets, { name: 'Iris' }), await apiOf(chat, { name: 'Iris' })];
+  assert.equal(await there.mayHear('presence-room.general'), 200);
+  assert.equal(await here.mayHear('private-tickets', there.bearer), 403);
+});
+
 test('a name is typed and a request is sent by keyboard alone', async (t) => {
   const [iris] = await desks(t);
   const page = await open(t, browser, tickets.url);
