@@ -20,7 +20,10 @@ export class Rooms {
   meet({ id, name }) {
     this.#people.delete(id);
     this.#people.set(id, { id, name });
-    if (this.#people.size > PEOPLE_MAX) this.#people.delete(this.#people.keys().next().value);
+    if (this.#people.size <= PEOPLE_MAX) return;
+    const [oldest] = this.#people.keys();
+    this.#people.delete(oldest);
+    this.#notifications.delete(oldest);
   }
 
   messages(room) {
@@ -48,6 +51,7 @@ export class Rooms {
 
     const notifications = message.mentions.map(({ id }) => {
       const list = this.notifications(id);
+      this.#notifications.set(id, list);
       const notification = { id: message.id, version: 1, room, from: author.name, text: words, at: message.at, read: false };
       list.push(notification);
       if (list.length > NOTIFICATIONS_MAX) list.shift();
@@ -57,8 +61,7 @@ export class Rooms {
   }
 
   notifications(userId) {
-    if (!this.#notifications.has(userId)) this.#notifications.set(userId, []);
-    return this.#notifications.get(userId);
+    return this.#notifications.get(userId) ?? [];
   }
 
   /** Marks everything as read that a person was told; returns what changed. */

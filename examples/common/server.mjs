@@ -78,7 +78,7 @@ export async function serve({ name, port, pages, signIn, mayHear, member, identi
     'GET /config.json': () => ({ ...BROWSER, example: name }),
     'POST /session': ({ body }) => {
       const user = signIn(body);
-      return { user, token: sign(user) };
+      return { user, token: sign(name, user) };
     },
     'POST /broadcasting/auth': ({ user, body }) => {
       const { socket_id: socketId, channel_name: channel } = body;
@@ -95,7 +95,7 @@ export async function serve({ name, port, pages, signIn, mayHear, member, identi
 
   async function answer(request, path) {
     const key = `${request.method} ${path}`;
-    const user = verify(request.headers.authorization);
+    const user = verify(name, request.headers.authorization);
     if (fixed[key]) {
       if (path.startsWith('/broadcasting/') && !user) throw new Problem(403, 'sign in first');
       return fixed[key]({ user, body: await readBody(request) });
@@ -190,21 +190,21 @@ async function readBody(request) {
 
 // === sessions ===
 // A token says who somebody chose to be, signed, so that nobody can change it and a restart of the server forgets nobody. Pages keep
-// it per window: two windows of one browser are two people. A real application has its own sign-in here.
+// it per window: two windows of one browser are two people. It is good for the example that gave it, and for no other. A real application has its own sign-in here.
 
-function sign(user) {
+function sign(example, user) {
   const content = Buffer.from(JSON.stringify(user)).toString('base64url');
-  return `${content}.${mac(content)}`;
+  return `${content}.${mac(example, content)}`;
 }
 
-function verify(header) {
+function verify(example, header) {
   const [, content, signature] = /^Bearer ([\w-]+)\.([\w-]+)$/.exec(header ?? '') ?? [];
   if (!content) return null;
-  const [given, right] = [Buffer.from(signature), Buffer.from(mac(content))];
+  const [given, right] = [Buffer.from(signature), Buffer.from(mac(example, content))];
   if (given.length !== right.length || !timingSafeEqual(given, right)) return null;
   return JSON.parse(Buffer.from(content, 'base64url').toString('utf8'));
 }
 
-function mac(content) {
-  return createHmac('sha256', `session of the examples ${SESSION_SECRET}`).update(content).digest('base64url');
+function mac(example, content) {
+  return createHmac('sha256', `session of the example ${example} ${SESSION_SECRET}`).update(content).digest('base64url');
 }

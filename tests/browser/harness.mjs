@@ -331,7 +331,10 @@ export async function eventually(check, what, ms = DEADLINE_MS) {
 
 // === small things ===
 
-/** Signs in at an example's server without a page: `post(path, body)` resolves with `{ status, ...answer }` of its API. */
+/**
+ * Signs in at an example's server without a page: `post(path, body)` resolves with `{ status, ...answer }` of its API; `bearer` is the
+ * header of its session.
+ */
 export async function apiOf(example, who) {
   const send = async (path, headers, body) => {
     const response = await fetch(example.url + path, { method: 'POST', headers, body });
@@ -341,6 +344,7 @@ export async function apiOf(example, who) {
   const bearer = { Authorization: `Bearer ${token}` };
   return {
     user,
+    bearer,
     post: (path, body = {}) => send(path, { ...bearer, 'Content-Type': 'application/json' }, JSON.stringify(body)),
     /** The status of an attempt to have a channel signed, as pusher-js asks for it. */
     mayHear: async (channel, headers = bearer) =>

@@ -130,8 +130,27 @@ test('Carillon is away and comes back: the job went on, and the page knows', asy
     await sees(page, '#live', 'Live over WebSocket');
     await sees(page, '#past li', '2,000 of 2,000 records, started by Ana');
     await missing(page, '#offline', 'Offline');
+    if (page === ana) await sees(ana, '.toast', 'Your sync of 2,000 records has finished.');
   }
+  assert.equal(await ben.locator('.toast', { hasText: 'Your sync' }).count(), 0, 'only who started it is told');
   await unchanged(ana, ben);
+});
+
+test('where WebSockets are refused, who comes back after an outage stays with HTTP', async (t) => {
+  const way = await startProxy(t, carillon);
+  const behind = await startExample(t, 'sync-progress', way);
+  const [ana] = await colleagues(t, 'alder', { example: behind, transport: 'Live over HTTP fallback' });
+  await way.stop();
+  await sees(ana, '#offline', 'Nothing answers there');
+  await way.again();
+  await sees(ana, '#live', 'Live over HTTP fallback');
+  const { socketId } = await ana.evaluate(() => window.getWebSocketState());
+  // Takes five seconds; by three a WebSocket would have been tried.
+  await begin(ana, 1_000);
+  await sees(ana, '#past li', '1,000 of 1,000 records, started by Ana');
+  const state = await ana.evaluate(() => window.getWebSocketState());
+  assert.deepEqual([state.state, state.socketId], ['connected', socketId]);
+  await unchanged(ana);
 });
 
 test('where WebSockets are refused, progress comes over HTTP', async (t) => {

@@ -55,6 +55,13 @@ test('who is slower is told so, and sees what the other did', async () => {
   assert.equal(await sam.mayHear('private-tickets', {}), 403, 'not without signing in');
 });
 
+test('who signed in at another example has not signed in here', async (t) => {
+  const chat = await startExample(t, 'chat', carillon);
+  const [here, there] = [await apiOf(tickets, { name: 'Iris' }), await apiOf(chat, { name: 'Iris' })];
+  assert.equal(await there.mayHear('presence-room.general'), 200);
+  assert.equal(await here.mayHear('private-tickets', there.bearer), 403);
+});
+
 test('a name is typed and a request is sent by keyboard alone', async (t) => {
   const [iris] = await desks(t);
   const page = await open(t, browser, tickets.url);
@@ -106,7 +113,8 @@ test('a page that opens while Carillon is away says so, and is live once it is t
   await sees(page, '#offline', 'Nothing answers there: is `carillon up` running?');
   await sees(page, '#tickets li', 'Card reader');
   await carillon.again();
-  await sees(page, '#live', 'Live over WebSocket');
+  // By whichever transport is first: there was no WebSocket before, to which it would go back.
+  await sees(page, '#live', 'Live');
 });
 
 test('what could not be published is told later, to pages that were live all the time', async (t) => {

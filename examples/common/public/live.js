@@ -1,8 +1,9 @@
 // The connection to Carillon: how pusher-js is told to make it, and the indicator that says in words how it is.
 // pusher-js connects again by itself, and falls back to HTTP by itself. This module only watches, with two exceptions. While nothing
 // answers it asks the server's `/up` now and then, and has pusher-js try at once when that answers again, where pusher-js alone
-// would wait 15 to 60 seconds after its second attempt. And when the attempt that succeeded after such an outage happened to be one
-// over HTTP, because its turn came first, it has pusher-js begin again with a WebSocket, where pusher-js alone would stay with HTTP.
+// would wait 15 to 60 seconds after its second attempt. And when a page that had a WebSocket before such an outage came back over
+// HTTP, because the turn of that came first, it has pusher-js begin again with a WebSocket, where pusher-js alone would stay with
+// HTTP until Carillon offers a reconnect. Who had HTTP before is left alone: there WebSockets may well be blocked.
 
 import { $, el, toast } from './page.js';
 
@@ -68,6 +69,8 @@ export class Live {
   #answered = true;
   /** Whether nothing answered at some time since the last connection: then WebSockets failed for that reason, and not for another. */
   #silent = false;
+  /** `ws` or `http`: what the latest connection was. */
+  #latest = null;
   #changed;
 
   /** `changed()` is called whenever the state may have changed. */
@@ -101,7 +104,10 @@ export class Live {
   #moved(state) {
     if (this.#restarting) return;
     if (state === 'connected') {
-      if (this.#silent && this.state === 'http') setTimeout(() => this.state === 'http' && this.tryNow(), UPGRADE_AFTER_MS);
+      const kind = this.state;
+      // That there was a WebSocket also says that they are enabled here.
+      if (this.#silent && this.#latest === 'ws' && kind === 'http') this.#upgradeLater();
+      this.#latest = kind;
       this.#refused = this.#lost = this.#silent = false;
       this.#answered = true;
       this.#reason = '';
@@ -112,6 +118,13 @@ export class Live {
     }
     this.#look();
     this.#show();
+  }
+
+  /** Tries a WebSocket after a while, unless this connection is gone by then. */
+  #upgradeLater() {
+    const { connection } = this.#pusher;
+    const socketId = connection.socket_id;
+    setTimeout(() => this.state === 'http' && connection.socket_id === socketId && this.tryNow(), UPGRADE_AFTER_MS);
   }
 
   /** An error of the connection. Codes from 4000 to 4099 are the server's refusal, after which pusher-js does not try again. */

@@ -13,7 +13,15 @@ $('#who').textContent = `${user.name}, ${user.company_name}`;
 $('#own').textContent = user.company;
 $('#other').textContent = user.company === 'alder' ? 'birch' : 'alder';
 
-const jobs = new Store();
+const jobs = new Store((job, before) => {
+  // `sync.finished` is said once, and lost to who is away. Then the job itself says so, when it is fetched.
+  if (before?.state === 'running' && job.state === 'finished' && job.by.id === user.id) tellFinished(job);
+});
+
+/** Said twice, by the job and by `sync.finished`, it is still one note. */
+function tellFinished({ records }) {
+  toast(`Your sync of ${records.toLocaleString()} records has finished.`);
+}
 
 async function refresh() {
   const state = await api('/api/syncs').catch((error) => void toast(error.message, 'problem'));
@@ -42,7 +50,7 @@ pusher.bind_global((event, data) => noteEvent(event, data));
 
 // The socket is signed in as this person: what is meant for one user needs no channel.
 echo.connector.signin();
-pusher.user.bind('sync.finished', ({ records }) => toast(`Your sync of ${records.toLocaleString()} records has finished.`));
+pusher.user.bind('sync.finished', tellFinished);
 
 // === in the console ===
 
