@@ -198,6 +198,17 @@ def test_files_that_the_configuration_names_are_mounted(chart: Rendering):
         assert arguments[arguments.index("--config") + 1] in files
 
 
+@pytest.mark.parametrize("base", ["", "https://code.example/carillon/blob/main/"])
+def test_alerts_lead_to_the_page_for_operators(base: str):
+    file = next(file for file in VALUES_FILES if file.stem == "default-values")
+    values = {"metrics": {"prometheusRule": {"enabled": True, "runbookBase": base}}}
+    (rule,) = render(file, yaml.safe_dump(values)).all("PrometheusRule")
+    alerts = [rule for group in rule["spec"]["groups"] for rule in group["rules"] if "alert" in rule]
+    assert alerts
+    for alert in alerts:
+        assert alert["annotations"]["runbook_url"] == f"{base}docs/OPERATIONS.md#{alert['alert'].lower()}"
+
+
 def test_accounts_are_there(chart: Rendering):
     accounts = {account["metadata"]["name"] for account in chart.all("ServiceAccount")}
     assert {pod.spec["serviceAccountName"] for pod in chart.pods} == accounts
