@@ -1,6 +1,6 @@
 //! What `doctor` says of a Redis, and that it, the nodes and `deploy/redis/users.acl` agree on what they give it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
 
 use tempfile::TempDir;
@@ -72,7 +72,8 @@ fn commands_of_nodes() -> BTreeSet<String> {
     for place in ["bus", "redis", "roster", "webhook"] {
         collect(&workspace().join("shared/src").join(place), &mut texts);
     }
-    let mut names = BTreeSet::from(["MULTI", "EXEC", "EVALSHA", "SCRIPT"].map(str::to_owned));
+    // Of the libraries: of transactions, of scripts, and of the pool, which asks UNWATCH and PING of a connection.
+    let mut names = BTreeSet::from(["MULTI", "EXEC", "EVALSHA", "SCRIPT", "UNWATCH", "PING"].map(str::to_owned));
     for text in texts {
         for before in ["cmd(\"", "redis.call('", "redis.pcall('"] {
             names.extend(quoted(&text, before));
@@ -99,6 +100,46 @@ fn the_doctor_tries_every_command_that_nodes_use_and_no_other() {
     let asked: BTreeSet<String> = ["CONFIG", "INFO"].map(str::to_owned).into();
     let further: Vec<&String> = doctor.difference(&nodes).filter(|name| !asked.contains(*name)).collect();
     assert!(further.is_empty(), "the doctor tries these, which no node uses: {further:?}");
+}
+
+/// What containers of commands are allowed: these of theirs, and no others.
+const PARTS: [&str; 3] = ["script|load", "xgroup|create", "xinfo|groups"];
+
+#[tokio::test]
+async fn the_user_of_deploy_may_do_what_nodes_and_the_doctor_do_and_nothing_else() {
+    let practice = Practice::open().await;
+    let finished = practice.see_as_node(&[]).await;
+    assert_eq!(finished.code, 0, "{finished:?}");
+    let name = user_of_deploy().0;
+    let user: HashMap<String, redis::Value> = practice.redis.query(&["ACL", "GETUSER", &name]).await;
+    let text = |field: &str| -> String {
+        let value = user.get(field).unwrap_or_else(|| panic!("no {field} in {user:?}"));
+        redis::from_redis_value_ref(value).expect("a text")
+    };
+    assert_eq!((text("keys").as_str(), text("channels").as_str()), ("~carillon:*", "&carillon:*"));
+    // As Redis itself has it, whatever the rules were.
+    let commands = text("commands");
+    let mut rules = commands.split(' ');
+    assert_eq!(rules.next(), Some("-@all"), "{commands}");
+    let allowed: BTreeSet<&str> = rules.map(|rule| rule.strip_prefix('+').unwrap_or(rule)).collect();
+    // INFO is what the doctor reads; SELECT is said where the URL names a database.
+    let mut needed: BTreeSet<String> = commands_of_nodes().iter().map(|name| name.to_lowercase()).collect();
+    needed.extend(["info", "select"].map(str::to_owned));
+    let needed: BTreeSet<&str> = needed
+        .iter()
+        .map(|name| PARTS.into_iter().find(|part| part.split('|').next() == Some(name)).unwrap_or(name))
+        .collect();
+    assert_eq!(allowed, needed);
+    let log: Vec<redis::Value> = practice.redis.run("ACL LOG").await;
+    // CONFIG alone, for which the doctor asks in vain, and says so.
+    let objects: BTreeSet<String> = log
+        .iter()
+        .map(|entry| {
+            let entry: HashMap<String, redis::Value> = redis::from_redis_value_ref(entry).expect("an entry");
+            redis::from_redis_value_ref(&entry["object"]).expect("a text")
+        })
+        .collect();
+    assert_eq!(objects, BTreeSet::from(["config|get".to_owned()]));
 }
 
 #[test]
