@@ -252,3 +252,6 @@ pub(super) fn advice(code: &str) -> Option<&'static str> {
         _ => return None,
     })
 }
+
+#[cfg(test)]
+mod tests;
