@@ -183,6 +183,11 @@ impl Client {
         self.subprotocol.as_deref()
     }
 
+    /// The `Date` of the server's answer to the handshake, as it came.
+    pub fn date(&self) -> Option<&str> {
+        self.socket.date.as_deref()
+    }
+
     /// Subscribes without a signature; answers with the `subscription_succeeded`.
     ///
     /// # Errors

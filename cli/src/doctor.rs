@@ -4,6 +4,7 @@ mod public;
 mod redis;
 
 use std::fmt;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use shared::descriptors;
 
@@ -76,12 +77,37 @@ pub(crate) async fn run(args: &Doctor) -> Result<(), Failure> {
         // A switched-off app is refused whatever stands in front; the configuration is never without an app.
         let app = config.apps.iter().find(|app| app.enabled).or(config.apps.first());
         if let Some(app) = app {
-            tell(public::examine(&url.below(&config.server.path_prefix), &app.key, trust).await);
+            for finding in public::examine(&url.below(&config.server.path_prefix), &app.key, trust).await {
+                tell(finding);
+            }
         }
+    }
+    if !config.redis.is_set() && args.url.is_none() {
+        tell(Finding::good(CLOCK, "not compared with another: there is neither Redis nor --url"));
     }
     match worst {
         Verdict::Problem => Err(anyhow::anyhow!("there are problems").into()),
         Verdict::Warning | Verdict::Good => Ok(()),
+    }
+}
+
+const CLOCK: &str = "clock";
+
+/// Clocks that are further apart confuse whoever reads logs and latencies.
+const CLOCK_WARNING_S: u64 = 2;
+
+/// Signed requests are refused when clocks are ten minutes apart; this is half of it.
+const CLOCK_PROBLEM_S: u64 = 300;
+
+/// What a clock says that should go like the one here; both in seconds since 1970.
+fn compare_clocks(there: u64, whose: &str) -> Finding {
+    let here = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    let apart = here.abs_diff(there);
+    let text = format!("{apart} s apart from that of {whose}");
+    match apart {
+        CLOCK_PROBLEM_S.. => Finding::problem(CLOCK, format!("{text}: signed requests will be refused")),
+        CLOCK_WARNING_S.. => Finding::warning(CLOCK, text),
+        _ => Finding::good(CLOCK, text),
     }
 }
 

@@ -27,7 +27,9 @@ PASSED_OVER_S = 2.1
 
 # What someone with the password of a node still must not do.
 FORBIDDEN = (["FLUSHALL"], ["KEYS", "*"], ["CONFIG", "GET", "*"], ["SHUTDOWN"], ["GET", "other:key"], ["PSUBSCRIBE", "*"],
-             ["PUBLISH", "other", "x"], ["ACL", "LIST"], ["SCRIPT", "FLUSH"], ["EVAL", "return 1", "0"])
+             ["PUBLISH", "other", "x"], ["ACL", "LIST"], ["SCRIPT", "FLUSH"], ["EVAL", "return 1", "0"], ["SCAN", "0"],
+             ["MGET", "carillon:x"], ["RENAME", "carillon:x", "carillon:y"], ["CLIENT", "LIST"], ["WATCH", "carillon:x"],
+             ["XGROUP", "DESTROY", "carillon:x", "g"], ["XINFO", "STREAM", "carillon:x"], ["PUBSUB", "CHANNELS"])
 
 
 def eventually(what, holds):

@@ -8,11 +8,12 @@ use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
-use prometheus::{IntCounterVec, Registry};
+use prometheus::{IntCounterVec, IntGauge, Registry};
 use shared::admin::Health;
 use shared::http;
 use shared::listener::front::{Dropped, Guarded, dropped_counter};
 use shared::listener::{Front, WriteTimeout};
+use shared::telemetry::metrics::register;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
@@ -42,6 +43,8 @@ pub struct Server {
     front: Arc<Front>,
     api: Arc<Api>,
     places: Arc<Semaphore>,
+    /// How many of them there are.
+    max: usize,
     state: Arc<State>,
 }
 
@@ -52,6 +55,27 @@ struct State {
     leaving: CancellationToken,
     /// Connections that were not let in, by reason.
     dropped: IntCounterVec,
+    /// Places that are taken.
+    connections: IntGauge,
+}
+
+/// One connection's place among [`CONNECTIONS_MAX`], counted as long as it is held.
+struct Place {
+    state: Arc<State>,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Place {
+    fn take(state: &Arc<State>, permit: OwnedSemaphorePermit) -> Self {
+        state.connections.inc();
+        Self { state: state.clone(), _permit: permit }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.state.connections.dec();
+    }
 }
 
 impl State {
@@ -89,13 +113,18 @@ impl Server {
     ) -> io::Result<Self> {
         let listener = shared::listener::listen(host, port).await?;
         let room = usize::try_from(descriptors_max / 5 * 4).unwrap_or(usize::MAX);
-        let places = Arc::new(Semaphore::new(room.clamp(1, CONNECTIONS_MAX)));
+        let room = room.clamp(1, CONNECTIONS_MAX);
+        let gauge = |name, help| register(registry, IntGauge::new(name, help));
+        gauge("carillon_http_connections_max", "Most connections to the HTTP API that this publisher holds.")
+            .set(i64::try_from(room).unwrap_or(i64::MAX));
+        let places = Arc::new(Semaphore::new(room));
         let state = State {
             is_draining: Arc::default(),
             leaving: CancellationToken::new(),
             dropped: dropped_counter(registry),
+            connections: gauge("carillon_http_connections", "Open connections to the HTTP API of a publisher."),
         };
-        Ok(Self { listener, front: Arc::new(front), api, places, state: Arc::new(state) })
+        Ok(Self { listener, front: Arc::new(front), api, places, max: room, state: Arc::new(state) })
     }
 
     /// Where it listens.
@@ -124,7 +153,7 @@ impl Server {
             () = self.accept(&connections) => {}
             () = leaving => {}
         }
-        let Self { listener, front, api, places, state } = self;
+        let Self { listener, front, api, places, state, .. } = self;
         shared::listener::close(listener, |stream, peer| {
             // Beyond the places nobody would have been served in time anyway.
             if let Ok(place) = places.clone().try_acquire_owned() {
@@ -139,13 +168,28 @@ impl Server {
         }
     }
 
+    /// A place, once there is one. While all are taken callers wait in the system's queue. That is one line of the log until
+    /// a tenth of the places is free again: else each caller that leaves would be an episode of its own.
+    async fn place(&self, full: &mut bool) -> OwnedSemaphorePermit {
+        if *full && self.places.available_permits() > self.max / 10 {
+            *full = false;
+        }
+        if let Ok(place) = self.places.clone().try_acquire_owned() {
+            return place;
+        }
+        if !std::mem::replace(full, true) {
+            tracing::warn!(connections = self.max, "full: further connections wait until others end");
+        }
+        self.places.clone().acquire_owned().await.expect("nobody closes it")
+    }
+
     async fn accept(&self, connections: &GracefulShutdown) {
         // A whole episode is one line of the log.
-        let mut failing = false;
+        let (mut failing, mut full) = (false, false);
         let mut pace = self.front.pace();
         loop {
             pace.wait().await;
-            let place = self.places.clone().acquire_owned().await.expect("nobody closes it");
+            let place = self.place(&mut full).await;
             match self.listener.accept().await {
                 Ok((stream, peer)) => {
                     failing = false;
@@ -169,13 +213,14 @@ fn serve(
     state: &Arc<State>,
     stream: TcpStream,
     peer: SocketAddr,
-    place: OwnedSemaphorePermit,
+    permit: OwnedSemaphorePermit,
     connections: &GracefulShutdown,
 ) {
     // Answers are one small write; without this some would wait for the caller's acknowledgement.
     let _ = stream.set_nodelay(true);
     let (front, watcher) = (front.clone(), connections.watcher());
     let (api, state) = (api.clone(), state.clone());
+    let place = Place::take(&state, permit);
     tokio::spawn(async move {
         let _place = place;
         if let Err(dropped) = converse(&front, api, &state, stream, peer, watcher).await {

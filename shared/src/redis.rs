@@ -188,7 +188,8 @@ impl Config {
             .with_interval(KEEPALIVE_INTERVAL)
             .with_retries(KEEPALIVE_RETRIES);
         let tcp = TcpSettings::default().set_nodelay(true).set_keepalive(keepalive).set_user_timeout(USER_TIMEOUT);
-        let settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
+        // Without CLIENT SETINFO, which 7.0 does not know: nodes would need a right that its users cannot be given.
+        let settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3).set_skip_set_lib_name();
         let info = info.set_tcp_settings(tcp).set_redis_settings(settings);
         let Some(path) = &self.ca_file else { return Client::open(info).map_err(|_| ConfigError::Url) };
         let unusable = |complaint: String| ConfigError::CaFile { path: path.clone(), complaint };

@@ -256,7 +256,7 @@ async fn who_asks_and_never_reads_is_cut_off() {
     let server = Server::start(Setup::default().server("outbox_timeout = \"1s\"")).await;
     let before = server.metric("process_open_fds").await;
     let mut greedy = Raw::connect_narrow(server.public).await;
-    let requests = b"GET /up HTTP/1.1\r\nHost: x\r\n\r\n".repeat(1000);
+    let requests = b"GET /nowhere HTTP/1.1\r\nHost: x\r\n\r\n".repeat(1000);
     within_time(PATIENCE, "it is cut off", async {
         use tokio::io::AsyncWriteExt;
         while greedy.stream.write_all(&requests).await.is_ok() {}

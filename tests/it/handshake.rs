@@ -248,7 +248,7 @@ async fn browsers_ways_to_ask_are_understood() {
 async fn a_kept_http_connection_may_become_a_websocket() {
     let server = Server::plain().await;
     let mut raw = server.tcp().await;
-    assert_eq!(raw.exchange(b"GET /up HTTP/1.1\r\nHost: a\r\n\r\n").await.status, 200);
+    assert_eq!(raw.exchange(b"GET /nowhere HTTP/1.1\r\nHost: a\r\n\r\n").await.status, 404);
     raw.establish(&server.app).await;
     raw.subscribe("news").await;
     server.publish("news", "hello", "1").await;

@@ -15,6 +15,7 @@ mod liveness;
 mod make;
 mod operator;
 mod presence;
+mod publisher_front;
 mod tidy;
 mod users;
 mod webhooks;

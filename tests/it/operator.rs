@@ -56,7 +56,10 @@ async fn doctor_looks_at_everything_and_says_what_is_wrong() {
     assert_eq!(finished.code, 0, "{finished:?}");
     let subjects = ["configuration", "descriptors", "redis latency", "redis version", "redis role", "redis eviction"];
     for subject in subjects.into_iter().chain(["redis buffers", "redis rights", "clock"]) {
-        assert!(finished.stdout.contains(&format!("ok       {subject}")), "{subject}: {}", finished.stdout);
+        // A slow Redis, or few descriptors: true of some machines, and said of them.
+        let may_warn = ["descriptors", "redis latency"].contains(&subject);
+        let is_told = |verdict: &str| finished.stdout.contains(&format!("{verdict:<8} {subject}"));
+        assert!(is_told("ok") || may_warn && is_told("warning"), "{subject}: {}", finished.stdout);
     }
     assert_eq!(redis.keys("*").await, [""; 0], "nothing is left behind");
     let _: ::redis::Value = redis.run("CONFIG SET maxmemory-policy allkeys-lru").await;
@@ -79,6 +82,8 @@ async fn doctor_looks_at_everything_and_says_what_is_wrong() {
     let finished = doctor(&["--redis", "redis://127.0.0.1:1"]).await;
     assert_eq!(finished.code, 1, "{finished:?}");
     assert!(finished.stdout.contains("problem  redis"), "{}", finished.stdout);
+    let finished = doctor(&[]).await;
+    assert!(finished.stdout.contains("ok       clock          not compared"), "{}", finished.stdout);
     let server = Server::plain().await;
     let public = format!("http://{}", server.public);
     for url in [public.clone(), format!("ws://{}/", server.public)] {
@@ -89,6 +94,7 @@ async fn doctor_looks_at_everything_and_says_what_is_wrong() {
             "{}",
             finished.stdout
         );
+        assert!(finished.stdout.contains("s apart from that of the public address"), "{}", finished.stdout);
     }
     server.stop().await;
     let strict =

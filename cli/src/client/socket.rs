@@ -9,7 +9,7 @@ use bytes::{Buf, BytesMut};
 use fastwebsockets::{Frame, OpCode, Payload};
 use http_body_util::Empty;
 use hyper::header::{
-    CONNECTION, HOST, ORIGIN, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE,
+    CONNECTION, DATE, HOST, ORIGIN, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE,
 };
 use hyper::{Request, StatusCode};
 use hyper_util::rt::TokioIo;
@@ -27,6 +27,8 @@ pub(super) struct Socket {
     /// The fragments so far of a message that came in several frames.
     fragments: Option<Vec<u8>>,
     message_bytes_max: usize,
+    /// The `Date` of the answer to the handshake.
+    pub(super) date: Option<String>,
 }
 
 /// What a socket yields.
@@ -52,8 +54,9 @@ impl Socket {
             let text = sender::text_of(response).await?.trim_end().to_owned();
             return Err(ClientError::NotUpgraded { status, text });
         }
-        let subprotocol = response.headers().get(SEC_WEBSOCKET_PROTOCOL);
-        let subprotocol = subprotocol.map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
+        let header =
+            |name| response.headers().get(name).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
+        let (subprotocol, date) = (header(SEC_WEBSOCKET_PROTOCOL), header(DATE));
         let upgraded = hyper::upgrade::on(&mut response).await?;
         let parts = upgraded
             .downcast::<TokioIo<Stream>>()
@@ -64,6 +67,7 @@ impl Socket {
             outgoing: BytesMut::new(),
             fragments: None,
             message_bytes_max: options.message_bytes_max,
+            date,
         };
         Ok((socket, subprotocol))
     }

@@ -1,31 +1,42 @@
 //! What a client finds at the public address, through whatever stands in front.
 
 use std::error::Error;
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use shared::app::AppKey;
 use tokio::time::timeout;
 
-use super::Finding;
+use super::{CLOCK, Finding, compare_clocks};
 use crate::client::{Client, ClientError, Options, ServerUrl, Trust};
 
 /// How long a server may take to greet a client.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Connects as a client does. This protocol refuses clients after the upgrade, so only the server's greeting is success.
-pub(super) async fn examine(url: &ServerUrl, key: &AppKey, trust: Trust) -> Finding {
+/// Then its clock is looked at too.
+pub(super) async fn examine(url: &ServerUrl, key: &AppKey, trust: Trust) -> Vec<Finding> {
     const SUBJECT: &str = "public address";
     let options = Options { trust, ..Options::default() };
     let problem = match timeout(TIMEOUT, Client::connect(url, key.as_str(), &options)).await {
         Ok(Ok(client)) => {
+            let clock = clock(client.date());
             // It has said what was to be known.
             let _ = timeout(TIMEOUT, client.close()).await;
-            return Finding::good(SUBJECT, format!("{url} opens WebSockets and greets clients"));
+            return vec![Finding::good(SUBJECT, format!("{url} opens WebSockets and greets clients")), clock];
         }
         Ok(Err(error)) => problem(&error),
         Err(_) => format!("does not greet a client within {TIMEOUT:?}"),
     };
-    Finding::problem(SUBJECT, format!("{url} {problem}"))
+    vec![Finding::problem(SUBJECT, format!("{url} {problem}"))]
+}
+
+/// The clock of whoever answered there, which may be a balancer.
+fn clock(date: Option<&str>) -> Finding {
+    let since = date.and_then(|date| httpdate::parse_http_date(date).ok()?.duration_since(UNIX_EPOCH).ok());
+    match since {
+        Some(since) => compare_clocks(since.as_secs(), "the public address"),
+        None => Finding::good(CLOCK, "not compared with that of the public address, which tells no Date"),
+    }
 }
 
 fn problem(error: &ClientError) -> String {

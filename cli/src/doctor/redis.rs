@@ -3,14 +3,14 @@
 mod commands;
 
 use std::collections::HashMap;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Client, RedisError, cmd};
 use shared::redis::Config;
 use tokio::time::timeout;
 
-use super::Finding;
+use super::{CLOCK, Finding, compare_clocks};
 
 /// The oldest version that is served.
 const VERSION_MIN: (u32, u32) = (7, 0);
@@ -20,12 +20,6 @@ const PINGS: usize = 20;
 
 /// A round trip that takes longer shows in every publish.
 const SLOW: Duration = Duration::from_millis(5);
-
-/// Clocks that are further apart confuse whoever reads logs and latencies.
-const CLOCK_WARNING_S: u64 = 2;
-
-/// Signed requests are refused when clocks are ten minutes apart; this is half of it.
-const CLOCK_PROBLEM_S: u64 = 300;
 
 /// Every check of one Redis. `has_webhooks`: whether an app has some.
 pub(super) async fn examine(config: &Config, has_webhooks: bool) -> Vec<Finding> {
@@ -165,18 +159,10 @@ fn buffers(limits: &str) -> Finding {
 }
 
 async fn clock(connection: &mut MultiplexedConnection) -> Finding {
-    const SUBJECT: &str = "clock";
-    let (seconds, _): (u64, u64) = match cmd("TIME").query_async(connection).await {
-        Ok(time) => time,
-        Err(error) => return Finding::warning(SUBJECT, format!("TIME may not be asked: {error}")),
-    };
-    let here = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-    let apart = here.abs_diff(seconds);
-    let text = format!("{apart} s apart from that of Redis");
-    match apart {
-        CLOCK_PROBLEM_S.. => Finding::problem(SUBJECT, format!("{text}: signed requests will be refused")),
-        CLOCK_WARNING_S.. => Finding::warning(SUBJECT, text),
-        _ => Finding::good(SUBJECT, text),
+    let asked: Result<(u64, u64), RedisError> = cmd("TIME").query_async(connection).await;
+    match asked {
+        Ok((seconds, _)) => compare_clocks(seconds, "Redis"),
+        Err(error) => Finding::warning(CLOCK, format!("TIME may not be asked: {error}")),
     }
 }
 

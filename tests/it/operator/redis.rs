@@ -1,11 +1,14 @@
 //! What `doctor` says of a Redis, and that it, the nodes and `deploy/redis/users.acl` agree on what they give it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
 
+use serde_json::json;
 use tempfile::TempDir;
 use tests::command::{Finished, run, workspace};
-use tests::{Redis, Setup};
+use tests::fallback::{HttpSession, TRANSPORTS};
+use tests::server::{Launch, Role};
+use tests::{HttpClient, PATIENCE, Receiver, Redis, Setup, eventually_within};
 
 const PASSWORD: &str = "pass-of-the-doctor";
 
@@ -35,8 +38,50 @@ impl Practice {
         command.extend(rules.iter().map(String::as_str));
         command.extend(but);
         let _: redis::Value = self.redis.query(&command).await;
-        self.see(&self.redis.url().replacen("redis://", &format!("redis://{name}:{PASSWORD}@"), 1)).await
+        self.see(&self.url_of_node()).await
     }
+
+    fn url_of_node(&self) -> String {
+        let name = user_of_deploy().0;
+        self.redis.url().replacen("redis://", &format!("redis://{name}:{PASSWORD}@"), 1)
+    }
+
+    /// Every command that the user is allowed, as Redis itself has it, whatever the rules were.
+    async fn allowed(&self) -> BTreeSet<String> {
+        let name = user_of_deploy().0;
+        let user: HashMap<String, redis::Value> = self.redis.query(&["ACL", "GETUSER", &name]).await;
+        assert_eq!((text_in(&user, "keys"), text_in(&user, "channels")), ("~carillon:*".into(), "&carillon:*".into()));
+        let mut allowed = BTreeSet::new();
+        let rules = text_in(&user, "commands");
+        for rule in rules.split(' ') {
+            let (sign, name) = rule.split_at(1);
+            // Where most of a category is allowed Redis says so, and then what is not.
+            let names: Vec<String> = match name.strip_prefix('@') {
+                Some("all") if sign == "-" => Vec::new(),
+                Some(category) => self.redis.query(&["ACL", "CAT", category]).await,
+                None => vec![name.to_owned()],
+            };
+            for name in names {
+                if sign == "+" {
+                    allowed.insert(name)
+                } else {
+                    allowed.remove(&name)
+                };
+            }
+        }
+        allowed
+    }
+
+    /// The commands that Redis has refused to anyone.
+    async fn refused(&self) -> BTreeSet<String> {
+        let log: Vec<HashMap<String, redis::Value>> = self.redis.run("ACL LOG").await;
+        log.iter().map(|entry| text_in(entry, "object")).collect()
+    }
+}
+
+fn text_in(answer: &HashMap<String, redis::Value>, field: &str) -> String {
+    let value = answer.get(field).unwrap_or_else(|| panic!("no {field} in {answer:?}"));
+    redis::from_redis_value_ref(value).expect("a text")
 }
 
 /// The name and the rules of the user, with a password that is known here.
@@ -72,7 +117,8 @@ fn commands_of_nodes() -> BTreeSet<String> {
     for place in ["bus", "redis", "roster", "webhook"] {
         collect(&workspace().join("shared/src").join(place), &mut texts);
     }
-    let mut names = BTreeSet::from(["MULTI", "EXEC", "EVALSHA", "SCRIPT"].map(str::to_owned));
+    // Of the libraries: of transactions, of scripts, and of the pool, which asks UNWATCH and PING of a connection.
+    let mut names = BTreeSet::from(["MULTI", "EXEC", "EVALSHA", "SCRIPT", "UNWATCH", "PING"].map(str::to_owned));
     for text in texts {
         for before in ["cmd(\"", "redis.call('", "redis.pcall('"] {
             names.extend(quoted(&text, before));
@@ -99,6 +145,92 @@ fn the_doctor_tries_every_command_that_nodes_use_and_no_other() {
     let asked: BTreeSet<String> = ["CONFIG", "INFO"].map(str::to_owned).into();
     let further: Vec<&String> = doctor.difference(&nodes).filter(|name| !asked.contains(*name)).collect();
     assert!(further.is_empty(), "the doctor tries these, which no node uses: {further:?}");
+}
+
+/// What containers of commands are allowed: these of theirs, and no others.
+const PARTS: [&str; 3] = ["script|load", "xgroup|create", "xinfo|groups"];
+
+#[tokio::test]
+async fn the_user_of_deploy_may_do_what_nodes_and_the_doctor_do_and_nothing_else() {
+    let practice = Practice::open().await;
+    let finished = practice.see_as_node(&[]).await;
+    assert_eq!(finished.code, 0, "{finished:?}");
+    let allowed = practice.allowed().await;
+    // INFO is what the doctor reads; SELECT is said where the URL names a database.
+    let names = commands_of_nodes().into_iter().chain(["INFO", "SELECT"].map(str::to_owned));
+    let part = |name: &str| PARTS.into_iter().find(|part| part.split('|').next() == Some(name)).map(str::to_owned);
+    let needed: BTreeSet<String> =
+        names.map(|name| name.to_lowercase()).map(|name| part(&name).unwrap_or(name)).collect();
+    assert_eq!(allowed, needed);
+    assert_eq!(practice.refused().await, BTreeSet::from(["config|get".to_owned()]), "asked in vain, and said so");
+}
+
+/// Everything that a cluster does: presence, cache channels, webhooks, users, sessions of HTTP transports that come to
+/// another gateway, and a gateway that dies.
+#[tokio::test]
+async fn a_cluster_runs_as_the_user_of_deploy() {
+    let practice = Practice::open().await;
+    practice.see_as_node(&[]).await;
+    let _: redis::Value = practice.redis.run("ACL LOG RESET").await;
+    let receiver = Receiver::start().await;
+    let setup = Setup::default().more(&receiver.endpoint(""));
+    let start = async |role: Role| {
+        let server = Launch::new(role).setup(&setup).args(&["--redis", &practice.url_of_node()]).start().await;
+        server.ready().await;
+        server
+    };
+    let (first, second, publisher) =
+        (start(Role::Gateway).await, start(Role::Gateway).await, start(Role::Publisher).await);
+    let (mut ana, mut bo) = (first.client().await, second.client().await);
+    ana.sign_in(&json!({ "id": "ana" })).await;
+    assert_eq!(ana.join("presence-room", "ana").await, ["ana"]);
+    assert_eq!(bo.join("presence-room", "bo").await, ["ana", "bo"]);
+    ana.expect("pusher_internal:member_added").await;
+    publisher.publish("cache-last", "e", "kept").await;
+    bo.subscribe("cache-last").await;
+    bo.expect_event("cache-last", "e", "kept").await;
+    ana.subscribe("cache-other").await;
+    ana.expect("pusher:cache_miss").await;
+    ana.unsubscribe("cache-other");
+    for transport in TRANSPORTS {
+        let session = HttpSession::over(&[&first, &second], &[&second, &first]);
+        let mut client = HttpClient::with(session, transport).await;
+        client.join("presence-http", "cy").await;
+        for number in 0..10 {
+            publisher.publish("presence-http", "e", &number.to_string()).await;
+            client.expect_event("presence-http", "e", &number.to_string()).await;
+        }
+    }
+    assert!(second.metric("carillon_fallback_forwarded_total{result=\"answered\"}").await > 0.0);
+    for path in [
+        "/channels?info=subscription_count",
+        "/channels/presence-room?info=user_count",
+        "/channels/presence-room/users",
+    ] {
+        publisher.get(path).await;
+    }
+    assert_eq!(publisher.get("/channels/cache-last?info=cache").await["cache"]["data"], "kept");
+    // Its members are swept, and told of.
+    second.kill().await;
+    let is_swept =
+        async || receiver.told().iter().any(|told| told.name == "member_removed" && told.event["user_id"] == "bo");
+    eventually_within(PATIENCE, "the member of the gateway that died is told to have left", is_swept).await;
+    ana.expect("pusher_internal:member_removed").await;
+    assert_eq!(publisher.post("/users/ana/terminate_connections", &json!({})).await.status, 200);
+    ana.expect_close(4009).await;
+    std::fs::write(practice.place.path().join("carillon.toml"), setup.toml()).expect("the file can be written");
+    let args = ["webhooks", "list", "--config", "carillon.toml", "--redis", &practice.url_of_node()];
+    let finished = run(practice.place.path(), &args, &[]).await;
+    assert_eq!(finished.code, 0, "{finished:?}");
+    for server in [&first, &publisher] {
+        assert_eq!(server.metric("carillon_redis_command_errors_total{kind=\"refused\"}").await, 0.0);
+    }
+    for server in [first, publisher] {
+        let log = server.stop().await;
+        assert!(!log.contains("NOPERM"), "{log}");
+    }
+    let refused = practice.refused().await;
+    assert!(refused.is_empty(), "{refused:?}");
 }
 
 #[test]

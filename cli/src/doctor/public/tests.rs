@@ -1,5 +1,7 @@
 //! Servers that are a few bytes each.
 
+use std::time::SystemTime;
+
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
@@ -9,7 +11,7 @@ use crate::doctor::Verdict;
 const UPGRADE: &[u8] = b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n";
 
 /// What is found at a server that says this to whoever connects, and then ends the connection.
-async fn found_at(says: &[&[u8]]) -> Finding {
+async fn found_at(says: &[&[u8]]) -> Vec<Finding> {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = ServerUrl::from(listener.local_addr().unwrap());
     let says = says.concat();
@@ -23,9 +25,9 @@ async fn found_at(says: &[&[u8]]) -> Finding {
         stream.shutdown().await.unwrap();
         let _ = stream.read_to_end(&mut head).await;
     });
-    let finding = examine(&url, &AppKey::from("key"), Trust::default()).await;
+    let findings = examine(&url, &AppKey::from("key"), Trust::default()).await;
     serving.await.unwrap();
-    finding
+    findings
 }
 
 fn text(text: &str) -> Vec<u8> {
@@ -37,7 +39,8 @@ fn close(code: u16, reason: &str) -> Vec<u8> {
 }
 
 async fn check(says: &[&[u8]], words: &[&str]) {
-    let finding = found_at(says).await;
+    let findings = found_at(says).await;
+    let [finding] = findings.as_slice() else { panic!("{} findings", findings.len()) };
     assert_eq!(finding.verdict, Verdict::Problem, "{}", finding.text);
     for word in words {
         assert!(finding.text.contains(word), "no {word:?} in {}", finding.text);
@@ -48,8 +51,9 @@ async fn check(says: &[&[u8]], words: &[&str]) {
 async fn only_a_greeting_is_success() {
     let data = r#"{\"socket_id\":\"1.2\",\"activity_timeout\":120}"#;
     let greeting = text(&format!(r#"{{"event":"pusher:connection_established","data":"{data}"}}"#));
-    let finding = found_at(&[UPGRADE, &greeting]).await;
-    assert_eq!(finding.verdict, Verdict::Good, "{}", finding.text);
+    let findings = found_at(&[UPGRADE, &greeting]).await;
+    assert!(findings.iter().all(|finding| finding.verdict == Verdict::Good));
+    assert!(findings[0].text.contains("greets clients"), "{}", findings[0].text);
     check(&[UPGRADE, &text(r#"{"event":"hello","data":"{}"}"#)], &["does not greet clients"]).await;
     check(&[UPGRADE], &["refuses the client", "without a word"]).await;
 }
@@ -69,4 +73,21 @@ async fn other_answers_say_what_stands_in_front() {
     check(&[&answer("426 Upgrade Required")], &["the proxy must pass Upgrade"]).await;
     check(&[&answer("404 Not Found")], &["404", "is this server behind it?"]).await;
     check(&[b"SSH-2.0-x\r\n"], &["cannot be reached"]).await;
+}
+
+#[test]
+fn a_clock_that_goes_wrong_is_told() {
+    let now = SystemTime::now();
+    let ago = |seconds| now - Duration::from_secs(seconds);
+    for (date, verdict) in [
+        (now, Verdict::Good),
+        (ago(60), Verdict::Warning),
+        (now + Duration::from_secs(60), Verdict::Warning),
+        (ago(900), Verdict::Problem),
+    ] {
+        let finding = clock(Some(&httpdate::fmt_http_date(date)));
+        assert_eq!(finding.verdict, verdict, "{}", finding.text);
+    }
+    assert!(clock(None).text.contains("not compared"));
+    assert!(clock(Some("yesterday")).text.contains("not compared"));
 }

@@ -12,8 +12,9 @@ use tokio::time::timeout;
 
 use super::super::Finding;
 
-/// How long what is written lives, should it not come to deleting it.
-const LIFETIME_MS: u64 = 10_000;
+/// How long what is written lives, in milliseconds, should it not come to deleting it: longer than a slow Redis takes for
+/// all commands.
+const LIFETIME_MS: &str = "60000";
 
 /// What is to be tried.
 pub(super) struct Trial<'a> {
@@ -40,7 +41,9 @@ struct Failure {
 /// Does once what nodes do all the time, on keys and topics of its own under the same prefix.
 pub(super) async fn examine(connection: &mut MultiplexedConnection, trial: &Trial<'_>) -> Vec<Finding> {
     let mut failures = Failures::default();
-    let key = |kind: &str| format!("{}:{{0}}:doctor:{kind}:{}", trial.prefix, std::process::id());
+    // Many may look at once, as init containers do, and in each of those every process has the same id.
+    let name: u128 = rand::random();
+    let key = |kind: &str| format!("{}:{{0}}:doctor:{kind}:{name:032x}", trial.prefix);
     let keys = ["text", "hash", "set", "sorted", "stream"].map(key);
     for command in on_keys(&keys) {
         failures.run(connection, &command).await;
@@ -48,6 +51,7 @@ pub(super) async fn examine(connection: &mut MultiplexedConnection, trial: &Tria
     if trial.has_webhooks {
         let stream = &keys[4];
         let has_group = failures.run(connection, &with("XGROUP", &["CREATE", stream, "g", "0", "MKSTREAM"])).await;
+        failures.run(connection, &expire(stream)).await;
         for command in on_streams(stream) {
             // What only says that there is no group says nothing new where none could be made.
             let follows = |code: &str| !has_group && matches!(code, "NOGROUP" | "ERR");
@@ -57,8 +61,8 @@ pub(super) async fn examine(connection: &mut MultiplexedConnection, trial: &Tria
     failures.run_script(connection, &keys[1], &key("topic")).await;
     failures.run_topic(connection, trial, &key("topic")).await;
     for key in &keys {
-        failures.run(connection, cmd("PEXPIRE").arg(key).arg(LIFETIME_MS)).await;
-        failures.run(connection, cmd("DEL").arg(key)).await;
+        failures.run(connection, &expire(key)).await;
+        failures.run(connection, &with("DEL", &[key])).await;
     }
     // Last, since a transaction that may not be ended swallows all that follows.
     if failures.run(connection, &cmd("MULTI")).await {
@@ -68,15 +72,18 @@ pub(super) async fn examine(connection: &mut MultiplexedConnection, trial: &Tria
     failures.told(trial.prefix)
 }
 
+/// What writes a key comes first of those on it, and then what lets it end by itself: a doctor may be killed at any time.
 fn on_keys([text, hash, set, sorted, _]: &[String; 5]) -> Vec<Cmd> {
     vec![
+        with("UNWATCH", &[]),
         with("ROLE", &[]),
         with("TIME", &[]),
-        with("SET", &[text, "1", "NX", "PX", "10000"]),
+        with("SET", &[text, "1", "NX", "PX", LIFETIME_MS]),
         with("GET", &[text]),
         with("PTTL", &[text]),
         with("EXISTS", &[text]),
         with("HSET", &[hash, "a", "1"]),
+        expire(hash),
         with("HGET", &[hash, "a"]),
         with("HGETALL", &[hash]),
         with("HVALS", &[hash]),
@@ -85,12 +92,14 @@ fn on_keys([text, hash, set, sorted, _]: &[String; 5]) -> Vec<Cmd> {
         with("HINCRBY", &[hash, "n", "1"]),
         with("HDEL", &[hash, "n"]),
         with("SADD", &[set, "a"]),
+        expire(set),
         with("SMEMBERS", &[set]),
         with("SSCAN", &[set, "0"]),
         with("SCARD", &[set]),
         with("SREM", &[set, "b"]),
         with("SPOP", &[set, "1"]),
         with("ZADD", &[sorted, "1", "a"]),
+        expire(sorted),
         with("ZSCORE", &[sorted, "a"]),
         with("ZCARD", &[sorted]),
         with("ZRANGE", &[sorted, "0", "-1"]),
@@ -102,6 +111,7 @@ fn on_keys([text, hash, set, sorted, _]: &[String; 5]) -> Vec<Cmd> {
 fn on_streams(stream: &str) -> Vec<Cmd> {
     vec![
         with("XADD", &[stream, "MAXLEN", "~", "10", "*", "a", "1"]),
+        expire(stream),
         with("XREADGROUP", &["GROUP", "g", "sender", "COUNT", "1", "STREAMS", stream, ">"]),
         with("XACK", &[stream, "g", "0-1"]),
         with("XPENDING", &[stream, "g"]),
@@ -117,6 +127,10 @@ fn with(name: &str, words: &[&str]) -> Cmd {
     let mut command = cmd(name);
     command.arg(words);
     command
+}
+
+fn expire(key: &str) -> Cmd {
+    with("PEXPIRE", &[key, LIFETIME_MS])
 }
 
 fn name_of(command: &Cmd) -> String {
@@ -238,3 +252,6 @@ pub(super) fn advice(code: &str) -> Option<&'static str> {
         _ => return None,
     })
 }
+
+#[cfg(test)]
+mod tests;

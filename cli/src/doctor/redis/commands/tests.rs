@@ -1,0 +1,85 @@
+//! Doctors and a real Redis.
+
+use std::process::{Child, Command, Stdio};
+
+use tempfile::TempDir;
+
+use super::*;
+use crate::doctor::Verdict;
+
+/// A redis-server on a socket in a folder of its own, which ends when dropped.
+struct Server {
+    process: Child,
+    client: Client,
+    _folder: TempDir,
+}
+
+impl Server {
+    async fn start() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join("redis.sock");
+        let process = Command::new("redis-server")
+            .args(["--port", "0", "--save", "", "--appendonly", "no", "--unixsocket"])
+            .arg(&socket)
+            .arg("--dir")
+            .arg(folder.path())
+            .stdout(Stdio::null())
+            .spawn()
+            .expect("redis-server is installed");
+        let client = Client::open(format!("redis+unix://{}?protocol=resp3", socket.display())).unwrap();
+        while client.get_multiplexed_async_connection().await.is_err() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        Self { process, client, _folder: folder }
+    }
+
+    async fn connect(&self) -> MultiplexedConnection {
+        let config = AsyncConnectionConfig::new().set_response_timeout(Some(Duration::from_secs(20)));
+        self.client.get_multiplexed_async_connection_with_config(&config).await.unwrap()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+#[tokio::test]
+async fn doctors_that_look_at_once_do_not_meet() {
+    let server = Server::start().await;
+    let mut doctors = tokio::task::JoinSet::new();
+    for _ in 0..8 {
+        let (client, mut connection) = (server.client.clone(), server.connect().await);
+        doctors.spawn(async move {
+            let patience = Duration::from_secs(20);
+            let trial = Trial { client: &client, patience, prefix: "carillon", has_webhooks: true };
+            for _ in 0..5 {
+                for finding in examine(&mut connection, &trial).await {
+                    assert_eq!(finding.verdict, Verdict::Good, "{}", finding.text);
+                }
+            }
+        });
+    }
+    doctors.join_all().await;
+    let left: u64 = cmd("DBSIZE").query_async(&mut server.connect().await).await.unwrap();
+    assert_eq!(left, 0, "nothing is left behind");
+}
+
+#[tokio::test]
+async fn what_is_written_is_told_at_once_to_end_by_itself() {
+    let server = Server::start().await;
+    let mut connection = server.connect().await;
+    let keys = ["text", "hash", "set", "sorted", "stream"].map(str::to_owned);
+    for commands in [on_keys(&keys), on_streams(&keys[4])] {
+        for (index, command) in commands.iter().enumerate() {
+            let _: Result<Value, RedisError> = command.query_async(&mut connection).await;
+            for key in &keys {
+                let left: i64 = with("PTTL", &[key]).query_async(&mut connection).await.unwrap();
+                let next = commands.get(index + 1).map(name_of);
+                assert!(left != -1 || next.as_deref() == Some("PEXPIRE"), "{key} after {}", name_of(command));
+            }
+        }
+    }
+}
