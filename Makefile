@@ -28,7 +28,8 @@ test: needs build test-rust test-node test-node-fallback test-python test-node-c
 # Tests of faults, of webhooks and of HTTP transports mostly wait, so many run at a time.
 test-rust: build
 	$(CARGO) test --workspace --locked -- --skip cluster::faults --skip cluster::webhooks --skip fallback::
-	$(CARGO) test --workspace --locked --lib --test it -- cluster::faults cluster::webhooks fallback:: --test-threads=6
+	$(CARGO) test --workspace --locked --test it -- cluster::faults cluster::webhooks --test-threads=6
+	$(CARGO) test --workspace --locked --lib --test it -- fallback:: --test-threads=6
 
 test-node: build $(CLIENTS)/node/node_modules
 	cd $(CLIENTS)/node && npm test
