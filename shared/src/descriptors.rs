@@ -5,7 +5,7 @@ use std::io;
 use rlimit::Resource;
 
 /// Descriptors that are not for WebSockets: logs, listeners, epoll and wake-ups of each shard, Redis, webhooks, and
-/// [`HTTP_ROOM`].
+/// what is left for other connections of a full node.
 pub const RESERVED: u64 = 256;
 
 /// Of these, what is left for other connections on a node that is full of WebSockets: HTTP requests, and clients that are
