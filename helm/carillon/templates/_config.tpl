@@ -40,6 +40,7 @@ port = 9090
 [peers]
 host = {{ toJson .Values.listenAddress }}
 port = 8082
+{{- include "carillon.toml.pairs" ($config.peers | default dict) }}
 {{- if .Values.tls.existingSecret }}
 
 [tls]
