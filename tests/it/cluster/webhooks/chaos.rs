@@ -32,10 +32,13 @@ const HOLD: Duration = Duration::from_secs(3);
 const SLACK: Duration = Duration::from_millis(1500);
 /// When what a dead gateway had is taken out: not before its lease is over, which may have been renewed just before or five
 /// seconds before, and 30 s later at most.
-const SWEPT: (Duration, Duration) = (Duration::from_secs(12), Duration::from_secs(32));
+const SWEPT: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(32));
 
 /// Where gateways listen now.
 type Gateways = Arc<Mutex<[Option<ServerUrl>; 2]>>;
+
+/// Which gateway was killed, and when.
+type Kills = Mutex<Vec<(usize, Instant)>>;
 
 /// One stay, from when it stood for certain until it was over.
 #[derive(Clone, Copy, Debug)]
@@ -61,6 +64,7 @@ async fn every_transition_is_told_under_one_id_whatever_dies() {
     let setup = Setup::default().limit("presence_members = 200").more(&receiver.endpoint("concurrency = 32"));
     let mut cluster = Cluster::start().publishers(2).setup(setup).await;
     let places: Gateways = Arc::new(Mutex::new([0, 1].map(|index| Some(cluster.gateway(index).url.clone()))));
+    let kills: Arc<Kills> = Arc::default();
 
     let guests = (0..GUESTS).map(|guest| Visitor {
         name: format!("guest-{guest}"),
@@ -76,7 +80,7 @@ async fn every_transition_is_told_under_one_id_whatever_dies() {
     });
     let mut visits = JoinSet::new();
     for visitor in guests.chain(users) {
-        visits.spawn(visit(visitor, StdRng::seed_from_u64(rng.random()), places.clone()));
+        visits.spawn(visit(visitor, StdRng::seed_from_u64(rng.random()), places.clone(), kills.clone()));
     }
     for _ in 0..KILLS {
         tokio::time::sleep(Duration::from_millis(rng.random_range(500..3000))).await;
@@ -85,6 +89,7 @@ async fn every_transition_is_told_under_one_id_whatever_dies() {
         // Gateways less often than publishers: what they had takes half a minute to be told.
         if rng.random_ratio(1, 3) {
             places.lock().expect("nobody panics with it")[index] = None;
+            kills.lock().expect("nobody panics with it").push((index, Instant::now()));
             cluster.kill_gateway(index).await;
             tokio::time::sleep(away).await;
             cluster.start_gateway(index).await;
@@ -117,11 +122,14 @@ async fn every_transition_is_told_under_one_id_whatever_dies() {
 }
 
 /// Comes and goes, each time on a gateway that happens to run.
-async fn visit(mut visitor: Visitor, mut rng: StdRng, places: Gateways) -> Visitor {
+async fn visit(mut visitor: Visitor, mut rng: StdRng, places: Gateways, kills: Arc<Kills>) -> Visitor {
+    let mut visits = Vec::new();
     tokio::time::sleep(Duration::from_millis(rng.random_range(0..3000))).await;
     for _ in 0..VISITS {
-        let place = places.lock().expect("nobody panics with it")[rng.random_range(0..2)].clone();
+        let index = rng.random_range(0..2);
+        let place = places.lock().expect("nobody panics with it")[index].clone();
         let Some(place) = place else { continue };
+        let came = Instant::now();
         let Ok(mut client) = TestClient::try_connect(&place, &setup::app(), &Options::default()).await else {
             continue;
         };
@@ -147,14 +155,41 @@ async fn visit(mut visitor: Visitor, mut rng: StdRng, places: Gateways) -> Visit
             }
         };
         drop(client);
-        let now = Instant::now();
-        let until = if killed { (now + SWEPT.0, now + SWEPT.1) } else { (now, now + SLACK) };
-        visitor.stays.push(Stay { since, until });
+        visits.push(Visit { index, came, since, left: Instant::now(), killed });
         let is_short = rng.random_ratio(1, 2);
         let away = if is_short { rng.random_range(0..800) } else { rng.random_range(5500..8000) };
         tokio::time::sleep(Duration::from_millis(away)).await;
     }
+    // All that may bear on the last stay is known by then.
+    tokio::time::sleep(SLACK).await;
+    let kills = kills.lock().expect("nobody panics with it");
+    visitor.stays = visits.iter().map(|visit| visit.stay(&kills)).collect();
     visitor
+}
+
+/// What a visitor knows of one stay.
+struct Visit {
+    /// The gateway.
+    index: usize,
+    came: Instant,
+    since: Option<Instant>,
+    left: Instant,
+    /// Whether the gateway ended it.
+    killed: bool,
+}
+
+impl Visit {
+    /// What follows for the cluster. A gateway that was killed just when its visitor left may have told nobody of that.
+    fn stay(&self, kills: &[(usize, Instant)]) -> Stay {
+        let Self { index, came, since, left, killed } = *self;
+        let may_be_lost = kills.iter().any(|(place, at)| *place == index && came < *at && *at < left + SLACK);
+        let until = match (killed, may_be_lost) {
+            (true, _) => (left + SWEPT.0, left + SWEPT.1),
+            (false, true) => (left, left + SLACK + SWEPT.1),
+            (false, false) => (left, left + SLACK),
+        };
+        Stay { since, until }
+    }
 }
 
 /// By channel and user, what was told in order; an empty user is the channel itself.
