@@ -50,13 +50,12 @@ impl Directory {
     ) -> Result<Vec<String>, LinkError> {
         let keys = self.link.keys();
         // One command has keys of one partition.
-        let mut order: Vec<usize> = (0..sessions.len()).collect();
-        order.sort_by_key(|index| keys.session_partition(&sessions[*index]));
+        let mut order: Vec<_> = sessions.iter().map(|name| keys.session_partition(name)).zip(0..).collect();
+        order.sort_unstable();
         let mut holders = vec![String::new(); sessions.len()];
-        let same =
-            |a: &usize, b: &usize| keys.session_partition(&sessions[*a]) == keys.session_partition(&sessions[*b]);
+        let same = |a: &(u32, usize), b: &(u32, usize)| a.0 == b.0;
         for batch in order.chunk_by(same).flat_map(|partition| partition.chunks(BATCH)) {
-            let names: Vec<String> = batch.iter().map(|index| keys.session(&sessions[*index])).collect();
+            let names: Vec<String> = batch.iter().map(|(_, index)| keys.session(&sessions[*index])).collect();
             let (address, gone) = (address.to_owned(), instead_of.unwrap_or_default().to_owned());
             let held = self.link.run(move |mut connection| {
                 Box::pin(async move {
@@ -69,7 +68,7 @@ impl Directory {
                     call.invoke_async::<Vec<String>>(&mut connection).await
                 })
             });
-            for (index, holder) in batch.iter().zip(self.timed("hold_sessions", held).await?) {
+            for ((_, index), holder) in batch.iter().zip(self.timed("hold_sessions", held).await?) {
                 holders[*index] = holder;
             }
         }
@@ -94,7 +93,7 @@ impl Directory {
         let (key, address) = (self.link.keys().session(session), address.to_owned());
         let released = self.link.run(move |mut connection| {
             Box::pin(async move {
-                let script = scripts::drop_session();
+                let script = scripts::give_back();
                 script.key(key).arg(address).invoke_async::<()>(&mut connection).await
             })
         });

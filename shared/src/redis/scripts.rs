@@ -51,17 +51,13 @@ script!(
     hold_sessions, "scripts/hold_sessions.lua"
 );
 script!(
-    /// A node does not have a session of the HTTP transports any more.
-    drop_session, "scripts/drop_session.lua"
+    /// What one of many has is given back, unless it is another's by now.
+    give_back, "scripts/give_back.lua"
 );
 
 script!(
     /// A sender takes or keeps its lease of a partition's webhooks, and what was held long enough becomes due.
     lead, "scripts/lead.lua"
-);
-script!(
-    /// A sender gives its lease of a partition back.
-    resign, "scripts/resign.lua"
 );
 script!(
     /// A cache channel has nothing for a subscriber.

@@ -293,7 +293,7 @@ impl RedisQueues {
             let resigned: Result<(), _> = self
                 .run("webhook_lead", move |mut connection| {
                     Box::pin(
-                        async move { scripts::resign().key(lease).arg(sender).invoke_async(&mut connection).await },
+                        async move { scripts::give_back().key(lease).arg(sender).invoke_async(&mut connection).await },
                     )
                 })
                 .await;
