@@ -29,7 +29,8 @@ test: needs build test-rust test-node test-node-fallback test-python test-node-c
 test-rust: build
 	$(CARGO) test --workspace --locked -- --skip cluster::faults --skip cluster::webhooks --skip fallback::
 	$(CARGO) test --workspace --locked --test it -- cluster::faults cluster::webhooks --test-threads=6
-	$(CARGO) test --workspace --locked --lib --test it -- fallback:: --test-threads=6
+	$(CARGO) test --workspace --locked --lib --test it -- fallback:: --skip thousands_of_polls --test-threads=6
+	$(CARGO) test --workspace --locked --test it -- thousands_of_polls
 
 test-node: build $(CLIENTS)/node/node_modules
 	cd $(CLIENTS)/node && npm test

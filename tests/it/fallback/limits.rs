@@ -166,6 +166,9 @@ async fn requests_without_a_pause_disturb_nobody() {
 /// As many polls as descriptors allow, up to this.
 const POLLS_MAX: usize = 10_000;
 
+/// Fewer would say nothing.
+const POLLS_MIN: usize = 2_000;
+
 /// Requests that are answered at once while others begin.
 const OPENING_MAX: usize = 100;
 
@@ -174,6 +177,8 @@ async fn thousands_of_polls_hear_one_event_and_leave_nothing_behind() {
     let limit = shared::descriptors::raise_limit().expect("descriptors");
     // The others are for tests beside this one.
     let polls = usize::try_from(limit.saturating_sub(2_000)).unwrap_or(POLLS_MAX).min(POLLS_MAX);
+    assert!(polls >= POLLS_MIN, "{limit} descriptors are too few for thousands of polls: raise the hard limit");
+    println!("{polls} polls");
     let (server, mut witnesses) = start(Setup::default()).await;
     let before = server.resident_bytes();
     let mut clients = everyone_hears(&server, &mut witnesses, polls).await;
