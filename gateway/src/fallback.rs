@@ -11,7 +11,6 @@ pub(crate) mod peers;
 mod registry;
 mod session;
 
-use std::borrow::Cow;
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::Duration;
@@ -38,7 +37,7 @@ use crate::upgrade;
 
 pub(crate) use name::{SessionName, Target, Verb};
 pub(crate) use passed::Passed;
-pub(crate) use registry::{Claim, Found, Registry};
+pub(crate) use registry::{Claim, Known, Registry};
 pub(crate) use session::{Ask, FallbackSession, Response};
 
 /// A message in a JSON string in a JSON array: what nginx is told to let pass in `deploy/nginx`, with the default limit.
@@ -94,6 +93,7 @@ pub(crate) async fn answer(
             Verb::Receive(transport) => receive(shard, request, target, transport, client, is_let_in).await,
             Verb::Send if is_let_in => send(shard, request, target).await,
             Verb::Send => error(StatusCode::FORBIDDEN, "Clients of this network are not let in"),
+            Verb::End => error(StatusCode::NOT_FOUND, "Not found."),
         },
         _ => {
             let mut answer = error(StatusCode::METHOD_NOT_ALLOWED, "This path takes POST");
@@ -120,8 +120,7 @@ async fn receive(
     if let Some(answer) = receive_here(node, &target.name, transport).await {
         return answer;
     }
-    let key = percent_encoding::percent_decode_str(target.name.key()).decode_utf8_lossy();
-    let app = match upgrade::judge(node, &key, &request) {
+    let app = match upgrade::judge(node, &target.name.key(), &request) {
         Ok(app) => app,
         Err(farewell) => return turned_away(shard, &farewell, client),
     };
@@ -132,9 +131,9 @@ async fn receive(
         return answer;
     }
     let mut claim = match node.fallback.claim(node, &target.name) {
-        Found::New(claim) => claim,
-        Found::Live(session) => return attach(&session, transport).await,
-        Found::Ended(line) => return lines(line.into()),
+        Ok(claim) => claim,
+        Err(Known::Live(session)) => return attach(&session, transport).await,
+        Err(Known::Ended(line)) => return lines(line.into()),
     };
     match node.admit(app, transport).await {
         Ok(admission) => {
@@ -152,9 +151,8 @@ async fn receive(
 /// Answers from a session of this node, if it has it.
 pub(crate) async fn receive_here(node: &Node, name: &SessionName, transport: Transport) -> Option<Answer> {
     match node.fallback.find(name)? {
-        Found::Live(session) => Some(attach(&session, transport).await),
-        Found::Ended(line) => Some(lines(line.into())),
-        Found::New(_) => None,
+        Known::Live(session) => Some(attach(&session, transport).await),
+        Known::Ended(line) => Some(lines(line.into())),
     }
 }
 
@@ -210,7 +208,7 @@ fn turned_away(shard: &Shard, farewell: &Farewell, client: IpAddr) -> Answer {
 /// A request with messages from the client.
 async fn send(shard: &Rc<Shard>, request: Request<Incoming>, target: &Target) -> Answer {
     let node = &shard.node;
-    let limit = match node.apps.by_key(&percent_encoding::percent_decode_str(target.name.key()).decode_utf8_lossy()) {
+    let limit = match node.apps.by_key(&target.name.key()) {
         Some(app) => body_bytes_max(app),
         None => return error(StatusCode::NOT_FOUND, "Unknown app key"),
     };
@@ -251,27 +249,34 @@ async fn collect(body: Incoming, limit: usize) -> Result<Bytes, Answer> {
 /// Hands messages to a session of this node, if it has it.
 pub(crate) async fn send_here(node: &Node, name: &SessionName, body: &[u8]) -> Option<Answer> {
     let session = node.fallback.live(name)?;
-    let messages: Vec<Cow<'_, str>> = match serde_json::from_slice(body) {
+    let messages: Vec<String> = match serde_json::from_slice(body) {
         Ok(messages) => messages,
         Err(cause) => {
             node.metrics.protocol_error("body");
             return Some(error(StatusCode::BAD_REQUEST, &format!("The body is no JSON array of strings: {cause}")));
         }
     };
-    let messages = messages.into_iter().map(Cow::into_owned).collect();
     session.send(Ask::Send { messages, bytes: body.len() }).await.ok()?;
+    Some(no_content())
+}
+
+/// Ends a session of this node, if it has it, since another node that its requests came through leaves.
+pub(crate) async fn end_here(node: &Node, name: &SessionName) -> Option<Answer> {
+    node.fallback.live(name)?.send(Ask::End).await.ok()?;
+    Some(no_content())
+}
+
+fn no_content() -> Answer {
     let mut answer = Answer::default();
     *answer.status_mut() = StatusCode::NO_CONTENT;
     allow_any_origin(&mut answer);
-    Some(answer)
+    answer
 }
 
 /// Whose page it is does not matter to the browser: there are no credentials, and the app's allowed origins are checked
 /// here.
 fn preflight() -> Answer {
-    let mut answer = Answer::default();
-    *answer.status_mut() = StatusCode::NO_CONTENT;
-    allow_any_origin(&mut answer);
+    let mut answer = no_content();
     let headers = answer.headers_mut();
     headers.insert(ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("POST, OPTIONS"));
     headers.insert(ACCESS_CONTROL_ALLOW_HEADERS, HeaderValue::from_static("content-type"));

@@ -98,6 +98,8 @@ pub(crate) struct Shard {
 pub(crate) struct Leave {
     /// Until when requests are expected on connections that are open.
     pub(crate) idle_until: Instant,
+    /// Until when clients are told to go.
+    pub(crate) window_ends: Instant,
     /// Until when everything must be answered.
     pub(crate) leave_by: Instant,
 }
@@ -106,6 +108,7 @@ impl Shard {
     /// Runs a shard on the current thread until it has been drained.
     pub(crate) async fn run(index: usize, node: Arc<Node>, mut inbox: InboxReceiver) {
         let (publishes, queue) = mpsc::channel(PUBLISHES_MAX);
+        let began = Instant::now();
         let shard = Rc::new(Self {
             index,
             node,
@@ -121,7 +124,7 @@ impl Shard {
             draining: Cell::new(false),
             forwarder: OnceCell::new(),
             leaving: CancellationToken::new(),
-            leave: Cell::new(Leave { idle_until: Instant::now(), leave_by: Instant::now() }),
+            leave: Cell::new(Leave { idle_until: began, window_ends: began, leave_by: began }),
             settled: Notify::new(),
         });
         tokio::task::spawn_local(chores::publish_client_events(shard.node.clone(), queue));
@@ -406,8 +409,9 @@ impl Shard {
         const STEP: Duration = Duration::from_millis(20);
         self.draining.set(true);
         let now = Instant::now();
-        let leave_by = now + window + Duration::from_secs(DRAIN_GRACE_S.into());
-        self.leave.set(Leave { idle_until: now + linger, leave_by });
+        let window_ends = now + window;
+        let leave_by = window_ends + Duration::from_secs(DRAIN_GRACE_S.into());
+        self.leave.set(Leave { idle_until: now + linger, window_ends, leave_by });
         self.leaving.cancel();
         let all: Vec<Rc<Connection>> =
             self.connections.borrow().iter().map(|(_, connection)| connection.clone()).collect();
@@ -431,12 +435,7 @@ impl Shard {
 
     /// What passes requests on to other nodes, made when it is first needed.
     pub(crate) fn forwarder(&self) -> &Forwarder {
-        self.forwarder.get_or_init(peers::forwarder)
-    }
-
-    /// Cancelled once the shard is being drained.
-    pub(crate) fn leaving_token(&self) -> CancellationToken {
-        self.leaving.clone()
+        self.forwarder.get_or_init(|| peers::forwarder(&self.node, self.index))
     }
 
     /// Resolves once the shard is being drained; returns how long HTTP connections may take.

@@ -115,7 +115,7 @@ fn close(code: u16, reason: &str) -> String {
 }
 
 fn json(text: &str) -> String {
-    serde_json::Value::from(text).to_string()
+    serde_json::to_string(text).expect("a text is always valid JSON")
 }
 
 fn utf16_units(text: &str) -> usize {

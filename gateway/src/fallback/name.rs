@@ -1,6 +1,6 @@
 //! What the paths of the HTTP transports name.
 
-use std::fmt;
+use std::borrow::Cow;
 
 use crate::transport::Transport;
 
@@ -10,20 +10,15 @@ use crate::transport::Transport;
 pub(crate) struct SessionName(String);
 
 impl SessionName {
-    /// The app's key as the path has it.
-    pub(crate) fn key(&self) -> &str {
-        self.0.split('/').next().unwrap_or_default()
+    /// The app's key.
+    pub(crate) fn key(&self) -> Cow<'_, str> {
+        let encoded = self.0.split('/').next().unwrap_or_default();
+        percent_encoding::percent_decode_str(encoded).decode_utf8_lossy()
     }
 
     /// As it stands in paths.
     pub(crate) fn as_str(&self) -> &str {
         &self.0
-    }
-}
-
-impl fmt::Display for SessionName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
     }
 }
 
@@ -34,7 +29,12 @@ pub(crate) enum Verb {
     Receive(Transport),
     /// Messages from the client.
     Send,
+    /// The end of the session, for which only nodes ask.
+    End,
 }
+
+/// Ends the path of [`Verb::End`].
+const END: &str = "end";
 
 /// What a path below `/pusher/app/` names.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,14 +47,20 @@ pub(crate) struct Target {
 const PART_LENGTH_MAX: usize = 64;
 
 impl Target {
-    /// Reads `{prefix}/pusher/app/{key}/{srv}/{sid}/{verb}`; `None` for other paths.
+    /// Reads `{prefix}/pusher/app/{key}/{srv}/{sid}/{verb}`, as clients ask; `None` for other paths.
     pub(crate) fn parse(path: &str, prefix: &str) -> Option<Self> {
+        Self::parse_of_node(path, prefix).filter(|target| target.verb != Verb::End)
+    }
+
+    /// The same, as nodes ask each other.
+    pub(crate) fn parse_of_node(path: &str, prefix: &str) -> Option<Self> {
         let rest = path.strip_prefix(prefix)?.strip_prefix("/pusher/app/")?;
         let (name, verb) = rest.rsplit_once('/')?;
         let verb = match verb {
             "xhr_streaming" => Verb::Receive(Transport::XhrStreaming),
             "xhr" => Verb::Receive(Transport::XhrPolling),
             "xhr_send" => Verb::Send,
+            END => Verb::End,
             _ => return None,
         };
         let mut parts = name.split('/');
@@ -67,6 +73,13 @@ impl Target {
         }
         Some(Self { name: SessionName(name.to_owned()), verb })
     }
+}
+
+/// The path at which a node asks for the end of the session that this path, or this one with a query, is of.
+pub(crate) fn end_path(path: &str) -> Option<String> {
+    let path = path.split('?').next()?;
+    let (session, _) = path.rsplit_once('/')?;
+    Some(format!("{session}/{END}"))
 }
 
 #[cfg(test)]
@@ -92,12 +105,22 @@ mod tests {
         check("/ws/pusher/app/KEY//v/xhr", None);
         check("/ws/pusher/app/KEY/0/%2f/xhr", None);
         check("/ws/pusher/app/KEY/info", None);
+        check("/ws/pusher/app/KEY/0/v/end", None);
         check(&format!("/ws/pusher/app/KEY/0/{}/xhr", "a".repeat(65)), None);
     }
 
     #[test]
     fn the_key_is_the_first_part() {
         let target = Target::parse("/pusher/app/KEY/347/0a1b2c3d/xhr", "").unwrap();
-        assert_eq!((target.name.key(), target.name.as_str()), ("KEY", "KEY/347/0a1b2c3d"));
+        assert_eq!((&*target.name.key(), target.name.as_str()), ("KEY", "KEY/347/0a1b2c3d"));
+        let target = Target::parse("/pusher/app/K%45Y/347/0a1b2c3d/xhr", "").unwrap();
+        assert_eq!((&*target.name.key(), target.name.as_str()), ("KEY", "K%45Y/347/0a1b2c3d"));
+    }
+
+    #[test]
+    fn nodes_may_ask_for_the_end_of_any_session() {
+        let path = end_path("/ws/pusher/app/KEY/0/v/xhr_streaming?protocol=7&path=a/b").unwrap();
+        let target = Target::parse_of_node(&path, "/ws").unwrap();
+        assert_eq!((target.name.as_str(), target.verb), ("KEY/0/v", Verb::End));
     }
 }

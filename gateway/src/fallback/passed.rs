@@ -5,39 +5,37 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
-use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+use tokio::sync::oneshot;
 
 use super::lines;
-use crate::node::Load;
-use crate::reject::Farewell;
+use crate::shard::leaving;
 
 /// An answer that is passed on. A stream that ends without a word costs its client one of two lives, so one that has to
 /// end, because this node leaves or the other one is gone, has a last line.
 pub(crate) struct Passed {
     body: Incoming,
-    /// Resolves when this node leaves; `None` for an answer whose length is told, which is whole by then.
-    leaving: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
-    /// What is said then.
-    goodbye: Bytes,
+    /// Resolves when it must end since this node leaves; `None` for an answer whose length is told, which is whole by then.
+    must_end: Option<oneshot::Receiver<()>>,
     /// Whether the last line has no end yet.
     is_line_open: bool,
     is_over: bool,
-    /// Counts the connection to the other node.
-    _load: Load,
 }
 
 impl Passed {
-    /// `leaving`: cancelled when this node leaves, with `farewell`.
-    pub(crate) fn new(body: Incoming, load: Load, leaving: CancellationToken, farewell: &Farewell) -> Self {
+    /// `must_end`: resolves when a stream must end since this node leaves; what it waits for may go once this is dropped.
+    pub(crate) fn new(body: Incoming, must_end: impl Future<Output = ()> + 'static) -> Self {
         let is_stream = body.size_hint().exact().is_none();
-        Self {
-            body,
-            leaving: is_stream.then(|| Box::pin(leaving.cancelled_owned())),
-            goodbye: lines::farewell(farewell).into(),
-            is_line_open: false,
-            is_over: false,
-            _load: load,
-        }
+        let must_end = is_stream.then(|| {
+            let (mut sender, receiver) = oneshot::channel();
+            tokio::task::spawn_local(async move {
+                tokio::select! {
+                    () = must_end => drop(sender.send(())),
+                    () = sender.closed() => {}
+                }
+            });
+            receiver
+        });
+        Self { body, must_end, is_line_open: false, is_over: false }
     }
 
     fn end(&mut self, line: Bytes) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
@@ -57,7 +55,7 @@ impl HttpBody for Passed {
         if self.is_over {
             return Poll::Ready(None);
         }
-        let can_end = !self.is_line_open && self.leaving.is_some();
+        let can_end = !self.is_line_open && self.must_end.is_some();
         match Pin::new(&mut self.body).poll_frame(context) {
             Poll::Ready(Some(Ok(frame))) => {
                 if let Some(data) = frame.data_ref() {
@@ -72,10 +70,9 @@ impl HttpBody for Passed {
             Poll::Ready(ended) => return Poll::Ready(ended),
             Poll::Pending => {}
         }
-        let is_leaving = self.leaving.as_mut().is_some_and(|leaving| leaving.as_mut().poll(context).is_ready());
-        if can_end && is_leaving {
-            let goodbye = self.goodbye.clone();
-            return self.end(goodbye);
+        // Not while a line is open: the future is asked again with what completes it.
+        if can_end && self.must_end.as_mut().is_some_and(|must_end| Pin::new(must_end).poll(context).is_ready()) {
+            return self.end(lines::farewell(&leaving()).into());
         }
         Poll::Pending
     }
@@ -85,6 +82,6 @@ impl HttpBody for Passed {
     }
 
     fn size_hint(&self) -> SizeHint {
-        if self.leaving.is_some() { SizeHint::default() } else { self.body.size_hint() }
+        if self.must_end.is_some() { SizeHint::default() } else { self.body.size_hint() }
     }
 }

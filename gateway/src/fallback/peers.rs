@@ -15,34 +15,31 @@ use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::header::{CONTENT_TYPE, HeaderName, HeaderValue};
-use hyper::{Method, Request, StatusCode, Uri};
-use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::{TokioExecutor, TokioTimer};
+use hyper::{Method, Request, Response, StatusCode, Uri};
+use rand::Rng;
 use shared::network::Access;
 use shared::redis::Directory;
 use shared::secret::{Secret, Signature, constant_time_eq};
 use tokio::net::TcpListener;
 use tokio::sync::OnceCell;
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep, timeout};
 
-use super::name::{SessionName, Target, Verb};
+use super::name::{SessionName, Target, Verb, end_path};
 use super::passed::Passed;
 use crate::body::{Answer, Body};
 use crate::config;
 use crate::node::Node;
-use crate::shard::{Shard, leaving};
+use crate::shard::Shard;
 use crate::transport::Transport;
 
+mod forwarder;
 mod server;
 
+pub(crate) use forwarder::{Forwarder, forwarder};
 pub(crate) use server::serve;
 
 /// Says when a request was passed on, and proves that a node did it: `seconds.signature`.
 const PASSED_ON: HeaderName = HeaderName::from_static("x-carillon-passed-on");
-
-/// Nodes are near each other.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// An answer to a poll takes as long as one heartbeat; this is longer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(40);
@@ -50,14 +47,8 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(40);
 /// Messages from a client are answered at once.
 const SEND_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A node that is gone without a word shows in this time, and some more.
-const KEEPALIVE: Duration = Duration::from_secs(10);
-
-/// Connections to other nodes that wait for the next request.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
-
-/// The client of one shard's requests to other nodes: its connections live on the shard's thread.
-pub(crate) type Forwarder = Client<HttpConnector, Full<Bytes>>;
+/// The node that has a session is asked to end it, and then has as long again to say so in the stream.
+const END_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// This node among others.
 pub(crate) struct Peers {
@@ -160,7 +151,7 @@ impl Peers {
         let mut interval = tokio::time::interval(shared::redis::directory::KEEP_INTERVAL);
         loop {
             interval.tick().await;
-            let names: Vec<String> = node.fallback.names().iter().map(ToString::to_string).collect();
+            let names = node.fallback.names();
             let Some(address) = self.address().await else {
                 tracing::warn!("cannot find out this node's own address; other nodes need peers.advertise");
                 continue;
@@ -203,7 +194,9 @@ impl Peers {
         target: &Target,
         body: Bytes,
     ) -> Option<Answer> {
-        let answer = self.ask(shard, holder, uri, target, body).await;
+        let limit = if target.verb == Verb::Send { SEND_TIMEOUT } else { ANSWER_TIMEOUT };
+        let question = Question { holder, path: uri.path_and_query()?.as_str(), body, limit };
+        let answer = question.ask(shard, target).await;
         let result = match &answer {
             Some((answer, _)) if answer.status() == StatusCode::NOT_FOUND => Forwarded::Unknown,
             Some((answer, _)) if answer.status() == StatusCode::FORBIDDEN => Forwarded::Refused,
@@ -211,27 +204,44 @@ impl Peers {
             // Something else listens there by now.
             Some((_, IsNode(false))) | None => Forwarded::Failed,
         };
-        let answer = answer.map(|(answer, _)| answer);
         shard.node.metrics.fallback_forwarded(result);
         if result == Forwarded::Refused && !self.has_been_refused.swap(true, Ordering::Relaxed) {
             tracing::warn!(holder, "another node does not believe this one: their secrets or their clocks differ");
         }
-        answer.filter(|_| result == Forwarded::Answered)
+        let (answer, _) = answer.filter(|_| result == Forwarded::Answered)?;
+        let must_end = end_on_leaving(shard.clone(), holder.to_owned(), uri.path().to_owned(), target.clone());
+        Some(answer.map(|body| Body::Passed(Passed::new(body, must_end))))
     }
+}
 
+/// Resolves when a stream that is passed on must end since this node leaves. Before that the node that has the session is
+/// asked to end it, at a moment of its own in the window: its client comes back at once, and one that nobody had ended
+/// would be there twice.
+async fn end_on_leaving(shard: Rc<Shard>, holder: String, path: String, target: Target) {
+    let leave = shard.leaving().await;
+    let window = leave.window_ends.saturating_duration_since(Instant::now());
+    sleep(window.mul_f64(rand::rng().random_range(0.0..1.0))).await;
+    if let Some(path) = end_path(&path) {
+        let question = Question { holder: &holder, path: &path, body: Bytes::new(), limit: END_TIMEOUT };
+        // The answer is in the stream. Without one, this node says goodbye alone.
+        question.ask(&shard, &target).await;
+    }
+    sleep(END_TIMEOUT).await;
+}
+
+/// What another node is asked.
+struct Question<'a> {
+    holder: &'a str,
+    path: &'a str,
+    body: Bytes,
+    limit: Duration,
+}
+
+impl Question<'_> {
     /// Returns the answer, and whether a node gave it.
-    async fn ask(
-        &self,
-        shard: &Rc<Shard>,
-        holder: &str,
-        uri: &Uri,
-        target: &Target,
-        body: Bytes,
-    ) -> Option<(Answer, IsNode)> {
-        let node = &shard.node;
-        let key = percent_encoding::percent_decode_str(target.name.key()).decode_utf8_lossy();
-        let app = node.apps.by_key(&key)?;
-        let path = uri.path_and_query()?.as_str();
+    async fn ask(self, shard: &Shard, target: &Target) -> Option<(Response<Incoming>, IsNode)> {
+        let Self { holder, path, body, limit } = self;
+        let app = shard.node.apps.by_key(&target.name.key())?;
         let (_, address) = holder.split_once('@')?;
         let proof = proof(&app.secret, path, &body, unix_s());
         let request = Request::builder()
@@ -240,15 +250,12 @@ impl Peers {
             .header(CONTENT_TYPE, HeaderValue::from_static("application/json"))
             .header(PASSED_ON, &proof);
         let request = request.body(Full::new(body)).ok()?;
-        let load = node.load(shard.index);
-        let limit = if target.verb == Verb::Send { SEND_TIMEOUT } else { ANSWER_TIMEOUT };
         match timeout(limit, shard.forwarder().request(request)).await {
             Ok(Ok(mut answer)) => {
                 let mark = answer.headers_mut().remove(PASSED_ON);
                 let expected = answer_proof(&app.secret, &proof);
                 let is_node = mark.is_some_and(|mark| constant_time_eq(mark.to_str().unwrap_or_default(), &expected));
-                let passed = |body| Body::Passed(Passed::new(body, load, shard.leaving_token(), &leaving()));
-                Some((answer.map(passed), IsNode(is_node)))
+                Some((answer, IsNode(is_node)))
             }
             Ok(Err(error)) => {
                 let cause = error.source().map(ToString::to_string).unwrap_or_default();
@@ -290,15 +297,6 @@ impl Forwarded {
             Self::Failed => "failed",
         }
     }
-}
-
-/// A client for one thread.
-pub(crate) fn forwarder() -> Forwarder {
-    let mut connector = HttpConnector::new();
-    connector.set_connect_timeout(Some(CONNECT_TIMEOUT));
-    connector.set_nodelay(true);
-    connector.set_keepalive(Some(KEEPALIVE));
-    Client::builder(TokioExecutor::new()).pool_timer(TokioTimer::new()).pool_idle_timeout(IDLE_TIMEOUT).build(connector)
 }
 
 fn unix_s() -> u64 {

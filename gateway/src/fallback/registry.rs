@@ -37,13 +37,11 @@ struct Sessions {
 }
 
 /// What a name stands for.
-pub(crate) enum Found {
+pub(crate) enum Known {
     /// A session.
     Live(mpsc::Sender<Ask>),
     /// One that ended with these lines, which its client has not heard.
     Ended(Bytes),
-    /// Nothing so far: whoever asked has the place now.
-    New(Claim),
 }
 
 /// A name that is taken; free again once dropped.
@@ -64,34 +62,34 @@ impl Registry {
     }
 
     /// The session of that name, dead or alive. What a dead one has to say is said once.
-    pub(crate) fn find(&self, name: &SessionName) -> Option<Found> {
+    pub(crate) fn find(&self, name: &SessionName) -> Option<Known> {
         let mut sessions = self.lock();
         if let Some(session) = sessions.live.get(name) {
-            return Some(Found::Live(session.clone()));
+            return Some(Known::Live(session.clone()));
         }
-        sessions.take_last_lines(name).map(Found::Ended)
+        sessions.take_last_lines(name).map(Known::Ended)
     }
 
-    /// The same, or a place for a new one.
-    pub(crate) fn claim(&self, node: &Arc<Node>, name: &SessionName) -> Found {
+    /// A place for a new one, unless the name stands for something.
+    pub(crate) fn claim(&self, node: &Arc<Node>, name: &SessionName) -> Result<Claim, Known> {
         let mut sessions = self.lock();
         if let Some(lines) = sessions.take_last_lines(name) {
-            return Found::Ended(lines);
+            return Err(Known::Ended(lines));
         }
         match sessions.live.entry(name.clone()) {
-            Entry::Occupied(session) => Found::Live(session.get().clone()),
+            Entry::Occupied(session) => Err(Known::Live(session.get().clone())),
             Entry::Vacant(vacant) => {
                 let (sender, asks) = mpsc::channel(ASKS_MAX);
                 vacant.insert(sender);
                 let (node, name) = (node.clone(), name.clone());
-                Found::New(Claim { node, name, asks, last_lines: None, is_unheard: false })
+                Ok(Claim { node, name, asks, last_lines: None, is_unheard: false })
             }
         }
     }
 
     /// The names of all live sessions.
-    pub(crate) fn names(&self) -> Vec<SessionName> {
-        self.lock().live.keys().cloned().collect()
+    pub(crate) fn names(&self) -> Vec<String> {
+        self.lock().live.keys().map(|name| name.as_str().to_owned()).collect()
     }
 
     /// Drops last lines that nobody came for in time.
@@ -151,7 +149,7 @@ impl Drop for Claim {
             let is_heard = match ask {
                 Ask::Receive(Response::Poll(poll)) => poll.send(lines.clone()).is_ok(),
                 Ask::Receive(Response::Stream(stream)) => stream.try_send(lines.clone()).is_ok(),
-                Ask::Send { .. } => false,
+                Ask::Send { .. } | Ask::End => false,
             };
             self.is_unheard &= !is_heard;
         }

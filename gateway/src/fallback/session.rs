@@ -16,12 +16,12 @@ use super::lines::{self, Lines};
 use super::registry::Claim;
 use crate::connection::{Connection, Departure};
 use crate::reject::Farewell;
-use crate::shard::Shard;
+use crate::shard::{Shard, leaving};
 
 /// What a client takes of one response before it asks for another, in UTF-16 units. Source: protocol reference 6.3, rule 5.
 const RESPONSE_UNITS_MAX: usize = 262_144;
 
-/// Once a response has had that much, and nobody asks for another in this time, the client is none that counts.
+/// Once a response with that much has arrived, and nobody asks for another in this time, the client is none that counts.
 const NEXT_RESPONSE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The same for a close frame that waits behind it: shorter than the time that its client has.
@@ -29,6 +29,12 @@ const LAST_RESPONSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// How long a session lives without a request for its messages: longer than a phone's way there and back.
 const RESPONSE_GRACE: Duration = Duration::from_secs(5);
+
+/// What the slowest of links takes in a second, for telling when a response has arrived. Buffers on the way take it at once.
+const LINK_BYTES_PER_S: usize = 8 * 1024;
+
+/// No response is waited for longer than that to arrive.
+const ARRIVAL_MAX: Duration = Duration::from_secs(60);
 
 /// Longest silence of a response: many proxies end those that say nothing for 30 s.
 const HEARTBEAT_MAX: Duration = Duration::from_secs(25);
@@ -46,6 +52,8 @@ pub(crate) enum Ask {
     Receive(Response),
     /// With messages; none are a sign of life. `bytes`: what they took on the wire.
     Send { messages: Vec<String>, bytes: usize },
+    /// A node that its requests came through leaves.
+    End,
 }
 
 /// What takes lines to the client.
@@ -68,10 +76,14 @@ pub(crate) struct FallbackSession {
     is_announced: bool,
     /// UTF-16 units of the current response.
     units: usize,
-    /// Since when the current response has had as much as its client takes.
+    /// Its bytes.
+    bytes: usize,
+    /// When it began.
+    began: Instant,
+    /// Since when it has had as much as its client takes.
     full_since: Option<Instant>,
-    /// Since when nobody asks for messages.
-    alone_since: Option<Instant>,
+    /// While nobody asks for messages: until when that may last.
+    alone_until: Option<Instant>,
     /// When the current response began, or was written to last.
     spoke: Instant,
     /// Since when a stream's client owes an answer to a heartbeat.
@@ -109,8 +121,10 @@ impl FallbackSession {
             unsent: None,
             is_announced: false,
             units: 0,
+            bytes: 0,
+            began: now,
             full_since: None,
-            alone_since: None,
+            alone_until: None,
             spoke: now,
             asked_since: None,
             reconnect_at: (!reconnect.is_zero()).then(|| now + reconnect + spread),
@@ -129,6 +143,7 @@ impl FallbackSession {
             match self.next_event(news).await {
                 Event::Ask(Ask::Receive(response)) => self.attach(response),
                 Event::Ask(Ask::Send { messages, bytes }) => self.take(&messages, bytes).await,
+                Event::Ask(Ask::End) => self.end(&leaving()),
                 Event::News | Event::Room => {}
                 Event::Gone => self.detach(),
                 Event::Time => self.on_time(),
@@ -210,12 +225,14 @@ impl FallbackSession {
     }
 
     fn give(&mut self, piece: Bytes, units: usize) {
+        let bytes = piece.len();
         let refused = match self.response.take() {
             None => Some(piece),
             Some(Response::Poll(poll)) => poll.send(piece).err(),
             Some(Response::Stream(stream)) => match stream.try_send(piece) {
                 Ok(()) => {
                     self.units += units;
+                    self.bytes += bytes;
                     self.spoke = Instant::now();
                     self.full_since = (self.units > RESPONSE_UNITS_MAX).then(Instant::now);
                     self.response = Some(Response::Stream(stream));
@@ -230,6 +247,10 @@ impl FallbackSession {
             self.connection.abandon();
         } else if self.response.is_none() {
             self.detach();
+            if is_taken {
+                // The client reads the answer first.
+                self.alone_until = self.alone_until.map(|until| until + arrival(bytes));
+            }
         }
     }
 
@@ -238,17 +259,19 @@ impl FallbackSession {
         self.connection.hear(self.shard.now_s());
         self.response = Some(response);
         self.units = 0;
+        self.bytes = 0;
         self.full_since = None;
-        self.alone_since = None;
+        self.alone_until = None;
         self.asked_since = None;
-        self.spoke = Instant::now();
+        self.began = Instant::now();
+        self.spoke = self.began;
     }
 
     fn detach(&mut self) {
         self.response = None;
         self.full_since = None;
         self.asked_since = None;
-        self.alone_since = Some(Instant::now());
+        self.alone_until = Some(Instant::now() + RESPONSE_GRACE);
     }
 
     /// A message is larger than messages may be.
@@ -292,23 +315,25 @@ impl FallbackSession {
         let server = &self.shard.node.server;
         let heartbeat = self.receives().then(|| self.spoke + self.heartbeat());
         let answer = self.asked_since.filter(|_| self.connection.is_open()).map(|asked| asked + server.pong_timeout);
-        let grace = self.alone_since.map(|alone| alone + RESPONSE_GRACE);
         let reconnect = self.reconnect_at.filter(|_| self.connection.is_open());
-        let next_response = self.full_since.map(|full| full + self.next_response_timeout());
-        [heartbeat, answer, grace, reconnect, next_response].into_iter().flatten().min()
+        [heartbeat, answer, self.alone_until, reconnect, self.next_response_by()].into_iter().flatten().min()
     }
 
     fn on_time(&mut self) {
         let now = Instant::now();
         let server = &self.shard.node.server;
         let is_past = |since: Option<Instant>, limit: Duration| since.is_some_and(|since| since + limit <= now);
-        if is_past(self.alone_since, RESPONSE_GRACE) {
+        if self.alone_until.is_some_and(|until| until <= now) {
             // What the client left of a close that it did not come for is kept by `keep_last_lines`.
             return self.connection.abandon();
         }
-        if is_past(self.full_since, self.next_response_timeout()) {
+        if self.next_response_by().is_some_and(|by| by <= now) {
             self.full_since = None;
             self.units = 0;
+            self.bytes = 0;
+            self.began = now;
+            // What waits goes first.
+            return;
         }
         if !self.connection.is_open() {
             return;
@@ -348,9 +373,13 @@ impl FallbackSession {
         HEARTBEAT_MAX.min(self.shard.node.server.activity_timeout / 3 * 2)
     }
 
-    /// A close frame does not wait that long.
-    fn next_response_timeout(&self) -> Duration {
-        if self.connection.is_open() { NEXT_RESPONSE_TIMEOUT } else { LAST_RESPONSE_TIMEOUT }
+    /// Until when the client of a response that is full may ask for another. A close frame does not wait that long.
+    fn next_response_by(&self) -> Option<Instant> {
+        let full = self.full_since?;
+        if !self.connection.is_open() {
+            return Some(full + LAST_RESPONSE_TIMEOUT);
+        }
+        Some(full.max(self.began + arrival(self.bytes)) + NEXT_RESPONSE_TIMEOUT)
     }
 
     /// Keeps the end that the client should have heard of, for when it comes after all; nothing of what waited before it.
@@ -379,4 +408,9 @@ impl FallbackSession {
         text.push_str(&String::from_utf8_lossy(&lines.finish().0));
         self.claim.bury(text.into());
     }
+}
+
+/// How long a response may be on its way.
+fn arrival(bytes: usize) -> Duration {
+    ARRIVAL_MAX.min(Duration::from_secs((bytes / LINK_BYTES_PER_S) as u64))
 }

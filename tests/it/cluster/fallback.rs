@@ -1,9 +1,12 @@
 //! Sessions of the HTTP transports whose requests come to any node. Source: protocol reference 6.7.
 
+use std::time::{Duration, Instant};
+
 use serde_json::json;
 use shared::auth::sign_user;
 use tests::fallback::{HttpSession, Line, TRANSPORTS, Transport, close_code, messages, until_over};
 use tests::{Cluster, HttpClient, PATIENCE, Raw, Server, Setup, eventually, eventually_within, within};
+use tokio::task::JoinSet;
 
 const PASSED_ON: &str = "carillon_fallback_forwarded_total{result=\"answered\"}";
 
@@ -179,19 +182,49 @@ async fn a_node_that_leaves_says_so_through_others() {
 }
 
 #[tokio::test]
-async fn a_session_outlives_a_node_that_passed_its_requests_on() {
+async fn a_polled_session_outlives_a_node_that_passed_its_requests_on() {
     let mut cluster = Cluster::start().await;
     let session = HttpSession::over(&[cluster.gateway(0)], &[cluster.gateway(0)]);
     session.open_poll().await;
     session.ask("news").await;
     assert_eq!(messages(&session.poll().await)[0]["event"], "pusher_internal:subscription_succeeded");
-    let mut stream = session.at(cluster.gateway(1)).receive(Transport::Stream).await;
-    cluster.publish("news", "e", "1").await;
-    assert_eq!(stream.message().await["data"], "1");
-    cluster.stop_gateway(1).await;
-    assert_eq!(close_code(&until_over(stream).await), 4200);
+    let mut raw = Raw::connect(cluster.gateway(1).public).await;
+    raw.send(session.request(Transport::Poll).as_bytes()).await;
+    let poll = tests::fallback::Response::of(raw);
+    let (_, lines) = tokio::join!(cluster.stop_gateway(1), async { poll.await.rest().await });
+    assert_eq!(lines, [Line::Heartbeat]);
     cluster.publish("news", "e", "2").await;
     assert_eq!(messages(&session.poll().await)[0]["data"], "2", "another node has it, and still does");
+    cluster.stop().await;
+}
+
+#[tokio::test]
+async fn streams_that_a_leaving_node_passes_on_end_over_the_window_where_they_are() {
+    const STREAMS: usize = 30;
+    let mut cluster = Cluster::start().setup(Setup::default().drain("window = \"4s\"")).await;
+    let mut streams = Vec::new();
+    for _ in 0..STREAMS {
+        let session = HttpSession::over(&[cluster.gateway(0)], &[cluster.gateway(0)]);
+        session.open_poll().await;
+        let mut stream = session.at(cluster.gateway(1)).receive(Transport::Stream).await;
+        session.ping().await;
+        assert_eq!(stream.line().await, Some(Line::Messages(Vec::new())));
+        streams.push(stream);
+    }
+    let mut ends = JoinSet::new();
+    for stream in streams {
+        ends.spawn(async { (until_over(stream).await, Instant::now()) });
+    }
+    let (_, ends) = tokio::join!(cluster.stop_gateway(1), ends.join_all());
+    for (lines, _) in &ends {
+        assert_eq!(close_code(lines), 4200);
+    }
+    // Their places are free, and not because nobody asked for them any more.
+    let gateway = cluster.gateway(0);
+    gateway.metric_reaches("carillon_connections_closed_total{code=\"4200\"}", STREAMS as f64).await;
+    gateway.metric_reaches("carillon_connections", 0.0).await;
+    let (first, last) = (ends.iter().map(|end| end.1).min(), ends.iter().map(|end| end.1).max());
+    assert!(last.zip(first).is_some_and(|(last, first)| last - first > Duration::from_secs(1)), "not all at once");
     cluster.stop().await;
 }
 

@@ -139,6 +139,25 @@ async fn an_abandoned_session_ends_as_a_disconnect_after_a_grace_time() {
 }
 
 #[tokio::test]
+async fn a_poll_with_much_to_read_has_time_to_arrive() {
+    let server = server().await;
+    let session = subscribed_poll(&server).await;
+    // On the slowest of links they take twelve seconds.
+    for number in 0..10 {
+        server.publish("news", "e", &format!("{number}{}", "x".repeat(10_000))).await;
+    }
+    assert_eq!(tests::fallback::messages(&session.poll().await).len(), 10);
+    // One that was told less, and left later, is gone before.
+    let left = HttpSession::new(&server);
+    left.open_poll().await;
+    server.metric_reaches("carillon_connections", 1.0).await;
+    assert_eq!(left.send_body(b"[]").await.status, 404);
+    server.publish("news", "e", "1").await;
+    assert_eq!(tests::fallback::messages(&session.poll().await)[0]["data"], "1");
+    server.stop().await;
+}
+
+#[tokio::test]
 async fn a_session_that_is_asked_for_in_time_lives_on() {
     let server = server().await;
     let (session, stream) = subscribed_stream(&server).await;

@@ -2,6 +2,7 @@
 //! 4 to 8.
 
 use std::ops::Range;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use tests::fallback::{Line, RESPONSE_UNITS_MAX, Response, TRANSPORTS, Transport, messages, until_over};
@@ -72,9 +73,11 @@ async fn a_full_stream_goes_on_when_nobody_asks_for_another() {
     let server = server().await;
     let (_session, mut stream) = subscribed_stream(&server).await;
     let mut number = 0;
+    let began = Instant::now();
     fill(&server, &mut stream, &mut number).await;
     publish_many(&server, number..number + 5, data).await;
-    take(&mut stream, &mut number, 5).await;
+    within_time(2 * PATIENCE, "what comes in the old response", take(&mut stream, &mut number, 5)).await;
+    assert!(began.elapsed() > Duration::from_secs(30), "on a slow link it may not have arrived: {:?}", began.elapsed());
     drop(stream);
     server.stop().await;
 }

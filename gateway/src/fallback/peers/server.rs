@@ -19,7 +19,7 @@ use tokio::time::timeout;
 
 use super::{PASSED_ON, Peers, Target, Verb, answer_proof, in_time, is_proven, unix_s};
 use crate::body::Answer;
-use crate::fallback::{body_bytes_max, collect, error, receive_here, send_here};
+use crate::fallback::{body_bytes_max, collect, end_here, error, receive_here, send_here};
 use crate::node::{Load, Node};
 
 /// What is under way when the node has said goodbye to everyone has this long to get out.
@@ -78,9 +78,8 @@ fn converse(stream: TcpStream, peer: SocketAddr, node: Arc<Node>, load: Load, co
 async fn answer(node: &Node, request: Request<Incoming>) -> Answer {
     let unknown = || error(StatusCode::NOT_FOUND, "Unknown session");
     let (head, body) = request.into_parts();
-    let Some(target) = Target::parse(head.uri.path(), &node.server.path_prefix) else { return unknown() };
-    let key = percent_encoding::percent_decode_str(target.name.key()).decode_utf8_lossy();
-    let Some(app) = node.apps.by_key(&key) else { return unknown() };
+    let Some(target) = Target::parse_of_node(head.uri.path(), &node.server.path_prefix) else { return unknown() };
+    let Some(app) = node.apps.by_key(&target.name.key()) else { return unknown() };
     let refused = || error(StatusCode::FORBIDDEN, "Only nodes of the cluster ask here");
     let proof = head.headers.get(PASSED_ON).and_then(|proof| proof.to_str().ok()).unwrap_or_default();
     if in_time(proof, unix_s()).is_none() || head.method != Method::POST {
@@ -97,6 +96,7 @@ async fn answer(node: &Node, request: Request<Incoming>) -> Answer {
     let answer = match target.verb {
         Verb::Receive(transport) => receive_here(node, &target.name, transport).await,
         Verb::Send => send_here(node, &target.name, &body).await,
+        Verb::End => end_here(node, &target.name).await,
     };
     let mut answer = answer.unwrap_or_else(unknown);
     if let Ok(mark) = HeaderValue::try_from(answer_proof(&app.secret, proof)) {
