@@ -352,7 +352,7 @@ def test_policies_let_in_and_out_what_is_needed_and_no_more(name: str):
         out = {port["port"] for rule in policy["spec"]["egress"] for port in rule["ports"]}
         webhooks = {443, 8000} if name == "everything-values" and role == "publisher" else set()
         peers = {8082} if role == "gateway" else set()
-        assert out == {53, 6379 if has(chart, "redis") else 6380} | webhooks | peers
+        assert out == {53, 5353, 6379 if has(chart, "redis") else 6380} | webhooks | peers
         # Even of those whom nobody keeps from leaving.
         if role == "gateway":
             (rule,) = [rule for rule in policy["spec"]["ingress"] if rule["ports"] == [{"protocol": "TCP", "port": "peers"}]]
