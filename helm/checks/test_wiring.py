@@ -320,6 +320,30 @@ def test_nginx_goes_to_the_pods_of_both_roles(chart: Rendering):
     )
 
 
+KEPT = "externalTrafficPolicy: Local"
+LIMITS_OF_NGINX = {
+    "{enabled: true}": False,
+    "{enabled: true, service: {type: LoadBalancer}}": False,
+    f"{{enabled: true, service: {{type: LoadBalancer, {KEPT}}}}}": True,
+    f"{{enabled: true, service: {{type: NodePort, {KEPT}}}}}": True,
+    # The balancer speaks for clients, and nobody is believed about them.
+    f"{{enabled: true, proxyProtocol: true, service: {{type: LoadBalancer, {KEPT}}}}}": False,
+    "{enabled: true, trustedProxies: [10.0.0.0/8]}": True,
+}
+
+
+@pytest.mark.parametrize("values", LIMITS_OF_NGINX)
+def test_nginx_limits_addresses_only_where_they_are_those_of_clients(values: str):
+    base = next(file for file in VALUES_FILES if file.stem == "default-values")
+    routes = nginx_files(render(base, f"nginx: {values}"))["carillon/routes.conf"]
+    locations = dict(re.findall(r"^location (?:\S+ )?(\S+) \{\n(.*?)^\}", routes, re.S | re.M))
+    limits = {path: re.findall(r"^ *(limit_conn|limit_req) ", body, re.M) for path, body in locations.items()}
+    limited = {path: kinds for path, kinds in limits.items() if kinds}
+    sockets = ["limit_conn", "limit_req"]
+    wanted = {"/app/": sockets, "/pusher/app/": sockets, "/apps/": ["limit_req"], "/users/": ["limit_req"]}
+    assert limited == (wanted if LIMITS_OF_NGINX[values] else {})
+
+
 @pytest.mark.parametrize("name", ["everything-values", "redis-tls-values"])
 def test_policies_let_in_and_out_what_is_needed_and_no_more(name: str):
     chart = render(next(file for file in VALUES_FILES if file.stem == name))
@@ -352,7 +376,7 @@ def test_policies_let_in_and_out_what_is_needed_and_no_more(name: str):
         out = {port["port"] for rule in policy["spec"]["egress"] for port in rule["ports"]}
         webhooks = {443, 8000} if name == "everything-values" and role == "publisher" else set()
         peers = {8082} if role == "gateway" else set()
-        assert out == {53, 6379 if has(chart, "redis") else 6380} | webhooks | peers
+        assert out == {53, 5353, 6379 if has(chart, "redis") else 6380} | webhooks | peers
         # Even of those whom nobody keeps from leaving.
         if role == "gateway":
             (rule,) = [rule for rule in policy["spec"]["ingress"] if rule["ports"] == [{"protocol": "TCP", "port": "peers"}]]

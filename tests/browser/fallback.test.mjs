@@ -9,7 +9,7 @@ import { eventually, launch, unchanged } from './harness.mjs';
 import { metric, scenario, sender, servePages, startNginx, startNode } from './network.mjs';
 
 const TIMES = {
-  // protocol.md 6.4: when pusher-js starts a transport, counted from `connect()`. It must be live before the next one starts.
+  // When pusher-js starts a transport, counted from `connect()`: protocol reference 6.4. It must be live before the next one starts.
   plain: { xhr_streaming: 5_000, xhr_polling: 9_000 },
   tls: { xhr_streaming: 2_000, xhr_polling: 6_000 },
 };

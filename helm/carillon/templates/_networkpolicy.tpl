@@ -33,11 +33,13 @@ Takes root and role.
 {{- if or (not $values.nginx.enabled) $values.ingress.enabled $values.httpRoute.enabled (ne $service.type "ClusterIP") }}yes{{ end -}}
 {{- end -}}
 
-{{- /* A rule without peers is for everyone. */ -}}
+{{- /* A rule without peers is for everyone. Ports are those of the pods that answer: OpenShift's listen on 5353. */ -}}
 {{- define "carillon.networkPolicy.dns" -}}
 - ports:
     - { protocol: UDP, port: 53 }
     - { protocol: TCP, port: 53 }
+    - { protocol: UDP, port: 5353 }
+    - { protocol: TCP, port: 5353 }
   {{- with .Values.networkPolicy.dns }}
   to:
     {{- toYaml . | nindent 4 }}

@@ -16,10 +16,17 @@ nginx in front of both roles. The files are those of deploy/nginx, but for the o
 {{- $main = include "carillon.nginx.change" (list $main "worker_shutdown_timeout 10m;" (printf "worker_shutdown_timeout %vs;" $nginx.shutdownTimeoutSeconds)) -}}
 {{- $_ := set $files "nginx.conf" $main -}}
 
-{{- with .Values.config.server.path_prefix -}}
 {{- $routes := get $files "carillon/routes.conf" -}}
-{{- $_ := set $files "carillon/routes.conf" (include "carillon.nginx.change" (list $routes "location ^~ /" (printf "location ^~ %s/" .))) -}}
+{{- with .Values.config.server.path_prefix -}}
+{{- $routes = include "carillon.nginx.change" (list $routes "location ^~ /" (printf "location ^~ %s/" .)) -}}
 {{- end -}}
+{{- if not (include "carillon.nginx.knowsClients" .) -}}
+{{- range list "limit_conn carillon_sockets" "limit_req  zone=carillon_handshakes" "limit_req  zone=carillon_fallback" "limit_req zone=carillon_api" -}}
+{{- $routes = include "carillon.nginx.change" (list $routes (printf "    %s " .) (printf "    # Left out, since many clients come from one address: %s " .)) -}}
+{{- end -}}
+{{- if regexMatch "(?m)^ *limit_(conn|req) " $routes }}{{ fail "files/nginx: carillon/routes.conf has a limit by client address that this chart does not know" }}{{ end -}}
+{{- end -}}
+{{- $_ := set $files "carillon/routes.conf" $routes -}}
 
 {{- $_ := set $files "carillon/upstreams.conf" (include "carillon.nginx.upstreams" .) -}}
 {{- $_ := set $files "carillon/listen.conf" (include "carillon.nginx.listen" .) -}}
@@ -27,6 +34,17 @@ nginx in front of both roles. The files are those of deploy/nginx, but for the o
 {{- $_ := set $files "conf.d/probes.conf" (include "carillon.nginx.probes" .) -}}
 {{- $_ := set $files "carillon/real-ip.conf" (include "carillon.nginx.realIp" .) -}}
 {{- toJson $files -}}
+{{- end -}}
+
+{{/*
+Whether nginx sees clients' own addresses: it is told them by a proxy that it trusts, or the Service keeps them. Otherwise an
+Ingress, a balancer or a machine is the client of all connections, and a limit by address would be one for everybody. Empty means
+no.
+*/}}
+{{- define "carillon.nginx.knowsClients" -}}
+{{- $nginx := .Values.nginx -}}
+{{- $kept := and (ne $nginx.service.type "ClusterIP") (eq $nginx.service.externalTrafficPolicy "Local") (not $nginx.proxyProtocol) -}}
+{{- if or $nginx.trustedProxies $kept }}yes{{ end -}}
 {{- end -}}
 
 {{/* Replaces what must be there, so that a change of the files cannot go unnoticed. Takes text, old and new. */}}

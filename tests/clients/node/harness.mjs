@@ -29,7 +29,7 @@ const REPOSITORY = resolve(fileURLToPath(new URL('../../..', import.meta.url)));
 /** How long the process may take to print its banner, or to leave after SIGTERM. */
 const PROCESS_DEADLINE_MS = 20_000;
 
-/** The key of all encrypted channels in these tests (protocol.md section 10). */
+/** The key of all encrypted channels in these tests (protocol reference 10). */
 export const ENCRYPTION_KEY = 'AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=';
 
 /**

@@ -29,7 +29,7 @@ DEADLINE_S = 10
 # How long the process may take to print its banner, or to leave after SIGTERM.
 PROCESS_DEADLINE_S = 20
 
-# The key of all encrypted channels in these tests (protocol.md section 10).
+# The key of all encrypted channels in these tests (protocol reference 10).
 ENCRYPTION_KEY = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="
 
 # The library refuses an app id that is not made of digits.
