@@ -20,7 +20,9 @@ use shared::listener::Front;
 use shared::redis::Directory;
 use shared::roster::Roster;
 use tokio::net::TcpListener;
+use tokio::runtime::Runtime;
 use tokio::sync::oneshot;
+use tokio::task::LocalSet;
 
 mod accept;
 #[cfg(feature = "benchmark")]
@@ -244,11 +246,19 @@ impl RunningShard {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let thread = thread::Builder::new().name(format!("shard-{index}")).spawn(move || {
             let _alive = alive;
-            let local = tokio::task::LocalSet::new();
-            local.block_on(&runtime, Shard::run(index, node, inbox));
+            run_to_end(runtime, Shard::run(index, node, inbox));
         })?;
         Ok(Self { thread, ended })
     }
+}
+
+/// Runs `work` on this thread; what it left undone is dropped.
+fn run_to_end(runtime: Runtime, work: impl Future<Output = ()>) {
+    let local = LocalSet::new();
+    local.block_on(&runtime, work);
+    drop(local);
+    // Dropped it would wait for what still blocks, as the look-up of a name that no server answers.
+    runtime.shutdown_background();
 }
 
 /// Keeps the cluster aware of which sessions of the HTTP transports are here.
@@ -275,3 +285,6 @@ fn shard_count(configured: usize) -> usize {
         count => count,
     }
 }
+
+#[cfg(test)]
+mod tests;
