@@ -4,6 +4,7 @@
 //! touched socket is written to once, at the end of the turn.
 
 pub(crate) mod chores;
+mod drain;
 pub(crate) mod hub;
 pub(crate) mod inbox;
 mod messages;
@@ -399,34 +400,6 @@ impl Shard {
             }
             Err(error) => tracing::warn!(%error, "cannot watch a new connection"),
         }
-    }
-
-    /// Closes all connections with 4200, evenly over `window`: one by one, or in groups when there are many.
-    fn drain(self: &Rc<Self>, window: Duration, linger: Duration) {
-        const STEP: Duration = Duration::from_millis(20);
-        self.draining.set(true);
-        let now = Instant::now();
-        let leave_by = now + window + Duration::from_secs(DRAIN_GRACE_S.into());
-        self.leave.set(Leave { idle_until: now + linger, leave_by });
-        self.leaving.cancel();
-        let all: Vec<Rc<Connection>> =
-            self.connections.borrow().iter().map(|(_, connection)| connection.clone()).collect();
-        let steps = usize::try_from(window.as_millis() / STEP.as_millis()).unwrap_or(usize::MAX);
-        let groups = steps.clamp(1, all.len().max(1));
-        let group_size = all.len().div_ceil(groups).max(1);
-        let pause = window / u32::try_from(groups).unwrap_or(u32::MAX);
-        let shard = self.clone();
-        self.chore(async move {
-            for (index, group) in all.chunks(group_size).enumerate() {
-                if index > 0 {
-                    tokio::time::sleep(pause).await;
-                }
-                for connection in group {
-                    shard.close(connection, &leaving());
-                }
-                shard.flush();
-            }
-        });
     }
 
     /// What passes requests on to other nodes, made when it is first needed.
