@@ -198,8 +198,9 @@ impl Shard {
         });
     }
 
-    /// Takes a client in and greets it.
+    /// Takes a client in and greets it. What is counted here as opened [`Shard::depart`] counts as closed.
     fn establish(self: &Rc<Self>, wire: Wire, client: IpAddr, admission: Admission) -> Rc<Connection> {
+        self.node.metrics.app(&admission.app.id).opened(admission.transport).inc();
         let connection = Rc::new(Connection::new(wire, self.socket_id(), admission, self.now_s()));
         tracing::debug!(target: "activity", { socket.id = %connection.socket_id, app.id = %connection.app.id, client.address = %client }, "Connection opened");
         connection.slot.set(self.connections.borrow_mut().insert(connection.clone()));
