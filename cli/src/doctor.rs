@@ -117,12 +117,16 @@ fn descriptors_of(config: &Config, role: Role) -> Finding {
         Ok(limit) => limit,
         Err(error) => return Finding::problem(SUBJECT, error.to_string()),
     };
-    let (room, wanted) =
-        (descriptors::connections_max(limit, config.tls.cert.is_some()), config.server.connections_max);
-    let text = format!("{limit} are allowed, which leaves room for {room} connections");
     if role == Role::Publisher {
         return Finding::good(SUBJECT, format!("{limit} are allowed"));
     }
+    let (shards, with_tls) = (config.server.shard_count(), config.tls.cert.is_some());
+    let room = match descriptors::connections_max(limit, shards, with_tls) {
+        Ok(room) => room,
+        Err(error) => return Finding::problem(SUBJECT, error.to_string()),
+    };
+    let wanted = config.server.connections_max;
+    let text = format!("{limit} are allowed, which leaves room for {room} connections");
     if wanted > room {
         let text = format!("{text}, fewer than server.connections_max, which is {wanted}: raise the limit");
         return Finding::problem(SUBJECT, text);

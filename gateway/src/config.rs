@@ -1,6 +1,7 @@
 //! `[server]` and `[drain]`: the gateway's part of the configuration.
 
 use std::sync::Arc;
+use std::thread;
 use std::time::Duration;
 
 use bytesize::ByteSize;
@@ -136,6 +137,14 @@ impl Default for Drain {
 }
 
 impl Server {
+    /// How many threads hold connections.
+    pub fn shard_count(&self) -> usize {
+        match self.shards {
+            0 => thread::available_parallelism().map_or(1, usize::from),
+            count => count,
+        }
+    }
+
     /// What its listener asks of connections.
     pub fn front(&self, tls: Option<Arc<Tls>>) -> Front {
         let access = Access {

@@ -14,7 +14,7 @@ use prometheus::Registry;
 use shared::admin::Health;
 use shared::app::Apps;
 use shared::bus::{Bus, Listener};
-use shared::descriptors;
+use shared::descriptors::{self, LimitError};
 use shared::http::Routes;
 use shared::listener::Front;
 use shared::redis::Directory;
@@ -90,6 +90,9 @@ pub enum BindError {
     /// The address for other nodes cannot be had.
     #[error("the listener for other nodes")]
     Peers(#[source] io::Error),
+    /// No descriptors are left for clients.
+    #[error(transparent)]
+    Descriptors(#[from] LimitError),
 }
 
 /// A bound gateway.
@@ -111,10 +114,9 @@ impl Gateway {
         let listener = shared::listener::listen(&config.server.host, config.server.port).await;
         let listener = listener.map_err(BindError::Public)?;
         let address = listener.local_addr().map_err(BindError::Public)?;
-        let shards = shard_count(config.server.shards);
-        let with_tls = deps.front.tls.is_some();
-        let ceiling = descriptors::connections_max(deps.descriptors_max, with_tls);
-        let sockets_max = descriptors::sockets_max(deps.descriptors_max, with_tls);
+        let (shards, with_tls) = (config.server.shard_count(), deps.front.tls.is_some());
+        let ceiling = descriptors::connections_max(deps.descriptors_max, shards, with_tls)?;
+        let sockets_max = descriptors::sockets_max(deps.descriptors_max, shards, with_tls);
         let connections_max = match config.server.connections_max {
             0 => ceiling,
             wanted => wanted.min(ceiling),
@@ -276,13 +278,6 @@ async fn tend(relay: &Relay, node: &Node) -> Infallible {
         second.tick().await;
         relay.tend().await;
         node.fallback.forget_old();
-    }
-}
-
-fn shard_count(configured: usize) -> usize {
-    match configured {
-        0 => thread::available_parallelism().map_or(1, usize::from),
-        count => count,
     }
 }
 
