@@ -119,7 +119,12 @@ impl Gateway {
         let sockets_max = descriptors::sockets_max(deps.descriptors_max, shards, with_tls);
         let connections_max = match config.server.connections_max {
             0 => ceiling,
-            wanted => wanted.min(ceiling),
+            wanted if wanted > ceiling => {
+                let descriptors = deps.descriptors_max;
+                tracing::warn!(wanted, ceiling, descriptors, "descriptors do not suffice for server.connections_max");
+                ceiling
+            }
+            wanted => wanted,
         };
         let room = Arc::new(Room::default());
         let (inboxes, receivers) = (0..shards).map(|_| inbox(room.clone())).unzip();
