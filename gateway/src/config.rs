@@ -13,6 +13,9 @@ use shared::listener::Front;
 use shared::network::{Access, Networks};
 use shared::tls::Tls;
 
+/// More threads than any machine has cores: whoever asks for more meant something else.
+const SHARDS_MAX: usize = 1024;
+
 /// What the gateway is configured with.
 #[derive(Clone, Debug, Default)]
 pub struct Config {
@@ -171,6 +174,15 @@ impl Config {
                 let complaint = format!("expected at least 1s, not {}", format_duration(time));
                 mistakes.push(Mistake::new(key, complaint));
             }
+        }
+        let reconnect = server.fallback_reconnect;
+        if !reconnect.is_zero() && reconnect < Duration::from_secs(1) {
+            let complaint = format!("expected at least 1s, or 0s for never, not {}", format_duration(reconnect));
+            mistakes.push(Mistake::new("server.fallback_reconnect", complaint));
+        }
+        if server.shards > SHARDS_MAX {
+            let complaint = format!("expected at most {SHARDS_MAX}, or 0 for one per core, not {}", server.shards);
+            mistakes.push(Mistake::new("server.shards", complaint));
         }
         if server.outbox_bytes < ByteSize::kib(16) {
             let complaint =
