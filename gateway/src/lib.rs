@@ -233,6 +233,8 @@ impl Gateway {
         tokio::select! {
             (served, ()) = futures_util::future::join(serve, serve_peers) => served,
             never = tend(&relay, &node) => match never {},
+            // Not with the timer of what is done each second: the cluster's answers make that late.
+            never = node.metrics.event_loop_lag.keep() => match never {},
             never = keep_sessions(&node) => match never {},
             never = node.report_connections() => match never {},
             never = relay.keep_synchronised() => match never {},

@@ -8,6 +8,7 @@ use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, 
 use shared::app::{AppId, Apps};
 use shared::listener::front::dropped_counter;
 use shared::protocol::{ChannelKind, ClientFrame, CloseCode};
+use shared::telemetry::EventLoopLag;
 use shared::telemetry::metrics::{app_labels, from_zero, latency, register};
 
 use crate::fallback::RequestKind;
@@ -38,7 +39,7 @@ pub(crate) struct Metrics {
     pub(crate) slow_consumers: IntCounter,
     pub(crate) ping_timeouts: IntCounter,
     pub(crate) client_events_dropped: IntCounter,
-    pub(crate) event_loop_lag_seconds: Histogram,
+    pub(crate) event_loop_lag: EventLoopLag,
     pub(crate) presence: PresenceMetrics,
     pub(crate) draining: IntGauge,
 }
@@ -218,10 +219,7 @@ impl Metrics {
                 "carillon_client_events_dropped_total",
                 "Client events that the bus did not take.",
             ),
-            event_loop_lag_seconds: histogram(latency(
-                "carillon_event_loop_lag_seconds",
-                "How late a shard's one-second timer fired.",
-            )),
+            event_loop_lag: EventLoopLag::new(registry),
             presence: PresenceMetrics {
                 members: gauge(
                     "carillon_presence_members",

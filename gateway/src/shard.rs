@@ -139,8 +139,7 @@ impl Shard {
                     }
                 }
                 due = tick.tick() => {
-                    let lag = due.elapsed();
-                    shard.node.metrics.event_loop_lag_seconds.observe(lag.as_secs_f64());
+                    shard.node.metrics.event_loop_lag.observe(due);
                     shard.now_s.set(u32::try_from(started.elapsed().as_secs()).unwrap_or(u32::MAX));
                     shard.sweep();
                 }

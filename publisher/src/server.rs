@@ -13,6 +13,7 @@ use shared::admin::Health;
 use shared::http;
 use shared::listener::front::{Dropped, Guarded, dropped_counter};
 use shared::listener::{Front, WriteTimeout};
+use shared::telemetry::EventLoopLag;
 use shared::telemetry::metrics::register;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -46,6 +47,7 @@ pub struct Server {
     /// How many of them there are.
     max: usize,
     state: Arc<State>,
+    event_loop_lag: EventLoopLag,
 }
 
 /// What the admin listener is told.
@@ -124,7 +126,8 @@ impl Server {
             dropped: dropped_counter(registry),
             connections: gauge("carillon_http_connections", "Open connections to the HTTP API of a publisher."),
         };
-        Ok(Self { listener, front: Arc::new(front), api, places, max: room, state: Arc::new(state) })
+        let event_loop_lag = EventLoopLag::new(registry);
+        Ok(Self { listener, front: Arc::new(front), api, places, max: room, state: Arc::new(state), event_loop_lag })
     }
 
     /// Where it listens.
@@ -143,6 +146,14 @@ impl Server {
     /// Serves until `shutdown` resolves; goes on for `accept` while balancers notice that it is not ready any more; then
     /// takes no new connections, answers what is under way, and returns.
     pub async fn run(self, shutdown: impl Future<Output = ()>, accept: Duration) {
+        let event_loop_lag = self.event_loop_lag.clone();
+        tokio::select! {
+            () = self.serve(shutdown, accept) => {}
+            never = event_loop_lag.keep() => match never {},
+        }
+    }
+
+    async fn serve(self, shutdown: impl Future<Output = ()>, accept: Duration) {
         let connections = GracefulShutdown::new();
         let leaving = async {
             shutdown.await;
