@@ -37,7 +37,7 @@ use crate::node::{Admission, Load, Node};
 use crate::outbox::{Burst, Flushed};
 use crate::reject::{Farewell, Refusal};
 use crate::session::subscriptions::Subscription;
-use crate::upgrade;
+use crate::upgrade::{self, Carrier};
 use crate::websocket::writer;
 use chores::{Chore, Entry};
 use hub::Hub;
@@ -169,14 +169,17 @@ impl Shard {
         stream: TcpStream,
         client: IpAddr,
         admission: Admission,
-        load: Load,
+        carrier: Carrier,
         early: Vec<u8>,
     ) {
         let connection = self.establish(Wire::Socket(stream), client, admission);
         let shard = self.clone();
         tokio::task::spawn_local(async move {
-            let _load = load;
-            connection.run(shard, early).await;
+            connection.clone().run(shard.clone(), early).await;
+            // One that was told to go has been counted by its reason.
+            if carrier.has_stalled() && connection.ended_with().is_none() {
+                shard.note_slow(&connection, "it takes nothing, and was cut off");
+            }
         });
     }
 
@@ -294,10 +297,14 @@ impl Shard {
 
     /// Gives up on a client that reads too slowly: what waits for it is dropped but for the end of a frame begun.
     fn close_slow(self: &Rc<Self>, connection: &Rc<Connection>, reason: &str) {
-        self.node.metrics.slow_consumers.inc();
-        tracing::debug!(target: "activity", { socket.id = %connection.socket_id }, "Slow client: {reason}");
+        self.note_slow(connection, reason);
         connection.outbox.keep_only_begun_frame();
         self.close(connection, &Farewell::new(CloseCode::OverCapacity, "The client reads too slowly"));
+    }
+
+    fn note_slow(&self, connection: &Connection, reason: &str) {
+        self.node.metrics.slow_consumers.inc();
+        tracing::debug!(target: "activity", { socket.id = %connection.socket_id }, "Slow client: {reason}");
     }
 
     /// The end of a connection's task.
