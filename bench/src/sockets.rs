@@ -69,7 +69,7 @@ pub(crate) struct Connected {
 
 /// How many sockets this process may have.
 pub(crate) fn most() -> Result<usize> {
-    Ok(descriptors::connections_max(descriptors::raise_limit()?, false))
+    Ok(descriptors::connections_max(descriptors::raise_limit()?, 0, false)?)
 }
 
 /// Sockets by number, in the order of connecting.

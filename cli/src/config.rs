@@ -211,7 +211,9 @@ impl Config {
         if let Err(error) = tls::Tls::new(&self.tls) {
             mistakes.push(Mistake::new(error.key(&self.tls), error.to_string()));
         }
-        for (key, host) in [("server.host", &self.server.host), ("admin.host", &self.admin.host)] {
+        for (key, host) in
+            [("server.host", &self.server.host), ("admin.host", &self.admin.host), ("peers.host", &self.peers.host)]
+        {
             if host.is_empty() {
                 mistakes.push(Mistake::new(key, "expected an address to listen on, as \"127.0.0.1\""));
             }

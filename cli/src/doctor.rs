@@ -96,16 +96,16 @@ const CLOCK: &str = "clock";
 /// Clocks that are further apart confuse whoever reads logs and latencies.
 const CLOCK_WARNING_S: u64 = 2;
 
-/// Signed requests are refused when clocks are ten minutes apart; this is half of it.
-const CLOCK_PROBLEM_S: u64 = 300;
+/// From how many seconds on clocks that are apart are a problem, and which.
+type ClockLimit = (u64, &'static str);
 
 /// What a clock says that should go like the one here; both in seconds since 1970.
-fn compare_clocks(there: u64, whose: &str) -> Finding {
+fn compare_clocks(there: u64, whose: &str, (limit_s, problem): ClockLimit) -> Finding {
     let here = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
     let apart = here.abs_diff(there);
     let text = format!("{apart} s apart from that of {whose}");
     match apart {
-        CLOCK_PROBLEM_S.. => Finding::problem(CLOCK, format!("{text}: signed requests will be refused")),
+        _ if apart >= limit_s => Finding::problem(CLOCK, format!("{text}: {problem}")),
         CLOCK_WARNING_S.. => Finding::warning(CLOCK, text),
         _ => Finding::good(CLOCK, text),
     }
@@ -117,12 +117,16 @@ fn descriptors_of(config: &Config, role: Role) -> Finding {
         Ok(limit) => limit,
         Err(error) => return Finding::problem(SUBJECT, error.to_string()),
     };
-    let (room, wanted) =
-        (descriptors::connections_max(limit, config.tls.cert.is_some()), config.server.connections_max);
-    let text = format!("{limit} are allowed, which leaves room for {room} connections");
     if role == Role::Publisher {
         return Finding::good(SUBJECT, format!("{limit} are allowed"));
     }
+    let (shards, with_tls) = (config.server.shard_count(), config.tls.cert.is_some());
+    let room = match descriptors::connections_max(limit, shards, with_tls) {
+        Ok(room) => room,
+        Err(error) => return Finding::problem(SUBJECT, error.to_string()),
+    };
+    let wanted = config.server.connections_max;
+    let text = format!("{limit} are allowed, which leaves room for {room} connections");
     if wanted > room {
         let text = format!("{text}, fewer than server.connections_max, which is {wanted}: raise the limit");
         return Finding::problem(SUBJECT, text);

@@ -66,7 +66,10 @@ fn wait_for(command: impl Future<Output = Result<(), Failure>>) -> Result<(), Fa
         .enable_all()
         .build()
         .map_err(|error| Failure::Other(anyhow::Error::new(error).context("cannot start")))?;
-    runtime.block_on(command)
+    let result = runtime.block_on(command);
+    // Dropped it would wait for what still blocks, as the look-up of a name that no server answers.
+    runtime.shutdown_background();
+    result
 }
 
 /// Writes to standard output. A reader that went away is no reason to stop, least of all for a server.
@@ -121,5 +124,33 @@ impl From<anyhow::Error> for Failure {
 impl From<client::ClientError> for Failure {
     fn from(error: client::ClientError) -> Self {
         Self::Other(error.into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+    use std::time::{Duration, Instant};
+
+    use tokio::sync::oneshot;
+
+    use super::*;
+
+    #[test]
+    fn a_command_ends_though_something_still_blocks() {
+        const BLOCKS: Duration = Duration::from_secs(30);
+        let (release, released) = mpsc::channel::<()>();
+        let began = Instant::now();
+        let done = wait_for(async move {
+            let (enter, entered) = oneshot::channel();
+            tokio::task::spawn_blocking(move || {
+                let _ = enter.send(());
+                let _ = released.recv_timeout(BLOCKS);
+            });
+            entered.await.expect("it blocks");
+            Ok(())
+        });
+        assert!(done.is_ok() && began.elapsed() < BLOCKS / 2, "{:?}", began.elapsed());
+        drop(release);
     }
 }

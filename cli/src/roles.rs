@@ -91,6 +91,7 @@ impl Node {
                 };
                 let gateway = Gateway::bind(config.gateway(), deps).await.map_err(|error| match error {
                     BindError::Public(error) => anyhow::Error::new(error).context(cannot_listen()),
+                    BindError::Descriptors(error) => anyhow::Error::new(error),
                     BindError::Peers(error) => {
                         let peers = &config.peers;
                         anyhow::Error::new(error).context(self::cannot_listen("peers", &peers.host, peers.port))

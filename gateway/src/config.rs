@@ -1,6 +1,7 @@
 //! `[server]` and `[drain]`: the gateway's part of the configuration.
 
 use std::sync::Arc;
+use std::thread;
 use std::time::Duration;
 
 use bytesize::ByteSize;
@@ -11,6 +12,9 @@ use shared::config::{self, Mistake};
 use shared::listener::Front;
 use shared::network::{Access, Networks};
 use shared::tls::Tls;
+
+/// More threads than any machine has cores: whoever asks for more meant something else.
+const SHARDS_MAX: usize = 1024;
 
 /// What the gateway is configured with.
 #[derive(Clone, Debug, Default)]
@@ -136,6 +140,14 @@ impl Default for Drain {
 }
 
 impl Server {
+    /// How many threads hold connections.
+    pub fn shard_count(&self) -> usize {
+        match self.shards {
+            0 => thread::available_parallelism().map_or(1, usize::from),
+            count => count,
+        }
+    }
+
     /// What its listener asks of connections.
     pub fn front(&self, tls: Option<Arc<Tls>>) -> Front {
         let access = Access {
@@ -162,6 +174,15 @@ impl Config {
                 let complaint = format!("expected at least 1s, not {}", format_duration(time));
                 mistakes.push(Mistake::new(key, complaint));
             }
+        }
+        let reconnect = server.fallback_reconnect;
+        if !reconnect.is_zero() && reconnect < Duration::from_secs(1) {
+            let complaint = format!("expected at least 1s, or 0s for never, not {}", format_duration(reconnect));
+            mistakes.push(Mistake::new("server.fallback_reconnect", complaint));
+        }
+        if server.shards > SHARDS_MAX {
+            let complaint = format!("expected at most {SHARDS_MAX}, or 0 for one per core, not {}", server.shards);
+            mistakes.push(Mistake::new("server.shards", complaint));
         }
         if server.outbox_bytes < ByteSize::kib(16) {
             let complaint =

@@ -14,13 +14,15 @@ use prometheus::Registry;
 use shared::admin::Health;
 use shared::app::Apps;
 use shared::bus::{Bus, Listener};
-use shared::descriptors;
+use shared::descriptors::{self, LimitError};
 use shared::http::Routes;
 use shared::listener::Front;
 use shared::redis::Directory;
 use shared::roster::Roster;
 use tokio::net::TcpListener;
+use tokio::runtime::Runtime;
 use tokio::sync::oneshot;
+use tokio::task::LocalSet;
 
 mod accept;
 #[cfg(feature = "benchmark")]
@@ -88,6 +90,9 @@ pub enum BindError {
     /// The address for other nodes cannot be had.
     #[error("the listener for other nodes")]
     Peers(#[source] io::Error),
+    /// No descriptors are left for clients.
+    #[error(transparent)]
+    Descriptors(#[from] LimitError),
 }
 
 /// A bound gateway.
@@ -109,13 +114,17 @@ impl Gateway {
         let listener = shared::listener::listen(&config.server.host, config.server.port).await;
         let listener = listener.map_err(BindError::Public)?;
         let address = listener.local_addr().map_err(BindError::Public)?;
-        let shards = shard_count(config.server.shards);
-        let with_tls = deps.front.tls.is_some();
-        let ceiling = descriptors::connections_max(deps.descriptors_max, with_tls);
-        let sockets_max = descriptors::sockets_max(deps.descriptors_max, with_tls);
+        let (shards, with_tls) = (config.server.shard_count(), deps.front.tls.is_some());
+        let ceiling = descriptors::connections_max(deps.descriptors_max, shards, with_tls)?;
+        let sockets_max = descriptors::sockets_max(deps.descriptors_max, shards, with_tls);
         let connections_max = match config.server.connections_max {
             0 => ceiling,
-            wanted => wanted.min(ceiling),
+            wanted if wanted > ceiling => {
+                let descriptors = deps.descriptors_max;
+                tracing::warn!(wanted, ceiling, descriptors, "descriptors do not suffice for server.connections_max");
+                ceiling
+            }
+            wanted => wanted,
         };
         let room = Arc::new(Room::default());
         let (inboxes, receivers) = (0..shards).map(|_| inbox(room.clone())).unzip();
@@ -224,6 +233,8 @@ impl Gateway {
         tokio::select! {
             (served, ()) = futures_util::future::join(serve, serve_peers) => served,
             never = tend(&relay, &node) => match never {},
+            // Not with the timer of what is done each second: the cluster's answers make that late.
+            never = node.metrics.event_loop_lag.keep() => match never {},
             never = keep_sessions(&node) => match never {},
             never = node.report_connections() => match never {},
             never = relay.keep_synchronised() => match never {},
@@ -244,11 +255,19 @@ impl RunningShard {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let thread = thread::Builder::new().name(format!("shard-{index}")).spawn(move || {
             let _alive = alive;
-            let local = tokio::task::LocalSet::new();
-            local.block_on(&runtime, Shard::run(index, node, inbox));
+            run_to_end(runtime, Shard::run(index, node, inbox));
         })?;
         Ok(Self { thread, ended })
     }
+}
+
+/// Runs `work` on this thread; what it left undone is dropped.
+fn run_to_end(runtime: Runtime, work: impl Future<Output = ()>) {
+    let local = LocalSet::new();
+    local.block_on(&runtime, work);
+    drop(local);
+    // Dropped it would wait for what still blocks, as the look-up of a name that no server answers.
+    runtime.shutdown_background();
 }
 
 /// Keeps the cluster aware of which sessions of the HTTP transports are here.
@@ -269,9 +288,5 @@ async fn tend(relay: &Relay, node: &Node) -> Infallible {
     }
 }
 
-fn shard_count(configured: usize) -> usize {
-    match configured {
-        0 => thread::available_parallelism().map_or(1, usize::from),
-        count => count,
-    }
-}
+#[cfg(test)]
+mod tests;

@@ -8,7 +8,8 @@ use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, 
 use shared::app::{AppId, Apps};
 use shared::listener::front::dropped_counter;
 use shared::protocol::{ChannelKind, ClientFrame, CloseCode};
-use shared::telemetry::metrics::{app_labels, latency, register};
+use shared::telemetry::EventLoopLag;
+use shared::telemetry::metrics::{app_labels, from_zero, latency, register};
 
 use crate::fallback::RequestKind;
 use crate::fallback::peers::Forwarded;
@@ -38,7 +39,7 @@ pub(crate) struct Metrics {
     pub(crate) slow_consumers: IntCounter,
     pub(crate) ping_timeouts: IntCounter,
     pub(crate) client_events_dropped: IntCounter,
-    pub(crate) event_loop_lag_seconds: Histogram,
+    pub(crate) event_loop_lag: EventLoopLag,
     pub(crate) presence: PresenceMetrics,
     pub(crate) draining: IntGauge,
 }
@@ -193,7 +194,7 @@ impl Metrics {
                     "Requests of the HTTP transports, by what they are for.",
                     &["kind"],
                 ),
-                RequestKind::ALL.map(RequestKind::label),
+                RequestKind::ALL.map(|kind| [kind.label()]),
             ),
             fallback_forwarded: from_zero(
                 counters(
@@ -201,7 +202,7 @@ impl Metrics {
                     "Requests of the HTTP transports whose session another node has, by what became of them.",
                     &["result"],
                 ),
-                Forwarded::ALL.map(Forwarded::label),
+                Forwarded::ALL.map(|result| [result.label()]),
             ),
             messages_sent: counter("carillon_messages_sent_total", "Messages handed to clients' outboxes."),
             sent_bytes: counter("carillon_sent_bytes_total", "Bytes handed to clients' outboxes, with headers."),
@@ -218,10 +219,7 @@ impl Metrics {
                 "carillon_client_events_dropped_total",
                 "Client events that the bus did not take.",
             ),
-            event_loop_lag_seconds: histogram(latency(
-                "carillon_event_loop_lag_seconds",
-                "How late a shard's one-second timer fired.",
-            )),
+            event_loop_lag: EventLoopLag::new(registry),
             presence: PresenceMetrics {
                 members: gauge(
                     "carillon_presence_members",
@@ -289,14 +287,6 @@ impl Metrics {
     pub(crate) fn rate_limited(&self, scope: &str) {
         self.rate_limited.with_label_values(&[scope]).inc();
     }
-}
-
-/// Lets a counter's series begin at 0: an increase from nothing to 1 is none that Prometheus sees.
-fn from_zero(counters: IntCounterVec, labels: impl IntoIterator<Item = &'static str>) -> IntCounterVec {
-    for label in labels {
-        counters.with_label_values(&[label]);
-    }
-    counters
 }
 
 fn app_metrics(apps: &Apps, connections: &IntGaugeVec, opened: &IntCounterVec) -> HashMap<AppId, AppMetrics> {

@@ -145,9 +145,7 @@ impl Node {
             self.occupants.all.fetch_sub(1, Ordering::AcqRel);
             return Err(over_quota());
         }
-        let metrics = self.metrics.app(&app.id);
-        metrics.connections(transport).inc();
-        metrics.opened(transport).inc();
+        self.metrics.app(&app.id).connections(transport).inc();
         self.occupants.changed.notify_one();
         Ok(Admission { node: self.clone(), app: app.clone(), transport })
     }
@@ -256,7 +254,7 @@ fn over_quota() -> Farewell {
 pub(crate) struct Admission {
     node: Arc<Node>,
     pub(crate) app: Arc<App>,
-    transport: Transport,
+    pub(crate) transport: Transport,
 }
 
 impl Drop for Admission {

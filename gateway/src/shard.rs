@@ -4,6 +4,7 @@
 //! touched socket is written to once, at the end of the turn.
 
 pub(crate) mod chores;
+mod drain;
 pub(crate) mod hub;
 pub(crate) mod inbox;
 mod messages;
@@ -36,7 +37,7 @@ use crate::node::{Admission, Load, Node};
 use crate::outbox::{Burst, Flushed};
 use crate::reject::{Farewell, Refusal};
 use crate::session::subscriptions::Subscription;
-use crate::upgrade;
+use crate::upgrade::{self, Carrier};
 use crate::websocket::writer;
 use chores::{Chore, Entry};
 use hub::Hub;
@@ -141,8 +142,7 @@ impl Shard {
                     }
                 }
                 due = tick.tick() => {
-                    let lag = due.elapsed();
-                    shard.node.metrics.event_loop_lag_seconds.observe(lag.as_secs_f64());
+                    shard.node.metrics.event_loop_lag.observe(due);
                     shard.now_s.set(u32::try_from(started.elapsed().as_secs()).unwrap_or(u32::MAX));
                     shard.sweep();
                 }
@@ -172,14 +172,17 @@ impl Shard {
         stream: TcpStream,
         client: IpAddr,
         admission: Admission,
-        load: Load,
+        carrier: Carrier,
         early: Vec<u8>,
     ) {
         let connection = self.establish(Wire::Socket(stream), client, admission);
         let shard = self.clone();
         tokio::task::spawn_local(async move {
-            let _load = load;
-            connection.run(shard, early).await;
+            connection.clone().run(shard.clone(), early).await;
+            // One that was told to go has been counted by its reason.
+            if carrier.has_stalled() && connection.ended_with().is_none() {
+                shard.note_slow(&connection, "it takes nothing, and was cut off");
+            }
         });
     }
 
@@ -200,8 +203,9 @@ impl Shard {
         });
     }
 
-    /// Takes a client in and greets it.
+    /// Takes a client in and greets it. What is counted here as opened [`Shard::depart`] counts as closed.
     fn establish(self: &Rc<Self>, wire: Wire, client: IpAddr, admission: Admission) -> Rc<Connection> {
+        self.node.metrics.app(&admission.app.id).opened(admission.transport).inc();
         let connection = Rc::new(Connection::new(wire, self.socket_id(), admission, self.now_s()));
         tracing::debug!(target: "activity", { socket.id = %connection.socket_id, app.id = %connection.app.id, client.address = %client }, "Connection opened");
         connection.slot.set(self.connections.borrow_mut().insert(connection.clone()));
@@ -296,10 +300,14 @@ impl Shard {
 
     /// Gives up on a client that reads too slowly: what waits for it is dropped but for the end of a frame begun.
     fn close_slow(self: &Rc<Self>, connection: &Rc<Connection>, reason: &str) {
-        self.node.metrics.slow_consumers.inc();
-        tracing::debug!(target: "activity", { socket.id = %connection.socket_id }, "Slow client: {reason}");
+        self.note_slow(connection, reason);
         connection.outbox.keep_only_begun_frame();
         self.close(connection, &Farewell::new(CloseCode::OverCapacity, "The client reads too slowly"));
+    }
+
+    fn note_slow(&self, connection: &Connection, reason: &str) {
+        self.node.metrics.slow_consumers.inc();
+        tracing::debug!(target: "activity", { socket.id = %connection.socket_id }, "Slow client: {reason}");
     }
 
     /// The end of a connection's task.
@@ -402,35 +410,6 @@ impl Shard {
             }
             Err(error) => tracing::warn!(%error, "cannot watch a new connection"),
         }
-    }
-
-    /// Closes all connections with 4200, evenly over `window`: one by one, or in groups when there are many.
-    fn drain(self: &Rc<Self>, window: Duration, linger: Duration) {
-        const STEP: Duration = Duration::from_millis(20);
-        self.draining.set(true);
-        let now = Instant::now();
-        let window_ends = now + window;
-        let leave_by = window_ends + Duration::from_secs(DRAIN_GRACE_S.into());
-        self.leave.set(Leave { idle_until: now + linger, window_ends, leave_by });
-        self.leaving.cancel();
-        let all: Vec<Rc<Connection>> =
-            self.connections.borrow().iter().map(|(_, connection)| connection.clone()).collect();
-        let steps = usize::try_from(window.as_millis() / STEP.as_millis()).unwrap_or(usize::MAX);
-        let groups = steps.clamp(1, all.len().max(1));
-        let group_size = all.len().div_ceil(groups).max(1);
-        let pause = window / u32::try_from(groups).unwrap_or(u32::MAX);
-        let shard = self.clone();
-        self.chore(async move {
-            for (index, group) in all.chunks(group_size).enumerate() {
-                if index > 0 {
-                    tokio::time::sleep(pause).await;
-                }
-                for connection in group {
-                    shard.close(connection, &leaving());
-                }
-                shard.flush();
-            }
-        });
     }
 
     /// What passes requests on to other nodes, made when it is first needed.

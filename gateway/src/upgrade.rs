@@ -37,7 +37,7 @@ use crate::node::{Admission, Load, Node};
 use crate::reject::Farewell;
 use crate::shard::Shard;
 use crate::shard::chores::Chore;
-use crate::tls;
+use crate::tls::{self, Stall};
 use crate::transport::Transport;
 
 /// Subprotocols that some clients offer: only then is one answered, since browsers refuse an answer to no offer.
@@ -45,6 +45,20 @@ const SUBPROTOCOL_PREFIX: &str = "pusher-channels-protocol-";
 
 /// A connection that has not asked anything when the shard leaves has this long to do so: its request may be on its way.
 const LAST_HEAD_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// The TCP connection beneath a WebSocket, kept as long as that.
+pub(crate) struct Carrier {
+    _load: Load,
+    /// Set where TLS is spoken here.
+    stall: Option<Stall>,
+}
+
+impl Carrier {
+    /// Whether it was ended because the client took nothing.
+    pub(crate) fn has_stalled(&self) -> bool {
+        self.stall.as_ref().is_some_and(Stall::has_come)
+    }
+}
 
 /// Serves one TCP connection until it ends or becomes a WebSocket, if it is let in.
 pub(crate) async fn serve(shard: Rc<Shard>, stream: TcpStream, peer: SocketAddr, load: Load) {
@@ -59,7 +73,7 @@ pub(crate) async fn serve(shard: Rc<Shard>, stream: TcpStream, peer: SocketAddr,
         () = too_late => Err(Dropped::Leaving),
     };
     match admitted {
-        Ok((stream, client)) => serve_admitted(shard, stream, client, load).await,
+        Ok((stream, client, stall)) => serve_admitted(shard, stream, client, Carrier { _load: load, stall }).await,
         Err(dropped) => {
             shard.node.metrics.connection_dropped(dropped.label());
             let cause = std::error::Error::source(&dropped).map(ToString::to_string).unwrap_or_default();
@@ -68,28 +82,26 @@ pub(crate) async fn serve(shard: Rc<Shard>, stream: TcpStream, peer: SocketAddr,
     }
 }
 
-/// Returns what is spoken HTTP over, and whose connection it is.
+/// Returns what is spoken HTTP over, whose connection it is, and where TLS says that its client took nothing.
 async fn admit_connection(
     shard: &Rc<Shard>,
     mut stream: TcpStream,
     peer: SocketAddr,
-) -> Result<(TcpStream, Peer), Dropped> {
+) -> Result<(TcpStream, Peer, Option<Stall>), Dropped> {
     let front = &shard.node.front;
     let client = front.admit(&mut stream, peer).await?;
-    let stream = match &front.tls {
-        Some(tls) => tls::terminate(shard, tls, stream).await.map_err(Dropped::Tls)?,
-        None => stream,
-    };
-    Ok((stream, client))
+    let Some(tls) = &front.tls else { return Ok((stream, client, None)) };
+    let (stream, stall) = tls::terminate(shard, tls, stream).await.map_err(Dropped::Tls)?;
+    Ok((stream, client, Some(stall)))
 }
 
-async fn serve_admitted(shard: Rc<Shard>, stream: TcpStream, peer: Peer, load: Load) {
-    let load = Rc::new(RefCell::new(Some(load)));
+async fn serve_admitted(shard: Rc<Shard>, stream: TcpStream, peer: Peer, carrier: Carrier) {
+    let carrier = Rc::new(RefCell::new(Some(carrier)));
     let asked = AtomicBool::new(false);
     let service = service_fn(|request| {
         asked.store(true, Ordering::Relaxed);
-        let (shard, load) = (shard.clone(), load.clone());
-        async move { Ok::<_, Infallible>(answer(&shard, request, peer, &load).await) }
+        let (shard, carrier) = (shard.clone(), carrier.clone());
+        async move { Ok::<_, Infallible>(answer(&shard, request, peer, &carrier).await) }
     });
     let io = TokioIo::new(WriteTimeout::new(stream, shard.node.server.outbox_timeout));
     // When the shard leaves, the connection ends with the answer that is under way, and soon.
@@ -119,7 +131,12 @@ async fn serve_admitted(shard: Rc<Shard>, stream: TcpStream, peer: Peer, load: L
     }
 }
 
-async fn answer(shard: &Rc<Shard>, mut request: Request<Incoming>, peer: Peer, load: &RefCell<Option<Load>>) -> Answer {
+async fn answer(
+    shard: &Rc<Shard>,
+    mut request: Request<Incoming>,
+    peer: Peer,
+    carrier: &RefCell<Option<Carrier>>,
+) -> Answer {
     let node = &shard.node;
     let access = &node.front.access;
     let client = access.client(peer, request.headers());
@@ -139,7 +156,7 @@ async fn answer(shard: &Rc<Shard>, mut request: Request<Incoming>, peer: Peer, l
             }
             None => Err(Farewell::new(CloseCode::PathNotFound, format!("Path {path} not found"))),
         };
-        return upgrade(shard, &mut request, client, verdict, load);
+        return upgrade(shard, &mut request, client, verdict, carrier);
     }
     if let Some(target) = Target::parse(path, &node.server.path_prefix) {
         let mut answer = fallback::answer(shard, request, &target, client, is_let_in).await;
@@ -212,7 +229,7 @@ fn upgrade(
     request: &mut Request<Incoming>,
     client: IpAddr,
     verdict: Result<Admission, Farewell>,
-    load: &RefCell<Option<Load>>,
+    carrier: &RefCell<Option<Carrier>>,
 ) -> Answer {
     let subprotocol = offered_subprotocol(request.headers());
     // Taken before fastwebsockets does: its own future would allocate the read buffer that this server does without.
@@ -228,10 +245,10 @@ fn upgrade(
     if let Err(farewell) = &verdict {
         note_refusal(shard, farewell, client);
     }
-    let Some(load) = load.take() else {
+    let Some(carrier) = carrier.take() else {
         return http::text(StatusCode::BAD_REQUEST, "The connection is being upgraded already").map(Body::Whole);
     };
-    let opening = open(shard.clone(), upgraded, client, verdict, load);
+    let opening = open(shard.clone(), upgraded, client, verdict, carrier);
     if is_refused {
         // Nobody waits for a client that is only told to go.
         tokio::task::spawn_local(opening);
@@ -257,13 +274,19 @@ pub(crate) fn note_refusal(shard: &Shard, farewell: &Farewell, client: IpAddr) {
     );
 }
 
-async fn open(shard: Rc<Shard>, upgraded: OnUpgrade, client: IpAddr, verdict: Result<Admission, Farewell>, load: Load) {
+async fn open(
+    shard: Rc<Shard>,
+    upgraded: OnUpgrade,
+    client: IpAddr,
+    verdict: Result<Admission, Farewell>,
+    carrier: Carrier,
+) {
     // A client that leaves in the middle of its handshake needs no answer.
     let Ok(upgraded) = upgraded.await else { return };
     let parts = upgraded.downcast::<TokioIo<WriteTimeout<TcpStream>>>().expect("only TCP streams are served");
     let stream = parts.io.into_inner().into_inner();
     match verdict {
-        Ok(admission) => shard.open(stream, client, admission, load, parts.read_buf.into()),
+        Ok(admission) => shard.open(stream, client, admission, carrier, parts.read_buf.into()),
         Err(farewell) => refuse::refuse(stream, &farewell).await,
     }
 }

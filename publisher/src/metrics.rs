@@ -16,6 +16,11 @@ use crate::routes;
 /// The `endpoint` of requests to paths that no route has.
 pub(crate) const UNKNOWN_ENDPOINT: &str = "unknown";
 
+/// Answers that are counted from 0 on, since alerts ask how fast they increase: the first of an outage come by the thousand
+/// between two looks of Prometheus.
+const STATUSES: [StatusCode; 4] =
+    [StatusCode::OK, StatusCode::TOO_MANY_REQUESTS, StatusCode::INTERNAL_SERVER_ERROR, StatusCode::SERVICE_UNAVAILABLE];
+
 /// Everything that the API counts. Labels that are known at the start are resolved then.
 pub(crate) struct Metrics {
     requests: IntCounterVec,
@@ -43,6 +48,11 @@ impl Metrics {
             "Requests answered, by endpoint and status.",
             &["endpoint", "code"],
         );
+        let endpoints = || routes::LABELS.into_iter().chain([UNKNOWN_ENDPOINT]);
+        for (endpoint, status) in endpoints().flat_map(|endpoint| STATUSES.iter().map(move |status| (endpoint, status)))
+        {
+            requests.with_label_values(&[endpoint, status.as_str()]);
+        }
         let seconds = latency("carillon_publisher_request_seconds", "Time from a request's head to its answer.");
         let seconds = register(registry, HistogramVec::new(seconds, &["endpoint"]));
         let events = counters(
@@ -64,9 +74,7 @@ impl Metrics {
             HistogramOpts::new("carillon_channels_per_event", "Channels that one published event goes to.")
                 .buckets(vec![1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1000.0]);
         Self {
-            endpoints: routes::LABELS
-                .into_iter()
-                .chain([UNKNOWN_ENDPOINT])
+            endpoints: endpoints()
                 .map(|endpoint| {
                     let ok = requests.with_label_values(&[endpoint, StatusCode::OK.as_str()]);
                     (endpoint, EndpointMetrics { ok, seconds: seconds.with_label_values(&[endpoint]) })

@@ -12,7 +12,8 @@ use prometheus::{IntCounterVec, IntGauge, Registry};
 use shared::admin::Health;
 use shared::http;
 use shared::listener::front::{Dropped, Guarded, dropped_counter};
-use shared::listener::{Front, WriteTimeout};
+use shared::listener::{Acceptor, Front, WriteTimeout};
+use shared::telemetry::EventLoopLag;
 use shared::telemetry::metrics::register;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -31,9 +32,6 @@ const LINGER: Duration = Duration::from_secs(1);
 /// Of this, what a connection may take for its PROXY header and TLS.
 const PREAMBLE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// How long to wait when the system has no descriptor left: someone must leave first.
-const EXHAUSTED_PAUSE: Duration = Duration::from_millis(50);
-
 /// Open connections of callers. They are applications' servers, each with a few; more wait in the system's queue.
 const CONNECTIONS_MAX: usize = 10_000;
 
@@ -46,6 +44,7 @@ pub struct Server {
     /// How many of them there are.
     max: usize,
     state: Arc<State>,
+    event_loop_lag: EventLoopLag,
 }
 
 /// What the admin listener is told.
@@ -124,7 +123,8 @@ impl Server {
             dropped: dropped_counter(registry),
             connections: gauge("carillon_http_connections", "Open connections to the HTTP API of a publisher."),
         };
-        Ok(Self { listener, front: Arc::new(front), api, places, max: room, state: Arc::new(state) })
+        let event_loop_lag = EventLoopLag::new(registry);
+        Ok(Self { listener, front: Arc::new(front), api, places, max: room, state: Arc::new(state), event_loop_lag })
     }
 
     /// Where it listens.
@@ -143,6 +143,14 @@ impl Server {
     /// Serves until `shutdown` resolves; goes on for `accept` while balancers notice that it is not ready any more; then
     /// takes no new connections, answers what is under way, and returns.
     pub async fn run(self, shutdown: impl Future<Output = ()>, accept: Duration) {
+        let event_loop_lag = self.event_loop_lag.clone();
+        tokio::select! {
+            () = self.serve(shutdown, accept) => {}
+            never = event_loop_lag.keep() => match never {},
+        }
+    }
+
+    async fn serve(self, shutdown: impl Future<Output = ()>, accept: Duration) {
         let connections = GracefulShutdown::new();
         let leaving = async {
             shutdown.await;
@@ -184,25 +192,14 @@ impl Server {
     }
 
     async fn accept(&self, connections: &GracefulShutdown) {
-        // A whole episode is one line of the log.
-        let (mut failing, mut full) = (false, false);
+        let mut full = false;
+        let mut acceptor = Acceptor::new(&self.listener, "public");
         let mut pace = self.front.pace();
         loop {
             pace.wait().await;
             let place = self.place(&mut full).await;
-            match self.listener.accept().await {
-                Ok((stream, peer)) => {
-                    failing = false;
-                    serve(&self.front, &self.api, &self.state, stream, peer, place, connections);
-                }
-                Err(error) if is_of_the_caller(&error) => {}
-                Err(error) => {
-                    if !std::mem::replace(&mut failing, true) {
-                        tracing::warn!(%error, "cannot accept connections, trying again until it works");
-                    }
-                    tokio::time::sleep(EXHAUSTED_PAUSE).await;
-                }
-            }
+            let (stream, peer) = acceptor.accept().await;
+            serve(&self.front, &self.api, &self.state, stream, peer, place, connections);
         }
     }
 }
@@ -275,8 +272,4 @@ impl Health for State {
     fn ready(&self) -> Result<(), String> {
         if self.is_draining.load(Ordering::Acquire) { Err("draining".into()) } else { Ok(()) }
     }
-}
-
-fn is_of_the_caller(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset)
 }

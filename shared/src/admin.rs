@@ -5,7 +5,6 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use hyper::body::Incoming;
@@ -17,6 +16,7 @@ use tokio::task::{self, AbortHandle, JoinSet};
 
 use crate::config;
 use crate::http::{self, Answer, Routes};
+use crate::listener::Acceptor;
 use crate::network::{Access, Networks};
 
 /// `[admin]`.
@@ -109,18 +109,16 @@ impl Admin {
     /// Serves until the future is dropped.
     pub async fn run(self) {
         let mut connections = Connections::default();
+        let mut acceptor = Acceptor::new(&self.listener, "admin");
         loop {
             tokio::select! {
-                accepted = self.listener.accept() => match accepted {
-                    Ok((_, peer)) if !self.access.admits(peer.ip()) => {
+                (stream, peer) = acceptor.accept() => {
+                    if self.access.admits(peer.ip()) {
+                        connections.serve(stream, &self.routes);
+                    } else {
                         tracing::debug!(%peer, "connection dropped: the address is not let in");
                     }
-                    Ok((stream, _)) => connections.serve(stream, &self.routes),
-                    Err(error) => {
-                        tracing::warn!(%error, "admin listener cannot accept");
-                        tokio::time::sleep(Duration::from_millis(100)).await;
-                    }
-                },
+                }
                 () = connections.ended() => {}
             }
         }

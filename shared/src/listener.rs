@@ -1,5 +1,6 @@
 //! Sockets that clients connect to, and what stands between a connection and its first request.
 
+pub mod acceptor;
 pub mod front;
 pub mod proxy_header;
 pub mod write_timeout;
@@ -9,6 +10,7 @@ use std::net::SocketAddr;
 
 use tokio::net::{TcpListener, TcpSocket, TcpStream, lookup_host};
 
+pub use acceptor::Acceptor;
 pub use front::Front;
 pub use write_timeout::WriteTimeout;
 
@@ -44,9 +46,7 @@ pub fn close(listener: TcpListener, mut each: impl FnMut(TcpStream, SocketAddr))
                     each(stream, peer);
                 }
             }
-            // This one gave up; others wait behind it.
-            Err(error) if matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset) => {
-            }
+            Err(error) if acceptor::is_of_the_peer(&error) => {}
             Err(_) => return,
         }
     }

@@ -194,6 +194,7 @@ async fn a_slow_client_behind_tls_is_closed_and_costs_no_more_than_its_limits() 
     // Three of the sender may stay.
     let is_gone = async || server.metric("process_open_fds").await <= before + 3.0;
     eventually_within(PATIENCE, "nothing is left of it", is_gone).await;
+    assert_eq!(server.metric("carillon_slow_consumers_total").await, 1.0, "of the shard and of TLS one counts it");
     server.stop().await;
 }
 

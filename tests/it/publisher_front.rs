@@ -132,6 +132,15 @@ async fn who_asks_whether_it_is_up_leaves_the_place_to_others() {
 }
 
 #[tokio::test]
+async fn a_publisher_tells_how_late_its_timers_are() {
+    let redis = Redis::start().await;
+    let publisher = start(&redis, Setup::default()).await;
+    let looks = async || publisher.metric("carillon_event_loop_lag_seconds_count").await;
+    eventually("it looks again and again", async || looks().await >= 3.0).await;
+    publisher.stop().await;
+}
+
+#[tokio::test]
 async fn a_publisher_that_is_full_says_so_once_and_serves_others_when_some_have_left() {
     let redis = Redis::start().await;
     let folder = tempfile::tempdir().expect("a folder");

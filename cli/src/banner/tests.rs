@@ -13,7 +13,7 @@ fn banner_of(role: Role, config: &Config, public: &str, redis: Option<&str>) -> 
         admin: "127.0.0.1:9090".parse().unwrap(),
         peers: redis.map(|_| "0.0.0.0:8082".parse().unwrap()),
         redis: redis.map(str::to_owned),
-        connections_max: (role != Role::Publisher).then_some(19_744),
+        connections_max: (role != Role::Publisher).then_some(19_736),
         descriptors_max: 20_000,
     };
     banner.text()
@@ -30,7 +30,7 @@ fn the_demo_banner_can_be_pasted_into_a_page_and_into_laravel() {
 
   public  http://127.0.0.1:8080   WebSocket and HTTP API
   admin   http://127.0.0.1:9090   /metrics /livez /readyz
-  limit   19744 connections (20000 descriptors)
+  limit   19736 connections (20000 descriptors)
   apps    app-id (demo: anyone who reaches this port may use it; bound to 127.0.0.1)
 
   // paste into your page:

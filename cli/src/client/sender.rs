@@ -143,7 +143,7 @@ pub(super) async fn connect(url: &ServerUrl, trust: &Trust) -> Result<Stream, Cl
         let stream = stream.map_err(|source| ClientError::Connect { address: address(), source })?;
         stream.set_nodelay(true)?;
         if !url.is_tls() {
-            return Ok(Stream::Plain(stream));
+            return Ok(Stream::Left(stream));
         }
         trust.secure(url.host(), stream).await.map_err(|source| ClientError::Tls { address: address(), source })
     };

@@ -6,7 +6,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use shared::app::AppKey;
 use tokio::time::timeout;
 
-use super::{CLOCK, Finding, compare_clocks};
+use super::{CLOCK, ClockLimit, Finding, compare_clocks};
 use crate::client::{Client, ClientError, Options, ServerUrl, Trust};
 
 /// How long a server may take to greet a client.
@@ -30,11 +30,14 @@ pub(super) async fn examine(url: &ServerUrl, key: &AppKey, trust: Trust) -> Vec<
     vec![Finding::problem(SUBJECT, format!("{url} {problem}"))]
 }
 
+/// Signed requests are refused when clocks are ten minutes apart; this is half of it.
+const CLOCK_LIMIT: ClockLimit = (300, "signed requests will be refused");
+
 /// The clock of whoever answered there, which may be a balancer.
 fn clock(date: Option<&str>) -> Finding {
     let since = date.and_then(|date| httpdate::parse_http_date(date).ok()?.duration_since(UNIX_EPOCH).ok());
     match since {
-        Some(since) => compare_clocks(since.as_secs(), "the public address"),
+        Some(since) => compare_clocks(since.as_secs(), "the public address", CLOCK_LIMIT),
         None => Finding::good(CLOCK, "not compared with that of the public address, which tells no Date"),
     }
 }

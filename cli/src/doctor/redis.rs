@@ -10,7 +10,7 @@ use redis::{AsyncConnectionConfig, Client, RedisError, cmd};
 use shared::redis::Config;
 use tokio::time::timeout;
 
-use super::{CLOCK, Finding, compare_clocks};
+use super::{CLOCK, ClockLimit, Finding, compare_clocks};
 
 /// The oldest version that is served.
 const VERSION_MIN: (u32, u32) = (7, 0);
@@ -158,10 +158,14 @@ fn buffers(limits: &str) -> Finding {
     }
 }
 
+/// Gateways do not take from each other what was passed on more than a minute ago. All nodes compare with the same Redis, so
+/// this is half of it.
+const CLOCK_LIMIT: ClockLimit = (30, "gateways a minute apart refuse each other's requests");
+
 async fn clock(connection: &mut MultiplexedConnection) -> Finding {
     let asked: Result<(u64, u64), RedisError> = cmd("TIME").query_async(connection).await;
     match asked {
-        Ok((seconds, _)) => compare_clocks(seconds, "Redis"),
+        Ok((seconds, _)) => compare_clocks(seconds, "Redis", CLOCK_LIMIT),
         Err(error) => Finding::warning(CLOCK, format!("TIME may not be asked: {error}")),
     }
 }

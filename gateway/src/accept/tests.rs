@@ -27,7 +27,8 @@ async fn first_byte(stream: &mut TcpStream, request: &[u8]) -> Option<u8> {
 async fn connections_beyond_the_descriptors_are_dropped_and_those_who_left_make_room() {
     let app = serde_json::from_str(r#"{"id":"app","key":"key","secret":"secret"}"#).unwrap();
     let (bus, registry) = (MemoryBus::new(), Registry::new());
-    let descriptors_max = RESERVED + 2;
+    // Four for each of two shards, and two for clients.
+    let descriptors_max = RESERVED + 10;
     let deps = Deps {
         apps: Apps::new([app]).unwrap(),
         bus: bus.clone(),
@@ -48,7 +49,7 @@ async fn connections_beyond_the_descriptors_are_dropped_and_those_who_left_make_
 
     let clients = async move {
         let mut idle = Vec::new();
-        for _ in 0..sockets_max(descriptors_max, false) {
+        for _ in 0..sockets_max(descriptors_max, 2, false) {
             let mut stream = TcpStream::connect(address).await.unwrap();
             // Half a request: it is there, and holds on.
             stream.write_all(b"GET /up HTTP/1.1\r\n").await.unwrap();

@@ -33,6 +33,18 @@ async fn requests_events_and_failures_are_counted() {
     }
 }
 
+#[tokio::test]
+async fn what_alerts_watch_is_counted_from_zero() {
+    let world = World::new();
+    let text = TextEncoder::new().encode_to_string(&world.registry.gather()).unwrap();
+    for endpoint in ["events", "batch_events", "channel_events", "unknown"] {
+        for code in [200, 429, 500, 503] {
+            let line = format!("carillon_publisher_requests_total{{code=\"{code}\",endpoint=\"{endpoint}\"}} 0");
+            assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
+        }
+    }
+}
+
 #[test]
 fn apps_beyond_the_cap_share_one_label() {
     let apps = (0..=APP_LABELS_MAX).map(|index| {

@@ -1,5 +1,7 @@
 //! Who gets a place when there are few.
 
+use std::time::Duration;
+
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 

@@ -16,5 +16,16 @@ fn a_limit_without_room_for_connections_is_an_error() {
         assert!(error.starts_with(&format!("{limit} open descriptors are allowed and 256 are needed")), "{error}");
     }
     assert_eq!(with_room(RESERVED + 1).unwrap(), RESERVED + 1);
-    assert_eq!((connections_max(RESERVED + 1, false), connections_max(u64::MAX, false)), (1, usize::MAX - 256));
+}
+
+#[test]
+fn each_shard_needs_descriptors_of_its_own() {
+    let max = |limit, shards| connections_max(limit, shards, false).unwrap();
+    assert_eq!((max(RESERVED + 1, 0), max(u64::MAX, 0)), (1, usize::MAX - 256));
+    assert_eq!((max(1024, 1), max(1024, 64)), (764, 512));
+    assert_eq!((sockets_max(1024, 1, false), sockets_max(1024, 64, false)), (892, 640));
+    assert_eq!((connections_max(1024, 64, true).unwrap(), sockets_max(1024, 64, true)), (170, 213));
+    let error = connections_max(512, 64, false).unwrap_err().to_string();
+    assert!(error.starts_with("512 open descriptors are allowed and 512 are needed"), "{error}");
+    assert!(connections_max(u64::MAX, usize::MAX, false).is_err());
 }

@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use super::proxy_header;
 use crate::http::{self, Answer, Routes};
 use crate::network::{Access, Peer};
-use crate::telemetry::metrics::register;
+use crate::telemetry::metrics::{from_zero, register};
 use crate::tls::Tls;
 
 /// What a listener asks of its connections.
@@ -40,12 +40,7 @@ pub struct Front {
 pub fn dropped_counter(registry: &Registry) -> IntCounterVec {
     let opts =
         Opts::new("carillon_connections_dropped_total", "Connections dropped before their first request, by reason.");
-    let dropped = register(registry, IntCounterVec::new(opts, &["reason"]));
-    // From 0 on: an increase from nothing to 1 is none that Prometheus sees.
-    for reason in Dropped::LABELS {
-        dropped.with_label_values(&[reason]);
-    }
-    dropped
+    from_zero(register(registry, IntCounterVec::new(opts, &["reason"])), Dropped::LABELS.map(|reason| [reason]))
 }
 
 /// Why a connection was dropped before its first request.

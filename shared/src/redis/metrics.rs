@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry};
 
-use crate::telemetry::metrics::{latency, register};
+use crate::bus::redis::subscriber::Reason;
+use crate::telemetry::metrics::{from_zero, latency, register};
 
 /// What is counted of Redis.
 #[derive(Clone)]
@@ -40,15 +41,18 @@ impl Metrics {
         Self {
             up: gauge(registry, "carillon_redis_up", "1 while Redis answers commands."),
             live: gauge(of_subscriber, "carillon_redis_subscriber_live", "1 while everything wanted is subscribed to."),
-            reconnects: register(
-                of_subscriber,
-                IntCounterVec::new(
-                    Opts::new(
-                        "carillon_redis_reconnects_total",
-                        "Ends of the subscriber's connection, or failed attempts at one, by reason.",
+            reconnects: from_zero(
+                register(
+                    of_subscriber,
+                    IntCounterVec::new(
+                        Opts::new(
+                            "carillon_redis_reconnects_total",
+                            "Ends of the subscriber's connection, or failed attempts at one, by reason.",
+                        ),
+                        &["reason"],
                     ),
-                    &["reason"],
                 ),
+                Reason::ALL.map(|reason| [reason.label()]),
             ),
             resync_seconds: histogram(
                 "carillon_redis_resubscribe_seconds",
@@ -85,9 +89,9 @@ impl Metrics {
         self.resync_seconds.observe(took.as_secs_f64());
     }
 
-    pub(crate) fn subscriber_down(&self, reason: &str) {
+    pub(crate) fn subscriber_down(&self, reason: Reason) {
         self.live.set(0);
-        self.reconnects.with_label_values(&[reason]).inc();
+        self.reconnects.with_label_values(&[reason.label()]).inc();
     }
 
     pub(crate) fn subscribed_topics(&self, count: usize) {
@@ -123,5 +127,20 @@ impl Metrics {
             self.up.set(0);
         }
         self.command_errors.with_label_values(&[kind]).inc();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reconnects_are_counted_from_zero_by_every_reason() {
+        let registry = Registry::new();
+        Metrics::new(&registry, true);
+        let families = registry.gather();
+        let family = families.iter().find(|family| family.name() == "carillon_redis_reconnects_total").expect("it is");
+        let counts = family.get_metric().iter().map(|metric| metric.get_counter().get_value());
+        assert_eq!(counts.collect::<Vec<_>>(), [0.0; Reason::ALL.len()]);
     }
 }

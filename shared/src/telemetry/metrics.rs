@@ -1,7 +1,7 @@
 //! What metrics of all crates share.
 
 use prometheus::core::Collector;
-use prometheus::{HistogramOpts, IntGaugeVec, Opts, Registry};
+use prometheus::{HistogramOpts, IntCounterVec, IntGaugeVec, Opts, Registry};
 
 use crate::app::{AppId, Apps};
 
@@ -29,6 +29,22 @@ pub fn register<C: Collector + Clone + 'static>(registry: &Registry, metric: pro
     let metric = metric.expect("metric names and labels are valid");
     registry.register(Box::new(metric.clone())).expect("metric names are unique");
     metric
+}
+
+/// Lets a counter's series begin at 0: an increase from nothing to 5,000 is none that Prometheus sees.
+///
+/// `labels`: the values of each series' labels.
+///
+/// # Panics
+/// When a series has more or fewer labels than the counter.
+pub fn from_zero<const N: usize>(
+    counters: IntCounterVec,
+    labels: impl IntoIterator<Item = [&'static str; N]>,
+) -> IntCounterVec {
+    for labels in labels {
+        counters.with_label_values(&labels);
+    }
+    counters
 }
 
 /// Options of a latency histogram.

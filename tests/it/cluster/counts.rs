@@ -107,6 +107,8 @@ async fn a_connection_over_the_apps_quota_is_refused_on_every_gateway() {
         refused.upgrade("/app/shop-key?protocol=7", &[]).await;
         refused.expect_close(4004).await;
     }
+    let opened = async |gateway: usize| cluster.gateway(gateway).metric("carillon_connections_opened_total").await;
+    assert_eq!((opened(0).await, opened(1).await), (2.0, 1.0), "those who were refused are not among them");
     clients.pop();
     // Nothing tells when the place is free.
     let admitted = async || {

@@ -1,5 +1,7 @@
 //! What answers of Redis mean, in words.
 
+use std::time::{SystemTime, UNIX_EPOCH};
+
 use super::*;
 use crate::doctor::Verdict;
 
@@ -55,4 +57,12 @@ fn errors_of_redis_say_what_to_do() {
         let told = told(&answer(line));
         assert!(told.contains(words), "no {words:?} in {told}");
     }
+}
+
+#[test]
+fn clocks_of_gateways_are_within_half_a_minute_of_redis() {
+    let now_s = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+    check(&compare_clocks(now_s, "Redis", CLOCK_LIMIT), Verdict::Good, "s apart");
+    check(&compare_clocks(now_s - 10, "Redis", CLOCK_LIMIT), Verdict::Warning, "apart from that of Redis");
+    check(&compare_clocks(now_s + 60, "Redis", CLOCK_LIMIT), Verdict::Problem, "refuse each other");
 }

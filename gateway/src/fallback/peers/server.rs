@@ -13,7 +13,7 @@ use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use hyper_util::server::graceful::GracefulShutdown;
 use shared::http;
-use shared::listener::WriteTimeout;
+use shared::listener::{Acceptor, WriteTimeout};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
@@ -24,9 +24,6 @@ use crate::node::{Load, Node};
 
 /// What is under way when the node has said goodbye to everyone has this long to get out.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(1);
-
-/// How long to wait when the system has no descriptor left.
-const EXHAUSTED_PAUSE: Duration = Duration::from_millis(50);
 
 /// Serves other nodes until `shutdown` resolves; the last answers get out.
 pub(crate) async fn serve(peers: &Peers, node: &Arc<Node>, shutdown: impl Future<Output = ()>) {
@@ -39,18 +36,13 @@ pub(crate) async fn serve(peers: &Peers, node: &Arc<Node>, shutdown: impl Future
 }
 
 async fn accept(peers: &Peers, node: &Arc<Node>, connections: &GracefulShutdown) {
+    let mut acceptor = Acceptor::new(&peers.listener, "peers");
     loop {
-        match peers.listener.accept().await {
-            Ok((stream, peer)) if peers.access.admits_peer(peer.ip()) && node.has_room_for_socket() => {
-                let load = node.load(node.least_loaded_shard());
-                converse(stream, peer, node.clone(), load, connections);
-            }
-            // A node finds another one, or makes the session its own; others have no business here.
-            Ok(_) => {}
-            Err(error) => {
-                tracing::debug!(%error, "cannot accept a connection of another node");
-                tokio::time::sleep(EXHAUSTED_PAUSE).await;
-            }
+        let (stream, peer) = acceptor.accept().await;
+        // A node that is not let in finds another one, or makes the session its own; others have no business here.
+        if peers.access.admits_peer(peer.ip()) && node.has_room_for_socket() {
+            let load = node.load(node.least_loaded_shard());
+            converse(stream, peer, node.clone(), load, connections);
         }
     }
 }

@@ -90,7 +90,7 @@ struct Ears {
 
 /// Why a connection ended; a metric label.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Reason {
+pub(crate) enum Reason {
     Connect,
     Subscribe,
     Disconnected,
@@ -101,7 +101,11 @@ enum Reason {
 }
 
 impl Reason {
-    fn label(self) -> &'static str {
+    pub(crate) const ALL: [Self; 7] =
+        [Self::Connect, Self::Subscribe, Self::Disconnected, Self::Ping, Self::Probe, Self::Overflow, Self::Replica];
+
+    /// The reason as a metric label.
+    pub(crate) fn label(self) -> &'static str {
         match self {
             Self::Connect => "connect",
             Self::Subscribe => "subscribe",
@@ -206,7 +210,7 @@ impl Subscriber {
             let was_live_for = Instant::now();
             let reason = self.hear(&listener).await;
             let was_live = self.live.swap(false, Ordering::AcqRel);
-            self.metrics.subscriber_down(reason.label());
+            self.metrics.subscriber_down(reason);
             for wish in self.lock().wanted.values_mut() {
                 wish.stands = false;
             }
