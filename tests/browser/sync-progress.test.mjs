@@ -49,6 +49,12 @@ test('a job runs on the screens of its company, and its starter is told of the e
   await ben.waitForFunction((before) => document.querySelector('#bar')?.value > before, first);
   await sees(ben, '#past li', '1,000 of 1,000 records, started by Ana');
   await sees(ana, '.toast', 'Your sync of 1,000 records has finished.');
+  // The job says so too: that the person was told is seen here alone.
+  await sees(ana, '#events li', 'sync.finished');
+  // What comes after it shows that nothing more is on its way.
+  await begin(ana, 50);
+  await sees(ben, '#past li', '50 of 50 records, started by Ana');
+  assert.equal(await ben.locator('#events li', { hasText: 'sync.finished' }).count(), 0, 'only who started it is told');
   assert.equal(await ben.locator('.toast').count(), 0, 'only who started it is told');
   await sees(other, '#past:empty', '');
   await sees(other, '#now', 'No sync is running.');
@@ -133,6 +139,9 @@ test('Carillon is away and comes back: the job went on, and the page knows', asy
     if (page === ana) await sees(ana, '.toast', 'Your sync of 2,000 records has finished.');
   }
   assert.equal(await ben.locator('.toast', { hasText: 'Your sync' }).count(), 0, 'only who started it is told');
+  // The new socket is signed in as the old one was.
+  await begin(ana, 100);
+  await sees(ana, '#events li', 'sync.finished');
   await unchanged(ana, ben);
 });
 
@@ -162,5 +171,6 @@ test('where WebSockets are refused, progress comes over HTTP', async (t) => {
   await sees(ben, '#percent', /^\d+ %/);
   await sees(ben, '#past li', '800 of 800 records, started by Ana');
   await sees(ana, '.toast', 'Your sync of 800 records has finished.');
+  await sees(ana, '#events li', 'sync.finished');
   await unchanged(ana, ben);
 });
