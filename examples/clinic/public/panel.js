@@ -157,13 +157,25 @@ function buttons(item) {
 
 async function perform(button, item, action) {
   const answer = await act(button, () => api(`/api/appointments/${item.id}/${action}`, {}));
-  if (answer) changed(answer, item.id);
+  if (answer) await changed(answer, item.id);
+  else await refused(item.id);
 }
 
 /** Takes the answer to one's own request, which may come before its event, after it, or alone; keeps the focus on the card. */
-function changed({ run, items }, id) {
-  for (const item of items) store.event({ run, item });
-  draw();
+async function changed({ run, items }, id) {
+  if (items.every((item) => store.event({ run, item }))) draw();
+  else await refresh();
+  focusOn(id);
+}
+
+/** A refusal means that somebody was faster; this shows what they did. */
+async function refused(id) {
+  await refresh();
+  focusOn(id);
+}
+
+/** Puts the focus on the card of an appointment, wherever it has moved to. */
+function focusOn(id) {
   const moved = $(`.board [data-key="${id}"], .done [data-key="${id}"]`);
   if (!moved || moved.contains(document.activeElement)) return;
   const target = $('button, a', moved) ?? moved;
@@ -187,7 +199,7 @@ if (registrar) {
   $('#create').hidden = false;
   form($('#create form'), async (values) => {
     const answer = await api('/api/appointments', values);
-    changed(answer, answer.items[0].id);
+    await changed(answer, answer.items[0].id);
     $('#create form').reset();
   });
 }
@@ -203,7 +215,13 @@ function askReason(item) {
 
 $('#keep').addEventListener('click', () => $('#cancel').close());
 form($('#cancel form'), async (values) => {
-  const answer = await api(`/api/appointments/${cancelled.id}/cancel`, values);
+  const answer = await api(`/api/appointments/${cancelled.id}/cancel`, values).catch((error) => {
+    if (error.fields?.reason) throw error;
+    // What is said outside an open dialog is behind it: covered, not read out, and out of reach.
+    $('#cancel').close();
+    refused(cancelled.id);
+    throw error;
+  });
   $('#cancel').close();
-  changed(answer, cancelled.id);
+  await changed(answer, cancelled.id);
 });
