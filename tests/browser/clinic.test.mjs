@@ -139,6 +139,19 @@ test('a refusal is said where it can be read, and shows what has happened meanwh
   await unchanged(desk, practice);
 });
 
+test('a server that begins anew is no news, what happens there is', async (t) => {
+  const example = await startExample(t, 'clinic', carillon);
+  const [desk, practice] = await panels(t, { example });
+  await example.stop();
+  await example.again();
+  await press(desk, 'Check in: Priya Raman');
+  await sees(practice, `${lane('checked_in')} li`, 'Priya Raman');
+  await press(desk, 'Check in: Jonas Weber');
+  await sees(practice, '.toast', 'Jonas Weber: checked in, by Noor (registrar)');
+  assert.equal(await practice.locator('.toast[data-kind=news]').count(), 1, 'and nothing of the appointments that were there before');
+  await unchanged(desk, practice);
+});
+
 test('the panels fit a phone', async (t) => {
   const [desk, practice] = await panels(t);
   for (const page of [desk, practice]) {

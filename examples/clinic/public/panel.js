@@ -30,7 +30,9 @@ let begun = false;
 async function refresh() {
   const state = await api('/api/appointments').catch((error) => void toast(error.message, 'problem'));
   if (!state) return;
+  begun = state.run === store.run;
   store.snapshot(state);
+  begun = true;
   arrange(
     $('#doctor'),
     state.doctors,
@@ -41,7 +43,6 @@ async function refresh() {
 }
 
 await refresh();
-begun = true;
 
 // === live ===
 
@@ -54,7 +55,7 @@ channel.listen('.appointment.changed', (event) => {
   draw();
 });
 
-/** Says what others did, to those who look elsewhere. The first snapshot is no news. */
+/** Says what others did, to those who look elsewhere. The first snapshot is no news, nor is that of a server that has begun anew. */
 function tell(item, before) {
   if (!begun || item.log.at(-1).who === user.name || before?.status === item.status) return;
   const { who, why } = item.log.at(-1);
