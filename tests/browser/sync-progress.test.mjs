@@ -77,6 +77,28 @@ test('a job is cancelled by somebody else, and only one runs at a time', async (
   assert.equal(await api.mayHear('private-company.birch'), 403);
 });
 
+test('who cancels what has been cancelled is told so, and sees by whom', async (t) => {
+  // The example's server publishes through this one, its pages connect without it.
+  const way = await startProxy(t, carillon);
+  const example = await startExample(t, 'sync-progress', way, { VITE_REVERB_PORT: String(carillon.port) });
+  const [ana, ben] = await colleagues(t, 'alder', { example });
+  await begin(ana, 50_000);
+  await sees(ben, '#percent', /^\d+ %/);
+  await way.stop();
+  await press(ana, 'Cancel the sync');
+  await sees(ana, '#past li', 'cancelled by Ana');
+  await press(ben, 'Cancel the sync');
+  await sees(ben, '.toast', 'The sync has been cancelled already.');
+  await sees(ben, '#past li', 'cancelled by Ana');
+
+  await begin(ana, 50_000);
+  await sees(ana, '#now', 'Started by Ana');
+  await begin(ben, 10);
+  await sees(ben, '.toast', 'A sync of Alder Logistics is running, started by Ana.');
+  await sees(ben, '#now', 'Started by Ana');
+  await unchanged(ana, ben);
+});
+
 test('the console says how the page is connected, and subscribes by hand', async (t) => {
   const [ana] = await colleagues(t, 'alder');
   const state = await ana.evaluate(() => window.getWebSocketState());
