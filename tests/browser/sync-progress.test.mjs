@@ -99,6 +99,17 @@ test('who cancels what has been cancelled is told so, and sees by whom', async (
   await unchanged(ana, ben);
 });
 
+test('a job is started on a server that has begun anew', async (t) => {
+  const example = await startExample(t, 'sync-progress', carillon);
+  const [ana, ben] = await colleagues(t, 'alder', { example });
+  await example.stop();
+  await example.again();
+  await begin(ana, 50_000);
+  for (const page of [ana, ben]) await sees(page, '#now', 'Started by Ana');
+  await ana.waitForFunction(() => document.activeElement.matches('#now button'));
+  await unchanged(ana, ben);
+});
+
 test('the console says how the page is connected, and subscribes by hand', async (t) => {
   const [ana] = await colleagues(t, 'alder');
   const state = await ana.evaluate(() => window.getWebSocketState());

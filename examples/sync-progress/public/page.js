@@ -178,7 +178,7 @@ function ended(job) {
 
 async function cancel(button, id) {
   const answer = await act(button, () => api(`/api/syncs/${id}/cancel`, {}));
-  if (answer) take(answer);
+  if (answer) await take(answer);
   // A refusal means that it has ended already; this shows how.
   else await refresh();
   $('#records').focus();
@@ -190,6 +190,6 @@ form($('#begin'), async ({ records }) => {
     if (error.status === 409) refresh();
     throw error;
   });
-  take(answer);
-  $('#now button').focus();
+  await take(answer);
+  $('#now button')?.focus();
 });
