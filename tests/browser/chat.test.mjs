@@ -125,6 +125,23 @@ test('Carillon is away and comes back: said in words, and made up for', async (t
   await unchanged(hal, ida);
 });
 
+test('a room that could not be signed for is not complained about once it is left', async (t) => {
+  const example = await startExample(t, 'chat', carillon);
+  const [lea] = await people(t, ['Lea'], { example });
+  await example.stop();
+  await carillon.stop();
+  await sees(lea, '#offline', 'Offline');
+  await carillon.again();
+  await sees(lea, '.toast', 'should sign for presence-room.general');
+  await room(lea, 'kitchen');
+  await sees(lea, '.toast', 'should sign for presence-room.kitchen');
+  await missing(lea, '.toast', 'should sign for presence-room.general');
+  await example.again();
+  await missing(lea, '.toast', 'Nothing is live here');
+  await sees(lea, '#people li', 'Lea');
+  await unchanged(lea);
+});
+
 test('where WebSockets are refused, people meet, type and are told over HTTP', async (t) => {
   const behind = await startExample(t, 'chat', await startProxy(t, carillon));
   const [jan, kim] = await people(t, ['Jan', 'Kim'], { example: behind, transport: 'Live over HTTP fallback' });

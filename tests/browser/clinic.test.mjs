@@ -106,6 +106,52 @@ test('an appointment is cancelled by keyboard alone', async (t) => {
   await sees(practice, `${lane('done')} li`, 'Cancelled: No transport today');
 });
 
+test('a refusal is said where it can be read, and shows what has happened meanwhile', async (t) => {
+  // The example's server publishes through this one, its pages connect without it.
+  const way = await startProxy(t, carillon);
+  const example = await startExample(t, 'clinic', way, { VITE_REVERB_PORT: String(carillon.port) });
+  const [desk, practice] = await panels(t, { example });
+  await way.stop();
+  const cancels = async (page, patient) => {
+    await press(page, `Cancel: ${patient}`);
+    await page.getByLabel('Reason').fill('Does not come');
+    await press(page, 'Cancel the appointment');
+  };
+
+  await press(practice, 'Start: Lena Fischer');
+  await sees(practice, `${lane('in_progress')} li`, 'Lena Fischer');
+  await cancels(desk, 'Lena Fischer');
+  await sees(desk, '.toast', 'The appointment of Lena Fischer is in progress and cannot be cancelled.');
+  assert.equal(await desk.locator('#cancel').isVisible(), false, 'nothing is in front of it');
+  await sees(desk, `${lane('in_progress')} li`, 'Lena Fischer');
+  await desk.locator('.toast[data-kind=problem]').getByRole('button').click();
+
+  await cancels(practice, 'Jonas Weber');
+  await sees(practice, `${lane('done')} li`, 'Jonas Weber');
+  await press(desk, 'Check in: Jonas Weber');
+  await sees(desk, '.toast', 'The appointment of Jonas Weber is cancelled and cannot be checked in.');
+  await sees(desk, `${lane('done')} li`, 'Jonas Weber');
+
+  await example.stop();
+  await cancels(desk, 'Priya Raman');
+  await sees(desk, '.toast', 'The server of this example does not answer.');
+  assert.equal(await desk.locator('#cancel').isVisible(), false, 'nothing is in front of it');
+  await unchanged(desk, practice);
+});
+
+test('a server that begins anew is no news, what happens there is', async (t) => {
+  const example = await startExample(t, 'clinic', carillon);
+  const [desk, practice] = await panels(t, { example });
+  await example.stop();
+  await example.again();
+  await press(desk, 'Check in: Priya Raman');
+  await sees(practice, `${lane('checked_in')} li`, 'Priya Raman');
+  await press(desk, 'Check in: Jonas Weber');
+  await sees(practice, '.toast', 'Jonas Weber: checked in, by Noor (registrar)');
+  assert.equal(await practice.locator('.toast[data-kind=news]').count(), 1, 'and nothing of the appointments that were there before');
+  await unchanged(desk, practice);
+});
+
 test('the panels fit a phone', async (t) => {
   const [desk, practice] = await panels(t);
   for (const page of [desk, practice]) {

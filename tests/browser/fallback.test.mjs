@@ -36,7 +36,8 @@ function inTime({ transport, afterMs }, expected, tls = false) {
   assert(afterMs < latest, `within the client's own timing, not after ${afterMs} ms`);
 }
 
-describe('falling back', { concurrency: 4 }, () => {
+// More at a time, and pages that share two cores are late for reasons of their own.
+describe('falling back', { concurrency: 2 }, () => {
   const forbidden = { webSockets: 'forbidden' };
   const unanswered = { webSockets: 'unanswered' };
   const reset = { webSockets: 'reset' };

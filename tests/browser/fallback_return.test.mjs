@@ -44,7 +44,7 @@ describe('coming back', { concurrency: 4 }, () => {
   for (const [network, transport] of [[BLOCKED, 'xhr_streaming'], [POLLING, 'xhr_polling']]) {
     scenario(`WebSockets are let through again: from ${transport} the client returns when the server offers a reconnect`, async (t) => {
       const library = transport === 'xhr_polling' ? 'Echo' : 'pusher-js';
-      const { node, nginx, ana, connected, carillon } = await setUp(t, { network, library, server: 'fallback_reconnect = "3s"' });
+      const { node, nginx, ana, connected, carillon } = await setUp(t, { network, library, server: 'fallback_reconnect = "10s"' });
       assert.equal(connected.transport, transport);
       await carillon.trigger('news', 'meanwhile', {});
       await hears(ana, 'news', 'meanwhile');

@@ -217,11 +217,11 @@ export async function servePlainPage(owner) {
   return `http://127.0.0.1:${server.address().port}/`;
 }
 
-/** Starts Chromium, headless: Debian's, or the one that `CHROMIUM` names. */
-export async function launch(owner) {
+/** Starts Chromium, headless: Debian's, or the one that `CHROMIUM` names. `parameters`: further ones of its command line. */
+export async function launch(owner, parameters = []) {
   const browser = await chromium.launch({
     executablePath: process.env.CHROMIUM ?? '/usr/bin/chromium',
-    args: ['--no-proxy-server', ...(process.getuid?.() === 0 ? ['--no-sandbox'] : [])],
+    args: ['--no-proxy-server', ...(process.getuid?.() === 0 ? ['--no-sandbox'] : []), ...parameters],
     timeout: DEADLINE_MS,
   });
   owner.after(() => browser.close());

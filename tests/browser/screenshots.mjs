@@ -73,7 +73,8 @@ const PICTURES = {
 try {
   mkdirSync(FOLDER, { recursive: true });
   const carillon = await startCarillon(owner);
-  const browser = await launch(owner);
+  // Fields of a time are written in the browser's language, of which Debian installs one, and with this in that of the page.
+  const browser = await launch(owner, ['--enable-blink-features=LangAttributeAwareFormControlUI']);
   for (const [name, prepare] of Object.entries(PICTURES)) {
     const { url } = await startExample(owner, name, carillon);
     const page = await prepare(async (path) => {

@@ -49,6 +49,12 @@ test('a job runs on the screens of its company, and its starter is told of the e
   await ben.waitForFunction((before) => document.querySelector('#bar')?.value > before, first);
   await sees(ben, '#past li', '1,000 of 1,000 records, started by Ana');
   await sees(ana, '.toast', 'Your sync of 1,000 records has finished.');
+  // The job says so too: that the person was told is seen here alone.
+  await sees(ana, '#events li', 'sync.finished');
+  // What comes after it shows that nothing more is on its way.
+  await begin(ana, 50);
+  await sees(ben, '#past li', '50 of 50 records, started by Ana');
+  assert.equal(await ben.locator('#events li', { hasText: 'sync.finished' }).count(), 0, 'only who started it is told');
   assert.equal(await ben.locator('.toast').count(), 0, 'only who started it is told');
   await sees(other, '#past:empty', '');
   await sees(other, '#now', 'No sync is running.');
@@ -69,6 +75,39 @@ test('a job is cancelled by somebody else, and only one runs at a time', async (
   assert.deepEqual([wrong.status, wrong.fields.records], [422, 'Choose from 1 to 100,000 records.']);
   assert.equal(await api.mayHear('private-company.alder'), 200);
   assert.equal(await api.mayHear('private-company.birch'), 403);
+});
+
+test('who cancels what has been cancelled is told so, and sees by whom', async (t) => {
+  // The example's server publishes through this one, its pages connect without it.
+  const way = await startProxy(t, carillon);
+  const example = await startExample(t, 'sync-progress', way, { VITE_REVERB_PORT: String(carillon.port) });
+  const [ana, ben] = await colleagues(t, 'alder', { example });
+  await begin(ana, 50_000);
+  await sees(ben, '#percent', /^\d+ %/);
+  await way.stop();
+  await press(ana, 'Cancel the sync');
+  await sees(ana, '#past li', 'cancelled by Ana');
+  await press(ben, 'Cancel the sync');
+  await sees(ben, '.toast', 'The sync has been cancelled already.');
+  await sees(ben, '#past li', 'cancelled by Ana');
+
+  await begin(ana, 50_000);
+  await sees(ana, '#now', 'Started by Ana');
+  await begin(ben, 10);
+  await sees(ben, '.toast', 'A sync of Alder Logistics is running, started by Ana.');
+  await sees(ben, '#now', 'Started by Ana');
+  await unchanged(ana, ben);
+});
+
+test('a job is started on a server that has begun anew', async (t) => {
+  const example = await startExample(t, 'sync-progress', carillon);
+  const [ana, ben] = await colleagues(t, 'alder', { example });
+  await example.stop();
+  await example.again();
+  await begin(ana, 50_000);
+  for (const page of [ana, ben]) await sees(page, '#now', 'Started by Ana');
+  await ana.waitForFunction(() => document.activeElement.matches('#now button'));
+  await unchanged(ana, ben);
 });
 
 test('the console says how the page is connected, and subscribes by hand', async (t) => {
@@ -133,6 +172,9 @@ test('Carillon is away and comes back: the job went on, and the page knows', asy
     if (page === ana) await sees(ana, '.toast', 'Your sync of 2,000 records has finished.');
   }
   assert.equal(await ben.locator('.toast', { hasText: 'Your sync' }).count(), 0, 'only who started it is told');
+  // The new socket is signed in as the old one was.
+  await begin(ana, 100);
+  await sees(ana, '#events li', 'sync.finished');
   await unchanged(ana, ben);
 });
 
@@ -162,5 +204,6 @@ test('where WebSockets are refused, progress comes over HTTP', async (t) => {
   await sees(ben, '#percent', /^\d+ %/);
   await sees(ben, '#past li', '800 of 800 records, started by Ana');
   await sees(ana, '.toast', 'Your sync of 800 records has finished.');
+  await sees(ana, '#events li', 'sync.finished');
   await unchanged(ana, ben);
 });

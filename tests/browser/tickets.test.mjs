@@ -117,6 +117,15 @@ test('a page that opens while Carillon is away says so, and is live once it is t
   await sees(page, '#live', 'Live');
 });
 
+test('a page whose key Carillon does not know is refused, and says so', async (t) => {
+  const stranger = await startExample(t, 'tickets', carillon, { REVERB_APP_KEY: 'no-such-key' });
+  const page = await open(t, browser, `${stranger.url}/?as=Mia`);
+  await sees(page, '#live', /^Refused$/);
+  await sees(page, '#offline', /^The server refuses: .+ \(4001\)\. Not trying again\./);
+  await sees(page, '#tickets li', 'Card reader');
+  await unchanged(page);
+});
+
 test('what could not be published is told later, to pages that were live all the time', async (t) => {
   // The example's server publishes through this one, its pages connect without it.
   const way = await startProxy(t, carillon);

@@ -39,16 +39,10 @@ function enter(name) {
   drawRooms();
   drawMessages();
   drawPeople();
-  const refresh = async () => {
-    const state = await fetched(`/api/rooms/${name}`);
-    if (!state || room !== name) return;
-    messages.snapshot(state);
-    drawMessages();
-  };
-  refresh();
+  refreshRoom();
 
   channel = echo.join(`room.${name}`);
-  keepFresh(channel.subscription, refresh);
+  keepFresh(channel.subscription, refreshRoom);
   channel
     .here((members) => {
       people = new Map(members.map((member) => [member.id, member]));
@@ -64,12 +58,20 @@ function enter(name) {
       drawPeople(`${member.name} has left.`);
     })
     .listen('.message.posted', (event) => {
-      if (!messages.event(event)) return refresh();
+      if (!messages.event(event)) return refreshRoom();
       stopTyping(event.item.author.id);
       return drawMessages();
     })
     // Who whispers is not in the data, which the sender could invent, but in what the server adds to it.
     .listenForWhisper('typing', (data, { user_id: id } = {}) => people.has(id) && startTyping(id));
+}
+
+async function refreshRoom() {
+  const name = room;
+  const state = await fetched(`/api/rooms/${name}`);
+  if (!state || room !== name) return;
+  messages.snapshot(state);
+  drawMessages();
 }
 
 function startTyping(id) {
@@ -246,11 +248,13 @@ function mention(name) {
 
 form($('#say'), async ({ text }) => {
   if (text.trim() === '') return;
-  const { run, item } = await api(`/api/rooms/${room}`, { text });
-  messages.event({ run, item });
-  drawMessages();
+  const name = room;
+  const { run, item } = await api(`/api/rooms/${name}`, { text });
   $('#text').value = '';
   said = 0;
+  if (room !== name) return;
+  if (messages.event({ run, item })) drawMessages();
+  else await refreshRoom();
 });
 
 refreshInbox();

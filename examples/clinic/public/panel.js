@@ -30,7 +30,9 @@ let begun = false;
 async function refresh() {
   const state = await api('/api/appointments').catch((error) => void toast(error.message, 'problem'));
   if (!state) return;
+  begun = state.run === store.run;
   store.snapshot(state);
+  begun = true;
   arrange(
     $('#doctor'),
     state.doctors,
@@ -41,7 +43,6 @@ async function refresh() {
 }
 
 await refresh();
-begun = true;
 
 // === live ===
 
@@ -54,7 +55,7 @@ channel.listen('.appointment.changed', (event) => {
   draw();
 });
 
-/** Says what others did, to those who look elsewhere. The first snapshot is no news. */
+/** Says what others did, to those who look elsewhere. The first snapshot is no news, nor is that of a server that has begun anew. */
 function tell(item, before) {
   if (!begun || item.log.at(-1).who === user.name || before?.status === item.status) return;
   const { who, why } = item.log.at(-1);
@@ -157,13 +158,25 @@ function buttons(item) {
 
 async function perform(button, item, action) {
   const answer = await act(button, () => api(`/api/appointments/${item.id}/${action}`, {}));
-  if (answer) changed(answer, item.id);
+  if (answer) await changed(answer, item.id);
+  else await refused(item.id);
 }
 
 /** Takes the answer to one's own request, which may come before its event, after it, or alone; keeps the focus on the card. */
-function changed({ run, items }, id) {
-  for (const item of items) store.event({ run, item });
-  draw();
+async function changed({ run, items }, id) {
+  if (items.every((item) => store.event({ run, item }))) draw();
+  else await refresh();
+  focusOn(id);
+}
+
+/** A refusal means that somebody was faster; this shows what they did. */
+async function refused(id) {
+  await refresh();
+  focusOn(id);
+}
+
+/** Puts the focus on the card of an appointment, wherever it has moved to. */
+function focusOn(id) {
   const moved = $(`.board [data-key="${id}"], .done [data-key="${id}"]`);
   if (!moved || moved.contains(document.activeElement)) return;
   const target = $('button, a', moved) ?? moved;
@@ -187,7 +200,7 @@ if (registrar) {
   $('#create').hidden = false;
   form($('#create form'), async (values) => {
     const answer = await api('/api/appointments', values);
-    changed(answer, answer.items[0].id);
+    await changed(answer, answer.items[0].id);
     $('#create form').reset();
   });
 }
@@ -203,7 +216,13 @@ function askReason(item) {
 
 $('#keep').addEventListener('click', () => $('#cancel').close());
 form($('#cancel form'), async (values) => {
-  const answer = await api(`/api/appointments/${cancelled.id}/cancel`, values);
+  const answer = await api(`/api/appointments/${cancelled.id}/cancel`, values).catch((error) => {
+    if (error.fields?.reason) throw error;
+    // What is said outside an open dialog is behind it: covered, not read out, and out of reach.
+    $('#cancel').close();
+    refused(cancelled.id);
+    throw error;
+  });
   $('#cancel').close();
-  changed(answer, cancelled.id);
+  await changed(answer, cancelled.id);
 });

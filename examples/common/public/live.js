@@ -211,7 +211,7 @@ export class Live {
  * example's server sends when it could not publish for a while.
  *
  * pusher-js does not ask again for a signature that it did not get, for example because the example's server was being restarted;
- * this does, as long as the refusal is not for good.
+ * this does, as long as the refusal is not for good and the page has not left the channel.
  */
 export function keepFresh(channel, fetchState) {
   let trouble = null;
@@ -233,7 +233,8 @@ export function keepFresh(channel, fetchState) {
     );
     setTimeout(() => {
       const { pusher, name } = channel;
-      if (pusher.channel(name) === channel && !channel.subscribed) pusher.subscribe(name);
+      if (pusher.channel(name) !== channel || channel.subscriptionCancelled) trouble?.remove();
+      else if (!channel.subscribed) pusher.subscribe(name);
     }, SIGN_AGAIN_MS);
   });
 }

@@ -13,6 +13,11 @@ export class Store {
     this.#changed = changed;
   }
 
+  /** The life of the server that the items are of; null before the first snapshot. */
+  get run() {
+    return this.#run;
+  }
+
   get items() {
     return [...this.#items.values()];
   }

@@ -178,11 +178,18 @@ function ended(job) {
 
 async function cancel(button, id) {
   const answer = await act(button, () => api(`/api/syncs/${id}/cancel`, {}));
-  if (answer) take(answer);
+  if (answer) await take(answer);
+  // A refusal means that it has ended already; this shows how.
+  else await refresh();
   $('#records').focus();
 }
 
 form($('#begin'), async ({ records }) => {
-  take(await api('/api/syncs', { records: Number(records) }));
-  $('#now button').focus();
+  const answer = await api('/api/syncs', { records: Number(records) }).catch((error) => {
+    // One is running that this page has not heard of.
+    if (error.status === 409) refresh();
+    throw error;
+  });
+  await take(answer);
+  $('#now button')?.focus();
 });
