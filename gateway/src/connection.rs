@@ -19,6 +19,7 @@ use crate::outbox::{Flushed, Outbox};
 use crate::reject::Farewell;
 use crate::session::Session;
 use crate::shard::Shard;
+use crate::upgrade::Carrier;
 use crate::websocket::{Incoming, Reader};
 
 /// Reads in one turn of the task: what most clients send, and one more look that finds nothing. A client that sends more
@@ -155,20 +156,25 @@ impl Connection {
         self.pinged_s.set(None);
     }
 
-    /// Reads a WebSocket until it is over. `early`: bytes that came with the handshake.
-    pub(crate) async fn run(self: Rc<Self>, shard: Rc<Shard>, mut early: Vec<u8>) {
-        let Wire::Socket(stream) = &self.wire else { return };
-        let end = Departure::of(&self, &shard);
+    /// Reads a WebSocket until it is over. `carrier`: what it is carried by; `early`: bytes that came with the handshake.
+    pub(crate) async fn run(self: Rc<Self>, shard: Rc<Shard>, carrier: Carrier, mut early: Vec<u8>) {
+        // Everything that is named here is memory of each socket.
+        let end = Departure { connection: self, shard };
+        let Departure { connection, shard } = &end;
+        let Wire::Socket(stream) = &connection.wire else { return };
         let mut reader = Reader::default();
         if !early.is_empty() {
-            self.take(&shard, &mut reader, &mut early);
+            connection.take(shard, &mut reader, &mut early);
         }
         drop(early);
-        while poll_fn(|context| self.poll(stream, &shard, &mut reader, context)).await == Turn::Again {
+        while poll_fn(|context| connection.poll(stream, shard, &mut reader, context)).await == Turn::Again {
             // Only after the shard's other tasks, its inbox and new readiness have had their turn.
             tokio::task::yield_now().await;
         }
-        drop(end);
+        // One that was told to go has been counted by its reason.
+        if carrier.has_stalled() && connection.ended_with().is_none() {
+            shard.note_slow(connection, "it takes nothing, and was cut off");
+        }
     }
 
     fn poll(

@@ -176,14 +176,7 @@ impl Shard {
         early: Vec<u8>,
     ) {
         let connection = self.establish(Wire::Socket(stream), client, admission);
-        let shard = self.clone();
-        tokio::task::spawn_local(async move {
-            connection.clone().run(shard.clone(), early).await;
-            // One that was told to go has been counted by its reason.
-            if carrier.has_stalled() && connection.ended_with().is_none() {
-                shard.note_slow(&connection, "it takes nothing, and was cut off");
-            }
-        });
+        tokio::task::spawn_local(connection.run(self.clone(), carrier, early));
     }
 
     /// Makes a session of the HTTP transports. `response`: what the request that asked for it is answered with.
@@ -305,7 +298,7 @@ impl Shard {
         self.close(connection, &Farewell::new(CloseCode::OverCapacity, "The client reads too slowly"));
     }
 
-    fn note_slow(&self, connection: &Connection, reason: &str) {
+    pub(crate) fn note_slow(&self, connection: &Connection, reason: &str) {
         self.node.metrics.slow_consumers.inc();
         tracing::debug!(target: "activity", { socket.id = %connection.socket_id }, "Slow client: {reason}");
     }
