@@ -190,7 +190,8 @@ async function readBody(request) {
 
 // === sessions ===
 // A token says who somebody chose to be, signed, so that nobody can change it and a restart of the server forgets nobody. Pages keep
-// it per window: two windows of one browser are two people. It is good for the example that gave it, and for no other. A real application has its own sign-in here.
+// it per window: two windows of one browser are two people. It is good for the example that gave it, and for no other. A real application
+// has its own sign-in here.
 
 function sign(example, user) {
   const content = Buffer.from(JSON.stringify(user)).toString('base64url');
