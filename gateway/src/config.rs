@@ -13,8 +13,7 @@ use shared::listener::Front;
 use shared::network::{Access, Networks};
 use shared::tls::Tls;
 
-/// More threads than any machine has cores: whoever asks for more meant something else.
-const SHARDS_MAX: usize = 1024;
+use crate::limits::SHARDS_MAX;
 
 /// What the gateway is configured with.
 #[derive(Clone, Debug, Default)]

@@ -14,6 +14,7 @@ use socket2::SockRef;
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
 
+use crate::limits::{CLOSING_BYTES_MAX, READS_PER_TURN};
 use crate::node::Admission;
 use crate::outbox::{Flushed, Outbox};
 use crate::reject::Farewell;
@@ -21,14 +22,6 @@ use crate::session::Session;
 use crate::shard::Shard;
 use crate::upgrade::Carrier;
 use crate::websocket::{Incoming, Reader};
-
-/// Reads in one turn of the task: what most clients send, and one more look that finds nothing. A client that sends more
-/// lets all others go first.
-const READS_MAX: usize = 2;
-
-/// What is read from a client after the close frame went out, in search of its answer, before it is cut off: more than a
-/// client that means well can have had under way.
-const CLOSING_BYTES_MAX: usize = 1024 * 1024;
 
 /// One client. Lives on one shard for life.
 pub(crate) struct Connection {
@@ -200,7 +193,7 @@ impl Connection {
         reader: &mut Reader,
         context: &mut Context<'_>,
     ) -> Poll<Turn> {
-        for _ in 0..READS_MAX {
+        for _ in 0..READS_PER_TURN {
             if self.stage.get() == Stage::Over {
                 return Poll::Ready(Turn::Over);
             }

@@ -29,6 +29,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
 use crate::body::{Answer, Body};
+use crate::limits::FALLBACK_BODY_FACTOR;
 use crate::node::Node;
 use crate::reject::Farewell;
 use crate::shard::Shard;
@@ -39,9 +40,6 @@ pub(crate) use name::{SessionName, Target, Verb};
 pub(crate) use passed::Passed;
 pub(crate) use registry::{Claim, Known, Registry};
 pub(crate) use session::{Ask, FallbackSession, Response};
-
-/// A message in a JSON string in a JSON array: what nginx is told to let pass in `deploy/nginx`, with the default limit.
-const BODY_PER_MESSAGE: usize = 4;
 
 /// A body must have come by then: as long as the HTTP API waits for one.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
@@ -230,7 +228,7 @@ async fn send(shard: &Rc<Shard>, request: Request<Incoming>, target: &Target) ->
 
 /// Largest body of messages.
 fn body_bytes_max(app: &App) -> usize {
-    as_usize(app.limits.message_bytes).saturating_mul(BODY_PER_MESSAGE)
+    as_usize(app.limits.message_bytes).saturating_mul(FALLBACK_BODY_FACTOR)
 }
 
 async fn collect(body: Incoming, limit: usize) -> Result<Bytes, Answer> {

@@ -31,6 +31,7 @@ mod body;
 pub mod config;
 mod connection;
 mod fallback;
+mod limits;
 mod metrics;
 mod node;
 mod outbox;

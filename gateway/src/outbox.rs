@@ -13,12 +13,7 @@ use socket2::SockRef;
 use tokio::net::TcpStream;
 
 use crate::connection::{Connection, Wire};
-
-/// Frames given to the kernel in one call. Linux takes 1,024; a burst is rarely over ten.
-const SLICES_MAX: usize = 64;
-
-/// What a frame costs besides its bytes while it waits: measured, 97 bytes for a pong of two.
-const FRAME_COST: usize = 96;
+use crate::limits::{FRAME_OVERHEAD_BYTES, WRITE_FRAMES_MAX};
 
 /// What one client has not taken yet. Empty, and without memory of its own, for clients that keep up.
 #[derive(Default)]
@@ -32,7 +27,7 @@ struct Waiting {
     frames: VecDeque<Bytes>,
     /// Bytes of the first frame that the kernel has taken already.
     taken: usize,
-    /// Bytes of all frames, without those taken, and [`FRAME_COST`] for each.
+    /// Bytes of all frames, without those taken, and [`FRAME_OVERHEAD_BYTES`] for each.
     bytes: usize,
     /// The shard's clock when the client last took something.
     progress_s: u32,
@@ -65,7 +60,7 @@ impl Outbox {
         let mut slot = self.waiting.borrow_mut();
         let Some(waiting) = slot.as_mut() else { return Flushed::All };
         while !waiting.frames.is_empty() {
-            let mut slices = [IoSlice::new(&[]); SLICES_MAX];
+            let mut slices = [IoSlice::new(&[]); WRITE_FRAMES_MAX];
             let mut count = 0;
             for (slice, frame) in slices.iter_mut().zip(&waiting.frames) {
                 let skipped = if count == 0 { waiting.taken } else { 0 };
@@ -104,7 +99,7 @@ impl Outbox {
         let Some(waiting) = slot.as_mut() else { return };
         let begun = usize::from(waiting.taken > 0);
         waiting.frames.truncate(begun);
-        waiting.bytes = waiting.frames.front().map_or(0, |frame| FRAME_COST + frame.len() - waiting.taken);
+        waiting.bytes = waiting.frames.front().map_or(0, |frame| FRAME_OVERHEAD_BYTES + frame.len() - waiting.taken);
         if waiting.frames.is_empty() {
             *slot = None;
         } else {
@@ -119,7 +114,7 @@ impl Outbox {
             .get_or_insert_with(|| Box::new(Waiting { frames: VecDeque::new(), taken, bytes: 0, progress_s: now_s }));
         let before = waiting.frames.len();
         waiting.frames.extend(frames);
-        let added: usize = waiting.frames.iter().skip(before).map(|frame| FRAME_COST + frame.len()).sum();
+        let added: usize = waiting.frames.iter().skip(before).map(|frame| FRAME_OVERHEAD_BYTES + frame.len()).sum();
         waiting.bytes += added - taken;
     }
 }
@@ -135,7 +130,7 @@ impl Waiting {
             }
             written -= left;
             self.taken = 0;
-            self.bytes -= FRAME_COST;
+            self.bytes -= FRAME_OVERHEAD_BYTES;
             self.frames.pop_front();
         }
     }
@@ -267,7 +262,7 @@ fn write_links(frames: &[Bytes], links: &[Link], first: u32, connection: &Connec
     let result = match link.next {
         None => SockRef::from(stream).send(&frames[link.frame as usize]),
         Some(_) => {
-            let mut slices = [IoSlice::new(&[]); SLICES_MAX];
+            let mut slices = [IoSlice::new(&[]); WRITE_FRAMES_MAX];
             let mut count = 0;
             for (slice, frame) in slices.iter_mut().zip(chain()) {
                 *slice = IoSlice::new(frame);

@@ -9,6 +9,8 @@ use hashbrown::HashMap;
 use shared::envelope::Position;
 use shared::protocol::{Member, UserId};
 
+use crate::limits::EARLY_CHANGES_MAX;
+
 /// A presence channel as this node knows it.
 #[derive(Default)]
 pub(crate) struct Replica {
@@ -49,9 +51,6 @@ pub(crate) enum Effect {
     /// Changes before it were missed: the copy is doubted from here on, until it is rebuilt.
     Gap,
 }
-
-/// Changes that wait for a list. More are not worth keeping: the oldest are in the list by then, or it is taken again.
-const EARLY_MAX: usize = 4096;
 
 impl Replica {
     /// Whether the list has been taken.
@@ -159,7 +158,7 @@ impl Replica {
     /// Takes one change.
     pub(crate) fn apply(&mut self, position: Position, change: Change) -> Effect {
         let Some(own) = self.position else {
-            if self.early.len() >= EARLY_MAX {
+            if self.early.len() >= EARLY_CHANGES_MAX {
                 self.early.clear();
             }
             self.early.push((position, change));

@@ -33,6 +33,7 @@ use tokio_util::sync::CancellationToken;
 use crate::connection::{Connection, Wire};
 use crate::fallback;
 use crate::fallback::peers::{self, Forwarder};
+use crate::limits::{BURST_BYTES_MAX, BURST_LINKS_MAX, INBOX_BATCH, PUBLISHES_MAX, READ_BUFFER_BYTES};
 use crate::node::{Admission, Load, Node};
 use crate::outbox::{Burst, Flushed};
 use crate::reject::{Farewell, Refusal};
@@ -42,23 +43,6 @@ use crate::websocket::writer;
 use chores::{Chore, Entry};
 use hub::Hub;
 use inbox::{Broadcast, ConnectionKey, InboxReceiver, ShardMessage};
-
-/// What all connections of a shard read into. It bounds how long one client has the shard to itself: 16 KiB of small
-/// messages with signatures to check take well under a millisecond.
-const READ_BUFFER_BYTES: usize = 16 * 1024;
-
-/// Messages taken from the inbox in one turn.
-const BATCH: usize = 256;
-
-/// Deliveries after which a burst is flushed although more waits: 64 Ki links are 768 KiB.
-const BURST_MESSAGES_MAX: usize = 64 * 1024;
-
-/// Bytes of distinct frames after which it is flushed. One connection gets no more than this at a time, a quarter of what
-/// may wait for it by default, so that a client that keeps up is not taken for a slow one.
-const BURST_BYTES_MAX: usize = 256 * 1024;
-
-/// Client events of a shard that may wait for the bus.
-const PUBLISHES_MAX: usize = 1024;
 
 /// How long a client has to answer a close frame before the TCP connection is dropped.
 const CLOSE_GRACE_S: u32 = 5;
@@ -132,10 +116,10 @@ impl Shard {
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let started = Instant::now();
-        let mut batch = Vec::with_capacity(BATCH);
+        let mut batch = Vec::with_capacity(INBOX_BATCH);
         while !(shard.draining.get() && shard.is_settled() && inbox.is_empty()) {
             tokio::select! {
-                more = inbox.receive(&mut batch, BATCH) => {
+                more = inbox.receive(&mut batch, INBOX_BATCH) => {
                     shard.handle(&mut batch);
                     if !more {
                         return;
@@ -372,7 +356,7 @@ impl Shard {
             self.handle_one(message);
             let is_large = {
                 let burst = self.burst.borrow();
-                burst.len() > BURST_MESSAGES_MAX || burst.frame_bytes() > BURST_BYTES_MAX
+                burst.len() > BURST_LINKS_MAX || burst.frame_bytes() > BURST_BYTES_MAX
             };
             if is_large {
                 self.flush();

@@ -14,10 +14,8 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, split};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
 
+use crate::limits::TLS_COPY_BYTES;
 use crate::shard::Shard;
-
-/// Bytes that are copied at a time in each direction; most messages are smaller.
-const COPY_BYTES: usize = 4096;
 
 /// Saying goodbye may take this long.
 const GRACE: Duration = Duration::from_secs(2);
@@ -91,7 +89,7 @@ enum End {
 
 /// Copies until the end of either side, which is told to the other, or until what was read waits longer than `patience`.
 async fn copy(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin, patience: Duration) -> End {
-    let mut buffer = vec![0; COPY_BYTES];
+    let mut buffer = vec![0; TLS_COPY_BYTES];
     while let Ok(read @ 1..) = from.read(&mut buffer).await {
         let written = timeout(patience, async {
             to.write_all(&buffer[..read]).await?;

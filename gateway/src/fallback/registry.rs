@@ -12,10 +12,8 @@ use tokio::sync::mpsc;
 use super::lines;
 use super::name::SessionName;
 use super::session::{Ask, Response};
+use crate::limits::SESSION_REQUESTS_MAX;
 use crate::node::Node;
-
-/// Requests that a session may have waiting.
-const ASKS_MAX: usize = 16;
 
 /// How long the last line of a session is kept for a client that was not there to hear it: longer than pusher-js waits
 /// before it asks again.
@@ -79,7 +77,7 @@ impl Registry {
         match sessions.live.entry(name.clone()) {
             Entry::Occupied(session) => Err(Known::Live(session.get().clone())),
             Entry::Vacant(vacant) => {
-                let (sender, asks) = mpsc::channel(ASKS_MAX);
+                let (sender, asks) = mpsc::channel(SESSION_REQUESTS_MAX);
                 vacant.insert(sender);
                 let (node, name) = (node.clone(), name.clone());
                 Ok(Claim { node, name, asks, last_lines: None, is_unheard: false })

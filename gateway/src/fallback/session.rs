@@ -15,6 +15,7 @@ use tokio::time::{Instant, sleep_until};
 use super::lines::{self, Lines};
 use super::registry::Claim;
 use crate::connection::{Connection, Departure};
+use crate::limits::{FALLBACK_MESSAGES_PER_TURN, STREAM_PIECE_BYTES};
 use crate::reject::Farewell;
 use crate::shard::{Shard, leaving};
 
@@ -38,13 +39,6 @@ const ARRIVAL_MAX: Duration = Duration::from_secs(60);
 
 /// Longest silence of a response: many proxies end those that say nothing for 30 s.
 const HEARTBEAT_MAX: Duration = Duration::from_secs(25);
-
-/// A stream is written in pieces of about this size, so that what waits is counted where it is bounded.
-const PIECE_BYTES: usize = 16 * 1024;
-
-/// Messages of one request that are taken before their answers are counted, and before others have their turn: a body of
-/// 256 KiB may have 87,381 of them, each answered with an error of a hundred bytes, and some with a signature to check.
-const MESSAGES_PER_TURN: usize = 128;
 
 /// A request of the session's client.
 pub(crate) enum Ask {
@@ -196,7 +190,7 @@ impl FallbackSession {
                 None => return,
                 Some(Response::Poll(_)) => RESPONSE_UNITS_MAX,
                 Some(Response::Stream(stream)) if stream.capacity() == 0 => return,
-                Some(Response::Stream(_)) => PIECE_BYTES,
+                Some(Response::Stream(_)) => STREAM_PIECE_BYTES,
             };
             let Some((piece, units)) = self.next_piece(room) else { return };
             self.give(piece, units);
@@ -291,7 +285,7 @@ impl FallbackSession {
         }
         self.asked_since = None;
         let message_bytes_max = as_usize(connection.app.limits.message_bytes);
-        for some in messages.chunks(MESSAGES_PER_TURN) {
+        for some in messages.chunks(FALLBACK_MESSAGES_PER_TURN) {
             for message in some {
                 if !connection.is_open() {
                     break;
@@ -303,7 +297,7 @@ impl FallbackSession {
                 shard.on_message(connection, message);
             }
             shard.flush();
-            if messages.len() > MESSAGES_PER_TURN {
+            if messages.len() > FALLBACK_MESSAGES_PER_TURN {
                 tokio::task::yield_now().await;
             }
         }

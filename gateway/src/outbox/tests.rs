@@ -154,7 +154,7 @@ async fn a_burst_shares_its_frames_and_counts_each_delivery() {
 
 #[tokio::test]
 async fn more_frames_than_one_call_takes_are_all_written_while_there_is_room() {
-    for count in [SLICES_MAX - 1, SLICES_MAX, SLICES_MAX + 1, 5 * SLICES_MAX + 3] {
+    for count in [WRITE_FRAMES_MAX - 1, WRITE_FRAMES_MAX, WRITE_FRAMES_MAX + 1, 5 * WRITE_FRAMES_MAX + 3] {
         let mut client = Client::new().await;
         let frames: Vec<Bytes> = (0..count).map(|number| numbered(number, number % 9 + 1)).collect();
         assert_eq!(client.send(frames.clone(), 0), Flushed::All, "{count}");
@@ -209,7 +209,7 @@ async fn the_rest_of_a_begun_frame_is_kept_and_the_last_word_follows_it() {
     client.send([begun.clone(), numbered(2, 1_000), numbered(3, 1_000)], 0);
     let before = client.outbox().bytes();
     client.outbox().keep_only_begun_frame();
-    assert_eq!(client.outbox().bytes(), before - 2 * (1_000 + FRAME_COST));
+    assert_eq!(client.outbox().bytes(), before - 2 * (1_000 + FRAME_OVERHEAD_BYTES));
     client.send([Bytes::from_static(b"goodbye")], 0);
     client.check_receives(&[&begun[..], b"goodbye"].concat()).await;
 }
@@ -220,12 +220,12 @@ fn frames_that_have_not_begun_are_dropped() {
     outbox.keep_only_begun_frame();
     assert_eq!(outbox.bytes(), 0);
     outbox.push([numbered(1, 10), numbered(2, 20)].into_iter(), 0, 4);
-    assert_eq!((outbox.bytes(), outbox.stalled_since_s()), (30 + 2 * FRAME_COST, Some(4)));
+    assert_eq!((outbox.bytes(), outbox.stalled_since_s()), (30 + 2 * FRAME_OVERHEAD_BYTES, Some(4)));
     outbox.keep_only_begun_frame();
     assert_eq!((outbox.bytes(), outbox.stalled_since_s()), (0, None));
     outbox.push([numbered(1, 10), numbered(2, 20)].into_iter(), 9, 4);
     outbox.keep_only_begun_frame();
-    assert_eq!((outbox.bytes(), outbox.stalled_since_s()), (1 + FRAME_COST, Some(4)));
+    assert_eq!((outbox.bytes(), outbox.stalled_since_s()), (1 + FRAME_OVERHEAD_BYTES, Some(4)));
 }
 
 #[tokio::test]
@@ -262,7 +262,7 @@ proptest! {
             waiting.advance(taken);
             model.drain(..taken);
             let rest: Vec<u8> = waiting.frames.iter().flatten().copied().skip(waiting.taken).collect();
-            prop_assert_eq!(waiting.bytes, model.len() + waiting.frames.len() * FRAME_COST);
+            prop_assert_eq!(waiting.bytes, model.len() + waiting.frames.len() * FRAME_OVERHEAD_BYTES);
             prop_assert_eq!(&rest, &model);
             prop_assert!(waiting.taken < waiting.frames[0].len());
         }

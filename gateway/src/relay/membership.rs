@@ -13,6 +13,7 @@ use shared::roster::{KeptEvent, RosterError};
 
 use super::topic::{Parked, TopicState};
 use super::{COUNT_FREELY_UP_TO, Relay, latest_kept, lock};
+use crate::limits::LATE_REPORTS_AT_ONCE;
 use crate::presence::Replica;
 use crate::shard::inbox::ShardMessage;
 use crate::websocket::writer;
@@ -46,9 +47,6 @@ impl From<RosterError> for EnterError {
         }
     }
 }
-
-/// Late counts that are told at a time.
-const LATE_REPORTS: usize = 64;
 
 impl Relay {
     /// Counts a socket of `shard` in the channel, as `member` in presence channels, and queues the answer for it in the
@@ -329,7 +327,7 @@ impl Relay {
     /// Tells the counts that came too fast.
     pub(super) async fn send_late_reports(&self) {
         let late = std::mem::take(&mut *lock(&self.late_reports));
-        stream::iter(late).for_each_concurrent(LATE_REPORTS, |topic| self.send_late_report(topic)).await;
+        stream::iter(late).for_each_concurrent(LATE_REPORTS_AT_ONCE, |topic| self.send_late_report(topic)).await;
     }
 
     async fn send_late_report(&self, topic: Topic) {

@@ -15,15 +15,10 @@ use tokio::sync::Notify;
 
 use super::membership::{BACKOFF_MIN, back_off};
 use super::{Relay, Route, lock};
+use crate::limits::{REJOINS_AT_ONCE, RESYNCS_AT_ONCE};
 use crate::presence::Change;
 use crate::relay::topic::TopicState;
 use crate::shard::inbox::ShardMessage;
-
-/// Channels that are brought up to date at a time: enough to fill a connection to Redis, few enough to leave it to others.
-const CONCURRENCY: usize = 64;
-
-/// Members of one channel that are joined again at a time.
-const JOINS: usize = 32;
 
 /// After Redis lost what it knew, every node puts back its own part. What is missing is believed to be gone after this
 /// long only, or everyone would see the users of other nodes leave and come back.
@@ -118,7 +113,7 @@ impl Relay {
                 tracing::debug!({ channel.name = %topic, error = %error }, "not brought up to date yet");
                 Some((topic, missing))
             })
-            .buffer_unordered(CONCURRENCY)
+            .buffer_unordered(RESYNCS_AT_ONCE)
             .filter_map(async |failed| failed)
             .collect()
             .await;
@@ -185,7 +180,7 @@ impl Relay {
         };
         stream::iter(others)
             .map(|member| self.roster.join_again(topic, member, false))
-            .buffer_unordered(JOINS)
+            .buffer_unordered(REJOINS_AT_ONCE)
             .try_for_each(async |_| Ok(()))
             .await?;
         if let Some(replica) = self.stripe(topic).get_mut(topic).and_then(|state| state.replica.as_mut()) {

@@ -13,6 +13,7 @@ use tokio::sync::mpsc;
 use super::inbox::{ConnectionKey, ShardMessage};
 use super::{Shard, user_topic};
 use crate::connection::Connection;
+use crate::limits::PUBLISH_BATCH;
 use crate::node::Node;
 use crate::reject::{Refusal, SignInError, SubscribeError};
 use crate::relay::membership::EnterError;
@@ -205,9 +206,8 @@ impl Shard {
 
 /// Publishes the client events of a shard, in the order in which they came.
 pub(super) async fn publish_client_events(node: Arc<Node>, mut queue: mpsc::Receiver<(Message, Chore)>) {
-    const BATCH: usize = 64;
-    let mut batch = Vec::with_capacity(BATCH);
-    while queue.recv_many(&mut batch, BATCH).await > 0 {
+    let mut batch = Vec::with_capacity(PUBLISH_BATCH);
+    while queue.recv_many(&mut batch, PUBLISH_BATCH).await > 0 {
         let count = batch.len() as u64;
         let (messages, _chores): (Vec<Message>, Vec<Chore>) = batch.drain(..).unzip();
         if let Err(error) = node.relay.bus().publish(messages).await {

@@ -10,6 +10,7 @@ use shared::envelope::Topic;
 use shared::protocol::{ChannelName, SocketId, UserId};
 use tokio::sync::{Notify, mpsc};
 
+use crate::limits::{INBOX_BYTES_MAX, INBOX_MESSAGE_BYTES};
 use crate::node::Load;
 use crate::session::subscriptions::Ticket;
 
@@ -59,13 +60,6 @@ pub(crate) struct ConnectionKey {
     pub(crate) socket_id: SocketId,
 }
 
-/// Bytes of broadcasts that may wait in all inboxes of a node before publishers on it have to wait: 16 MiB is 100,000
-/// events of a chat, or a tenth of a second of the fastest publishing measured.
-const ROOM_BYTES: usize = 16 * 1024 * 1024;
-
-/// A message costs more than its frame: topic, queue slot.
-const MESSAGE_BYTES: usize = 128;
-
 /// How much waits in the inboxes of a node.
 #[derive(Default)]
 pub(crate) struct Room {
@@ -74,26 +68,26 @@ pub(crate) struct Room {
 }
 
 impl Room {
-    /// Resolves once less than [`ROOM_BYTES`] wait.
+    /// Resolves once less than [`INBOX_BYTES_MAX`] wait.
     pub(crate) async fn wait(&self) {
         loop {
-            if self.bytes.load(Ordering::Acquire) < ROOM_BYTES {
+            if self.bytes.load(Ordering::Acquire) < INBOX_BYTES_MAX {
                 return;
             }
             let freed = self.freed.notified();
             tokio::pin!(freed);
             // From here on a notification is not missed, so the second look decides.
             freed.as_mut().enable();
-            if self.bytes.load(Ordering::Acquire) < ROOM_BYTES {
+            if self.bytes.load(Ordering::Acquire) < INBOX_BYTES_MAX {
                 return;
             }
             freed.await;
         }
     }
 
-    /// Whether less than [`ROOM_BYTES`] wait.
+    /// Whether less than [`INBOX_BYTES_MAX`] wait.
     pub(crate) fn is_left(&self) -> bool {
-        self.bytes.load(Ordering::Acquire) < ROOM_BYTES
+        self.bytes.load(Ordering::Acquire) < INBOX_BYTES_MAX
     }
 
     fn take(&self, bytes: usize) {
@@ -101,7 +95,7 @@ impl Room {
     }
 
     fn give_back(&self, bytes: usize) {
-        if self.bytes.fetch_sub(bytes, Ordering::AcqRel) >= ROOM_BYTES {
+        if self.bytes.fetch_sub(bytes, Ordering::AcqRel) >= INBOX_BYTES_MAX {
             self.freed.notify_waiters();
         }
     }
@@ -153,7 +147,7 @@ impl InboxReceiver {
 
 fn cost(message: &ShardMessage) -> usize {
     match message {
-        ShardMessage::Broadcast(broadcast) => MESSAGE_BYTES + broadcast.frame.len(),
+        ShardMessage::Broadcast(broadcast) => INBOX_MESSAGE_BYTES + broadcast.frame.len(),
         _ => 0,
     }
 }

@@ -1,0 +1,108 @@
+//! The budgets of a gateway: what can grow, how far, and what the gateway does at the bound.
+//!
+//! Limits that an operator or an application sets are in [`crate::config`] and `shared::app`. Deadlines of the protocol
+//! are in the module that applies them.
+//!
+//! The sums are for one node with [`SOCKETS`] connections on [`SHARDS`] shards and the default configuration:
+//!
+//! | what | bound | sum |
+//! |---|---|---|
+//! | idle connections | 1.4 KiB each | 137 MiB |
+//! | read buffers | [`READ_BUFFER_BYTES`] per shard | 128 KiB |
+//! | bursts | [`BURST_LINKS_MAX`] links of 12 bytes, [`BURST_BYTES_MAX`] of frames per shard | 8 MiB |
+//! | inboxes | [`INBOX_BYTES_MAX`] | 16 MiB |
+//! | slow clients | `server.outbox_bytes` (1 MiB) each; broadcasts share their bytes | depends on how many are slow |
+//! | client events that wait for the bus | [`PUBLISHES_MAX`] per shard, `message_bytes` each | 512 MiB at worst |
+//! | early presence changes | [`EARLY_CHANGES_MAX`] per presence channel | only while a list is on its way |
+
+use std::mem::size_of;
+
+/// Connections that the sums are for.
+pub(crate) const SOCKETS: usize = 100_000;
+
+/// Shards that the sums are for.
+pub(crate) const SHARDS: usize = 8;
+
+/// Shards of a node: more threads than any machine has cores. A larger number is a mistake in the configuration.
+pub(crate) const SHARDS_MAX: usize = 1024;
+
+/// Bytes that a shard reads from one client at a time. The buffer is shared by all connections of the shard. It bounds
+/// how long one client occupies the shard: 16 KiB of small messages with signatures take well under a millisecond.
+pub(crate) const READ_BUFFER_BYTES: usize = 16 * 1024;
+
+/// Reads from one client in one turn of its task. The second read usually finds nothing. A client that sends more waits
+/// until all others had a turn.
+pub(crate) const READS_PER_TURN: usize = 2;
+
+/// Bytes that are read from a client after the close frame was sent, until its answer arrives. More than a client in good
+/// order can have had under way. Beyond it the connection is dropped.
+pub(crate) const CLOSING_BYTES_MAX: usize = 1024 * 1024;
+
+/// Messages that a shard takes from its inbox at a time.
+pub(crate) const INBOX_BATCH: usize = 256;
+
+/// Bytes of broadcasts that may wait in all inboxes of a node: 100,000 events of a chat, or a tenth of a second of the
+/// fastest publishing measured. Beyond it publishers wait.
+pub(crate) const INBOX_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// Bytes that a message in an inbox takes besides its frame: its topic and its place in the queue.
+pub(crate) const INBOX_MESSAGE_BYTES: usize = 128;
+
+/// Deliveries (frames times connections) after which a burst is written although more waits.
+pub(crate) const BURST_LINKS_MAX: usize = 64 * 1024;
+
+/// Bytes of distinct frames after which a burst is written. No connection gets more than this at a time, so that a client
+/// that keeps up is not taken for a slow one.
+pub(crate) const BURST_BYTES_MAX: usize = 256 * 1024;
+
+/// Frames that are given to the kernel in one call. Linux takes 1,024; a burst rarely has more than ten.
+pub(crate) const WRITE_FRAMES_MAX: usize = 64;
+
+/// Bytes that a waiting frame takes besides its payload: measured, 97 bytes for a pong of two.
+pub(crate) const FRAME_OVERHEAD_BYTES: usize = 96;
+
+/// Client events of a shard that may wait for the bus. Beyond it they are refused.
+pub(crate) const PUBLISHES_MAX: usize = 1024;
+
+/// Client events that a shard hands to the bus at a time.
+pub(crate) const PUBLISH_BATCH: usize = 64;
+
+/// Changes of one presence channel that may wait for the list of members. Beyond it the oldest are dropped: they are in
+/// the list by then, or the list is fetched again.
+pub(crate) const EARLY_CHANGES_MAX: usize = 4096;
+
+/// Late counts of subscriptions that are reported to the roster at a time.
+pub(crate) const LATE_REPORTS_AT_ONCE: usize = 64;
+
+/// Channels that are resynchronized at a time: enough to fill a connection to Redis, few enough to leave room for others.
+pub(crate) const RESYNCS_AT_ONCE: usize = 64;
+
+/// Members of one channel that are joined again at a time.
+pub(crate) const REJOINS_AT_ONCE: usize = 32;
+
+/// Bytes that a TLS connection copies at a time.
+pub(crate) const TLS_COPY_BYTES: usize = 4096;
+
+/// Requests of one fallback session that may wait. Beyond it they are refused.
+pub(crate) const SESSION_REQUESTS_MAX: usize = 16;
+
+/// Bytes of a fallback request per byte of `message_bytes`: a message inside a JSON string inside a JSON array. nginx is
+/// configured to the same in `deploy/nginx`.
+pub(crate) const FALLBACK_BODY_FACTOR: usize = 4;
+
+/// Bytes of one piece of a streaming response, so that what waits stays in the outbox, where it is counted.
+pub(crate) const STREAM_PIECE_BYTES: usize = 16 * 1024;
+
+/// Messages of one fallback request that are handled before others on the shard have their turn. A body of 256 KiB may have
+/// 87,381 of them, each answered with an error of a hundred bytes, and some with a signature to check.
+pub(crate) const FALLBACK_MESSAGES_PER_TURN: usize = 128;
+
+/// What the default configuration lets wait for one client (`server.outbox_bytes`).
+const OUTBOX_BYTES_DEFAULT: usize = 1024 * 1024;
+
+const _: () = assert!(4 * BURST_BYTES_MAX <= OUTBOX_BYTES_DEFAULT, "one burst must not make a client slow");
+const _: () = assert!(PUBLISH_BATCH <= PUBLISHES_MAX);
+const _: () = assert!(SHARDS <= SHARDS_MAX);
+const _: () = assert!(SHARDS * (BURST_LINKS_MAX * 12 + BURST_BYTES_MAX) <= 8 * 1024 * 1024, "the sum of the bursts");
+const _: () = assert!(SOCKETS * 1434 / 1024 / 1024 <= 137, "the sum of idle connections");
+const _: () = assert!(FRAME_OVERHEAD_BYTES >= size_of::<bytes::Bytes>(), "a waiting frame is at least a handle");
