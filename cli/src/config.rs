@@ -209,7 +209,7 @@ impl Config {
             mistakes.push(Mistake::new(key, complaint));
         }
         if let Err(error) = tls::Tls::new(&self.tls) {
-            mistakes.push(Mistake::new(error.key(&self.tls), error.to_string()));
+            mistakes.push(Mistake::new(error.key(), error.to_string()));
         }
         for (key, host) in
             [("server.host", &self.server.host), ("admin.host", &self.admin.host), ("peers.host", &self.peers.host)]

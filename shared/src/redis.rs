@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize, Serializer};
 
 use crate::config;
 use crate::secret::Secret;
+use crate::tls::files::{self, FileError, PairError};
 
 pub use directory::Directory;
 pub use health::RedisHealth;
@@ -39,9 +40,15 @@ pub struct Config {
     pub prefix: String,
     /// Into how many slots channels are spread; 1 for a single Redis.
     pub partitions: u32,
-    /// Certificates, in PEM, of the authorities that signed the server's; empty means the usual ones of the web.
+    /// A PEM file with the CA certificates that are trusted for the server's certificate; without it the public CAs.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ca_file: Option<PathBuf>,
+    /// A PEM file with the client certificate, followed by those that lead to its CA.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cert_file: Option<PathBuf>,
+    /// A PEM file with the private key of the client certificate.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key_file: Option<PathBuf>,
     /// How long connecting may take.
     #[serde(with = "humantime_serde")]
     pub connect_timeout: Duration,
@@ -58,6 +65,8 @@ impl Default for Config {
             prefix: "carillon".into(),
             partitions: 1,
             ca_file: None,
+            cert_file: None,
+            key_file: None,
             connect_timeout: Duration::from_secs(1),
             command_timeout: Duration::from_secs(2),
         }
@@ -94,14 +103,29 @@ pub enum ConfigError {
     /// The URL cannot be read.
     #[error("expected redis://, rediss:// or redis+unix://, with a host or a path")]
     Url,
-    /// The certificates cannot be read, or are none.
-    #[error("cannot use {path}: {complaint}")]
-    CaFile {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        complaint: String,
+    /// The trusted CA certificates cannot be used.
+    #[error(transparent)]
+    CaFile(FileError),
+    /// The client certificate or its key cannot be used.
+    #[error(transparent)]
+    ClientCertificate(#[from] PairError),
+    /// One of `redis.cert_file` and `redis.key_file` is set and the other is not.
+    #[error("expected a file, since {set} is set")]
+    Missing {
+        /// The key that is set.
+        set: &'static str,
+        /// The key that is not.
+        missing: &'static str,
     },
+    /// A file for TLS is configured and the connection does not use TLS.
+    #[error("expected redis.url to begin with rediss://, since {key} is set")]
+    Plain {
+        /// The key that names the file.
+        key: &'static str,
+    },
+    /// TLS cannot be set up with the configured files.
+    #[error("cannot set up TLS to Redis: {0}")]
+    Tls(String),
     /// A prefix that would not be told from the rest of a key.
     #[error("expected one or more letters, digits, hyphens or underscores")]
     Prefix,
@@ -121,13 +145,21 @@ impl ConfigError {
     pub fn key(&self) -> &'static str {
         match self {
             Self::Url => "redis.url",
-            Self::CaFile { .. } => "redis.ca_file",
+            Self::CaFile(_) => "redis.ca_file",
+            Self::ClientCertificate(PairError::Key(_) | PairError::Mismatch { .. }) => "redis.key_file",
+            Self::ClientCertificate(PairError::Certificate(_) | PairError::Order { .. }) => "redis.cert_file",
+            Self::Missing { missing, .. } => missing,
+            Self::Plain { key } => key,
+            Self::Tls(_) => "redis",
             Self::Prefix => "redis.prefix",
             Self::Partitions => "redis.partitions",
             Self::Timeout { key } => key,
         }
     }
 }
+
+const CERT_FILE: &str = "redis.cert_file";
+const KEY_FILE: &str = "redis.key_file";
 
 /// Nothing answers in less.
 const TIMEOUT_MIN: Duration = Duration::from_millis(10);
@@ -191,11 +223,45 @@ impl Config {
         // Without CLIENT SETINFO, which 7.0 does not know: nodes would need a right that its users cannot be given.
         let settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3).set_skip_set_lib_name();
         let info = info.set_tcp_settings(tcp).set_redis_settings(settings);
-        let Some(path) = &self.ca_file else { return Client::open(info).map_err(|_| ConfigError::Url) };
-        let unusable = |complaint: String| ConfigError::CaFile { path: path.clone(), complaint };
-        let root_cert = std::fs::read(path).map_err(|error| unusable(error.to_string()))?;
-        let certificates = TlsCertificates { client_tls: None::<ClientTlsConfig>, root_cert: Some(root_cert) };
-        Client::build_with_tls(info, certificates).map_err(|error| unusable(error.to_string()))
+        let Some(certificates) = self.certificates()? else { return Client::open(info).map_err(|_| ConfigError::Url) };
+        Client::build_with_tls(info, certificates).map_err(|error| ConfigError::Tls(error.to_string()))
+    }
+
+    /// The certificates of the files; `None` if no file is configured.
+    fn certificates(&self) -> Result<Option<TlsCertificates>, ConfigError> {
+        let client = match (&self.cert_file, &self.key_file) {
+            (Some(certificate), Some(key)) => Some((certificate, key)),
+            (None, None) => None,
+            (Some(_), None) => return Err(ConfigError::Missing { set: CERT_FILE, missing: KEY_FILE }),
+            (None, Some(_)) => return Err(ConfigError::Missing { set: KEY_FILE, missing: CERT_FILE }),
+        };
+        if !self.url.reveal().starts_with("rediss://") {
+            let key = match (&self.ca_file, client) {
+                (Some(_), _) => "redis.ca_file",
+                (None, Some(_)) => CERT_FILE,
+                (None, None) => return Ok(None),
+            };
+            return Err(ConfigError::Plain { key });
+        }
+        if self.ca_file.is_none() && client.is_none() {
+            return Ok(None);
+        }
+        let unreadable = |error: std::io::Error| ConfigError::Tls(error.to_string());
+        if let Some(path) = &self.ca_file {
+            files::authorities(path).map_err(ConfigError::CaFile)?;
+        }
+        let root_cert = self.ca_file.as_ref().map(std::fs::read).transpose().map_err(unreadable)?;
+        let client_tls = match client {
+            None => None,
+            Some((certificate, key)) => {
+                files::certified_key(certificate, key)?;
+                Some(ClientTlsConfig {
+                    client_cert: std::fs::read(certificate).map_err(unreadable)?,
+                    client_key: std::fs::read(key).map_err(unreadable)?,
+                })
+            }
+        };
+        Ok(Some(TlsCertificates { client_tls, root_cert }))
     }
 
     /// Where Redis is, as people may read it: without user and password.

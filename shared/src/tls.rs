@@ -1,14 +1,14 @@
 //! `[tls]`: TLS without a proxy in front, with certificates that can be changed while the server runs.
 
+pub mod files;
+
 use std::fs;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use rustls::ServerConfig;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use serde::{Deserialize, Serialize};
@@ -17,6 +17,8 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
+
+use files::PairError;
 
 /// `[tls]`: both or none.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,32 +32,23 @@ pub struct Config {
     pub key: Option<PathBuf>,
 }
 
-/// Why TLS cannot be served as configured.
+/// An error that prevents TLS from being served as configured.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
-    /// One of two.
-    #[error("expected a file, since {0} is given")]
+    /// One of the two keys is set and the other is not.
+    #[error("expected a file, since {0} is set")]
     Missing(&'static str),
-    /// A file cannot be read, or holds something else.
-    #[error("cannot use {path}: {complaint}")]
-    File {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        complaint: String,
-    },
-    /// The two do not belong together, or the key is of a kind that nobody has.
-    #[error("the certificate and the key cannot be used: {0}")]
-    Pair(#[from] rustls::Error),
+    /// The files cannot be used.
+    #[error(transparent)]
+    Pair(#[from] PairError),
 }
 
 impl TlsError {
-    /// The key that is wrong.
-    pub fn key(&self, config: &Config) -> &'static str {
+    /// The configuration key that is wrong.
+    pub fn key(&self) -> &'static str {
         match self {
-            Self::Missing("tls.cert") => "tls.key",
-            Self::File { path, .. } if config.key.as_ref() == Some(path) => "tls.key",
-            _ => "tls.cert",
+            Self::Missing("tls.cert") | Self::Pair(PairError::Key(_) | PairError::Mismatch { .. }) => "tls.key",
+            Self::Missing(_) | Self::Pair(PairError::Certificate(_) | PairError::Order { .. }) => "tls.cert",
         }
     }
 }
@@ -146,14 +139,7 @@ fn load(config: &Config) -> Result<Option<CertifiedKey>, TlsError> {
         (Some(_), None) => return Err(TlsError::Missing("tls.cert")),
         (None, Some(_)) => return Err(TlsError::Missing("tls.key")),
     };
-    let certificates: Vec<CertificateDer<'static>> =
-        CertificateDer::pem_slice_iter(&read(cert)?).collect::<Result<_, _>>().map_err(|error| file(cert, &error))?;
-    if certificates.is_empty() {
-        return Err(file(cert, &"there is no certificate in it"));
-    }
-    let private = PrivateKeyDer::from_pem_slice(&read(key)?).map_err(|error| file(key, &error))?;
-    let provider = rustls::crypto::ring::default_provider();
-    Ok(Some(CertifiedKey::from_der(certificates, private, &provider)?))
+    Ok(Some(files::server_key(cert, key)?))
 }
 
 fn contents(config: &Config) -> Contents {
@@ -164,12 +150,4 @@ fn contents(config: &Config) -> Contents {
         digest.update(content);
     }
     digest.finalize().into()
-}
-
-fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
-    fs::read(path).map_err(|error| file(path, &error))
-}
-
-fn file(path: &Path, complaint: &dyn std::fmt::Display) -> TlsError {
-    TlsError::File { path: path.to_owned(), complaint: complaint.to_string() }
 }

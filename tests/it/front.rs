@@ -236,10 +236,14 @@ async fn certificates_that_cannot_be_used_are_named_with_their_key() {
     let stranger = Certificates::make(other.path());
     let nowhere = Path::new("/nowhere/key.pem");
     for (cert, key, words) in [
-        (Some(certificates.certificate.as_path()), None, vec!["tls.key", "tls.cert is given"]),
+        (Some(certificates.certificate.as_path()), None, vec!["tls.key", "tls.cert is set"]),
         (Some(certificates.certificate.as_path()), Some(nowhere), vec!["tls.key", "/nowhere/key.pem"]),
-        (Some(certificates.key.as_path()), Some(certificates.key.as_path()), vec!["no certificate"]),
-        (Some(certificates.certificate.as_path()), Some(stranger.key.as_path()), vec!["tls.cert", "cannot be used"]),
+        (
+            Some(certificates.key.as_path()),
+            Some(certificates.key.as_path()),
+            vec!["tls.cert", "no certificate", "swapped"],
+        ),
+        (Some(certificates.certificate.as_path()), Some(stranger.key.as_path()), vec!["tls.key", "does not belong to"]),
     ] {
         let line = |name: &str, path: Option<&Path>| path.map_or(String::new(), |path| format!("{name} = {path:?}\n"));
         let text = Setup::default().more(&format!("[tls]\n{}{}", line("cert", cert), line("key", key))).toml();

@@ -84,8 +84,8 @@ impl Plan {
     async fn start(self) -> Cluster {
         let redis = if self.redis_runs { Redis::with(self.access).await } else { Redis::absent(self.access) };
         let mut setup = self.setup;
-        if self.access == Access::Tls {
-            setup = setup.redis(&format!("ca_file = {:?}", redis.ca_file()));
+        if !redis.tls_lines().is_empty() {
+            setup = setup.redis(&redis.tls_lines());
         }
         let mut cluster = Cluster { redis, gateways: Vec::new(), publishers: Vec::new(), setup };
         let roles = [(Role::Gateway, self.gateways), (Role::Publisher, self.publishers), (Role::Up, self.whole)];

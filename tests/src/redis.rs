@@ -29,6 +29,14 @@ pub enum Access {
     Password,
     /// As with a password, and only over TLS with a certificate of an authority of its own.
     Tls,
+    /// As with TLS, and only with a client certificate of the same authority.
+    MutualTls,
+}
+
+impl Access {
+    fn is_tls(self) -> bool {
+        matches!(self, Self::Tls | Self::MutualTls)
+    }
 }
 
 /// A redis-server on a port of its own, and on a socket in a folder of its own; it keeps nothing on disk and ends when
@@ -39,6 +47,8 @@ pub struct Redis {
     pub port: u16,
     access: Access,
     certificates: Option<Certificates>,
+    /// The client certificate and its key.
+    client: Option<(PathBuf, PathBuf)>,
     control: Client,
     folder: TempDir,
 }
@@ -74,13 +84,14 @@ impl Redis {
     /// As [`Redis::with`].
     pub fn absent(access: Access) -> Self {
         let folder = tempfile::tempdir().expect("a folder for Redis");
-        let certificates = (access == Access::Tls).then(|| Certificates::make(folder.path()));
+        let certificates = access.is_tls().then(|| Certificates::make(folder.path()));
+        let client = certificates.as_ref().filter(|_| access == Access::MutualTls).map(Certificates::client);
         let control = match access {
             Access::Open => format!("redis+unix://{}", socket_in(folder.path()).display()),
             _ => format!("redis+unix://{}?user={USER}&pass={PASSWORD}", socket_in(folder.path()).display()),
         };
         let control = Client::open(control).expect("the URL of a socket is valid");
-        Self { process: None, port: ports::free(), access, certificates, control, folder }
+        Self { process: None, port: ports::free(), access, certificates, client, control, folder }
     }
 
     /// Where nodes find it.
@@ -94,7 +105,7 @@ impl Redis {
             Access::Open => format!("redis://127.0.0.1:{port}"),
             Access::Password => format!("redis://{USER}:{PASSWORD}@127.0.0.1:{port}"),
             // The certificate names the host, not the address.
-            Access::Tls => format!("rediss://{USER}:{PASSWORD}@localhost:{port}"),
+            Access::Tls | Access::MutualTls => format!("rediss://{USER}:{PASSWORD}@localhost:{port}"),
         }
     }
 
@@ -109,6 +120,18 @@ impl Redis {
     /// When it has none.
     pub fn ca_file(&self) -> &Path {
         &self.certificates.as_ref().expect("it was started with TLS").authority
+    }
+
+    /// The lines of `[redis]` that name the certificates, if it needs some.
+    pub fn tls_lines(&self) -> String {
+        let mut lines = String::new();
+        if self.access.is_tls() {
+            lines += &format!("ca_file = {:?}\n", self.ca_file());
+        }
+        if let Some((certificate, key)) = &self.client {
+            lines += &format!("cert_file = {certificate:?}\nkey_file = {key:?}\n");
+        }
+        lines
     }
 
     /// Kills the server with SIGKILL.
@@ -225,7 +248,8 @@ impl Redis {
         let port = self.port.to_string();
         match &self.certificates {
             Some(certificates) => {
-                command.args(["--port", "0", "--tls-port", &port, "--tls-auth-clients", "no"]);
+                let asks = if self.client.is_some() { "yes" } else { "no" };
+                command.args(["--port", "0", "--tls-port", &port, "--tls-auth-clients", asks]);
                 command.arg("--tls-ca-cert-file").arg(&certificates.authority);
                 command.arg("--tls-cert-file").arg(&certificates.certificate);
                 command.arg("--tls-key-file").arg(&certificates.key);

@@ -4,6 +4,9 @@ use tests::redis::{Access, PASSWORD, USER};
 use tests::server::{Launch, Role};
 use tests::{Cluster, Redis, Server, Setup};
 
+/// An app that webhooks are kept for.
+const WEBHOOK: &str = "[[apps.webhooks]]\nurl = \"http://127.0.0.1:9/hooks\"";
+
 /// A gateway and a publisher with these arguments, and a client and an event that show that they meet.
 async fn meet(setup: &Setup, url: &str) -> [Server; 2] {
     let mut servers = Vec::new();
@@ -91,6 +94,38 @@ async fn tls_with_an_authority_of_ones_own() {
     let (mut ana, mut bo) = (cluster.client(0).await, cluster.client(1).await);
     ana.join("presence-room", "ana").await;
     assert_eq!(bo.join("presence-room", "bo").await, ["ana", "bo"]);
+    cluster.stop().await;
+}
+
+#[tokio::test]
+async fn a_redis_that_asks_for_client_certificates() {
+    let cluster = Cluster::start().access(Access::MutualTls).setup(Setup::default().more(WEBHOOK)).await;
+    let mut clients = cluster.subscribers("news").await;
+    cluster.publish("news", "hello", "1").await;
+    for client in &mut clients {
+        client.expect_event("news", "hello", "1").await;
+    }
+    let (mut ana, mut bo) = (cluster.client(0).await, cluster.client(1).await);
+    ana.join("presence-room", "ana").await;
+    assert_eq!(bo.join("presence-room", "bo").await, ["ana", "bo"]);
+    let place = tempfile::tempdir().expect("a folder");
+    let redis = &cluster.redis;
+    let config = |lines: &str| Setup::default().more(WEBHOOK).redis(lines).toml();
+    std::fs::write(place.path().join("carillon.toml"), config(&redis.tls_lines())).expect("a file");
+    let ca_only = format!("ca_file = {:?}", redis.ca_file());
+    std::fs::write(place.path().join("without.toml"), config(&ca_only)).expect("a file");
+    let url = redis.url();
+    let run = async |file: &str, command: &[&str]| {
+        let args = [command, &["--config", file, "--redis", &url]].concat();
+        tests::command::run(place.path(), &args, &[]).await
+    };
+    for command in [["doctor"].as_slice(), &["webhooks", "list"]] {
+        let finished = run("carillon.toml", command).await;
+        assert_eq!(finished.code, 0, "{finished:?}");
+        let finished = run("without.toml", command).await;
+        assert_eq!(finished.code, 1, "{finished:?}");
+        assert!(!format!("{finished:?}").contains(PASSWORD), "{finished:?}");
+    }
     cluster.stop().await;
 }
 

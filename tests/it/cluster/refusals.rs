@@ -37,6 +37,22 @@ async fn a_redis_that_cannot_be_meant_is_refused_without_its_password() {
         ("url = \"redis://127.0.0.1\"\nprefix = \"a b\"", "redis.prefix"),
         ("url = \"redis://127.0.0.1\"\npartitions = 0", "redis.partitions"),
         ("url = \"rediss://127.0.0.1\"\nca_file = \"missing.pem\"", "redis.ca_file"),
+        (
+            "url = \"rediss://127.0.0.1\"\ncert_file = \"missing.pem\"",
+            "redis.key_file: expected a file, since redis.cert_file",
+        ),
+        (
+            "url = \"rediss://127.0.0.1\"\nkey_file = \"missing.key\"",
+            "redis.cert_file: expected a file, since redis.key_file",
+        ),
+        (
+            "url = \"rediss://127.0.0.1\"\ncert_file = \"missing.pem\"\nkey_file = \"missing.key\"",
+            "redis.cert_file: cannot use missing.pem",
+        ),
+        (
+            "url = \"redis://127.0.0.1\"\ncert_file = \"missing.pem\"\nkey_file = \"missing.key\"",
+            "redis.cert_file: expected redis.url to begin with rediss://",
+        ),
         ("url = \"redis://127.0.0.1\"\ncommand_timeout = \"0s\"", "redis.command_timeout"),
         ("ulr = \"redis://127.0.0.1\"", "redis.ulr"),
     ] {

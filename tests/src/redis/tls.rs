@@ -14,7 +14,7 @@ pub struct Certificates {
 }
 
 impl Certificates {
-    /// Makes all of them in `folder`.
+    /// Makes all of them in `folder`. [`Certificates::client`] adds a client certificate.
     ///
     /// # Panics
     /// When `openssl` is not installed.
@@ -36,6 +36,23 @@ impl Certificates {
             command.args(["-CA", "authority.pem", "-CAkey", "authority.key", "-CAcreateserial", "-extfile", "names"]);
         });
         made
+    }
+
+    /// Makes a client certificate of the authority, `client.pem` and `client.key` in the same folder.
+    ///
+    /// # Panics
+    /// When `openssl` fails.
+    pub fn client(&self) -> (PathBuf, PathBuf) {
+        let folder = self.authority.parent().expect("a file is in a folder");
+        openssl(folder, |command| {
+            command.args(["req", "-subj", "/CN=node", "-newkey", "rsa:2048", "-noenc"]);
+            command.args(["-keyout", "client.key", "-out", "client.csr"]);
+        });
+        openssl(folder, |command| {
+            command.args(["x509", "-req", "-in", "client.csr", "-out", "client.pem", "-days", "2"]);
+            command.args(["-CA", "authority.pem", "-CAkey", "authority.key", "-CAcreateserial", "-extfile", "names"]);
+        });
+        (folder.join("client.pem"), folder.join("client.key"))
     }
 }
 
