@@ -83,7 +83,7 @@ async fn information(connection: &mut MultiplexedConnection) -> Vec<Finding> {
         }
     };
     let info: HashMap<&str, &str> = info.lines().filter_map(|line| line.split_once(':')).collect();
-    let mut findings = vec![version(info.get("redis_version").copied().unwrap_or_default())];
+    let mut findings = vec![version(&info)];
     findings.push(match info.get("role") {
         Some(&"master") => Finding::good("redis role", "master"),
         Some(role) => {
@@ -98,16 +98,39 @@ async fn information(connection: &mut MultiplexedConnection) -> Vec<Finding> {
     findings
 }
 
-fn version(text: &str) -> Finding {
+/// Checks the version of Redis that the server is compatible with, and names the server. Other servers that speak the protocol
+/// of Redis report that version as `redis_version`, and their own as `valkey_version` with `server_name:valkey`.
+fn version(info: &HashMap<&str, &str>) -> Finding {
     const SUBJECT: &str = "redis version";
+    let text = info.get("redis_version").copied().unwrap_or_default();
+    let named = match server(info) {
+        Some((name, own)) => format!("{name} {own}, compatible with Redis {text}"),
+        None => text.to_owned(),
+    };
     let mut numbers = text.split('.').map(str::parse::<u32>);
     let (Some(Ok(major)), Some(Ok(minor))) = (numbers.next(), numbers.next()) else {
-        return Finding::warning(SUBJECT, format!("it tells no version that can be read, but {text:?}"));
+        return Finding::warning(SUBJECT, format!("cannot read the version {text:?}; expected 7.0 or newer"));
     };
     if (major, minor) < VERSION_MIN {
-        return Finding::problem(SUBJECT, format!("{text}: expected 7.0 or newer"));
+        return Finding::problem(SUBJECT, format!("{named}: expected Redis 7.0 or newer, or Valkey"));
     }
-    Finding::good(SUBJECT, text)
+    Finding::good(SUBJECT, named)
+}
+
+/// Returns the name and the version of a server that is not Redis itself.
+fn server<'a>(info: &HashMap<&str, &'a str>) -> Option<(String, &'a str)> {
+    let name = match info.get("server_name").copied() {
+        Some(name) if name != "redis" => name,
+        Some(_) => return None,
+        // A Valkey with `extended-redis-compatibility` gives its name as "redis", and some builds give none.
+        None => {
+            ["valkey", "dragonfly"].into_iter().find(|name| info.contains_key(format!("{name}_version").as_str()))?
+        }
+    };
+    let version = info.get(format!("{name}_version").as_str()).copied().unwrap_or("of an unknown version");
+    let mut letters = name.chars();
+    let capitalized = letters.next().map(char::to_uppercase).into_iter().flatten().chain(letters).collect();
+    Some((capitalized, version))
 }
 
 fn eviction(policy: Option<&str>) -> Finding {

@@ -26,10 +26,30 @@ fn a_policy_that_evicts_is_told_and_so_is_none_at_all() {
 
 #[test]
 fn old_versions_are_problems() {
+    let version = |text| version(&HashMap::from([("redis_version", text), ("redis_mode", "standalone")]));
     check(&version("7.0.0"), Verdict::Good, "7.0.0");
     check(&version("8.2.1"), Verdict::Good, "8.2.1");
-    check(&version("6.2.14"), Verdict::Problem, "expected 7.0");
+    check(&version("6.2.14"), Verdict::Problem, "expected Redis 7.0");
     check(&version("seven"), Verdict::Warning, "seven");
+}
+
+#[test]
+fn servers_other_than_redis_are_named_with_their_own_version() {
+    let version = |lines: &[(&'static str, &'static str)]| version(&lines.iter().copied().collect());
+    // The start of `INFO` of Valkey 8.1: the version of Redis stays at that of the fork.
+    let valkey = [("redis_version", "7.2.4"), ("server_name", "valkey"), ("valkey_version", "8.1.3")];
+    check(&version(&valkey), Verdict::Good, "Valkey 8.1.3, compatible with Redis 7.2.4");
+    let compatible = [("redis_version", "7.2.4"), ("server_name", "redis"), ("valkey_version", "8.1.3")];
+    assert_eq!(version(&compatible).text, "7.2.4", "it is configured to call itself Redis");
+    let dragonfly = [("redis_version", "7.4.0"), ("dragonfly_version", "df-v1.34.2")];
+    check(&version(&dragonfly), Verdict::Good, "Dragonfly df-v1.34.2, compatible with Redis 7.4.0");
+    let old = [("redis_version", "6.2.14"), ("server_name", "valkey"), ("valkey_version", "7.0")];
+    check(&version(&old), Verdict::Problem, "Valkey 7.0, compatible with Redis 6.2.14: expected Redis 7.0");
+    check(
+        &version(&[("redis_version", "7.2.4"), ("server_name", "fork")]),
+        Verdict::Good,
+        "Fork of an unknown version",
+    );
 }
 
 #[test]
