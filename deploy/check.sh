@@ -88,6 +88,10 @@ find_promtool() {
     unpack prometheus && mkdir -p "$tools" && cp "$work/prometheus/usr/bin/promtool" "$promtool"
 }
 
+alerts_under_the_operator() {
+    "$python" checks/operator.py prometheus/tests/alerts.yml "$work/operator.yml" && "$promtool" test rules "$work/operator.yml"
+}
+
 dashboard() {
     "$python" checks/dashboard.py grafana/dashboards/carillon.json "$work/dashboard.yml" &&
         "$promtool" check rules "$work/dashboard.yml"
@@ -217,6 +221,7 @@ if find_promtool; then
     check "promtool: configuration" "$promtool" check config prometheus/prometheus.yml
     check "promtool: rules" "$promtool" check rules prometheus/rules/recording.yml prometheus/rules/alerts.yml
     check "promtool: tests of alerts" "$promtool" test rules prometheus/tests/alerts.yml
+    check "promtool: tests of alerts, scraped with the Prometheus operator" alerts_under_the_operator
     check "dashboard" dashboard
 else
     failed+=("promtool is missing")

@@ -36,8 +36,10 @@ def main(alerts, tests, page):
             if not annotations.get(text):
                 mistakes.append(f"{name} has no {text}")
         anchor = name.lower()
-        if annotations.get("runbook_url") != f"{PAGE}#{anchor}":
-            mistakes.append(f"{name} should send its reader to {PAGE}#{anchor}")
+        if annotations.get("runbook") != f"{PAGE}#{anchor}":
+            mistakes.append(f"{name}: the annotation runbook must be {PAGE}#{anchor}")
+        if not annotations.get("runbook_url", "https://").startswith("https://"):
+            mistakes.append(f"{name}: runbook_url is not a URL")
         if headings is not None and anchor not in headings:
             mistakes.append(f"{PAGE} has no section on {name}")
         if rule.get("labels", {}).get("severity") not in SEVERITIES:

@@ -10,7 +10,11 @@ import re
 import sys
 
 # What Grafana fills in, with something of the same kind.
-VARIABLES = {"$__rate_interval": "5m", "$__range": "1h", "$job": ".*", "$instance": ".*"}
+VARIABLES = {"$__rate_interval": "5m", "$__range": "1h", "$namespace": ".*", "$job": ".*", "$instance": ".*"}
+# What keeps two clusters under one Prometheus apart, in every selector of a metric.
+CLUSTER = ('namespace=~"$namespace', 'job=~"$job')
+# Labels that the Prometheus operator sets on a target, and that no metric of Carillon may have.
+OF_THE_OPERATOR = r"\b(container|endpoint|pod|service)\b"
 ROWS = ["Overview", "Gateway", "Delivery latency", "Redis", "Presence", "Publisher", "Webhooks", "Processes"]
 
 
@@ -62,6 +66,11 @@ def main(source, rules_file):
         expect(expression.strip(), f"{name} has an empty expression")
         # metric-names.sh reads words; one after an escaped line break would not be found.
         expect("\n" not in expression, f"{name} is more than one line")
+        selectors = re.findall(r"\b(?:carillon|process|ALERTS)[a-z_]*(\{[^}]*\})?", expression)
+        expect(selectors, f"{name} selects no metric")
+        for selector in selectors:
+            expect(all(part in selector for part in CLUSTER), f"{name} mixes clusters: {selector or expression}")
+        expect(not re.search(OF_THE_OPERATOR, expression), f"{name} reads a label of the target: {expression}")
         for variable, value in VARIABLES.items():
             expression = expression.replace(variable, value)
         expect("$" not in expression, f"{name} uses a variable that is not known: {expression}")

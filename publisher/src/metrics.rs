@@ -13,7 +13,7 @@ use shared::telemetry::metrics::{app_labels, latency, register};
 use crate::event::Event;
 use crate::routes;
 
-/// The `endpoint` of requests to paths that no route has.
+/// The value of the label `route` for requests to paths that no route has.
 pub(crate) const UNKNOWN_ENDPOINT: &str = "unknown";
 
 /// Answers that are counted from 0 on, since alerts ask how fast they increase: the first of an outage come by the thousand
@@ -45,8 +45,8 @@ impl Metrics {
         let requests = counters(
             registry,
             "carillon_publisher_requests_total",
-            "Requests answered, by endpoint and status.",
-            &["endpoint", "code"],
+            "Requests answered, by route and status.",
+            &["route", "code"],
         );
         let endpoints = || routes::LABELS.into_iter().chain([UNKNOWN_ENDPOINT]);
         for (endpoint, status) in endpoints().flat_map(|endpoint| STATUSES.iter().map(move |status| (endpoint, status)))
@@ -54,7 +54,7 @@ impl Metrics {
             requests.with_label_values(&[endpoint, status.as_str()]);
         }
         let seconds = latency("carillon_publisher_request_seconds", "Time from a request's head to its answer.");
-        let seconds = register(registry, HistogramVec::new(seconds, &["endpoint"]));
+        let seconds = register(registry, HistogramVec::new(seconds, &["route"]));
         let events = counters(
             registry,
             "carillon_events_published_total",

@@ -113,7 +113,7 @@ async fn metrics_count_what_happened() {
         ("carillon_presence_leaves_total", 0.0),
         ("carillon_messages_received_total{kind=\"subscribe\"}", 10.0),
         ("carillon_events_published_total{app=\"shop\"}", 1.0),
-        ("carillon_publisher_requests_total{code=\"200\",endpoint=\"events\"}", 1.0),
+        ("carillon_publisher_requests_total{code=\"200\",route=\"events\"}", 1.0),
         ("carillon_slow_consumers_total", 0.0),
         ("carillon_outbox_bytes", 0.0),
     ] {

@@ -29,6 +29,12 @@ impl Metrics {
         self.declared.iter().map(String::as_str)
     }
 
+    /// The names of all labels.
+    pub fn labels(&self) -> impl Iterator<Item = &str> {
+        let lists = self.samples.iter().filter_map(|(series, _)| Some(series.split_once('{')?.1));
+        lists.flat_map(|list| list.split("\",")).filter_map(|pair| Some(pair.split_once("=\"")?.0))
+    }
+
     /// The sum of all series of one name, or the one series of `name{label="value"}`; 0 when there is none.
     pub fn value(&self, series: &str) -> f64 {
         let fits = |sample: &str| sample == series || sample.split('{').next() == Some(series);

@@ -17,12 +17,12 @@ async fn requests_events_and_failures_are_counted() {
     world.send(Method::GET, "/nowhere", "").await.refused(404, "Not found");
     let text = TextEncoder::new().encode_to_string(&world.registry.gather()).unwrap();
     for line in [
-        r#"carillon_publisher_requests_total{code="200",endpoint="events"} 1"#,
-        r#"carillon_publisher_requests_total{code="400",endpoint="events"} 1"#,
-        r#"carillon_publisher_requests_total{code="401",endpoint="events"} 1"#,
-        r#"carillon_publisher_requests_total{code="404",endpoint="channels"} 1"#,
-        r#"carillon_publisher_requests_total{code="404",endpoint="unknown"} 1"#,
-        r#"carillon_publisher_request_seconds_count{endpoint="events"} 3"#,
+        r#"carillon_publisher_requests_total{code="200",route="events"} 1"#,
+        r#"carillon_publisher_requests_total{code="400",route="events"} 1"#,
+        r#"carillon_publisher_requests_total{code="401",route="events"} 1"#,
+        r#"carillon_publisher_requests_total{code="404",route="channels"} 1"#,
+        r#"carillon_publisher_requests_total{code="404",route="unknown"} 1"#,
+        r#"carillon_publisher_request_seconds_count{route="events"} 3"#,
         r#"carillon_events_published_total{app="3"} 3"#,
         "carillon_event_bytes_sum 10",
         "carillon_channels_per_event_sum 3",
@@ -37,9 +37,9 @@ async fn requests_events_and_failures_are_counted() {
 async fn what_alerts_watch_is_counted_from_zero() {
     let world = World::new();
     let text = TextEncoder::new().encode_to_string(&world.registry.gather()).unwrap();
-    for endpoint in ["events", "batch_events", "channel_events", "unknown"] {
+    for route in ["events", "batch_events", "channel_events", "unknown"] {
         for code in [200, 429, 500, 503] {
-            let line = format!("carillon_publisher_requests_total{{code=\"{code}\",endpoint=\"{endpoint}\"}} 0");
+            let line = format!("carillon_publisher_requests_total{{code=\"{code}\",route=\"{route}\"}} 0");
             assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
         }
     }

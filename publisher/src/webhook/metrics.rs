@@ -26,7 +26,7 @@ struct EndpointMetrics {
 
 impl Metrics {
     pub(super) fn new(registry: &Registry, apps: &Apps) -> Self {
-        const LABELS: [&str; 2] = ["app", "endpoint"];
+        const LABELS: [&str; 2] = ["app", "webhook_endpoint"];
         let counter = |name: &str, help: &str| register(registry, IntCounterVec::new(Opts::new(name, help), &LABELS));
         let queued = Opts::new("carillon_webhooks_queued", "Entries that an endpoint has not been told of.");
         let queued = register(registry, IntGaugeVec::new(queued, &LABELS));

@@ -10,8 +10,26 @@ use tests::raw::Raw;
 use tests::setup::app;
 use tests::{Cluster, Receiver, Setup, eventually};
 
+/// Labels that scrape configurations set on every series of a target: those of the Prometheus operator, those that Prometheus
+/// itself sets, the `role` of the chart's ServiceMonitor, and common external labels. Prometheus renames a label of the same
+/// name in a metric to `exported_…`, and then rules and dashboard do not find it.
+const LABELS_OF_SCRAPES: [&str; 12] = [
+    "cluster",
+    "container",
+    "endpoint",
+    "instance",
+    "job",
+    "namespace",
+    "node",
+    "pod",
+    "prometheus",
+    "prometheus_replica",
+    "role",
+    "service",
+];
+
 #[tokio::test]
-async fn what_rules_and_dashboard_name_is_exported() {
+async fn what_rules_and_dashboard_name_is_exported_and_no_label_is_one_of_a_scrape() {
     let output = std::process::Command::new(workspace().join("deploy/metric-names.sh")).output().expect("a script");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let named: BTreeSet<String> = String::from_utf8(output.stdout).expect("names").lines().map(str::to_owned).collect();
@@ -61,6 +79,15 @@ async fn what_rules_and_dashboard_name_is_exported() {
         missing.is_empty()
     })
     .await;
+    let mut labels = BTreeSet::new();
+    for server in cluster.servers() {
+        labels.extend(server.metrics().await.labels().map(str::to_owned));
+    }
+    for used in ["app", "route", "webhook_endpoint", "le"] {
+        assert!(labels.contains(used), "{used} is not in {labels:?}");
+    }
+    let collisions: Vec<&str> = LABELS_OF_SCRAPES.into_iter().filter(|label| labels.contains(*label)).collect();
+    assert!(collisions.is_empty(), "scrape configurations set these labels too: {collisions:?}");
     let publisher = cluster.publisher().metrics().await;
     let of_subscriber = ["carillon_redis_subscriber_live", "carillon_redis_subscribed_topics"];
     let zeros: Vec<&str> = publisher.names().filter(|name| of_subscriber.contains(name)).collect();
