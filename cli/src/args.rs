@@ -97,7 +97,7 @@ pub struct Doctor {
     /// Public address at which clients reach it, as `https://ws.example.org` or `wss://ws.example.org`; it must be running
     #[arg(long)]
     pub url: Option<ServerUrl>,
-    /// Certificates (PEM) of the authorities that are believed about that address; default: those of the web
+    /// Trusted CA certificates (PEM) for that address; default: the public CAs
     #[arg(long, value_name = "FILE")]
     pub ca: Option<PathBuf>,
 }
@@ -204,7 +204,7 @@ pub struct Target {
     /// Secret of the app; shows in the list of processes, which --env-file and --config avoid
     #[arg(long, value_parser = |secret: &str| Ok::<_, String>(Secret::new(secret)))]
     pub secret: Option<Secret>,
-    /// Certificates (PEM) of the authorities that are believed about an https server; default: those of the web
+    /// Trusted CA certificates (PEM) for an https server; default: the public CAs
     #[arg(long, value_name = "FILE")]
     pub ca: Option<PathBuf>,
 }

@@ -5,7 +5,7 @@
 
 mod sender;
 mod socket;
-mod tls;
+pub(crate) mod tls;
 mod url;
 
 use std::collections::VecDeque;
@@ -18,11 +18,11 @@ use serde_json::value::RawValue;
 use shared::app::App;
 use shared::auth::{sign_channel, sign_user};
 use shared::protocol::{ChannelName, ChannelNameError, SocketId};
+pub use shared::tls::trust::Trust;
 
 use socket::{Received, Socket};
 
 pub use sender::{Reply, Sender};
-pub use tls::{Trust, TrustError};
 pub use url::{ServerUrl, UrlError};
 
 /// A server that does not answer the handshake in this time is not there.

@@ -24,14 +24,12 @@ pub(crate) fn of(target: &Target) -> Result<(ServerUrl, App), Failure> {
     Ok((url, app_of(&config, target)?))
 }
 
-/// Whom the flag `--ca` says to believe.
+/// The certificates that the flag `--ca` names as trusted.
 ///
 /// # Errors
-/// [`Failure`] when the file holds no certificates.
+/// [`Failure`] when the file cannot be used.
 pub(crate) fn trust(ca: Option<&Path>) -> Result<Trust, Failure> {
-    let Some(path) = ca else { return Ok(Trust::default()) };
-    let complain = |error| Mistake::new("--ca", format!("{}: {error}", path.display()));
-    Trust::of_file(path).map_err(|error| Failure::Config(complain(error).into()))
+    Trust::of(ca).map_err(|error| Failure::Config(Mistake::new("--ca", error.to_string()).into()))
 }
 
 /// A server that listens everywhere is reached at the loopback address too.

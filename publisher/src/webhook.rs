@@ -19,6 +19,7 @@ use std::time::{Duration, Instant};
 use futures_util::stream::{self, StreamExt};
 use prometheus::Registry;
 use shared::app::{App, AppId, Apps};
+use shared::tls::files::FileError;
 use shared::webhook::queues::TEND_INTERVAL;
 use shared::webhook::{Endpoint, Label, QueueId, Queues};
 use tokio::sync::Notify;
@@ -56,10 +57,19 @@ pub struct Deps {
     pub queues_survive: bool,
 }
 
-/// Why there can be no sender.
+/// An error that prevents webhooks from being sent at all.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot prepare requests for webhooks")]
-pub struct ClientError(#[from] reqwest::Error);
+pub enum ClientError {
+    /// The machine lacks what HTTP clients need.
+    #[error("cannot prepare requests for webhooks")]
+    Http(#[from] reqwest::Error),
+    /// The trusted certificates cannot be used.
+    #[error("webhooks.ca_file")]
+    Certificates(#[from] FileError),
+    /// TLS cannot be set up.
+    #[error("cannot set up TLS for webhooks")]
+    Tls(#[from] rustls::Error),
+}
 
 /// Sends what waits in queues, as long as [`Sender::run`] runs.
 pub struct Sender {

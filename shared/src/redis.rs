@@ -1,25 +1,32 @@
 //! Connecting to Redis: `[redis]`, and the connections that the bus and the roster use.
 
+pub mod connector;
 pub mod directory;
 pub mod health;
 pub mod keys;
 pub mod link;
 pub mod metrics;
+pub mod pool;
 pub mod scripts;
 #[cfg(test)]
 pub(crate) mod server;
+mod url;
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use redis::io::tcp::TcpSettings;
-use redis::{Client, ClientTlsConfig, ErrorKind, IntoConnectionInfo, ProtocolVersion, RedisError, TlsCertificates};
+use redis::{Client, ConnectionAddr, ErrorKind, IntoConnectionInfo, ProtocolVersion, RedisError};
+use rustls::ClientConfig;
 use serde::{Deserialize, Serialize, Serializer};
 
 use crate::config;
 use crate::secret::Secret;
 use crate::tls::files::{self, FileError, PairError};
+use crate::tls::trust::Trust;
 
+pub use connector::Connector;
 pub use directory::Directory;
 pub use health::RedisHealth;
 pub use keys::Keys;
@@ -101,8 +108,8 @@ fn mask(url: &str) -> String {
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// The URL cannot be read.
-    #[error("expected redis://, rediss:// or redis+unix://, with a host or a path")]
-    Url,
+    #[error("{0}")]
+    Url(&'static str),
     /// The trusted CA certificates cannot be used.
     #[error(transparent)]
     CaFile(FileError),
@@ -123,9 +130,9 @@ pub enum ConfigError {
         /// The key that names the file.
         key: &'static str,
     },
-    /// TLS cannot be set up with the configured files.
-    #[error("cannot set up TLS to Redis: {0}")]
-    Tls(String),
+    /// TLS cannot be set up.
+    #[error("cannot set up TLS to Redis")]
+    Tls(#[from] rustls::Error),
     /// A prefix that would not be told from the rest of a key.
     #[error("expected one or more letters, digits, hyphens or underscores")]
     Prefix,
@@ -144,7 +151,7 @@ impl ConfigError {
     /// The key that is wrong.
     pub fn key(&self) -> &'static str {
         match self {
-            Self::Url => "redis.url",
+            Self::Url(_) => "redis.url",
             Self::CaFile(_) => "redis.ca_file",
             Self::ClientCertificate(PairError::Key(_) | PairError::Mismatch { .. }) => "redis.key_file",
             Self::ClientCertificate(PairError::Certificate(_) | PairError::Order { .. }) => "redis.cert_file",
@@ -202,19 +209,25 @@ impl Config {
             }
         }
         if self.is_set() {
-            self.client()?;
+            self.connector()?;
         }
         Ok(())
     }
 
-    /// A client for RESP3 connections, without Nagle's delay and with probes of the peer.
+    /// Makes what connects to the server: with RESP3, without Nagle's delay, and with probes of the peer.
     ///
     /// # Errors
     /// [`ConfigError`].
-    pub fn client(&self) -> Result<Client, ConfigError> {
-        // TLS needs to be told whose cryptography it uses, once; to be told again does no harm.
+    pub fn connector(&self) -> Result<Connector, ConfigError> {
+        // The library for TLS must be given its cryptography once. A second call has no effect.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let info = self.url.reveal().into_connection_info().map_err(|_| ConfigError::Url)?;
+        let info = self.parse_url()?;
+        if !matches!(info.addr(), ConnectionAddr::TcpTls { .. }) {
+            let files = [("redis.ca_file", &self.ca_file), (CERT_FILE, &self.cert_file), (KEY_FILE, &self.key_file)];
+            if let Some((key, _)) = files.into_iter().find(|(_, file)| file.is_some()) {
+                return Err(ConfigError::Plain { key });
+            }
+        }
         let keepalive = redis::io::tcp::socket2::TcpKeepalive::new()
             .with_time(KEEPALIVE_IDLE)
             .with_interval(KEEPALIVE_INTERVAL)
@@ -223,54 +236,37 @@ impl Config {
         // Without CLIENT SETINFO, which 7.0 does not know: nodes would need a right that its users cannot be given.
         let settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3).set_skip_set_lib_name();
         let info = info.set_tcp_settings(tcp).set_redis_settings(settings);
-        let Some(certificates) = self.certificates()? else { return Client::open(info).map_err(|_| ConfigError::Url) };
-        Client::build_with_tls(info, certificates).map_err(|error| ConfigError::Tls(error.to_string()))
+        Connector::new(self, Client::open(info).map_err(|_| ConfigError::Url(url::EXPECTED))?)
     }
 
-    /// The certificates of the files; `None` if no file is configured.
-    fn certificates(&self) -> Result<Option<TlsCertificates>, ConfigError> {
-        let client = match (&self.cert_file, &self.key_file) {
-            (Some(certificate), Some(key)) => Some((certificate, key)),
+    /// The settings of TLS, with the certificates as they are in their files now.
+    fn tls(&self) -> Result<Arc<ClientConfig>, ConfigError> {
+        let identity = match (&self.cert_file, &self.key_file) {
+            (Some(certificate), Some(key)) => Some(files::certified_key(certificate, key)?),
             (None, None) => None,
             (Some(_), None) => return Err(ConfigError::Missing { set: CERT_FILE, missing: KEY_FILE }),
             (None, Some(_)) => return Err(ConfigError::Missing { set: KEY_FILE, missing: CERT_FILE }),
         };
-        if !self.url.reveal().starts_with("rediss://") {
-            let key = match (&self.ca_file, client) {
-                (Some(_), _) => "redis.ca_file",
-                (None, Some(_)) => CERT_FILE,
-                (None, None) => return Ok(None),
-            };
-            return Err(ConfigError::Plain { key });
-        }
-        if self.ca_file.is_none() && client.is_none() {
-            return Ok(None);
-        }
-        let unreadable = |error: std::io::Error| ConfigError::Tls(error.to_string());
-        if let Some(path) = &self.ca_file {
-            files::authorities(path).map_err(ConfigError::CaFile)?;
-        }
-        let root_cert = self.ca_file.as_ref().map(std::fs::read).transpose().map_err(unreadable)?;
-        let client_tls = match client {
-            None => None,
-            Some((certificate, key)) => {
-                files::certified_key(certificate, key)?;
-                Some(ClientTlsConfig {
-                    client_cert: std::fs::read(certificate).map_err(unreadable)?,
-                    client_key: std::fs::read(key).map_err(unreadable)?,
-                })
-            }
-        };
-        Ok(Some(TlsCertificates { client_tls, root_cert }))
+        let trust = Trust::of(self.ca_file.as_deref()).map_err(ConfigError::CaFile)?;
+        Ok(Arc::new(trust.client(identity)?))
     }
 
-    /// Where Redis is, as people may read it: without user and password.
+    /// Whether TLS needs files.
+    fn has_certificates(&self) -> bool {
+        self.ca_file.is_some() || self.cert_file.is_some()
+    }
+
+    fn parse_url(&self) -> Result<redis::ConnectionInfo, ConfigError> {
+        url::check(self.url.reveal()).map_err(ConfigError::Url)?;
+        self.url.reveal().into_connection_info().map_err(|_| ConfigError::Url(url::EXPECTED))
+    }
+
+    /// The address of the server without user and password.
     ///
     /// # Errors
     /// [`ConfigError::Url`].
     pub fn address(&self) -> Result<String, ConfigError> {
-        let info = self.url.reveal().into_connection_info().map_err(|_| ConfigError::Url)?;
-        Ok(info.addr().to_string())
+        Ok(self.parse_url()?.addr().to_string())
     }
 }
 

@@ -1,6 +1,7 @@
 //! `[tls]`: TLS without a proxy in front, with certificates that can be changed while the server runs.
 
 pub mod files;
+pub mod trust;
 
 use std::fs;
 use std::io;

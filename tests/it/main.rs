@@ -16,6 +16,7 @@ mod make;
 mod operator;
 mod presence;
 mod publisher_front;
+mod self_signed;
 mod tidy;
 mod users;
 mod webhooks;

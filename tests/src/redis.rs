@@ -29,13 +29,15 @@ pub enum Access {
     Password,
     /// As with a password, and only over TLS with a certificate of an authority of its own.
     Tls,
+    /// As with TLS, with a certificate that is its own authority.
+    SelfSigned,
     /// As with TLS, and only with a client certificate of the same authority.
     MutualTls,
 }
 
 impl Access {
     fn is_tls(self) -> bool {
-        matches!(self, Self::Tls | Self::MutualTls)
+        matches!(self, Self::Tls | Self::SelfSigned | Self::MutualTls)
     }
 }
 
@@ -84,7 +86,11 @@ impl Redis {
     /// As [`Redis::with`].
     pub fn absent(access: Access) -> Self {
         let folder = tempfile::tempdir().expect("a folder for Redis");
-        let certificates = access.is_tls().then(|| Certificates::make(folder.path()));
+        let certificates = match access {
+            Access::Open | Access::Password => None,
+            Access::SelfSigned => Some(Certificates::self_signed(folder.path())),
+            Access::Tls | Access::MutualTls => Some(Certificates::make(folder.path())),
+        };
         let client = certificates.as_ref().filter(|_| access == Access::MutualTls).map(Certificates::client);
         let control = match access {
             Access::Open => format!("redis+unix://{}", socket_in(folder.path()).display()),
@@ -105,7 +111,9 @@ impl Redis {
             Access::Open => format!("redis://127.0.0.1:{port}"),
             Access::Password => format!("redis://{USER}:{PASSWORD}@127.0.0.1:{port}"),
             // The certificate names the host, not the address.
-            Access::Tls | Access::MutualTls => format!("rediss://{USER}:{PASSWORD}@localhost:{port}"),
+            Access::Tls | Access::SelfSigned | Access::MutualTls => {
+                format!("rediss://{USER}:{PASSWORD}@localhost:{port}")
+            }
         }
     }
 
@@ -132,6 +140,24 @@ impl Redis {
             lines += &format!("cert_file = {certificate:?}\nkey_file = {key:?}\n");
         }
         lines
+    }
+
+    /// Makes new certificates in the same files.
+    ///
+    /// # Panics
+    /// When the server has none.
+    pub fn renew_certificates(&mut self) {
+        assert!(self.access.is_tls(), "it was started with TLS");
+        let folder = self.folder.path();
+        let certificates = if self.access == Access::SelfSigned {
+            Certificates::self_signed(folder)
+        } else {
+            Certificates::make(folder)
+        };
+        if self.client.is_some() {
+            self.client = Some(certificates.client());
+        }
+        self.certificates = Some(certificates);
     }
 
     /// Kills the server with SIGKILL.

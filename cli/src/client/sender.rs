@@ -16,7 +16,8 @@ use shared::envelope::unix_us;
 use shared::protocol::SocketId;
 use tokio::net::TcpStream;
 
-use super::tls::{Stream, Trust};
+use super::Trust;
+use super::tls::{self, Stream};
 use super::{CONNECT_TIMEOUT, ClientError, ServerUrl};
 
 /// Laravel's own: the whole exchange may take 30 s.
@@ -145,7 +146,7 @@ pub(super) async fn connect(url: &ServerUrl, trust: &Trust) -> Result<Stream, Cl
         if !url.is_tls() {
             return Ok(Stream::Left(stream));
         }
-        trust.secure(url.host(), stream).await.map_err(|source| ClientError::Tls { address: address(), source })
+        tls::secure(trust, url.host(), stream).await.map_err(|source| ClientError::Tls { address: address(), source })
     };
     tokio::time::timeout(CONNECT_TIMEOUT, connecting).await.map_err(|_| ClientError::Timeout(CONNECT_TIMEOUT))?
 }

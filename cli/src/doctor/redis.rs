@@ -6,8 +6,8 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Client, RedisError, cmd};
-use shared::redis::Config;
+use redis::{AsyncConnectionConfig, RedisError, cmd};
+use shared::redis::{Config, Connector};
 use tokio::time::timeout;
 
 use super::{CLOCK, ClockLimit, Finding, compare_clocks};
@@ -23,7 +23,7 @@ const SLOW: Duration = Duration::from_millis(5);
 
 /// Every check of one Redis. `has_webhooks`: whether an app has some.
 pub(super) async fn examine(config: &Config, has_webhooks: bool) -> Vec<Finding> {
-    let (client, mut connection) = match connect(config).await {
+    let (connector, mut connection) = match connect(config).await {
         Ok(connected) => connected,
         Err(text) => return vec![Finding::problem("redis", text)],
     };
@@ -32,20 +32,16 @@ pub(super) async fn examine(config: &Config, has_webhooks: bool) -> Vec<Finding>
     findings.push(output_buffer(&mut connection).await);
     findings.push(clock(&mut connection).await);
     let (prefix, patience) = (config.prefix.as_str(), config.command_timeout);
-    let trial = commands::Trial { client: &client, patience, prefix, has_webhooks };
+    let trial = commands::Trial { connector: &connector, patience, prefix, has_webhooks };
     findings.extend(commands::examine(&mut connection, &trial).await);
     findings
 }
 
-async fn connect(config: &Config) -> Result<(Client, MultiplexedConnection), String> {
+async fn connect(config: &Config) -> Result<(Connector, MultiplexedConnection), String> {
     let address = config.address().map_err(|error| error.to_string())?;
-    let client = config.client().map_err(|error| error.to_string())?;
-    let timeouts = AsyncConnectionConfig::new()
-        .set_connection_timeout(Some(config.connect_timeout))
-        .set_response_timeout(Some(config.command_timeout));
-    let connecting = client.get_multiplexed_async_connection_with_config(&timeouts);
-    match timeout(config.connect_timeout * 2, connecting).await {
-        Ok(Ok(connection)) => Ok((client, connection)),
+    let connector = config.connector().map_err(|error| error.to_string())?;
+    match timeout(config.connect_timeout * 2, connector.connect(AsyncConnectionConfig::new())).await {
+        Ok(Ok(connection)) => Ok((connector, connection)),
         Ok(Err(error)) => Err(format!("{address} cannot be used: {}", told(&error))),
         Err(_) => Err(format!("{address} did not answer within {:?}", config.connect_timeout * 2)),
     }

@@ -80,6 +80,7 @@ impl Client {
             .pool_idle_timeout(IDLE_TIMEOUT)
             .tcp_nodelay(true)
             .user_agent(concat!("Carillon/", env!("CARGO_PKG_VERSION")))
+            .use_preconfigured_tls(config.trust()?.client(None)?)
             .build()?;
         Ok(Self { http, guard })
     }

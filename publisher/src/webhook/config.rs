@@ -1,8 +1,11 @@
 //! `[webhooks]`: how endpoints are told, whichever app they belong to.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use shared::tls::files::FileError;
+use shared::tls::trust::Trust;
 
 /// `[webhooks]`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -17,6 +20,9 @@ pub struct Config {
     /// Whether endpoints in private networks, this machine included, are refused. Link-local addresses, where clouds keep
     /// their metadata, always are.
     pub refuse_private_networks: bool,
+    /// A PEM file with CA certificates that are trusted for endpoints, besides the public CAs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ca_file: Option<PathBuf>,
 }
 
 impl Default for Config {
@@ -25,6 +31,7 @@ impl Default for Config {
             timeout: Duration::from_secs(10),
             give_up_after: Duration::from_secs(300),
             refuse_private_networks: false,
+            ca_file: None,
         }
     }
 }
@@ -37,15 +44,23 @@ const TIMEOUT_MIN: Duration = Duration::from_millis(10);
 const GIVE_UP_MAX: Duration = Duration::from_secs(24 * 3600);
 
 impl Config {
-    /// What is wrong, as key and complaint.
-    pub fn mistakes(&self) -> Vec<(&'static str, &'static str)> {
+    /// Returns what is wrong, as keys and complaints.
+    pub fn mistakes(&self) -> Vec<(&'static str, String)> {
         let mut mistakes = Vec::new();
         if !(TIMEOUT_MIN..=TIMEOUT_MAX).contains(&self.timeout) {
-            mistakes.push(("webhooks.timeout", "expected between 10ms and 1m"));
+            mistakes.push(("webhooks.timeout", "expected between 10ms and 1m".into()));
         }
         if self.give_up_after > GIVE_UP_MAX {
-            mistakes.push(("webhooks.give_up_after", "expected at most 1day"));
+            mistakes.push(("webhooks.give_up_after", "expected at most 1day".into()));
+        }
+        if let Err(error) = self.trust() {
+            mistakes.push(("webhooks.ca_file", error.to_string()));
         }
         mistakes
+    }
+
+    /// The CA certificates that are trusted for endpoints.
+    pub(super) fn trust(&self) -> Result<Trust, FileError> {
+        Trust::public_and(self.ca_file.as_deref())
     }
 }

@@ -10,14 +10,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use deadpool_redis::{Manager, Pool, Timeouts};
 use futures_util::future::BoxFuture;
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Client, ConnectionAddr, PushInfo, PushKind, RedisError};
+use redis::{AsyncConnectionConfig, ConnectionAddr, PushInfo, PushKind, RedisError};
 use tokio::runtime::Handle;
 use tokio::sync::Mutex;
 
-use super::{Config, ConfigError, Keys};
+use super::pool::{self, Manager, Pool, Timeouts};
+use super::{Config, ConfigError, Connector, Keys};
 
 /// Commands in flight on one connection before callers wait; the library's 50 would hold up a stream of publishes.
 const PIPELINE_DEPTH: usize = 1024;
@@ -32,7 +32,7 @@ pub struct Link {
 }
 
 struct Shared {
-    client: Client,
+    connector: Connector,
     pool: Pool,
     keys: Keys,
     runtime: Handle,
@@ -99,26 +99,20 @@ impl Link {
     /// # Errors
     /// [`ConfigError`].
     pub fn new(config: &Config, runtime: Handle) -> Result<Self, ConfigError> {
-        let client = config.client()?;
-        // The library's own deadline for an answer is 500 ms.
-        let timeouts = AsyncConnectionConfig::new()
-            .set_connection_timeout(Some(config.connect_timeout))
-            .set_response_timeout(Some(config.command_timeout));
-        let manager = Manager::new_with_config(client.get_connection_info().clone(), timeouts);
-        let manager = manager.map_err(|_| ConfigError::Url)?;
-        let pool = Pool::builder(manager)
+        let connector = config.connector()?;
+        let pool = Pool::builder(Manager::new(connector.clone()))
             .max_size(POOL_SIZE)
             .timeouts(Timeouts {
                 wait: Some(config.command_timeout),
                 create: Some(config.connect_timeout),
                 recycle: Some(Duration::from_millis(500)),
             })
-            .runtime(deadpool_redis::Runtime::Tokio1)
+            .runtime(pool::Runtime::Tokio1)
             .build()
-            .map_err(|_| ConfigError::Url)?;
+            .expect("a pool with timeouts has a runtime");
         Ok(Self {
             shared: Arc::new(Shared {
-                client,
+                connector,
                 pool,
                 keys: Keys::new(&config.prefix, config.partitions),
                 runtime,
@@ -156,7 +150,7 @@ impl Link {
     /// # Errors
     /// When the name of Redis has no address, or there is no way to it.
     pub async fn local_address(&self) -> io::Result<IpAddr> {
-        let (host, port) = match self.shared.client.get_connection_info().addr() {
+        let (host, port) = match self.shared.connector.address() {
             ConnectionAddr::Tcp(host, port) | ConnectionAddr::TcpTls { host, port, .. } => (host.as_str(), *port),
             // A socket in the file system: everyone who uses it is on this machine.
             _ => ("127.0.0.1", 1),
@@ -189,7 +183,7 @@ impl Link {
             let result = within(shared.command_timeout, command(MultiplexedConnection::clone(&connection))).await;
             if let Err(LinkError::Timeout | LinkError::Command(_)) = &result {
                 // A connection that failed once is not given to the next; a refusal may mean a demoted master.
-                drop(deadpool_redis::Connection::take(connection));
+                drop(pool::Connection::take(connection));
             }
             result
         });
@@ -257,12 +251,9 @@ impl Link {
 
     /// A connection of the caller's own.
     pub(crate) async fn connect(&self, config: AsyncConnectionConfig) -> Result<MultiplexedConnection, LinkError> {
-        let (client, shared) = (self.shared.client.clone(), self.shared.clone());
-        let config = config
-            .set_connection_timeout(Some(shared.connect_timeout))
-            .set_response_timeout(Some(shared.command_timeout));
+        let shared = self.shared.clone();
         let connected = self.shared.runtime.spawn(async move {
-            let connecting = client.get_multiplexed_async_connection_with_config(&config);
+            let connecting = shared.connector.connect(config);
             // Twice: once for the socket, once for the greeting.
             match tokio::time::timeout(shared.connect_timeout * 2, connecting).await {
                 Ok(Ok(connection)) => Ok(connection),

@@ -6,7 +6,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Client, Cmd, PushInfo, PushKind, RedisError, Script, Value, cmd};
+use redis::{AsyncConnectionConfig, Cmd, PushInfo, PushKind, RedisError, Script, Value, cmd};
+use shared::redis::Connector;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
@@ -19,7 +20,7 @@ const LIFETIME_MS: &str = "60000";
 /// What is to be tried.
 pub(super) struct Trial<'a> {
     /// For a connection that hears.
-    pub(super) client: &'a Client,
+    pub(super) connector: &'a Connector,
     /// For a connection, and for each answer.
     pub(super) patience: Duration,
     /// What all keys and topics begin with.
@@ -184,11 +185,8 @@ impl Failures {
     /// What is published must come back to who subscribed.
     async fn run_topic(&mut self, connection: &mut MultiplexedConnection, trial: &Trial<'_>, topic: &str) {
         let (hear, mut heard) = mpsc::unbounded_channel::<PushInfo>();
-        let config = AsyncConnectionConfig::new()
-            .set_push_sender(hear)
-            .set_connection_timeout(Some(trial.patience))
-            .set_response_timeout(Some(trial.patience));
-        let mut ear = match trial.client.get_multiplexed_async_connection_with_config(&config).await {
+        let settings = AsyncConnectionConfig::new().set_push_sender(hear);
+        let mut ear = match trial.connector.connect(settings).await {
             Ok(ear) => ear,
             Err(error) => return self.add("a second connection".into(), &error),
         };

@@ -2,6 +2,8 @@
 
 use std::process::{Child, Command, Stdio};
 
+use shared::redis::Config;
+use shared::secret::Secret;
 use tempfile::TempDir;
 
 use super::*;
@@ -10,7 +12,7 @@ use crate::doctor::Verdict;
 /// A redis-server on a socket in a folder of its own, which ends when dropped.
 struct Server {
     process: Child,
-    client: Client,
+    connector: Connector,
     _folder: TempDir,
 }
 
@@ -26,16 +28,18 @@ impl Server {
             .stdout(Stdio::null())
             .spawn()
             .expect("redis-server is installed");
-        let client = Client::open(format!("redis+unix://{}?protocol=resp3", socket.display())).unwrap();
-        while client.get_multiplexed_async_connection().await.is_err() {
+        let url = Secret::new(format!("redis+unix://{}", socket.display()));
+        let patience = Duration::from_secs(10);
+        let config = Config { url, command_timeout: patience, connect_timeout: patience, ..Config::default() };
+        let connector = config.connector().unwrap();
+        while connector.connect(AsyncConnectionConfig::new()).await.is_err() {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
-        Self { process, client, _folder: folder }
+        Self { process, connector, _folder: folder }
     }
 
     async fn connect(&self) -> MultiplexedConnection {
-        let config = AsyncConnectionConfig::new().set_response_timeout(Some(Duration::from_secs(20)));
-        self.client.get_multiplexed_async_connection_with_config(&config).await.unwrap()
+        self.connector.connect(AsyncConnectionConfig::new()).await.unwrap()
     }
 }
 
@@ -51,10 +55,10 @@ async fn doctors_that_look_at_once_do_not_meet() {
     let server = Server::start().await;
     let mut doctors = tokio::task::JoinSet::new();
     for _ in 0..8 {
-        let (client, mut connection) = (server.client.clone(), server.connect().await);
+        let (connector, mut connection) = (server.connector.clone(), server.connect().await);
         doctors.spawn(async move {
             let patience = Duration::from_secs(20);
-            let trial = Trial { client: &client, patience, prefix: "carillon", has_webhooks: true };
+            let trial = Trial { connector: &connector, patience, prefix: "carillon", has_webhooks: true };
             for _ in 0..5 {
                 for finding in examine(&mut connection, &trial).await {
                     assert_eq!(finding.verdict, Verdict::Good, "{}", finding.text);
