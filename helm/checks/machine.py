@@ -49,6 +49,11 @@ class Machine:
 
     def __exit__(self, *_):
         for process in self.processes:
+            if process.poll() is None and "nginx" in process.args[0]:
+                # Its workers outlive it when it is killed.
+                process.terminate()
+                with suppress(subprocess.TimeoutExpired):
+                    process.wait(timeout=DEADLINE_S)
             if process.poll() is None:
                 process.kill()
             process.wait()

@@ -15,7 +15,7 @@ from test_values import resolve
 OF_THE_CHART = {
     "server": {"host", "port"},
     "admin": {"host", "port"},
-    "redis": {"url", "ca_file"},
+    "redis": {"url", "ca_file", "cert_file", "key_file"},
     "peers": {"host", "port", "advertise"},
     "tls": {"cert", "key"},
     "apps": {"id", "key", "secret", "secret_file"},
@@ -34,6 +34,7 @@ def foreign(tmp_path_factory) -> dict[str, dict[str, str]]:
         "elsewhere": {"elsewhere": "made-up"},
         "hooks": {"authorization": "Bearer made-up", "api-key": "made-up"},
         "internal-authority": {"ca.crt": made["ca.crt"]},
+        "internal-client": pair,
         "redis": {"redis-password": "made-up"},
         "shop-broadcast": {"secret": "made-up"},
         "ws-tls": pair,

@@ -1,6 +1,7 @@
 """What is rendered runs: Redis, a gateway, a publisher and nginx as the chart configures them, and the pods of `helm test`."""
 
 import os
+import pwd
 import re
 import subprocess
 import time
@@ -122,15 +123,16 @@ def test_the_doctor_keeps_a_pod_from_starting_without_redis(tmp_path: Path):
         assert machine.start(pod, doctor).wait(timeout=30) == 0, machine.log("doctor")
 
 
-def test_pods_reach_a_redis_that_speaks_tls(tmp_path: Path):
+def test_pods_reach_a_redis_that_speaks_tls_and_requires_client_certificates(tmp_path: Path):
     made = make_certificates(tmp_path)
     port = free_port()
     foreign = {
         "broadcast-redis": {"REDIS_URL": f"rediss://127.0.0.1:{port}"},
         "internal-authority": {"ca.crt": made["ca.crt"]},
+        "internal-client": {name: made[name] for name in ("tls.crt", "tls.key")},
     }
     files = ["--tls-cert-file", "tls.crt", "--tls-key-file", "tls.key", "--tls-ca-cert-file", "ca.crt"]
-    command = ["redis-server", "--port", "0", "--tls-port", str(port), *files, "--tls-auth-clients", "no", "--save", ""]
+    command = ["redis-server", "--port", "0", "--tls-port", str(port), *files, "--save", ""]
     with Machine(fresh(CHART / "ci/redis-tls-values.yaml"), tmp_path, foreign) as machine:
         redis = subprocess.Popen([*command, "--bind", "127.0.0.1"], cwd=tmp_path, stdout=subprocess.DEVNULL)
         machine.processes.append(redis)
@@ -227,20 +229,24 @@ def test_pod(machine: Machine, name: str) -> Pod:
 test_pod.__test__ = False
 
 
-def start_nginx(machine: Machine) -> int:
+def start_nginx(machine: Machine, shorter: dict[str, str] | None = None) -> int:
+    """nginx with its workers, all as one user, as in the pod. `shorter`: directives in the place of others of nginx.conf."""
     command = nginx_command(machine)
+    main = Path(command[-1])
+    for directive, other in (shorter or {}).items():
+        assert directive in main.read_text()
+        main.write_text(main.read_text().replace(directive, other))
     log = (machine.folder / "nginx.log").open("a")
-    # One process, so that none is left when it is killed.
-    alone = "daemon off; master_process off;"
-    machine.processes.append(subprocess.Popen([*command, "-g", alone], stdout=log, stderr=log))
+    user = f"user {pwd.getpwuid(os.getuid()).pw_name};" if os.getuid() == 0 else ""
+    machine.processes.append(subprocess.Popen([*command, "-g", f"daemon off; {user}"], stdout=log, stderr=log))
     pod = machine.chart.pod("nginx")
     wait(lambda: machine.probe("nginx", "readinessProbe") == 204, f"nginx\n{machine.log('nginx')}")
-    return machine.ports["nginx"][pod.port("http")]
+    return machine.ports["nginx"][pod.port("https") or pod.port("http")]
 
 
 def nginx_command(machine: Machine) -> list[str]:
-    """nginx with the chart's files, changed so that Debian's older one can run them here: it does not know `resolve`, there is
-    no cluster's DNS to ask, and the image's folders are elsewhere."""
+    """nginx with the chart's files, changed so that Debian's older one can run them here: it does not know `resolve` and
+    `ssl_certificate_cache`, there is no cluster's DNS to ask, and the image's folders are elsewhere."""
     pod = machine.chart.pod("nginx")
     folder = machine.folder / "etc-nginx"
     texts = {}
@@ -251,6 +257,7 @@ def nginx_command(machine: Machine) -> list[str]:
         text = text.replace(" resolve max_fails", " max_fails").replace(
             "resolver kube-dns.kube-system.svc.cluster.local valid=5s;", "resolver 127.0.0.1;"
         )
+        text = re.sub(r"^ssl_certificate_cache .*\n", "", text, flags=re.M)
         text = re.sub(r"listen 127\.0\.0\.1:\d+", lambda _: f"listen 127.0.0.1:{free_port()}", text)
         text = re.sub(
             r"listen (\[::\]:)?(\d+)(?![.\d])",

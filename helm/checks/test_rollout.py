@@ -1,5 +1,7 @@
 """That updates and ends of pods lose nobody, and that pods are replaced when what they read has changed."""
 
+import re
+
 import pytest
 
 from chart import CHART, VALUES_FILES, Rendering, fresh, render, seconds
@@ -18,13 +20,39 @@ def test_the_grace_exceeds_the_drain(chart: Rendering):
     assert chart.pod("publisher").spec["terminationGracePeriodSeconds"] > accept + LEAVE_S
     for pod in chart.pods:
         if pod.component == "nginx":
-            (sleep,) = [command[1] for command in [pod.main["lifecycle"]["preStop"]["exec"]["command"]]]
-            shutdown = int(
-                next(line for line in nginx_main(chart) if line.startswith("worker_shutdown_timeout"))
-                .split()[1]
-                .rstrip("s;")
-            )
-            assert pod.spec["terminationGracePeriodSeconds"] > int(sleep) + shutdown
+            notice, step, last = (int(number) for number in re.findall(r"sleep (\d+)", nginx_hook(chart)))
+            workers, cut = number_of(chart, "worker_processes"), number_of(chart, "worker_shutdown_timeout")
+            # A worker cuts its clients after this time, and the hook waits for the last one.
+            assert last == cut
+            # After the hook nginx itself shuts down, with the clients that new workers have accepted meanwhile.
+            assert pod.spec["terminationGracePeriodSeconds"] > notice + workers * step + last + cut
+
+
+@pytest.mark.parametrize("accept, window, seconds", [("10s", "30s", 40), ("2m", "5m", 420), ("1500ms", "1s", 3), ("0s", "20m", 1200)])
+def test_an_update_drains_one_gateway_at_a_time(accept: str, window: str, seconds: int):
+    """The clients of a gateway are back before the next one drains: else 20 gateways are replaced in 41 s."""
+    chart = render(DEFAULT, f"config: {{drain: {{accept: {accept}, window: {window}}}}}")
+    spec = chart.pod("gateway").owner["spec"]
+    assert spec["strategy"]["rollingUpdate"] == {"maxUnavailable": 0, "maxSurge": 1}
+    assert spec["minReadySeconds"] == seconds
+    assert chart.pod("gateway").spec["terminationGracePeriodSeconds"] == seconds + 20
+    # Kubernetes refuses a Deployment in which it is not longer, and calls the update failed when it is too short.
+    assert spec["progressDeadlineSeconds"] >= spec["minReadySeconds"] + 300
+    scaled = render(DEFAULT, f"{{config: {{drain: {{accept: {accept}, window: {window}}}}}, gateway: {{autoscaling: {{enabled: true}}}}}}")
+    (scaler,) = scaled.all("HorizontalPodAutoscaler")
+    (policy,) = scaler["spec"]["behavior"]["scaleDown"]["policies"]
+    assert policy["value"] == 1 and policy["periodSeconds"] == max(120, seconds + 20)
+
+
+def test_nginx_ends_its_workers_one_after_the_other(chart: Rendering):
+    """Each cuts its clients without a close frame, so all at once they would come back together."""
+    for pod in chart.pods:
+        if pod.component == "nginx":
+            deployment = pod.owner["spec"]
+            assert deployment["strategy"]["rollingUpdate"] == {"maxUnavailable": 0, "maxSurge": 1}
+            notice, step, last = (int(number) for number in re.findall(r"sleep (\d+)", nginx_hook(chart)))
+            assert step >= 5 and number_of(chart, "worker_processes") >= 4
+            assert deployment["minReadySeconds"] >= notice + step * number_of(chart, "worker_processes") + last
 
 
 def test_nothing_can_change_the_drain_behind_the_checks_back(chart: Rendering):
@@ -64,6 +92,7 @@ CHANGES_OF_CONFIGURATION = [
     "config: {server: {outbox_bytes: 4MiB}}",
     "config: {drain: {accept: 9s}}",
     "config: {log: {level: debug}}",
+    "tests: {enabled: false}",
     "apps: [{id: app, key: other-key}]",
     "apps: [{id: app, key: app-key, settings: {limits: {connections: 5}}}]",
 ]
@@ -95,7 +124,7 @@ def test_a_change_of_a_secret_replaces_the_pods_that_read_it():
         "gateway: {replicas: 5}",
         "networkPolicy: {enabled: false}",
         "metrics: {dashboard: {enabled: true}}",
-        "tests: {enabled: false}",
+        "tests: {timeoutSeconds: 90}",
     ],
 )
 def test_what_pods_do_not_read_replaces_nobody(values: str):
@@ -133,7 +162,14 @@ def checksums(chart: Rendering) -> dict[str, dict[str, str]]:
     }
 
 
-def nginx_main(chart: Rendering) -> list[str]:
+def nginx_hook(chart: Rendering) -> str:
+    """The script that a pod of nginx runs before it is told to end."""
+    shell, flag, script = chart.pod("nginx").main["lifecycle"]["preStop"]["exec"]["command"]
+    assert (shell, flag) == ("sh", "-c")
+    return script
+
+
+def number_of(chart: Rendering, directive: str) -> int:
     from test_wiring import nginx_files
 
-    return nginx_files(chart)["nginx.conf"].splitlines()
+    return int(re.search(rf"^{directive} (\d+)s?;", nginx_files(chart)["nginx.conf"], re.M)[1])

@@ -9,7 +9,7 @@ from chart import CHART, REPOSITORY, helm, values_schema
 # Not in values.yaml: Helm passes it to charts inside other charts.
 OF_HELM = {"global"}
 
-# Mappings that the user fills, and that have defaults.
+# Mappings that the user fills.
 FILLED = {"labels", "resources", "behavior", "timeouts"}
 
 

@@ -17,7 +17,7 @@ FOREIGN_SECRETS = {
     "everything-values": {"elsewhere", "hooks"},
     "high-availability-values": {"shop-broadcast", "admin-broadcast", "redis"},
     "nginx-values": {"ws-tls"},
-    "redis-tls-values": {"broadcast-redis", "internal-authority"},
+    "redis-tls-values": {"broadcast-redis", "internal-authority", "internal-client"},
     "tls-values": {"authority", "ws-tls"},
 }
 
@@ -50,7 +50,9 @@ def test_disruption_budgets_and_scalers_are_of_one_workload_each(chart: Renderin
     budgeted = []
     for budget in chart.all("PodDisruptionBudget"):
         (pod,) = chart.selected(budget["spec"]["selector"]["matchLabels"])
-        assert budget["spec"]["unhealthyPodEvictionPolicy"] == "AlwaysAllow"
+        # While Redis is away no gateway is ready, and all of them keep their clients.
+        policy = "IfHealthyBudget" if pod.component == "gateway" else "AlwaysAllow"
+        assert budget["spec"]["unhealthyPodEvictionPolicy"] == policy
         assert budget["spec"]["maxUnavailable"] not in (0, "0%")
         budgeted.append(pod.component)
     assert sorted(budgeted) == sorted({*ROLES, *(["nginx"] if chart.all("ConfigMap") and has(chart, "nginx") else [])})
@@ -69,8 +71,9 @@ def test_disruption_budgets_and_scalers_are_of_one_workload_each(chart: Renderin
                 goal, cap = int(metric["pods"]["target"]["averageValue"]), chart.toml["server"]["connections_max"]
                 assert goal < cap
     for deployment in chart.all("Deployment"):
-        # A number beside a scaler would undo its work at every upgrade.
-        assert ("replicas" in deployment["spec"]) != (deployment["metadata"]["name"] in scaled)
+        # Without a number Kubernetes takes 1. That an upgrade keeps the scaler's number is for test_install.py.
+        scaler = scaled.get(deployment["metadata"]["name"])
+        assert deployment["spec"]["replicas"] >= (scaler["spec"]["minReplicas"] if scaler else 1)
 
 
 def test_services_lead_to_ports_that_pods_have(chart: Rendering):
@@ -87,8 +90,43 @@ def test_services_lead_to_ports_that_pods_have(chart: Rendering):
                     assert port["port"] == number, "a headless Service changes no ports"
 
 
+def test_services_say_what_their_pods_speak(chart: Rendering):
+    speaks = "https" if "tls" in chart.toml else "http"
+    wanted = {"gateway": speaks, "publisher": speaks}
+    if chart.name == "everything-values":
+        wanted["gateway"] = "kubernetes.io/ws"
+    found = {}
+    for service in chart.all("Service"):
+        name = service["metadata"]["name"].rsplit("-", 1)[-1]
+        found[name] = {port["name"]: port.get("appProtocol") for port in service["spec"]["ports"]}
+    assert {role: found[role]["http"] for role in ROLES} == wanted
+    # A mesh sends HTTP to a headless Service by the Host header, in which gateways have an address.
+    assert found["peers"] == {"tcp-peers": "tcp"}
+    assert found.get("pods", {"http": "http"}) == {"http": "http"}
+    assert found.get("metrics", {"admin": "http"}) == {"admin": "http"}
+
+
+@pytest.mark.parametrize("role", ROLES)
+@pytest.mark.parametrize("tls, given, wanted", [("", "", "http"), ("pair", "", "https"), ("pair", "http", "http")])
+def test_a_service_says_https_when_pods_speak_tls(role: str, tls: str, given: str, wanted: str):
+    base = next(file for file in VALUES_FILES if file.stem == "default-values")
+    values = {"tls": {"existingSecret": tls}, "tests": {"enabled": False}, role: {"service": {"appProtocol": given}}}
+    service = render(base, yaml.safe_dump(values)).one("Service", f"shop-carillon-{role}")
+    assert [port["appProtocol"] for port in service["spec"]["ports"]] == [wanted]
+
+
+def test_the_peers_port_has_a_headless_service(chart: Rendering):
+    """Without it a mesh with strict mutual TLS refuses what gateways forward to each other."""
+    (service,) = [service for service in chart.all("Service") if service["metadata"]["name"].endswith("-peers")]
+    assert service["spec"]["clusterIP"] == "None" and service["spec"]["publishNotReadyAddresses"] is True
+    (port,) = service["spec"]["ports"]
+    assert [pod.port(port["targetPort"]) for pod in chart.selected(service["spec"]["selector"])] == [8082]
+
+
 def test_what_clients_reach_has_neither_admin_port_nor_that_of_peers(chart: Rendering):
     for service in chart.all("Service"):
+        if service["metadata"]["name"].endswith("-gateway-peers"):
+            continue
         leads_to = {
             pod.port(port["targetPort"])
             for port in service["spec"]["ports"]
@@ -187,7 +225,7 @@ def test_configuration_and_secrets_that_pods_name_are_there(chart: Rendering):
 def test_files_that_the_configuration_names_are_mounted(chart: Rendering):
     toml = chart.toml
     named = [app["secret_file"] for app in toml["apps"]]
-    named += [toml["redis"]["ca_file"]] if "ca_file" in toml["redis"] else []
+    named += [toml["redis"][name] for name in ("ca_file", "cert_file", "key_file") if name in toml["redis"]]
     named += list(toml.get("tls", {}).values())
     webhooks = [webhook for app in toml["apps"] for webhook in app.get("webhooks", [])]
     named += [path for webhook in webhooks for path in webhook.get("header_files", {}).values()]
@@ -244,7 +282,7 @@ def test_ways_in_lead_to_the_right_role(chart: Rendering):
             service = chart.one("Service", backend["name"])
             assert backend["port"] in [port["port"] for port in service["spec"]["ports"]]
             found[match["path"]["value"]] = service["metadata"]["labels"]["app.kubernetes.io/component"]
-            assert rule.get("timeouts") == ({"request": "0s"} if match["path"]["value"].endswith("/app") else None)
+            assert "timeouts" not in rule
         assert found == expected
 
 
@@ -261,6 +299,9 @@ def test_tests_go_to_services_of_the_chart(chart: Rendering):
             commands += [container["readinessProbe"]["exec"]["command"]] if "readinessProbe" in container else []
             for command in commands:
                 assert command[0] == "carillon", "the image has no shell"
+                app = command[command.index("--app-id") + 1]
+                (configured,) = [one for one in chart.toml["apps"] if one["id"] == app]
+                assert "webhooks" not in configured, "a test triggers the webhooks of an application"
                 url = command[command.index("--url") + 1]
                 host, port, path = re.fullmatch(r"http://([^:/]+):(\d+)(.*)", url).groups()
                 name, namespace, svc = host.split(".")
@@ -298,6 +339,39 @@ def test_scrapers_find_both_roles(chart: Rendering):
         assert services[0]["spec"]["publishNotReadyAddresses"] is True
 
 
+def test_maps_of_the_values_replace_those_of_the_chart():
+    """Helm merges maps, so a default that is a map could not be taken away."""
+    base = next(file for file in VALUES_FILES if file.stem == "everything-values")
+    timeouts = lambda chart: [rule.get("timeouts") for rule in chart.all("HTTPRoute")[0]["spec"]["rules"]]
+    assert timeouts(render(base, "httpRoute: {timeouts: {}}")) == [None] * 5
+    assert timeouts(render(base, "httpRoute: {timeouts: {backendRequest: 9s}}")) == [{"backendRequest": "9s"}] * 2 + [None] * 3
+
+    labels = lambda chart: chart.one("ConfigMap", "broadcast-dashboard")["metadata"]["labels"]
+    assert labels(render(base))["grafana_dashboard"] == "1"
+    others = labels(render(base, "metrics: {dashboard: {labels: {dashboards: mine}}}"))
+    assert others["dashboards"] == "mine" and "grafana_dashboard" not in others
+
+    for role in ("gateway", "publisher", "nginx"):
+        scaler = lambda chart: chart.one("HorizontalPodAutoscaler", f"broadcast-{role}")["spec"]["behavior"]
+        assert scaler(render(base))["scaleDown"]["policies"][0]["value"] == 1
+        own = {"scaleUp": {"stabilizationWindowSeconds": 30}}
+        assert scaler(render(base, yaml.safe_dump({role: {"autoscaling": {"behavior": own}}}))) == own
+
+
+def test_no_default_is_a_map_that_users_fill():
+    """Those of requests and limits are the exception: `null` takes one of them away, as everywhere in Helm."""
+    filled = {"labels", "annotations", "behavior", "timeouts", "podLabels", "podAnnotations", "commonLabels"}
+    filled |= {"nodeSelector", "affinity", "settings"}
+
+    def check(values: dict, path: str):
+        for key, value in values.items():
+            assert key not in filled or value == {}, f"{path}.{key}"
+            if isinstance(value, dict):
+                check(value, f"{path}.{key}")
+
+    check(yaml.safe_load((VALUES_FILES[0].parent.parent / "values.yaml").read_text()), "")
+
+
 def test_nginx_goes_to_the_pods_of_both_roles(chart: Rendering):
     if not has(chart, "nginx"):
         return
@@ -320,6 +394,12 @@ def test_nginx_goes_to_the_pods_of_both_roles(chart: Rendering):
     }
     used = set(re.findall(r"proxy_pass http://(\w+);", files["carillon/routes.conf"]))
     assert used == set(found)
+    workers, connections = (
+        int(re.search(rf"^ *{name} (\d+);", files["nginx.conf"], re.M)[1])
+        for name in ("worker_processes", "worker_connections")
+    )
+    # A WebSocket takes two.
+    assert workers * connections // 2 >= chart.toml["server"]["connections_max"] and workers >= 4
     listened = {int(port) for text in files.values() for port in re.findall(r"listen (?:\[::\]:)?(\d+)\b(?![.])", text)}
     assert listened == set(chart.pod("nginx").ports().values())
     assert "unix:" not in "".join(files.values()), (
@@ -400,7 +480,7 @@ def test_policies_let_in_whatever_services_lead_to_but_not_around_nginx(values_f
         for port in service["spec"]["ports"]:
             for pod in chart.selected(service["spec"]["selector"]):
                 number = pod.port(port["targetPort"])
-                hidden = behind_nginx and number == ROLES.get(pod.component)
+                hidden = behind_nginx and number == ROLES.get(pod.component) or port["name"] == "tcp-peers"
                 assert enters(chart.all("NetworkPolicy"), stranger, pod, number) != hidden, (pod, port)
 
 

@@ -53,6 +53,10 @@ key = "/run/carillon/tls/tls.key"
 {{- if .Values.redis.caSecret.name }}
 ca_file = "/run/carillon/redis/ca.crt"
 {{- end }}
+{{- if .Values.redis.certSecret.name }}
+cert_file = "/run/carillon/redis-client/tls.crt"
+key_file = "/run/carillon/redis-client/tls.key"
+{{- end }}
 
 [drain]
 {{- include "carillon.toml.pairs" $config.drain }}
@@ -72,7 +76,20 @@ key = {{ toJson .key }}
 secret_file = {{ printf "/run/carillon/apps/%s" .id | toJson }}
 {{- include "carillon.toml.pairs" (include "carillon.appSettings" . | fromJson) }}
 {{- end }}
+{{- if .Values.tests.enabled }}
+
+# For `helm test`: an app without webhooks, so that a test sends nothing to an application. Its secret is that of the first app.
+[[apps]]
+id = {{ include "carillon.testApp" . | toJson }}
+key = {{ include "carillon.testApp" . | toJson }}
+secret_file = {{ printf "/run/carillon/apps/%s" (index .Values.apps 0).id | toJson }}
+client_events = false
+limits = { connections = 10 }
+{{- end }}
 {{ end -}}
+
+{{/* Id and key of the app that `helm test` uses. */}}
+{{- define "carillon.testApp" -}}carillon-helm-test{{- end -}}
 
 {{/* Two releases that share a Redis must not become one cluster by chance. */}}
 {{- define "carillon.redisPrefix" -}}

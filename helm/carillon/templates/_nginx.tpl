@@ -13,7 +13,8 @@ nginx in front of both roles. The files are those of deploy/nginx, but for the o
 {{- $main := get $files "nginx.conf" -}}
 {{- /* Without a number there is one for each core of the machine, each with memory for all of its connections. */ -}}
 {{- $main = include "carillon.nginx.change" (list $main "worker_processes auto;" (printf "worker_processes %v;" $nginx.workers)) -}}
-{{- $main = include "carillon.nginx.change" (list $main "worker_shutdown_timeout 10m;" (printf "worker_shutdown_timeout %vs;" $nginx.shutdownTimeoutSeconds)) -}}
+{{- $main = include "carillon.nginx.change" (list $main "worker_shutdown_timeout 10m;" (printf "worker_shutdown_timeout %vs;" (include "carillon.nginx.workerSeconds" .))) -}}
+{{- $main = include "carillon.nginx.change" (list $main "worker_connections 65536;" (printf "worker_connections %d;" (int64 $nginx.workerConnections))) -}}
 {{- $_ := set $files "nginx.conf" $main -}}
 
 {{- $routes := get $files "carillon/routes.conf" -}}
@@ -27,6 +28,17 @@ nginx in front of both roles. The files are those of deploy/nginx, but for the o
 {{- if regexMatch "(?m)^ *limit_(conn|req) " $routes }}{{ fail "files/nginx: carillon/routes.conf has a limit by client address that this chart does not know" }}{{ end -}}
 {{- end -}}
 {{- $_ := set $files "carillon/routes.conf" $routes -}}
+
+{{- /* A file whose name has a variable is read at a handshake instead of at the start. So a certificate that was rotated needs no
+reload, which would cut the WebSockets of the workers before it. The cache reads a file again after a minute. */ -}}
+{{- $tls := get $files "carillon/tls.conf" -}}
+{{- $cached := "ssl_certificate_cache max=4 valid=60s;\nssl_certificate     $carillon_certificates/fullchain.pem;" -}}
+{{- $tls = include "carillon.nginx.change" (list $tls "ssl_certificate     tls/fullchain.pem;" $cached) -}}
+{{- $tls = include "carillon.nginx.change" (list $tls "ssl_certificate_key tls/privkey.pem;" "ssl_certificate_key $carillon_certificates/privkey.pem;") -}}
+{{- $_ := set $files "carillon/tls.conf" $tls -}}
+{{- if $nginx.tlsSecret -}}
+{{- $_ := set $files "conf.d/certificates.conf" "map $ssl_server_name $carillon_certificates {\n    default tls;\n}\n" -}}
+{{- end -}}
 
 {{- $_ := set $files "carillon/upstreams.conf" (include "carillon.nginx.upstreams" .) -}}
 {{- $_ := set $files "carillon/listen.conf" (include "carillon.nginx.listen" .) -}}
@@ -77,14 +89,15 @@ resolver_timeout 2s;
 {{- if contains ":" .root.Values.listenAddress }}[::]:{{ .port }} ipv6only=off{{ else }}{{ .port }}{{ end -}}
 {{- end -}}
 
+{{/* With `reuseport` the kernel spreads connections evenly over the workers, which shut down one after the other. */}}
 {{- define "carillon.nginx.listen" -}}
 {{- $proxied := ternary " proxy_protocol" "" .Values.nginx.proxyProtocol -}}
 {{- if .Values.nginx.tlsSecret -}}
-listen {{ include "carillon.nginx.address" (dict "root" . "port" 8443) }} ssl{{ $proxied }} backlog=65535;
+listen {{ include "carillon.nginx.address" (dict "root" . "port" 8443) }} ssl{{ $proxied }} backlog=65535 reuseport;
 
 include carillon/tls.conf;
 {{ else -}}
-listen {{ include "carillon.nginx.address" (dict "root" . "port" 8080) }}{{ $proxied }} backlog=65535;
+listen {{ include "carillon.nginx.address" (dict "root" . "port" 8080) }}{{ $proxied }} backlog=65535 reuseport;
 {{ end -}}
 {{- end -}}
 

@@ -39,6 +39,23 @@ affinity:
 {{- end }}
 {{- end -}}
 
+{{/* Spreads pods over zones and machines. Takes root, role and values. */}}
+{{- define "carillon.topologySpread" -}}
+{{- with .values.topologySpread -}}
+topologySpreadConstraints:
+  {{- range . }}
+  - topologyKey: {{ .topologyKey }}
+    maxSkew: {{ .maxSkew }}
+    whenUnsatisfiable: {{ .whenUnsatisfiable }}
+    labelSelector:
+      matchLabels:
+        {{- include "carillon.selector" (dict "root" $.root "component" $.role) | nindent 8 }}
+    # Counts each version by itself. Otherwise an update spreads the new pods unevenly.
+    matchLabelKeys: [pod-template-hash]
+  {{- end }}
+{{- end -}}
+{{- end -}}
+
 {{/* Variables that lead to Redis. */}}
 {{- define "carillon.redisEnv" -}}
 {{- $redis := .Values.redis -}}
@@ -114,11 +131,11 @@ metadata:
   labels:
     {{- include "carillon.labels" (dict "root" $root "component" .role) | nindent 4 }}
 spec:
-  {{- if not $values.autoscaling.enabled }}
-  replicas: {{ $values.replicas }}
-  {{- end }}
+  replicas: {{ include "carillon.replicas" (dict "root" $root "role" .role "values" $values) }}
   revisionHistoryLimit: 5
-  minReadySeconds: {{ $values.minReadySeconds }}
+  minReadySeconds: {{ include "carillon.minReadySeconds" . }}
+  # Of one pod: Kubernetes wants it longer than minReadySeconds.
+  progressDeadlineSeconds: {{ add (include "carillon.minReadySeconds" . | int64) 600 }}
   strategy:
     type: RollingUpdate
     rollingUpdate:
@@ -150,22 +167,10 @@ spec:
       {{- end }}
       securityContext:
         {{- include "carillon.podSecurityContext" $root.Values.userId | nindent 8 }}
-      # Exceeds the drain, see checks.yaml. There is no preStop hook: after the signal the process itself goes on accepting
-      # for config.drain.accept.
-      terminationGracePeriodSeconds: {{ $values.terminationGracePeriodSeconds }}
-      {{- with $values.topologySpread }}
-      topologySpreadConstraints:
-        {{- range . }}
-        - topologyKey: {{ .topologyKey }}
-          maxSkew: {{ .maxSkew }}
-          whenUnsatisfiable: {{ .whenUnsatisfiable }}
-          labelSelector:
-            matchLabels:
-              {{- include "carillon.selector" (dict "root" $root "component" $.role) | nindent 14 }}
-          # Each version for itself, or an update would leave the new one crooked.
-          matchLabelKeys: [pod-template-hash]
-        {{- end }}
-      {{- end }}
+      # Exceeds the drain, see checks.yaml. There is no preStop hook: after the signal the process itself still accepts for
+      # config.drain.accept.
+      terminationGracePeriodSeconds: {{ include "carillon.graceSeconds" . }}
+      {{- include "carillon.topologySpread" (dict "root" $root "role" .role "values" $values) | nindent 6 }}
       {{- include "carillon.placement" $values | nindent 6 }}
       {{- if $root.Values.doctor.enabled }}
       initContainers:
@@ -214,6 +219,17 @@ spec:
               - { key: {{ .key | quote }}, path: ca.crt }
         {{- end }}
         {{- end }}
+        {{- with $root.Values.redis.certSecret }}
+        {{- if .name }}
+        - name: redis-client
+          secret:
+            secretName: {{ .name }}
+            defaultMode: 0440
+            items:
+              - { key: {{ .certKey | quote }}, path: tls.crt }
+              - { key: {{ .keyKey | quote }}, path: tls.key }
+        {{- end }}
+        {{- end }}
         {{- with $root.Values.tls.existingSecret }}
         - name: tls
           secret:
@@ -245,11 +261,26 @@ volumeMounts:
     mountPath: /run/carillon/redis
     readOnly: true
   {{- end }}
+  {{- if .root.Values.redis.certSecret.name }}
+  - name: redis-client
+    mountPath: /run/carillon/redis-client
+    readOnly: true
+  {{- end }}
   {{- if .root.Values.tls.existingSecret }}
   - name: tls
     mountPath: /run/carillon/tls
     readOnly: true
   {{- end }}
+{{- end -}}
+
+{{/*
+What a role's port speaks: what the values say, or else what the pods speak. Takes root and values (of the service). nginx has no
+such value, and controllers then go by the name of the port.
+*/}}
+{{- define "carillon.appProtocol" -}}
+{{- if hasKey .values "appProtocol" -}}
+{{- .values.appProtocol | default (ternary "https" "http" (not (empty .root.Values.tls.existingSecret))) -}}
+{{- end -}}
 {{- end -}}
 
 {{/* The Service of a role or of nginx. Takes root, role, values (of the service), port; portName and more ports where they differ. */}}
@@ -283,7 +314,7 @@ spec:
     - name: {{ .portName | default "http" }}
       port: {{ .port }}
       targetPort: {{ .portName | default "http" }}
-      {{- with .values.appProtocol }}
+      {{- with include "carillon.appProtocol" . }}
       appProtocol: {{ . }}
       {{- end }}
       {{- with .values.nodePort }}
@@ -306,15 +337,14 @@ metadata:
     {{- include "carillon.labels" (dict "root" .root "component" .role) | nindent 4 }}
 spec:
   maxUnavailable: {{ .values.podDisruptionBudget.maxUnavailable }}
-  # A pod that is not ready serves nobody: it must not keep a machine from being emptied.
-  unhealthyPodEvictionPolicy: AlwaysAllow
+  unhealthyPodEvictionPolicy: {{ .values.podDisruptionBudget.unhealthyPodEvictionPolicy | default "AlwaysAllow" }}
   selector:
     matchLabels:
       {{- include "carillon.selector" (dict "root" .root "component" .role) | nindent 6 }}
 {{- end -}}
 {{- end -}}
 
-{{/* The HorizontalPodAutoscaler of a role. Takes root and role. */}}
+{{/* The HorizontalPodAutoscaler of a role or of nginx. Takes root and role. */}}
 {{- define "carillon.horizontalPodAutoscaler" -}}
 {{- $values := index .root.Values .role -}}
 {{- $scaling := $values.autoscaling -}}
@@ -351,9 +381,7 @@ spec:
           type: Utilization
           averageUtilization: {{ . }}
     {{- end }}
-  {{- with $scaling.behavior }}
   behavior:
-    {{- toYaml . | nindent 4 }}
-  {{- end }}
+    {{- include "carillon.scalingBehavior" (dict "root" .root "role" .role "values" $values) | fromJson | toYaml | nindent 4 }}
 {{- end -}}
 {{- end -}}

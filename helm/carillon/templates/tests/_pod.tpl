@@ -4,9 +4,23 @@
 http://{{ include "carillon.fullname" .root }}-{{ .role }}.{{ .root.Release.Namespace }}.svc:{{ (index .root.Values .role).service.port }}{{ .root.Values.config.server.path_prefix | default "" }}
 {{- end -}}
 
+{{/*
+Arguments of a command of the tests. They name the app of the tests: the apps of the values may have webhooks, and a test must not
+trigger these. Takes root, command and role.
+*/}}
+{{- define "carillon.testArguments" -}}
+- {{ .command }}
+- --config
+- /etc/carillon/carillon.toml
+- --app-id
+- {{ include "carillon.testApp" .root }}
+- --url
+- {{ include "carillon.testUrl" (dict "root" .root "role" .role) }}
+{{- end -}}
+
 {{- define "carillon.testPod" -}}
 restartPolicy: Never
-# For the one who pulls the image late, and then the time of the test itself.
+# Time to pull the image, and then the time of the test itself.
 activeDeadlineSeconds: {{ add .Values.tests.timeoutSeconds 240 }}
 serviceAccountName: {{ include "carillon.serviceAccountName" . }}
 automountServiceAccountToken: false
