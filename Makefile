@@ -75,7 +75,7 @@ test-k6: build
 # The chart, without a cluster. Its own helm is built with Go, which Debian's is too old for.
 test-helm: build
 	@if command -v go >/dev/null || command -v helm >/dev/null || [ -n "$$HELM" ]; then helm/check.sh; \
-	else echo "skipped: the chart is checked where Go or helm 3 is installed"; fi
+	else echo "skipped: the chart is checked where Go or helm (3 or 4) is installed"; fi
 
 cluster:
 	$(CARGO) build --workspace --locked --bin cluster

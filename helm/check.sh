@@ -2,13 +2,16 @@
 # Checks the chart without a cluster: lint, schemas of Kubernetes, assertions of our own, values that must be refused, and the
 # rendered pods as processes of this machine. Tools that are missing are installed into target/, once.
 #
-# Needs Go (unless there is a helm of version 3), Node, Python, Redis, nginx and openssl, and the binary:
+# Needs Go (unless there is a helm of version 3 or 4), Node, Python, Redis, nginx and openssl, and the binary:
 # target/release/carillon, or BINARY_UNDER_TEST. Arguments go to pytest.
+#
+#   HELM                the helm to use; default: the one that is installed, or one that is built
+#   HELM_VERSION        the version to build, as v4.3.2; then an installed helm is not used
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-# The version that the chart was written with. Building it takes minutes, so it is kept.
-HELM_VERSION=v3.22.0
+# Building a version takes minutes, so it is kept.
+version="${HELM_VERSION:-v3.22.0}"
 
 export DEPLOY="${DEPLOY:-$PWD/deploy}"
 export BINARY_UNDER_TEST="${BINARY_UNDER_TEST:-$PWD/target/release/carillon}"
@@ -19,13 +22,14 @@ venv="$PWD/target/helm-venv"
 is_older() { [ ! -e "$1" ] || [ "$2" -nt "$1" ]; }
 
 if [ -z "${HELM:-}" ]; then
-    if command -v helm > /dev/null && [[ "$(helm version --template '{{.Version}}')" == v3.* ]]; then
+    installed="$(helm version --template '{{.Version}}' 2> /dev/null || true)"
+    if [ -z "${HELM_VERSION:-}" ] && [[ "$installed" =~ ^v[34]\. ]]; then
         HELM="$(command -v helm)"
     else
-        HELM="$tools/helm-$HELM_VERSION/helm"
+        HELM="$tools/helm-$version/helm"
         if [ ! -x "$HELM" ]; then
-            echo "building helm $HELM_VERSION into target/tools, which takes some minutes"
-            GOBIN="$(dirname "$HELM")" GOFLAGS=-trimpath go install "helm.sh/helm/v3/cmd/helm@$HELM_VERSION"
+            echo "building helm $version into target/tools, which takes some minutes"
+            GOBIN="$(dirname "$HELM")" GOFLAGS=-trimpath go install "helm.sh/helm/${version%%.*}/cmd/helm@$version"
         fi
     fi
 fi
@@ -41,6 +45,7 @@ if is_older helm/checks/crds/node_modules/made helm/checks/crds/package-lock.jso
     touch helm/checks/crds/node_modules/made
 fi
 
+echo "helm $("$HELM" version --template '{{.Version}}')"
 helm/sync.sh --check
 "$venv/bin/python" helm/readme.py --check
 cd helm/checks

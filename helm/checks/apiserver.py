@@ -1,13 +1,16 @@
-"""As much of a Kubernetes API server as Helm needs to install and upgrade: it says which kinds there are and keeps objects.
-Nothing is checked, and nothing runs."""
+"""As much of a Kubernetes API server as Helm 3 and 4 need to install, upgrade and uninstall: it lists kinds and stores objects.
+It validates nothing and runs nothing. Of the defaults of Kubernetes it knows one: a Deployment without `replicas` gets 1."""
 
 import base64
 import json
 import threading
+from copy import deepcopy
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs
+
+import yaml
 
 # By group and version: kinds and their names in paths.
 KINDS = {
@@ -33,7 +36,11 @@ class ApiServer:
 
     def __init__(self):
         self.objects: dict[str, dict[str, Any]] = {}
-        objects = self.objects
+        # What Helm 4 applied last, by path: fields that it leaves out the next time are removed.
+        self.applied: dict[str, dict[str, Any]] = {}
+        # Replicas that a scaler has set, by path.
+        self.scaled: dict[str, int] = {}
+        objects, applied, scaled = self.objects, self.applied, self.scaled
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
@@ -64,29 +71,46 @@ class ApiServer:
                 name = f"{path}/{body['metadata']['name']}"
                 if name in objects:
                     return self.answer(409, failure("AlreadyExists", 409))
-                objects[name] = body
+                objects[name] = defaulted(body)
                 self.answer(201, body)
 
             def do_PUT(self):
                 path = self.path.partition("?")[0]
-                objects[path] = self.body()
+                objects[path] = defaulted(self.body())
                 self.answer(200, objects[path])
 
             def do_PATCH(self):
-                path = self.path.partition("?")[0]
+                path, _, query = self.path.partition("?")
+                if self.headers["Content-Type"].startswith("application/apply-patch"):
+                    return self.apply(path, parse_qs(query).get("force") == ["true"])
                 merge(objects[path], self.body())
-                self.answer(200, objects[path])
+                self.answer(200, defaulted(objects[path]))
+
+            def apply(self, path: str, force: bool):
+                """Server-side apply, with Helm as the only manager beside a scaler."""
+                wanted = yaml.safe_load(self.data())
+                replicas = wanted.get("spec", {}).get("replicas")
+                if replicas != scaled.get(path, replicas) and not force:
+                    return self.answer(409, failure("Conflict", 409))
+                live = objects.setdefault(path, {})
+                remove(live, applied.get(path, {}), wanted)
+                merge(live, deepcopy(wanted))
+                applied[path] = wanted
+                self.answer(200, defaulted(live))
 
             def do_DELETE(self):
-                self.body()
+                self.data()
                 gone = objects.pop(self.path.partition("?")[0], None)
                 self.answer(
                     200 if gone else 404,
                     {"kind": "Status", "apiVersion": "v1", "status": "Success"} if gone else failure("NotFound", 404),
                 )
 
+            def data(self) -> bytes:
+                return self.rfile.read(int(self.headers.get("Content-Length", 0)))
+
             def body(self) -> dict[str, Any]:
-                data = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+                data = self.data()
                 return secret_of(data) if data.startswith(PROTOBUF) else json.loads(data or "{}")
 
             def answer(self, status: int, body: dict[str, Any]):
@@ -121,6 +145,11 @@ class ApiServer:
         }
         path.write_text(json.dumps(config))
         return path
+
+    def scale(self, name: str, replicas: int):
+        """As a HorizontalPodAutoscaler does."""
+        (path,) = [path for path, item in self.objects.items() if item is self.kept("Deployment")[name]]
+        self.objects[path]["spec"]["replicas"] = self.scaled[path] = replicas
 
     def kept(self, kind: str) -> dict[str, dict[str, Any]]:
         """The objects of a kind by name, without Helm's records."""
@@ -186,6 +215,21 @@ def fields(message: bytes) -> dict[int, list[bytes]]:
         else:
             raise ValueError(f"kind {kind} of field {field}")
     return found
+
+
+def defaulted(item: dict[str, Any]) -> dict[str, Any]:
+    if item["kind"] == "Deployment":
+        item["spec"].setdefault("replicas", 1)
+    return item
+
+
+def remove(live: dict[str, Any], before: dict[str, Any], now: dict[str, Any]):
+    """Removes what was applied before and is not any more."""
+    for key, value in before.items():
+        if key not in now:
+            live.pop(key, None)
+        elif isinstance(value, dict) and isinstance(now[key], dict) and isinstance(live.get(key), dict):
+            remove(live[key], value, now[key])
 
 
 def merge(into: dict[str, Any], patch: dict[str, Any]):

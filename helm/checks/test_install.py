@@ -42,6 +42,13 @@ class Cluster:
         assert done.returncode == 0, done.stderr
         return done.stdout
 
+    def uninstall(self):
+        done = helm("uninstall", RELEASE, "-n", NAMESPACE, "--kubeconfig", str(self.config))
+        assert done.returncode == 0, done.stderr
+
+    def replicas(self, role: str) -> int:
+        return self.server.kept("Deployment")[f"shop-carillon-{role}"]["spec"]["replicas"]
+
     def secrets(self) -> dict[str, dict[str, str]]:
         return {name: contents(secret) for name, secret in self.server.kept("Secret").items()}
 
@@ -97,6 +104,40 @@ def test_what_was_generated_may_be_changed_in_the_cluster(cluster: Cluster):
     cluster.helm("upgrade", DEFAULT, TWO_APPS)
     assert cluster.secrets()["shop-carillon-apps"]["one"] == "brought along"
     assert cluster.templates()["shop-carillon-gateway"] != templates["shop-carillon-gateway"]
+
+
+def scaling(enabled: bool) -> str:
+    pods = f"replicas: 6, autoscaling: {{enabled: {str(enabled).lower()}, minReplicas: 2, maxReplicas: 20}}"
+    return f"gateway: {{{pods}}}\npublisher: {{{pods}}}\nnginx: {{enabled: true, {pods}}}\n"
+
+
+def test_autoscaling_takes_over_the_pods_that_are_there(cluster: Cluster):
+    """Kubernetes takes a Deployment without a number as one of a single pod: all clients of the others would come back there."""
+    parts = ("gateway", "publisher", "nginx")
+    cluster.helm("install", DEFAULT, scaling(False))
+    assert [cluster.replicas(part) for part in parts] == [6, 6, 6] and not cluster.server.kept("HorizontalPodAutoscaler")
+    cluster.helm("upgrade", DEFAULT, scaling(True))
+    assert [cluster.replicas(part) for part in parts] == [6, 6, 6]
+    assert len(cluster.server.kept("HorizontalPodAutoscaler")) == 3
+    for part, replicas in zip(parts, (9, 4, 3), strict=True):
+        cluster.server.scale(f"shop-carillon-{part}", replicas)
+    cluster.helm("upgrade", DEFAULT, scaling(True) + "commonLabels: {of: another-upgrade}")
+    assert [cluster.replicas(part) for part in parts] == [9, 4, 3]
+
+
+def test_autoscaling_from_the_start_begins_with_its_least(cluster: Cluster):
+    cluster.helm("install", DEFAULT, scaling(True))
+    assert [cluster.replicas(part) for part in ("gateway", "publisher", "nginx")] == [2, 2, 2]
+
+
+def test_secrets_of_apps_outlive_the_release(cluster: Cluster):
+    """Pages and applications are configured with them. The same name takes them over."""
+    cluster.helm("install", DEFAULT, TWO_APPS)
+    secret = cluster.secrets()["shop-carillon-apps"]
+    cluster.uninstall()
+    assert cluster.secrets() == {"shop-carillon-apps": secret} and not cluster.server.kept("Deployment")
+    cluster.helm("install", DEFAULT, TWO_APPS)
+    assert cluster.secrets()["shop-carillon-apps"] == secret
 
 
 def test_what_is_printed_is_for_people(values_file: Path, cluster: Cluster):
