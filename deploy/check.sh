@@ -121,6 +121,7 @@ nginx_reads() {
     mkdir -p "$conf" && cp -r nginx/. "$conf" && mkdir -p "$conf/tls" "$conf/log"
     case "$name" in
     plain) ;;
+    distribution) beside_distribution "$conf" ;;
     compose) cp nginx/compose/upstreams.conf "$conf/carillon/upstreams.conf" ;;
     stream) cp nginx/examples/stream/nginx.conf "$conf/nginx.conf" && load_stream "$conf" ;;
     *) cp "nginx/examples/$name/"*.conf "$conf/carillon/" ;;
@@ -143,6 +144,30 @@ nginx_reads() {
     done >"$conf/conf.d/0-check.conf"
     nginx -t -q -p "$conf" -c "$conf/nginx.conf" -e "$conf/log/start.log" || return
     echo "nginx -t: $name is right"
+}
+
+# The distribution's nginx.conf in the place of ours, with the changes that README.md makes to it.
+beside_distribution() {
+    cp /etc/nginx/nginx.conf /etc/nginx/mime.types "$1" || return
+    sed -i 's#/etc/nginx/#'"$1"'/#' "$1/nginx.conf"
+    local changes
+    changes="$(grep '^sed -i .* /etc/nginx/nginx.conf' README.md | sed "s#/etc/nginx/nginx.conf#$1/nginx.conf#")"
+    [ -n "$changes" ] && bash -eu -c "$changes" || return
+    local setting
+    for setting in worker_connections worker_rlimit_nofile; do
+        local ours theirs
+        ours="$(number_of "$setting" nginx/nginx.conf)"
+        theirs="$(number_of "$setting" "$1/nginx.conf")"
+        [ -n "$theirs" ] && [ "$theirs" = "$ours" ] || {
+            echo "beside the distribution's nginx.conf $setting is ${theirs:-not set}, and not $ours" >&2
+            return 1
+        }
+    done
+}
+
+# number_of DIRECTIVE FILE
+number_of() {
+    sed -nE "s/^[[:space:]]*$1[[:space:]]+([0-9]+);.*/\\1/p" "$2"
 }
 
 # The stream module is a package of its own on Debian, which would be loaded into every nginx of this machine.
@@ -228,7 +253,7 @@ else
 fi
 
 if need nginx nginx && need openssl openssl; then
-    for name in plain compose behind-balancer proxy-protocol; do
+    for name in plain distribution compose behind-balancer proxy-protocol; do
         check "nginx: $name" nginx_reads "$name"
     done
     if load_stream "$work/stream"; then

@@ -6,6 +6,9 @@
 import configparser
 import os
 import re
+import shlex
+import signal
+import subprocess
 import sys
 import tomllib
 from pathlib import Path
@@ -16,6 +19,9 @@ import yaml
 AFTER_DRAIN_S = 10
 # server.activity_timeout + server.pong_timeout by default: so long may nothing go by on a connection that lives.
 SILENCE_S = 120 + 30
+# Databases, caches, queues, search, PHP and metrics, which run beside Carillon: a Laravel server has several of them.
+SERVICE_PORTS = {1433, 3000, 3306, 4369, 5432, 5672, 6001, 6379, 7700, 8080, 8108, 8123, 8983, 9000, 9090, 9092, 9093, 9100, 9200,
+                 9300, 9999, 11211, 11300, 15672, 25672, 26379, 16379, 27017, 27018, 27019, 33060}
 UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
@@ -95,6 +101,7 @@ def compose(checks, deploy, leaving_s):
         expect(service["command"][0] == role, f"{name} runs {service['command'][0]}")
         flags = service["command"][1:]
         expect(service["healthcheck"]["test"][-len(flags):] == flags, f"the health check of {name} reads another configuration")
+        expect("--live" in service["healthcheck"]["test"], f"{name} is unhealthy while Redis is away, and whatever restarts it cuts its clients")
         expect(service["ulimits"]["nofile"]["hard"] >= 65536, f"{name} may open few descriptors")
         grace_s, least_s = seconds(service["stop_grace_period"]), leaving_s[role]
         expect(grace_s > least_s, f"{name} is killed after {grace_s} s and needs {least_s} s to leave")
@@ -138,6 +145,20 @@ def nginx(checks, deploy):
            "an upstream is not used, or used and not there")
 
 
+def reload(checks, name, command):
+    """Runs a unit's ExecReload as systemd does, without any program in the path: the main process gets SIGHUP."""
+    main = subprocess.Popen([sys.executable, "-c", "import signal; signal.pause()"])
+    try:
+        words = [word.replace("$MAINPID", str(main.pid)) for word in shlex.split(command)]
+        done = subprocess.run(words, env={"MAINPID": str(main.pid), "PATH": ""}, capture_output=True, text=True)
+        checks.expect(done.returncode == 0, f"{name}: ExecReload failed: {done.stderr}")
+        checks.expect(words[0] == "/bin/sh", f"{name}: ExecReload needs {words[0]}, which some machines do not have")
+        checks.expect(main.wait(timeout=10) == -signal.SIGHUP, f"{name}: ExecReload sends no SIGHUP")
+    finally:
+        main.kill()
+        main.wait()
+
+
 def services(checks, deploy, leaving_s):
     expect = checks.expect
     for path in sorted((deploy / "systemd").glob("*.service")):
@@ -147,6 +168,7 @@ def services(checks, deploy, leaving_s):
         expect(seconds(value("TimeoutStopSec")[0]) > least_s, f"{path.name} is killed before it has left")
         expect(int(value("LimitNOFILE")[0]) >= 65536, f"{path.name} may open few descriptors")
         expect(value("ProcSubset") == [], f"{path.name} hides /proc/stat, which process metrics read")
+        reload(checks, path.name, value("ExecReload")[0])
     parser = configparser.ConfigParser(interpolation=None, inline_comment_prefixes=(";",))
     parser.read(deploy / "supervisor/carillon.conf")
     program = parser["program:carillon"]
@@ -154,11 +176,30 @@ def services(checks, deploy, leaving_s):
     expect(int(program["stopwaitsecs"]) > leaving_s["gateway"], "supervisor kills before the drain is over")
 
 
+def settings_of_the_kernel(deploy):
+    lines = (deploy / "systemd/carillon.sysctl.conf").read_text().splitlines()
+    pairs = (line.split("=") for line in lines if line and not line.startswith("#"))
+    return {key.strip(): value.strip() for key, value in pairs}
+
+
 def kernel(checks, deploy):
-    for line in (deploy / "systemd/carillon.sysctl.conf").read_text().splitlines():
-        if line and not line.startswith("#"):
-            key = line.split("=")[0].strip()
-            checks.expect(Path("/proc/sys", key.replace(".", "/")).exists(), f"the kernel has no {key}")
+    for key in settings_of_the_kernel(deploy):
+        checks.expect(Path("/proc/sys", key.replace(".", "/")).exists(), f"the kernel has no {key}")
+
+
+def local_ports(checks, deploy):
+    """A connection, or a listener on any free port, never has the port of a service."""
+    settings = settings_of_the_kernel(deploy)
+    first, last = (int(port) for port in settings["net.ipv4.ip_local_port_range"].split())
+    free = set(range(first, last + 1))
+    for part in settings["net.ipv4.ip_local_reserved_ports"].split(","):
+        low, _, high = part.partition("-")
+        free -= set(range(int(low), int(high or low) + 1))
+    units = "".join(path.read_text() for path in sorted((deploy / "systemd").glob("*.service")))
+    named = {int(port) for port in re.findall(r"\b([1-6]?[0-9]{4})\b", "".join(re.findall(r"^#.*$", units, re.M)))}
+    for port in sorted(SERVICE_PORTS | {port for port in named if port > 1024}):
+        checks.expect(port not in free, f"a connection may take port {port} away from its service")
+    checks.expect(len(free) > 45_000, f"only {len(free)} ports for connections of this machine")
 
 
 def image(checks, deploy, root):
@@ -173,7 +214,7 @@ def image(checks, deploy, root):
     expect(at_least(built) >= at_least(wanted), f"the image is built with Rust {built}, and {wanted} is needed")
     version = re.search(r"^ARG VERSION=(.*)$", text, re.MULTILINE)[1]
     expect(version == workspace["package"]["version"], f"the image says that it is {version}")
-    for word in ("HEALTHCHECK", "STOPSIGNAL SIGTERM", "EXPOSE 8080 8081 8082 9090", "USER 65532:65532", "ENTRYPOINT ["):
+    for word in ("HEALTHCHECK", '"healthcheck", "--live"]', "STOPSIGNAL SIGTERM", "EXPOSE 8080 8081 8082 9090", "USER 65532:65532", "ENTRYPOINT ["):
         expect(word in text, f"the Dockerfile has no {word}")
 
 
@@ -188,6 +229,7 @@ def main(deploy, root):
     nginx(checks, deploy)
     services(checks, deploy, leaving_s)
     image(checks, deploy, root)
+    local_ports(checks, deploy)
     if os.path.isdir("/proc/sys/net/ipv4"):
         kernel(checks, deploy)
     for mistake in checks.mistakes:
