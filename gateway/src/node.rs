@@ -294,9 +294,6 @@ impl Health for Node {
         if !self.serving.load(Ordering::Acquire) {
             return Err("starting".into());
         }
-        if self.connections() >= self.connections_max {
-            return Err(format!("at the cap of {} connections", self.connections_max));
-        }
         Ok(())
     }
 }
