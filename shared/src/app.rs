@@ -65,7 +65,7 @@ pub struct App {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct AppLimits {
-    /// Open connections on one node; 0 means no limit. Beyond it: 4004.
+    /// Open connections in the whole cluster; 0 means no limit. Beyond it: 4004, or 4100 while the count is uncertain.
     pub connections: usize,
     /// Subscriptions of one connection.
     pub channels_per_connection: usize,

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 
+use crate::app::AppId;
 use crate::envelope::{Envelope, Topic};
 use crate::webhook::Occurrence;
 
@@ -86,6 +87,9 @@ pub trait Listener: Send + Sync {
 
     /// What this node told the cluster of one topic is not there any more: it must be asserted again.
     fn doubt(&self, _topic: &Topic) {}
+
+    /// Another node needs this node's current count of the app's connections.
+    fn connections_asked(&self, _app: &AppId) {}
 
     /// Resolves once there is room for more; until then publishers on this machine wait.
     fn room(&self) -> BoxFuture<'_, ()> {

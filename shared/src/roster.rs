@@ -39,6 +39,17 @@ pub struct Occupancy {
     pub users: u64,
 }
 
+/// The answer to a claim of places in an app's connection quota.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Claimed {
+    /// How many of the connections asked for are admitted. They count as this node's from here on.
+    pub admitted: u64,
+    /// When the roster answered, in milliseconds of its own clock.
+    pub answered_at_ms: u64,
+    /// The oldest report that the answer relies on, by the same clock: the time of the answer if no other node counts.
+    pub oldest_report_at_ms: u64,
+}
+
 /// The last event of a cache channel.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeptEvent {
@@ -176,13 +187,32 @@ pub trait Roster: Send + Sync {
     /// [`RosterError::Unavailable`].
     fn kept<'a>(&'a self, topic: &'a Topic) -> BoxFuture<'a, Result<Option<KeptEvent>, RosterError>>;
 
-    /// This node holds `connections` open connections of the app now. Returns how many there are cluster-wide with them.
+    /// Reports that this node has `connections` open connections of the app. Returns how many there are cluster-wide,
+    /// these included. Nodes without a valid lease do not count.
     ///
     /// # Errors
     /// [`RosterError::Unavailable`].
     fn connect<'a>(&'a self, app: &'a AppId, connections: u64) -> BoxFuture<'a, Result<u64, RosterError>>;
 
-    /// Open connections of the app, cluster-wide.
+    /// The same as [`Roster::connect`] for a roster that never waits. Returns `None` if [`Roster::connect`] must be used.
+    fn connect_at_once(&self, _app: &AppId, _connections: u64) -> Option<u64> {
+        None
+    }
+
+    /// Admits up to `wanted` connections of the app besides the `connections` that this node has, within a cluster-wide
+    /// `quota`, in one step. If not all are admitted, the other nodes are asked to report their counts again.
+    ///
+    /// # Errors
+    /// [`RosterError::Unavailable`]. The claim may have been granted all the same; the next report corrects it.
+    fn claim<'a>(
+        &'a self,
+        app: &'a AppId,
+        connections: u64,
+        wanted: u64,
+        quota: u64,
+    ) -> BoxFuture<'a, Result<Claimed, RosterError>>;
+
+    /// Open connections of the app, cluster-wide. Nodes without a valid lease do not count.
     ///
     /// # Errors
     /// [`RosterError::Unavailable`].

@@ -6,7 +6,7 @@ use shared::app::AppId;
 use shared::bus::{Bus, BusError, MemoryBus, Message};
 use shared::envelope::Topic;
 use shared::protocol::{ChannelName, Member, UserId};
-use shared::roster::{Joined, KeptEvent, MemoryRoster, Occupancy, Roster, RosterError};
+use shared::roster::{Claimed, Joined, KeptEvent, MemoryRoster, Occupancy, Roster, RosterError};
 
 use super::harness::{Reply, World};
 
@@ -116,6 +116,10 @@ impl Roster for Away {
     }
 
     fn connect<'a>(&'a self, _: &'a AppId, _: u64) -> BoxFuture<'a, Result<u64, RosterError>> {
+        away()
+    }
+
+    fn claim<'a>(&'a self, _: &'a AppId, _: u64, _: u64, _: u64) -> BoxFuture<'a, Result<Claimed, RosterError>> {
         away()
     }
 

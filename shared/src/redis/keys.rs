@@ -89,6 +89,16 @@ impl Keys {
         format!("{}:conn:{app}", self.prefix)
     }
 
+    /// Hash of node to the time of its last report of an app's connections, in milliseconds of Redis' clock.
+    pub fn connection_reports(&self, app: &AppId) -> String {
+        format!("{}:connat:{app}", self.prefix)
+    }
+
+    /// The topic on which gateways are asked to report their connections of an app. A message is the app's id.
+    pub fn recount(&self) -> String {
+        format!("{}:recount", self.prefix)
+    }
+
     /// The topic that one node probes its own subscription with.
     pub fn probe(&self, node: NodeId) -> String {
         format!("{}:probe:{node}", self.prefix)

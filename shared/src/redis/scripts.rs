@@ -26,6 +26,14 @@ script!(
     occupy, "scripts/occupy.lua"
 );
 script!(
+    /// A node reports an app's connections and claims places for more.
+    connect, "scripts/connect.lua"
+);
+script!(
+    /// An app's connections, cluster-wide.
+    connections, "scripts/connections.lua"
+);
+script!(
     /// A node still holds a channel.
     touch, "scripts/touch.lua"
 );

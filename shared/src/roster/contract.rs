@@ -36,6 +36,7 @@ macro_rules! roster_contract {
             a_subscription_count_is_announced_when_asked_for_and_changed
             apps_are_isolated
             connections_add_up_over_nodes
+            claims_admit_no_more_than_the_quota_on_all_nodes_together
             observers_follow_random_changes
             concurrent_changes_reach_every_observer_in_order
         }
@@ -383,6 +384,25 @@ pub async fn apps_are_isolated(cluster: impl Cluster) {
     leave(&ana, &one, "1").await;
     assert_eq!(member_ids(&ana, &two).await, ["1"]);
     assert_eq!(announced(&mut observer, &one).await, ["added 2"]);
+}
+
+/// However many nodes claim, and whatever they report in between.
+pub async fn claims_admit_no_more_than_the_quota_on_all_nodes_together(cluster: impl Cluster) {
+    let app = AppId::from("one");
+    let (ana, bo) = (Node::start(&cluster).await, Node::start(&cluster).await);
+    let claim = async |node: &Node, connections, wanted| {
+        let claimed = node.roster.claim(&app, connections, wanted, 5).await.expect("the roster is reachable");
+        assert!(claimed.oldest_report_at_ms <= claimed.answered_at_ms, "{claimed:?}");
+        claimed.admitted
+    };
+    assert_eq!(claim(&ana, 0, 3).await, 3);
+    assert_eq!(claim(&bo, 0, 3).await, 2, "as many as there are places for");
+    assert_eq!(ana.roster.connections(&app).await, Ok(5), "the admitted count at once");
+    assert_eq!((claim(&ana, 3, 1).await, claim(&bo, 2, 1).await), (0, 0));
+    assert_eq!(ana.roster.connect(&app, 2).await, Ok(4));
+    assert_eq!(claim(&bo, 2, 2).await, 1, "a place that became free on another node");
+    assert_eq!(claim(&bo, 2, 1).await, 1, "and one on the node itself");
+    assert_eq!(claim(&ana, 9, 1).await, 0, "a node that has more than the quota");
 }
 
 /// A node's latest number replaces its earlier one.

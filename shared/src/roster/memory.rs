@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use futures_util::future::{BoxFuture, ready};
 use hashbrown::HashMap;
 
-use super::{Joined, KeptEvent, Occupancy, Roster, RosterError};
+use super::{Claimed, Joined, KeptEvent, Occupancy, Roster, RosterError};
 use crate::app::AppId;
 use crate::bus::MemoryBus;
 use crate::envelope::{Body, Envelope, Position, Topic, unix_us};
@@ -140,6 +140,23 @@ impl MemoryRoster {
         state.forget_if_empty(topic);
     }
 
+    fn connect_now(&self, app: &AppId, connections: u64) -> u64 {
+        let mut state = self.lock();
+        let nodes = state.connections.entry(app.clone()).or_default();
+        nodes.insert(self.node, connections);
+        nodes.values().sum()
+    }
+
+    fn claim_now(&self, app: &AppId, connections: u64, wanted: u64, quota: u64) -> Claimed {
+        let mut state = self.lock();
+        let nodes = state.connections.entry(app.clone()).or_default();
+        let others: u64 = nodes.iter().filter(|(node, _)| **node != self.node).map(|(_, count)| count).sum();
+        let admitted = quota.saturating_sub(others.saturating_add(connections)).min(wanted);
+        nodes.insert(self.node, connections.saturating_add(admitted));
+        let now_ms = unix_us() / 1000;
+        Claimed { admitted, answered_at_ms: now_ms, oldest_report_at_ms: now_ms }
+    }
+
     fn occupancy_changed(&self, topic: &Topic, before: u64, after: u64, announce: bool) {
         let queues = self.bus.queues();
         if let (0, 1.., Some(queues)) = (before, after, queues) {
@@ -231,11 +248,21 @@ impl Roster for MemoryRoster {
     }
 
     fn connect<'a>(&'a self, app: &'a AppId, connections: u64) -> BoxFuture<'a, Result<u64, RosterError>> {
-        let mut state = self.lock();
-        let nodes = state.connections.entry(app.clone()).or_default();
-        nodes.insert(self.node, connections);
-        let everywhere = nodes.values().sum();
-        Box::pin(ready(Ok(everywhere)))
+        Box::pin(ready(Ok(self.connect_now(app, connections))))
+    }
+
+    fn connect_at_once(&self, app: &AppId, connections: u64) -> Option<u64> {
+        Some(self.connect_now(app, connections))
+    }
+
+    fn claim<'a>(
+        &'a self,
+        app: &'a AppId,
+        connections: u64,
+        wanted: u64,
+        quota: u64,
+    ) -> BoxFuture<'a, Result<Claimed, RosterError>> {
+        Box::pin(ready(Ok(self.claim_now(app, connections, wanted, quota))))
     }
 
     fn connections<'a>(&'a self, app: &'a AppId) -> BoxFuture<'a, Result<u64, RosterError>> {

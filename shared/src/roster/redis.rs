@@ -19,7 +19,7 @@ use hashbrown::{HashMap, HashSet};
 use redis::aio::MultiplexedConnection;
 use redis::{FromRedisValue, RedisError, ScriptInvocation};
 
-use super::{Joined, KeptEvent, Occupancy, Roster, RosterError};
+use super::{Claimed, Joined, KeptEvent, Occupancy, Roster, RosterError};
 use crate::app::AppId;
 use crate::bus::Listener;
 use crate::envelope::{Position, Topic, unix_us};
@@ -320,25 +320,32 @@ impl RedisRoster {
         .await
     }
 
-    async fn connect_now(&self, app: &AppId, connections: u64) -> Result<u64, RosterError> {
+    /// Reports the app's connections and claims places for `wanted` more. Returns the total too.
+    async fn claim_now(
+        &self,
+        app: &AppId,
+        connections: u64,
+        wanted: u64,
+        quota: u64,
+    ) -> Result<(u64, Claimed), RosterError> {
         let node = self.standing_node().await?;
         lock(&self.held).connections.insert(app.clone(), connections);
-        let (key, index) = (self.link.keys().connections(app), self.link.keys().index(&node.to_string()));
-        let entry = format!("{app}/");
-        self.run("connect", move |mut connection| {
-            Box::pin(async move {
-                note_in_index(&mut connection, &index, &entry).await?;
-                let mut pipeline = redis::pipe();
-                match connections {
-                    0 => pipeline.hdel(&key, node.to_string()).ignore(),
-                    _ => pipeline.hset(&key, node.to_string(), connections).ignore(),
-                };
-                pipeline.pexpire(&key, millis(CHANNEL_TTL)).ignore().hvals(&key);
-                let (counts,): (Vec<u64>,) = pipeline.query_async(&mut connection).await?;
-                Ok(counts.iter().sum())
+        let keys = self.link.keys();
+        let (counts, reports, nodes) = (keys.connections(app), keys.connection_reports(app), keys.nodes());
+        let (index, recount, app) = (keys.index(&node.to_string()), keys.recount(), app.to_string());
+        let (total, admitted, answered_at_ms, oldest_report_at_ms) = self
+            .run("connect", move |mut connection| {
+                Box::pin(async move {
+                    let script = scripts::connect();
+                    let mut call = script.key(counts);
+                    call.key(reports).key(nodes).key(index);
+                    call.arg(node.to_string()).arg(connections).arg(wanted).arg(quota);
+                    call.arg(millis(CHANNEL_TTL)).arg(millis(INDEX_TTL)).arg(format!("{app}/")).arg(recount).arg(app);
+                    call.invoke_async(&mut connection).await
+                })
             })
-        })
-        .await
+            .await?;
+        Ok((total, Claimed { admitted, answered_at_ms, oldest_report_at_ms }))
     }
 }
 
@@ -413,7 +420,17 @@ impl Roster for RedisRoster {
     }
 
     fn connect<'a>(&'a self, app: &'a AppId, connections: u64) -> BoxFuture<'a, Result<u64, RosterError>> {
-        Box::pin(self.connect_now(app, connections))
+        Box::pin(async move { self.claim_now(app, connections, 0, 0).await.map(|(total, _)| total) })
+    }
+
+    fn claim<'a>(
+        &'a self,
+        app: &'a AppId,
+        connections: u64,
+        wanted: u64,
+        quota: u64,
+    ) -> BoxFuture<'a, Result<Claimed, RosterError>> {
+        Box::pin(async move { self.claim_now(app, connections, wanted, quota).await.map(|(_, claimed)| claimed) })
     }
 
     fn connections<'a>(&'a self, app: &'a AppId) -> BoxFuture<'a, Result<u64, RosterError>> {

@@ -18,6 +18,7 @@ use tokio::sync::{Notify, oneshot};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use super::super::{BusError, Listener};
+use crate::app::AppId;
 use crate::envelope::wire::WireError;
 use crate::envelope::{Envelope, Topic};
 use crate::node::NodeId;
@@ -46,6 +47,8 @@ const SUBSCRIBE_TIMEOUT: Duration = Duration::from_secs(5);
 pub struct Subscriber {
     link: Link,
     probe_topic: String,
+    /// Where gateways are asked to report their connections.
+    recount_topic: String,
     metrics: Metrics,
     state: Mutex<State>,
     /// Told when wishes have changed.
@@ -122,9 +125,11 @@ impl Subscriber {
     /// A subscriber that is not connected yet.
     pub fn new(link: Link, metrics: Metrics) -> Arc<Self> {
         let probe_topic = link.keys().probe(NodeId::fresh());
+        let recount_topic = link.keys().recount();
         Arc::new(Self {
             link,
             probe_topic,
+            recount_topic,
             metrics,
             state: Mutex::default(),
             changed: Notify::new(),
@@ -265,7 +270,7 @@ impl Subscriber {
             let mut state = self.lock();
             state.pending.clear();
             state.wanted.retain(|_, wish| wish.wanted);
-            std::iter::once(self.probe_topic.clone()).chain(state.wanted.keys().cloned()).collect()
+            [&self.probe_topic, &self.recount_topic].into_iter().chain(state.wanted.keys()).cloned().collect()
         };
         let began = Instant::now();
         if let Err(error) = self.send_subscriptions(&mut connection, &all).await {
@@ -279,7 +284,7 @@ impl Subscriber {
         self.live.store(true, Ordering::Release);
         self.has_been_live.store(true, Ordering::Release);
         self.metrics.subscriber_live(began.elapsed());
-        tracing::info!(topics = all.len() - 1, "subscribed in redis");
+        tracing::info!(topics = all.len() - 2, "subscribed in redis");
         ears.listener.came_back();
         let mut ping = interval(PING_INTERVAL);
         ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -435,6 +440,13 @@ impl Ears {
         };
         if name == self.subscriber.probe_topic.as_bytes() {
             return self.probed_us.store(self.now_us(), Ordering::Release);
+        }
+        if name == self.subscriber.recount_topic.as_bytes() {
+            // An id that no app has is ignored by the listener.
+            if let Ok(app) = std::str::from_utf8(&message) {
+                self.listener.connections_asked(&AppId::from(app));
+            }
+            return;
         }
         let topic = std::str::from_utf8(&name).ok().and_then(|name| {
             self.subscriber.lock().wanted.get(name).filter(|wish| wish.wanted).map(|wish| wish.topic.clone())

@@ -196,10 +196,14 @@ impl RedisRoster {
         let apps_entries = apps.iter().map(|app| format!("{app}/"));
         self.note_all_in_index(node, topics.iter().map(Topic::to_string).chain(apps_entries).collect()).await?;
         for app in &apps {
-            let key = self.link.keys().connections(app);
+            let (counts, reports) = (self.link.keys().connections(app), self.link.keys().connection_reports(app));
             self.run("touch", move |mut connection| {
                 Box::pin(async move {
-                    redis::cmd("PEXPIRE").arg(key).arg(millis(CHANNEL_TTL)).exec_async(&mut connection).await
+                    let mut pipeline = redis::pipe();
+                    for key in [counts, reports] {
+                        pipeline.pexpire(key, millis(CHANNEL_TTL)).ignore();
+                    }
+                    pipeline.exec_async(&mut connection).await
                 })
             })
             .await?;

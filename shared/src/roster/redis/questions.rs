@@ -11,6 +11,7 @@ use crate::app::AppId;
 use crate::envelope::wire::info_of;
 use crate::envelope::{Position, Topic};
 use crate::protocol::{ChannelKind, ChannelName, Member, UserId};
+use crate::redis::scripts;
 use crate::roster::{KeptEvent, Occupancy, RosterError};
 
 impl RedisRoster {
@@ -129,12 +130,13 @@ impl RedisRoster {
     }
 
     pub(super) async fn connections_now(&self, app: &AppId) -> Result<u64, RosterError> {
-        let key = self.link.keys().connections(app);
-        let counts: Vec<u64> = self
-            .run("connections", move |mut connection| {
-                Box::pin(async move { redis::cmd("HVALS").arg(key).query_async(&mut connection).await })
+        let (counts, nodes) = (self.link.keys().connections(app), self.link.keys().nodes());
+        self.run("connections", move |mut connection| {
+            Box::pin(async move {
+                let script = scripts::connections();
+                script.key(counts).key(nodes).invoke_async(&mut connection).await
             })
-            .await?;
-        Ok(counts.iter().sum())
+        })
+        .await
     }
 }

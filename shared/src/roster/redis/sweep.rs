@@ -164,9 +164,14 @@ impl RedisRoster {
         let Some((app, channel)) = entry.split_once('/') else { return Ok(0) };
         let app = AppId::from(app);
         if channel.is_empty() {
-            let (key, node) = (self.link.keys().connections(&app), node.to_owned());
+            let keys = self.link.keys();
+            let (counts, reports, node) = (keys.connections(&app), keys.connection_reports(&app), node.to_owned());
             self.run("sweep_connections", move |mut connection| {
-                Box::pin(async move { redis::cmd("HDEL").arg(key).arg(node).exec_async(&mut connection).await })
+                Box::pin(async move {
+                    let mut pipeline = redis::pipe();
+                    pipeline.hdel(&counts, &node).ignore().hdel(&reports, &node).ignore();
+                    pipeline.exec_async(&mut connection).await
+                })
             })
             .await?;
             return Ok(0);
