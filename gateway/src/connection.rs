@@ -30,8 +30,8 @@ pub(crate) struct Connection {
     pub(crate) wire: Wire,
     pub(crate) outbox: Outbox,
     pub(crate) session: RefCell<Session>,
-    /// The connection's place among all of the node.
-    _admission: Admission,
+    /// The connection's place among all of its app and of the node.
+    admission: Admission,
     /// The slot in the shard's list.
     pub(crate) slot: Cell<usize>,
     /// The shard's clock when the connection began.
@@ -85,7 +85,7 @@ impl Connection {
             socket_id,
             session: RefCell::new(Session::new(socket_id, app.clone())),
             app,
-            _admission: admission,
+            admission,
             wire,
             outbox: Outbox::default(),
             slot: Cell::new(usize::MAX),
@@ -121,6 +121,13 @@ impl Connection {
     pub(crate) fn begin_closing(&self, code: CloseCode, until_s: u32) {
         self.stage.set(Stage::Closing { until_s, bytes: 0 });
         self.ended_with.set(Some(code));
+        self.admission.leave_app();
+    }
+
+    /// Ends the sending side as soon as the close frame is written.
+    pub(crate) fn shut_down_after_close(&self) {
+        self.says_no_more.set(true);
+        self.wake();
     }
 
     /// Whether the peer had its time to answer the close frame.

@@ -36,6 +36,7 @@ mod metrics;
 mod node;
 mod outbox;
 mod presence;
+mod quota;
 mod reject;
 mod relay;
 mod session;
@@ -238,6 +239,7 @@ impl Gateway {
             never = node.metrics.event_loop_lag.keep() => match never {},
             never = keep_sessions(&node) => match never {},
             never = node.report_connections() => match never {},
+            never = node.serve_queues() => match never {},
             never = relay.keep_synchronised() => match never {},
         }
     }

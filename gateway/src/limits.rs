@@ -13,6 +13,7 @@
 //! | inboxes | [`INBOX_BYTES_MAX`] | 16 MiB |
 //! | slow clients | `server.outbox_bytes` (1 MiB) each; broadcasts share their bytes | depends on how many are slow |
 //! | client events that wait for the bus | [`PUBLISHES_MAX`] per shard, `message_bytes` each | 512 MiB at worst |
+//! | handshakes that wait for a quota | [`QUOTA_WAITING_MAX`] of 64 bytes per app with a quota | 256 KiB per app |
 //! | early presence changes | [`EARLY_CHANGES_MAX`] per presence channel | only while a list is on its way |
 
 use std::mem::size_of;
@@ -38,6 +39,9 @@ pub(crate) const READS_PER_TURN: usize = 2;
 /// order can have had under way. Beyond it the connection is dropped.
 pub(crate) const CLOSING_BYTES_MAX: usize = 1024 * 1024;
 
+/// Connections that a drain closes at a time, before others on the shard have their turn: about 10 ms.
+pub(crate) const CLOSES_PER_TURN: usize = 1024;
+
 /// Messages that a shard takes from its inbox at a time.
 pub(crate) const INBOX_BATCH: usize = 256;
 
@@ -60,6 +64,16 @@ pub(crate) const WRITE_FRAMES_MAX: usize = 64;
 
 /// Bytes that a waiting frame takes besides its payload: measured, 97 bytes for a pong of two.
 pub(crate) const FRAME_OVERHEAD_BYTES: usize = 96;
+
+/// Handshakes of one app that may wait for a place in its connection quota. Beyond it they are refused with 4100.
+pub(crate) const QUOTA_WAITING_MAX: usize = 4096;
+
+/// Apps whose connections are reported to the roster at a time.
+pub(crate) const CONNECTION_REPORTS_AT_ONCE: usize = 16;
+
+/// Apps that other nodes may ask about between two reports. A node that receives no answer refuses clients with 4100 in
+/// place of 4004.
+pub(crate) const RECOUNTS_MAX: usize = 4096;
 
 /// Client events of a shard that may wait for the bus. Beyond it they are refused.
 pub(crate) const PUBLISHES_MAX: usize = 1024;

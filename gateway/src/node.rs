@@ -1,8 +1,8 @@
 //! What all shards of a gateway share: configuration, counters, and how full the node is.
 
-use std::convert::Infallible;
-use std::sync::Arc;
+use std::cell::Cell;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use hashbrown::HashMap;
@@ -11,13 +11,13 @@ use shared::app::{App, AppId, Apps};
 use shared::http::Routes;
 use shared::listener::Front;
 use shared::protocol::CloseCode;
-use shared::roster::RosterError;
-use tokio::sync::{Mutex, Notify};
+use tokio::sync::Notify;
 
 use crate::config::Server;
 use crate::fallback;
 use crate::fallback::peers::Peers;
 use crate::metrics::Metrics;
+use crate::quota::AppPlaces;
 use crate::reject::Farewell;
 use crate::relay::Relay;
 use crate::transport::Transport;
@@ -40,36 +40,35 @@ pub(crate) struct Node {
     pub(crate) fallback: fallback::Registry,
     /// Other nodes, in a cluster.
     pub(crate) peers: Option<Peers>,
-    occupants: Occupants,
+    pub(crate) occupants: Occupants,
     started: Instant,
     /// By shard: when its timer fired last, in milliseconds after `started`.
     heartbeats_ms: Box<[AtomicU64]>,
     /// By shard: its open TCP connections, HTTP included.
     loads: Box<[AtomicUsize]>,
+    /// Requests of the HTTP API that are under way.
+    requests: AtomicUsize,
     serving: AtomicBool,
     draining: AtomicBool,
 }
 
 /// Open connections of clients, of all apps and of each.
-struct Occupants {
+pub(crate) struct Occupants {
     all: AtomicUsize,
-    by_app: HashMap<AppId, AppOccupants>,
-    changed: Notify,
+    pub(crate) by_app: HashMap<AppId, AppPlaces>,
+    /// Notified when a count has changed that the roster must learn of.
+    pub(crate) changed: Notify,
+    /// Apps whose queue of handshakes is to be served.
+    unserved: Mutex<Vec<Arc<App>>>,
+    /// Notified when there is one.
+    pub(crate) queued: Notify,
 }
 
-/// Open connections of clients of one app.
-#[derive(Default)]
-struct AppOccupants {
-    count: AtomicUsize,
-    /// Held while the roster is told, so that it hears of the counts in their order.
-    reported: Mutex<Reported>,
-}
-
-/// What the roster was told last of an app's connections.
-#[derive(Default)]
-struct Reported {
-    count: usize,
-    failed: Option<Instant>,
+impl Occupants {
+    pub(crate) fn unserved(&self) -> MutexGuard<'_, Vec<Arc<App>>> {
+        // A panic under this lock leaves a list that is whole.
+        self.unserved.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// How much a node holds.
@@ -83,9 +82,6 @@ pub(crate) struct Capacity {
     pub(crate) shards: usize,
 }
 
-/// After a failure nobody waits for the roster for this long.
-const REPORT_PAUSE: Duration = Duration::from_secs(1);
-
 impl Node {
     pub(crate) fn new(
         server: Server,
@@ -96,7 +92,7 @@ impl Node {
         capacity: Capacity,
     ) -> Self {
         let Capacity { connections_max, sockets_max, shards } = capacity;
-        let by_app = apps.iter().map(|app| (app.id.clone(), AppOccupants::default())).collect();
+        let by_app = apps.iter().map(|app| (app.id.clone(), AppPlaces::default())).collect();
         Self {
             server,
             front,
@@ -108,53 +104,46 @@ impl Node {
             sockets_max,
             fallback: fallback::Registry::default(),
             peers: None,
-            occupants: Occupants { all: AtomicUsize::new(0), by_app, changed: Notify::new() },
+            occupants: Occupants {
+                all: AtomicUsize::new(0),
+                by_app,
+                changed: Notify::new(),
+                unserved: Mutex::default(),
+                queued: Notify::new(),
+            },
             started: Instant::now(),
             heartbeats_ms: (0..shards).map(|_| AtomicU64::new(0)).collect(),
             loads: (0..shards).map(|_| AtomicUsize::new(0)).collect(),
+            requests: AtomicUsize::new(0),
             serving: AtomicBool::new(false),
             draining: AtomicBool::new(false),
         }
     }
 
-    /// Takes a place for a client of this app, or says why there is none. An app's quota is that of the whole cluster;
-    /// while the cluster cannot be asked it is this node's own.
-    pub(crate) async fn admit(self: &Arc<Self>, app: &Arc<App>, transport: Transport) -> Result<Admission, Farewell> {
-        let admission = self.take_place(app, transport)?;
-        let quota = app.limits.connections;
-        if quota > 0
-            && let Ok(connections) = self.report(&app.id, self.of_app(&app.id)).await
-            && connections > quota as u64
-        {
-            return Err(over_quota());
-        }
-        Ok(admission)
+    /// Whether other nodes share the roster, and so the quotas of apps.
+    pub(crate) fn is_clustered(&self) -> bool {
+        self.peers.is_some()
     }
 
-    /// Takes a place among those of this node.
+    /// Takes a place among those of this node, whatever the app's quota.
     pub(crate) fn take_place(self: &Arc<Self>, app: &Arc<App>, transport: Transport) -> Result<Admission, Farewell> {
+        self.places(&app.id).add();
+        self.admit_counted(app, transport)
+    }
+
+    /// Takes a place among those of this node for a connection that its app has counted already.
+    pub(crate) fn admit_counted(self: &Arc<Self>, app: &Arc<App>, transport: Transport) -> Result<Admission, Farewell> {
+        let places = self.places(&app.id);
         let all = self.occupants.all.fetch_add(1, Ordering::AcqRel);
         if all >= self.connections_max {
             self.occupants.all.fetch_sub(1, Ordering::AcqRel);
+            places.remove();
+            self.count_changed(&app.id, places);
             return Err(Farewell::new(CloseCode::OverCapacity, "The server is over capacity, try again later"));
         }
-        let of_app = self.of_app(&app.id).count.fetch_add(1, Ordering::AcqRel);
-        let quota = app.limits.connections;
-        if quota > 0 && of_app >= quota {
-            self.of_app(&app.id).count.fetch_sub(1, Ordering::AcqRel);
-            self.occupants.all.fetch_sub(1, Ordering::AcqRel);
-            return Err(over_quota());
-        }
         self.metrics.app(&app.id).connections(transport).inc();
-        self.occupants.changed.notify_one();
-        Ok(Admission { node: self.clone(), app: app.clone(), transport })
-    }
-
-    fn leave(&self, app: &App, transport: Transport) {
-        self.of_app(&app.id).count.fetch_sub(1, Ordering::AcqRel);
-        self.occupants.all.fetch_sub(1, Ordering::AcqRel);
-        self.metrics.app(&app.id).connections(transport).dec();
-        self.occupants.changed.notify_one();
+        self.count_changed(&app.id, places);
+        Ok(Admission { node: self.clone(), app: app.clone(), transport, is_counted: Cell::new(true) })
     }
 
     /// Open connections of clients.
@@ -162,50 +151,8 @@ impl Node {
         self.occupants.all.load(Ordering::Acquire)
     }
 
-    /// Tells the roster how many connections each app has, whenever that changed, a few times a second at most.
-    pub(crate) async fn report_connections(&self) -> Infallible {
-        loop {
-            let forgotten = tokio::select! {
-                () = self.occupants.changed.notified() => false,
-                () = self.relay.connections_forgotten() => true,
-            };
-            for (app, occupants) in &self.occupants.by_app {
-                let is_news = {
-                    let mut reported = occupants.reported.lock().await;
-                    if forgotten {
-                        reported.count = 0;
-                    }
-                    reported.count != occupants.count.load(Ordering::Acquire)
-                };
-                if is_news && self.report(app, occupants).await.is_err() {
-                    // The next round says it.
-                    self.occupants.changed.notify_one();
-                }
-            }
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
-    }
-
-    /// Tells the roster how many connections the app has here; returns how many it has everywhere.
-    async fn report(&self, app: &AppId, occupants: &AppOccupants) -> Result<u64, RosterError> {
-        let mut reported = occupants.reported.lock().await;
-        let count = occupants.count.load(Ordering::Acquire);
-        if reported.failed.is_some_and(|failed| failed.elapsed() < REPORT_PAUSE) {
-            return Err(RosterError::Unavailable);
-        }
-        match self.relay.roster().connect(app, count as u64).await {
-            Ok(everywhere) => {
-                *reported = Reported { count, failed: None };
-                Ok(everywhere)
-            }
-            Err(error) => {
-                reported.failed = Some(Instant::now());
-                Err(error)
-            }
-        }
-    }
-
-    fn of_app(&self, app: &AppId) -> &AppOccupants {
+    /// The connections of an app on this node.
+    pub(crate) fn places(&self, app: &AppId) -> &AppPlaces {
         self.occupants.by_app.get(app).expect("every configured app is counted")
     }
 
@@ -219,6 +166,26 @@ impl Node {
     pub(crate) fn load(self: &Arc<Self>, shard: usize) -> Load {
         self.loads[shard].fetch_add(1, Ordering::Relaxed);
         Load { node: self.clone(), shard }
+    }
+
+    /// The number of shards.
+    pub(crate) fn shards(&self) -> usize {
+        self.loads.len()
+    }
+
+    /// Counts a request of the HTTP API for as long as the answer lives.
+    pub(crate) fn begin_request(&self) -> RequestGuard<'_> {
+        self.requests.fetch_add(1, Ordering::AcqRel);
+        RequestGuard { node: self }
+    }
+
+    /// Resolves when no request of the HTTP API is under way, or after `limit`.
+    pub(crate) async fn requests_done(&self, limit: Duration) {
+        const LOOK_INTERVAL: Duration = Duration::from_millis(5);
+        let until = Instant::now() + limit;
+        while self.requests.load(Ordering::Acquire) > 0 && Instant::now() < until {
+            tokio::time::sleep(LOOK_INTERVAL).await;
+        }
     }
 
     /// Whether there is a descriptor for one more TCP connection.
@@ -246,20 +213,43 @@ impl Node {
     }
 }
 
-fn over_quota() -> Farewell {
-    Farewell::new(CloseCode::OverQuota, "The app is over its connection quota")
-}
-
 /// A connection's place among those of its app and of the node; given back when dropped.
 pub(crate) struct Admission {
     node: Arc<Node>,
     pub(crate) app: Arc<App>,
     pub(crate) transport: Transport,
+    /// Whether its app still counts it.
+    is_counted: Cell<bool>,
+}
+
+impl Admission {
+    /// Gives the place in the app's quota back: the connection is closing. The node's own place is given back with the
+    /// socket.
+    pub(crate) fn leave_app(&self) {
+        if self.is_counted.replace(false) {
+            let places = self.node.places(&self.app.id);
+            places.remove();
+            self.node.count_changed(&self.app.id, places);
+        }
+    }
 }
 
 impl Drop for Admission {
     fn drop(&mut self) {
-        self.node.leave(&self.app, self.transport);
+        self.leave_app();
+        self.node.occupants.all.fetch_sub(1, Ordering::AcqRel);
+        self.node.metrics.app(&self.app.id).connections(self.transport).dec();
+    }
+}
+
+/// A request of the HTTP API that is under way until dropped.
+pub(crate) struct RequestGuard<'a> {
+    node: &'a Node,
+}
+
+impl Drop for RequestGuard<'_> {
+    fn drop(&mut self) {
+        self.node.requests.fetch_sub(1, Ordering::AcqRel);
     }
 }
 

@@ -15,12 +15,14 @@ use std::time::{Duration, Instant};
 
 use futures_util::future::BoxFuture;
 use hashbrown::{DefaultHashBuilder, HashMap, HashSet};
+use shared::app::AppId;
 use shared::bus::{Bus, Listener};
 use shared::envelope::{Body, Envelope, Topic};
 use shared::protocol::ServerFrame;
 use shared::roster::Roster;
 use tokio::sync::Notify;
 
+use crate::limits::RECOUNTS_MAX;
 use crate::metrics::PresenceMetrics;
 use crate::presence::{Change, Effect};
 use crate::shard::inbox::{Broadcast, Inbox, Room, ShardMessage};
@@ -56,6 +58,9 @@ pub(crate) struct Relay {
     late_reports: Mutex<HashSet<Topic>>,
     doubts: Doubts,
     connections_forgotten: Notify,
+    /// Apps whose connections another node needs to know.
+    asked: Mutex<HashSet<AppId>>,
+    recount: Notify,
 }
 
 impl Relay {
@@ -79,6 +84,8 @@ impl Relay {
             late_reports: Mutex::default(),
             doubts: Doubts::default(),
             connections_forgotten: Notify::new(),
+            asked: Mutex::default(),
+            recount: Notify::new(),
         }
     }
 
@@ -90,6 +97,16 @@ impl Relay {
     /// The roster, for questions.
     pub(crate) fn roster(&self) -> &dyn Roster {
         &*self.roster
+    }
+
+    /// Resolves when another node needs to know this node's connections.
+    pub(crate) async fn recount_asked(&self) {
+        self.recount.notified().await;
+    }
+
+    /// Takes the apps that other nodes have asked about.
+    pub(crate) fn take_asked(&self) -> HashSet<AppId> {
+        std::mem::take(&mut *lock(&self.asked))
     }
 
     /// Queues a message for one shard.
@@ -264,6 +281,15 @@ impl Listener for Relay {
 
     fn doubt(&self, topic: &Topic) {
         self.doubts.raise(topic);
+    }
+
+    fn connections_asked(&self, app: &AppId) {
+        let mut asked = lock(&self.asked);
+        if asked.len() < RECOUNTS_MAX {
+            asked.insert(app.clone());
+        }
+        drop(asked);
+        self.recount.notify_one();
     }
 }
 

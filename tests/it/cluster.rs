@@ -6,6 +6,7 @@ mod fallback;
 mod faults;
 mod metric_names;
 mod presence;
+mod quota;
 mod readiness;
 mod redis_forms;
 mod refusals;

@@ -1,0 +1,201 @@
+//! Connection quotas of apps: 4004 is final for pusher-js, so it is sent only when it is certain.
+
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+use tests::proxy::Mode;
+use tests::{Cluster, PATIENCE, Raw, Server, Setup, eventually, within_time};
+use tokio::task::JoinSet;
+
+const TARGET: &str = "/app/shop-key?protocol=7";
+
+/// A client, or the code that it was refused with.
+async fn connect(server: &Server) -> Result<Raw, u64> {
+    let mut raw = server.tcp().await;
+    raw.upgrade(TARGET, &[]).await;
+    let message = raw.message().await;
+    match message["data"]["code"].as_u64() {
+        Some(code) => Err(code),
+        None => {
+            assert_eq!(message["event"], "pusher:connection_established", "{message}");
+            Ok(raw)
+        }
+    }
+}
+
+/// Connects as pusher-js does: again after 4100, and never again after 4004.
+async fn connect_until_admitted(server: &Server) -> Raw {
+    let connected = async {
+        loop {
+            match connect(server).await {
+                Ok(raw) => return raw,
+                Err(code) => assert_eq!(code, 4100, "a client that would have a place is refused for good"),
+            }
+        }
+    };
+    within_time(PATIENCE, "a place", connected).await
+}
+
+async fn counted(cluster: &Cluster, expected: u64) {
+    let path = "/connections";
+    eventually("all are counted", async || cluster.get(path).await == json!({ "connections": expected })).await;
+}
+
+#[tokio::test]
+async fn clients_of_a_gateway_that_was_killed_get_in_elsewhere() {
+    let mut cluster = Cluster::start().setup(Setup::default().limit("connections = 10")).await;
+    let mut stay = Vec::new();
+    let mut lost = Vec::new();
+    for _ in 0..4 {
+        lost.push(connect(cluster.gateway(0)).await.expect("there is room"));
+        stay.push(connect(cluster.gateway(1)).await.expect("there is room"));
+    }
+    counted(&cluster, 8).await;
+    cluster.kill_gateway(0).await;
+    drop(lost);
+    for _ in 0..4 {
+        stay.push(connect_until_admitted(cluster.gateway(1)).await);
+    }
+    assert_eq!(stay.len(), 8);
+    cluster.stop().await;
+}
+
+#[tokio::test]
+async fn clients_of_a_gateway_that_has_lost_redis_get_in_elsewhere() {
+    let mut cluster = Cluster::start().proxied().setup(Setup::default().limit("connections = 4")).await;
+    let (mut stay, mut lost) = (Vec::new(), Vec::new());
+    for _ in 0..2 {
+        lost.push(connect(cluster.gateway(0)).await.expect("there is room"));
+        stay.push(connect(cluster.gateway(1)).await.expect("there is room"));
+    }
+    counted(&cluster, 4).await;
+    // Its last report stands until its lease is over, and it cannot report that its clients have gone.
+    cluster.gateway_proxy(0).set(Mode::HalfOpen).await;
+    drop(lost);
+    for _ in 0..2 {
+        stay.push(connect_until_admitted(cluster.gateway(1)).await);
+    }
+    cluster.gateway_proxy(0).set(Mode::Pass).await;
+    cluster.stop().await;
+}
+
+#[tokio::test]
+async fn a_client_that_moves_to_another_gateway_at_the_quota_gets_in() {
+    let cluster = Cluster::start().setup(Setup::default().limit("connections = 3")).await;
+    let mut clients = Vec::new();
+    for _ in 0..3 {
+        clients.push(connect(cluster.gateway(0)).await.expect("there is room"));
+    }
+    counted(&cluster, 3).await;
+    for turn in 1..=20 {
+        drop(clients.remove(0));
+        let client = connect(cluster.gateway(turn % 2)).await;
+        clients.push(client.unwrap_or_else(|code| panic!("move {turn}: refused with {code}")));
+    }
+    cluster.stop().await;
+}
+
+#[tokio::test]
+async fn a_client_that_comes_back_to_a_single_server_at_the_quota_gets_in() {
+    let server = Server::start(Setup::default().limit("connections = 3")).await;
+    let mut clients = Vec::new();
+    for _ in 0..3 {
+        clients.push(connect(&server).await.expect("there is room"));
+    }
+    for turn in 1..=20 {
+        let left = clients.remove(0);
+        // The handshake is under way before the old connection ends.
+        let (client, ()) = tokio::join!(connect(&server), async { drop(left) });
+        clients.push(client.unwrap_or_else(|code| panic!("turn {turn}: refused with {code}")));
+    }
+    assert_eq!(connect(&server).await.err(), Some(4004), "nobody has left, and that is certain");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn an_app_over_its_quota_is_refused_with_4100_while_redis_is_away() {
+    let mut cluster = Cluster::start().setup(Setup::default().limit("connections = 2")).await;
+    let first = connect(cluster.gateway(0)).await.expect("there is room");
+    counted(&cluster, 1).await;
+    cluster.redis.kill().await;
+    // This node alone has room for one more, and knows of no others.
+    let second = connect(cluster.gateway(0)).await;
+    assert!(second.is_ok(), "{:?}", second.err());
+    assert_eq!(connect(cluster.gateway(0)).await.err(), Some(4100));
+    cluster.redis.start_again().await;
+    cluster.ready().await;
+    counted(&cluster, 2).await;
+    assert_eq!(connect(cluster.gateway(1)).await.err(), Some(4004));
+    drop((first, second));
+    cluster.stop().await;
+}
+
+#[tokio::test]
+async fn handshakes_of_one_app_share_their_claims() {
+    const CLIENTS: usize = 400;
+    let mut cluster = Cluster::start().gateways(1).proxied().setup(Setup::default().limit("connections = 1000")).await;
+    let first = connect(cluster.gateway(0)).await.expect("there is room");
+    let command = "carillon_redis_command_seconds_count{command=\"connect\"}";
+    let before = cluster.gateway(0).metric(command).await;
+    cluster.gateway_proxy(0).set(Mode::Delay(Duration::from_millis(5))).await;
+    let mut handshakes = JoinSet::new();
+    let address = cluster.gateway(0).public;
+    let began = Instant::now();
+    for _ in 0..CLIENTS {
+        handshakes.spawn(async move {
+            let mut raw = Raw::connect(address).await;
+            raw.upgrade(TARGET, &[]).await;
+            assert_eq!(raw.message().await["event"], "pusher:connection_established");
+            raw
+        });
+    }
+    let clients = handshakes.join_all().await;
+    let took = began.elapsed();
+    assert!(took < Duration::from_secs(5), "one at a time they would take as long as this: {took:?}");
+    let claims = cluster.gateway(0).metric(command).await - before;
+    assert!(claims < CLIENTS as f64 / 4.0, "{claims} reports for {CLIENTS} handshakes");
+    counted(&cluster, CLIENTS as u64 + 1).await;
+    println!("{CLIENTS} handshakes: {took:?}, {claims} reports");
+    drop((first, clients));
+    cluster.stop().await;
+}
+
+#[tokio::test]
+async fn as_many_are_admitted_as_there_are_places_however_many_come_at_once() {
+    const QUOTA: usize = 30;
+    let cluster = Cluster::start().setup(Setup::default().limit(&format!("connections = {QUOTA}"))).await;
+    let mut handshakes = JoinSet::new();
+    for number in 0..2 * QUOTA {
+        let address = cluster.gateway(number % 2).public;
+        handshakes.spawn(async move {
+            let mut raw = Raw::connect(address).await;
+            raw.upgrade(TARGET, &[]).await;
+            (raw.message().await["data"]["code"].as_u64(), raw)
+        });
+    }
+    let outcomes = handshakes.join_all().await;
+    let admitted = outcomes.iter().filter(|(code, _)| code.is_none()).count();
+    assert_eq!(admitted, QUOTA);
+    assert!(outcomes.iter().all(|(code, _)| matches!(code, None | Some(4004 | 4100))), "no other refusal");
+    counted(&cluster, QUOTA as u64).await;
+    drop(outcomes);
+    cluster.stop().await;
+}
+
+#[tokio::test]
+async fn one_process_counts_connections_exactly() {
+    let server = Server::start(Setup::default().server("shards = 2")).await;
+    let count = async || server.get("/connections").await["connections"].as_u64();
+    let mut clients = Vec::new();
+    for number in 1..=20 {
+        clients.push(server.raw().await);
+        assert_eq!(count().await, Some(number), "connected");
+    }
+    for number in (0..20).rev() {
+        let mut client = clients.pop().expect("one is left");
+        client.send_frame(tests::raw::FIN | tests::raw::CLOSE, &1000u16.to_be_bytes()).await;
+        assert_eq!(client.close().await, 1000);
+        assert_eq!(count().await, Some(number), "closed");
+    }
+    server.stop().await;
+}
