@@ -138,6 +138,9 @@ impl Node {
         let shutdown = async {
             // The other end goes only with this whole function.
             let _ = leaving.await;
+            if let Some(webhooks) = &webhooks {
+                webhooks.flush().await;
+            }
         };
         let serve = async {
             match public {

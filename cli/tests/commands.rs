@@ -152,7 +152,7 @@ fn up_tells_that_it_is_well() {
 }
 
 #[tokio::test]
-async fn a_signal_closes_connections_with_4200_and_exits_with_0() {
+async fn a_signal_closes_connections_with_4100_and_exits_with_0() {
     for signal in ["INT", "TERM"] {
         let mut up = Up::start(&[]);
         let mut client = up.client().await;
@@ -162,7 +162,7 @@ async fn a_signal_closes_connections_with_4200_and_exits_with_0() {
                 break end;
             }
         };
-        assert!(matches!(end, ClientError::Closed { code: Some(4200), .. }), "{end}");
+        assert!(matches!(end, ClientError::Closed { code: Some(4100), .. }), "{end}");
         assert_eq!(up.wait().0, Some(0));
     }
 }

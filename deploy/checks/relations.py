@@ -103,7 +103,7 @@ def compose(checks, deploy, leaving_s):
         expect(service["healthcheck"]["test"][-len(flags):] == flags, f"the health check of {name} reads another configuration")
         expect("--live" in service["healthcheck"]["test"], f"{name} is unhealthy while Redis is away, and whatever restarts it cuts its clients")
         expect(service["ulimits"]["nofile"]["hard"] >= 65536, f"{name} may open few descriptors")
-        grace_s, least_s = seconds(service["stop_grace_period"]), leaving_s[role]
+        grace_s, least_s = seconds(service["stop_grace_period"]), leaving_s(role, service["ulimits"]["nofile"]["hard"])
         expect(grace_s > least_s, f"{name} is killed after {grace_s} s and needs {least_s} s to leave")
         expect(service["read_only"] is True, f"{name} may write to its own image")
     for network in ("store", "watch"):
@@ -164,7 +164,8 @@ def services(checks, deploy, leaving_s):
     for path in sorted((deploy / "systemd").glob("*.service")):
         unit = path.read_text()
         value = lambda key: re.findall(rf"^{key}=(.*)$", unit, re.MULTILINE)
-        least_s = leaving_s["publisher" if "publisher" in path.name else "gateway"]
+        role = "publisher" if "publisher" in path.name else "gateway"
+        least_s = leaving_s(role, int(value("LimitNOFILE")[0]))
         expect(seconds(value("TimeoutStopSec")[0]) > least_s, f"{path.name} is killed before it has left")
         expect(int(value("LimitNOFILE")[0]) >= 65536, f"{path.name} may open few descriptors")
         expect(value("ProcSubset") == [], f"{path.name} hides /proc/stat, which process metrics read")
@@ -173,7 +174,8 @@ def services(checks, deploy, leaving_s):
     parser.read(deploy / "supervisor/carillon.conf")
     program = parser["program:carillon"]
     expect(program["stopsignal"] == "TERM", "supervisor stops with another signal than SIGTERM")
-    expect(int(program["stopwaitsecs"]) > leaving_s["gateway"], "supervisor kills before the drain is over")
+    descriptors = int(re.search(r"minfds=([0-9]+)", (deploy / "supervisor/carillon.conf").read_text())[1])
+    expect(int(program["stopwaitsecs"]) > leaving_s("gateway", descriptors), "supervisor kills before the drain is over")
 
 
 def settings_of_the_kernel(deploy):
@@ -221,9 +223,16 @@ def image(checks, deploy, root):
 def main(deploy, root):
     deploy, root = Path(deploy), Path(root)
     checks = Checks()
-    drain = tomllib.loads((deploy / "carillon.toml").read_text())["drain"]
+    config = tomllib.loads((deploy / "carillon.toml").read_text())
+    drain = config["drain"]
     accept_s, window_s = seconds(drain["accept"]), seconds(drain["window"])
-    leaving_s = {"gateway": accept_s + window_s + AFTER_DRAIN_S, "publisher": accept_s + AFTER_DRAIN_S}
+    checks.expect(drain["rate"] <= config["server"]["accept_rate"], "a gateway closes more clients than another one accepts")
+
+    def leaving_s(role, descriptors):
+        """What a role takes to shut down. A gateway has no more clients than descriptors, and closes `drain.rate` a second."""
+        closing_s = max(window_s, descriptors / drain["rate"]) if role == "gateway" else 0
+        return accept_s + closing_s + AFTER_DRAIN_S
+
     the_number(checks, deploy, root)
     compose(checks, deploy, leaving_s)
     nginx(checks, deploy)

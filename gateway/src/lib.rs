@@ -53,11 +53,23 @@ use metrics::Metrics;
 use node::{Capacity, Node};
 use relay::Relay;
 use shard::Shard;
+use shard::drain::DrainPlan;
 use shard::inbox::{InboxReceiver, Room, ShardMessage, inbox};
 
-/// How long after the drain's window the leaves may take to reach the cluster: longer than a hiccup of Redis, and short
-/// enough for any grace period. A node that is gone without a word is swept by the others.
+/// How long after the last close the departures may take to reach the cluster: longer than a hiccup of Redis, and short
+/// enough for any grace period. If a node ends earlier, the others remove its members.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long after the last close HTTP requests that are under way may take.
+const REQUEST_GRACE: Duration = Duration::from_secs(2);
+
+/// A node whose clients have nowhere else to go closes its connections only when its HTTP requests are answered, or after
+/// this time. Until then it serves as before.
+const QUIESCE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Such a node ends when its clients have answered the close frames, or after this time. What is not delivered by then is
+/// left to the kernel: clients reconnect a second after the close, and the next process must listen by then.
+const FAREWELL_TIMEOUT: Duration = Duration::from_millis(300);
 
 /// How long HTTP connections are still listened to when nobody new is let in: longer than a request is on its way on one
 /// that its balancer took for open. Not where nobody has to notice that the node leaves.
@@ -167,11 +179,14 @@ impl Gateway {
         self.node.clone()
     }
 
-    /// Serves until `shutdown` resolves, then drains; returns when the last connection is gone, or when the cluster cannot
-    /// be told so in time: then shards are left to end with the process.
+    /// Serves until `shutdown` resolves, then drains. Returns when the last connection is closed and the cluster has been
+    /// notified, or when either takes too long: then the shards end with the process.
+    ///
+    /// Where other nodes can take the clients over, connections are closed with 4200 at the pace of `drain`. A node without
+    /// a cluster closes all connections with 4100 at once, last of all.
     ///
     /// # Errors
-    /// When a shard cannot be started, or ends before it was told to.
+    /// When a shard cannot be started, or ends before it was drained.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> io::Result<()> {
         let Self { config, listener, node, relay, receivers, .. } = self;
         let shards: Vec<RunningShard> = receivers
@@ -186,6 +201,9 @@ impl Gateway {
             shutdown.await;
             node.start_draining();
             tokio::time::sleep(config.drain.accept).await;
+            if !node.is_clustered() {
+                node.requests_done(QUIESCE_TIMEOUT).await;
+            }
         };
         let serve = async {
             tokio::select! {
@@ -200,20 +218,26 @@ impl Gateway {
                     accept::hand_out(stream, peer, &node, &relay);
                 }
             });
+            let plan = if node.is_clustered() {
+                let window = config.drain.duration(node.connections());
+                DrainPlan { window, linger: config.drain.accept.min(LINGER), grace: REQUEST_GRACE }
+            } else {
+                DrainPlan { window: Duration::ZERO, linger: Duration::ZERO, grace: FAREWELL_TIMEOUT }
+            };
             for index in 0..threads.len() {
-                relay.tell_shard(
-                    index,
-                    ShardMessage::Drain { window: config.drain.window, linger: config.drain.accept.min(LINGER) },
-                );
+                relay.tell_shard(index, ShardMessage::Drain(plan));
             }
-            // Each shard ends when its last connection is gone and the cluster knows; the rest is heard of by joining the
-            // threads.
+            // A shard ends when its last connection is closed and the cluster has been notified. Joining the threads waits
+            // for the rest.
             let gone = async {
                 let (_, _, others) = ended.await;
                 futures_util::future::join_all(others).await;
             };
-            if tokio::time::timeout(config.drain.window + LEAVE_TIMEOUT, gone).await.is_err() {
-                tracing::warn!("left although the cluster did not take note of everyone's leaving");
+            let patience = if node.is_clustered() { LEAVE_TIMEOUT } else { FAREWELL_TIMEOUT };
+            if tokio::time::timeout(plan.window + patience, gone).await.is_err() {
+                if node.is_clustered() {
+                    tracing::warn!("shut down before Redis confirmed all departures; other nodes will clean up");
+                }
                 return Ok(());
             }
             for thread in threads {

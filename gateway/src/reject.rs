@@ -226,6 +226,11 @@ impl Farewell {
         Self { code, message: message.into() }
     }
 
+    /// The same reason with a code after which clients try again.
+    pub(crate) fn not_final(self) -> Self {
+        if self.code.is_final() { Self { code: CloseCode::OverCapacity, ..self } } else { self }
+    }
+
     /// The announcement that clients of protocol 5 need; `None` for codes of RFC 6455 itself.
     pub(crate) fn announcement(&self) -> Option<String> {
         self.code.announced().then(|| ServerFrame::closing(self.code, &self.message).encode())

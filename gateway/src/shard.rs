@@ -4,7 +4,7 @@
 //! touched socket is written to once, at the end of the turn.
 
 pub(crate) mod chores;
-mod drain;
+pub(crate) mod drain;
 pub(crate) mod hub;
 pub(crate) mod inbox;
 mod messages;
@@ -190,8 +190,8 @@ impl Shard {
         let hello = ServerFrame::ConnectionEstablished { socket_id: connection.socket_id, activity_timeout_s };
         self.send(&connection, &hello.encode());
         if self.draining.get() {
-            // Its handshake was under way when the others were told.
-            self.close(&connection, &leaving());
+            // Its handshake was under way when the others were closed.
+            self.close(&connection, &self.farewell());
         }
         self.flush();
         connection
@@ -414,11 +414,6 @@ impl Shard {
             self.settled.notify_one();
         }
     }
-}
-
-/// What clients are told when the node leaves.
-pub(crate) fn leaving() -> Farewell {
-    Farewell::new(CloseCode::Reconnect, "The server is leaving, reconnect")
 }
 
 /// The topic of a user, for ids that can name a channel.

@@ -176,7 +176,10 @@ async fn answer(
     }
     let routes = node.routes.clone();
     let mut answer = match &routes {
-        Some(routes) => routes.answer(request).await,
+        Some(routes) => {
+            let _request = node.begin_request();
+            routes.answer(request).await
+        }
         None if path == "/up" => http::health(),
         None => http::text(StatusCode::NOT_FOUND, "Not found."),
     };
@@ -194,7 +197,14 @@ fn key_of<'a>(path: &'a str, prefix: &str) -> Option<&'a str> {
 }
 
 /// Judges a client's handshake, by whatever transport, as far as that needs nobody else. Source: protocol reference 1.
+///
+/// A node that shuts down may have an outdated configuration, so none of its refusals is final: the next node decides.
 pub(crate) fn judge<'a>(node: &'a Node, key: &str, request: &Request<Incoming>) -> Result<&'a Arc<App>, Farewell> {
+    check_handshake(node, key, request)
+        .map_err(|farewell| if node.is_draining() { farewell.not_final() } else { farewell })
+}
+
+fn check_handshake<'a>(node: &'a Node, key: &str, request: &Request<Incoming>) -> Result<&'a Arc<App>, Farewell> {
     let Some(app) = node.apps.by_key(key) else {
         let text = format!("App key {key} not in this cluster. Did you forget to specify the cluster?");
         return Err(Farewell::new(CloseCode::UnknownApp, text));

@@ -42,6 +42,12 @@ const MEASURE_INTERVAL: Duration = Duration::from_secs(1);
 /// How long a sender that leaves goes on with what is under way.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(3);
 
+/// How long a process whose queues end with it delivers what waits, before it closes its clients' connections.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// The same after it has closed them. Clients are back within a second, and the next process must listen by then.
+const LAST_TIMEOUT: Duration = Duration::from_millis(300);
+
 /// Queues that are measured at a time.
 const MEASURES: usize = 8;
 
@@ -148,27 +154,33 @@ impl Sender {
         tokio::join!(self.keep_tending(), self.keep_measuring()).0
     }
 
-    /// Finishes what is under way, and, where the queues end with the process, what waits; within a few seconds. Then
-    /// another sender may go on.
+    /// Delivers what waits in queues that end with the process, as far as that takes no longer than [`FLUSH_TIMEOUT`].
+    /// Called while clients are still served, so that little is left for [`Sender::leave`].
+    pub async fn flush(&self) {
+        if self.apps.is_empty() || self.queues_survive {
+            return;
+        }
+        let _turn = self.turn.lock().await;
+        self.deliver_until(Instant::now() + FLUSH_TIMEOUT).await;
+    }
+
+    /// Finishes the requests under way. Where the queues end with the process, delivers what waits, for as long as
+    /// [`LAST_TIMEOUT`]. Then another sender may continue.
     pub async fn leave(&self) {
         if self.apps.is_empty() {
             return;
         }
         // Not given back: nobody tends after this.
         let _turn = self.turn.lock().await;
-        let until = Instant::now() + LEAVE_TIMEOUT;
         if self.queues_survive {
+            let until = Instant::now() + LEAVE_TIMEOUT;
             self.context.leaving.cancel();
             while self.context.requests.load(Ordering::Acquire) > 0 && Instant::now() < until {
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
         } else {
             self.context.queues.settle();
-            let mut left = self.tend_and_count().await;
-            while left > 0 && Instant::now() < until {
-                tokio::time::sleep(Duration::from_millis(10)).await;
-                left = self.tend_and_count().await;
-            }
+            let left = self.deliver_until(Instant::now() + LAST_TIMEOUT).await;
             if left > 0 {
                 tracing::warn!(
                     entries = left,
@@ -254,6 +266,16 @@ impl Sender {
         }
         let left = by_endpoint.values().map(|(queued, _)| queued).sum();
         self.context.metrics.waiting(&by_endpoint);
+        left
+    }
+
+    /// Waits until the queues are empty, or until this time; returns how many entries are left.
+    async fn deliver_until(&self, until: Instant) -> u64 {
+        let mut left = self.tend_and_count().await;
+        while left > 0 && Instant::now() < until {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            left = self.tend_and_count().await;
+        }
         left
     }
 

@@ -111,7 +111,7 @@ describe('the server goes away', { concurrency: 4 }, () => {
       await node.stop();
       await eventually(async () => (await statesOf(ana)).at(-1).state !== 'connected', 'the client to notice');
       const codes = (await ana.evaluate(() => errors)).map(({ code }) => code);
-      assert.deepEqual([...new Set(codes)], [4200]);
+      assert.deepEqual([...new Set(codes)], [4100]);
       await node.again();
       const again = await live(ana, { nth: 2 });
       // A clean end costs the transport nothing.

@@ -1,6 +1,7 @@
 //! Gateways and publishers that share nothing but Redis. Source: the design's sections 3 to 6.
 
 mod counts;
+mod drain;
 mod events;
 mod fallback;
 mod faults;

@@ -9,37 +9,89 @@ use tests::raw::HttpReply;
 use tests::setup::APP_KEY;
 use tests::{Raw, Server, Setup, eventually, within};
 
-async fn everyone_is_told_to_reconnect(signal: Signal) {
+/// A server without a cluster: whatever the window, its clients get 4100 all at once, and it ends.
+async fn everyone_is_closed_with_4100(signal: Signal) {
     const CLIENTS: usize = 60;
-    let server = Server::start(Setup::default().drain("window = \"1s\"")).await;
+    let server = Server::start(Setup::default().drain("window = \"60s\"")).await;
     let mut clients = Vec::new();
     for _ in 0..CLIENTS {
         let mut client = server.client().await;
         client.subscribe("news").await;
         clients.push(client);
     }
-    let started = Instant::now();
     server.signal(signal);
-    let mut first = None;
     for client in &mut clients {
-        client.expect_close(4200).await;
-        first.get_or_insert_with(|| started.elapsed());
+        client.expect_close(4100).await;
     }
-    let last = started.elapsed();
     let log = server.ended().await;
-    assert!(last < Duration::from_secs(5), "the last close came after {last:?}");
-    assert!(last > Duration::from_millis(500), "closes are spread over the window, but took {last:?}");
     assert!(log.contains("leaving"), "{log}");
 }
 
 #[tokio::test]
-async fn sigterm_closes_every_socket_with_4200_and_exits_0() {
-    everyone_is_told_to_reconnect(Signal::TERM).await;
+async fn sigterm_closes_every_socket_with_4100_at_once_and_exits_0() {
+    everyone_is_closed_with_4100(Signal::TERM).await;
 }
 
 #[tokio::test]
 async fn sigint_does_the_same() {
-    everyone_is_told_to_reconnect(Signal::INT).await;
+    everyone_is_closed_with_4100(Signal::INT).await;
+}
+
+/// What ends last costs clients the least: they are served while the request is answered.
+#[tokio::test]
+async fn clients_of_a_single_server_are_closed_after_its_requests_are_answered() {
+    let server = Server::start(Setup::default().server("shards = 1")).await;
+    let (mut publish, rest) = begin_publish(&server).await;
+    let mut client = server.client().await;
+    client.subscribe("news").await;
+    server.signal(Signal::TERM);
+    eventually("draining", async || server.admin_get("/readyz").await.status == 503).await;
+    let mut late = server.client().await;
+    publish.send(rest).await;
+    let reply: HttpReply = within("the answer", publish.http_reply()).await;
+    assert_eq!((reply.status, reply.body.as_str()), (200, "{}"));
+    client.expect_event("news", "last", "1").await;
+    client.expect_close(4100).await;
+    late.expect_close(4100).await;
+    server.ended().await;
+}
+
+#[tokio::test]
+async fn clients_that_do_not_answer_do_not_keep_a_single_server() {
+    let server = Server::plain().await;
+    let mut deaf = Vec::new();
+    for _ in 0..10 {
+        deaf.push(server.raw().await);
+    }
+    let slow = server.tcp().await;
+    server.signal(Signal::TERM);
+    server.ended().await;
+    for client in &mut deaf {
+        assert_eq!(client.message().await["event"], "pusher:error");
+        assert_eq!(client.close().await, 4100, "the close frame arrives although the process has ended");
+    }
+    drop(slow);
+}
+
+/// A refusal that depends on the configuration is left to the next node.
+#[tokio::test]
+async fn a_node_that_shuts_down_refuses_nobody_for_good() {
+    let server =
+        Server::start(Setup::default().app("allowed_origins = [\"shop.example\"]").drain("accept = \"3s\"")).await;
+    let refusal = async |target: &str, origin: &str| {
+        let mut raw = server.tcp().await;
+        raw.upgrade(target, &[("Origin", origin)]).await;
+        let message = raw.message().await;
+        message["data"]["code"].as_u64()
+    };
+    let (known, unknown) = (format!("/app/{APP_KEY}?protocol=7"), "/app/new-key?protocol=7");
+    assert_eq!(refusal(unknown, "http://shop.example").await, Some(4001));
+    assert_eq!(refusal(&known, "http://other.example").await, Some(4009));
+    server.signal(Signal::TERM);
+    eventually("draining", async || server.admin_get("/readyz").await.status == 503).await;
+    assert_eq!(refusal(unknown, "http://shop.example").await, Some(4100));
+    assert_eq!(refusal(&known, "http://other.example").await, Some(4100));
+    server.ended().await;
 }
 
 #[tokio::test]
@@ -71,7 +123,7 @@ async fn a_client_that_does_not_answer_the_close_is_left_after_the_grace() {
     server.stop().await;
     assert!(started.elapsed() < Duration::from_secs(10), "{:?}", started.elapsed());
     assert_eq!(deaf.message().await["event"], "pusher:error");
-    assert_eq!(deaf.close().await, 4200);
+    assert_eq!(deaf.close().await, 4100);
 }
 
 #[tokio::test]
@@ -91,8 +143,8 @@ async fn while_it_still_accepts_it_is_not_ready_but_serves() {
     for client in [&mut early, &mut late] {
         client.expect_event("news", "hello", "1").await;
     }
-    early.expect_close(4200).await;
-    late.expect_close(4200).await;
+    early.expect_close(4100).await;
+    late.expect_close(4100).await;
     server.ended().await;
 }
 
@@ -105,20 +157,6 @@ async fn begin_publish(server: &Server) -> (Raw, &'static [u8]) {
     raw.send(head.as_bytes()).await;
     raw.send(&BODY[..10]).await;
     (raw, &BODY[10..])
-}
-
-#[tokio::test]
-async fn a_publish_in_flight_is_answered() {
-    let server = Server::start(Setup::default().server("shards = 1").drain("window = \"100ms\"")).await;
-    let (mut publish, rest) = begin_publish(&server).await;
-    let mut client = server.client().await;
-    client.settle().await;
-    server.signal(Signal::TERM);
-    client.expect_close(4200).await;
-    publish.send(rest).await;
-    let reply: HttpReply = within("the answer", publish.http_reply()).await;
-    assert_eq!((reply.status, reply.body.as_str()), (200, "{}"));
-    server.ended().await;
 }
 
 #[tokio::test]
@@ -136,17 +174,17 @@ async fn a_handshake_that_ends_while_the_server_leaves_is_closed_too() {
     assert_eq!(late.take_head().await.status, 101);
     let message = late.message().await;
     if message["event"] == "pusher:connection_established" {
-        late.expect_close(4200).await;
+        late.expect_close(4100).await;
     } else {
-        assert_eq!(message["data"]["code"], 4200, "{message}");
-        assert_eq!(late.close().await, 4200);
+        assert_eq!(message["data"]["code"], 4100, "{message}");
+        assert_eq!(late.close().await, 4100);
     }
     drop((first, late));
     server.ended().await;
 }
 
 #[tokio::test]
-async fn those_who_wait_to_be_accepted_at_the_end_are_told_to_reconnect() {
+async fn clients_that_wait_to_be_accepted_at_the_end_are_closed_like_the_others() {
     // So slow that nearly all of them wait in the system's queue when the signal comes.
     let server = Server::start(Setup::default().server("accept_rate = 1")).await;
     let mut clients = Vec::new();
@@ -159,7 +197,7 @@ async fn those_who_wait_to_be_accepted_at_the_end_are_told_to_reconnect() {
     for client in &mut clients {
         assert_eq!(client.take_head().await.status, 101);
         assert_eq!(client.message().await["event"], "pusher:connection_established");
-        client.expect_close(4200).await;
+        client.expect_close(4100).await;
     }
     drop(clients);
     server.ended().await;
@@ -170,7 +208,7 @@ async fn nobody_is_accepted_once_the_server_closes_its_sockets() {
     let server = Server::start(Setup::default().drain("window = \"100ms\"")).await;
     let mut deaf = server.raw().await;
     server.signal(Signal::TERM);
-    assert_eq!(deaf.message().await["data"]["code"], 4200);
+    assert_eq!(deaf.message().await["data"]["code"], 4100);
     let refused = tokio::net::TcpStream::connect(server.public).await;
     assert!(refused.is_err(), "the public listener still accepts");
     drop(deaf);

@@ -144,7 +144,7 @@ async fn tls_carries_sockets_events_and_the_api() {
     })
     .await;
     server.signal(Signal::TERM);
-    client.expect_close(4200).await;
+    client.expect_close(4100).await;
     server.ended().await;
 }
 

@@ -1,7 +1,7 @@
 //! A client below the level of messages: it sends any bytes, reads only when told to, and answers nothing by itself.
 
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use shared::app::App;
@@ -131,11 +131,15 @@ impl Raw {
     /// # Panics
     /// When it is not one that a server may send, or the connection ends within it.
     pub async fn frame(&mut self) -> Option<Frame> {
+        self.frame_within(DEADLINE).await
+    }
+
+    async fn frame_within(&mut self, limit: Duration) -> Option<Frame> {
         loop {
             if let Some(frame) = self.take_frame() {
                 return Some(frame);
             }
-            if !self.fill().await {
+            if !self.fill_within(limit).await {
                 assert!(self.buffer.is_empty(), "the connection ended within a frame");
                 return None;
             }
@@ -180,6 +184,24 @@ impl Raw {
         assert_eq!(self.frame().await, None, "nothing follows a close frame");
     }
 
+    /// Waits for the close frame, which other messages may precede, answers it, and waits for the end of TCP. Returns the
+    /// code, and when both came.
+    ///
+    /// # Panics
+    /// When either does not come in time.
+    pub async fn closed(&mut self) -> (u16, Instant, Instant) {
+        let code = loop {
+            let frame = self.frame_within(PATIENCE).await.expect("a close frame, not the end");
+            if let (CLOSE, Some(code)) = (frame.opcode, frame.payload.first_chunk()) {
+                break u16::from_be_bytes(*code);
+            }
+        };
+        let closed = Instant::now();
+        let _ = self.stream.write_all(&frame(FIN | CLOSE, &code.to_be_bytes())).await;
+        assert_eq!(self.frame().await, None, "nothing follows a close frame");
+        (code, closed, Instant::now())
+    }
+
     /// Waits for a ping, leaves it unanswered, and waits for the end with `code`.
     ///
     /// # Panics
@@ -209,7 +231,12 @@ impl Raw {
 
     /// Everything until the end; a reset is an end too.
     pub async fn until_end(&mut self) -> Vec<u8> {
-        while self.fill().await {}
+        self.until_end_within(DEADLINE).await
+    }
+
+    /// The same from a peer that may be silent for so long.
+    pub async fn until_end_within(&mut self, limit: Duration) -> Vec<u8> {
+        while self.fill_within(limit).await {}
         std::mem::take(&mut self.buffer)
     }
 

@@ -8,7 +8,7 @@ use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
 use tokio::sync::oneshot;
 
 use super::lines;
-use crate::shard::leaving;
+use crate::shard::drain::going_away;
 
 /// An answer that is passed on. A stream that ends without a word costs its client one of two lives, so one that has to
 /// end, because this node leaves or the other one is gone, has a last line.
@@ -72,7 +72,7 @@ impl HttpBody for Passed {
         }
         // Not while a line is open: the future is asked again with what completes it.
         if can_end && self.must_end.as_mut().is_some_and(|must_end| Pin::new(must_end).poll(context).is_ready()) {
-            return self.end(lines::farewell(&leaving()).into());
+            return self.end(lines::farewell(&going_away()).into());
         }
         Poll::Pending
     }

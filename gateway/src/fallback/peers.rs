@@ -114,8 +114,8 @@ impl Peers {
             let is_poll = target.verb == Verb::Receive(Transport::XhrPolling);
             let answer = tokio::select! {
                 answer = passed_on => answer,
-                // The client asks again, and then another node, where its session goes on.
-                _ = shard.leaving(), if is_poll => return Some(super::heartbeat()),
+                // The client asks again, and then another node, where its session continues.
+                () = moment_in_window(shard), if is_poll => return Some(super::heartbeat()),
             };
             match answer {
                 Some(answer) => return Some(answer),
@@ -218,15 +218,20 @@ impl Peers {
 /// asked to end it, at a moment of its own in the window: its client comes back at once, and one that nobody had ended
 /// would be there twice.
 async fn end_on_leaving(shard: Rc<Shard>, holder: String, path: String, target: Target) {
-    let leave = shard.leaving().await;
-    let window = leave.window_ends.saturating_duration_since(Instant::now());
-    sleep(window.mul_f64(rand::rng().random_range(0.0..1.0))).await;
+    moment_in_window(&shard).await;
     if let Some(path) = end_path(&path) {
         let question = Question { holder: &holder, path: &path, body: Bytes::new(), limit: END_TIMEOUT };
         // The answer is in the stream. Without one, this node says goodbye alone.
         question.ask(&shard, &target).await;
     }
     sleep(END_TIMEOUT).await;
+}
+
+/// Resolves at a random moment of the window over which this node closes its connections.
+async fn moment_in_window(shard: &Shard) {
+    let leave = shard.leaving().await;
+    let window = leave.window_ends.saturating_duration_since(Instant::now());
+    sleep(window.mul_f64(rand::rng().random_range(0.0..1.0))).await;
 }
 
 /// What another node is asked.

@@ -17,7 +17,8 @@ use super::registry::Claim;
 use crate::connection::{Connection, Departure};
 use crate::limits::{FALLBACK_MESSAGES_PER_TURN, STREAM_PIECE_BYTES};
 use crate::reject::Farewell;
-use crate::shard::{Shard, leaving};
+use crate::shard::Shard;
+use crate::shard::drain::going_away;
 
 /// What a client takes of one response before it asks for another, in UTF-16 units. Source: protocol reference 6.3, rule 5.
 const RESPONSE_UNITS_MAX: usize = 262_144;
@@ -137,7 +138,7 @@ impl FallbackSession {
             match self.next_event(news).await {
                 Event::Ask(Ask::Receive(response)) => self.attach(response),
                 Event::Ask(Ask::Send { messages, bytes }) => self.take(&messages, bytes).await,
-                Event::Ask(Ask::End) => self.end(&leaving()),
+                Event::Ask(Ask::End) => self.end(&going_away()),
                 Event::News | Event::Room => {}
                 Event::Gone => self.detach(),
                 Event::Time => self.on_time(),

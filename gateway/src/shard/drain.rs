@@ -1,71 +1,166 @@
-//! The end of a shard whose node leaves.
+//! Shutting a shard down: closing its connections at the pace that the node has chosen.
 
 use std::rc::Rc;
 use std::time::Duration;
 
-use tokio::time::Instant;
+use shared::protocol::CloseCode;
+use tokio::time::{Instant, sleep_until};
 
-use super::{DRAIN_GRACE_S, Leave, Shard, leaving};
-use crate::connection::Connection;
+use super::inbox::ConnectionKey;
+use super::{Leave, Shard};
+use crate::limits::CLOSES_PER_TURN;
+use crate::reject::Farewell;
 
-impl Shard {
-    /// Closes all connections with 4200, evenly over `window`: one by one, or in groups when there are many.
-    pub(super) fn drain(self: &Rc<Self>, window: Duration, linger: Duration) {
-        self.draining.set(true);
-        let now = Instant::now();
-        let window_ends = now + window;
-        let leave_by = window_ends + Duration::from_secs(DRAIN_GRACE_S.into());
-        self.leave.set(Leave { idle_until: now + linger, window_ends, leave_by });
-        self.leaving.cancel();
-        let all: Vec<Rc<Connection>> =
-            self.connections.borrow().iter().map(|(_, connection)| connection.clone()).collect();
-        let (group_size, pause) = pace(all.len(), window);
-        let shard = self.clone();
-        self.chore(async move {
-            for (index, group) in all.chunks(group_size).enumerate() {
-                if index > 0 {
-                    tokio::time::sleep(pause).await;
-                }
-                for connection in group {
-                    shard.close(connection, &leaving());
-                }
-                shard.flush();
-            }
-        });
+/// Shortest time between two groups of closes.
+const STEP: Duration = Duration::from_millis(20);
+
+/// How a node shuts its shards down.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct DrainPlan {
+    /// The time over which closes are spread. Zero closes all connections at once.
+    pub(crate) window: Duration,
+    /// How long requests are still expected on open HTTP connections.
+    pub(crate) linger: Duration,
+    /// How long after the window the requests under way are given up.
+    pub(crate) grace: Duration,
+}
+
+/// When the connections of one shard are closed. The shards of a node take turns, so that all closes of the node are
+/// evenly spread.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Schedule {
+    window: Duration,
+    count: usize,
+    /// The place of the shard's closes between those of the other shards, from 0 to 1.
+    phase: f64,
+}
+
+impl Schedule {
+    fn new(window: Duration, count: usize, shard: usize, shards: usize) -> Self {
+        Self { window, count, phase: (shard as f64 + 0.5) / shards.max(1) as f64 }
+    }
+
+    /// When the connection at this place is due, from the start of the window.
+    fn due(&self, index: usize) -> Duration {
+        self.window.mul_f64(((index as f64 + self.phase) / self.count.max(1) as f64).min(1.0))
+    }
+
+    /// How many connections are due after `elapsed`.
+    fn due_after(&self, elapsed: Duration) -> usize {
+        if elapsed >= self.window {
+            return self.count;
+        }
+        let share = elapsed.as_secs_f64() / self.window.as_secs_f64();
+        // A float is cast to the nearest integer in range; below 0 means none.
+        ((share * self.count as f64 - self.phase + 1.0).max(0.0) as usize).min(self.count)
     }
 }
 
-/// How many of `count` connections a drain closes at a time, and how long it waits before the next ones, so that they fill
-/// the window however the division goes.
-fn pace(count: usize, window: Duration) -> (usize, Duration) {
-    const STEP: Duration = Duration::from_millis(20);
-    let steps = usize::try_from(window.as_millis() / STEP.as_millis()).unwrap_or(usize::MAX);
-    let group_size = count.div_ceil(steps.max(1)).max(1);
-    let groups = count.div_ceil(group_size).max(1);
-    (group_size, window / u32::try_from(groups).unwrap_or(u32::MAX))
+impl Shard {
+    /// Closes all connections as planned. A connection's socket is closed with its own close frame's answer, not at the
+    /// end of the window: nothing here keeps it open.
+    pub(super) fn drain(self: &Rc<Self>, plan: DrainPlan) {
+        self.draining.set(true);
+        let started = Instant::now();
+        let window_ends = started + plan.window;
+        self.leave.set(Leave { idle_until: started + plan.linger, window_ends, leave_by: window_ends + plan.grace });
+        self.leaving.cancel();
+        let all: Vec<ConnectionKey> =
+            self.connections.borrow().iter().map(|(_, connection)| self.key(connection)).collect();
+        let schedule = Schedule::new(plan.window, all.len(), self.index, self.node.shards());
+        let shard = self.clone();
+        self.chore(async move {
+            let mut closed = 0;
+            while closed < all.len() {
+                sleep_until(started + schedule.due(closed)).await;
+                let due = schedule.due_after(started.elapsed()).max(closed + 1).min(closed + CLOSES_PER_TURN);
+                for key in &all[closed..due.min(all.len())] {
+                    shard.close_for_drain(*key);
+                }
+                shard.flush();
+                closed = due;
+                if plan.window.is_zero() {
+                    tokio::task::yield_now().await;
+                } else {
+                    tokio::time::sleep(STEP).await;
+                }
+            }
+        });
+    }
+
+    fn close_for_drain(self: &Rc<Self>, key: ConnectionKey) {
+        // One that has ended meanwhile needs no close.
+        let Some(connection) = self.connection(key) else { return };
+        self.close(&connection, &self.farewell());
+        if !self.node.is_clustered() {
+            // The process ends before every client has answered.
+            connection.shut_down_after_close();
+        }
+    }
+
+    /// What clients are sent when the node shuts down.
+    pub(crate) fn farewell(&self) -> Farewell {
+        if self.node.is_clustered() { going_away() } else { restarting() }
+    }
+}
+
+/// The farewell of a node whose clients are taken over by others: pusher-js reconnects at once.
+pub(crate) fn going_away() -> Farewell {
+    Farewell::new(CloseCode::Reconnect, "The server is shutting down, reconnect")
+}
+
+/// The farewell of a node whose clients have nowhere else to go. pusher-js reconnects after a second, when the next process
+/// listens. If it came at once it would be refused, and then try again only after 15 s.
+fn restarting() -> Farewell {
+    Farewell::new(CloseCode::OverCapacity, "The server is restarting, reconnect")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[track_caller]
-    fn check(count: usize, window_ms: u64, expected: (usize, u64)) {
-        let (group_size, pause_ms) = expected;
-        let pace = pace(count, Duration::from_millis(window_ms));
-        assert_eq!(pace, (group_size, Duration::from_millis(pause_ms)), "{count} in {window_ms} ms");
+    const SECOND: Duration = Duration::from_secs(1);
+
+    /// When all connections of a node are closed, in milliseconds.
+    fn closes_ms(window: Duration, counts: &[usize]) -> Vec<u128> {
+        let shards = counts.iter().enumerate();
+        let mut all: Vec<u128> = shards
+            .flat_map(|(shard, count)| {
+                let schedule = Schedule::new(window, *count, shard, counts.len());
+                (0..*count).map(move |index| schedule.due(index).as_millis())
+            })
+            .collect();
+        all.sort_unstable();
+        all
     }
 
     #[test]
-    fn closes_fill_the_window_one_by_one_or_in_groups() {
-        check(0, 1000, (1, 1000));
-        check(1, 1000, (1, 1000));
-        check(10, 1000, (1, 100));
-        check(50, 1000, (1, 20));
-        // 40 groups of two, where there was time for 50.
-        check(80, 1000, (2, 25));
-        check(8000, 1000, (160, 20));
-        check(100, 0, (100, 0));
-        check(100, 10, (100, 10));
+    fn closes_of_all_shards_together_are_evenly_spread() {
+        assert_eq!(closes_ms(SECOND, &[1]), [500]);
+        assert_eq!(closes_ms(SECOND, &[5]), [100, 300, 500, 700, 900]);
+        assert_eq!(closes_ms(SECOND, &[2, 2]), [125, 375, 625, 875]);
+        assert_eq!(closes_ms(SECOND, &[0, 2]), [375, 875]);
+        assert_eq!(closes_ms(Duration::ZERO, &[2, 2]), [0; 4]);
+    }
+
+    #[test]
+    fn every_connection_is_closed_within_the_window_and_none_before_it_is_due() {
+        for count in [1, 2, 3, 49, 50, 51, 1000] {
+            for (shard, shards) in [(0, 1), (0, 3), (2, 3)] {
+                let schedule = Schedule::new(SECOND, count, shard, shards);
+                for index in 0..count {
+                    let due = schedule.due(index);
+                    assert!(due < SECOND, "{count} {index}");
+                    assert!(schedule.due_after(due + Duration::from_micros(1)) > index, "{count} {index}");
+                    assert!(
+                        schedule.due_after(due.saturating_sub(Duration::from_micros(1))) <= index,
+                        "{count} {index}"
+                    );
+                }
+                assert_eq!(schedule.due_after(SECOND), count);
+            }
+        }
+        assert_eq!(Schedule::new(SECOND, 0, 0, 1).due_after(SECOND), 0);
+        assert_eq!(Schedule::new(Duration::ZERO, 7, 0, 1).due_after(Duration::ZERO), 7);
     }
 }

@@ -13,6 +13,7 @@ use tokio::sync::{Notify, mpsc};
 use crate::limits::{INBOX_BYTES_MAX, INBOX_MESSAGE_BYTES};
 use crate::node::Load;
 use crate::session::subscriptions::Ticket;
+use crate::shard::drain::DrainPlan;
 
 /// One message to a shard. Order within the inbox is the order in which clients hear of it.
 pub(crate) enum ShardMessage {
@@ -39,8 +40,8 @@ pub(crate) enum ShardMessage {
     UserOnline { topic: Topic, online: bool },
     /// The user's connections are to be closed.
     Terminate { topic: Topic },
-    /// Close all connections with 4200, evenly over `window`. `linger`: how long HTTP connections are still listened to.
-    Drain { window: std::time::Duration, linger: std::time::Duration },
+    /// All connections are to be closed.
+    Drain(DrainPlan),
 }
 
 /// A frame for the subscribers of a channel.

@@ -124,7 +124,7 @@ impl Shard {
                     self.close(&connection, &farewell);
                 }
             }
-            ShardMessage::Drain { window, linger } => self.drain(window, linger),
+            ShardMessage::Drain(plan) => self.drain(plan),
         }
     }
 

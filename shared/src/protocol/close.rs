@@ -28,9 +28,9 @@ pub enum CloseCode {
     UnsupportedVersion,
     /// 4009: wrong origin, a terminated user, or no sign-in within the app's time.
     Unauthorized,
-    /// 4100: the node is full, or this client reads too slowly.
+    /// 4100: the node is full, it restarts, it cannot tell whether the app is over its quota, or this client reads too slowly.
     OverCapacity,
-    /// 4200: reconnect at once; the node is leaving.
+    /// 4200: reconnect at once; the node is shutting down and others take its clients over.
     Reconnect,
     /// 4201: nothing was heard from the client in time.
     PongTimeout,
@@ -55,6 +55,11 @@ impl CloseCode {
             Self::Reconnect => 4200,
             Self::PongTimeout => 4201,
         }
+    }
+
+    /// Whether clients never connect again by themselves after this code.
+    pub fn is_final(self) -> bool {
+        (4000..4100).contains(&self.code())
     }
 
     /// Whether a `pusher:error` with the same code goes ahead of the close frame: clients that announce protocol 5

@@ -11,7 +11,7 @@ use tests::{HttpClient, Server, Setup};
 use super::{pending, server};
 
 #[tokio::test]
-async fn sigterm_tells_every_request_to_reconnect_and_the_server_exits_0() {
+async fn sigterm_closes_every_session_with_4100_and_the_server_exits_0() {
     let server = Server::start(Setup::default().server("shards = 2").drain("window = \"200ms\"")).await;
     let mut clients = Vec::new();
     for number in 0..20 {
@@ -24,7 +24,7 @@ async fn sigterm_tells_every_request_to_reconnect_and_the_server_exits_0() {
     let began = Instant::now();
     server.signal(Signal::TERM);
     for client in &mut clients {
-        client.expect_close(4200).await;
+        client.expect_close(4100).await;
     }
     server.ended().await;
     assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
@@ -38,8 +38,8 @@ async fn an_end_within_one_response_is_whole() {
     session.open_poll().await;
     let poll = pending(&server, &session, Transport::Poll).await;
     server.signal(Signal::TERM);
-    assert_eq!(close_code(&stream.rest().await), 4200);
-    assert_eq!(close_code(&Response::of(poll).await.rest().await), 4200);
+    assert_eq!(close_code(&stream.rest().await), 4100);
+    assert_eq!(close_code(&Response::of(poll).await.rest().await), 4100);
     server.ended().await;
 }
 
