@@ -28,7 +28,7 @@ def test_the_grace_exceeds_the_drain(chart: Rendering):
             assert pod.spec["terminationGracePeriodSeconds"] > notice + workers * step + last + cut
 
 
-@pytest.mark.parametrize("accept, window, seconds", [("10s", "30s", 40), ("2m", "5m", 420), ("1500ms", "1s", 3), ("0s", "20m", 1200)])
+@pytest.mark.parametrize("accept, window, seconds", [("10s", "30s", 40), ("2m", "5m", 420), ("1500ms", "5s", 7), ("0s", "20m", 1200)])
 def test_an_update_drains_one_gateway_at_a_time(accept: str, window: str, seconds: int):
     """The clients of a gateway are back before the next one drains: else 20 gateways are replaced in 41 s."""
     chart = render(DEFAULT, f"config: {{drain: {{accept: {accept}, window: {window}}}}}")
@@ -42,6 +42,17 @@ def test_an_update_drains_one_gateway_at_a_time(accept: str, window: str, second
     (scaler,) = scaled.all("HorizontalPodAutoscaler")
     (policy,) = scaler["spec"]["behavior"]["scaleDown"]["policies"]
     assert policy["value"] == 1 and policy["periodSeconds"] == max(120, seconds + 20)
+
+
+@pytest.mark.parametrize(
+    "connections, rate, window", [(20000, 5000, 4), (100000, 2000, 50), (100001, 2000, 51), (100000, 0, 1), (0, 5000, 1)]
+)
+def test_the_rate_stretches_the_window_of_a_full_gateway(connections: int, rate: int, window: int):
+    values = f"config: {{server: {{connections_max: {connections}}}, drain: {{accept: 0s, window: 1s, rate: {rate}}}}}"
+    chart = render(DEFAULT, values)
+    assert chart.toml["drain"]["rate"] == rate
+    assert chart.pod("gateway").owner["spec"]["minReadySeconds"] == window
+    assert chart.pod("gateway").spec["terminationGracePeriodSeconds"] == window + 2 * LEAVE_S
 
 
 def test_nginx_ends_its_workers_one_after_the_other(chart: Rendering):

@@ -1,13 +1,29 @@
 {{/* How long pods take to shut down, and what follows from it for updates and scaling. */}}
 
 {{/*
-Seconds of the drain of a role, rounded up: config.drain.accept, and for gateways config.drain.window. Takes root and role.
+Milliseconds over which a full gateway closes its connections: config.drain.window, or as long as config.drain.rate takes for
+config.server.connections_max if that is longer. Without a number for connections_max the window counts. Takes root.
+*/}}
+{{- define "carillon.windowMilliseconds" -}}
+{{- $config := .root.Values.config -}}
+{{- $window := include "carillon.milliseconds" $config.drain.window | int64 -}}
+{{- $rate := int64 $config.drain.rate -}}
+{{- $connections := int64 ($config.server.connections_max | default 0) -}}
+{{- if gt $rate 0 -}}
+{{- max $window (div (add (mul $connections 1000) (sub $rate 1)) $rate) -}}
+{{- else -}}
+{{- $window -}}
+{{- end -}}
+{{- end -}}
+
+{{/*
+Seconds of the drain of a role, rounded up: config.drain.accept, and for gateways the window. Takes root and role.
 */}}
 {{- define "carillon.drainSeconds" -}}
 {{- $drain := .root.Values.config.drain -}}
 {{- $milliseconds := include "carillon.milliseconds" $drain.accept | int64 -}}
 {{- if eq .role "gateway" -}}
-{{- $milliseconds = add $milliseconds (include "carillon.milliseconds" $drain.window | int64) -}}
+{{- $milliseconds = add $milliseconds (include "carillon.windowMilliseconds" . | int64) -}}
 {{- end -}}
 {{- div (add $milliseconds 999) 1000 -}}
 {{- end -}}
