@@ -75,6 +75,9 @@ pub(crate) const CONNECTION_REPORTS_AT_ONCE: usize = 16;
 /// place of 4004.
 pub(crate) const RECOUNTS_MAX: usize = 4096;
 
+/// Bytes of an app's id in such a question. Longer ones are not this cluster's.
+pub(crate) const RECOUNT_BYTES_MAX: usize = 256;
+
 /// Client events of a shard that may wait for the bus. Beyond it they are refused.
 pub(crate) const PUBLISHES_MAX: usize = 1024;
 

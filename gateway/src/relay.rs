@@ -22,7 +22,7 @@ use shared::protocol::ServerFrame;
 use shared::roster::Roster;
 use tokio::sync::Notify;
 
-use crate::limits::RECOUNTS_MAX;
+use crate::limits::{RECOUNT_BYTES_MAX, RECOUNTS_MAX};
 use crate::metrics::PresenceMetrics;
 use crate::presence::{Change, Effect};
 use crate::shard::inbox::{Broadcast, Inbox, Room, ShardMessage};
@@ -284,11 +284,13 @@ impl Listener for Relay {
     }
 
     fn connections_asked(&self, app: &AppId) {
-        let mut asked = lock(&self.asked);
-        if asked.len() < RECOUNTS_MAX {
+        {
+            let mut asked = lock(&self.asked);
+            if asked.len() >= RECOUNTS_MAX || app.as_str().len() > RECOUNT_BYTES_MAX {
+                return;
+            }
             asked.insert(app.clone());
         }
-        drop(asked);
         self.recount.notify_one();
     }
 }

@@ -47,10 +47,10 @@ export async function startClient(owner, browser, { url, user = 'ana', snippet, 
 
 // === what became of it ===
 
-/** All states of the client's connection so far: `{ state, transport, afterMs, socketId }`. */
+/** All states of the client's connection so far: `{ state, transport, afterMs, at, socketId }`; `at` is by the clock. */
 export const statesOf = (page) => page.evaluate(() => states);
 
-/** Resolves with `{ transport, afterMs, socketId }` once the client is connected, for the `nth` time, over `transport` if given. */
+/** Resolves with `{ transport, afterMs, at, socketId }` once the client is connected, for the `nth` time, over `transport` if given. */
 export async function live(page, { nth = 1, transport, ms = DEADLINE_MS } = {}) {
   const find = async () => {
     const connected = (await statesOf(page)).filter(({ state }) => state === 'connected');

@@ -37,14 +37,14 @@ export function scenario(name, body) {
 /**
  * Starts one node and resolves once it has printed its addresses: `{ host, port, url, adminUrl, stop(), kill(signal), again() }`.
  *
- * `role`: `up`, or `gateway` and `publisher` with the address of a `redis`. `server`, `app`: lines for `[server]` and for the app.
+ * `role`: `up`, or `gateway` and `publisher` with the address of a `redis`. `server`, `app`, `drain`: lines for `[server]`, the app and `[drain]`.
  */
-export async function startNode(owner, { role = 'up', redis, server = '', app = '' } = {}) {
+export async function startNode(owner, { role = 'up', redis, server = '', app = '', drain = 'window = "100ms"' } = {}) {
   const binary = process.env.BINARY_UNDER_TEST ?? join(REPOSITORY, 'target/release/carillon');
   accessSync(binary, constants.X_OK);
   const folder = temporaryFolder(owner);
   const config = join(folder, 'carillon.toml');
-  const lines = ['[server]', `host = "${HERE}"`, server, '[drain]', 'accept = "0s"', 'window = "100ms"', '[peers]', `host = "${HERE}"`];
+  const lines = ['[server]', `host = "${HERE}"`, server, '[drain]', 'accept = "0s"', drain, '[peers]', `host = "${HERE}"`];
   lines.push('[[apps]]', `id = "${APP.id}"`, `key = "${APP.key}"`, `secret = "${APP.secret}"`, app);
   writeFileSync(config, lines.join('\n'));
 

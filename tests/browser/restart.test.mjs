@@ -1,0 +1,50 @@
+// A restart of a single process: pages with the documented configuration, which may fall back to HTTP, are back on WebSocket within
+// 2.5 s of the signal.
+
+import assert from 'node:assert/strict';
+import { after, describe } from 'node:test';
+
+import { documented, hears, joins, live, startClient, statesOf } from './client.mjs';
+import { launch, unchanged } from './harness.mjs';
+import { metric, scenario, sender, servePages, startNginx, startNode } from './network.mjs';
+
+const browser = await launch({ after });
+
+/** The promise, from the signal. */
+const BACK_MS = 2_500;
+
+describe('a single process is restarted', () => {
+  for (const place of ['directly', 'through nginx']) {
+    scenario(`pages that reach it ${place} are back on WebSocket within 2.5 s`, async (t) => {
+      const node = await startNode(t);
+      const pages = await servePages(t);
+      const nginx = place === 'directly' ? undefined : await startNginx(t, { gateways: [node], pages });
+      const address = nginx ?? node;
+      const open = (user, library) => startClient(t, browser, { url: nginx?.url ?? pages, user, snippet: documented(library, address) });
+      const clients = await Promise.all([open('ana', 'pusher-js'), open('bo', 'Echo'), open('cy', 'pusher-js')]);
+      for (const page of clients) {
+        assert.equal((await live(page)).transport, 'ws');
+        await joins(page, 'news');
+      }
+
+      const told = Date.now();
+      await node.stop();
+      await node.again();
+      for (const page of clients) {
+        const back = await live(page, { nth: 2 });
+        assert.equal(back.transport, 'ws');
+        assert.ok(back.at - told <= BACK_MS, `back after ${back.at - told} ms: ${JSON.stringify(await statesOf(page))}`);
+        assert.deepEqual([...new Set((await page.evaluate(() => errors)).map(({ code }) => code))], [4100]);
+      }
+      // Nobody is on HTTP, and all are subscribed again.
+      assert.equal(await metric([node], 'carillon_connections', 'transport="websocket"'), clients.length);
+      const carillon = sender(node);
+      for (const [index, page] of clients.entries()) {
+        await joins(page, `after-${index}`);
+        await carillon.trigger(`after-${index}`, 'hello', { index });
+        await hears(page, `after-${index}`, 'hello', { index });
+      }
+      await unchanged(...clients);
+    });
+  }
+});
