@@ -50,9 +50,6 @@ Seconds of the drain of a role, rounded up: config.drain.accept, and for gateway
 {{- end -}}
 {{- end -}}
 
-{{/* Before a pod of nginx closes anything: balancers must notice first that it ends. */}}
-{{- define "carillon.nginx.noticeSeconds" -}}10{{- end -}}
-
 {{/* How long a worker of nginx finishes requests, a publish 15 s at the most, before it cuts its WebSockets. */}}
 {{- define "carillon.nginx.workerSeconds" -}}20{{- end -}}
 
@@ -61,10 +58,10 @@ Seconds of the drain of a role, rounded up: config.drain.accept, and for gateway
 {{- div .Values.nginx.shutdownTimeoutSeconds .Values.nginx.workers -}}
 {{- end -}}
 
-{{/* From the notice to the end of the last worker, and of what connected to a new worker meanwhile. */}}
+{{/* Until the last worker has ended, and what connected to a new worker meanwhile. */}}
 {{- define "carillon.nginx.shutdownSeconds" -}}
 {{- $worker := include "carillon.nginx.workerSeconds" . | int64 -}}
-{{- add (include "carillon.nginx.noticeSeconds" . | int64) .Values.nginx.shutdownTimeoutSeconds $worker $worker -}}
+{{- add .Values.nginx.acceptSeconds .Values.nginx.shutdownTimeoutSeconds $worker $worker -}}
 {{- end -}}
 
 {{- define "carillon.nginx.graceSeconds" -}}
