@@ -130,6 +130,15 @@ def compose(checks, deploy, leaving_s):
         expect("watch" in services[name]["networks"], f"prometheus does not reach {name}")
 
 
+def recipes(checks, root):
+    """A page that shows how to put nginx in front also says how many WebSockets the distribution's settings hold."""
+    pages = [root / "README.md", *root.glob("docs/**/*.md"), *root.glob("*/README.md")]
+    shown = [page for page in pages if "```nginx" in page.read_text() or "/etc/nginx/nginx.conf" in page.read_text()]
+    checks.expect(len(shown) >= 2, f"recipes for nginx are in {shown}")
+    for page in shown:
+        checks.expect("worker_connections" in page.read_text(), f"{page.name} does not mention worker_connections")
+
+
 def nginx(checks, deploy):
     expect = checks.expect
     routes = (deploy / "nginx/carillon/routes.conf").read_text()
@@ -236,6 +245,7 @@ def main(deploy, root):
     the_number(checks, deploy, root)
     compose(checks, deploy, leaving_s)
     nginx(checks, deploy)
+    recipes(checks, root)
     services(checks, deploy, leaving_s)
     image(checks, deploy, root)
     local_ports(checks, deploy)
