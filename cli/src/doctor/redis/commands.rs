@@ -87,7 +87,6 @@ fn on_keys([text, hash, set, sorted, _]: &[String; 5]) -> Vec<Cmd> {
         expire(hash),
         with("HGET", &[hash, "a"]),
         with("HGETALL", &[hash]),
-        with("HVALS", &[hash]),
         with("HLEN", &[hash]),
         with("HEXISTS", &[hash, "a"]),
         with("HINCRBY", &[hash, "n", "1"]),
