@@ -39,7 +39,7 @@ const CLAIM_TIMEOUT: Duration = Duration::from_millis(1500);
 /// Pause between the claims of handshakes that wait for a place.
 const CLAIM_INTERVAL: Duration = Duration::from_millis(100);
 
-/// After a failure no handshake waits for Redis for this long.
+/// After a failure no handshake waits for Redis, and nothing is reported, for this long.
 const FAILURE_PAUSE: Duration = Duration::from_secs(1);
 
 /// Shortest time between two rounds of reports to the roster.
@@ -130,7 +130,9 @@ impl Node {
         if quota == 0 {
             return self.take_place(app, transport);
         }
-        if !self.is_clustered() && self.places(&app.id).add_below(quota) {
+        let places = self.places(&app.id);
+        // Those that wait come first.
+        if !self.is_clustered() && !places.queue().is_served && places.add_below(quota) {
             return self.admit_counted(app, transport);
         }
         let waiting = self.enqueue(app, transport)?;
@@ -291,6 +293,10 @@ impl Node {
         let count = places.count();
         if reported.count == count && !(is_asked && count > 0) {
             return;
+        }
+        if reported.failed.is_some_and(|failed| failed.elapsed() < FAILURE_PAUSE) {
+            // A later round reports it.
+            return self.occupants.changed.notify_one();
         }
         match self.relay.roster().connect(app, count as u64).await {
             Ok(_) => *reported = Reported { count, failed: None },

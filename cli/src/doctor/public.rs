@@ -78,7 +78,9 @@ fn advice(code: Option<u16>) -> &'static str {
         Some(4005) => "expected the path up to /app, and server.path_prefix to be the same there",
         Some(4006 | 4007) => "what answers speaks another version of the protocol",
         Some(4009) => "server.allow, server.deny or trusted_proxies there do not let this client in",
-        Some(4100) => "it is full: add gateways, or raise server.connections_max",
+        Some(4100) => {
+            "it is full, it restarts, or the app may be over limits.connections: try again, then add gateways or raise server.connections_max"
+        }
         Some(4200..=4299) => "a node that is leaving answered: try again when another one is ready",
         _ => "see the log of the server there",
     }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use futures_util::future::{BoxFuture, ready};
 use hashbrown::HashMap;
@@ -20,6 +21,8 @@ pub struct MemoryRoster {
     /// One lock for all: it is taken when someone joins or leaves, never per event.
     state: Arc<Mutex<State>>,
     bus: Arc<MemoryBus>,
+    /// Where its clock starts.
+    started: Instant,
 }
 
 #[derive(Default)]
@@ -45,12 +48,12 @@ struct Holders {
 impl MemoryRoster {
     /// A roster with one node, which announces on `bus`.
     pub fn new(bus: Arc<MemoryBus>) -> Arc<Self> {
-        Arc::new(Self { node: NodeId::fresh(), state: Arc::default(), bus })
+        Arc::new(Self { node: NodeId::fresh(), state: Arc::default(), bus, started: Instant::now() })
     }
 
     /// Another node of the same roster, which announces on its own place on the bus.
     pub fn join_node(&self, bus: Arc<MemoryBus>) -> Arc<Self> {
-        Arc::new(Self { node: NodeId::fresh(), state: self.state.clone(), bus })
+        Arc::new(Self { node: NodeId::fresh(), state: self.state.clone(), bus, started: self.started })
     }
 
     /// Forgets what is over; to be called every [`crate::bus::memory::SWEEP_INTERVAL`].
@@ -153,7 +156,7 @@ impl MemoryRoster {
         let others: u64 = nodes.iter().filter(|(node, _)| **node != self.node).map(|(_, count)| count).sum();
         let admitted = quota.saturating_sub(others.saturating_add(connections)).min(wanted);
         nodes.insert(self.node, connections.saturating_add(admitted));
-        let now_ms = unix_us() / 1000;
+        let now_ms = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
         Claimed { admitted, answered_at_ms: now_ms, oldest_report_at_ms: now_ms }
     }
 
