@@ -55,6 +55,20 @@ def test_the_rate_stretches_the_window_of_a_full_gateway(connections: int, rate:
     assert chart.pod("gateway").spec["terminationGracePeriodSeconds"] == window + 2 * LEAVE_S
 
 
+@pytest.mark.parametrize(
+    "gateway",
+    [
+        "{replicas: 100, maxSurge: 5}",
+        "{replicas: 3, maxSurge: 25%}",
+        # The scaler may have 100, however many it has now.
+        "{autoscaling: {enabled: true, maxReplicas: 100}, maxSurge: 10}",
+    ],
+)
+def test_a_tenth_of_the_gateways_may_drain_at_a_time(gateway: str):
+    strategy = render(DEFAULT, f"gateway: {gateway}").pod("gateway").owner["spec"]["strategy"]
+    assert strategy["rollingUpdate"]["maxSurge"] in (5, "25%", 10)
+
+
 def test_nginx_ends_its_workers_one_after_the_other(chart: Rendering):
     """Each cuts its clients without a close frame, so all at once they would come back together."""
     for pod in chart.pods:
