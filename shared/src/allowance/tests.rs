@@ -45,9 +45,41 @@ fn zero_means_no_limit() {
 }
 
 #[test]
-fn an_unused_allowance_owns_nothing() {
-    let mut allowance = Allowance::default();
-    assert!(allowance.take(1, 0, Instant::now()) && allowance.last.is_none());
+fn an_allowance_is_one_word() {
+    assert_eq!(size_of::<Allowance>(), 8);
+}
+
+#[test]
+fn a_burst_may_be_larger_than_a_second() {
+    let (mut allowance, start) = (Allowance::default(), Instant::now());
+    let mut granted = |at_ms| {
+        (0..2_000).filter(|_| allowance.take_of_burst(1, 1_000, 50, start + Duration::from_millis(at_ms))).count()
+    };
+    assert_eq!(granted(0), 1_000);
+    assert_eq!(granted(1_000), 50);
+    assert_eq!(granted(3_000), 100);
+    assert_eq!(granted(3_600_000), 1_000);
+}
+
+#[test]
+fn the_largest_numbers_do_not_overflow() {
+    let (mut allowance, start) = (Allowance::default(), Instant::now());
+    assert!(allowance.take_of_burst(usize::MAX, u32::MAX, 1, start));
+    assert!(!allowance.take_of_burst(1, u32::MAX, 1, start));
+    assert!(allowance.take_of_burst(1, u32::MAX, 1, start + Duration::from_secs(1)));
+    assert!(Allowance::default().take_of_burst(
+        usize::MAX,
+        1,
+        u32::MAX,
+        start + Duration::from_secs(u64::from(u32::MAX))
+    ));
+}
+
+#[test]
+fn a_clock_that_stands_still_refills_nothing() {
+    let (mut allowance, start) = (Allowance::default(), Instant::now());
+    assert!(allowance.take_of_burst(3, 3, 1, start + Duration::from_secs(5)));
+    assert!(!allowance.take_of_burst(1, 3, 1, start));
 }
 
 proptest! {
