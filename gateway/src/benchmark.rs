@@ -20,7 +20,7 @@ use crate::metrics::Metrics;
 use crate::node::{Capacity, Node};
 use crate::outbox::Burst;
 use crate::relay::Relay;
-use crate::shard::hub::Hub;
+use crate::shard::hub::{Hub, Part};
 use crate::transport::Transport;
 
 /// One channel of one shard, whose subscribers all write to the same socket.
@@ -77,7 +77,7 @@ impl Broadcast {
     /// Appends one frame to every subscriber; returns to how many. Nothing is written before the burst is dropped.
     pub fn append(&mut self) -> usize {
         let frame = self.burst.frame(self.frame.clone());
-        self.hub.broadcast(&self.topic, frame, None, &mut self.burst)
+        self.hub.broadcast(&self.topic, frame, None, Part::ALL, &mut self.burst).reached
     }
 
     /// Drops what was appended, as a flush does once everything is written.

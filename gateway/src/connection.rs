@@ -20,6 +20,7 @@ use crate::outbox::{Flushed, Outbox};
 use crate::reject::Farewell;
 use crate::session::Session;
 use crate::shard::Shard;
+use crate::shard::partials::PartialCharge;
 use crate::upgrade::Carrier;
 use crate::websocket::{Incoming, Reader};
 
@@ -145,6 +146,13 @@ impl Connection {
         }
     }
 
+    /// Makes the task end its side of the connection once the close frame is written, and drop the incomplete message:
+    /// nothing that follows can be read.
+    pub(crate) fn end_after_close(&self) {
+        self.says_no_more.set(true);
+        self.wake();
+    }
+
     /// Whether the task must end.
     pub(crate) fn is_over(&self) -> bool {
         self.stage.get() == Stage::Over
@@ -162,7 +170,7 @@ impl Connection {
         let end = Departure { connection: self, shard };
         let Departure { connection, shard } = &end;
         let Wire::Socket(stream) = &connection.wire else { return };
-        let mut reader = Reader::default();
+        let mut reader = Reader::new();
         if !early.is_empty() {
             connection.take(shard, &mut reader, &mut early);
         }
@@ -181,11 +189,16 @@ impl Connection {
         self: &Rc<Self>,
         stream: &TcpStream,
         shard: &Rc<Shard>,
-        reader: &mut Reader,
+        reader: &mut Reader<PartialCharge>,
         context: &mut Context<'_>,
     ) -> Poll<Turn> {
         if !self.waker.borrow().as_ref().is_some_and(|waker| waker.will_wake(context.waker())) {
             *self.waker.borrow_mut() = Some(context.waker().clone());
+        }
+        if !self.is_open()
+            && reader.unfinished().is_some_and(|(_, charge)| charge.as_ref().is_some_and(PartialCharge::is_given_up))
+        {
+            reader.forget();
         }
         let read = self.poll_read(stream, shard, reader, context);
         self.poll_write(stream, shard, context);
@@ -197,7 +210,7 @@ impl Connection {
         self: &Rc<Self>,
         stream: &TcpStream,
         shard: &Rc<Shard>,
-        reader: &mut Reader,
+        reader: &mut Reader<PartialCharge>,
         context: &mut Context<'_>,
     ) -> Poll<Turn> {
         for _ in 0..READS_PER_TURN {
@@ -248,7 +261,7 @@ impl Connection {
     }
 
     /// Takes bytes from the client.
-    fn take(self: &Rc<Self>, shard: &Rc<Shard>, reader: &mut Reader, bytes: &mut [u8]) {
+    fn take(self: &Rc<Self>, shard: &Rc<Shard>, reader: &mut Reader<PartialCharge>, bytes: &mut [u8]) {
         self.hear(shard.now_s());
         if let Stage::Closing { until_s, bytes: before } = self.stage.get() {
             let bytes = before + bytes.len();
@@ -279,6 +292,10 @@ impl Connection {
             shard.close(self, &Farewell::new(error.close_code(), error.to_string()));
             // What follows a broken frame cannot be read, an answer to the close frame least of all.
             self.says_no_more.set(true);
+        }
+        if let Some((bytes, charge)) = reader.unfinished() {
+            shard.partials.charge(charge, shard.key(self), bytes, shard.now_s());
+            shard.give_up_excess_partials();
         }
         shard.flush();
     }

@@ -259,6 +259,8 @@ impl Gateway {
         tokio::select! {
             (served, ()) = futures_util::future::join(serve, serve_peers) => served,
             never = tend(&relay, &node) => match never {},
+            // Apart from what waits for the cluster.
+            never = relay.announce_late() => match never {},
             // Not with the timer of what is done each second: the cluster's answers make that late.
             never = node.metrics.event_loop_lag.keep() => match never {},
             never = keep_sessions(&node) => match never {},

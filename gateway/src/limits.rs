@@ -9,7 +9,10 @@
 //! |---|---|---|
 //! | idle connections | 1.4 KiB each | 137 MiB |
 //! | read buffers | [`READ_BUFFER_BYTES`] per shard | 128 KiB |
-//! | bursts | [`BURST_LINKS_MAX`] links of 12 bytes, [`BURST_BYTES_MAX`] of frames per shard | 8 MiB |
+//! | incomplete messages | [`PARTIAL_BYTES_MAX`] | 64 MiB |
+//! | cluster work under way | [`TASKS_AT_ONCE`] of 10 KiB per shard, with [`WATCHES_AT_ONCE`] of 1 KiB at worst | 84 MiB |
+//! | cluster work that waits | [`TASKS_WAITING_MAX`] of 128 bytes, while Redis is slow or away | 128 MiB |
+//! | bursts | [`BURST_COST_MAX`] links of 12 bytes, [`BURST_BYTES_MAX`] of frames per shard | 8 MiB |
 //! | inboxes | [`INBOX_BYTES_MAX`] | 16 MiB |
 //! | slow clients | `server.outbox_bytes` (1 MiB) each; broadcasts share their bytes | depends on how many are slow |
 //! | client events that wait for the bus | [`PUBLISHES_MAX`] per shard, `message_bytes` each | 512 MiB at worst |
@@ -42,6 +45,25 @@ pub(crate) const CLOSING_BYTES_MAX: usize = 1024 * 1024;
 /// Connections that a drain closes at a time, before others on the shard have their turn: about 10 ms.
 pub(crate) const CLOSES_PER_TURN: usize = 1024;
 
+/// How long a client may take to send one message, from its first byte to its last, in seconds. Beyond it: 1008.
+pub(crate) const PARTIAL_TIMEOUT_S: u32 = 30;
+
+/// Bytes of incomplete messages of all clients of a node: a thousand messages of the default size. Beyond it the oldest
+/// are given up, and their connections closed with 4100. A client in good order sends its message in one round trip, so
+/// the oldest are those that never end. Each shard has an equal share.
+pub(crate) const PARTIAL_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// Messages of the largest size that the share of a shard has room for, however small it is.
+pub(crate) const PARTIALS_MIN: usize = 8;
+
+/// Subscriptions and sign-ins of one connection per second, on average. Beyond it they are refused with 4301. An
+/// interactive page needs a few; each costs a signature check and up to three commands in Redis.
+pub(crate) const REQUESTS_PER_SECOND: u32 = 50;
+
+/// Subscriptions and sign-ins that a connection may send at once besides `channels_per_connection` subscriptions. After a
+/// reconnect pusher-js sends all of its channels, a sign-in and the user's channel.
+pub(crate) const REQUESTS_EXTRA: u32 = 100;
+
 /// Messages that a shard takes from its inbox at a time.
 pub(crate) const INBOX_BATCH: usize = 256;
 
@@ -52,8 +74,29 @@ pub(crate) const INBOX_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Bytes that a message in an inbox takes besides its frame: its topic and its place in the queue.
 pub(crate) const INBOX_MESSAGE_BYTES: usize = 128;
 
-/// Deliveries (frames times connections) after which a burst is written although more waits.
-pub(crate) const BURST_LINKS_MAX: usize = 64 * 1024;
+/// The cost of a burst, in deliveries, after which it is written although more waits, and after which the shard serves its
+/// other clients. One delivery in a burst of many takes about half a microsecond, so this is about 30 ms.
+pub(crate) const BURST_COST_MAX: usize = 64 * 1024;
+
+/// The cost of the system call for each connection that a burst is written to, in deliveries.
+pub(crate) const WRITE_COST: usize = 16;
+
+/// Bytes written that cost as much as one delivery.
+pub(crate) const BYTES_PER_COST: usize = 512;
+
+/// Tasks of a worker after which it lets others have their turn.
+pub(crate) const TASKS_PER_TURN: usize = 16;
+
+/// Subscriptions, sign-ins and leaves of a shard that wait for the cluster at the same time. Each takes about 10 KiB while
+/// it runs. At a round trip of 5 ms and three of them each, a shard does 17,000 a second.
+pub(crate) const TASKS_AT_ONCE: usize = 256;
+
+/// Subscriptions and sign-ins of all shards that may wait for their turn. Beyond it they are refused with 4302. It is more
+/// than ten for each of [`SOCKETS`], which is what a node has to do when all of its clients return at once.
+pub(crate) const TASKS_WAITING_MAX: usize = 1024 * 1024;
+
+/// Watched users of one sign-in that are subscribed to at the same time. Each takes about 1 KiB while it runs.
+pub(crate) const WATCHES_AT_ONCE: usize = 32;
 
 /// Bytes of distinct frames after which a burst is written. No connection gets more than this at a time, so that a client
 /// that keeps up is not taken for a slow one.
@@ -88,6 +131,20 @@ pub(crate) const PUBLISH_BATCH: usize = 64;
 /// the list by then, or the list is fetched again.
 pub(crate) const EARLY_CHANGES_MAX: usize = 4096;
 
+/// Bytes of changes of the members of one channel that each of its subscribers on a node is sent at once, and per second
+/// thereafter. Beyond it the changes of a second are sent together, without those that cancel each other. It is a quarter
+/// of what a slow client reads in a second, and enough for 1,500 members who join at once.
+pub(crate) const MEMBER_BYTES_AT_ONCE: u32 = 256 * 1024;
+pub(crate) const MEMBER_BYTES_PER_SECOND: u32 = 256 * 1024;
+
+/// Bytes of a notification of a changed member besides its id and info: the envelope, the channel and the frame.
+pub(crate) const NOTIFICATION_BYTES: usize = 128;
+
+/// Counts of subscriptions of one channel, of at most 100, that its subscribers are sent at once, and per second
+/// thereafter. Beyond it they are sent the latest one once a second.
+pub(crate) const COUNTS_AT_ONCE: u32 = 20;
+pub(crate) const COUNTS_PER_SECOND: u32 = 10;
+
 /// Late counts of subscriptions that are reported to the roster at a time.
 pub(crate) const LATE_REPORTS_AT_ONCE: usize = 64;
 
@@ -118,8 +175,16 @@ pub(crate) const FALLBACK_MESSAGES_PER_TURN: usize = 128;
 const OUTBOX_BYTES_DEFAULT: usize = 1024 * 1024;
 
 const _: () = assert!(4 * BURST_BYTES_MAX <= OUTBOX_BYTES_DEFAULT, "one burst must not make a client slow");
+const _: () = assert!(TASKS_WAITING_MAX >= 10 * SOCKETS, "all clients may return at once");
+const _: () =
+    assert!(SHARDS * TASKS_AT_ONCE * (10 + WATCHES_AT_ONCE) / 1024 <= 84, "the sum of work under way, in MiB");
+const _: () = assert!(PARTIAL_BYTES_MAX / SHARDS >= PARTIALS_MIN * 64 * 1024, "the default size of a message");
+const _: () = assert!(
+    MEMBER_BYTES_AT_ONCE as usize + MEMBER_BYTES_PER_SECOND as usize <= OUTBOX_BYTES_DEFAULT / 2,
+    "changes of members must not make a client slow"
+);
 const _: () = assert!(PUBLISH_BATCH <= PUBLISHES_MAX);
 const _: () = assert!(SHARDS <= SHARDS_MAX);
-const _: () = assert!(SHARDS * (BURST_LINKS_MAX * 12 + BURST_BYTES_MAX) <= 8 * 1024 * 1024, "the sum of the bursts");
+const _: () = assert!(SHARDS * (BURST_COST_MAX * 12 + BURST_BYTES_MAX) <= 8 * 1024 * 1024, "the sum of the bursts");
 const _: () = assert!(SOCKETS * 1434 / 1024 / 1024 <= 137, "the sum of idle connections");
 const _: () = assert!(FRAME_OVERHEAD_BYTES >= size_of::<bytes::Bytes>(), "a waiting frame is at least a handle");

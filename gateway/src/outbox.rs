@@ -13,7 +13,9 @@ use socket2::SockRef;
 use tokio::net::TcpStream;
 
 use crate::connection::{Connection, Wire};
-use crate::limits::{FRAME_OVERHEAD_BYTES, WRITE_FRAMES_MAX};
+use crate::limits::{
+    BURST_BYTES_MAX, BURST_COST_MAX, BYTES_PER_COST, FRAME_OVERHEAD_BYTES, WRITE_COST, WRITE_FRAMES_MAX,
+};
 
 /// What one client has not taken yet. Empty, and without memory of its own, for clients that keep up.
 #[derive(Default)]
@@ -169,9 +171,20 @@ impl Burst {
         self.links.len()
     }
 
-    /// Bytes of the frames so far, each once.
-    pub(crate) fn frame_bytes(&self) -> usize {
-        self.frame_bytes
+    /// What it costs to write the burst, in deliveries of a large one.
+    pub(crate) fn cost(&self) -> usize {
+        self.links.len() + WRITE_COST * self.touched.len() + self.bytes / BYTES_PER_COST
+    }
+
+    /// Whether the burst is to be written although more waits.
+    pub(crate) fn is_large(&self) -> bool {
+        self.cost() >= BURST_COST_MAX || self.frame_bytes > BURST_BYTES_MAX
+    }
+
+    /// How many connections may get one more frame of so many bytes in this burst; at least one.
+    pub(crate) fn room_for(&self, frame_bytes: usize) -> usize {
+        let each = 1 + WRITE_COST + frame_bytes / BYTES_PER_COST;
+        (BURST_COST_MAX.saturating_sub(self.cost()) / each).max(1)
     }
 
     /// Adds a frame; the handle is good until the burst is flushed.

@@ -9,7 +9,7 @@ use hashbrown::HashMap;
 use shared::envelope::Position;
 use shared::protocol::{Member, UserId};
 
-use crate::limits::EARLY_CHANGES_MAX;
+use crate::limits::{EARLY_CHANGES_MAX, NOTIFICATION_BYTES};
 
 /// A presence channel as this node knows it.
 #[derive(Default)]
@@ -25,6 +25,8 @@ pub(crate) struct Replica {
     early: Vec<(Position, Change)>,
     /// This node's users.
     own: HashMap<UserId, Own>,
+    /// Users that changed since local subscribers were last notified, each as they know it; `None` if they do not.
+    news: BTreeMap<UserId, Option<Member>>,
 }
 
 /// A user that this node has sockets of.
@@ -80,24 +82,58 @@ impl Replica {
         self.position = Some(position);
         self.doubted = None;
         self.members = members.into_iter().map(|member| (member.user_id.clone(), member)).collect();
-        self.replay().1
+        let is_whole = self.replay();
+        // Local subscribers get the list as a whole.
+        self.news.clear();
+        is_whole
     }
 
-    /// Takes what arrived early, as long as it follows; returns the news of it, and whether all of it followed.
-    fn replay(&mut self) -> (Vec<Change>, bool) {
-        let mut news = Vec::new();
+    /// Takes what arrived early, as long as it follows; returns whether all of it followed.
+    fn replay(&mut self) -> bool {
         for (position, change) in std::mem::take(&mut self.early) {
             match self.position {
                 Some(own) if position <= own => {}
                 Some(own) if own.is_followed_by(position) => {
-                    if self.take(position, change.clone()) {
-                        news.push(change);
-                    }
+                    self.take(position, change);
                 }
-                _ => return (news, false),
+                _ => return false,
             }
         }
-        (news, true)
+        true
+    }
+
+    /// Whether members changed since local subscribers were last notified.
+    pub(crate) fn has_news(&self) -> bool {
+        !self.news.is_empty()
+    }
+
+    /// Returns the changes that turn the list that local subscribers know into the current one. A user who came and left
+    /// in between is in none of them.
+    pub(crate) fn take_news(&mut self) -> Vec<Change> {
+        let (mut removed, mut added) = (Vec::new(), Vec::new());
+        for (user_id, before) in std::mem::take(&mut self.news) {
+            let now = self.members.get(&user_id);
+            if before.as_ref().map(|member| &member.user_info) == now.map(|member| &member.user_info) {
+                continue;
+            }
+            added.extend(now.cloned().map(Change::Added));
+            removed.extend(before.map(|_| Change::Removed(user_id)));
+        }
+        removed.append(&mut added);
+        removed
+    }
+
+    /// About how many bytes the notifications of [`Replica::take_news`] take.
+    pub(crate) fn news_bytes(&self) -> usize {
+        let info_bytes = |user_id| {
+            let info = self.members.get(user_id).and_then(|member| member.user_info.as_ref());
+            info.map_or(0, |info| info.len())
+        };
+        self.news.keys().map(|user_id| NOTIFICATION_BYTES + user_id.as_str().len() + info_bytes(user_id)).sum()
+    }
+
+    fn note(&mut self, user_id: &UserId, before: Option<Member>) {
+        self.news.entry(user_id.clone()).or_insert(before);
     }
 
     /// Forgets what the list reflects: changes may have been missed. They are kept for the new list from here on.
@@ -117,7 +153,8 @@ impl Replica {
     pub(crate) fn trust(&mut self) -> Vec<Change> {
         let Some(doubted) = self.doubted.take() else { return Vec::new() };
         self.position = Some(doubted);
-        self.replay().0
+        self.replay();
+        self.take_news()
     }
 
     /// Takes a new list in place of a doubted one; returns what local subscribers must hear of to have it too, and
@@ -126,28 +163,25 @@ impl Replica {
     /// `keeping`: whether members that the new list lacks stay in this copy, since they may be about to come back.
     pub(crate) fn rebuild(&mut self, position: Position, members: Vec<Member>, keeping: bool) -> (Vec<Change>, bool) {
         let before = std::mem::take(&mut self.members);
+        let news = std::mem::take(&mut self.news);
         let is_whole = self.build(position, members);
+        self.news = news;
         self.is_keeping = keeping;
-        let (mut gone, mut came) = (Vec::new(), Vec::new());
-        for (user_id, member) in &before {
-            match self.members.get(user_id) {
-                Some(now) if now.user_info == member.user_info => {}
-                None if keeping => {}
-                _ => gone.push(Change::Removed(user_id.clone())),
-            }
-        }
-        for (user_id, member) in &self.members {
-            if before.get(user_id).is_none_or(|before| before.user_info != member.user_info) {
-                came.push(Change::Added(member.clone()));
-            }
-        }
         if keeping {
-            for (user_id, member) in before {
-                self.members.entry(user_id).or_insert(member);
+            for (user_id, member) in &before {
+                self.members.entry(user_id.clone()).or_insert_with(|| member.clone());
             }
         }
-        gone.append(&mut came);
-        (gone, is_whole)
+        let came: Vec<UserId> = self.members.keys().filter(|user_id| !before.contains_key(*user_id)).cloned().collect();
+        for user_id in &came {
+            self.note(user_id, None);
+        }
+        for (user_id, member) in before {
+            if self.members.get(&user_id).is_none_or(|now| now.user_info != member.user_info) {
+                self.note(&user_id, Some(member));
+            }
+        }
+        (self.take_news(), is_whole)
     }
 
     /// The users that this node has sockets of, as the channel knows them.
@@ -179,8 +213,21 @@ impl Replica {
     fn take(&mut self, position: Position, change: Change) -> bool {
         self.position = Some(position);
         match change {
-            Change::Added(member) => self.members.insert(member.user_id.clone(), member).is_none(),
-            Change::Removed(user_id) => self.members.remove(&user_id).is_some(),
+            Change::Added(member) => {
+                let user_id = member.user_id.clone();
+                let is_news = self.members.insert(user_id.clone(), member).is_none();
+                if is_news {
+                    self.note(&user_id, None);
+                }
+                is_news
+            }
+            Change::Removed(user_id) => match self.members.remove(&user_id) {
+                Some(before) => {
+                    self.note(&user_id, Some(before));
+                    true
+                }
+                None => false,
+            },
         }
     }
 

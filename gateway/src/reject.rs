@@ -10,6 +10,9 @@ use shared::protocol::{ChannelNameError, CloseCode, EventNameError, FrameError, 
 /// clients look up their channel by it.
 const INVALID_CHANNEL_MAX: usize = 512;
 
+/// The text for a subscription or a sign-in over the connection's rate.
+const REQUESTS_TOO_FAST: &str = "The rate limit for subscriptions and sign-ins of one connection was exceeded.";
+
 /// Why something that a client did was refused. The connection stays open.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Refusal {
@@ -49,6 +52,8 @@ pub(crate) enum SubscribeError {
     TooManyChannels { max: usize },
     #[error("presence channel has {max} members")]
     PresenceFull { max: usize },
+    #[error("too many subscriptions and sign-ins in a short time")]
+    RateLimited,
     #[error("the cluster is not reachable")]
     Unavailable,
 }
@@ -64,6 +69,8 @@ pub(crate) enum SignInError {
     Id(#[source] ChannelNameError),
     #[error("signed in as another user")]
     OtherUser,
+    #[error("too many subscriptions and sign-ins in a short time")]
+    RateLimited,
     #[error("the cluster is not reachable")]
     Unavailable,
 }
@@ -108,7 +115,7 @@ impl Refusal {
                 let code = if kind == "AuthError" { 4009 } else { status };
                 vec![notice.encode(), error(Some(code), &text)]
             }
-            Self::SignIn(reason) => vec![error(Some(4009), &reason.client_text())],
+            Self::SignIn(reason) => vec![error(Some(reason.code()), &reason.client_text())],
             Self::ClientEvent(reason) => {
                 let (code, text) = reason.describe();
                 vec![error(code, &text)]
@@ -138,6 +145,9 @@ impl Refusal {
         match self {
             Self::Subscription { reason: SubscribeError::TooManyChannels { .. }, .. } => Some("channels"),
             Self::Subscription { reason: SubscribeError::PresenceFull { .. }, .. } => Some("presence_members"),
+            Self::Subscription { reason: SubscribeError::RateLimited, .. } | Self::SignIn(SignInError::RateLimited) => {
+                Some("requests")
+            }
             Self::ClientEvent(ClientEventError::RateLimited { .. }) => Some("client_events"),
             Self::ClientEvent(ClientEventError::TooLarge { .. }) => Some("event_bytes"),
             Self::ClientEvent(ClientEventError::Busy) => Some("node"),
@@ -173,18 +183,27 @@ impl SubscribeError {
             Self::PresenceFull { max } => {
                 ("LimitReached", 4100, format!("{channel} has as many members as it may: {max}"))
             }
+            Self::RateLimited => ("LimitReached", 4301, REQUESTS_TOO_FAST.into()),
             Self::Unavailable => ("ServerError", 4302, "The server cannot subscribe now; try again".into()),
         }
     }
 }
 
 impl SignInError {
+    fn code(&self) -> u16 {
+        match self {
+            Self::RateLimited => 4301,
+            _ => 4009,
+        }
+    }
+
     fn client_text(&self) -> String {
         match self {
             Self::Auth(cause) => cause.client_text("sign-in"),
             Self::User(cause) => format!("Invalid user data: {cause}"),
             Self::Id(_) => "Invalid user data: the id may have only A-Z a-z 0-9 _ - = @ , . ;".into(),
             Self::OtherUser => "This connection is signed in as another user".into(),
+            Self::RateLimited => REQUESTS_TOO_FAST.into(),
             Self::Unavailable => "The server cannot sign in users now; try again".into(),
         }
     }

@@ -7,8 +7,10 @@
 pub(crate) mod membership;
 mod resync;
 pub(crate) mod topic;
+mod watches;
 
 use std::collections::VecDeque;
+use std::convert::Infallible;
 use std::hash::BuildHasher;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -17,12 +19,14 @@ use futures_util::future::BoxFuture;
 use hashbrown::{DefaultHashBuilder, HashMap, HashSet};
 use shared::app::AppId;
 use shared::bus::{Bus, Listener};
-use shared::envelope::{Body, Envelope, Topic};
+use shared::envelope::{Body, Envelope, Position, Topic};
 use shared::protocol::ServerFrame;
 use shared::roster::Roster;
 use tokio::sync::Notify;
 
-use crate::limits::{RECOUNT_BYTES_MAX, RECOUNTS_MAX};
+use crate::limits::{
+    COUNTS_AT_ONCE, COUNTS_PER_SECOND, MEMBER_BYTES_AT_ONCE, MEMBER_BYTES_PER_SECOND, RECOUNT_BYTES_MAX, RECOUNTS_MAX,
+};
 use crate::metrics::PresenceMetrics;
 use crate::presence::{Change, Effect};
 use crate::shard::inbox::{Broadcast, Inbox, Room, ShardMessage};
@@ -54,6 +58,8 @@ pub(crate) struct Relay {
     idle: Mutex<VecDeque<(Instant, Topic)>>,
     /// Topics whose count changed too soon after the last announcement.
     late_counts: Mutex<Vec<Topic>>,
+    /// Topics whose members changed too often for their subscribers to be notified of each change.
+    late_members: Mutex<Vec<Topic>>,
     /// Topics of which the roster has not been told the latest count.
     late_reports: Mutex<HashSet<Topic>>,
     doubts: Doubts,
@@ -81,6 +87,7 @@ impl Relay {
             stripes: (0..STRIPES).map(|_| Mutex::default()).collect(),
             idle: Mutex::default(),
             late_counts: Mutex::default(),
+            late_members: Mutex::default(),
             late_reports: Mutex::default(),
             doubts: Doubts::default(),
             connections_forgotten: Notify::new(),
@@ -114,10 +121,9 @@ impl Relay {
         self.inboxes[shard].push(message);
     }
 
-    /// Does what is due: leaves channels that nobody holds, announces late counts. To be called every second.
+    /// Does what is due in the cluster, as to leave channels that no socket holds. To be called every second.
     pub(crate) async fn tend(&self) {
         self.doubts.raise_late(Instant::now());
-        self.announce_late_counts();
         self.send_late_reports().await;
         for topic in self.idle_topics(Instant::now()) {
             self.unlink_if_idle(&topic).await;
@@ -153,17 +159,39 @@ impl Relay {
         }
     }
 
+    /// Notifies subscribers, once a second, of what changed too often to notify them of each change.
+    pub(crate) async fn announce_late(&self) -> Infallible {
+        let mut second = tokio::time::interval(Duration::from_secs(1));
+        loop {
+            second.tick().await;
+            self.announce_late_members();
+            self.announce_late_counts();
+        }
+    }
+
+    fn announce_late_members(&self) {
+        let late = std::mem::take(&mut *lock(&self.late_members));
+        for topic in late {
+            let mut stripe = self.stripe(&topic);
+            let Some(state) = stripe.get_mut(&topic) else { continue };
+            state.member_changes.is_late = false;
+            let news = state.replica.as_mut().map(|replica| replica.take_news()).unwrap_or_default();
+            self.send_changes(state, &topic, &news);
+            self.release_parked(state);
+        }
+    }
+
     fn announce_late_counts(&self) {
         let now = Instant::now();
         let late = std::mem::take(&mut *lock(&self.late_counts));
         for topic in late {
             let mut stripe = self.stripe(&topic);
             let Some(state) = stripe.get_mut(&topic) else { continue };
-            if !state.count.is_due(now, COUNT_INTERVAL) {
+            if !state.count.is_due(now, count_interval(state.count.value.unwrap_or(0))) {
                 lock(&self.late_counts).push(topic.clone());
                 continue;
             }
-            state.count.is_late = false;
+            state.count.pace.is_late = false;
             self.announce_count(state, &topic, now);
         }
     }
@@ -196,7 +224,6 @@ impl Relay {
     fn deliver_to(&self, state: &mut TopicState, topic: &Topic, envelope: Envelope) {
         let Envelope { published_at_us, position, body } = envelope;
         let route = Route { except: None, published_at_us: Some(published_at_us) };
-        let channel = topic.channel.as_str();
         match body {
             Body::Event { frame, except, kept } => {
                 if let (true, Some(position)) = (kept, position) {
@@ -204,16 +231,8 @@ impl Relay {
                 }
                 self.broadcast(state, topic, &frame, Route { except, ..route });
             }
-            Body::MemberAdded(member) => {
-                let effect = state.apply(position, Change::Added(member.clone()));
-                let frame = || ServerFrame::MemberAdded { channel, member: &member }.encode();
-                self.member_changed(state, topic, effect, frame);
-            }
-            Body::MemberRemoved(user_id) => {
-                let effect = state.apply(position, Change::Removed(user_id.clone()));
-                let frame = || ServerFrame::MemberRemoved { channel, user_id: &user_id }.encode();
-                self.member_changed(state, topic, effect, frame);
-            }
+            Body::MemberAdded(member) => self.member_changed(state, topic, position, Change::Added(member)),
+            Body::MemberRemoved(user_id) => self.member_changed(state, topic, position, Change::Removed(user_id)),
             Body::SubscriptionCount(count) => {
                 state.heard += 1;
                 self.count_changed(state, topic, count);
@@ -226,22 +245,54 @@ impl Relay {
         }
     }
 
-    fn member_changed(&self, state: &mut TopicState, topic: &Topic, effect: Effect, frame: impl Fn() -> String) {
-        match effect {
-            Effect::News => self.broadcast(state, topic, frame().as_bytes(), Route::default()),
+    fn member_changed(&self, state: &mut TopicState, topic: &Topic, position: Option<Position>, change: Change) {
+        match state.apply(position, change) {
+            Effect::News => self.announce_members(state, topic),
             Effect::None => {}
             Effect::Gap => self.doubts.raise(topic),
         }
         self.release_parked(state);
     }
 
+    /// Notifies local subscribers of changed members: at once within the channel's allowance, else within a second. A
+    /// member who leaves and comes back by then is no news, so a flood of joins and leaves costs the other members no more
+    /// than one notification of each member a second.
+    fn announce_members(&self, state: &mut TopicState, topic: &Topic) {
+        if state.member_changes.is_late {
+            return;
+        }
+        let Some(replica) = &mut state.replica else { return };
+        let news_bytes = replica.news_bytes();
+        let (burst, per_second) = (MEMBER_BYTES_AT_ONCE, MEMBER_BYTES_PER_SECOND);
+        if state.member_changes.at_once.take_of_burst(news_bytes, burst, per_second, Instant::now()) {
+            let news = replica.take_news();
+            self.send_changes(state, topic, &news);
+        } else {
+            state.member_changes.is_late = true;
+            lock(&self.late_members).push(topic.clone());
+        }
+    }
+
+    fn send_changes(&self, state: &TopicState, topic: &Topic, changes: &[Change]) {
+        let channel = topic.channel.as_str();
+        for change in changes {
+            let frame = match change {
+                Change::Added(member) => ServerFrame::MemberAdded { channel, member }.encode(),
+                Change::Removed(user_id) => ServerFrame::MemberRemoved { channel, user_id }.encode(),
+            };
+            self.broadcast(state, topic, frame.as_bytes(), Route::default());
+        }
+    }
+
     fn count_changed(&self, state: &mut TopicState, topic: &Topic, count: u64) {
         let now = Instant::now();
         state.count.value = Some(count);
-        if count <= COUNT_FREELY_UP_TO || state.count.is_due(now, COUNT_INTERVAL) {
+        let is_free = count <= COUNT_FREELY_UP_TO
+            && state.count.pace.at_once.take_of_burst(1, COUNTS_AT_ONCE, COUNTS_PER_SECOND, now);
+        if is_free || state.count.is_due(now, count_interval(count)) {
             self.announce_count(state, topic, now);
-        } else if !state.count.is_late {
-            state.count.is_late = true;
+        } else if !state.count.pace.is_late {
+            state.count.pace.is_late = true;
             lock(&self.late_counts).push(topic.clone());
         }
     }
@@ -300,6 +351,11 @@ impl Listener for Relay {
 struct Route {
     except: Option<shared::protocol::SocketId>,
     published_at_us: Option<u64>,
+}
+
+/// How long subscribers wait for a count that changed too often.
+fn count_interval(count: u64) -> Duration {
+    if count <= COUNT_FREELY_UP_TO { Duration::from_secs(1) } else { COUNT_INTERVAL }
 }
 
 fn count_frame(topic: &Topic, count: u64) -> String {

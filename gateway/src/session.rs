@@ -15,6 +15,7 @@ use shared::protocol::{
 };
 use shared::webhook::{Kind, Occurrence, Wanted};
 
+use crate::limits::{REQUESTS_EXTRA, REQUESTS_PER_SECOND};
 use crate::reject::{ClientEventError, Refusal, SignInError, SubscribeError};
 use subscriptions::{Place, Subscription, Subscriptions, Ticket};
 
@@ -25,6 +26,8 @@ pub(crate) struct Session {
     pub(crate) subscriptions: Subscriptions,
     user: Option<Box<SignedIn>>,
     client_events: Allowance,
+    /// Subscriptions and sign-ins, refused ones included.
+    requests: Allowance,
     /// Whether the connection has ever proved that a user of the app stands behind it.
     authorized: bool,
 }
@@ -76,6 +79,7 @@ impl Session {
             subscriptions: Subscriptions::default(),
             user: None,
             client_events: Allowance::default(),
+            requests: Allowance::default(),
             authorized: false,
         }
     }
@@ -95,7 +99,7 @@ impl Session {
         self.authorized
     }
 
-    /// Judges one message. `now`: for the rate of client events.
+    /// Judges one message. `now`: for the rates of client events and of requests.
     ///
     /// # Errors
     /// [`Refusal`]: what the client is told instead.
@@ -104,7 +108,7 @@ impl Session {
             ClientFrame::Ping => Ok(Action::Send(ServerFrame::Pong.encode())),
             ClientFrame::Pong => Ok(Action::Nothing),
             ClientFrame::Subscribe { channel, auth, channel_data } => {
-                match self.subscribe(&channel, auth.as_deref(), channel_data.as_deref()) {
+                match self.subscribe(&channel, auth.as_deref(), channel_data.as_deref(), now) {
                     Ok(action) => Ok(action),
                     Err(reason) => Err(Refusal::Subscription { channel, reason }),
                 }
@@ -113,7 +117,13 @@ impl Session {
                 let known = self.subscriptions.remove(&channel);
                 Ok(known.map_or(Action::Nothing, Action::Unsubscribe))
             }
-            ClientFrame::SignIn { auth, user_data } => self.sign_in(&auth, user_data).map_err(Refusal::SignIn),
+            ClientFrame::SignIn { auth, user_data } => {
+                let signed_in = match self.may_request(now) {
+                    true => self.sign_in(&auth, user_data),
+                    false => Err(SignInError::RateLimited),
+                };
+                signed_in.map_err(Refusal::SignIn)
+            }
             ClientFrame::ClientEvent { name, channel, data } => {
                 self.client_event(&name, &channel, &data, now).map_err(Refusal::ClientEvent)
             }
@@ -121,14 +131,29 @@ impl Session {
         }
     }
 
+    /// Whether one more subscription or sign-in is within the connection's rate.
+    ///
+    /// An unsubscribe needs no allowance: it undoes a subscription, which was counted. So it always takes effect, and
+    /// clients, which do not expect an answer to it, cannot get out of step.
+    fn may_request(&mut self, now: Instant) -> bool {
+        let channels = u32::try_from(self.app.limits.channels_per_connection).unwrap_or(u32::MAX);
+        self.requests.take_of_burst(1, channels.saturating_add(REQUESTS_EXTRA), REQUESTS_PER_SECOND, now)
+    }
+
     fn subscribe(
         &mut self,
         raw: &str,
         auth: Option<&str>,
         channel_data: Option<&str>,
+        now: Instant,
     ) -> Result<Action, SubscribeError> {
+        // Invalid names count too.
+        let is_within_rate = self.may_request(now);
         let limits = &self.app.limits;
         let channel = ChannelName::parse(raw, limits.channel_name_length).map_err(SubscribeError::Name)?;
+        if !is_within_rate {
+            return Err(SubscribeError::RateLimited);
+        }
         if channel.kind() == ChannelKind::User {
             return self.subscribe_user_channel(&channel);
         }

@@ -8,7 +8,10 @@ pub(crate) mod drain;
 pub(crate) mod hub;
 pub(crate) mod inbox;
 mod messages;
+pub(crate) mod partials;
 mod sweep;
+mod tasks;
+mod turn;
 
 use std::cell::{Cell, OnceCell, RefCell, RefMut};
 use std::error::Error;
@@ -22,7 +25,7 @@ use rand::SeedableRng;
 use rand::rngs::StdRng;
 use shared::app::as_usize;
 use shared::bus::Message;
-use shared::envelope::{Topic, unix_us};
+use shared::envelope::Topic;
 use shared::protocol::{ChannelName, CloseCode, ServerFrame, SocketId};
 use slab::Slab;
 use tokio::net::TcpStream;
@@ -33,16 +36,20 @@ use tokio_util::sync::CancellationToken;
 use crate::connection::{Connection, Wire};
 use crate::fallback;
 use crate::fallback::peers::{self, Forwarder};
-use crate::limits::{BURST_BYTES_MAX, BURST_LINKS_MAX, INBOX_BATCH, PUBLISHES_MAX, READ_BUFFER_BYTES};
+use crate::limits::{
+    INBOX_BATCH, PARTIAL_BYTES_MAX, PARTIALS_MIN, PUBLISHES_MAX, READ_BUFFER_BYTES, TASKS_AT_ONCE, TASKS_WAITING_MAX,
+};
 use crate::node::{Admission, Load, Node};
 use crate::outbox::{Burst, Flushed};
 use crate::reject::{Farewell, Refusal};
 use crate::session::subscriptions::Subscription;
 use crate::upgrade::{self, Carrier};
 use crate::websocket::writer;
-use chores::{Chore, Entry};
+use chores::Chore;
 use hub::Hub;
-use inbox::{Broadcast, ConnectionKey, InboxReceiver, ShardMessage};
+use inbox::{ConnectionKey, InboxReceiver};
+use partials::Partials;
+use tasks::{Entry, Tasks};
 
 /// How long a client has to answer a close frame before the TCP connection is dropped.
 const CLOSE_GRACE_S: u32 = 5;
@@ -61,12 +68,16 @@ pub(crate) struct Shard {
     connections: RefCell<Slab<Rc<Connection>>>,
     read_buffer: RefCell<Box<[u8]>>,
     rng: RefCell<StdRng>,
+    pub(crate) partials: Rc<Partials>,
     /// Seconds since the shard began; enough for timeouts, and reading it is free.
     now_s: Cell<u32>,
     outbox_bytes: Cell<i64>,
+    /// The cost of fan-out since the other clients were served, as of [`Burst::cost`].
+    spent: Cell<usize>,
     publishes: mpsc::Sender<(Message, Chore)>,
     /// Work in flight that must not be cut off when the node leaves.
     chores: Cell<usize>,
+    tasks: RefCell<Tasks>,
     draining: Cell<bool>,
     /// Passes requests on to other nodes.
     forwarder: OnceCell<Forwarder>,
@@ -94,6 +105,10 @@ impl Shard {
     pub(crate) async fn run(index: usize, node: Arc<Node>, mut inbox: InboxReceiver) {
         let (publishes, queue) = mpsc::channel(PUBLISHES_MAX);
         let began = Instant::now();
+        let message_bytes_max = node.apps.iter().map(|app| as_usize(app.limits.message_bytes)).max().unwrap_or(0);
+        let partial_bytes_max = PARTIALS_MIN.saturating_mul(message_bytes_max).max(PARTIAL_BYTES_MAX / node.shards());
+        let partials = Rc::new(Partials::new(partial_bytes_max));
+        let tasks = Tasks::new((TASKS_WAITING_MAX / node.shards()).max(TASKS_AT_ONCE));
         let shard = Rc::new(Self {
             index,
             node,
@@ -102,10 +117,13 @@ impl Shard {
             connections: RefCell::default(),
             read_buffer: RefCell::new(vec![0; READ_BUFFER_BYTES].into()),
             rng: RefCell::new(StdRng::from_os_rng()),
+            partials,
             now_s: Cell::new(0),
             outbox_bytes: Cell::new(0),
+            spent: Cell::new(0),
             publishes,
             chores: Cell::new(0),
+            tasks: RefCell::new(tasks),
             draining: Cell::new(false),
             forwarder: OnceCell::new(),
             leaving: CancellationToken::new(),
@@ -120,7 +138,7 @@ impl Shard {
         while !(shard.draining.get() && shard.is_settled() && inbox.is_empty()) {
             tokio::select! {
                 more = inbox.receive(&mut batch, INBOX_BATCH) => {
-                    shard.handle(&mut batch);
+                    shard.handle(&mut batch).await;
                     if !more {
                         return;
                     }
@@ -128,7 +146,7 @@ impl Shard {
                 due = tick.tick() => {
                     shard.node.metrics.event_loop_lag.observe(due);
                     shard.now_s.set(u32::try_from(started.elapsed().as_secs()).unwrap_or(u32::MAX));
-                    shard.sweep();
+                    shard.sweep().await;
                 }
                 () = shard.settled.notified() => {}
             }
@@ -282,6 +300,22 @@ impl Shard {
         self.close(connection, &Farewell::new(CloseCode::OverCapacity, "The client reads too slowly"));
     }
 
+    /// Closes connections whose incomplete messages take more memory than there is for them.
+    pub(crate) fn give_up_excess_partials(self: &Rc<Self>) {
+        while let Some(key) = self.partials.pop_excess() {
+            self.close_mid_message(key, CloseCode::OverCapacity, "The server has no room for incomplete messages");
+        }
+    }
+
+    fn close_mid_message(self: &Rc<Self>, key: ConnectionKey, code: CloseCode, reason: &str) {
+        let Some(connection) = self.connection(key) else { return };
+        if connection.is_open() {
+            self.node.metrics.protocol_error("incomplete");
+        }
+        self.close(&connection, &Farewell::new(code, reason));
+        connection.end_after_close();
+    }
+
     pub(crate) fn note_slow(&self, connection: &Connection, reason: &str) {
         self.node.metrics.slow_consumers.inc();
         tracing::debug!(target: "activity", { socket.id = %connection.socket_id }, "Slow client: {reason}");
@@ -292,6 +326,7 @@ impl Shard {
         self.leave_all(connection);
         let slot = connection.slot.get();
         self.connections.borrow_mut().try_remove(slot);
+        self.tasks.borrow_mut().connection_ended();
         let code = connection.ended_with();
         self.node.metrics.closed(code);
         tracing::debug!(
@@ -337,7 +372,7 @@ impl Shard {
         }
     }
 
-    fn key(&self, connection: &Connection) -> ConnectionKey {
+    pub(crate) fn key(&self, connection: &Connection) -> ConnectionKey {
         ConnectionKey { slot: connection.slot.get(), socket_id: connection.socket_id }
     }
 
@@ -345,39 +380,6 @@ impl Shard {
     fn connection(&self, key: ConnectionKey) -> Option<Rc<Connection>> {
         let connections = self.connections.borrow();
         connections.get(key.slot).filter(|connection| connection.socket_id == key.socket_id).cloned()
-    }
-
-    fn handle(self: &Rc<Self>, batch: &mut Vec<ShardMessage>) {
-        let mut stamps_us: Vec<u64> = Vec::new();
-        for message in batch.drain(..) {
-            if let ShardMessage::Broadcast(broadcast) = &message {
-                stamps_us.extend(broadcast.published_at_us);
-            }
-            self.handle_one(message);
-            let is_large = {
-                let burst = self.burst.borrow();
-                burst.len() > BURST_LINKS_MAX || burst.frame_bytes() > BURST_BYTES_MAX
-            };
-            if is_large {
-                self.flush();
-            }
-        }
-        self.flush();
-        if !stamps_us.is_empty() {
-            let now_us = unix_us();
-            for stamp_us in stamps_us {
-                let seconds = Duration::from_micros(now_us.saturating_sub(stamp_us)).as_secs_f64();
-                self.node.metrics.delivery_seconds.observe(seconds);
-            }
-        }
-    }
-
-    fn broadcast(&self, broadcast: Broadcast) {
-        let Broadcast { topic, frame, except, .. } = broadcast;
-        let mut burst = self.burst.borrow_mut();
-        let frame = burst.frame(frame);
-        let reached = self.hub.borrow().broadcast(&topic, frame, except, &mut burst);
-        self.node.metrics.fanout_subscribers.observe(reached as f64);
     }
 
     fn accept(self: &Rc<Self>, stream: std::net::TcpStream, peer: std::net::SocketAddr, load: Load) {
@@ -406,7 +408,7 @@ impl Shard {
     }
 
     fn is_settled(&self) -> bool {
-        self.connections.borrow().is_empty() && self.chores.get() == 0
+        self.connections.borrow().is_empty() && self.chores.get() == 0 && self.tasks.borrow().is_empty()
     }
 
     fn settle(&self) {

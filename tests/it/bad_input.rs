@@ -4,6 +4,8 @@
 mod floods;
 mod frames;
 mod messages;
+mod partials;
+mod rates;
 mod repeats;
 mod requests;
 mod slow;

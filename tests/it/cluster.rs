@@ -13,4 +13,5 @@ mod redis_forms;
 mod refusals;
 mod untrusted;
 mod users;
+mod waiting;
 mod webhooks;

@@ -217,3 +217,71 @@ async fn a_client_that_takes_nothing_for_the_timeout_is_closed_though_little_wai
     server.metric_reaches("carillon_connections", 0.0).await;
     server.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn other_clients_are_answered_while_a_shard_has_many_events_to_send() {
+    const SUBSCRIBERS: usize = 100;
+    const EVENTS: usize = 20_000;
+    let setup = Setup::default().server("shards = 1").limit("batch = 20000");
+    let server = Server::start(setup).await;
+    let mut other = server.client().await;
+    let mut readers = JoinSet::new();
+    for _ in 0..SUBSCRIBERS {
+        let mut raw = server.raw().await;
+        raw.subscribe("news").await;
+        readers.spawn(async move {
+            let mut bytes = 0;
+            while bytes < EVENTS * 40 {
+                bytes += raw.some().await.len();
+            }
+            raw
+        });
+    }
+    let sent = "carillon_messages_sent_total";
+    let before = server.metric(sent).await;
+    let events = (0..EVENTS).map(|_| json!({ "name": "tick", "channel": "news", "data": "1" }));
+    let body = json!({ "batch": events.collect::<Vec<_>>() });
+    let publish = async { server.post("/batch_events", &body).await };
+    let total = before + (SUBSCRIBERS * EVENTS) as f64;
+    let mut answered = 0;
+    let pings = async {
+        tests::eventually("the fan-out has begun", async || server.metric(sent).await > before).await;
+        loop {
+            other.settle().await;
+            let now = server.metric(sent).await;
+            if now >= total {
+                return;
+            }
+            answered += 1;
+            assert_eq!(server.admin_get("/livez").await.status, 200);
+        }
+    };
+    let (reply, ()) = tokio::join!(publish, pings);
+    assert_eq!(reply.status.as_u16(), 200, "{}", reply.body);
+    // Two million deliveries are thirty turns of the shard at least.
+    assert!(answered >= 10, "{answered} pings were answered before the last event was sent");
+    readers.join_all().await;
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn an_event_to_more_subscribers_than_a_turn_has_reaches_each_once() {
+    const SUBSCRIBERS: usize = 5_000;
+    let server = Server::start(Setup::default().server("shards = 1")).await;
+    let mut subscribers = Vec::with_capacity(SUBSCRIBERS);
+    for _ in 0..SUBSCRIBERS {
+        let mut raw = server.raw().await;
+        raw.subscribe("news").await;
+        subscribers.push(raw);
+    }
+    server.publish("news", "first", "1").await;
+    server.publish("news", "second", "1").await;
+    for raw in &mut subscribers {
+        assert_eq!(raw.message().await["event"], "first");
+        assert_eq!(raw.message().await["event"], "second");
+    }
+    assert_eq!(server.metric("carillon_fanout_subscribers_count").await, 2.0);
+    assert_eq!(server.metric("carillon_fanout_subscribers_sum").await, 2.0 * SUBSCRIBERS as f64);
+    drop(subscribers);
+    server.stop().await;
+}

@@ -1,5 +1,7 @@
 //! Pings in both directions. Source: protocol reference 1.2.
 
+use std::time::{Duration, Instant};
+
 use serde_json::json;
 use tests::raw::{FIN, PING, PONG};
 use tests::{Server, Setup};
@@ -60,5 +62,31 @@ async fn a_protocol_ping_is_answered() {
     // An answer to nothing is answered by nothing.
     client.send_event("pusher:pong", &json!({}));
     client.settle().await;
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_client_that_pings_by_itself_is_not_pinged_and_a_dead_one_is_found_in_time() {
+    let activity_timeout = Duration::from_secs(2);
+    let setup = Setup::default().server("activity_timeout = \"2s\"").server("pong_timeout = \"6s\"");
+    let server = Server::start(setup).await;
+    let dead = async {
+        let mut raw = server.raw().await;
+        let began = Instant::now();
+        raw.expect_ping_and_close(4201).await;
+        let took = began.elapsed();
+        assert!((Duration::from_secs(7)..Duration::from_secs(12)).contains(&took), "closed after {took:?}");
+    };
+    // As pusher-js: a ping whenever nothing has come for the activity timeout.
+    let lively = async {
+        let mut raw = server.raw().await;
+        for _ in 0..4 {
+            tokio::time::sleep(activity_timeout).await;
+            raw.send_text(r#"{"event":"pusher:ping","data":{}}"#).await;
+            assert_eq!(raw.message().await["event"], "pusher:pong", "and no ping before it");
+        }
+    };
+    tokio::join!(dead, lively);
+    assert_eq!(server.metric("carillon_ping_timeouts_total").await, 1.0);
     server.stop().await;
 }

@@ -65,16 +65,7 @@ impl TestClient {
 
     /// The data of a request to subscribe, signed where the channel's kind needs that.
     pub fn subscription(&self, channel: &str, member: Option<&Value>) -> Value {
-        let name = ChannelName::parse(channel, usize::MAX).expect("the channel's name is valid");
-        let channel_data = member.map(Value::to_string);
-        let mut data = json!({ "channel": channel, "auth": "" });
-        if name.kind().needs_auth() {
-            data["auth"] = sign_channel(&self.app, self.socket_id, &name, channel_data.as_deref()).into();
-        }
-        if let Some(channel_data) = channel_data {
-            data["channel_data"] = channel_data.into();
-        }
-        data
+        subscription(&self.app, self.socket_id, channel, member)
     }
 
     /// Subscribes, signed where the channel's kind needs that, and waits for the answer, which must be the next message.
@@ -193,6 +184,23 @@ impl TestClient {
             other => panic!("expected a close with {code}, not {other:?}"),
         }
     }
+}
+
+/// The data of a request to subscribe of this socket, signed where the channel's kind needs that.
+///
+/// # Panics
+/// When the channel's name is not valid.
+pub fn subscription(app: &App, socket_id: SocketId, channel: &str, member: Option<&Value>) -> Value {
+    let name = ChannelName::parse(channel, usize::MAX).expect("the channel's name is valid");
+    let channel_data = member.map(Value::to_string);
+    let mut data = json!({ "channel": channel, "auth": "" });
+    if name.kind().needs_auth() {
+        data["auth"] = sign_channel(app, socket_id, &name, channel_data.as_deref()).into();
+    }
+    if let Some(channel_data) = channel_data {
+        data["channel_data"] = channel_data.into();
+    }
+    data
 }
 
 /// The member ids in a `subscription_succeeded` of a presence channel.

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use shared::app::App;
+use shared::protocol::SocketId;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 
@@ -84,11 +85,14 @@ impl Raw {
         raw
     }
 
-    /// Upgrades and takes the `connection_established`.
-    pub async fn establish(&mut self, app: &App) {
+    /// Upgrades and takes the `connection_established`; returns the socket id.
+    pub async fn establish(&mut self, app: &App) -> SocketId {
         let reply = self.upgrade(&format!("/app/{}?protocol=7", app.key), &[]).await;
         assert_eq!(reply.status, 101, "{}", reply.body);
-        assert_eq!(self.message().await["event"], "pusher:connection_established");
+        let message = self.message().await;
+        assert_eq!(message["event"], "pusher:connection_established");
+        let data: Value = serde_json::from_str(message["data"].as_str().expect("data")).expect("the data is JSON");
+        data["socket_id"].as_str().and_then(|id| id.parse().ok()).expect("a socket id")
     }
 
     /// Asks for a WebSocket; returns the answer's head.

@@ -333,3 +333,66 @@ fn a_list_that_missed_nothing_is_no_news() {
     replica.doubt();
     assert_eq!(replica.rebuild(Position { epoch: 2, sequence: 7 }, vec![member], false).0.len(), 0);
 }
+
+#[test]
+fn news_is_what_turns_the_known_list_into_the_current_one() {
+    let mut replica = built(at(1, 1), &["a", "b", "c"]);
+    assert!(!replica.has_news() && replica.news_bytes() == 0);
+    let other = Member { user_info: Some("1".into()), ..member("c") };
+    let changes = [
+        added("came"),
+        removed("came"),
+        removed("a"),
+        added("a"),
+        removed("b"),
+        removed("c"),
+        Change::Added(other.clone()),
+        added("new"),
+    ];
+    for (sequence, change) in (2..).zip(changes) {
+        assert_eq!(replica.apply(at(1, sequence), change), Effect::News);
+    }
+    assert!(replica.has_news() && replica.news_bytes() > 0);
+    let expected = [removed("b"), removed("c"), Change::Added(other), added("new")];
+    assert_eq!(format!("{:?}", replica.take_news()), format!("{expected:?}"));
+    assert!(!replica.has_news() && replica.take_news().is_empty());
+}
+
+#[test]
+fn news_before_a_new_list_is_part_of_the_difference() {
+    let mut replica = built(at(1, 1), &["a"]);
+    replica.apply(at(1, 2), added("b"));
+    replica.apply(at(1, 3), removed("a"));
+    replica.doubt();
+    let (news, is_whole) = replica.rebuild(at(1, 9), vec![member("a"), member("c")], false);
+    assert!(is_whole);
+    // Local subscribers know "a" only.
+    assert_eq!(format!("{news:?}"), format!("{:?}", [added("c")]));
+    assert!(!replica.has_news());
+}
+
+proptest! {
+    #[test]
+    fn subscribers_who_are_sent_the_news_now_and_then_have_the_current_list(
+        steps in prop::collection::vec((0_usize..5, any::<bool>(), any::<bool>()), 0..60),
+    ) {
+        let mut replica = built(at(1, 0), &["0", "1"]);
+        let mut known: BTreeSet<String> = ["0".into(), "1".into()].into();
+        for (sequence, (user, comes, notify)) in (1..).zip(steps) {
+            let id = user.to_string();
+            replica.apply(at(1, sequence), if comes { added(&id) } else { removed(&id) });
+            if !notify {
+                continue;
+            }
+            for change in replica.take_news() {
+                match change {
+                    Change::Added(member) => prop_assert!(known.insert(member.user_id.to_string())),
+                    Change::Removed(user_id) => prop_assert!(known.remove(user_id.as_str())),
+                }
+            }
+            let members: BTreeSet<String> =
+                replica.members().iter().map(|member| member.user_id.to_string()).collect();
+            prop_assert_eq!(&known, &members);
+        }
+    }
+}

@@ -195,6 +195,18 @@ fn a_long_watchlist_is_told_with_4302() {
 }
 
 #[test]
+fn requests_over_the_rate_are_refused_with_4301() {
+    let text = "The rate limit for subscriptions and sign-ins of one connection was exceeded.";
+    check_error(&Refusal::SignIn(SignInError::RateLimited), Some(4301), text);
+    let refusal = Refusal::Subscription { channel: "news".into(), reason: SubscribeError::RateLimited };
+    let messages: Vec<Value> = refusal.messages().iter().map(|json| serde_json::from_str(json).unwrap()).collect();
+    assert_eq!(messages[0]["channel"], "news");
+    let data: Value = serde_json::from_str(messages[0]["data"].as_str().unwrap()).unwrap();
+    assert_eq!((&data["type"], &data["status"]), (&"LimitReached".into(), &4301.into()));
+    assert_eq!(messages[1]["data"]["code"], 4301);
+}
+
+#[test]
 fn what_the_client_sent_cannot_break_out_of_the_json() {
     let name = "\"}\u{0}\n\\".to_owned();
     for refusal in [
@@ -255,6 +267,8 @@ fn refusals_are_counted_by_their_cause() {
     check(&Refusal::ClientEvent(ClientEventError::Busy), None, Some("node"));
     check(&Refusal::WatchlistTooLong { max: 1 }, None, Some("watchlist"));
     check(&subscription(SubscribeError::Unavailable), None, None);
+    check(&subscription(SubscribeError::RateLimited), None, Some("requests"));
+    check(&Refusal::SignIn(SignInError::RateLimited), None, Some("requests"));
     check(&unreadable(""), None, None);
 }
 
@@ -264,7 +278,13 @@ fn only_codes_of_the_protocol_are_announced_before_the_close_frame() {
         Farewell::new(CloseCode::UnknownApp, "App key x not in this cluster.").announcement().as_deref(),
         Some(r#"{"event":"pusher:error","data":{"code":4001,"message":"App key x not in this cluster."}}"#)
     );
-    for code in [CloseCode::Normal, CloseCode::ProtocolError, CloseCode::InvalidText, CloseCode::MessageTooBig] {
+    for code in [
+        CloseCode::Normal,
+        CloseCode::ProtocolError,
+        CloseCode::UnsupportedData,
+        CloseCode::PolicyViolation,
+        CloseCode::MessageTooBig,
+    ] {
         assert_eq!(Farewell::new(code, "no").announcement(), None);
     }
 }

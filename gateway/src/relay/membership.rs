@@ -13,7 +13,7 @@ use shared::roster::{KeptEvent, RosterError};
 
 use super::topic::{Parked, TopicState};
 use super::{COUNT_FREELY_UP_TO, Relay, latest_kept, lock};
-use crate::limits::LATE_REPORTS_AT_ONCE;
+use crate::limits::{COUNTS_AT_ONCE, COUNTS_PER_SECOND, LATE_REPORTS_AT_ONCE};
 use crate::presence::Replica;
 use crate::shard::inbox::ShardMessage;
 use crate::websocket::writer;
@@ -117,26 +117,6 @@ impl Relay {
         self.release(topic, shard);
     }
 
-    /// Makes the shard hear a topic without counting as a subscriber of it.
-    ///
-    /// # Errors
-    /// [`EnterError`]; the shard does not hold the topic then.
-    pub(crate) async fn watch(&self, topic: &Topic, shard: usize) -> Result<(), EnterError> {
-        self.hold(topic, shard);
-        let gate = self.gate(topic);
-        let _serial = gate.lock().await;
-        if let Err(error) = self.hear(topic).await {
-            self.release(topic, shard);
-            return Err(error);
-        }
-        Ok(())
-    }
-
-    /// Ends one [`Relay::watch`].
-    pub(crate) fn unwatch(&self, topic: &Topic, shard: usize) {
-        self.release(topic, shard);
-    }
-
     async fn enter_held(
         &self,
         topic: &Topic,
@@ -191,7 +171,7 @@ impl Relay {
     }
 
     /// Must be called under the topic's gate.
-    async fn hear(&self, topic: &Topic) -> Result<(), EnterError> {
+    pub(super) async fn hear(&self, topic: &Topic) -> Result<(), EnterError> {
         if self.stripe(topic).get(topic).is_some_and(|state| state.linked) {
             return Ok(());
         }
@@ -289,6 +269,8 @@ impl Relay {
             && state.replica.as_ref().is_some_and(|replica| replica.is_idle())
         {
             state.replica = None;
+            // What is left is for sockets that have left the channel since.
+            state.parked.clear();
         }
     }
 
@@ -303,8 +285,11 @@ impl Relay {
                 return;
             }
             let is_edge = (state.reported == 0) != (state.subscriptions == 0);
-            let may = state.may_report(Instant::now(), self.roster.reports_per_second());
-            let is_news = announce && state.subscriptions <= COUNT_FREELY_UP_TO;
+            let now = Instant::now();
+            let may = state.may_report(now, self.roster.reports_per_second());
+            let is_news = announce
+                && state.subscriptions <= COUNT_FREELY_UP_TO
+                && state.announced_reports.take_of_burst(1, COUNTS_AT_ONCE, COUNTS_PER_SECOND, now);
             if !(is_edge || is_news || may) {
                 lock(&self.late_reports).insert(topic.clone());
                 return;
@@ -354,24 +339,25 @@ impl Relay {
         }
     }
 
-    fn hold(&self, topic: &Topic, shard: usize) {
+    pub(super) fn hold(&self, topic: &Topic, shard: usize) {
         let mut stripe = self.stripe(topic);
         stripe.entry(topic.clone()).or_insert_with(|| TopicState::new(self.inboxes.len())).hold(shard);
     }
 
-    fn release(&self, topic: &Topic, shard: usize) {
+    pub(super) fn release(&self, topic: &Topic, shard: usize) {
         let idle = self.stripe(topic).get_mut(topic).is_some_and(|state| state.release(shard));
         if idle {
             lock(&self.idle).push_back((Instant::now(), topic.clone()));
         }
     }
 
-    fn gate(&self, topic: &Topic) -> std::sync::Arc<tokio::sync::Mutex<()>> {
+    pub(super) fn gate(&self, topic: &Topic) -> std::sync::Arc<tokio::sync::Mutex<()>> {
         let stripe = self.stripe(topic);
         stripe.get(topic).expect("a held topic has a state").gate.clone()
     }
 
-    /// Queues an answer now, or, when it must reflect a position that the replica has not reached, as soon as it has.
+    /// Queues an answer now, or as soon as the replica has reached `position` and local subscribers know all of its changes:
+    /// the new subscriber would else receive changes that its list already has.
     fn queue_answer(
         &self,
         topic: &Topic,
@@ -382,16 +368,18 @@ impl Relay {
         let mut stripe = self.stripe(topic);
         let Some(state) = stripe.get_mut(topic) else { return };
         let reached = |position| state.replica.as_ref().is_some_and(|replica| replica.has_reached(position));
-        match position {
-            Some(position) if !reached(position) => {
-                // Another epoch may begin without a change that would tell.
-                if state.replica.as_ref().is_some_and(|replica| !replica.is_of(position.epoch)) {
-                    self.doubts.raise(topic);
-                }
-                state.parked.push(Parked { position, shard, answer: Box::new(answer) });
-            }
-            _ => self.inboxes[shard].push(answer(state)),
+        let is_reached = position.is_none_or(reached);
+        if is_reached && state.replica.as_ref().is_none_or(|replica| !replica.has_news()) {
+            return self.inboxes[shard].push(answer(state));
         }
+        // Another epoch may begin without a change that would tell.
+        if let (Some(position), Some(replica)) = (position, &state.replica)
+            && !is_reached
+            && !replica.is_of(position.epoch)
+        {
+            self.doubts.raise(topic);
+        }
+        state.parked.push(Parked { position, shard, answer: Box::new(answer) });
     }
 
     /// Queues the answers that waited for the replica's last change.

@@ -9,12 +9,12 @@ use std::time::{Duration, Instant};
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 use hashbrown::{HashMap, HashSet};
 use shared::envelope::{Position, Topic};
-use shared::protocol::{ChannelKind, Member, ServerFrame, UserId};
+use shared::protocol::{ChannelKind, Member, UserId};
 use shared::roster::RosterError;
 use tokio::sync::Notify;
 
 use super::membership::{BACKOFF_MIN, back_off};
-use super::{Relay, Route, lock};
+use super::{Relay, lock};
 use crate::limits::{REJOINS_AT_ONCE, RESYNCS_AT_ONCE};
 use crate::presence::Change;
 use crate::relay::topic::TopicState;
@@ -225,14 +225,8 @@ impl Relay {
     fn change_members(&self, topic: &Topic, change: impl FnOnce(&mut TopicState) -> Vec<Change>) {
         let mut stripe = self.stripe(topic);
         let Some(state) = stripe.get_mut(topic) else { return };
-        let channel = topic.channel.as_str();
-        for change in change(state) {
-            let frame = match &change {
-                Change::Added(member) => ServerFrame::MemberAdded { channel, member }.encode(),
-                Change::Removed(user_id) => ServerFrame::MemberRemoved { channel, user_id }.encode(),
-            };
-            self.broadcast(state, topic, frame.as_bytes(), Route::default());
-        }
+        let changes = change(state);
+        self.send_changes(state, topic, &changes);
         self.release_parked(state);
     }
 

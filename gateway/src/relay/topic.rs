@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use shared::allowance::Allowance;
 use shared::envelope::Position;
 
 use crate::presence::{Change, Effect, Replica};
@@ -26,6 +27,8 @@ pub(crate) struct TopicState {
     /// Whether subscribers are to hear how many they are.
     pub(crate) announces: bool,
     reports: Reports,
+    /// Reports of counts that subscribers are waiting for.
+    pub(crate) announced_reports: Allowance,
     /// Announcements of counts and of users heard so far.
     pub(crate) heard: u64,
     /// The copy of a presence channel; `None` for other kinds and while no local socket is in.
@@ -33,13 +36,16 @@ pub(crate) struct TopicState {
     /// The newest kept event that this node has heard.
     pub(crate) kept: Option<(Position, Bytes)>,
     pub(crate) count: Count,
-    /// Answers that wait for the replica to reach a position.
+    /// Answers that wait for the replica to reach a position, or for local subscribers to be notified of its changes.
     pub(crate) parked: Vec<Parked>,
+    /// Changes of members that local subscribers are notified of at once.
+    pub(crate) member_changes: Paced,
 }
 
 /// An answer to a new subscriber that the replica is not ready for.
 pub(crate) struct Parked {
-    pub(crate) position: Position,
+    /// What the list must reflect; `None` for any list that local subscribers know.
+    pub(crate) position: Option<Position>,
     pub(crate) shard: usize,
     pub(crate) answer: Box<dyn FnOnce(&TopicState) -> ShardMessage + Send>,
 }
@@ -58,7 +64,14 @@ pub(crate) struct Count {
     pub(crate) value: Option<u64>,
     /// What subscribers were told last, and when.
     announced: Option<(u64, Instant)>,
-    /// Whether the topic stands in the list of late counts.
+    pub(crate) pace: Paced,
+}
+
+/// Notifications of one kind on one channel: some at once, further ones together once a second.
+#[derive(Default)]
+pub(crate) struct Paced {
+    pub(crate) at_once: Allowance,
+    /// Whether the topic is in the list of late ones.
     pub(crate) is_late: bool,
 }
 
@@ -73,11 +86,13 @@ impl TopicState {
             reported: 0,
             announces: false,
             reports: Reports::default(),
+            announced_reports: Allowance::default(),
             heard: 0,
             replica: None,
             kept: None,
             count: Count::default(),
             parked: Vec::new(),
+            member_changes: Paced::default(),
         }
     }
 
@@ -128,7 +143,11 @@ impl TopicState {
     /// Takes out the answers that the replica is ready for, in the order in which they were parked.
     pub(crate) fn ready_answers(&mut self) -> Vec<Parked> {
         let Some(replica) = &self.replica else { return Vec::new() };
-        self.parked.extract_if(.., |parked| replica.has_reached(parked.position)).collect()
+        if replica.has_news() {
+            return Vec::new();
+        }
+        let is_ready = |parked: &mut Parked| parked.position.is_none_or(|position| replica.has_reached(position));
+        self.parked.extract_if(.., is_ready).collect()
     }
 }
 

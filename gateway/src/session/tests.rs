@@ -7,6 +7,7 @@ use shared::auth::{sign_channel, sign_user};
 use super::*;
 
 mod client_event;
+mod rate;
 mod sign_in;
 mod subscribe;
 

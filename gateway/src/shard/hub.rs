@@ -12,6 +12,29 @@ use crate::metrics::Metrics;
 use crate::outbox::{Burst, FrameIndex};
 use crate::session::subscriptions::Place;
 
+/// Some of a channel's subscribers.
+#[derive(Clone, Copy)]
+pub(crate) struct Part {
+    /// The first place.
+    pub(crate) from: usize,
+    /// How many at most.
+    pub(crate) count_max: usize,
+}
+
+impl Part {
+    /// All subscribers.
+    #[cfg(feature = "benchmark")]
+    pub(crate) const ALL: Self = Self { from: 0, count_max: usize::MAX };
+}
+
+/// The result of [`Hub::broadcast`].
+pub(crate) struct Fanout {
+    /// Subscribers that the frame went to.
+    pub(crate) reached: usize,
+    /// Where the next part starts; `None` when there is none.
+    pub(crate) next: Option<usize>,
+}
+
 /// The local subscriptions of a shard.
 #[derive(Default)]
 pub(crate) struct Hub {
@@ -61,34 +84,30 @@ impl Hub {
         self.forget_if_unused(topic);
     }
 
-    /// Appends a frame of the burst to every subscriber of `topic` except `except`; returns how many it went to.
+    /// Appends a frame of the burst to a part of the subscribers of `topic` except `except`.
     ///
-    /// Order: calls for one channel reach each subscriber in call order. Cost: O(subscribers), without a hash, a clock
-    /// or an allocation per subscriber. Never waits.
+    /// Order: calls for one channel reach each subscriber in call order. Between the parts of one frame connections may
+    /// be taken out of the channel, but none may be put in. Cost: O(subscribers), without a hash, a clock or an
+    /// allocation per subscriber. Never waits.
     pub(crate) fn broadcast(
         &self,
         topic: &Topic,
         frame: FrameIndex,
         except: Option<SocketId>,
+        part: Part,
         burst: &mut Burst,
-    ) -> usize {
-        let Some(channel) = self.channels.get(topic) else { return 0 };
+    ) -> Fanout {
+        let Some(channel) = self.channels.get(topic) else { return Fanout { reached: 0, next: None } };
         let before = burst.len();
-        match except {
-            None => {
-                for (_, connection) in &channel.subscribers {
-                    burst.append(connection, frame);
-                }
-            }
-            Some(except) => {
-                for (_, connection) in &channel.subscribers {
-                    if connection.socket_id != except {
-                        burst.append(connection, frame);
-                    }
-                }
-            }
-        }
-        burst.len() - before
+        let next = if part.from == 0 && channel.subscribers.len() <= part.count_max {
+            append(channel.subscribers.iter(), frame, except, burst);
+            None
+        } else {
+            let mut left = channel.subscribers.iter().skip_while(|(place, _)| *place < part.from);
+            append(left.by_ref().take(part.count_max), frame, except, burst);
+            left.next().map(|(place, _)| place)
+        };
+        Fanout { reached: burst.len() - before, next }
     }
 
     /// The subscribers of a channel, for what is done to each of them.
@@ -109,6 +128,28 @@ impl Hub {
         if self.channels.get(topic).is_some_and(|channel| channel.subscribers.is_empty() && channel.watchers.is_empty())
         {
             self.channels.remove(topic);
+        }
+    }
+}
+
+fn append<'a>(
+    subscribers: impl Iterator<Item = (usize, &'a Rc<Connection>)>,
+    frame: FrameIndex,
+    except: Option<SocketId>,
+    burst: &mut Burst,
+) {
+    match except {
+        None => {
+            for (_, connection) in subscribers {
+                burst.append(connection, frame);
+            }
+        }
+        Some(except) => {
+            for (_, connection) in subscribers {
+                if connection.socket_id != except {
+                    burst.append(connection, frame);
+                }
+            }
         }
     }
 }

@@ -10,8 +10,9 @@ use shared::protocol::{ChannelName, ClientFrame, CloseCode, ServerFrame, UserId}
 use shared::webhook::Occurrence;
 
 use super::Shard;
-use super::chores::{Chore, Entry};
+use super::chores::Chore;
 use super::inbox::{ConnectionKey, ShardMessage};
+use super::tasks::Entry;
 use crate::connection::Connection;
 use crate::reject::{ClientEventError, Farewell, Refusal};
 use crate::session::Action;
@@ -39,7 +40,7 @@ impl Shard {
         match action {
             Action::Nothing => {}
             Action::Send(json) => self.send(connection, &json),
-            Action::Subscribe { channel, member, ticket } => self.enter(connection, channel, member, ticket),
+            Action::Subscribe { channel, member, ticket } => self.enter(connection, &channel, member, ticket),
             Action::Resubscribe { channel, ticket } => {
                 let topic = Topic::new(&connection.app.id, &channel);
                 let key = self.key(connection);
@@ -88,11 +89,11 @@ impl Shard {
         );
     }
 
-    /// Takes one message of the inbox.
-    pub(super) fn handle_one(self: &Rc<Self>, message: ShardMessage) {
+    /// Handles one message of the inbox. `stamps_us`: when the events of the current burst were published.
+    pub(super) async fn handle_one(self: &Rc<Self>, message: ShardMessage, stamps_us: &mut Vec<u64>) {
         match message {
             ShardMessage::Accepted { stream, peer, load } => self.accept(stream, peer, load),
-            ShardMessage::Broadcast(broadcast) => self.broadcast(broadcast),
+            ShardMessage::Broadcast(broadcast) => self.broadcast(broadcast, stamps_us).await,
             ShardMessage::Subscribed { connection, app, topic, ticket, user_id, frames } => {
                 let entry = Entry { app, topic, user_id };
                 self.subscribed(connection, entry, ticket, frames);
@@ -166,7 +167,7 @@ impl Shard {
         tracing::debug!(target: "activity", { socket.id = %connection.socket_id }, "Signed in as [{}]", topic.channel);
         self.send_all(&connection, frames);
         if !watched.is_empty() {
-            self.ask_watched(key, watched);
+            self.ask_watched(&connection, topic, watched);
         }
     }
 

@@ -7,6 +7,7 @@ use shared::protocol::CloseCode;
 
 use super::Shard;
 use crate::connection::{Connection, Wire};
+use crate::limits::PARTIAL_TIMEOUT_S;
 use crate::reject::Farewell;
 use crate::websocket::writer;
 
@@ -15,7 +16,7 @@ const AUTHORIZATION_S: u32 = 30;
 
 impl Shard {
     /// Pings silent clients, closes dead and stalled ones, and ends those that do not answer a close frame.
-    pub(super) fn sweep(self: &Rc<Self>) {
+    pub(super) async fn sweep(self: &Rc<Self>) {
         let now_s = self.now_s();
         self.node.heartbeat(self.index);
         let all: Vec<Rc<Connection>> =
@@ -28,6 +29,14 @@ impl Shard {
             } else if connection.is_past_grace(now_s) {
                 connection.abandon();
             }
+            if self.burst.borrow().is_large() {
+                self.end_turn(&mut Vec::new()).await;
+            }
+        }
+        self.drop_stale_tasks();
+        while let Some(key) = self.partials.pop_overdue(now_s) {
+            let text = format!("A message was not complete within {PARTIAL_TIMEOUT_S} s");
+            self.close_mid_message(key, CloseCode::PolicyViolation, &text);
         }
         self.flush();
         self.node.metrics.outbox_bytes.add(outbox_bytes - self.outbox_bytes.replace(outbox_bytes));
@@ -57,19 +66,29 @@ impl Shard {
             // Its own task knows who asks it for what.
             return;
         }
+        let margin_s = ping_margin_s(server.pong_timeout);
         match connection.pinged_s.get() {
-            Some(pinged_s) if now_s - pinged_s >= seconds(server.pong_timeout) => {
+            Some(pinged_s) if now_s - pinged_s >= seconds(server.pong_timeout) - margin_s => {
                 self.node.metrics.ping_timeouts.inc();
                 let text = "Pong reply not received in time";
                 self.close(connection, &Farewell::new(CloseCode::PongTimeout, text));
             }
-            None if now_s - connection.heard_s.get() >= seconds(server.activity_timeout) => {
+            None if now_s - connection.heard_s.get() >= seconds(server.activity_timeout) + margin_s => {
                 connection.pinged_s.set(Some(now_s));
                 self.send_frame(connection, writer::ping());
             }
             _ => {}
         }
     }
+}
+
+/// How much later than the client the server pings, in seconds.
+///
+/// A client that is there pings once nothing has come for `activity_timeout`. Its ping is given a third of `pong_timeout`
+/// to arrive, so that the server does not ping every idle client in the same second. The time is taken off the wait for
+/// the pong: a dead connection is found after `activity_timeout` and `pong_timeout` together.
+fn ping_margin_s(pong_timeout: Duration) -> u32 {
+    seconds(pong_timeout) / 3
 }
 
 fn seconds(duration: Duration) -> u32 {

@@ -6,22 +6,30 @@ use fastwebsockets::{OpCode, unmask};
 use shared::protocol::CloseCode;
 
 /// Reads one client's frames. Owns memory only while a frame or a fragmented message is incomplete.
-#[derive(Default)]
-pub struct Reader {
-    unfinished: Option<Box<Unfinished>>,
+///
+/// `T`: what the owner attaches to an incomplete message. It is dropped with the message.
+pub struct Reader<T = ()> {
+    unfinished: Option<Box<Unfinished<T>>>,
 }
 
-struct Unfinished {
+struct Unfinished<T> {
     /// The start of a frame whose rest has not arrived: at most a header and the largest message.
     frame: Vec<u8>,
     /// A fragmented message, as far as it has arrived.
-    message: Option<Vec<u8>>,
+    message: Option<Message>,
+    attachment: Option<T>,
+}
+
+/// The fragments of a message so far.
+struct Message {
+    is_binary: bool,
+    bytes: Vec<u8>,
 }
 
 /// What a client sent.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Incoming<'a> {
-    /// A text message; binary ones that hold text count too.
+    /// A text message. Binary messages that hold text count too: some clients send their text in them.
     Text(&'a str),
     /// To be answered with a pong of the same bytes, at most 125.
     Ping(&'a [u8]),
@@ -55,9 +63,12 @@ pub enum WireError {
     /// A message above the limit, in one frame or by fragments.
     #[error("the message is too large")]
     TooLarge,
-    /// A message that is not UTF-8.
+    /// A text message that is not UTF-8.
     #[error("the message is not UTF-8")]
     Text,
+    /// A binary message that holds no text.
+    #[error("binary messages are not accepted")]
+    Binary,
 }
 
 impl WireError {
@@ -66,6 +77,7 @@ impl WireError {
         match self {
             Self::TooLarge => CloseCode::MessageTooBig,
             Self::Text => CloseCode::InvalidText,
+            Self::Binary => CloseCode::UnsupportedData,
             _ => CloseCode::ProtocolError,
         }
     }
@@ -81,6 +93,7 @@ impl WireError {
             Self::Close => "close",
             Self::TooLarge => "too_large",
             Self::Text => "text",
+            Self::Binary => "binary",
         }
     }
 }
@@ -94,7 +107,30 @@ struct Header {
     payload_bytes: usize,
 }
 
-impl Reader {
+impl Default for Reader {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<T> Reader<T> {
+    /// A reader at the start of a stream.
+    pub fn new() -> Self {
+        Self { unfinished: None }
+    }
+
+    /// The memory that the incomplete message takes, in bytes, and the place of its attachment; `None` between messages.
+    pub fn unfinished(&mut self) -> Option<(usize, &mut Option<T>)> {
+        let unfinished = self.unfinished.as_deref_mut()?;
+        let message_bytes = unfinished.message.as_ref().map_or(0, |message| message.bytes.capacity());
+        Some((unfinished.frame.capacity() + message_bytes, &mut unfinished.attachment))
+    }
+
+    /// Drops the incomplete message. Nothing that follows can be read.
+    pub fn forget(&mut self) {
+        self.unfinished = None;
+    }
+
     /// Takes the next bytes of the stream and hands every message that they complete to `each`, in order, until it
     /// breaks; what follows a break is dropped.
     ///
@@ -109,47 +145,60 @@ impl Reader {
         message_bytes_max: usize,
         mut each: impl FnMut(Incoming<'_>) -> ControlFlow<()>,
     ) -> Result<(), WireError> {
-        let (mut frame, mut message) = match self.unfinished.take() {
-            Some(unfinished) => (unfinished.frame, unfinished.message),
-            None => (Vec::new(), None),
+        let (mut frame, mut message, mut attachment) = match self.unfinished.take() {
+            Some(unfinished) => (unfinished.frame, unfinished.message, unfinished.attachment),
+            None => (Vec::new(), None, None),
         };
+        let progress;
         if frame.is_empty() {
-            let read = frames(input, &mut message, message_bytes_max, &mut each)?;
-            frame = input[read..].to_vec();
+            progress = frames(input, &mut message, message_bytes_max, &mut each)?;
+            frame = input[progress.bytes..].to_vec();
         } else {
             frame.extend_from_slice(input);
-            let read = frames(&mut frame, &mut message, message_bytes_max, &mut each)?;
-            if read > 0 {
+            progress = frames(&mut frame, &mut message, message_bytes_max, &mut each)?;
+            if progress.bytes > 0 {
                 // A copy, so that the start of the next frame does not keep the memory of this one.
-                frame = frame[read..].to_vec();
+                frame = frame[progress.bytes..].to_vec();
             }
         }
+        if progress.is_between_messages {
+            attachment = None;
+        }
         if !frame.is_empty() || message.is_some() {
-            self.unfinished = Some(Box::new(Unfinished { frame, message }));
+            self.unfinished = Some(Box::new(Unfinished { frame, message, attachment }));
         }
         Ok(())
     }
 }
 
-/// Reads whole frames from the start of `bytes`; returns how many bytes they took.
+/// How far [`frames`] came.
+struct Progress {
+    /// Bytes of whole frames.
+    bytes: usize,
+    /// Whether a point between two messages was passed: what is incomplete now started behind it.
+    is_between_messages: bool,
+}
+
+/// Reads whole frames from the start of `bytes`.
 fn frames(
     bytes: &mut [u8],
-    message: &mut Option<Vec<u8>>,
+    message: &mut Option<Message>,
     message_bytes_max: usize,
     each: &mut impl FnMut(Incoming<'_>) -> ControlFlow<()>,
-) -> Result<usize, WireError> {
-    let mut read = 0;
-    while let Some(header) = parse_header(&bytes[read..], message_bytes_max)? {
-        let start = read + header.bytes;
+) -> Result<Progress, WireError> {
+    let mut progress = Progress { bytes: 0, is_between_messages: false };
+    while let Some(header) = parse_header(&bytes[progress.bytes..], message_bytes_max)? {
+        let start = progress.bytes + header.bytes;
         let end = start + header.payload_bytes;
         let Some(payload) = bytes.get_mut(start..end) else { break };
-        read = end;
+        progress.bytes = end;
         unmask(payload, header.mask);
         if one_frame(&header, payload, message, message_bytes_max, each)?.is_break() {
-            return Ok(bytes.len());
+            return Ok(Progress { bytes: bytes.len(), is_between_messages: true });
         }
+        progress.is_between_messages |= message.is_none();
     }
-    Ok(read)
+    Ok(progress)
 }
 
 /// The header at the start of `bytes`, or `None` until all of it is there. The claimed length is judged at once, before
@@ -193,7 +242,7 @@ fn parse_header(bytes: &[u8], message_bytes_max: usize) -> Result<Option<Header>
 fn one_frame(
     header: &Header,
     payload: &[u8],
-    message: &mut Option<Vec<u8>>,
+    message: &mut Option<Message>,
     message_bytes_max: usize,
     each: &mut impl FnMut(Incoming<'_>) -> ControlFlow<()>,
 ) -> Result<ControlFlow<()>, WireError> {
@@ -208,23 +257,24 @@ fn one_frame(
             if message.is_some() {
                 return Err(WireError::Fragment);
             }
+            let is_binary = header.opcode == OpCode::Binary;
             if header.fin {
-                return Ok(each(Incoming::Text(text(payload)?)));
+                return Ok(each(Incoming::Text(text(payload, is_binary)?)));
             }
-            *message = Some(payload.to_vec());
+            *message = Some(Message { is_binary, bytes: payload.to_vec() });
             Ok(ControlFlow::Continue(()))
         }
         OpCode::Continuation => {
             let Some(so_far) = message else { return Err(WireError::Fragment) };
-            if so_far.len() + payload.len() > message_bytes_max {
+            if so_far.bytes.len() + payload.len() > message_bytes_max {
                 return Err(WireError::TooLarge);
             }
-            so_far.extend_from_slice(payload);
+            so_far.bytes.extend_from_slice(payload);
             if !header.fin {
                 return Ok(ControlFlow::Continue(()));
             }
-            let whole = message.take().unwrap_or_default();
-            Ok(each(Incoming::Text(text(&whole)?)))
+            let Some(whole) = message.take() else { return Err(WireError::Fragment) };
+            Ok(each(Incoming::Text(text(&whole.bytes, whole.is_binary)?)))
         }
     }
 }
@@ -240,8 +290,8 @@ fn check_close(payload: &[u8]) -> Result<(), WireError> {
     Ok(())
 }
 
-fn text(bytes: &[u8]) -> Result<&str, WireError> {
-    std::str::from_utf8(bytes).map_err(|_| WireError::Text)
+fn text(bytes: &[u8], is_binary: bool) -> Result<&str, WireError> {
+    std::str::from_utf8(bytes).map_err(|_| if is_binary { WireError::Binary } else { WireError::Text })
 }
 
 #[cfg(test)]

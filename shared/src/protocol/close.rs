@@ -10,8 +10,12 @@ pub enum CloseCode {
     Normal,
     /// 1002: the client broke RFC 6455.
     ProtocolError,
+    /// 1003: a binary message, which the protocol does not have.
+    UnsupportedData,
     /// 1007: a text that is not UTF-8.
     InvalidText,
+    /// 1008: the rest of a message did not arrive in time.
+    PolicyViolation,
     /// 1009: a message above the app's limit.
     MessageTooBig,
     /// 4001: no app has this key.
@@ -42,7 +46,9 @@ impl CloseCode {
         match self {
             Self::Normal => 1000,
             Self::ProtocolError => 1002,
+            Self::UnsupportedData => 1003,
             Self::InvalidText => 1007,
+            Self::PolicyViolation => 1008,
             Self::MessageTooBig => 1009,
             Self::UnknownApp => 4001,
             Self::AppDisabled => 4003,
@@ -73,7 +79,9 @@ impl CloseCode {
         match self {
             Self::Normal => "1000",
             Self::ProtocolError => "1002",
+            Self::UnsupportedData => "1003",
             Self::InvalidText => "1007",
+            Self::PolicyViolation => "1008",
             Self::MessageTooBig => "1009",
             Self::UnknownApp => "4001",
             Self::AppDisabled => "4003",

@@ -80,11 +80,24 @@ async fn text_that_is_not_utf_8_ends_with_1007() {
     for (what, bytes) in [
         ("a lone continuation byte", frame(FIN | TEXT, b"\"\x80\"")),
         ("a surrogate", frame(FIN | TEXT, b"\"\xed\xa0\x80\"")),
-        ("a binary frame that holds no text", frame(FIN | BINARY, b"\x00\xff")),
         ("a character that its fragments do not complete", cut_apart),
     ] {
         breaks(&server, &mut witnesses, what, &bytes, 1007).await;
     }
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn binary_messages_that_hold_no_text_end_with_1003() {
+    let (server, mut witnesses) = start(Setup::default()).await;
+    for (what, bytes) in [
+        ("a binary frame", frame(FIN | BINARY, b"\x00\xff")),
+        ("a fragmented one", [frame(BINARY, b"\x00\xff"), frame(FIN | CONTINUATION, b"")].concat()),
+        ("one whose second fragment is no text", [frame(BINARY, b"{"), frame(FIN | CONTINUATION, b"\xff}")].concat()),
+    ] {
+        breaks(&server, &mut witnesses, what, &bytes, 1003).await;
+    }
+    server.metric_reaches("carillon_connections_closed_total{code=\"1003\"}", 3.0).await;
     server.stop().await;
 }
 

@@ -127,7 +127,7 @@ fn several_messages_of_one_read_come_in_order() {
 fn binary_messages_count_as_text() {
     check(&[frame(BINARY, "{}")], &[said("{}")], Ok(()));
     check(&[begun(BINARY, "{"), frame(CONTINUATION, "}")], &[said("{}")], Ok(()));
-    check_refused(&[frame(BINARY, [0xff])], WireError::Text);
+    check_refused(&[frame(BINARY, [0xff])], WireError::Binary);
 }
 
 #[test]
@@ -247,12 +247,59 @@ fn every_error_closes_with_the_code_of_its_kind() {
     check(WireError::Close, 1002, "close");
     check(WireError::TooLarge, 1009, "too_large");
     check(WireError::Text, 1007, "text");
+    check(WireError::Binary, 1003, "binary");
 }
 
 /// Bytes that the reader owns.
-fn owned(reader: &Reader) -> usize {
-    let Some(unfinished) = &reader.unfinished else { return 0 };
-    unfinished.frame.capacity() + unfinished.message.as_ref().map_or(0, Vec::capacity)
+fn owned(reader: &mut Reader) -> usize {
+    reader.unfinished().map_or(0, |(bytes, _)| bytes)
+}
+
+/// Attaches a mark to whatever is incomplete after the first of `pieces`; returns after which others it is still there.
+fn marked_after(pieces: &[&[u8]]) -> Vec<bool> {
+    let mut reader = Reader::<()>::new();
+    let mut marked = Vec::new();
+    for (index, piece) in pieces.iter().enumerate() {
+        let read = reader.read(&mut piece.to_vec(), MAX, |_| ControlFlow::Continue(()));
+        assert_eq!(read, Ok(()), "piece {index}");
+        match (reader.unfinished(), index) {
+            (Some((_, attachment)), 0) => *attachment = Some(()),
+            (None, 0) => panic!("nothing is incomplete after the first piece"),
+            (unfinished, _) => marked.push(unfinished.is_some_and(|(_, attachment)| attachment.is_some())),
+        }
+    }
+    marked
+}
+
+#[test]
+fn an_attachment_lives_as_long_as_its_message() {
+    let text = frame(TEXT, "hello");
+    let (start, end) = text.split_at(4);
+    assert_eq!(marked_after(&[start, end]), [false], "a frame in two pieces");
+    assert_eq!(marked_after(&[&text[..1], &text[1..2], &text[2..]]), [true, false], "a frame in three");
+    assert_eq!(
+        marked_after(&[start, &[end, start].concat()]),
+        [false],
+        "the start of the next frame is another message"
+    );
+    let fragment = begun(TEXT, "he");
+    let next = begun(CONTINUATION, "l");
+    assert_eq!(marked_after(&[&fragment, &frame(PONG, ""), &next, &frame(CONTINUATION, "lo")]), [true, true, false]);
+    assert_eq!(marked_after(&[&fragment[..1], &fragment[1..], &next]), [true, true], "a fragment in two pieces");
+    let ping = frame(PING, "hello");
+    assert_eq!(marked_after(&[&fragment, &ping[..3], &ping[3..]]), [true, true], "a ping between fragments");
+    assert_eq!(marked_after(&[&ping[..3], &[&ping[3..], &fragment].concat()]), [false], "a ping before them");
+    let around = [frame(CONTINUATION, ""), begun(TEXT, "b")].concat();
+    assert_eq!(marked_after(&[&fragment, &around]), [false], "the next fragmented message");
+}
+
+#[test]
+fn binary_messages_without_text_are_refused() {
+    for bad in [b"\xff".as_slice(), b"a\xc3"] {
+        check_refused(&[frame(BINARY, bad)], WireError::Binary);
+        check_refused(&[begun(BINARY, bad), frame(CONTINUATION, "")], WireError::Binary);
+        check_refused(&[begun(BINARY, "a"), frame(CONTINUATION, bad)], WireError::Binary);
+    }
 }
 
 #[test]
@@ -264,7 +311,7 @@ fn a_claimed_length_above_the_limit_is_refused_before_any_payload() {
             let header = [&[first, 0x80 | 127], length.to_be_bytes().as_slice()].concat();
             let (mut reader, mut heard) = (Reader::default(), Vec::new());
             assert_eq!(read_into(&mut reader, &header, LIMIT, &mut heard), Err(WireError::TooLarge), "{length}");
-            assert_eq!(owned(&reader), 0);
+            assert_eq!(owned(&mut reader), 0);
         }
     }
     let header = [0x81, 0x80 | 126, 0x03, 0xe9];
@@ -279,7 +326,7 @@ fn a_claimed_length_within_the_limit_reserves_nothing() {
     let header = [0x81, 0x80 | 127, 0, 0, 0, 0, 0x40, 0, 0, 0, 1, 2, 3, 4, b'x'];
     let mut reader = Reader::default();
     assert_eq!(read_into(&mut reader, &header, LIMIT, &mut Vec::new()), Ok(()));
-    assert!(owned(&reader) <= 2 * header.len(), "{} bytes", owned(&reader));
+    assert!(owned(&mut reader) <= 2 * header.len(), "{} bytes", owned(&mut reader));
 }
 
 #[test]
@@ -319,7 +366,7 @@ fn a_break_stops_at_once_and_drops_the_rest() {
             assert_eq!(result, Ok(()), "split at {head}");
         }
         assert_eq!(heard, [said("a"), Heard::Close], "split at {head}");
-        assert_eq!(owned(&reader), 0, "split at {head}");
+        assert_eq!(owned(&mut reader), 0, "split at {head}");
     }
 }
 
@@ -328,7 +375,7 @@ fn memory_is_owned_only_while_something_is_incomplete() {
     let mut reader = Reader::default();
     let mut feed = |bytes: &[u8]| {
         read_into(&mut reader, bytes, MAX, &mut Vec::new()).unwrap();
-        owned(&reader)
+        owned(&mut reader)
     };
     let long = frame(TEXT, "a".repeat(5_000));
     assert_eq!(feed(&long), 0, "a whole frame");
@@ -348,5 +395,5 @@ fn a_large_frame_is_not_kept_for_the_sake_of_the_start_of_the_next() {
     let long = frame(TEXT, "a".repeat(50_000));
     read_into(&mut reader, &long[..40_000], MAX, &mut Vec::new()).unwrap();
     read_into(&mut reader, &[&long[40_000..], &frame(TEXT, "b")[..3]].concat(), MAX, &mut Vec::new()).unwrap();
-    assert!(owned(&reader) < 100, "{} bytes", owned(&reader));
+    assert!(owned(&mut reader) < 100, "{} bytes", owned(&mut reader));
 }

@@ -123,7 +123,7 @@ proptest! {
             prop_assert_eq!(read_into(&mut reader, piece, MAX, &mut heard), Ok(()));
         }
         prop_assert_eq!(heard, expected);
-        prop_assert_eq!(owned(&reader), 0);
+        prop_assert_eq!(owned(&mut reader), 0);
     }
 
     #[test]
@@ -156,7 +156,7 @@ proptest! {
                 break;
             }
             // Vectors at most double what they hold: a frame with its header, and a message.
-            prop_assert!(owned(&reader) <= 2 * (2 * LIMIT + 14 + length));
+            prop_assert!(owned(&mut reader) <= 2 * (2 * LIMIT + 14 + length));
         }
     }
 }
@@ -180,7 +180,7 @@ fn every_boundary_of_a_conversation_may_be_the_end_of_a_read() {
                 assert_eq!(read_into(&mut reader, piece, MAX, &mut heard), Ok(()));
             }
             assert_eq!(heard, expected.0, "split at {first} and {second}");
-            assert_eq!(owned(&reader), 0, "split at {first} and {second}");
+            assert_eq!(owned(&mut reader), 0, "split at {first} and {second}");
         }
     }
 }

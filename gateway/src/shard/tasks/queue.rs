@@ -1,0 +1,149 @@
+//! The tasks of a shard, in the order in which they are ready.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use hashbrown::HashMap;
+use shared::app::App;
+use shared::envelope::Topic;
+use shared::protocol::{Member, UserId};
+
+use crate::limits::TASKS_AT_ONCE;
+use crate::reject::Refusal;
+use crate::session::subscriptions::Ticket;
+use crate::shard::inbox::ConnectionKey;
+
+/// One thing to do in the cluster.
+pub(super) struct Task {
+    pub(super) app: Arc<App>,
+    pub(super) topic: Topic,
+    pub(super) work: Work,
+}
+
+pub(super) enum Work {
+    /// Enter a channel.
+    Enter { connection: ConnectionKey, ticket: Ticket, member: Option<Box<Member>> },
+    /// Leave a channel on behalf of a connection that the hub does not have in it, or no longer.
+    Exit { user_id: Option<UserId> },
+    /// Enter the user's channel and subscribe to the channels of the watched users.
+    SignIn { connection: ConnectionKey, answer: Box<SignInAnswer> },
+    /// Ask which watched users are online.
+    AskWatched { connection: ConnectionKey, watched: Vec<Topic> },
+}
+
+/// What a client is sent once its sign-in stands.
+pub(super) struct SignInAnswer {
+    pub(super) user_data: String,
+    pub(super) too_long: Option<Refusal>,
+}
+
+const _: () = assert!(size_of::<Task>() <= 128, "a waiting task is small");
+
+/// The tasks of a shard.
+pub(in crate::shard) struct Tasks {
+    ready: VecDeque<Task>,
+    /// Topics that a worker is at, each with the tasks behind the current one.
+    busy: HashMap<Topic, VecDeque<Task>>,
+    /// Tasks in `ready` and `busy`.
+    waiting: usize,
+    waiting_max: usize,
+    pub(super) workers: usize,
+    /// Whether a connection ended since the last [`Tasks::take_stale`].
+    may_be_stale: bool,
+}
+
+impl Tasks {
+    pub(in crate::shard) fn new(waiting_max: usize) -> Self {
+        Self { ready: VecDeque::new(), busy: HashMap::new(), waiting: 0, waiting_max, workers: 0, may_be_stale: false }
+    }
+
+    /// Whether nothing waits and nothing is under way.
+    pub(in crate::shard) fn is_empty(&self) -> bool {
+        self.waiting == 0 && self.workers == 0
+    }
+
+    /// Notes that a connection ended.
+    pub(in crate::shard) fn connection_ended(&mut self) {
+        self.may_be_stale = self.waiting > 0;
+    }
+
+    /// Whether tasks that may be refused are to be refused.
+    pub(super) fn is_full(&self) -> bool {
+        self.waiting >= self.waiting_max
+    }
+
+    /// Whether there is work for one more worker.
+    pub(super) fn needs_worker(&self) -> bool {
+        !self.ready.is_empty() && self.workers < TASKS_AT_ONCE
+    }
+
+    /// Whether tasks may have lost their connection since the last call.
+    pub(super) fn take_stale(&mut self) -> bool {
+        std::mem::take(&mut self.may_be_stale)
+    }
+
+    /// Adds a task.
+    pub(super) fn push(&mut self, task: Task) {
+        self.waiting += 1;
+        match self.busy.get_mut(&task.topic) {
+            Some(behind) => behind.push_back(task),
+            None => self.ready.push_back(task),
+        }
+    }
+
+    /// The next task whose topic no worker is at. From here on its topic is busy.
+    pub(super) fn pop(&mut self) -> Option<Task> {
+        while let Some(task) = self.ready.pop_front() {
+            if let Some(behind) = self.busy.get_mut(&task.topic) {
+                behind.push_back(task);
+                continue;
+            }
+            self.busy.insert(task.topic.clone(), VecDeque::new());
+            self.waiting -= 1;
+            return Some(task);
+        }
+        // A burst of clients is no reason to keep its memory.
+        self.ready.shrink_to(TASKS_AT_ONCE);
+        None
+    }
+
+    /// The next task of a busy topic.
+    pub(super) fn pop_behind(&mut self, topic: &Topic) -> Option<Task> {
+        let task = self.busy.get_mut(topic)?.pop_front()?;
+        self.waiting -= 1;
+        Some(task)
+    }
+
+    /// Ends the work on a topic. What is left behind it, after a panic, is ready again.
+    pub(super) fn release(&mut self, topic: &Topic) {
+        for task in self.busy.remove(topic).into_iter().flatten() {
+            self.ready.push_front(task);
+        }
+    }
+
+    /// Drops the tasks for which `keep` is false.
+    pub(super) fn retain(&mut self, keep: impl Fn(&Task) -> bool) {
+        self.ready.retain(&keep);
+        let mut waiting = self.ready.len();
+        for behind in self.busy.values_mut() {
+            behind.retain(&keep);
+            waiting += behind.len();
+        }
+        self.waiting = waiting;
+    }
+}
+
+impl Task {
+    /// The connection that the task is for; `None` when it must be done in any case.
+    pub(super) fn connection(&self) -> Option<ConnectionKey> {
+        match &self.work {
+            Work::Enter { connection, .. } | Work::SignIn { connection, .. } | Work::AskWatched { connection, .. } => {
+                Some(*connection)
+            }
+            Work::Exit { .. } => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,81 @@
+use serde_json::json;
+use shared::protocol::ChannelName;
+
+use super::*;
+
+fn app() -> Arc<App> {
+    Arc::new(serde_json::from_value(json!({"id": "app", "key": "key", "secret": "secret"})).expect("an app"))
+}
+
+fn topic(name: &str) -> Topic {
+    Topic::new(&app().id, &ChannelName::parse(name, 200).expect("a name"))
+}
+
+/// A leave of this user, so that tasks of one topic can be told apart.
+fn task(channel: &str, user: &str) -> Task {
+    Task { app: app(), topic: topic(channel), work: Work::Exit { user_id: Some(UserId::from(user)) } }
+}
+
+fn name(task: &Task) -> String {
+    match &task.work {
+        Work::Exit { user_id: Some(user_id) } => format!("{} {user_id}", task.topic.channel),
+        _ => task.topic.channel.to_string(),
+    }
+}
+
+fn pops(tasks: &mut Tasks) -> Vec<String> {
+    std::iter::from_fn(|| tasks.pop()).map(|task| name(&task)).collect()
+}
+
+#[test]
+fn tasks_of_one_topic_are_done_in_order_by_one_worker() {
+    let mut tasks = Tasks::new(10);
+    for (channel, user) in [("a", "1"), ("a", "2"), ("b", "1"), ("a", "3")] {
+        tasks.push(task(channel, user));
+    }
+    assert_eq!(pops(&mut tasks), ["a 1", "b 1"]);
+    tasks.push(task("a", "4"));
+    let mut behind = Vec::new();
+    while let Some(task) = tasks.pop_behind(&topic("a")) {
+        behind.push(name(&task));
+    }
+    assert_eq!(behind, ["a 2", "a 3", "a 4"]);
+    tasks.release(&topic("a"));
+    tasks.push(task("a", "5"));
+    assert_eq!(pops(&mut tasks), ["a 5"]);
+    assert_eq!(tasks.waiting, 0);
+}
+
+#[test]
+fn what_a_worker_left_behind_is_ready_again() {
+    let mut tasks = Tasks::new(10);
+    tasks.push(task("a", "1"));
+    assert_eq!(pops(&mut tasks), ["a 1"]);
+    tasks.push(task("a", "2"));
+    assert_eq!(pops(&mut tasks), [""; 0]);
+    tasks.release(&topic("a"));
+    assert_eq!(pops(&mut tasks), ["a 2"]);
+    assert!(tasks.is_empty());
+}
+
+#[test]
+fn tasks_of_ended_connections_are_dropped_wherever_they_wait() {
+    let key = |slot: usize| ConnectionKey { slot, socket_id: "1.1".parse().expect("a socket id") };
+    let ask = |channel: &str, slot| {
+        let work = Work::AskWatched { connection: key(slot), watched: Vec::new() };
+        Task { app: app(), topic: topic(channel), work }
+    };
+    let mut tasks = Tasks::new(3);
+    tasks.push(task("a", "1"));
+    assert_eq!(pops(&mut tasks), ["a 1"]);
+    for slot in [0, 1] {
+        tasks.push(ask("a", slot));
+        tasks.push(ask("b", slot));
+    }
+    tasks.push(task("c", "1"));
+    assert!(tasks.is_full());
+    tasks.retain(|task| task.connection().is_none_or(|connection| connection == key(1)));
+    assert_eq!(tasks.waiting, 3);
+    assert_eq!(pops(&mut tasks), ["b", "c 1"]);
+    assert!(tasks.pop_behind(&topic("a")).is_some() && tasks.pop_behind(&topic("a")).is_none());
+}
