@@ -20,6 +20,23 @@ pub struct AppId(Arc<str>);
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 pub struct AppKey(Arc<str>);
 
+/// What keys must be, for [`is_key`].
+pub const KEY_EXPECTED: &str = "expected a text that a path can hold: neither empty nor longer than 200 bytes, without control \
+                                characters, `?`, `#`, `\\`, and parts between slashes that are `.` or `..`";
+
+/// Longest key, in bytes.
+const KEY_BYTES_MAX: usize = 200;
+
+/// Whether a text may be an app's key. Clients put it into the path of a URL as it is, so everything that survives there is
+/// allowed, as the `+`, `/` and `=` of Base64.
+pub fn is_key(text: &str) -> bool {
+    let survives = |character: char| !character.is_control() && !matches!(character, '?' | '#' | '\\');
+    (1..=KEY_BYTES_MAX).contains(&text.len())
+        && text.trim() == text
+        && text.chars().all(survives)
+        && !text.split('/').any(|part| matches!(part, "." | ".."))
+}
+
 /// A tenant and its rules.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

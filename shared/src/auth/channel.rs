@@ -113,7 +113,8 @@ pub fn verify_user(
 
 fn signature_of(app: &App, auth: Option<&str>) -> Result<Signature, ChannelAuthError> {
     let auth = auth.filter(|auth| !auth.is_empty()).ok_or(ChannelAuthError::Missing)?;
-    let (key, digest) = auth.split_once(':').ok_or(ChannelAuthError::Format)?;
+    // A key may hold colons, a digest cannot.
+    let (key, digest) = auth.rsplit_once(':').ok_or(ChannelAuthError::Format)?;
     if !constant_time_eq(key, app.key.as_str()) {
         return Err(ChannelAuthError::Key);
     }

@@ -13,13 +13,19 @@ use crate::secret::{Signature, constant_time_eq};
 /// Largest difference between a request's timestamp and the server's clock, in seconds; exclusive.
 pub const TIMESTAMP_WINDOW_S: u64 = 600;
 
-/// The query of a signed request, decoded, with the parameters of the signature taken out.
+/// The query of a signed request.
 #[derive(Clone, Debug)]
 pub struct SignedQuery {
-    /// All parameters but the signature: lower-cased names in byte order, each with its values in order of appearance.
-    params: BTreeMap<String, Vec<String>>,
+    params: Params,
+    /// The parameters without any decoding, if that makes a difference: the libraries for Node and Python send a key with a
+    /// plus sign as it is.
+    verbatim: Option<Params>,
     signature: Option<String>,
 }
+
+/// All parameters but the signature: lower-cased names in byte order, each with its values in order of appearance.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Params(BTreeMap<String, Vec<String>>);
 
 /// Why a request was refused with 401.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -97,17 +103,18 @@ impl SignedQuery {
     /// Decodes a raw query string, as it stands after the `?`. Never fails: what is missing shows in
     /// [`Self::verify_head`].
     pub fn parse(query: &str) -> Self {
-        let mut params: BTreeMap<String, Vec<String>> = BTreeMap::new();
-        for (name, value) in form_urlencoded::parse(query.as_bytes()) {
-            params.entry(name.to_ascii_lowercase()).or_default().push(value.into_owned());
-        }
-        let signature = params.remove("auth_signature").and_then(|mut values| values.pop());
-        Self { params, signature }
+        let decoded = form_urlencoded::parse(query.as_bytes());
+        let (params, signature) = Params::new(decoded.map(|(name, value)| (name.into_owned(), value.into_owned())));
+        let verbatim = query.contains(['+', '%']).then(|| {
+            let pairs = query.split('&').map(|pair| pair.split_once('=').unwrap_or((pair, "")));
+            Params::new(pairs.map(|(name, value)| (name.to_owned(), value.to_owned()))).0
+        });
+        Self { verbatim: verbatim.filter(|verbatim| *verbatim != params), params, signature }
     }
 
     /// The first value of a parameter, by its lower-case name.
     pub fn param(&self, name: &str) -> Option<&str> {
-        self.params.get(name)?.first().map(String::as_str)
+        self.params.0.get(name)?.first().map(String::as_str)
     }
 
     /// Checks that the holder of the app's secret made this request, now. The signature covers the digest of the body, so
@@ -119,6 +126,52 @@ impl SignedQuery {
     /// # Errors
     /// [`RequestAuthError`], in the order key, version, timestamp, signature.
     pub fn verify_head(&self, app: &App, method: &str, path: &str, now_s: u64) -> Result<(), RequestAuthError> {
+        let signature = self.signature.as_deref();
+        let checked = self.params.verify(app, method, path, now_s, signature);
+        match (&checked, &self.verbatim) {
+            (Err(RequestAuthError::UnknownKey | RequestAuthError::Signature { .. }), Some(verbatim)) => {
+                verbatim.verify(app, method, path, now_s, signature).or(checked)
+            }
+            _ => checked,
+        }
+    }
+
+    /// Checks that this is the body that was signed, once [`Self::verify_head`] has found the signature right.
+    ///
+    /// # Errors
+    /// [`RequestAuthError`] about `body_md5`.
+    pub fn verify_body(&self, body: &[u8]) -> Result<(), RequestAuthError> {
+        let digest = match self.params.0.get("body_md5").map(Vec::as_slice) {
+            None if body.is_empty() => return Ok(()),
+            None => return Err(RequestAuthError::Missing("body_md5")),
+            Some([digest]) => digest,
+            Some(_) => return Err(RequestAuthError::Repeated("body_md5")),
+        };
+        let fits = (digest.is_empty() && body.is_empty()) || constant_time_eq(digest, &body_md5(body));
+        if fits { Ok(()) } else { Err(RequestAuthError::BodyMd5) }
+    }
+}
+
+impl Params {
+    /// Sorts parameters, and takes the signature out.
+    fn new(pairs: impl Iterator<Item = (String, String)>) -> (Self, Option<String>) {
+        let mut params: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        for (mut name, value) in pairs {
+            name.make_ascii_lowercase();
+            params.entry(name).or_default().push(value);
+        }
+        let signature = params.remove("auth_signature").and_then(|mut values| values.pop());
+        (Self(params), signature)
+    }
+
+    fn verify(
+        &self,
+        app: &App,
+        method: &str,
+        path: &str,
+        now_s: u64,
+        signature: Option<&str>,
+    ) -> Result<(), RequestAuthError> {
         let key = self.single("auth_key")?;
         if !constant_time_eq(key, app.key.as_str()) {
             return Err(RequestAuthError::UnknownKey);
@@ -130,27 +183,12 @@ impl SignedQuery {
         if now_s.abs_diff(given_s) >= TIMESTAMP_WINDOW_S {
             return Err(RequestAuthError::TimestampExpired { given_s, now_s });
         }
-        let signature = self.signature.as_deref().ok_or(RequestAuthError::Missing("auth_signature"))?;
+        let signature = signature.ok_or(RequestAuthError::Missing("auth_signature"))?;
         self.verify_signature(app, method, path, signature)
     }
 
-    /// Checks that this is the body that was signed, once [`Self::verify_head`] has found the signature right.
-    ///
-    /// # Errors
-    /// [`RequestAuthError`] about `body_md5`.
-    pub fn verify_body(&self, body: &[u8]) -> Result<(), RequestAuthError> {
-        let digest = match self.params.get("body_md5").map(Vec::as_slice) {
-            None if body.is_empty() => return Ok(()),
-            None => return Err(RequestAuthError::Missing("body_md5")),
-            Some([digest]) => digest,
-            Some(_) => return Err(RequestAuthError::Repeated("body_md5")),
-        };
-        let fits = (digest.is_empty() && body.is_empty()) || constant_time_eq(digest, &body_md5(body));
-        if fits { Ok(()) } else { Err(RequestAuthError::BodyMd5) }
-    }
-
     fn single(&self, name: &'static str) -> Result<&str, RequestAuthError> {
-        match self.params.get(name).map(Vec::as_slice) {
+        match self.0.get(name).map(Vec::as_slice) {
             None => Err(RequestAuthError::Missing(name)),
             Some([value]) => Ok(value),
             Some(_) => Err(RequestAuthError::Repeated(name)),
@@ -179,7 +217,7 @@ impl SignedQuery {
 
     fn joined(&self, array: fn(&str, &[String]) -> String) -> String {
         let pairs: Vec<String> = self
-            .params
+            .0
             .iter()
             .map(|(name, values)| match values.as_slice() {
                 [value] => format!("{name}={value}"),

@@ -106,11 +106,12 @@ fn auth_of_another_form_is_refused() {
     check(Some(&format!("{KEY}:")), ChannelAuthError::Format);
     check(Some(&format!("{KEY}:{}", digest.to_uppercase())), ChannelAuthError::Format);
     check(Some(&format!("{KEY}:{digest}0")), ChannelAuthError::Format);
-    check(Some(&format!("{KEY}::{digest}")), ChannelAuthError::Format);
+    check(Some(&format!("{KEY}:{digest}:")), ChannelAuthError::Key);
     check(Some(&format!("{KEY}:é")), ChannelAuthError::Format);
     check(Some(&format!(":{digest}")), ChannelAuthError::Key);
     check(Some(&format!("other:{digest}")), ChannelAuthError::Key);
     check(Some(&format!("{KEY} :{digest}")), ChannelAuthError::Key);
+    check(Some(&format!("{KEY}::{digest}")), ChannelAuthError::Key);
 }
 
 #[test]
@@ -212,5 +213,16 @@ proptest! {
         prop_assert!(verify("private-a", data.as_deref(), Some(&auth)).is_err());
         let with_key = format!("{KEY}:{auth}");
         prop_assert!(verify("private-a", data.as_deref(), Some(&with_key)).is_err());
+    }
+}
+
+#[test]
+fn a_key_may_hold_every_character_that_a_path_can() {
+    for key in ["MWfOjqT8cbGdjnb+Qjv/oK1Nn0qk==", "a:b:c", "a b", "ключ", "a%2Fb", "a&b=c"] {
+        let app: App = serde_json::from_value(json!({"id": "3", "key": key, "secret": "+/= :"})).unwrap();
+        let auth = sign_channel(&app, socket(), &channel("private-a"), None);
+        assert_eq!(verify_channel(&app, socket(), &channel("private-a"), None, Some(&auth)), Ok(()), "{key}");
+        let auth = sign_user(&app, socket(), "{}");
+        assert_eq!(verify_user(&app, socket(), "{}", Some(&auth)), Ok(()), "{key}");
     }
 }

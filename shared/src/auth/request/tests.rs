@@ -284,3 +284,25 @@ proptest! {
         prop_assert!(verify(&query, "POST", &path, &body).is_err());
     }
 }
+
+#[test]
+fn keys_may_hold_what_libraries_send_encoded_or_as_it_is() {
+    for key in ["MWfOjqT8cbGdjnb+Qjv/oK1Nn0qk==", "a%2Fb", "a:b", "100%"] {
+        let app: App = serde_json::from_value(json!({"id": "3", "key": key, "secret": "s+/="})).unwrap();
+        let encoded = signed_query(&app, "POST", EVENTS, &[], b"{}", NOW_S);
+        // The libraries for Node and Python send what they signed.
+        let plain = format!("auth_key={key}&auth_timestamp={NOW_S}&auth_version=1.0&body_md5={}", body_md5(b"{}"));
+        let signature = app.secret.sign(&[format!("POST\n{EVENTS}\n{plain}").as_bytes()]).to_hex();
+        for query in [encoded, format!("{plain}&auth_signature={signature}")] {
+            let parsed = SignedQuery::parse(&query);
+            assert_eq!(parsed.verify_head(&app, "POST", EVENTS, NOW_S), Ok(()), "{query}");
+            assert_eq!(parsed.verify_body(b"{}"), Ok(()), "{query}");
+            let other = SignedQuery::parse(&query.replace("auth_version=1.0", "auth_version=1.0&x=1"));
+            assert!(other.verify_head(&app, "POST", EVENTS, NOW_S).is_err(), "{query}");
+        }
+    }
+    let plus = format!("{}&x=a+b", auth_params());
+    check_get("/apps/3/channels", &plus, &format!("GET\n/apps/3/channels\n{}&x=a b", auth_params()), true);
+    check_get("/apps/3/channels", &plus, &format!("GET\n/apps/3/channels\n{plus}"), true);
+    check_get("/apps/3/channels", &plus, &format!("GET\n/apps/3/channels\n{}&x=ab", auth_params()), false);
+}
