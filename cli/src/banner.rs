@@ -3,7 +3,7 @@
 use std::fmt::Write;
 use std::net::{IpAddr, SocketAddr};
 
-use shared::app::App;
+use shared::app::{App, AppLimits};
 
 use crate::config::{Config, DEMO_ID, DEMO_KEY, DEMO_SECRET, Role};
 
@@ -53,6 +53,12 @@ impl Banner<'_> {
             self.row(&mut text, "limit", &limit);
         }
         self.row(&mut text, "apps", &self.apps());
+        for app in self.config.apps.iter().take(APPS_NAMED) {
+            if let Some(limits) = unusual_limits(&app.limits) {
+                let of_app = if self.config.apps.len() > 1 { format!("{}: ", app.id) } else { String::new() };
+                self.row(&mut text, "limits", &format!("{of_app}{limits}   (others are Pusher's)"));
+            }
+        }
         if let [app] = self.config.apps.as_slice()
             && self.role != Role::Publisher
         {
@@ -95,7 +101,7 @@ impl Banner<'_> {
             "\n  // paste into your page:\n  new Pusher('{}', {{ wsHost: {host}, wsPort: {port}, httpHost: {host}, httpPort: \
              {port},{path}\n    enabledTransports: ['ws', 'xhr_streaming', 'xhr_polling'], forceTLS: false, cluster: '' \
              }})\n",
-            app.key
+            app.key.as_str().replace('\'', "\\'")
         );
         if self.config.demo {
             let host = host_of_url(self.public.ip());
@@ -107,6 +113,40 @@ impl Banner<'_> {
             );
         }
     }
+}
+
+/// Names the limits that differ from the usual ones, which are Pusher's where Pusher has one.
+fn unusual_limits(limits: &AppLimits) -> Option<String> {
+    let usual = AppLimits::default();
+    let counts = [
+        ("connections", limits.connections, usual.connections),
+        ("channels_per_connection", limits.channels_per_connection, usual.channels_per_connection),
+        ("client_events_per_second", count(limits.client_events_per_second), count(usual.client_events_per_second)),
+        ("events_per_second", count(limits.events_per_second), count(usual.events_per_second)),
+        ("channel_name_length", limits.channel_name_length, usual.channel_name_length),
+        ("event_name_length", limits.event_name_length, usual.event_name_length),
+        ("channels_per_event", limits.channels_per_event, usual.channels_per_event),
+        ("batch", limits.batch, usual.batch),
+        ("presence_members", limits.presence_members, usual.presence_members),
+        ("user_id_length", limits.user_id_length, usual.user_id_length),
+        ("watchlist", limits.watchlist, usual.watchlist),
+    ];
+    let sizes = [
+        ("message_bytes", limits.message_bytes, usual.message_bytes),
+        ("event_bytes", limits.event_bytes, usual.event_bytes),
+        ("user_info_bytes", limits.user_info_bytes, usual.user_info_bytes),
+    ];
+    let counts = counts.iter().filter(|(_, limit, usual)| limit != usual);
+    let sizes = sizes.iter().filter(|(_, limit, usual)| limit != usual);
+    let named: Vec<String> = counts
+        .map(|(name, limit, _)| format!("{name} {limit}"))
+        .chain(sizes.map(|(name, limit, _)| format!("{name} {}", limit.as_u64())))
+        .collect();
+    (!named.is_empty()).then(|| named.join(", "))
+}
+
+fn count(number: u32) -> usize {
+    usize::try_from(number).unwrap_or(usize::MAX)
 }
 
 /// Clients put the text into a URL as it is.

@@ -2,11 +2,12 @@
 
 use crate::args::Settings;
 use crate::config::{Config, Role};
-use crate::{Failure, say};
+use crate::{Failure, say, warn};
 
 /// Says that the configuration is valid, or fails with what is wrong.
 pub(crate) fn run(settings: &Settings) -> Result<(), Failure> {
     let config = Config::load(settings, Role::Up)?;
+    warn(&config.warnings);
     say(&verdict(&config));
     Ok(())
 }

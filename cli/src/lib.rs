@@ -86,6 +86,13 @@ pub fn complain(text: &str) {
     }
 }
 
+/// Writes warnings about the configuration to standard error.
+fn warn(warnings: &[String]) {
+    for warning in warnings {
+        complain(&format!("warning: {warning}"));
+    }
+}
+
 // === impl Failure ===
 
 impl Failure {

@@ -32,6 +32,9 @@ const LEAVE_TIMEOUT: Duration = Duration::from_secs(4);
 pub(crate) async fn run(role: Role, settings: &Settings) -> Result<(), Failure> {
     let config = Config::load(settings, role)?;
     telemetry::log::init(&config.log).context("cannot set up the log")?;
+    for warning in &config.warnings {
+        tracing::warn!("configuration: {warning}");
+    }
     let descriptors_max = descriptors::raise_limit().map_err(anyhow::Error::new)?;
     // Before anything says that the server is up: whoever waits for that may send a signal next.
     let signals = Signals::catch().context("cannot catch SIGINT and SIGTERM")?;

@@ -31,7 +31,7 @@ pub struct Config {
 #[serde(deny_unknown_fields, default)]
 pub struct Server {
     /// Address to listen on.
-    #[serde(deserialize_with = "config::text")]
+    #[serde(deserialize_with = "config::host")]
     pub host: String,
     /// Port; 0 takes any free one.
     pub port: u16,
@@ -77,7 +77,7 @@ pub struct Server {
 #[serde(deny_unknown_fields, default)]
 pub struct Peers {
     /// Address to listen on.
-    #[serde(deserialize_with = "config::text")]
+    #[serde(deserialize_with = "config::host")]
     pub host: String,
     /// Port; 0 takes any free one.
     pub port: u16,

@@ -24,7 +24,7 @@ use crate::network::{Access, Networks};
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
     /// Address to listen on.
-    #[serde(deserialize_with = "config::text")]
+    #[serde(deserialize_with = "config::host")]
     pub host: String,
     /// Port; 0 takes any free one.
     pub port: u16,

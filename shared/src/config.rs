@@ -3,16 +3,25 @@
 //! The sections belong to the crates that use them; the binary composes them into one typed root. This module is the
 //! only one that reads the environment.
 
+mod kubernetes;
+mod lists;
+mod text;
+mod variables;
+
 use std::fmt;
 use std::path::Path;
 
 use bytesize::ByteSize;
 use figment::error::{Actual, Kind};
 use figment::providers::{Format, Serialized, Toml};
-use figment::value::{Dict, Value};
-use figment::{Figment, Profile, Provider};
-use serde::de::{DeserializeOwned, Visitor};
-use serde::{Deserializer, Serialize, Serializer};
+use figment::value::Dict;
+use figment::{Figment, Profile, Provider, Source};
+use lists::Gap;
+use serde::de::DeserializeOwned;
+use serde::{Serialize, Serializer};
+
+pub use figment::value::Value;
+pub use text::{host, text};
 
 /// Variables that start with this are configuration; `__` separates levels.
 pub const ENV_PREFIX: &str = "CARILLON_";
@@ -122,27 +131,26 @@ fn type_name(found: &Actual) -> &'static str {
 pub struct Layers(Figment);
 
 impl Layers {
-    /// `file`: read exactly as named, and it must exist. `variables`: weakest first; the process' own override them.
-    /// `flags`: only what was given on the command line. What is wrong with one of them shows in [`Self::extract`].
-    pub fn new(file: Option<&Path>, variables: &[Variables<'_>], flags: &impl Serialize) -> Self {
-        Self::over(file, variables, &environment(), flags)
+    /// Starts with the configuration file. `file`: read exactly as named, and it must exist. What is wrong with a layer shows
+    /// in [`Self::extract`].
+    pub fn of_file(file: Option<&Path>) -> Self {
+        let layers = Figment::new();
+        Self(match file {
+            Some(path) => layers.merge(Toml::file_exact(path)),
+            None => layers,
+        })
     }
 
-    fn over(
-        file: Option<&Path>,
-        variables: &[Variables<'_>],
-        environment: &[(String, String)],
-        flags: &impl Serialize,
-    ) -> Self {
-        let mut layers = Figment::new();
-        if let Some(path) = file {
-            layers = layers.merge(Toml::file_exact(path));
-        }
-        for variables in variables {
-            layers = layers.merge(variables);
-        }
-        let environment = Variables { name: ENVIRONMENT, pairs: environment };
-        Self(layers.merge(&environment).merge(Flags(flags)))
+    /// Adds `CARILLON_…` variables; others are ignored.
+    #[must_use]
+    pub fn with_variables(self, variables: &Variables<'_>) -> Self {
+        self.overlay(variables.name, variables::read(variables.pairs))
+    }
+
+    /// Adds what was given on the command line, and nothing else, in the shape of the configuration.
+    #[must_use]
+    pub fn with_flags(self, flags: &impl Serialize) -> Self {
+        Self(self.0.merge(Flags(flags)))
     }
 
     /// Reads the values.
@@ -153,20 +161,66 @@ impl Layers {
         Ok(self.0.extract()?)
     }
 
-    /// Where the value of a key came from; `None` for a default. `key`: levels separated by dots. What stands in a list
-    /// came from where the list did.
+    /// Returns the value of a key; `None` for a default. `key`: levels separated by dots, entries of lists by number.
+    pub fn value(&self, key: &str) -> Option<Value> {
+        let whole = self.0.find_value("").ok()?;
+        key.split('.').try_fold(&whole, |value, level| child(value, level)).cloned()
+    }
+
+    /// Returns where the value of a key came from; `None` for a default. `key`: levels separated by dots, entries of lists
+    /// by number. A value that an entry of a list lacks came from where the entry did.
     pub fn source(&self, key: &str) -> Option<String> {
-        let in_list = key.split('.').position(|level| level.bytes().all(|byte| byte.is_ascii_digit()));
-        let levels: Vec<&str> = key.split('.').take(in_list.unwrap_or(usize::MAX)).collect();
-        self.0.find_metadata(&levels.join(".")).map(source)
+        let whole = self.0.find_value("").ok()?;
+        let (mut value, mut is_in_list) = (&whole, false);
+        for level in key.split('.') {
+            is_in_list |= matches!(value, Value::Array(..));
+            match child(value, level) {
+                Some(next) => value = next,
+                None if is_in_list => break,
+                None => return None,
+            }
+        }
+        self.0.get_metadata(value.tag()).map(source)
+    }
+
+    /// Whether the value of a key came from the configuration file.
+    pub fn is_from_file(&self, key: &str) -> bool {
+        let metadata = self.value(key).and_then(|value| self.0.get_metadata(value.tag()));
+        metadata.is_some_and(|metadata| matches!(metadata.source, Some(Source::File(_))))
+    }
+
+    /// Sets one key above all layers. `key`: as for [`Self::value`]. `source`: what errors call the place where the value
+    /// came from.
+    #[must_use]
+    pub fn with(self, key: &str, value: impl Into<Value>, source: &str) -> Self {
+        let Value::Dict(_, values) = figment::util::nest(key, value.into()) else { return self };
+        self.overlay(source, values)
+    }
+
+    /// Puts a layer above the others. Entries of lists may be given by number, as `{ apps = { 0 = … } }`.
+    fn overlay(self, name: &str, values: Dict) -> Self {
+        let below = self.0.data().ok().and_then(|mut profiles| profiles.remove(&Profile::Default)).unwrap_or_default();
+        let values = values.into_iter().map(|(key, value)| {
+            let value = lists::overlay(below.get(&key), value).map_err(|gap| gap.below(&key))?;
+            Ok::<_, Gap>((key, value))
+        });
+        Self(self.0.merge(Layer { name: name.to_owned(), values: values.collect() }))
+    }
+}
+
+/// Returns an entry of a table, or of a list by number.
+fn child<'a>(value: &'a Value, level: &str) -> Option<&'a Value> {
+    match value {
+        Value::Dict(_, entries) => entries.get(level),
+        Value::Array(_, entries) => entries.get(level.parse::<usize>().ok()?),
+        _ => None,
     }
 }
 
 /// What errors call the variables of the process.
 pub const ENVIRONMENT: &str = "the environment";
 
-/// `CARILLON_…` variables as a layer, which errors name; others are ignored. figment's own layer panics on a name like
-/// `CARILLON___X`.
+/// `CARILLON_…` variables as a layer; others are ignored.
 pub struct Variables<'a> {
     /// What errors call the layer.
     pub name: &'a str,
@@ -174,33 +228,20 @@ pub struct Variables<'a> {
     pub pairs: &'a [(String, String)],
 }
 
-impl Provider for &Variables<'_> {
+/// Values with a name for errors.
+struct Layer {
+    name: String,
+    values: Result<Dict, Gap>,
+}
+
+impl Provider for Layer {
     fn metadata(&self) -> figment::Metadata {
-        figment::Metadata::named(self.name.to_owned())
+        figment::Metadata::named(self.name.clone())
     }
 
     fn data(&self) -> Result<figment::value::Map<Profile, Dict>, figment::Error> {
-        let mut dict = Dict::new();
-        for (name, value) in self.pairs {
-            let Some(path) = name.strip_prefix(ENV_PREFIX) else { continue };
-            let nested = figment::util::nest(&path.to_ascii_lowercase().replace("__", "."), read_value(value));
-            if let (false, Value::Dict(_, nested)) = (path.is_empty(), nested) {
-                merge(&mut dict, nested);
-            }
-        }
-        Ok(figment::value::Map::from([(Profile::Default, dict)]))
+        Ok(figment::value::Map::from([(Profile::Default, self.values.clone()?)]))
     }
-}
-
-/// figment's reading of a variable, except that it takes `007` and `+7` for the number 7, which an id or a secret is
-/// not. Inside a list, as in `[{id=007}]`, it still does; quotes help there.
-fn read_value(text: &str) -> Value {
-    let trimmed = text.trim();
-    let zeros = trimmed.len() > 1 && trimmed.starts_with('0') && trimmed.bytes().all(|byte| byte.is_ascii_digit());
-    if zeros || trimmed.starts_with('+') {
-        return Value::from(trimmed);
-    }
-    text.parse().expect("figment reads any text as a value")
 }
 
 /// The command line as a layer; figment would name the line of this file as its source.
@@ -214,51 +255,6 @@ impl<T: Serialize> Provider for Flags<'_, T> {
     fn data(&self) -> Result<figment::value::Map<Profile, Dict>, figment::Error> {
         Serialized::defaults(self.0).data()
     }
-}
-
-fn merge(into: &mut Dict, from: Dict) {
-    for (key, value) in from {
-        match (into.get_mut(&key), value) {
-            (Some(Value::Dict(_, into)), Value::Dict(_, from)) => merge(into, from),
-            (_, value) => {
-                into.insert(key, value);
-            }
-        }
-    }
-}
-
-/// Reads a text that may have been written as a number: variables like `REVERB_APP_ID=123456` are numbers to figment.
-///
-/// # Errors
-/// The deserializer's, for any other type.
-pub fn text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
-    struct Text;
-
-    impl Visitor<'_> for Text {
-        type Value = String;
-
-        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            f.write_str("a text")
-        }
-
-        fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<String, E> {
-            Ok(text.to_owned())
-        }
-
-        fn visit_i64<E: serde::de::Error>(self, number: i64) -> Result<String, E> {
-            Ok(number.to_string())
-        }
-
-        fn visit_u64<E: serde::de::Error>(self, number: u64) -> Result<String, E> {
-            Ok(number.to_string())
-        }
-
-        fn visit_u128<E: serde::de::Error>(self, number: u128) -> Result<String, E> {
-            Ok(number.to_string())
-        }
-    }
-
-    deserializer.deserialize_any(Text)
 }
 
 /// Writes a size so that reading it gives the same bytes; the type's own text form rounds.

@@ -70,6 +70,12 @@ fn a_server_on_every_address_is_reached_at_the_pages_own_host() {
 }
 
 #[test]
+fn a_key_is_quoted_as_javascript_wants_it() {
+    let config = Config { apps: vec![app("shop", "it's+/=", "hush")], ..Config::default() };
+    assert!(banner(&config, "127.0.0.1:8080").contains("new Pusher('it\\'s+/=',"));
+}
+
+#[test]
 fn many_apps_are_named_up_to_five() {
     let apps = (1..=7).map(|n| app(&format!("app{n}"), &format!("key{n}"), "hush")).collect();
     let text = banner(&Config { apps, ..Config::default() }, "0.0.0.0:8080");
@@ -95,4 +101,17 @@ fn a_role_of_a_cluster_says_what_it_serves_and_where_redis_is() {
     let text = banner_of(Role::Publisher, &config, "0.0.0.0:8081", Some("127.0.0.1:6379"));
     assert!(text.contains("http://0.0.0.0:8081   HTTP API\n"), "{text}");
     assert!(!text.contains("limit") && !text.contains("Pusher("), "{text}");
+}
+
+#[test]
+fn limits_that_are_not_pushers_are_named() {
+    let mut shop = app("shop", "shop-key", "hush");
+    let text = |apps: Vec<App>| banner(&Config { apps, ..Config::default() }, "0.0.0.0:8080");
+    assert!(!text(vec![shop.clone()]).contains("  limits"));
+    shop.limits.presence_members = 10_000;
+    shop.limits.user_info_bytes = bytesize::ByteSize::b(10_000);
+    let row = "presence_members 10000, user_info_bytes 10000   (others are Pusher's)\n";
+    assert!(text(vec![shop.clone()]).contains(&format!("  apps    shop\n  limits  {row}")));
+    let two = text(vec![shop, app("b", "k", "hush")]);
+    assert!(two.contains(&format!("  apps    shop, b\n  limits  shop: {row}")) && !two.contains("b: "), "{two}");
 }

@@ -13,6 +13,7 @@ use hyper::header::{
 };
 use hyper::{Request, StatusCode};
 use hyper_util::rt::TokioIo;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::tls::Stream;
@@ -205,9 +206,13 @@ impl Socket {
     }
 }
 
+/// What is escaped of an app key in a path.
+const KEY_ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
 fn request(url: &ServerUrl, key: &str, options: &Options) -> Result<Request<Empty<bytes::Bytes>>, ClientError> {
     let version = env!("CARGO_PKG_VERSION");
     let protocol = options.protocol.as_ref().map(|protocol| format!("protocol={protocol}&")).unwrap_or_default();
+    let key = utf8_percent_encode(key, KEY_ESCAPED);
     let path = format!("{}/app/{key}?{protocol}client=carillon&version={version}", url.prefix());
     let mut request = Request::get(path)
         .header(HOST, url.authority())

@@ -1,46 +1,127 @@
-//! Env files, as Laravel and Docker write them.
+//! Env files, read as Laravel reads its `.env`.
 
-use std::fs;
+mod grammar;
+
+use std::fs::File;
+use std::io::{self, Read};
 use std::path::Path;
 
 use shared::config::{ConfigError, Mistake};
 
 use super::Pairs;
+use grammar::{Broken, Problem};
 
-/// Names that this program takes from an env file start with one of these.
-const OURS: [&str; 3] = [shared::config::ENV_PREFIX, "REVERB_", "PUSHER_"];
+/// The largest file that is read. A `.env` file has a few kilobytes.
+const FILE_BYTES_MAX: u64 = 1024 * 1024;
 
-/// Reads the variables of an env file, in their order.
-///
-/// The file is the application's: a line that cannot be read is an error only where it holds a variable of ours.
-///
-/// # Errors
-/// [`ConfigError`] that names the file and the variable, never a value.
-pub(super) fn read(path: &Path) -> Result<Pairs, ConfigError> {
-    let cannot_read = |source| ConfigError::File { path: format!("{} (--env-file)", path.display()), source };
-    let text = fs::read_to_string(path).map_err(cannot_read)?;
-    let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
-    let (mut variables, mut all_read) = (Pairs::new(), true);
-    for line in dotenvy::from_read_iter(text.as_bytes()) {
-        match line {
-            Ok(variable) => variables.push(variable),
-            Err(_) => all_read = false,
+/// The most lines that warnings name one by one.
+const WARNINGS_MAX: usize = 10;
+
+/// The variables of an env file, and the lines that cannot be read.
+#[derive(Debug, Default)]
+pub(super) struct EnvFile {
+    path: String,
+    /// Variables in their order, each once. Those that the process has too are left out: the process' own win.
+    pub(super) variables: Pairs,
+    broken: Vec<Broken>,
+}
+
+impl EnvFile {
+    /// Reads a file. References like `${NAME}` in its values mean variables of `environment`, or of the file up to there.
+    ///
+    /// # Errors
+    /// [`ConfigError::File`].
+    pub(super) fn read(path: &Path, environment: &[(String, String)]) -> Result<Self, ConfigError> {
+        let cannot_read = |source| ConfigError::File { path: format!("{} (--env-file)", path.display()), source };
+        let bytes = read_bytes(path).map_err(cannot_read)?;
+        Ok(Self { path: path.display().to_string(), ..Self::parse(&bytes, environment) })
+    }
+
+    fn parse(bytes: &[u8], environment: &[(String, String)]) -> Self {
+        let mut file = Self::default();
+        for entry in grammar::parse(&grammar::decode(bytes)) {
+            match entry {
+                Ok(entry) if find(environment, &entry.name).is_some() => {}
+                Ok(entry) => {
+                    let known = |name: &str| find(environment, name).or_else(|| find(&file.variables, name));
+                    let value = entry.template.map(|template| template.resolve(known));
+                    file.variables.retain(|(name, _)| *name != entry.name);
+                    file.variables.extend(value.map(|value| (entry.name, value)));
+                }
+                Err(broken) => file.broken.push(broken),
+            }
+        }
+        file
+    }
+
+    /// Returns the value of a variable; `None` when the file does not set it.
+    ///
+    /// # Errors
+    /// When a line that seems to set it cannot be read.
+    pub(super) fn value(&self, name: &str) -> Result<Option<&str>, Mistake> {
+        match self.broken.iter().find(|broken| broken.name == name) {
+            Some(broken) => Err(self.mistake(broken)),
+            None => Ok(find(&self.variables, name)),
         }
     }
-    // The parser does not say where it stopped, and an open quote swallows the lines after it.
-    let lost = text.lines().filter_map(our_name).find(|name| !variables.iter().any(|(read, _)| read == name));
-    match lost {
-        Some(name) if !all_read => {
-            let complaint = "expected NAME=value, with quotes around values that hold spaces";
-            Err(Mistake { source: Some(path.display().to_string()), ..Mistake::new(name, complaint) }.into())
+
+    /// Refuses lines that cannot be read and seem to set a variable with this prefix.
+    ///
+    /// # Errors
+    /// One [`Mistake`] for each line.
+    pub(super) fn refuse_broken(&self, prefix: &str) -> Result<(), ConfigError> {
+        let broken = self.broken.iter().filter(|broken| broken.name.starts_with(prefix));
+        let mistakes: Vec<Mistake> = broken.map(|broken| self.mistake(broken)).collect();
+        if mistakes.is_empty() { Ok(()) } else { Err(ConfigError::Mistakes(mistakes)) }
+    }
+
+    /// Describes the lines that cannot be read, without their values.
+    pub(super) fn warnings(&self) -> Vec<String> {
+        let mut warnings: Vec<String> =
+            self.broken.iter().take(WARNINGS_MAX).map(|broken| self.warning(broken)).collect();
+        let more = self.broken.len() - warnings.len();
+        if more > 0 {
+            warnings.push(format!("{}: {more} more lines are ignored, because they cannot be read", self.path));
         }
-        _ => Ok(variables),
+        warnings
+    }
+
+    fn warning(&self, broken: &Broken) -> String {
+        let Broken { line, name, problem } = broken;
+        let what = if name.is_empty() { String::new() } else { format!("{name}: ") };
+        let laravel = match problem {
+            Problem::OpenToEnd => "Laravel ignores this line and all lines after it",
+            _ => "Laravel refuses a file with such a line",
+        };
+        format!("line {line} of {} is ignored: {what}{problem}. {laravel}", self.path)
+    }
+
+    fn mistake(&self, broken: &Broken) -> Mistake {
+        let source = Some(format!("line {} of {}", broken.line, self.path));
+        Mistake { source, ..Mistake::new(&broken.name, broken.problem.to_string()) }
     }
 }
 
-fn our_name(line: &str) -> Option<&str> {
-    let line = line.trim_start();
-    let line = line.strip_prefix("export ").unwrap_or(line).trim_start();
-    let name = line.split(|character: char| !character.is_ascii_alphanumeric() && character != '_').next()?;
-    OURS.iter().any(|prefix| name.starts_with(prefix)).then_some(name)
+fn find<'a>(variables: &'a [(String, String)], name: &str) -> Option<&'a str> {
+    variables.iter().rfind(|(variable, _)| variable == name).map(|(_, value)| value.as_str())
 }
+
+fn read_bytes(path: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    File::open(path)?.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > FILE_BYTES_MAX {
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("larger than {FILE_BYTES_MAX} bytes")));
+    }
+    Ok(bytes)
+}
+
+#[cfg(test)]
+impl EnvFile {
+    /// A file called `.env`.
+    pub(super) fn of_text(text: &str, environment: &[(String, String)]) -> Self {
+        Self { path: ".env".into(), ..Self::parse(text.as_bytes(), environment) }
+    }
+}
+
+#[cfg(test)]
+mod tests;

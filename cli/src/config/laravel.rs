@@ -1,76 +1,212 @@
 //! The variables that a Laravel application's `.env` already holds.
+//!
+//! Laravel looks a variable up in the process before its file, even if it is empty there.
 
-use shared::app::App;
-use shared::config::{ConfigError, ENVIRONMENT, Mistake};
+mod app;
+mod redis;
+mod value;
+mod variables;
 
-use super::{ENV_FILE, Pairs, app};
+use std::collections::BTreeSet;
 
-/// Laravel's variables, from wherever they came.
+use shared::config::{self, ConfigError, ENVIRONMENT, Layers, Mistake};
+use shared::secret::Secret;
+
+use super::ENV_FILE;
+use super::env_file::EnvFile;
+use value::Value;
+use variables::{Form, Meaning};
+
+pub(super) use app::{Completed, apply_limits};
+
+/// Laravel's variables, wherever they are set.
+#[derive(Clone, Copy)]
 pub(super) struct Laravel<'a> {
-    /// Those of the process come first, since they override the others.
-    sources: [(&'static str, &'a [(String, String)]); 2],
+    environment: &'a [(String, String)],
+    env_file: &'a EnvFile,
 }
 
-/// `CARILLON_` variables that Laravel's own stand for, by the name of Laravel's.
-pub(super) type Listener = Vec<(&'static str, Pairs)>;
+/// A variable that is set.
+struct Found<'a> {
+    name: &'a str,
+    value: Value<'a>,
+    /// The layer that it is set in.
+    layer: &'static str,
+}
 
 impl<'a> Laravel<'a> {
-    pub(super) fn new(env_file: &'a [(String, String)], environment: &'a [(String, String)]) -> Self {
-        Self { sources: [(ENVIRONMENT, environment), (ENV_FILE, env_file)] }
+    pub(super) fn new(env_file: &'a EnvFile, environment: &'a [(String, String)]) -> Self {
+        Self { environment, env_file }
     }
 
-    /// The app of `REVERB_APP_ID`, `_KEY` and `_SECRET`, or else of the `PUSHER_APP_` three.
+    /// Puts the settings that the variables stand for into layers of their own, each named after its variable.
     ///
     /// # Errors
-    /// When some of three are set and others are not.
-    pub(super) fn app(&self) -> Result<Option<App>, ConfigError> {
-        for prefix in ["REVERB_APP_", "PUSHER_APP_"] {
-            let names = ["ID", "KEY", "SECRET"].map(|name| format!("{prefix}{name}"));
-            match names.each_ref().map(|name| self.value(name)) {
-                [None, None, None] => {}
-                [Some(id), Some(key), Some(secret)] => return Ok(Some(app(id, key, secret))),
-                _ => {
-                    let (set, missing): (Vec<&str>, Vec<&str>) =
-                        names.iter().map(String::as_str).partition(|name| self.value(name).is_some());
-                    let complaint = format!("expected a value too, as for {}", set.join(" and "));
-                    return Err(Mistake::new(missing.join(" and "), complaint).into());
-                }
+    /// The first variable that cannot be read.
+    pub(super) fn settings(&self) -> Result<Vec<Setting>, ConfigError> {
+        let mut settings = Vec::new();
+        for (name, key, form) in variables::settings(false) {
+            if let Some(found) = self.set(name)? {
+                settings.push(Setting { key, value: found.read(form)?, source: found.source() });
             }
         }
-        Ok(None)
+        Ok(settings)
     }
 
-    /// `REVERB_SERVER_HOST` and `_PORT` as our own variables for the same.
+    /// Returns the URL and the prefix of the Redis with which Reverb would scale; `None` when it would not.
     ///
     /// # Errors
-    /// When the port is not one.
-    pub(super) fn listener(&self) -> Result<Listener, ConfigError> {
-        let (host, port) = ("REVERB_SERVER_HOST", "REVERB_SERVER_PORT");
-        let mut ours = Listener::new();
-        if let Some(value) = self.value(host) {
-            // Quoted, or `[::]` would be read as a list.
-            ours.push((host, vec![("CARILLON_SERVER__HOST".into(), format!("{value:?}"))]));
+    /// The first variable that cannot be read.
+    pub(super) fn redis(&self) -> Result<Option<(Secret, Option<Setting>)>, ConfigError> {
+        if !self.set("REVERB_SCALING_ENABLED")?.is_some_and(|enabled| enabled.value.is_true()) {
+            return Ok(None);
         }
-        if let Some((source, value)) = self.find(port) {
-            let Ok(number) = value.parse::<u16>() else {
-                let mistake = Mistake::new(port, format!("expected a port, not {value:?}"));
-                return Err(Mistake { source: Some(source.into()), ..mistake }.into());
-            };
-            ours.push((port, vec![("CARILLON_SERVER__PORT".into(), number.to_string())]));
-        }
-        Ok(ours)
+        let prefix = self.set("REVERB_SCALING_CHANNEL")?.map(|channel| Setting {
+            key: "redis.prefix",
+            value: config::Value::from(channel.text()),
+            source: channel.source(),
+        });
+        Ok(Some((redis::url(self)?, prefix)))
     }
 
-    fn value(&self, name: &str) -> Option<&'a str> {
-        self.find(name).map(|(_, value)| value)
+    /// Gives the app that the variables name its place among the configured ones.
+    ///
+    /// # Errors
+    /// What keeps an app from being complete.
+    pub(super) fn complete(&self, layers: Layers) -> Result<(Layers, Option<Completed>), ConfigError> {
+        app::complete(layers, self)
     }
 
-    /// A variable's source and value. One without a value is one that is not set: Laravel's own `.env.example` has such
-    /// lines.
-    fn find(&self, name: &str) -> Option<(&'static str, &'a str)> {
-        self.sources.iter().find_map(|(source, variables)| {
-            let (_, value) = variables.iter().rfind(|(variable, value)| variable == name && !value.is_empty())?;
-            Some((*source, value.as_str()))
-        })
+    /// Names the variables that are set and change nothing.
+    pub(super) fn warnings(&self, completed: Option<&Completed>, keys: &[&str]) -> Vec<String> {
+        let names = self.environment.iter().chain(&self.env_file.variables).map(|(name, _)| name.as_str());
+        let of_laravel = |name: &&str| variables::PREFIXES.iter().any(|prefix| name.starts_with(prefix));
+        let names: BTreeSet<&str> = names.filter(of_laravel).collect();
+        let found = names.into_iter().filter_map(|name| self.set(name).ok().flatten());
+        found.filter_map(|found| found.warning(completed, keys)).collect()
+    }
+
+    /// Returns a variable; `None` when it is not set or `null`.
+    ///
+    /// # Errors
+    /// When a line that seems to set it cannot be read.
+    fn find<'n>(&self, name: &'n str) -> Result<Option<Found<'n>>, Mistake>
+    where
+        'a: 'n,
+    {
+        let own = self.environment.iter().rfind(|(variable, _)| variable == name);
+        let found = match own {
+            Some((_, value)) => Some((ENVIRONMENT, value.as_str())),
+            None => self.env_file.value(name)?.map(|value| (ENV_FILE, value)),
+        };
+        let found = found.map(|(layer, value)| Found { name, value: Value::new(value), layer });
+        Ok(found.filter(|found| found.value != Value::Null))
+    }
+
+    /// Returns a variable; `None` when it is not set, `null` or empty: Laravel's own `.env.example` has lines without a
+    /// value.
+    ///
+    /// # Errors
+    /// When a line that seems to set it cannot be read.
+    fn set<'n>(&self, name: &'n str) -> Result<Option<Found<'n>>, Mistake>
+    where
+        'a: 'n,
+    {
+        Ok(self.find(name)?.filter(|found| !found.text().is_empty()))
     }
 }
+
+/// A setting that a variable stands for.
+#[derive(Debug)]
+pub(super) struct Setting {
+    pub(super) key: &'static str,
+    pub(super) value: config::Value,
+    /// What errors call the variable.
+    pub(super) source: String,
+}
+
+// === impl Found ===
+
+impl<'a> Found<'a> {
+    fn text(&self) -> &'a str {
+        self.value.text()
+    }
+
+    fn source(&self) -> String {
+        format!("{} in {}", self.name, self.layer)
+    }
+
+    fn mistake(&self, complaint: impl Into<String>) -> Mistake {
+        Mistake { source: Some(self.layer.into()), ..Mistake::new(self.name, complaint) }
+    }
+
+    /// Reads the value in the form that the variable has.
+    fn read(&self, form: Form) -> Result<config::Value, Mistake> {
+        let text = self.text();
+        let number = |expected: &str| {
+            let number = text.trim().parse::<u64>();
+            number.map_err(|_| self.mistake(format!("expected {expected}, not {text:?}")))
+        };
+        Ok(match form {
+            Form::Text => text.into(),
+            Form::Path => match text.trim().trim_matches('/') {
+                "" => "".into(),
+                path => format!("/{path}").into(),
+            },
+            Form::Port => match text.trim().parse::<u16>() {
+                Ok(port) => port.into(),
+                Err(_) => return Err(self.mistake(format!("expected a port, not {text:?}"))),
+            },
+            Form::Seconds => format!("{}s", number("a whole number of seconds")?).into(),
+            Form::Bytes => number("a number of bytes")?.into(),
+            Form::Count => match number("a whole number")? {
+                0 => return Err(self.mistake("expected at least 1, or no value for no limit, not 0")),
+                count => count.into(),
+            },
+            Form::Senders => matches!(text, "all" | "members").into(),
+        })
+    }
+
+    /// Says that the variable changes nothing; `None` if it does.
+    fn warning(&self, completed: Option<&Completed>, keys: &[&str]) -> Option<String> {
+        let nothing = match variables::meaning(self.name) {
+            Meaning::Server(..) | Meaning::Application => return None,
+            Meaning::Nothing("") => "it has no meaning here".to_owned(),
+            Meaning::Nothing("there is one kind of server") if self.text() == "reverb" => return None,
+            Meaning::Nothing(instead) => instead.to_owned(),
+            Meaning::App(..) => match completed {
+                Some(completed) if completed.is_of_reverb() => return self.senders_warning(),
+                _ => "no app is the one that REVERB_APP_ID names".to_owned(),
+            },
+            Meaning::Read => {
+                let credentials = ["REVERB_APP_ID", "REVERB_APP_KEY", "REVERB_APP_SECRET"];
+                let is_credential = credentials.contains(&self.name) || self.name.starts_with("PUSHER_");
+                let is_used = completed.is_some_and(|completed| self.name.starts_with(completed.prefix));
+                if !is_credential || is_used || keys.contains(&self.text()) {
+                    return None;
+                }
+                "another app is configured".to_owned()
+            }
+        };
+        Some(format!("{} is not used: {nothing} (from {})", self.name, self.layer))
+    }
+
+    /// Says what a word for who may send client events means, if it is not plain.
+    fn senders_warning(&self) -> Option<String> {
+        if self.name != "REVERB_APP_ACCEPT_CLIENT_EVENTS_FROM" {
+            return None;
+        }
+        let name = self.name;
+        match self.text() {
+            "members" | "none" => None,
+            "all" => Some(format!("{name}: client events are taken from subscribers of the channel only")),
+            other => Some(format!(
+                "{name}: client events are off, since {other:?} is neither \"all\" nor \"members\" (from {})",
+                self.layer
+            )),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -45,6 +45,20 @@ fn pairs(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
     pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
 }
 
+impl Layers {
+    /// Layers in their usual order.
+    fn over(
+        file: Option<&Path>,
+        variables: &[Variables<'_>],
+        environment: &[(String, String)],
+        flags: &serde_json::Value,
+    ) -> Self {
+        let environment = Variables { name: ENVIRONMENT, pairs: environment };
+        let variables = variables.iter().chain([&environment]);
+        variables.fold(Self::of_file(file), Self::with_variables).with_flags(flags)
+    }
+}
+
 fn from_file(content: &str) -> Result<Root, ConfigError> {
     let (_folder, path) = file(content);
     Layers::over(Some(&path), &[], &[], &json!({})).extract()
@@ -72,7 +86,7 @@ fn check_refused(refused: Result<Root, ConfigError>, expected: &[&str]) {
 
 #[test]
 fn without_any_layer_the_defaults_stand() {
-    let root: Root = Layers::new(None, &[], &json!({})).extract().unwrap();
+    let root: Root = Layers::of_file(None).extract().unwrap();
     assert_eq!((&*root.server.host, root.server.port, &*root.name), ("127.0.0.1", 8080, ""));
     assert!(root.apps.is_empty() && root.token.is_none());
 }
@@ -261,4 +275,102 @@ fn every_value_knows_where_it_came_from() {
     }
     assert_eq!((source("server.port").as_str(), source("name").as_str()), ("the environment", "the command line"));
     assert_eq!((layers.source("server.body"), layers.source("token")), (None, None));
+}
+
+#[test]
+fn variables_may_set_entries_of_lists_by_number() {
+    let content = "[[apps]]\nid = \"a\"\nkey = \"k\"\nsecret = \"s\"\n[apps.limits]\nbatch = 1\nwatchlist = 2\n";
+    let (_folder, path) = file(content);
+    let layers = |variables: &[(&str, &str)]| Layers::over(Some(&path), &[], &pairs(variables), &json!({}));
+    let root = |variables: &[(&str, &str)]| layers(variables).extract::<Root>().unwrap();
+
+    let variables =
+        [("CARILLON_APPS__0__LIMITS__BATCH", "7"), ("CARILLON_APPS__0__ALLOWED_ORIGINS", "[a.example,b.example]")];
+    let apps = root(&variables).apps;
+    assert_eq!((apps[0].id.as_str(), apps[0].limits.batch, apps[0].limits.watchlist), ("a", 7, 2));
+    assert_eq!(apps[0].allowed_origins, ["a.example", "b.example"]);
+    let source = |key: &str| layers(&variables).source(key).unwrap_or_default();
+    assert_eq!(source("apps.0.limits.batch"), ENVIRONMENT);
+    for key in ["apps", "apps.0.id", "apps.0.limits.watchlist", "apps.0.limits.connections"] {
+        assert!(source(key).ends_with("carillon.toml"), "{key}: {}", source(key));
+    }
+    assert!(layers(&variables).is_from_file("apps.0.id") && !layers(&variables).is_from_file("apps.0.limits.batch"));
+
+    let added = [
+        ("CARILLON_APPS__1__ID", "007"),
+        ("CARILLON_APPS__1__KEY", "1.10"),
+        ("CARILLON_APPS__1__SECRET", "'1'"),
+        ("CARILLON_APPS__1__WEBHOOKS__0__URL", "https://a.example"),
+    ];
+    let apps = root(&added).apps;
+    assert_eq!((apps.len(), apps[1].id.as_str(), apps[1].key.as_str()), (2, "007", "1.10"));
+    assert_eq!((apps[1].secret.reveal(), apps[1].webhooks.len()), ("1", 1));
+
+    let alone = from_variables(&[
+        ("CARILLON_APPS__0__ID", "1"),
+        ("CARILLON_APPS__0__KEY", "2"),
+        ("CARILLON_APPS__0__SECRET", "3"),
+        ("CARILLON_APPS__1__ID", "4"),
+        ("CARILLON_APPS__1__KEY", "5"),
+    ]);
+    assert_eq!(alone.unwrap().apps.len(), 2);
+    check_refused(
+        from_variables(&[("CARILLON_APPS__1__ID", "1")]),
+        &["apps.1: expected an entry 0 before this one: entries are counted from 0 (from the environment)"],
+    );
+    check_refused(from_variables(&[("CARILLON_APPS__X__ID", "1")]), &["apps: invalid type: found a table"]);
+}
+
+#[test]
+fn a_setting_may_be_put_above_all_layers() {
+    let layers = Layers::over(None, &[], &pairs(&[("CARILLON_SERVER__PORT", "2")]), &json!({"name": "b"}));
+    let layers = layers.with("name", "c", "a test").with("apps.0.id", "i", "a test").with("apps.0.key", "k", "a test");
+    let root: Root = layers.extract().unwrap();
+    assert_eq!((root.name.as_str(), root.apps[0].id.as_str(), root.server.port), ("c", "i", 2));
+    assert_eq!(layers.source("apps.0.key").as_deref(), Some("a test"));
+    assert_eq!(layers.source("server.port").as_deref(), Some(ENVIRONMENT));
+}
+
+#[test]
+fn the_variables_of_a_service_of_kubernetes_are_no_configuration() {
+    let service = [
+        ("CARILLON_PORT", "tcp://10.0.0.1:8080"),
+        ("CARILLON_SERVICE_HOST", "10.0.0.1"),
+        ("CARILLON_SERVICE_PORT_HTTP", "8080"),
+        ("CARILLON_PORT_8080_TCP_ADDR", "10.0.0.1"),
+        ("CARILLON_GATEWAY_PORT_8080_TCP", "tcp://10.0.0.1:8080"),
+    ];
+    assert!(from_variables(&service).is_ok());
+    check_refused(from_variables(&[("CARILLON_PORT", "9000")]), &["port: unknown field"]);
+}
+
+#[test]
+fn brackets_around_an_ipv6_address_are_removed() {
+    #[derive(Deserialize)]
+    struct Listener {
+        #[serde(deserialize_with = "host")]
+        host: String,
+    }
+    let of_variable = |value: &str| {
+        let layers = Layers::over(None, &[], &pairs(&[("CARILLON_HOST", value)]), &json!({}));
+        layers.extract::<Listener>().map(|listener| listener.host).map_err(|error| error.to_string())
+    };
+    let of_flags = |value: &str| {
+        let layers = Layers::over(None, &[], &[], &json!({ "host": value }));
+        layers.extract::<Listener>().unwrap().host
+    };
+    for (written, read) in [
+        ("[::]", "::"),
+        ("[::1]", "::1"),
+        ("[fe80::1%eth0]", "fe80::1%eth0"),
+        ("::1", "::1"),
+        ("127.0.0.1", "127.0.0.1"),
+        ("localhost", "localhost"),
+    ] {
+        assert_eq!((of_variable(written).unwrap().as_str(), of_flags(written).as_str()), (read, read));
+    }
+    assert_eq!((of_flags("[localhost]"), of_flags("[::1")), ("[localhost]".to_owned(), "[::1".to_owned()));
+    for list in ["[a,b]", "[::1,::2]", "[localhost]", "[]"] {
+        assert!(of_variable(list).unwrap_err().contains("expected an address"), "{list}");
+    }
 }
