@@ -52,6 +52,17 @@ impl Outbox {
         self.waiting.borrow().as_ref().map_or(0, |waiting| waiting.bytes)
     }
 
+    /// Whether more waits than `limit`, in bytes of memory. Frames that are larger than the limit by themselves are not
+    /// counted: they are lists of members, and a client that joins a large channel must be able to take one.
+    pub(crate) fn exceeds(&self, limit: usize) -> bool {
+        let waiting = self.waiting.borrow();
+        let Some(waiting) = waiting.as_ref().filter(|waiting| waiting.bytes > limit) else { return false };
+        let larger = waiting.frames.iter().enumerate().filter(|(_, frame)| frame.len() > limit);
+        let uncounted: usize =
+            larger.map(|(index, frame)| frame.len() - if index == 0 { waiting.taken } else { 0 }).sum();
+        waiting.bytes - uncounted > limit
+    }
+
     /// Since when the client has taken nothing of what waits, by the shard's clock; `None` when nothing waits.
     pub(crate) fn stalled_since_s(&self) -> Option<u32> {
         self.waiting.borrow().as_ref().map(|waiting| waiting.progress_s)

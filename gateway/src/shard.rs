@@ -276,7 +276,7 @@ impl Shard {
                 Flushed::All => {}
                 Flushed::Broken => connection.abandon(),
                 Flushed::Some => {
-                    if connection.outbox.bytes() > limit && connection.is_open() {
+                    if connection.outbox.exceeds(limit) && connection.is_open() {
                         slow.push(connection.clone());
                     }
                     connection.wake();

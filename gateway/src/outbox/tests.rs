@@ -302,3 +302,16 @@ proptest! {
         });
     }
 }
+
+#[tokio::test]
+async fn a_frame_that_is_larger_than_the_limit_is_not_counted() {
+    const LIMIT: usize = 100_000;
+    let client = Client::new().await;
+    assert!(!client.outbox().exceeds(LIMIT));
+    let event = || Bytes::from(vec![b'a'; LIMIT / 4]);
+    let list = Bytes::from(vec![b'l'; FLOOD_BYTES]);
+    assert_eq!(client.send([list.clone(), event(), list, event(), event()], 0), Flushed::Some);
+    assert!(client.outbox().bytes() > FLOOD_BYTES && !client.outbox().exceeds(LIMIT));
+    assert_eq!(client.send([event()], 0), Flushed::Some);
+    assert!(client.outbox().exceeds(LIMIT));
+}
