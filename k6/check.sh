@@ -129,7 +129,8 @@ http {
       proxy_set_header Connection \$connection_upgrade;
       proxy_read_timeout 180s;
     }
-    location ~ ^/(apps|users|up) { proxy_pass http://publishers; }
+    location ~ ^/(apps|users)/ { proxy_pass http://publishers; }
+    location = /up { proxy_pass http://publishers; }
   }
 }
 NGINX
