@@ -11,6 +11,7 @@ mod fanout;
 mod front;
 mod handshake;
 mod harness;
+mod laravel;
 mod liveness;
 mod make;
 mod operator;
