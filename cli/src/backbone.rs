@@ -12,7 +12,7 @@ use shared::bus::memory::SWEEP_INTERVAL;
 use shared::bus::redis::subscriber::Subscriber;
 use shared::bus::{Bus, Listener, MemoryBus, RedisBus};
 use shared::redis::metrics::Metrics;
-use shared::redis::{Config, Directory, Link, RedisHealth};
+use shared::redis::{Config, Directory, Link, Probe, RedisHealth};
 use shared::roster::{MemoryRoster, RedisRoster, Roster};
 use shared::webhook::{MemoryQueues, Queues, RedisQueues, Wishes};
 use tokio::runtime::Handle;
@@ -40,7 +40,6 @@ pub(crate) enum Backbone {
 pub(crate) struct Cluster {
     link: Link,
     metrics: Metrics,
-    subscriber: Arc<Subscriber>,
     bus: Arc<RedisBus>,
     roster: Arc<RedisRoster>,
     queues: Arc<RedisQueues>,
@@ -59,14 +58,14 @@ impl Backbone {
         let wishes = Wishes::new(apps);
         let link = Link::new(config, Handle::current()).context("redis")?;
         let metrics = Metrics::new(registry, hears);
+        link.report_to(&metrics);
         let subscriber = Subscriber::new(link.clone(), metrics.clone());
         Ok(Self::Redis(Box::new(Cluster {
-            bus: RedisBus::new(link.clone(), subscriber.clone(), metrics.clone()),
+            bus: RedisBus::new(link.clone(), subscriber, metrics.clone()),
             roster: RedisRoster::new(link.clone(), metrics.clone(), wishes.clone()),
             queues: RedisQueues::new(link.clone(), metrics.clone(), wishes),
             link,
             metrics,
-            subscriber,
             listener: None,
         })))
     }
@@ -116,7 +115,7 @@ impl Backbone {
     pub(crate) fn health(&self, role: Arc<dyn Health>) -> Arc<dyn Health> {
         match self {
             Self::Memory { .. } => role,
-            Self::Redis(cluster) => cluster.health(Some(role)),
+            Self::Redis(cluster) => RedisHealth::new(cluster.link.clone(), role),
         }
     }
 
@@ -131,9 +130,9 @@ impl Backbone {
                 }
             }
             Self::Redis(cluster) => {
-                let health = cluster.health(None);
-                let Some(listener) = &cluster.listener else { return health.keep_asking().await };
-                tokio::join!(health.keep_asking(), cluster.roster.keep(listener.clone())).0
+                let probe = Probe::new(cluster.link.clone(), cluster.metrics.clone());
+                let Some(listener) = &cluster.listener else { return probe.run().await };
+                tokio::join!(probe.run(), cluster.roster.keep(listener.clone())).0
             }
         }
     }
@@ -144,12 +143,5 @@ impl Backbone {
         if cluster.listener.is_some() && timeout(RESIGN_TIMEOUT, cluster.roster.resign()).await.is_err() {
             tracing::warn!("redis did not answer; other nodes will take this one out when its lease is over");
         }
-    }
-}
-
-impl Cluster {
-    fn health(&self, role: Option<Arc<dyn Health>>) -> Arc<RedisHealth> {
-        let subscriber = self.listener.as_ref().map(|_| self.subscriber.clone());
-        RedisHealth::new(self.link.clone(), self.metrics.clone(), subscriber, role)
     }
 }

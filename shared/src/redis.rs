@@ -1,15 +1,20 @@
 //! Connecting to Redis: `[redis]`, and the connections that the bus and the roster use.
 
 pub mod connector;
+mod dialer;
 pub mod directory;
+pub mod error;
 pub mod health;
+pub mod identity;
 pub mod keys;
 pub mod link;
 pub mod metrics;
-pub mod pool;
+mod pool;
+pub mod probe;
 pub mod scripts;
 #[cfg(test)]
 pub(crate) mod server;
+pub mod standing;
 mod url;
 
 use std::path::PathBuf;
@@ -17,7 +22,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use redis::io::tcp::TcpSettings;
-use redis::{Client, ConnectionAddr, ErrorKind, IntoConnectionInfo, ProtocolVersion, RedisError};
+use redis::{Client, ConnectionAddr, IntoConnectionInfo, ProtocolVersion};
 use rustls::ClientConfig;
 use serde::{Deserialize, Serialize, Serializer};
 
@@ -31,6 +36,10 @@ pub use directory::Directory;
 pub use health::RedisHealth;
 pub use keys::Keys;
 pub use link::Link;
+pub use probe::Probe;
+pub use standing::{Standing, State};
+
+pub(crate) use error::is_damage;
 
 /// `[redis]`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -78,17 +87,6 @@ impl Default for Config {
             command_timeout: Duration::from_secs(2),
         }
     }
-}
-
-/// Whether an answer means that a key holds what no script of ours put there. What else Redis may say passes: it loads,
-/// is a replica, is full, or does not know the user.
-pub(crate) fn is_damage(error: &RedisError) -> bool {
-    if matches!(error.kind(), ErrorKind::UnexpectedReturnType | ErrorKind::Parse) {
-        return true;
-    }
-    // The error of a pipeline has no code of its own.
-    let errors = error.clone().into_server_errors();
-    errors.is_some_and(|errors| errors.iter().any(|(_, error)| matches!(error.code(), "WRONGTYPE" | "ERR")))
 }
 
 /// A URL may be printed once nobody can log in with it.

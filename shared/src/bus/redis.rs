@@ -42,12 +42,13 @@ impl RedisBus {
         self.subscriber.start(listener);
     }
 
-    /// Whether what this node subscribed to arrives.
-    pub fn is_live(&self) -> bool {
-        self.subscriber.is_live()
-    }
-
+    /// Publishes nothing while the server refuses writes, although `PUBLISH` is none: a demoted master would answer it, and
+    /// those who followed the failover would receive nothing.
     async fn publish_all(&self, messages: Vec<Message>) -> Result<(), BusError> {
+        if !self.link.standing().accepts_events() {
+            self.metrics.failed("refused");
+            return Err(BusError::Unavailable);
+        }
         let outgoing = Outgoing::new(&self.link, messages);
         let began = Instant::now();
         match self.link.publish(async |connection| outgoing.send(connection).await).await {

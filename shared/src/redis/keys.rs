@@ -104,6 +104,11 @@ impl Keys {
         format!("{}:probe:{node}", self.prefix)
     }
 
+    /// The key that a node writes to find out whether the server accepts writes.
+    pub fn write_probe(&self, node: NodeId) -> String {
+        format!("{}:write:{node}", self.prefix)
+    }
+
     /// Where a session of the HTTP transports is, by its name in their paths.
     pub fn session(&self, name: &str) -> String {
         format!("{}:hs:{name}", self.base(self.session_partition(name)))

@@ -3,94 +3,48 @@
 //! Connections are made on one runtime, whoever asks: a connection dies with the runtime that made it, and shards end
 //! while others still need Redis.
 
-use std::convert::Infallible;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use futures_util::future::BoxFuture;
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, ConnectionAddr, PushInfo, PushKind, RedisError};
+use redis::{AsyncConnectionConfig, ConnectionAddr, RedisError};
 use tokio::runtime::Handle;
 use tokio::sync::Mutex;
 
-use super::pool::{self, Manager, Pool, Timeouts};
-use super::{Config, ConfigError, Connector, Keys};
+use super::dialer::{Connected, Dialer};
+use super::error::Verdict;
+use super::metrics::Metrics;
+use super::pool::{self, Manager, Pool, PoolError, Timeouts};
+use super::standing::{Generation, Standing, State};
+use super::{Config, ConfigError, Keys};
+use crate::limits::{PIPELINE_DEPTH, POOL_SIZE};
 
-/// Commands in flight on one connection before callers wait; the library's 50 would hold up a stream of publishes.
-const PIPELINE_DEPTH: usize = 1024;
+pub use super::error::{LinkError, Refusal};
 
-/// Commands of the roster are short; more connections would only queue in Redis.
-const POOL_SIZE: usize = 4;
-
-/// How to reach one Redis.
+/// How to reach one primary.
 #[derive(Clone)]
 pub struct Link {
     shared: Arc<Shared>,
 }
 
 struct Shared {
-    connector: Connector,
+    dialer: Dialer,
     pool: Pool,
     keys: Keys,
-    runtime: Handle,
-    connect_timeout: Duration,
-    command_timeout: Duration,
+    standing: Arc<Standing>,
     /// Kept over many publishes.
     publishing: Mutex<Publishing>,
-    /// Whether the last command was answered.
-    answers: AtomicBool,
-    has_answered: AtomicBool,
 }
 
 /// The connection that events go out on.
 #[derive(Default)]
 struct Publishing {
-    connection: Option<MultiplexedConnection>,
-    /// Set when the connection ends by itself.
-    lost: Arc<AtomicBool>,
+    connected: Option<Connected>,
     /// When connecting failed last.
     failed: Option<Instant>,
-}
-
-/// A command that was not answered; it may have run all the same.
-#[derive(Debug, thiserror::Error)]
-pub enum LinkError {
-    /// Nothing came in time.
-    #[error("redis did not answer in time")]
-    Timeout,
-    /// No connection could be had.
-    #[error("redis cannot be reached")]
-    Connect(#[source] Box<dyn std::error::Error + Send + Sync>),
-    /// Redis, or the connection, said no.
-    #[error("redis refused a command")]
-    Command(#[from] RedisError),
-    /// The process is ending.
-    #[error("the runtime has ended")]
-    Ended,
-}
-
-impl LinkError {
-    /// The error as a metric label.
-    pub fn cause_label(&self) -> &'static str {
-        match self {
-            Self::Timeout => "timeout",
-            Self::Connect(_) => "connect",
-            Self::Command(_) if self.is_answer() => "refused",
-            Self::Command(_) => "io",
-            Self::Ended => "ended",
-        }
-    }
-
-    /// Whether Redis itself said so.
-    pub fn is_answer(&self) -> bool {
-        match self {
-            Self::Command(error) => !(error.is_io_error() || error.is_connection_dropped() || error.is_timeout()),
-            _ => false,
-        }
-    }
 }
 
 impl Link {
@@ -99,30 +53,29 @@ impl Link {
     /// # Errors
     /// [`ConfigError`].
     pub fn new(config: &Config, runtime: Handle) -> Result<Self, ConfigError> {
-        let connector = config.connector()?;
-        let pool = Pool::builder(Manager::new(connector.clone()))
+        let standing = Arc::new(Standing::default());
+        let dialer = Dialer {
+            connector: config.connector()?,
+            runtime,
+            connect_timeout: config.connect_timeout,
+            command_timeout: config.command_timeout,
+            standing: standing.clone(),
+        };
+        // Making and checking a connection have deadlines of their own.
+        let timeouts = Timeouts { wait: Some(config.command_timeout), create: None, recycle: None };
+        let pool = Pool::builder(Manager::new(dialer.clone()))
             .max_size(POOL_SIZE)
-            .timeouts(Timeouts {
-                wait: Some(config.command_timeout),
-                create: Some(config.connect_timeout),
-                recycle: Some(Duration::from_millis(500)),
-            })
+            .timeouts(timeouts)
             .runtime(pool::Runtime::Tokio1)
             .build()
-            .expect("a pool with timeouts has a runtime");
-        Ok(Self {
-            shared: Arc::new(Shared {
-                connector,
-                pool,
-                keys: Keys::new(&config.prefix, config.partitions),
-                runtime,
-                connect_timeout: config.connect_timeout,
-                command_timeout: config.command_timeout,
-                publishing: Mutex::default(),
-                answers: AtomicBool::new(false),
-                has_answered: AtomicBool::new(false),
-            }),
-        })
+            .expect("a pool with a runtime can be built");
+        let keys = Keys::new(&config.prefix, config.partitions);
+        Ok(Self { shared: Arc::new(Shared { dialer, pool, keys, standing, publishing: Mutex::default() }) })
+    }
+
+    /// Makes the state of the primary visible in these metrics.
+    pub fn report_to(&self, metrics: &Metrics) {
+        self.shared.standing.report_to(metrics);
     }
 
     /// The keys of this cluster.
@@ -130,19 +83,14 @@ impl Link {
         &self.shared.keys
     }
 
+    /// The state of the primary.
+    pub fn standing(&self) -> &Standing {
+        &self.shared.standing
+    }
+
     /// The runtime that connections live on.
     pub(crate) fn runtime(&self) -> &Handle {
-        &self.shared.runtime
-    }
-
-    /// Whether Redis answered the last command, be it with a refusal.
-    pub fn answers(&self) -> bool {
-        self.shared.answers.load(Ordering::Relaxed)
-    }
-
-    /// Whether Redis has ever answered.
-    pub fn has_answered(&self) -> bool {
-        self.shared.has_answered.load(Ordering::Relaxed)
+        &self.shared.dialer.runtime
     }
 
     /// This machine's own address on the way to Redis. Nothing is sent for it.
@@ -150,7 +98,7 @@ impl Link {
     /// # Errors
     /// When the name of Redis has no address, or there is no way to it.
     pub async fn local_address(&self) -> io::Result<IpAddr> {
-        let (host, port) = match self.shared.connector.address() {
+        let (host, port) = match self.shared.dialer.connector.address() {
             ConnectionAddr::Tcp(host, port) | ConnectionAddr::TcpTls { host, port, .. } => (host.as_str(), *port),
             // A socket in the file system: everyone who uses it is on this machine.
             _ => ("127.0.0.1", 1),
@@ -171,76 +119,73 @@ impl Link {
     /// Runs a command on a connection of the pool.
     ///
     /// # Errors
-    /// [`LinkError`].
+    /// [`LinkError`]; at once while the server must not be used.
     pub async fn run<T, F>(&self, command: F) -> Result<T, LinkError>
     where
         T: Send + 'static,
         F: FnOnce(MultiplexedConnection) -> BoxFuture<'static, Result<T, RedisError>> + Send + 'static,
     {
+        self.admit()?;
         let shared = self.shared.clone();
-        let ran = self.shared.runtime.spawn(async move {
-            let connection = shared.pool.get().await.map_err(|error| LinkError::Connect(error.into()))?;
-            let result = within(shared.command_timeout, command(MultiplexedConnection::clone(&connection))).await;
+        let ran = self.runtime().spawn(async move {
+            let pooled = shared.pool.get().await.map_err(link_error)?;
+            let (connection, generation) = (pooled.connection.clone(), pooled.generation);
+            let result = within(shared.dialer.command_timeout, command(connection)).await;
             if let Err(LinkError::Timeout | LinkError::Command(_)) = &result {
-                // A connection that failed once is not given to the next; a refusal may mean a demoted master.
-                drop(pool::Connection::take(connection));
+                // A connection that failed once is not given to the next command.
+                drop(pool::Connection::take(pooled));
             }
-            result
+            result.map_err(|error| shared.sort(error, generation))
         });
-        let result = ran.await.unwrap_or(Err(LinkError::Ended));
-        self.note(&result);
-        result
+        ran.await.unwrap_or(Err(LinkError::Ended))
     }
 
     /// Runs a command on the connection that events go out on.
     ///
     /// # Errors
-    /// [`LinkError`].
+    /// [`LinkError`]; at once while the server must not be used.
     pub async fn publish<T>(
         &self,
         command: impl AsyncFnOnce(MultiplexedConnection) -> Result<T, RedisError>,
     ) -> Result<T, LinkError> {
-        let result = self.publish_on(command).await;
-        self.note(&result);
-        result
+        self.admit()?;
+        let connected = self.publishing().await?;
+        self.publish_on(&connected, command).await
     }
 
-    async fn publish_on<T>(
+    /// Runs a command on a connection that [`Link::publishing`] returned.
+    pub(crate) async fn publish_on<T>(
         &self,
+        connected: &Connected,
         command: impl AsyncFnOnce(MultiplexedConnection) -> Result<T, RedisError>,
     ) -> Result<T, LinkError> {
-        let connection = self.publishing().await?;
-        let (connection, lost) = connection;
-        let result = within(self.shared.command_timeout, command(connection)).await;
-        if result.as_ref().is_err_and(|error| !error.is_answer()) {
-            lost.store(true, Ordering::Release);
-        }
-        result
+        let result = within(self.shared.dialer.command_timeout, command(connected.connection.clone())).await;
+        result.map_err(|error| {
+            let error = self.shared.sort(error, connected.generation);
+            if error.ends_connection() {
+                connected.give_up();
+            }
+            error
+        })
     }
 
-    /// The connection, and what to set when it is of no more use.
-    async fn publishing(&self) -> Result<(MultiplexedConnection, Arc<AtomicBool>), LinkError> {
+    /// The connection that events go out on, whatever the state of the server.
+    pub(crate) async fn publishing(&self) -> Result<Connected, LinkError> {
         let asked = Instant::now();
         let mut publishing = self.shared.publishing.lock().await;
-        match &publishing.connection {
-            Some(connection) if !publishing.lost.load(Ordering::Acquire) => {
-                return Ok((connection.clone(), publishing.lost.clone()));
-            }
-            _ => publishing.connection = None,
+        match &publishing.connected {
+            Some(connected) if connected.is_usable(&self.shared.standing) => return Ok(connected.clone()),
+            _ => publishing.connected = None,
         }
         // Whoever waited here while another tried in vain has its answer; else each would wait for all before it.
         if publishing.failed.is_some_and(|failed| failed >= asked) {
             return Err(LinkError::Timeout);
         }
-        let lost = Arc::new(AtomicBool::new(false));
-        let config = AsyncConnectionConfig::new()
-            .set_pipeline_buffer_size(PIPELINE_DEPTH)
-            .set_push_sender(note_loss(lost.clone()));
-        match self.connect(config).await {
-            Ok(connection) => {
-                publishing.connection = Some(connection.clone());
-                publishing.lost = lost.clone();
-                Ok((connection, lost))
+        let config = AsyncConnectionConfig::new().set_pipeline_buffer_size(PIPELINE_DEPTH);
+        match self.shared.dialer.dial_for_events(config).await {
+            Ok(connected) => {
+                publishing.connected = Some(connected.clone());
+                Ok(connected)
             }
             Err(error) => {
                 publishing.failed = Some(Instant::now());
@@ -250,48 +195,60 @@ impl Link {
     }
 
     /// A connection of the caller's own.
-    pub(crate) async fn connect(&self, config: AsyncConnectionConfig) -> Result<MultiplexedConnection, LinkError> {
-        let shared = self.shared.clone();
-        let connected = self.shared.runtime.spawn(async move {
-            let connecting = shared.connector.connect(config);
-            // Twice: once for the socket, once for the greeting.
-            match tokio::time::timeout(shared.connect_timeout * 2, connecting).await {
-                Ok(Ok(connection)) => Ok(connection),
-                Ok(Err(error)) => Err(LinkError::Connect(error.into())),
-                Err(_) => Err(LinkError::Timeout),
-            }
-        });
-        let connected = connected.await.unwrap_or(Err(LinkError::Ended));
-        if connected.is_err() {
-            self.note(&connected);
-        }
-        connected
+    pub(crate) async fn connect(
+        &self,
+        config: AsyncConnectionConfig,
+    ) -> Result<(MultiplexedConnection, Generation), LinkError> {
+        self.shared.dialer.dial_beside(config).await
     }
 
-    /// Gives up the connection that events go out on; the next one is made anew, to whatever the address then means.
-    pub(crate) async fn forget_publishing(&self) {
-        self.shared.publishing.lock().await.connection = None;
+    /// Reports what an error on a connection of this generation says of the server as a whole.
+    pub(crate) fn sort(&self, error: LinkError, generation: Generation) -> LinkError {
+        self.shared.sort(error, generation)
     }
 
-    fn note<T>(&self, result: &Result<T, LinkError>) {
-        let answered = match result {
-            Ok(_) => true,
-            Err(error) => error.is_answer(),
-        };
-        self.shared.answers.store(answered, Ordering::Relaxed);
-        if answered && !self.has_answered() {
-            self.shared.has_answered.store(true, Ordering::Relaxed);
+    /// Fails while a server that the connections of the node have left is all that answers. The probe alone goes on
+    /// connecting then: thousands of waiting subscriptions would keep that server busy with it.
+    fn admit(&self) -> Result<(), LinkError> {
+        match self.shared.standing.state() {
+            State::Refusing(refusal) if refusal.ends_connections() => Err(LinkError::Refused(refusal)),
+            _ => Ok(()),
         }
     }
 }
 
-/// Notes the end of a connection, which would otherwise show only with the next command, and fail it.
-fn note_loss(lost: Arc<AtomicBool>) -> impl Fn(PushInfo) -> Result<(), Infallible> + Send + Sync + 'static {
-    move |push| {
-        if push.kind == PushKind::Disconnection {
-            lost.store(true, Ordering::Release);
+impl Shared {
+    /// Reports what an error says of the server as a whole.
+    fn sort(&self, error: LinkError, generation: Generation) -> LinkError {
+        let LinkError::Command(cause) = &error else {
+            if matches!(error, LinkError::Timeout) {
+                self.standing.unanswered();
+            }
+            return error;
+        };
+        match Verdict::of(cause) {
+            Verdict::Refused(refusal) => {
+                self.standing.refused(refusal, generation, &cause.to_string());
+                LinkError::Refused(refusal)
+            }
+            Verdict::Loading => {
+                self.standing.unanswered();
+                LinkError::Loading
+            }
+            Verdict::Lost => {
+                self.standing.unanswered();
+                error
+            }
+            Verdict::Damaged | Verdict::Forbidden | Verdict::Unavailable => error,
         }
-        Ok(())
+    }
+}
+
+fn link_error(error: PoolError) -> LinkError {
+    match error {
+        PoolError::Backend(error) => error,
+        PoolError::Timeout(_) => LinkError::Timeout,
+        error => LinkError::Connect(error.to_string().into()),
     }
 }
 

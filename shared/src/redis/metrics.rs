@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
-use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry};
+use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
 
+use super::error::Refusal;
+use super::standing::State;
 use crate::bus::redis::subscriber::Reason;
 use crate::telemetry::metrics::{from_zero, latency, register};
 
@@ -11,6 +13,8 @@ use crate::telemetry::metrics::{from_zero, latency, register};
 #[derive(Clone)]
 pub struct Metrics {
     up: IntGauge,
+    state: IntGaugeVec,
+    refusing: IntGaugeVec,
     live: IntGauge,
     reconnects: IntCounterVec,
     resync_seconds: Histogram,
@@ -33,6 +37,8 @@ impl Metrics {
         let nowhere = Registry::new();
         let of_subscriber = if hears { registry } else { &nowhere };
         let gauge = |registry: &Registry, name: &str, help: &str| register(registry, IntGauge::new(name, help));
+        let gauges =
+            |name: &str, help: &str, label: &str| register(registry, IntGaugeVec::new(Opts::new(name, help), &[label]));
         let counter = |name: &str, help: &str| register(registry, IntCounter::new(name, help));
         let counters = |name: &str, help: &str, labels: &[&str]| {
             register(registry, IntCounterVec::new(Opts::new(name, help), labels))
@@ -40,6 +46,12 @@ impl Metrics {
         let histogram = |name: &str, help: &str| register(of_subscriber, Histogram::with_opts(latency(name, help)));
         Self {
             up: gauge(registry, "carillon_redis_up", "1 while Redis answers commands."),
+            state: gauges("carillon_redis_state", "1 for the state of the Redis server that this node sees.", "state"),
+            refusing: gauges(
+                "carillon_redis_refusing",
+                "1 for the reason why the Redis server must not be used, while it must not.",
+                "reason",
+            ),
             live: gauge(of_subscriber, "carillon_redis_subscriber_live", "1 while everything wanted is subscribed to."),
             reconnects: from_zero(
                 register(
@@ -80,8 +92,15 @@ impl Metrics {
         }
     }
 
-    pub(crate) fn up(&self, up: bool) {
-        self.up.set(i64::from(up));
+    pub(crate) fn state_changed(&self, state: State, answers: bool) {
+        self.up.set(i64::from(answers));
+        for label in State::LABELS {
+            self.state.with_label_values(&[label]).set(i64::from(label == state.label()));
+        }
+        for refusal in Refusal::ALL {
+            let is_it = state == State::Refusing(refusal);
+            self.refusing.with_label_values(&[refusal.label()]).set(i64::from(is_it));
+        }
     }
 
     pub(crate) fn subscriber_live(&self, took: Duration) {
@@ -118,14 +137,10 @@ impl Metrics {
     }
 
     pub(crate) fn answered(&self, command: &str, took: Duration) {
-        self.up.set(1);
         self.command_seconds.with_label_values(&[command]).observe(took.as_secs_f64());
     }
 
     pub(crate) fn failed(&self, kind: &str) {
-        if matches!(kind, "timeout" | "connect" | "io") {
-            self.up.set(0);
-        }
         self.command_errors.with_label_values(&[kind]).inc();
     }
 }

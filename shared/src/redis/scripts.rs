@@ -2,13 +2,19 @@
 //!
 //! Their numbers of keys and arguments are checked where they are called; what they mean stands at the head of each file.
 
+use std::sync::LazyLock;
+
 use redis::Script;
 
+// A script is hashed once per process. It is sent to a server that does not know its hash, when that server says so
+// (`NOSCRIPT`): after a restart, a failover or `SCRIPT FLUSH`.
 macro_rules! script {
     ($(#[$doc:meta])* $name:ident, $file:literal) => {
         $(#[$doc])*
-        pub fn $name() -> Script {
-            Script::new(concat!(include_str!("scripts/announce.lua"), include_str!($file)))
+        pub fn $name() -> &'static Script {
+            static SCRIPT: LazyLock<Script> =
+                LazyLock::new(|| Script::new(concat!(include_str!("scripts/announce.lua"), include_str!($file))));
+            &SCRIPT
         }
     };
 }
@@ -84,8 +90,24 @@ script!(
     backlog, "scripts/backlog.lua"
 );
 
+script!(
+    /// The probe finds out whether the server accepts writes.
+    probe, "scripts/probe.lua"
+);
+
 /// What a script returns to a node that has been swept: it must take a new id.
 pub const FENCED: i64 = -2;
 
 /// What [`join`] returns when the channel is full.
 pub const FULL: i64 = -1;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_script_is_hashed_once() {
+        assert!(std::ptr::eq(join(), join()));
+        assert_ne!(join().get_hash(), leave().get_hash());
+    }
+}

@@ -5,11 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use prometheus::Registry;
+use redis::AsyncConnectionConfig;
+use redis::aio::MultiplexedConnection;
 use tempfile::TempDir;
 use tokio::runtime::Handle;
 
 use super::metrics::Metrics;
-use super::{Config, Link};
+use super::{Config, Link, Probe, State};
 use crate::bus::contract::Cluster;
 use crate::bus::redis::subscriber::Subscriber;
 use crate::bus::{Bus, Listener, RedisBus};
@@ -29,7 +31,10 @@ impl RedisServer {
     /// # Panics
     /// When Debian's `redis-server` is not installed.
     pub(crate) fn start() -> Self {
-        let folder = tempfile::tempdir().unwrap();
+        Self::start_in(tempfile::tempdir().unwrap())
+    }
+
+    fn start_in(folder: TempDir) -> Self {
         let process = Command::new("redis-server")
             .args(["--port", "0", "--save", "", "--appendonly", "no", "--daemonize", "no"])
             .arg("--unixsocket")
@@ -42,10 +47,45 @@ impl RedisServer {
         Self { process, folder }
     }
 
-    pub(crate) fn config(&self) -> Config {
-        let url = format!("redis+unix://{}", self.folder.path().join("redis.sock").display());
-        Config { url: Secret::new(url), ..Config::default() }
+    /// A server that is not there yet.
+    pub(crate) fn start_later() -> AbsentServer {
+        AbsentServer { folder: tempfile::tempdir().unwrap() }
     }
+
+    pub(crate) fn config(&self) -> Config {
+        config_in(&self.folder)
+    }
+
+    /// A connection, once the server takes it.
+    pub(crate) async fn connect(&self) -> MultiplexedConnection {
+        let connector = self.config().connector().unwrap();
+        loop {
+            match connector.connect(AsyncConnectionConfig::new()).await {
+                Ok(connection) => return connection,
+                Err(_) => tokio::time::sleep(Duration::from_millis(5)).await,
+            }
+        }
+    }
+}
+
+/// The place of a server that does not run yet.
+pub(crate) struct AbsentServer {
+    folder: TempDir,
+}
+
+impl AbsentServer {
+    pub(crate) fn config(&self) -> Config {
+        config_in(&self.folder)
+    }
+
+    pub(crate) fn begin(self) -> RedisServer {
+        RedisServer::start_in(self.folder)
+    }
+}
+
+fn config_in(folder: &TempDir) -> Config {
+    let url = format!("redis+unix://{}", folder.path().join("redis.sock").display());
+    Config { url: Secret::new(url), ..Config::default() }
 }
 
 impl Drop for RedisServer {
@@ -101,6 +141,8 @@ impl Cluster for RedisCluster {
         let metrics = Metrics::new(&Registry::new(), true);
         let bus = RedisBus::new(link.clone(), Subscriber::new(link.clone(), metrics.clone()), metrics.clone());
         bus.listen(listener);
+        tokio::spawn(Probe::new(link.clone(), metrics.clone()).run());
+        link.standing().reaches(|state| state == State::Live).await;
         (bus, RedisRoster::new(link, metrics, self.wishes.clone()))
     }
 }

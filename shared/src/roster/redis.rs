@@ -183,7 +183,7 @@ impl RedisRoster {
         command: &'static str,
         node: NodeId,
         topic: &Topic,
-        script: impl FnOnce() -> redis::Script + Send + 'static,
+        script: impl FnOnce() -> &'static redis::Script + Send + 'static,
         fill: impl FnOnce(&mut ScriptInvocation<'_>) + Send + 'static,
     ) -> Result<T, RosterError> {
         let is_new = lock(&self.held).topics.insert(topic.clone());

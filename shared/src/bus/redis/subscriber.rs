@@ -1,33 +1,33 @@
-//! The connection that hears: supervised, so that a node is never deaf without knowing.
+//! The connection that a node receives events on: supervised, so that a node is never without it unnoticed.
 //!
-//! One task owns it. It connects for ever, subscribes to everything that is wanted, and then says that the node is
-//! live; while it is, it pings, and probes the whole way round by publishing to a topic of its own as events are.
-//! Anything that does not answer in time, a refusal, or more messages than the node can take ends the connection, and
-//! everything begins anew. Whoever listens is then told to ask for the state that it may have missed.
+//! One task owns it. It connects, subscribes to everything that is wanted, and reports the subscriptions as in place. From
+//! then on it pings, and probes the whole way round by publishing to a topic of its own as events are. What does not answer
+//! in time, a refusal, or more messages than the node can take ends the connection, and the task connects again. The
+//! listener then asks for the state that it may have missed.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+mod reader;
+mod topics;
+
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-use hashbrown::HashMap;
 use rand::Rng;
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Pipeline, PushInfo, PushKind, RedisError, Value};
-use tokio::sync::{Notify, oneshot};
+use redis::{AsyncConnectionConfig, Pipeline, PushInfo, RedisError};
+use tokio::sync::{Notify, watch};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use super::super::{BusError, Listener};
-use crate::app::AppId;
-use crate::envelope::wire::WireError;
-use crate::envelope::{Envelope, Topic};
+use crate::envelope::Topic;
+use crate::limits::{SUBSCRIBE_BATCH, TOPICS_MAX};
 use crate::node::NodeId;
-use crate::redis::Link;
-use crate::redis::link::LinkError;
+use crate::redis::error::Verdict;
+use crate::redis::link::{Link, LinkError};
 use crate::redis::metrics::Metrics;
-
-/// Subscriptions that go out together: one command each, since a reply per channel to one command confuses clients.
-const SUBSCRIBE_BATCH: usize = 512;
+use crate::redis::standing::{Generation, State as Standing};
+use reader::Reader;
+use topics::{Subscription, Topics};
 
 const PING_INTERVAL: Duration = Duration::from_secs(5);
 const PING_TIMEOUT: Duration = Duration::from_secs(2);
@@ -43,7 +43,7 @@ const BACKOFF_MAX: Duration = Duration::from_secs(2);
 /// A large batch of subscriptions may take Redis a while.
 const SUBSCRIBE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What a node hears, and the connection that it hears it on.
+/// The subscriptions of a node, and the connection that carries them.
 pub struct Subscriber {
     link: Link,
     probe_topic: String,
@@ -51,44 +51,20 @@ pub struct Subscriber {
     recount_topic: String,
     metrics: Metrics,
     state: Mutex<State>,
-    /// Told when wishes have changed.
+    /// Notified when topics have changed, or somebody waits to catch up.
     changed: Notify,
-    /// Told when the connection is to be given up.
-    again: Notify,
-    live: AtomicBool,
-    has_been_live: AtomicBool,
+    /// The number of the last question to catch up that is answered.
+    caught_up: watch::Sender<u64>,
+    /// Whether it was logged that no more topics fit.
+    is_full: AtomicBool,
 }
 
 #[derive(Default)]
 struct State {
-    /// Everything that is wanted, by its name in Redis.
-    wanted: HashMap<String, Wish>,
-    /// Names whose subscription or its end has not been sent.
-    pending: Vec<String>,
-    /// Those who wait until all that Redis has sent so far is delivered.
-    catching_up: Vec<oneshot::Sender<()>>,
-    listening: bool,
-}
-
-/// A topic that is wanted, or was and is still subscribed to.
-struct Wish {
-    topic: Topic,
-    wanted: bool,
-    /// Whether Redis has confirmed it on the connection that is up.
-    stands: bool,
-    waiting: Vec<oneshot::Sender<()>>,
-}
-
-/// What the connection's reader tells the supervisor; kept by both.
-struct Ears {
-    listener: Arc<dyn Listener>,
-    subscriber: Arc<Subscriber>,
-    /// Why this connection must end.
-    ended: Mutex<Option<Reason>>,
-    end: Notify,
-    /// When a probe arrived last, in microseconds since `began`.
-    probed_us: AtomicU64,
-    began: Instant,
+    topics: Topics,
+    /// The number of the last question to catch up.
+    catch_up_asked: u64,
+    has_started: bool,
 }
 
 /// Why a connection ended; a metric label.
@@ -100,12 +76,13 @@ pub(crate) enum Reason {
     Ping,
     Probe,
     Overflow,
-    Replica,
+    /// The server must not be used any more, or the address leads to another one.
+    Moved,
 }
 
 impl Reason {
     pub(crate) const ALL: [Self; 7] =
-        [Self::Connect, Self::Subscribe, Self::Disconnected, Self::Ping, Self::Probe, Self::Overflow, Self::Replica];
+        [Self::Connect, Self::Subscribe, Self::Disconnected, Self::Ping, Self::Probe, Self::Overflow, Self::Moved];
 
     /// The reason as a metric label.
     pub(crate) fn label(self) -> &'static str {
@@ -116,7 +93,7 @@ impl Reason {
             Self::Ping => "ping",
             Self::Probe => "probe",
             Self::Overflow => "overflow",
-            Self::Replica => "replica",
+            Self::Moved => "moved",
         }
     }
 }
@@ -133,159 +110,161 @@ impl Subscriber {
             metrics,
             state: Mutex::default(),
             changed: Notify::new(),
-            again: Notify::new(),
-            live: AtomicBool::new(false),
-            has_been_live: AtomicBool::new(false),
+            caught_up: watch::Sender::new(0),
+            is_full: AtomicBool::new(false),
         })
     }
 
-    /// Begins to hear, for as long as the process lives.
+    /// Connects, and stays connected for as long as the process lives.
     ///
     /// # Panics
-    /// When it has begun already.
+    /// When it was started before.
     pub fn start(self: &Arc<Self>, listener: Arc<dyn Listener>) {
-        assert!(!std::mem::replace(&mut self.lock().listening, true), "a node listens once");
+        assert!(!std::mem::replace(&mut self.lock().has_started, true), "a subscriber is started once");
+        self.link.standing().will_subscribe();
         let runtime = self.link.runtime().clone();
         runtime.spawn(self.clone().supervise(listener));
     }
 
-    /// Gives up the connection for a new one: the server at its other end is not the one to hear any more.
-    pub(crate) fn connect_again(&self) {
-        self.again.notify_waiters();
-    }
-
-    /// Whether everything wanted is subscribed to on a connection that answers.
-    pub fn is_live(&self) -> bool {
-        self.live.load(Ordering::Acquire)
-    }
-
-    /// Whether it has ever been live.
-    pub fn has_been_live(&self) -> bool {
-        self.has_been_live.load(Ordering::Acquire)
-    }
-
-    /// Resolves when Redis has confirmed the subscription, however long Redis is away.
+    /// Resolves when Redis has confirmed the subscription, however long Redis is away. Fails if the node subscribes to too
+    /// many topics already, or if the topic is unsubscribed from meanwhile.
     pub(super) async fn subscribe(&self, topic: &Topic) -> Result<(), BusError> {
         let name = self.link.keys().topic(topic);
-        let confirmed = {
-            let mut state = self.lock();
-            let State { wanted, pending, .. } = &mut *state;
-            let wish = wanted.entry(name.clone()).or_insert_with(|| Wish {
-                topic: topic.clone(),
-                wanted: true,
-                stands: false,
-                waiting: Vec::new(),
-            });
-            wish.wanted = true;
-            if wish.stands {
-                return Ok(());
+        {
+            let topics = &mut self.lock().topics;
+            if topics.len() >= TOPICS_MAX && !topics.contains(&name) {
+                return Err(self.too_many());
             }
-            let (confirm, confirmed) = oneshot::channel();
-            wish.waiting.push(confirm);
-            pending.push(name);
-            confirmed
-        };
+            topics.subscribe(&name, topic);
+        }
         self.changed.notify_one();
-        confirmed.await.map_err(|_| BusError::Unavailable)
+        loop {
+            let settled = match self.lock().topics.subscription(&name) {
+                Subscription::Confirmed => return Ok(()),
+                Subscription::GivenUp => return Err(BusError::Unavailable),
+                Subscription::Waiting(settled) => {
+                    let mut settled = Box::pin(settled.notified_owned());
+                    settled.as_mut().enable();
+                    settled
+                }
+            };
+            settled.await;
+        }
+    }
+
+    fn too_many(&self) -> BusError {
+        if !self.is_full.swap(true, Ordering::Relaxed) {
+            tracing::error!(
+                topics = TOPICS_MAX,
+                "this node subscribes to as many channels as it may; further subscriptions fail. Add gateways"
+            );
+        }
+        BusError::Unavailable
     }
 
     pub(super) async fn unsubscribe(&self, topic: &Topic) {
         let name = self.link.keys().topic(topic);
-        let mut state = self.lock();
-        let State { wanted, pending, .. } = &mut *state;
-        let Some(wish) = wanted.get_mut(&name) else { return };
-        wish.wanted = false;
-        pending.push(name);
-        drop(state);
+        self.lock().topics.unsubscribe(&name);
         self.changed.notify_one();
     }
 
-    /// Resolves when an answer has come in behind all that was published before, however long Redis is away.
+    /// Resolves when Redis has answered behind all that was published before, however long Redis is away.
     pub(super) async fn catch_up(&self) {
-        let (caught_up, waiting) = oneshot::channel();
-        self.lock().catching_up.push(caught_up);
+        let asked = {
+            let mut state = self.lock();
+            state.catch_up_asked += 1;
+            state.catch_up_asked
+        };
         self.changed.notify_one();
-        // Never dropped unsent while the subscriber lives, which it does for as long as this borrows it.
-        let _ = waiting.await;
+        // The sender is part of `self`.
+        let _ = self.caught_up.subscribe().wait_for(|answered| *answered >= asked).await;
     }
 
     async fn supervise(self: Arc<Self>, listener: Arc<dyn Listener>) {
         let mut ceiling = BACKOFF_MIN;
         loop {
-            let was_live_for = Instant::now();
-            let reason = self.hear(&listener).await;
-            let was_live = self.live.swap(false, Ordering::AcqRel);
+            let began = Instant::now();
+            let (reason, was_live) = self.stay_connected(&listener).await;
+            self.link.standing().unsubscribed();
             self.metrics.subscriber_down(reason);
-            for wish in self.lock().wanted.values_mut() {
-                wish.stands = false;
-            }
+            self.lock().topics.disconnected();
             if was_live {
-                tracing::warn!(reason = reason.label(), "lost the subscription to redis, connecting again");
+                tracing::warn!(reason = reason.label(), "lost the subscription to redis; connecting again");
                 listener.went_deaf();
             }
-            if was_live && was_live_for.elapsed() > BACKOFF_MAX {
+            if was_live && began.elapsed() > BACKOFF_MAX {
                 ceiling = BACKOFF_MIN;
             }
             let wait = rand::rng().random_range(Duration::ZERO..=ceiling);
-            tokio::time::sleep(wait).await;
+            self.back_off(wait).await;
             ceiling = (ceiling * 2).min(BACKOFF_MAX);
         }
     }
 
-    /// One connection, from its beginning to its end.
-    async fn hear(self: &Arc<Self>, listener: &Arc<dyn Listener>) -> Reason {
-        let ears = Arc::new(Ears {
-            listener: listener.clone(),
-            subscriber: self.clone(),
-            ended: Mutex::new(None),
-            end: Notify::new(),
-            probed_us: AtomicU64::new(0),
-            began: Instant::now(),
-        });
+    /// Waits before the next attempt; not longer than until the server is found to accept writes.
+    async fn back_off(&self, wait: Duration) {
+        let standing = self.link.standing();
+        if standing.state() == Standing::Resynchronizing {
+            return tokio::time::sleep(wait).await;
+        }
+        let _ = timeout(wait, standing.reaches(|state| state == Standing::Resynchronizing)).await;
+        // While the server must not be used the probe alone connects, unless there is none.
+        let refuses = |state| matches!(state, Standing::Refusing(refusal) if refusal.ends_connections());
+        let _ = timeout(BACKOFF_MAX, standing.reaches(|state| !refuses(state))).await;
+    }
+
+    /// One connection, from its beginning to its end. Returns why it ended, and whether the subscriptions were in place.
+    async fn stay_connected(self: &Arc<Self>, listener: &Arc<dyn Listener>) -> (Reason, bool) {
+        let reader = Reader::new(self, listener);
         let push = {
-            let ears = ears.clone();
+            let reader = reader.clone();
             move |push: PushInfo| -> Result<(), std::convert::Infallible> {
-                ears.take(push);
+                reader.receive(push);
                 Ok(())
             }
         };
-        let mut connection = match self.link.connect(AsyncConnectionConfig::new().set_push_sender(push)).await {
-            Ok(connection) => connection,
+        let connected = self.link.connect(AsyncConnectionConfig::new().set_push_sender(push)).await;
+        let (mut connection, generation) = match connected {
+            Ok(connected) => connected,
             Err(error) => {
                 tracing::debug!(%error, "cannot connect to redis");
-                return Reason::Connect;
+                return (Reason::Connect, false);
             }
         };
         connection.set_response_timeout(SUBSCRIBE_TIMEOUT);
-        let ended = ears.clone();
-        tokio::select! {
-            reason = self.attend(connection, &ears) => reason,
-            reason = ended.ended() => reason,
-            () = self.again.notified() => Reason::Replica,
-        }
+        let mut is_live = false;
+        let reason = tokio::select! {
+            reason = self.attend(connection, generation, &reader, &mut is_live) => reason,
+            reason = reader.ended() => reason,
+            () = self.link.standing().moved_on_from(generation) => Reason::Moved,
+        };
+        (reason, is_live)
     }
 
-    async fn attend(&self, mut connection: MultiplexedConnection, ears: &Ears) -> Reason {
-        let all: Vec<String> = {
-            let mut state = self.lock();
-            state.pending.clear();
-            state.wanted.retain(|_, wish| wish.wanted);
-            [&self.probe_topic, &self.recount_topic].into_iter().chain(state.wanted.keys()).cloned().collect()
-        };
+    async fn attend(
+        &self,
+        mut connection: MultiplexedConnection,
+        generation: Generation,
+        reader: &Reader,
+        is_live: &mut bool,
+    ) -> Reason {
+        let mut all = self.lock().topics.connected();
+        let topics = all.len();
+        all.extend([self.probe_topic.clone(), self.recount_topic.clone()]);
         let began = Instant::now();
         if let Err(error) = self.send_subscriptions(&mut connection, &all).await {
-            tracing::debug!(%error, "redis refused subscriptions");
-            return Reason::Subscribe;
+            return self.subscriptions_failed(error, generation);
         }
-        // Those whom the last connection left waiting: nobody tells of them again.
-        if self.answer_behind(&mut connection).await.is_err() {
-            return Reason::Ping;
+        // For those whom the last connection left waiting.
+        if let Err(error) = self.answer_behind(&mut connection).await {
+            return self.ping_failed(error, generation);
         }
-        self.live.store(true, Ordering::Release);
-        self.has_been_live.store(true, Ordering::Release);
+        *is_live = true;
+        self.link.standing().subscribed();
         self.metrics.subscriber_live(began.elapsed());
-        tracing::info!(topics = all.len() - 2, "subscribed in redis");
-        ears.listener.came_back();
+        tracing::info!(topics, "subscribed in redis");
+        drop(all);
+        reader.listener.came_back();
         let mut ping = interval(PING_INTERVAL);
         ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut probe = interval(PROBE_INTERVAL);
@@ -293,21 +272,20 @@ impl Subscriber {
         loop {
             tokio::select! {
                 () = self.changed.notified() => {
-                    if self.send_changes(&mut connection).await.is_err() {
-                        return Reason::Subscribe;
+                    if let Err(error) = self.send_changes(&mut connection).await {
+                        return self.subscriptions_failed(error, generation);
                     }
-                    if self.answer_behind(&mut connection).await.is_err() {
-                        return Reason::Ping;
-                    }
-                }
-                _ = ping.tick() => {
-                    let answer = timeout(PING_TIMEOUT, redis::cmd("PING").exec_async(&mut connection)).await;
-                    if !matches!(answer, Ok(Ok(()))) {
-                        return Reason::Ping;
+                    if let Err(error) = self.answer_behind(&mut connection).await {
+                        return self.ping_failed(error, generation);
                     }
                 }
+                _ = ping.tick() => match timeout(PING_TIMEOUT, answer(&mut connection)).await {
+                    Ok(Ok(())) => {}
+                    Ok(Err(error)) => return self.ping_failed(error, generation),
+                    Err(_) => return Reason::Ping,
+                },
                 _ = probe.tick() => {
-                    if !self.probe(ears).await {
+                    if !self.probe(reader).await {
                         return Reason::Probe;
                     }
                 }
@@ -315,10 +293,24 @@ impl Subscriber {
         }
     }
 
-    /// Publishes to this node's own topic the way events go, and waits until it is heard. An event that cannot be
-    /// published says nothing of the subscription: then Redis is away as a whole, and the ping decides.
-    async fn probe(&self, ears: &Ears) -> bool {
-        let sent_us = ears.now_us();
+    fn subscriptions_failed(&self, error: RedisError, generation: Generation) -> Reason {
+        let error = self.link.sort(error.into(), generation);
+        if error.is_answer() {
+            tracing::warn!(%error, cause = ?std::error::Error::source(&error), "redis refused subscriptions; retrying");
+        }
+        Reason::Subscribe
+    }
+
+    fn ping_failed(&self, error: RedisError, generation: Generation) -> Reason {
+        let error = self.link.sort(error.into(), generation);
+        tracing::debug!(%error, "redis did not answer a ping");
+        Reason::Ping
+    }
+
+    /// Publishes to this node's own topic the way events go, and waits until it arrives. If it cannot be published that says
+    /// nothing of the subscription: then Redis is away as a whole, and the ping decides.
+    async fn probe(&self, reader: &Reader) -> bool {
+        let sent_us = reader.now_us();
         let topic = self.probe_topic.clone();
         let published: Result<(), LinkError> = self
             .link
@@ -329,64 +321,46 @@ impl Subscriber {
         if published.is_err() {
             return true;
         }
-        let heard = async {
+        let arrived = async {
             // The reader has no waker of ours; a few looks are cheap at this pace.
-            while ears.probed_us.load(Ordering::Acquire) < sent_us {
+            while reader.probed_us() < sent_us {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         };
-        let back = timeout(PROBE_TIMEOUT, heard).await.is_ok();
-        if back {
-            let round_trip_us = ears.probed_us.load(Ordering::Acquire).saturating_sub(sent_us);
-            self.metrics.probed(Duration::from_micros(round_trip_us));
+        let is_back = timeout(PROBE_TIMEOUT, arrived).await.is_ok();
+        if is_back {
+            self.metrics.probed(Duration::from_micros(reader.probed_us().saturating_sub(sent_us)));
         }
-        back
+        is_back
     }
 
     async fn send_changes(&self, connection: &mut MultiplexedConnection) -> Result<(), RedisError> {
-        let (mut begin, mut end) = (Vec::new(), Vec::new());
-        {
-            let mut state = self.lock();
-            let State { wanted, pending, .. } = &mut *state;
-            for name in pending.drain(..) {
-                match wanted.get(&name) {
-                    Some(wish) if wish.wanted && !wish.stands => begin.push(name),
-                    Some(wish) if !wish.wanted => {
-                        if wish.stands {
-                            end.push(name.clone());
-                        }
-                        wanted.remove(&name);
-                    }
-                    _ => {}
+        loop {
+            let changes = {
+                let topics = &mut self.lock().topics;
+                if !topics.has_changes() {
+                    return Ok(());
                 }
+                topics.take_changes(SUBSCRIBE_BATCH)
+            };
+            if !changes.unsubscribe.is_empty() {
+                let mut pipeline = Pipeline::with_capacity(changes.unsubscribe.len());
+                for name in &changes.unsubscribe {
+                    pipeline.cmd("UNSUBSCRIBE").arg(name).ignore();
+                }
+                pipeline.exec_async(connection).await?;
             }
+            self.send_subscriptions(connection, &changes.subscribe).await?;
         }
-        for names in end.chunks(SUBSCRIBE_BATCH) {
-            let mut pipeline = Pipeline::with_capacity(names.len());
-            for name in names {
-                pipeline.cmd("UNSUBSCRIBE").arg(name).ignore();
-            }
-            pipeline.exec_async(connection).await?;
-        }
-        self.send_subscriptions(connection, &begin).await
     }
 
-    /// Lets those who are catching up go on behind a ping: the reader hands on what it reads in order, so all that
-    /// came before the answer is delivered by then.
+    /// Resolves [`Subscriber::catch_up`] of those who asked behind a ping: the reader hands on what it reads in order, so all
+    /// that came before the answer is delivered by then.
     async fn answer_behind(&self, connection: &mut MultiplexedConnection) -> Result<(), RedisError> {
-        let waiting = std::mem::take(&mut self.lock().catching_up);
-        if waiting.is_empty() {
-            return Ok(());
-        }
-        let answer = redis::cmd("PING").exec_async(connection).await;
-        if answer.is_err() {
-            // They have to hear from the next connection.
-            self.lock().catching_up.extend(waiting);
-            return answer;
-        }
-        for caught_up in waiting {
-            // Whoever waited may have given up.
-            let _ = caught_up.send(());
+        let asked = self.lock().catch_up_asked;
+        if *self.caught_up.borrow() < asked {
+            answer(connection).await?;
+            self.caught_up.send_replace(asked);
         }
         Ok(())
     }
@@ -397,96 +371,31 @@ impl Subscriber {
         names: &[String],
     ) -> Result<(), RedisError> {
         for names in names.chunks(SUBSCRIBE_BATCH) {
+            // One command each, since a reply per channel to one command confuses clients.
             let mut pipeline = Pipeline::with_capacity(names.len());
             for name in names {
                 pipeline.cmd("SUBSCRIBE").arg(name).ignore();
             }
             pipeline.exec_async(connection).await?;
-            let mut state = self.lock();
-            for name in names {
-                if let Some(wish) = state.wanted.get_mut(name) {
-                    wish.stands = true;
-                    for waiting in wish.waiting.drain(..) {
-                        // Whoever waited may have given up.
-                        let _ = waiting.send(());
-                    }
-                }
-            }
+            self.lock().topics.confirmed(names);
         }
-        self.metrics.subscribed_topics(self.lock().wanted.len());
+        self.metrics.subscribed_topics(self.lock().topics.len());
         Ok(())
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        // A panic under this lock leaves a map that is whole: every change to it is one call.
+        // A panic under this lock leaves maps that are whole: every change to one is a single call.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Ears {
-    /// Takes one message from the connection's reader; never waits.
-    fn take(&self, push: PushInfo) {
-        match push.kind {
-            PushKind::Message => self.message(push.data),
-            PushKind::Disconnection => self.finish(Reason::Disconnected),
-            _ => {}
-        }
-    }
-
-    fn message(&self, data: Vec<Value>) {
-        let mut data = data.into_iter();
-        let (Some(Value::BulkString(name)), Some(Value::BulkString(message))) = (data.next(), data.next()) else {
-            return self.subscriber.metrics.dropped("malformed");
-        };
-        if name == self.subscriber.probe_topic.as_bytes() {
-            return self.probed_us.store(self.now_us(), Ordering::Release);
-        }
-        if name == self.subscriber.recount_topic.as_bytes() {
-            // An id that no app has is ignored by the listener.
-            if let Ok(app) = std::str::from_utf8(&message) {
-                self.listener.connections_asked(&AppId::from(app));
-            }
-            return;
-        }
-        let topic = std::str::from_utf8(&name).ok().and_then(|name| {
-            self.subscriber.lock().wanted.get(name).filter(|wish| wish.wanted).map(|wish| wish.topic.clone())
-        });
-        // A topic that was just left.
-        let Some(topic) = topic else { return };
-        if !self.listener.has_room() {
-            return self.finish(Reason::Overflow);
-        }
-        match Envelope::decode(&Bytes::from(message)) {
-            Ok(envelope) => {
-                self.subscriber.metrics.received();
-                self.listener.deliver(&topic, envelope);
-            }
-            Err(error) => self.refuse(error),
-        }
-    }
-
-    fn refuse(&self, error: WireError) {
-        if self.subscriber.metrics.dropped_first(error.cause_label()) {
-            tracing::warn!(%error, "redis delivered a message that is not ours; further ones are only counted");
-        }
-    }
-
-    fn finish(&self, reason: Reason) {
-        self.ended.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(reason);
-        self.end.notify_one();
-    }
-
-    async fn ended(&self) -> Reason {
-        loop {
-            self.end.notified().await;
-            if let Some(reason) = *self.ended.lock().unwrap_or_else(PoisonError::into_inner) {
-                return reason;
-            }
-        }
-    }
-
-    fn now_us(&self) -> u64 {
-        // One more, so that a probe in the first microsecond is told from none.
-        u64::try_from(self.began.elapsed().as_micros()).unwrap_or(u64::MAX).saturating_add(1)
+/// Waits for an answer, of whatever kind: a server that cannot save its data answers `PING` with an error.
+async fn answer(connection: &mut MultiplexedConnection) -> Result<(), RedisError> {
+    match redis::cmd("PING").exec_async(connection).await {
+        Err(error) if matches!(Verdict::of(&error), Verdict::Lost | Verdict::Loading) => Err(error),
+        _ => Ok(()),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,130 @@
+//! Making connections to a primary. Every one is asked for the identity of its server before it is used.
+//!
+//! Connections are made on one runtime, whoever asks: a connection dies with the runtime that made it, and shards end
+//! while others still need Redis.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use redis::aio::MultiplexedConnection;
+use redis::{AsyncConnectionConfig, PushInfo, PushKind, RedisError};
+use tokio::runtime::Handle;
+use tokio::time::timeout;
+
+use super::connector::Connector;
+use super::error::{LinkError, Verdict};
+use super::identity::Identity;
+use super::standing::{Generation, Standing};
+
+/// Makes connections to one primary.
+#[derive(Clone)]
+pub(crate) struct Dialer {
+    pub(crate) connector: Connector,
+    pub(crate) runtime: Handle,
+    pub(crate) connect_timeout: Duration,
+    pub(crate) command_timeout: Duration,
+    pub(crate) standing: Arc<Standing>,
+}
+
+/// A connection to a server that may be used.
+#[derive(Clone)]
+pub(crate) struct Connected {
+    pub(crate) connection: MultiplexedConnection,
+    pub(crate) generation: Generation,
+    /// Whether it broke, or was given up.
+    lost: Arc<AtomicBool>,
+}
+
+impl Dialer {
+    /// Connects for events. The server at the other end becomes the one that all connections of the node must lead to.
+    ///
+    /// # Errors
+    /// [`LinkError`].
+    pub(crate) async fn dial_for_events(&self, config: AsyncConnectionConfig) -> Result<Connected, LinkError> {
+        let lost = Arc::new(AtomicBool::new(false));
+        let config = config.set_push_sender(note_loss(lost.clone()));
+        let (connection, _, identity) = self.dial(config).await?;
+        let generation = self.standing.adopt(identity.run_id.as_ref());
+        Ok(Connected { connection, generation, lost })
+    }
+
+    /// Connects to the server that events go to. `config` has the receiver of pushes, if there is one.
+    ///
+    /// # Errors
+    /// [`LinkError`].
+    pub(crate) async fn dial_beside(
+        &self,
+        config: AsyncConnectionConfig,
+    ) -> Result<(MultiplexedConnection, Generation), LinkError> {
+        let (connection, generation, identity) = self.dial(config).await?;
+        if self.standing.is_same_server(identity.run_id.as_ref()) {
+            return Ok((connection, generation));
+        }
+        Err(LinkError::Connect("the address leads to another server than before".into()))
+    }
+
+    /// Connects to the server that events go to, and notes the end of the connection.
+    ///
+    /// # Errors
+    /// [`LinkError`].
+    pub(crate) async fn dial_for_commands(&self) -> Result<Connected, LinkError> {
+        let lost = Arc::new(AtomicBool::new(false));
+        let config = AsyncConnectionConfig::new().set_push_sender(note_loss(lost.clone()));
+        let (connection, generation) = self.dial_beside(config).await?;
+        Ok(Connected { connection, generation, lost })
+    }
+
+    async fn dial(
+        &self,
+        config: AsyncConnectionConfig,
+    ) -> Result<(MultiplexedConnection, Generation, Identity), LinkError> {
+        let generation = self.standing.generation();
+        let connector = self.connector.clone();
+        let connect = async move {
+            let mut connection = connector.connect(config).await?;
+            let identity = Identity::ask(&mut connection).await?;
+            Ok::<_, RedisError>((connection, identity))
+        };
+        // Twice: once for the socket, once for what is said on it.
+        let dialed = self.runtime.spawn(timeout(self.connect_timeout * 2, connect));
+        let error = match dialed.await {
+            Ok(Ok(Ok((connection, identity)))) => match identity.refusal {
+                None => return Ok((connection, generation, identity)),
+                Some(refusal) => {
+                    self.standing.refused(refusal, generation, &identity.words);
+                    return Err(LinkError::Refused(refusal));
+                }
+            },
+            Ok(Ok(Err(error))) if Verdict::of(&error) == Verdict::Loading => LinkError::Loading,
+            Ok(Ok(Err(error))) => LinkError::Connect(error.into()),
+            Ok(Err(_)) => LinkError::Timeout,
+            Err(_) => return Err(LinkError::Ended),
+        };
+        self.standing.unanswered();
+        Err(error)
+    }
+}
+
+impl Connected {
+    /// Whether it may be used.
+    pub(crate) fn is_usable(&self, standing: &Standing) -> bool {
+        !self.lost.load(Ordering::Acquire) && self.generation == standing.generation()
+    }
+
+    /// Makes sure that it is not used again.
+    pub(crate) fn give_up(&self) {
+        self.lost.store(true, Ordering::Release);
+    }
+}
+
+/// Notes the end of a connection, which would otherwise show only with the next command, and fail it.
+fn note_loss(lost: Arc<AtomicBool>) -> impl Fn(PushInfo) -> Result<(), Infallible> + Send + Sync + 'static {
+    move |push| {
+        if push.kind == PushKind::Disconnection {
+            lost.store(true, Ordering::Release);
+        }
+        Ok(())
+    }
+}
