@@ -224,3 +224,22 @@ impl Config {
         mistakes
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_drain_takes_its_window_or_as_long_as_its_rate_needs() {
+        let drain = |window_ms, rate, connections| {
+            let drain = Drain { accept: Duration::ZERO, window: Duration::from_millis(window_ms), rate };
+            drain.duration(connections).as_millis()
+        };
+        assert_eq!(drain(1000, 5000, 0), 1000);
+        assert_eq!(drain(1000, 5000, 5000), 1000);
+        assert_eq!(drain(1000, 5000, 500_000), 100_000);
+        assert_eq!(drain(0, 20, 60), 3000);
+        assert_eq!(drain(1000, 0, 500_000), 1000, "no limit");
+        assert_eq!(Drain::default().duration(500_000), Duration::from_secs(100));
+    }
+}

@@ -318,6 +318,14 @@ impl Cluster {
         self.gateways[index].server.take().expect("the gateway runs").ended().await
     }
 
+    /// Waits for the end of a gateway that has had its signals, with this code.
+    ///
+    /// # Panics
+    /// When it ends with another code.
+    pub async fn gateway_ends_with(&mut self, index: usize, code: i32) -> String {
+        self.gateways[index].server.take().expect("the gateway runs").ended_with(code).await
+    }
+
     /// Ends a publisher with SIGTERM; returns what it wrote to standard error.
     ///
     /// # Panics

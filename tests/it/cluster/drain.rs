@@ -106,6 +106,35 @@ async fn the_rate_stretches_a_window_that_is_too_short() {
 }
 
 #[tokio::test]
+async fn a_client_that_does_not_answer_is_cut_off_soon_and_not_at_the_end_of_the_window() {
+    let mut cluster =
+        Cluster::start().gateways(1).setup(Setup::default().server("shards = 1").drain("window = \"60s\"")).await;
+    let mut deaf = Vec::new();
+    for _ in 0..20 {
+        deaf.push(cluster.gateway(0).raw().await);
+    }
+    cluster.gateway(0).signal(Signal::TERM);
+    // The first of them is closed early in the window.
+    let mut ends = JoinSet::new();
+    for mut raw in deaf {
+        ends.spawn(async move {
+            assert_eq!(raw.message().await["event"], "pusher:error");
+            assert_eq!(raw.close().await, 4200);
+            let closed = Instant::now();
+            raw.drain().await;
+            closed.elapsed()
+        });
+    }
+    let took = ends.join_next().await.expect("a client").expect("it was closed");
+    assert!(took < Duration::from_secs(10), "cut off {took:?} after the close frame");
+    ends.abort_all();
+    // The second signal does not wait for the others.
+    cluster.gateway(0).signal(Signal::TERM);
+    cluster.gateway_ends_with(0, 130).await;
+    cluster.stop().await;
+}
+
+#[tokio::test]
 async fn a_publish_in_flight_is_answered_while_clients_are_closed() {
     const BODY: &[u8] = br#"{"name":"last","channel":"news","data":"1"}"#;
     let setup = Setup::default().server("shards = 1").drain("window = \"100ms\"");
