@@ -115,15 +115,13 @@ fn version(info: &HashMap<&str, &str>) -> Finding {
 
 /// Returns the name and the version of a server that is not Redis itself.
 fn server<'a>(info: &HashMap<&str, &'a str>) -> Option<(String, &'a str)> {
+    let own_version = |name: &str| info.get(format!("{name}_version").as_str()).copied();
     let name = match info.get("server_name").copied() {
         Some(name) if name != "redis" => name,
-        Some(_) => return None,
-        // A Valkey with `extended-redis-compatibility` gives its name as "redis", and some builds give none.
-        None => {
-            ["valkey", "dragonfly"].into_iter().find(|name| info.contains_key(format!("{name}_version").as_str()))?
-        }
+        // Valkey with `extended-redis-compatibility` calls itself "redis". Dragonfly sends no name.
+        _ => ["valkey", "dragonfly"].into_iter().find(|name| own_version(name).is_some())?,
     };
-    let version = info.get(format!("{name}_version").as_str()).copied().unwrap_or("of an unknown version");
+    let version = own_version(name).unwrap_or("of an unknown version");
     let mut letters = name.chars();
     let capitalized = letters.next().map(char::to_uppercase).into_iter().flatten().chain(letters).collect();
     Some((capitalized, version))
