@@ -53,6 +53,8 @@ pub struct Redis {
     client: Option<(PathBuf, PathBuf)>,
     control: Client,
     folder: TempDir,
+    /// Whether it logs every write to disk, and so has its data when it is started again.
+    is_durable: bool,
 }
 
 impl Redis {
@@ -97,7 +99,7 @@ impl Redis {
             _ => format!("redis+unix://{}?user={USER}&pass={PASSWORD}", socket_in(folder.path()).display()),
         };
         let control = Client::open(control).expect("the URL of a socket is valid");
-        Self { process: None, port: ports::free(), access, certificates, client, control, folder }
+        Self { process: None, port: ports::free(), access, certificates, client, control, folder, is_durable: false }
     }
 
     /// Where nodes find it.
@@ -181,6 +183,21 @@ impl Redis {
             }
         };
         within("Redis to start", started).await;
+    }
+
+    /// Lets the server log every write to disk from now on: it has its data when it is started again.
+    ///
+    /// # Panics
+    /// When it does not run.
+    pub async fn become_durable(&mut self) {
+        self.is_durable = true;
+        self.run::<()>("CONFIG SET appendfsync always").await;
+        self.run::<()>("CONFIG SET appendonly yes").await;
+        let has_begun = async || {
+            let info: String = self.run("INFO persistence").await;
+            info.contains("aof_rewrite_in_progress:0") && info.contains("aof_rewrite_scheduled:0")
+        };
+        crate::eventually("the log of writes has begun", has_begun).await;
     }
 
     /// Stops the process without ending it.
@@ -269,7 +286,8 @@ impl Redis {
         let _ = std::fs::remove_file(&socket);
         let mut command = command::tied("redis-server".as_ref());
         command.current_dir(folder).stdin(Stdio::null()).stdout(Stdio::null());
-        command.args(["--daemonize", "no", "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]);
+        command.args(["--daemonize", "no", "--bind", "127.0.0.1", "--save", ""]);
+        command.args(["--appendonly", if self.is_durable { "yes" } else { "no" }, "--appendfsync", "always"]);
         command.arg("--dir").arg(folder).arg("--unixsocket").arg(socket);
         let port = self.port.to_string();
         match &self.certificates {

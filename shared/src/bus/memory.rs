@@ -14,9 +14,7 @@ use super::{Bus, BusError, Listener, Message};
 use crate::envelope::{Body, Envelope, Position, Topic};
 use crate::roster::KeptEvent;
 use crate::webhook::MemoryQueues;
-use ages::{Age, Ages};
-
-pub use ages::KEPT_BYTES_MAX;
+pub use ages::{Age, Ages, KEPT_BYTES_MAX};
 
 /// Publishes to different topics rarely meet in one of these.
 const STRIPES: usize = 64;

@@ -69,7 +69,12 @@ impl Keys {
         format!("{}:nodes", self.prefix)
     }
 
-    /// Sorted set of nodes whose lease ended and whose channels are not all swept, by the time of the claim.
+    /// The tombstone of a node: it was declared dead and must take another id.
+    pub fn node_tombstone(&self, node: &str) -> String {
+        format!("{}:t:{node}", self.prefix)
+    }
+
+    /// Sorted set of nodes that were declared dead and whose channels are not all swept, by the time of that.
     pub fn dead(&self) -> String {
         format!("{}:dead", self.prefix)
     }
@@ -79,7 +84,7 @@ impl Keys {
         format!("{}:idx:{node}", self.prefix)
     }
 
-    /// Held while a node sweeps another.
+    /// Names the node that sweeps a dead one.
     pub fn sweep(&self, node: &str) -> String {
         format!("{}:sweep:{node}", self.prefix)
     }

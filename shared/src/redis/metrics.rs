@@ -28,6 +28,7 @@ pub struct Metrics {
     pub(crate) lost_channels: IntCounter,
     pub(crate) evictions: IntCounter,
     pub(crate) evicted_members: IntCounter,
+    pub(crate) damaged_entries: IntCounter,
 }
 
 impl Metrics {
@@ -89,6 +90,10 @@ impl Metrics {
             ),
             evictions: counter("carillon_presence_evictions_total", "Dead nodes swept by this one."),
             evicted_members: counter("carillon_presence_evicted_members_total", "Users removed with dead nodes."),
+            damaged_entries: counter(
+                "carillon_presence_damaged_entries_total",
+                "Channels of dead nodes that could not be swept, because a key has the wrong type.",
+            ),
         }
     }
 

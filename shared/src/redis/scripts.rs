@@ -1,5 +1,8 @@
 //! The Lua scripts: each changes state and announces the change in one step, and each may run twice.
 //!
+//! A Redis whose memory is full refuses a script before its first command, unless the script is marked `allow_oom`: those
+//! keep or free state. (A script without a first line `#!lua` would be refused or not by its first writing command.)
+//!
 //! Their numbers of keys and arguments are checked where they are called; what they mean stands at the head of each file.
 
 use std::sync::LazyLock;
@@ -12,8 +15,22 @@ macro_rules! script {
     ($(#[$doc:meta])* $name:ident, $file:literal) => {
         $(#[$doc])*
         pub fn $name() -> &'static Script {
-            static SCRIPT: LazyLock<Script> =
-                LazyLock::new(|| Script::new(concat!(include_str!("scripts/announce.lua"), include_str!($file))));
+            static SCRIPT: LazyLock<Script> = LazyLock::new(|| {
+                Script::new(concat!("#!lua\n", include_str!("scripts/announce.lua"), include_str!($file)))
+            });
+            &SCRIPT
+        }
+    };
+    ($(#[$doc:meta])* $name:ident, $file:literal, allow_oom) => {
+        $(#[$doc])*
+        pub fn $name() -> &'static Script {
+            static SCRIPT: LazyLock<Script> = LazyLock::new(|| {
+                Script::new(concat!(
+                    "#!lua flags=allow-oom\n",
+                    include_str!("scripts/announce.lua"),
+                    include_str!($file)
+                ))
+            });
             &SCRIPT
         }
     };
@@ -24,8 +41,12 @@ script!(
     join, "scripts/join.lua"
 );
 script!(
+    /// A node joins again for a user whom Redis may have lost.
+    join_again, "scripts/join.lua", allow_oom
+);
+script!(
     /// A node holds no socket of a user any more.
-    leave, "scripts/leave.lua"
+    leave, "scripts/leave.lua", allow_oom
 );
 script!(
     /// A node's count of subscriptions in a channel.
@@ -33,19 +54,23 @@ script!(
 );
 script!(
     /// A node reports an app's connections and claims places for more.
-    connect, "scripts/connect.lua"
+    connect, "scripts/connect.lua", allow_oom
 );
 script!(
     /// An app's connections, cluster-wide.
-    connections, "scripts/connections.lua"
+    connections, "scripts/connections.lua", allow_oom
+);
+script!(
+    /// The same for a count that is 0, or that Redis may have lost.
+    occupy_again, "scripts/occupy.lua", allow_oom
 );
 script!(
     /// A node still holds a channel.
-    touch, "scripts/touch.lua"
+    touch, "scripts/touch.lua", allow_oom
 );
 script!(
     /// A dead node is taken out of a channel, some users at a time.
-    evict, "scripts/evict.lua"
+    evict, "scripts/evict.lua", allow_oom
 );
 script!(
     /// Events of which at least one is kept, published together.
@@ -53,25 +78,45 @@ script!(
 );
 script!(
     /// A node renews its lease.
-    heartbeat, "scripts/heartbeat.lua"
+    heartbeat, "scripts/heartbeat.lua", allow_oom
 );
 script!(
-    /// Nodes whose lease is over are declared dead.
-    claim, "scripts/claim.lua"
+    /// A node gives up its lease.
+    resign, "scripts/resign.lua", allow_oom
+);
+script!(
+    /// A node gives up an earlier identity.
+    give_up, "scripts/give_up.lua", allow_oom
+);
+script!(
+    /// A node notes what it may hold.
+    index, "scripts/index.lua", allow_oom
+);
+script!(
+    /// A sweeper claims a dead node, or renews its claim.
+    begin_sweep, "scripts/begin_sweep.lua", allow_oom
+);
+script!(
+    /// A sweeper has finished a dead node.
+    end_sweep, "scripts/end_sweep.lua", allow_oom
+);
+script!(
+    /// Lists nodes and leases, and declares nodes dead.
+    claim, "scripts/claim.lua", allow_oom
 );
 
 script!(
     /// A node has sessions of the HTTP transports.
-    hold_sessions, "scripts/hold_sessions.lua"
+    hold_sessions, "scripts/hold_sessions.lua", allow_oom
 );
 script!(
     /// What one of many has is given back, unless it is another's by now.
-    give_back, "scripts/give_back.lua"
+    give_back, "scripts/give_back.lua", allow_oom
 );
 
 script!(
     /// A sender takes or keeps its lease of a partition's webhooks, and what was held long enough becomes due.
-    lead, "scripts/lead.lua"
+    lead, "scripts/lead.lua", allow_oom
 );
 script!(
     /// A cache channel has nothing for a subscriber.
@@ -79,15 +124,15 @@ script!(
 );
 script!(
     /// A sender reads what an endpoint is to be told.
-    read, "scripts/read.lua"
+    read, "scripts/read.lua", allow_oom
 );
 script!(
     /// An endpoint did not take an entry in time.
-    bury, "scripts/bury.lua"
+    bury, "scripts/bury.lua", allow_oom
 );
 script!(
     /// How much waits in a queue of webhooks; what is done with goes.
-    backlog, "scripts/backlog.lua"
+    backlog, "scripts/backlog.lua", allow_oom
 );
 
 script!(

@@ -125,6 +125,11 @@ impl RedisCluster {
         RedisQueues::new(link, Metrics::new(&Registry::new(), true), wishes)
     }
 
+    /// How to reach the server.
+    pub(crate) fn config(&self) -> Config {
+        self.server.config()
+    }
+
     /// Asks the server itself.
     pub(crate) async fn query<T: redis::FromRedisValue + Send + 'static>(&self, command: &str, words: &[&str]) -> T {
         let link = Link::new(&self.server.config(), Handle::current()).unwrap();

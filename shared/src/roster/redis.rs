@@ -1,15 +1,18 @@
 //! The roster of a cluster: presence, occupancy and kept events in Redis, changed by scripts that announce in one step.
 //!
-//! A node has an identity with a lease. As long as it renews the lease, what it holds stands; when the lease is over any
-//! other node sweeps it, and the node, should it still live, finds itself fenced: it takes a new identity and asserts
-//! everything that it holds again.
+//! A node has an identity with a lease, which it renews every 5 s. Other nodes watch the lease ([`watch`]). If it does not
+//! change any more they declare the node dead and sweep it. If the node is still alive, its next renewal is refused: it is
+//! fenced, takes a new identity and asserts everything that it holds again. If Redis only lost the lease, the node keeps its
+//! identity and asserts everything again.
 
 mod hooks;
 mod lease;
 mod questions;
 mod sweep;
+mod watch;
 
 use std::convert::Infallible;
+use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -30,6 +33,8 @@ use crate::redis::metrics::Metrics;
 use crate::redis::{Link, is_damage, scripts};
 use crate::webhook::{Kind, MISS_PAUSE, Wishes};
 
+pub use lease::Times;
+
 /// What a channel has in Redis outlives the last word of its nodes by this much. Sweeps clean up long before; this is for
 /// what they cannot find, and longer than any time for which Redis cannot be reached and still comes back whole.
 const CHANNEL_TTL: Duration = Duration::from_secs(600);
@@ -48,12 +53,15 @@ const QUESTIONS_MAX: usize = 500;
 pub struct RedisRoster {
     link: Link,
     metrics: Metrics,
+    times: Times,
     /// What is told by webhooks.
     wishes: Wishes,
     identity: Mutex<Identity>,
     held: Mutex<Held>,
     /// Identities that were given up and are not known to be swept.
     past: Mutex<Vec<Past>>,
+    /// Set when Redis may lack what this node holds, until it is about to be asserted again.
+    must_assert: AtomicBool,
     /// Set once the node leaves: its lease is not to begin again.
     has_resigned: AtomicBool,
     /// Commands and the errors that they were answered with, for the log: each pair is worth one line.
@@ -67,30 +75,56 @@ struct Identity {
     earlier: Vec<NodeId>,
     /// When the lease was last renewed; `None` before the first time.
     renewed: Option<Instant>,
+    /// Changes since the last renewal, and when they ended.
+    recent: Vec<(Instant, Entry)>,
 }
 
 /// A node that this one was.
 struct Past {
     node: NodeId,
-    /// What it may have held, as its index names it.
+    /// Entries that it may have changed after its sweep.
     entries: Vec<String>,
+}
+
+/// An entry of a node's index: what the node may hold.
+enum Entry {
+    Channel(Topic),
+    Connections(AppId),
+}
+
+impl fmt::Display for Entry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Channel(topic) => write!(f, "{topic}"),
+            Self::Connections(app) => write!(f, "{app}/"),
+        }
+    }
 }
 
 /// What this node may have in Redis and must keep alive there.
 #[derive(Default)]
 struct Held {
-    topics: HashSet<Topic>,
+    /// Each with whether it is in the index.
+    topics: HashMap<Topic, bool>,
     connections: HashMap<AppId, u64>,
 }
 
 impl RedisRoster {
     /// A roster whose lease has not begun; [`RedisRoster::keep`] begins it.
     pub fn new(link: Link, metrics: Metrics, wishes: Wishes) -> Arc<Self> {
+        Self::with_times(link, metrics, wishes, Times::REAL)
+    }
+
+    /// The same with other times than [`Times::REAL`], for tests.
+    pub fn with_times(link: Link, metrics: Metrics, wishes: Wishes, times: Times) -> Arc<Self> {
+        let identity = Identity { node: NodeId::fresh(), earlier: Vec::new(), renewed: None, recent: Vec::new() };
         Arc::new(Self {
             link,
             metrics,
+            times,
             wishes,
-            identity: Mutex::new(Identity { node: NodeId::fresh(), earlier: Vec::new(), renewed: None }),
+            identity: Mutex::new(identity),
+            must_assert: AtomicBool::new(false),
             held: Mutex::default(),
             past: Mutex::default(),
             has_resigned: AtomicBool::new(false),
@@ -104,28 +138,29 @@ impl RedisRoster {
         tokio::join!(self.keep_lease(listener.clone()), self.keep_alive(listener), self.keep_sweeping()).0
     }
 
-    /// Gives back what this node still has, so that nobody has to wait for its lease to end.
+    /// Releases the lease and everything that this node still holds, so that others need not wait for its end.
     pub async fn resign(&self) {
         self.has_resigned.store(true, Ordering::Release);
         let buried = self.bury_past().await;
         let node = self.node().to_string();
-        let nodes = self.link.keys().nodes();
-        let dead = self.link.keys().dead();
+        let keys = self.link.keys();
+        let (nodes, dead, marker) = (keys.nodes(), keys.dead(), keys.node_tombstone(&node));
         let declared = {
             let node = node.clone();
             self.run("resign", move |mut connection| {
                 Box::pin(async move {
-                    let mut pipeline = redis::pipe();
-                    pipeline.atomic().zrem(&nodes, &node).ignore().zadd(&dead, &node, 0).ignore();
-                    pipeline.exec_async(&mut connection).await
+                    let script = scripts::resign();
+                    let mut call = script.key(nodes);
+                    call.key(dead).key(marker).arg(node).arg(millis(lease::NODE_TOMBSTONE_TTL));
+                    call.invoke_async::<i64>(&mut connection).await
                 })
             })
             .await
         };
         if declared.is_ok() {
-            // Most of it is gone already: the connections left their channels one by one.
+            // Little is left: the connections left their channels one by one.
             let swept = self.try_sweep(&node).await;
-            tracing::debug!(?buried, ?swept, "gave back what was left");
+            tracing::debug!(?buried, ?swept, "released what was left of this node");
         }
     }
 
@@ -186,26 +221,35 @@ impl RedisRoster {
         script: impl FnOnce() -> &'static redis::Script + Send + 'static,
         fill: impl FnOnce(&mut ScriptInvocation<'_>) + Send + 'static,
     ) -> Result<T, RosterError> {
-        let is_new = lock(&self.held).topics.insert(topic.clone());
-        let index = is_new.then(|| (self.link.keys().index(&node.to_string()), topic.to_string()));
-        self.run(command, move |mut connection| {
-            Box::pin(async move {
-                if let Some((index, entry)) = index {
-                    note_in_index(&mut connection, &index, &entry).await?;
-                }
-                let script = script();
-                let mut call = script.prepare_invoke();
-                fill(&mut call);
-                call.invoke_async(&mut connection).await
+        let is_noted = *lock(&self.held).topics.entry(topic.clone()).or_insert(false);
+        let index = (!is_noted).then(|| (self.link.keys().index(&node.to_string()), topic.to_string()));
+        let changed = self
+            .run(command, move |mut connection| {
+                Box::pin(async move {
+                    if let Some((index, entry)) = index {
+                        note_in_index(&mut connection, &index, &[entry]).await?;
+                    }
+                    let script = script();
+                    let mut call = script.prepare_invoke();
+                    fill(&mut call);
+                    call.invoke_async(&mut connection).await
+                })
             })
-        })
-        .await
-        .inspect_err(|_| {
-            // The note may not have been taken; the next change makes it again.
-            if is_new {
-                lock(&self.held).topics.remove(topic);
+            .await;
+        self.changed(node, Entry::Channel(topic.clone()));
+        if !is_noted {
+            let mut held = lock(&self.held);
+            match &changed {
+                Ok(_) if self.node() == node => {
+                    held.topics.insert(topic.clone(), true);
+                }
+                // The note may be missing; the next change makes it again.
+                _ => {
+                    held.topics.remove(topic);
+                }
             }
-        })
+        }
+        changed
     }
 
     async fn join_now(
@@ -221,7 +265,7 @@ impl RedisRoster {
         let (hooks, channel) = (self.hooks(topic, is_again), topic.channel.to_string());
         let (user_id, info) = (member.user_id.clone(), member.user_info.clone());
         let answer: (i64, String, String, Vec<(String, String)>) = self
-            .change("join", node, topic, scripts::join, move |call| {
+            .change("join", node, topic, if is_again { scripts::join_again } else { scripts::join }, move |call| {
                 let node = node.to_string();
                 call.key(keys.members()).key(keys.holders()).key(keys.meta()).key(keys.tombstone(&node));
                 hooks.add_keys(call);
@@ -256,8 +300,10 @@ impl RedisRoster {
         let occupied = self.link.keys().occupied(&topic.app, self.link.keys().partition(topic));
         let is_user = topic.channel.kind() == ChannelKind::User;
         let (hooks, name) = (self.hooks(topic, is_again), topic.channel.to_string());
+        // What frees memory or keeps what is there must pass when Redis' memory is full.
+        let script = if is_again || subscriptions == 0 { scripts::occupy_again } else { scripts::occupy };
         let status: i64 = self
-            .change("occupy", node, topic, scripts::occupy, move |call| {
+            .change("occupy", node, topic, script, move |call| {
                 let node = node.to_string();
                 call.key(keys.occupancy()).key(occupied).key(keys.tombstone(&node));
                 hooks.add_keys(call);
@@ -270,7 +316,7 @@ impl RedisRoster {
             self.fenced(node);
             return Err(RosterError::Unavailable);
         }
-        if subscriptions == 0 && lock(&self.held).topics.remove(topic) {
+        if subscriptions == 0 && lock(&self.held).topics.remove(topic).is_some() {
             let (index, entry) = (self.link.keys().index(&node.to_string()), topic.to_string());
             // Left there it would cost a later sweep one look.
             let _ = self
@@ -330,10 +376,10 @@ impl RedisRoster {
     ) -> Result<(u64, Claimed), RosterError> {
         let node = self.standing_node().await?;
         lock(&self.held).connections.insert(app.clone(), connections);
-        let keys = self.link.keys();
+        let (keys, entry) = (self.link.keys(), Entry::Connections(app.clone()));
         let (counts, reports, nodes) = (keys.connections(app), keys.connection_reports(app), keys.nodes());
         let (index, recount, app) = (keys.index(&node.to_string()), keys.recount(), app.to_string());
-        let (total, admitted, answered_at_ms, oldest_report_at_ms) = self
+        let claimed = self
             .run("connect", move |mut connection| {
                 Box::pin(async move {
                     let script = scripts::connect();
@@ -344,7 +390,9 @@ impl RedisRoster {
                     call.invoke_async(&mut connection).await
                 })
             })
-            .await?;
+            .await;
+        self.changed(node, entry);
+        let (total, admitted, answered_at_ms, oldest_report_at_ms) = claimed?;
         Ok((total, Claimed { admitted, answered_at_ms, oldest_report_at_ms }))
     }
 }
@@ -442,14 +490,25 @@ impl Roster for RedisRoster {
     }
 
     fn renew(&self) -> BoxFuture<'_, Result<(), RosterError>> {
-        Box::pin(async { self.renew_lease().await.map(drop) })
+        Box::pin(async {
+            self.renew_lease().await?;
+            // Redis may have come back with an older state of the index.
+            self.forget_index();
+            self.must_assert.store(false, Ordering::Release);
+            Ok(())
+        })
     }
 }
 
-async fn note_in_index(connection: &mut MultiplexedConnection, index: &str, entry: &str) -> Result<(), RedisError> {
-    let mut pipeline = redis::pipe();
-    pipeline.sadd(index, entry).ignore().pexpire(index, millis(INDEX_TTL)).ignore();
-    pipeline.exec_async(connection).await
+async fn note_in_index(
+    connection: &mut MultiplexedConnection,
+    index: &str,
+    entries: &[String],
+) -> Result<(), RedisError> {
+    let script = scripts::index();
+    let mut call = script.key(index);
+    call.arg(millis(INDEX_TTL)).arg(entries);
+    call.invoke_async::<i64>(connection).await.map(drop)
 }
 
 fn millis(duration: Duration) -> i64 {

@@ -3,6 +3,7 @@
 
 mod churn;
 mod gateways;
+mod leases;
 mod publishers;
 mod redis;
 mod subscriber;

@@ -450,7 +450,9 @@ async fn what_redis_has_lost_is_brought_back_by_those_who_know_it() {
     }
     cluster.redis.run::<()>("FLUSHALL").await;
     for gateway in cluster.gateways() {
-        gateway.metric_reaches("carillon_presence_fenced_total", 1.0).await;
+        let lost = async || gateway.metric("carillon_presence_lost_channels_total").await >= 2.0;
+        eventually("the loss is noticed", lost).await;
+        assert_eq!(gateway.metric("carillon_presence_fenced_total").await, 0.0, "it was never swept");
     }
     cluster.users_become(ROOM, &["ana", "bo"]).await;
     let expected = json!({ "channels": {

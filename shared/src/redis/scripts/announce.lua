@@ -1,18 +1,54 @@
 -- Shared by all scripts. Messages are those of envelope/wire.rs.
 
--- Meta outlives its channel by far, or sequences would begin anew under nodes that still count.
+-- Meta outlives its channel by far: a sequence that starts over makes every node resynchronize the channel.
 local META_TTL_MS = 86400000
 
 -- Letters of a node's id: lists of nodes are ids in a row.
 local NODE_LETTERS = 32
 
--- The epoch of a sequence; made from the clock, so that later ones are greater.
-local function epoch_of(meta, field)
-  local epoch = redis.call('HGET', meta, field)
-  if not epoch then
-    local time = redis.call('TIME')
-    epoch = time[1] .. string.format('%06d', time[2])
-    redis.call('HSET', meta, field, epoch)
+-- The sequences of a channel, as fields of its meta: changes of members, and kept events.
+local CHANGES = {epoch = 'e', sequence = 's', server = 'er'}
+local KEPT = {epoch = 'ke', sequence = 'ks', server = 'kr'}
+
+-- The field of meta with the number of members after the last change.
+local MEMBERS_FIELD = 'n'
+
+-- Larger numbers are not exact in Lua. An epoch or sequence above it is not one of ours.
+local COUNTER_MAX = 9000000000000000
+
+local server_id
+
+-- The run id of the server process that executes this script. A restart or a failover changes it.
+local function current_server()
+  server_id = server_id or string.match(redis.call('INFO', 'server'), 'run_id:(%w+)') or ''
+  return server_id
+end
+
+local function is_counter(text)
+  return text and string.match(text, '^%d+$') and tonumber(text) <= COUNTER_MAX
+end
+
+-- Starts a sequence over, under a later epoch. Epochs are made from the clock; where the clock has gone back, the next
+-- number is taken.
+local function begin_epoch(meta, names)
+  local time = redis.call('TIME')
+  local epoch = tonumber(time[1]) * 1000000 + tonumber(time[2])
+  local last = redis.call('HGET', meta, names.epoch)
+  if is_counter(last) and tonumber(last) >= epoch then epoch = tonumber(last) + 1 end
+  epoch = string.format('%.0f', epoch)
+  redis.call('HSET', meta, names.epoch, epoch, names.sequence, '0', names.server, current_server())
+  redis.call('PEXPIRE', meta, META_TTL_MS)
+  return epoch
+end
+
+-- Returns the epoch of a sequence. The sequence starts over if it is missing or unreadable, or if another server process
+-- counted it last: a promoted replica, or a server that loaded an older state, may lack the end of the sequence, and would
+-- give the same position to another message.
+local function epoch_of(meta, names)
+  local epoch = redis.call('HGET', meta, names.epoch)
+  if not is_counter(epoch) or not is_counter(redis.call('HGET', meta, names.sequence))
+    or redis.call('HGET', meta, names.server) ~= current_server() then
+    epoch = begin_epoch(meta, names)
   end
   redis.call('PEXPIRE', meta, META_TTL_MS)
   return epoch
@@ -25,10 +61,11 @@ local function check_presence(members, holders, meta)
   redis.call('HLEN', meta)
 end
 
--- Announces a change of members at the next place of the sequence.
-local function announce_change(meta, topic, kind, stamp, payload)
-  local epoch = epoch_of(meta, 'e')
-  local sequence = redis.call('HINCRBY', meta, 's', 1)
+-- Announces a change of members under the next sequence number.
+local function announce_change(members, meta, topic, kind, stamp, payload)
+  local epoch = epoch_of(meta, CHANGES)
+  local sequence = redis.call('HINCRBY', meta, CHANGES.sequence, 1)
+  redis.call('HSET', meta, MEMBERS_FIELD, redis.call('HLEN', members))
   redis.call('PUBLISH', topic, '1 ' .. kind .. ' ' .. epoch .. ' ' .. sequence .. ' ' .. stamp .. ' -\n' .. payload)
 end
 
@@ -74,7 +111,8 @@ local function total(occupancy)
   local sum = 0
   local all = redis.call('HGETALL', occupancy)
   for i = 1, #all, 2 do
-    if all[i] ~= '#' then sum = sum + tonumber(all[i + 1]) end
+    -- A count that is no number counts nothing: an error here would stop everyone who subscribes.
+    if all[i] ~= '#' then sum = sum + (tonumber(all[i + 1]) or 0) end
   end
   return sum
 end
@@ -112,7 +150,7 @@ end
 local function hooks_of(app, wanted, base, is_news, queue, news, holds, ...)
   local hooks = {app = app, wanted = wanted, queue = queue, news = news, holds = holds, is_news = is_news == '1'}
   for _, earlier in ipairs({...}) do
-    if redis.call('GET', earlier) == '1' then hooks.is_news = true end
+    if redis.pcall('GET', earlier) == '1' then hooks.is_news = true end
   end
   if wanted ~= '' then
     -- Fails before anything has changed when a key holds something else.
@@ -167,7 +205,7 @@ local function drop_user(hooks, channel, members, holders, meta, topic, stamp, u
   end
   redis.call('HDEL', holders, user)
   if redis.call('HDEL', members, user) == 0 then return 0 end
-  announce_change(meta, topic, 'R', stamp, user)
+  announce_change(members, meta, topic, 'R', stamp, user)
   ended(hooks, 'R', 'A', channel, user)
   return 1
 end

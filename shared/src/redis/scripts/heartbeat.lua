@@ -1,7 +1,12 @@
--- KEYS: nodes
--- ARGV: node lease_ms register
--- Returns 1, or 0 to a node that is not registered any more and did not ask to be.
-if ARGV[3] == '0' and not redis.call('ZSCORE', KEYS[1], ARGV[1]) then return 0 end
+-- KEYS: nodes dead tombstone
+-- ARGV: node lease_ms
+-- Renews the lease of a node. Returns 1; or 2 when the lease was missing and has been started, as of a new node, or after
+-- Redis lost it; or 0 to a node that was declared dead.
+local lease = redis.call('ZSCORE', KEYS[1], ARGV[1])
+if not lease and (redis.call('EXISTS', KEYS[3]) == 1 or redis.call('ZSCORE', KEYS[2], ARGV[1])) then return 0 end
 local time = redis.call('TIME')
-redis.call('ZADD', KEYS[1], time[1] * 1000 + math.floor(time[2] / 1000) + ARGV[2], ARGV[1])
-return 1
+local expires = string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000) + ARGV[2])
+-- Every renewal must show as another value, also while the clock is set back: other nodes watch for changes.
+if lease == expires then expires = string.format('%.0f', expires + 1) end
+redis.call('ZADD', KEYS[1], expires, ARGV[1])
+return lease and 1 or 2

@@ -16,7 +16,7 @@ for i = 1, #ARGV, 5 do
   if keep_ms ~= '0' then
     local meta, kept = KEYS[key + 1], KEYS[key + 2]
     key = key + 2
-    local place = epoch_of(meta, 'ke') .. ' ' .. redis.call('HINCRBY', meta, 'ks', 1)
+    local place = epoch_of(meta, KEPT) .. ' ' .. redis.call('HINCRBY', meta, KEPT.sequence, 1)
     redis.call('SET', kept, place .. '\n' .. message, 'PX', keep_ms)
     message = '1 K ' .. place .. ' ' .. ARGV[i + 3] .. ' ' .. ARGV[i + 4] .. '\n' .. message
   end

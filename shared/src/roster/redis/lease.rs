@@ -8,21 +8,79 @@ use std::time::{Duration, Instant};
 use futures_util::stream::{self, StreamExt};
 use rand::Rng;
 
-use super::{CHANNEL_TTL, INDEX_TTL, Identity, Past, QUESTIONS_MAX, RedisRoster, lock, millis};
+use super::{CHANNEL_TTL, Entry, Identity, Past, QUESTIONS_MAX, RedisRoster, lock, millis, note_in_index};
 use crate::bus::Listener;
 use crate::envelope::Topic;
 use crate::node::NodeId;
 use crate::redis::scripts;
 use crate::roster::RosterError;
 
-/// How long a node stands without a word of it.
-const LEASE: Duration = Duration::from_secs(15);
+/// The times of leases. Tests use shorter ones, in the same proportions.
+#[derive(Clone, Copy, Debug)]
+pub struct Times {
+    /// For how long a renewed lease is valid, as Redis shows it. Deaths are not decided by it, see [`Times::silence`].
+    pub(super) lease: Duration,
+    /// How often a node renews its lease.
+    pub(super) heartbeat: Duration,
+    /// How long a node waits after a renewal that failed.
+    pub(super) retry: Duration,
+    /// After this long without a renewal nothing is entered before the lease is renewed: it may be over soon.
+    pub(super) self_fence: Duration,
+    /// How often a node looks at the leases of all others.
+    pub(super) look: Duration,
+    /// How much a look counts at most for a node whose lease has not changed since the look before.
+    pub(super) credit: Duration,
+    /// A node is dead when its lease has not changed for this long. A living node renews every 5.5 s at most. It has
+    /// another 2 s for a command that times out, 2 s to connect again, 1 s to wait, and 2 s for the next command, which is
+    /// 12.5 s. One gap in which Redis was away counts for [`Times::credit`]. 2.5 s are for a busy machine.
+    pub(super) silence: Duration,
+    /// The same for an earlier identity that a node has given up. Until then the node has time to join again under its new
+    /// one, so that no member is removed that is still there.
+    pub(super) given_up: Duration,
+    /// For how long one node has another to itself for sweeping. Renewed during the sweep.
+    pub(super) claim: Duration,
+    /// How often everything that a node holds gets its full time to live again.
+    pub(super) touch: Duration,
+}
 
-/// How often it gives one.
-const HEARTBEAT: Duration = Duration::from_secs(5);
+impl Times {
+    /// The times of a real cluster. A dead node is found within `silence` and two looks, 23 s. That leaves 7 s for its
+    /// sweep.
+    pub const REAL: Self = Self {
+        lease: Duration::from_secs(15),
+        heartbeat: Duration::from_secs(5),
+        retry: Duration::from_secs(1),
+        self_fence: Duration::from_secs(12),
+        look: Duration::from_secs(2),
+        credit: Duration::from_secs(3),
+        silence: Duration::from_secs(18),
+        given_up: Duration::from_secs(8),
+        claim: Duration::from_secs(30),
+        touch: Duration::from_secs(30),
+    };
 
-/// After this long without a good heartbeat the lease may soon be over: nothing is entered on the strength of it.
-const SELF_FENCE: Duration = Duration::from_secs(12);
+    /// All of them divided by `divisor`.
+    #[cfg(any(test, feature = "contract"))]
+    pub fn divided(divisor: u32) -> Self {
+        let Self { lease, heartbeat, retry, self_fence, look, credit, silence, given_up, claim, touch } = Self::REAL;
+        Self {
+            lease: lease / divisor,
+            heartbeat: heartbeat / divisor,
+            retry: retry / divisor,
+            self_fence: self_fence / divisor,
+            look: look / divisor,
+            credit: credit / divisor,
+            silence: silence / divisor,
+            given_up: given_up / divisor,
+            claim: claim / divisor,
+            touch: touch / divisor,
+        }
+    }
+}
+
+/// How long Redis remembers that a node was declared dead. A node that is paused for longer returns under the same id, and
+/// finds that everything it had is missing.
+pub(super) const NODE_TOMBSTONE_TTL: Duration = Duration::from_secs(3600);
 
 /// Earlier ids that a node remembers: it may be swept again before it has asserted everything.
 const EARLIER_MAX: usize = 3;
@@ -30,18 +88,25 @@ const EARLIER_MAX: usize = 3;
 /// Channels that are touched at a time.
 const TOUCHES: usize = 64;
 
-/// How often everything that a node holds is given its full time to live again.
-const TOUCH: Duration = Duration::from_secs(30);
+/// What a renewal found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Renewal {
+    Renewed,
+    /// The lease was missing: the node is new, or Redis lost it.
+    Started,
+    /// The node was declared dead.
+    Refused,
+}
 
 impl RedisRoster {
-    /// The identity to make a change with; renews the lease first when it may be over.
+    /// Returns the identity to make a change with. Renews the lease first when it may be over.
     pub(super) async fn standing_node(&self) -> Result<NodeId, RosterError> {
         if self.has_resigned.load(Ordering::Acquire) {
             return Err(RosterError::Unavailable);
         }
         let stands = {
             let identity = lock(&self.identity);
-            let fresh = identity.renewed.is_some_and(|renewed| renewed.elapsed() < SELF_FENCE);
+            let fresh = identity.renewed.is_some_and(|renewed| renewed.elapsed() < self.times.self_fence);
             fresh.then_some(identity.node)
         };
         match stands {
@@ -50,84 +115,138 @@ impl RedisRoster {
         }
     }
 
-    /// Renews the lease; a node that is not known any more gets a new identity and a new lease.
+    /// Renews the lease. A node that was declared dead gets a new identity and a new lease.
     pub(super) async fn renew_lease(&self) -> Result<NodeId, RosterError> {
         if self.has_resigned.load(Ordering::Acquire) {
             return Err(RosterError::Unavailable);
         }
-        let (node, is_first) = {
-            let identity = lock(&self.identity);
-            (identity.node, identity.renewed.is_none())
-        };
+        let node = self.node();
         let mut standing = node;
-        if !self.heartbeat(node, is_first).await? {
+        if self.heartbeat(node).await? == Renewal::Refused {
             self.fenced(node);
             standing = self.node();
-            self.heartbeat(standing, true).await?;
+            if self.heartbeat(standing).await? == Renewal::Refused {
+                return Err(RosterError::Unavailable);
+            }
         }
         if self.node() != standing {
-            // Someone else found it swept meanwhile; the next attempt is made as whoever it is now.
+            // Another task found the node fenced meanwhile. The next attempt is made with the latest identity.
             return Err(RosterError::Unavailable);
         }
         if let Err(error) = self.bury_past().await {
-            tracing::debug!(%error, "what is left of an earlier id is given up later");
+            tracing::debug!(%error, "cannot give up an earlier node id yet; retrying with the next heartbeat");
         }
         Ok(standing)
     }
 
-    /// This identity has been swept: from here on the node is another.
+    /// Gives the node a new identity after `node` was declared dead.
     pub(super) fn fenced(&self, node: NodeId) {
-        let mut identity = lock(&self.identity);
-        if identity.node != node {
+        let recent = {
+            let mut identity = lock(&self.identity);
+            if identity.node != node {
+                return;
+            }
+            let mut earlier = std::mem::take(&mut identity.earlier);
+            earlier.insert(0, node);
+            earlier.truncate(EARLIER_MAX);
+            let recent = std::mem::take(&mut identity.recent);
+            *identity = Identity { node: NodeId::fresh(), earlier, renewed: None, recent: Vec::new() };
+            recent
+        };
+        self.metrics.fenced.inc();
+        self.must_assert.store(true, Ordering::Release);
+        self.leave_to_sweep(node, recent.into_iter().map(|(_, entry)| entry));
+        self.forget_index();
+        tracing::warn!({ node.id = %node }, "node lease expired; re-registering under a new id");
+    }
+
+    /// Nothing that the node holds is in its index for certain: the next change of each channel notes it there.
+    pub(super) fn forget_index(&self) {
+        for is_noted in lock(&self.held).topics.values_mut() {
+            *is_noted = false;
+        }
+    }
+
+    /// Remembers entries that a given-up identity may have changed after the sweep visited them.
+    fn leave_to_sweep(&self, node: NodeId, entries: impl Iterator<Item = Entry>) {
+        let entries: Vec<String> = entries.map(|entry| entry.to_string()).collect();
+        if entries.is_empty() {
             return;
         }
-        let mut earlier = std::mem::take(&mut identity.earlier);
-        earlier.insert(0, node);
-        earlier.truncate(EARLIER_MAX);
-        *identity = Identity { node: NodeId::fresh(), earlier, renewed: None };
-        drop(identity);
-        self.metrics.fenced.inc();
-        // Of the new identity nothing is in the index yet.
-        let mut held = lock(&self.held);
-        let topics = std::mem::take(&mut held.topics);
-        let entries = topics.iter().map(Topic::to_string).chain(held.connections.keys().map(|app| format!("{app}/")));
-        lock(&self.past).push(Past { node, entries: entries.collect() });
-        drop(held);
-        tracing::warn!(%node, "redis does not know this node any more; it goes on under a new id");
-    }
-
-    async fn heartbeat(&self, node: NodeId, register: bool) -> Result<bool, RosterError> {
-        let sent = Instant::now();
-        let known = self.lease(node, LEASE, register).await?;
-        if known {
-            let mut identity = lock(&self.identity);
-            if identity.node == node {
-                identity.renewed = Some(sent);
-            }
+        let mut past = lock(&self.past);
+        match past.iter_mut().find(|past| past.node == node) {
+            Some(past) => past.entries.extend(entries),
+            None => past.push(Past { node, entries }),
         }
-        Ok(known)
     }
 
-    async fn register(&self, node: NodeId, lease: Duration) -> Result<(), RosterError> {
-        self.lease(node, lease, true).await.map(drop)
+    /// Notes that a change has been made, or may have been. If the node was declared dead at the same time, the sweep may
+    /// have passed the entry before the change.
+    pub(super) fn changed(&self, node: NodeId, entry: Entry) {
+        let mut identity = lock(&self.identity);
+        if identity.node == node {
+            identity.recent.push((Instant::now(), entry));
+            return;
+        }
+        drop(identity);
+        self.leave_to_sweep(node, std::iter::once(entry));
     }
 
-    /// Returns whether the node is registered. Goes the way of events, which waits for nobody: behind a herd of joins a
-    /// heartbeat would come too late.
-    async fn lease(&self, node: NodeId, lease: Duration, register: bool) -> Result<bool, RosterError> {
-        let nodes = self.link.keys().nodes();
-        self.run_aside("heartbeat", async move |mut connection| {
-            let script = scripts::heartbeat();
-            let mut call = script.key(nodes);
-            call.arg(node.to_string()).arg(millis(lease)).arg(u8::from(register));
-            call.invoke_async(&mut connection).await
+    async fn heartbeat(&self, node: NodeId) -> Result<Renewal, RosterError> {
+        let was_registered = {
+            let identity = lock(&self.identity);
+            identity.node == node && identity.renewed.is_some()
+        };
+        let sent = Instant::now();
+        let renewal = self.send_heartbeat(node).await?;
+        if renewal == Renewal::Refused {
+            return Ok(renewal);
+        }
+        {
+            let mut identity = lock(&self.identity);
+            if identity.node != node {
+                return Ok(renewal);
+            }
+            // What was changed before this renewal will be in the index when the node is swept.
+            identity.recent.retain(|(at, _)| *at >= sent);
+            identity.renewed = Some(sent);
+        }
+        if was_registered && renewal == Renewal::Started {
+            self.lost();
+        }
+        Ok(renewal)
+    }
+
+    /// Redis has lost the lease, and so everything that this node had put there.
+    fn lost(&self) {
+        let channels = lock(&self.held).topics.len();
+        self.metrics.lost_channels.inc_by(u64::try_from(channels).unwrap_or(u64::MAX));
+        self.forget_index();
+        self.must_assert.store(true, Ordering::Release);
+        tracing::warn!(channels, "redis has lost the lease of this node; asserting everything again");
+    }
+
+    /// Uses the connection of events, which waits for nothing: behind a herd of joins a heartbeat would come too late.
+    async fn send_heartbeat(&self, node: NodeId) -> Result<Renewal, RosterError> {
+        let keys = self.link.keys();
+        let (nodes, dead, tombstone) = (keys.nodes(), keys.dead(), keys.node_tombstone(&node.to_string()));
+        let lease = millis(self.times.lease);
+        let answer: i64 = self
+            .run_aside("heartbeat", async move |mut connection| {
+                let script = scripts::heartbeat();
+                let mut call = script.key(nodes);
+                call.key(dead).key(tombstone).arg(node.to_string()).arg(lease);
+                call.invoke_async(&mut connection).await
+            })
+            .await?;
+        Ok(match answer {
+            0 => Renewal::Refused,
+            2 => Renewal::Started,
+            _ => Renewal::Renewed,
         })
-        .await
     }
 
-    /// Lets identities that this node has given up be swept: they may have made changes after their sweep had passed by, or
-    /// after Redis had lost all it knew of them, their index included. Their lease ends now, so that the grace is left for
-    /// joining again under the new one, and nobody sees anyone leave who has not.
+    /// Lets identities that this node has given up be swept again, because they may have made changes after their sweep.
     pub(super) async fn bury_past(&self) -> Result<(), RosterError> {
         loop {
             let (node, entries) = match lock(&self.past).last() {
@@ -135,7 +254,14 @@ impl RedisRoster {
                 None => return Ok(()),
             };
             self.note_all_in_index(node, entries).await?;
-            self.register(node, Duration::ZERO).await?;
+            let nodes = self.link.keys().nodes();
+            self.run("give_up", move |mut connection| {
+                Box::pin(async move {
+                    let script = scripts::give_up();
+                    script.key(nodes).arg(node.to_string()).invoke_async::<i64>(&mut connection).await
+                })
+            })
+            .await?;
             lock(&self.past).retain(|past| past.node != node);
         }
     }
@@ -144,11 +270,7 @@ impl RedisRoster {
         for some in entries.chunks(QUESTIONS_MAX) {
             let (index, some) = (self.link.keys().index(&node.to_string()), some.to_vec());
             self.run("index", move |mut connection| {
-                Box::pin(async move {
-                    let mut pipeline = redis::pipe();
-                    pipeline.sadd(&index, some).ignore().pexpire(&index, millis(INDEX_TTL)).ignore();
-                    pipeline.exec_async(&mut connection).await
-                })
+                Box::pin(async move { note_in_index(&mut connection, &index, &some).await })
             })
             .await?;
         }
@@ -156,24 +278,21 @@ impl RedisRoster {
     }
 
     pub(super) async fn keep_lease(self: &Arc<Self>, listener: Arc<dyn Listener>) -> Infallible {
-        let mut asserted = self.node();
         loop {
-            // Redis being away is told by others; the lease is renewed as soon as it is back.
+            // The connection's health is logged elsewhere. The lease is renewed as soon as Redis is back.
             let renewed = self.renew_lease().await;
-            if let Ok(node) = renewed
-                && node != asserted
-            {
-                asserted = node;
+            if renewed.is_ok() && self.must_assert.swap(false, Ordering::AcqRel) {
                 listener.came_back();
             }
-            let pause = if renewed.is_ok() { HEARTBEAT } else { Duration::from_secs(1) };
-            tokio::time::sleep(pause.mul_f64(rand::rng().random_range(0.9..=1.1))).await;
+            let pause = if renewed.is_ok() { self.times.heartbeat } else { self.times.retry };
+            let pause = pause.mul_f64(rand::rng().random_range(0.9..=1.1));
+            tokio::time::sleep(pause).await;
         }
     }
 
     pub(super) async fn keep_alive(&self, listener: Arc<dyn Listener>) -> Infallible {
         loop {
-            tokio::time::sleep(TOUCH).await;
+            tokio::time::sleep(self.times.touch).await;
             // Many rounds fit into the time to live.
             if let Ok(lost) = self.touch().await {
                 for topic in &lost {
@@ -184,13 +303,13 @@ impl RedisRoster {
         }
     }
 
-    /// Gives everything its full time to live, and writes the index anew, without which nobody would sweep what this node
-    /// holds; returns the channels of which something is not there any more, as after an eviction for want of memory.
+    /// Gives everything its full time to live, and writes the index again, without which a sweep would not find what this
+    /// node holds; returns the channels of which something is not there any more, as after an eviction for want of memory.
     async fn touch(&self) -> Result<Vec<Topic>, RosterError> {
         let node = self.node();
         let (topics, apps) = {
             let held = lock(&self.held);
-            let topics: Vec<_> = held.topics.iter().cloned().collect();
+            let topics: Vec<_> = held.topics.keys().cloned().collect();
             (topics, held.connections.keys().cloned().collect::<Vec<_>>())
         };
         let apps_entries = apps.iter().map(|app| format!("{app}/"));
@@ -225,7 +344,7 @@ impl RedisRoster {
         }
         // What was left since the list was made is missing rightly.
         let held = lock(&self.held);
-        lost.retain(|topic| held.topics.contains(topic));
+        lost.retain(|topic| held.topics.contains_key(topic));
         Ok(lost)
     }
 

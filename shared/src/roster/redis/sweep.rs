@@ -1,125 +1,221 @@
-//! Taking dead nodes out of every channel they held. Any node may do it, and may die doing it: every step may be run
-//! again, and what is left to do stands in Redis.
+//! Finding dead nodes and removing them from every channel they held. Any node may do it, and may die doing it: every step
+//! may be repeated, and what is left to do stands in Redis.
 
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::stream::{self, StreamExt};
 use rand::Rng;
+use tokio::sync::watch;
 
+use super::lease::NODE_TOMBSTONE_TTL;
+use super::watch::Watch;
 use super::{RedisRoster, millis};
 use crate::app::AppId;
 use crate::envelope::{Topic, unix_us};
+use crate::excerpt::{NAME_MAX, excerpt};
 use crate::protocol::{ChannelKind, ChannelName};
 use crate::redis::scripts;
 use crate::roster::RosterError;
 
-/// How often a node looks for dead ones, half of it more or less, so that not all look at once.
-const INTERVAL: Duration = Duration::from_secs(3);
-
-/// How long past its lease a node is left alone.
-const GRACE: Duration = Duration::from_secs(5);
-
-/// How long one node has another to itself for sweeping.
-const CLAIM: Duration = Duration::from_secs(30);
-
-/// Dead nodes that one look takes.
+/// Dead nodes that are swept at a time. Others wait for the next look.
 const NODES_MAX: usize = 32;
 
-/// Users that one script takes out: Redis does nothing else meanwhile.
+/// Nodes of a cluster whose leases are watched: far more than there are. Others would not be swept.
+const WATCHED_MAX: usize = 4096;
+
+/// Users that one script removes: Redis does nothing else meanwhile.
 const EVICT_BATCH: usize = 256;
 
 /// Channels that are read from an index at a time.
 const INDEX_BATCH: usize = 100;
 
-/// Channels that are swept at a time: enough to be through thousands of them in a second.
+/// Channels that are swept at a time: enough for thousands of them in a second.
 const ENTRIES: usize = 32;
 
 /// How long a channel remembers that a node was swept: longer than any node is paused and any command is under way.
 const TOMBSTONE: Duration = Duration::from_secs(600);
 
+/// A look at the leases: nodes that are declared dead and not swept yet, and all other nodes with their leases.
+type Look = (Vec<String>, Vec<(String, String)>);
+
+/// What a sweep, or a part of it, did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Swept {
+    /// Users that were removed, because no other node holds them.
+    pub(super) members: u64,
+    /// Entries of the index that could not be swept completely, because a key holds something else.
+    pub(super) damaged: u64,
+}
+
 impl RedisRoster {
+    /// Looks for dead nodes and sweeps them; never returns. A sweep may take long, so looking goes on beside it.
     pub(super) async fn keep_sweeping(self: &Arc<Self>) -> Infallible {
+        let (found, mut dead) = watch::channel(Vec::new());
+        let sweeping = async {
+            loop {
+                // The sender lives as long as this future.
+                let _ = dead.changed().await;
+                let nodes: Vec<String> = dead.borrow_and_update().clone();
+                for node in nodes {
+                    self.sweep_node(&node).await;
+                }
+            }
+        };
+        tokio::join!(self.keep_looking(&found), sweeping).0
+    }
+
+    async fn keep_looking(&self, found: &watch::Sender<Vec<String>>) -> Infallible {
+        let mut watch = Watch::default();
         loop {
-            tokio::time::sleep(INTERVAL.mul_f64(rand::rng().random_range(0.5..=1.5))).await;
-            for node in self.dead_nodes().await.unwrap_or_default() {
-                self.sweep_node(&node).await;
+            // Up to a quarter more or less, so that nodes do not all look at once.
+            let pause = self.times.look.mul_f64(rand::rng().random_range(0.75..=1.25));
+            tokio::time::sleep(pause).await;
+            // An error needs no answer: a look that failed counts for nobody.
+            if let Ok(dead) = self.look(&mut watch).await
+                && !dead.is_empty()
+            {
+                found.send_replace(dead);
             }
         }
     }
 
-    async fn dead_nodes(&self) -> Result<Vec<String>, RosterError> {
-        let (nodes, dead) = (self.link.keys().nodes(), self.link.keys().dead());
+    /// Looks at all leases once. Declares nodes dead that have been silent for too long, and returns all dead nodes.
+    async fn look(&self, watch: &mut Watch) -> Result<Vec<String>, RosterError> {
+        let (dead, leases) = self.claim(Vec::new()).await?;
+        let own = self.node().to_string();
+        let mut silent = watch.look(Instant::now(), leases, &self.times);
+        silent.retain(|(node, _)| *node != own);
+        silent.truncate(NODES_MAX);
+        if silent.is_empty() {
+            return Ok(dead);
+        }
+        self.claim(silent).await.map(|(dead, _)| dead)
+    }
+
+    /// Declares `silent` nodes dead, unless they have renewed the given leases meanwhile.
+    async fn claim(&self, silent: Vec<(String, String)>) -> Result<Look, RosterError> {
+        let keys = self.link.keys();
+        let (nodes, dead) = (keys.nodes(), keys.dead());
+        let markers: Vec<String> = silent.iter().map(|(node, _)| keys.node_tombstone(node)).collect();
         self.run("claim", move |mut connection| {
             Box::pin(async move {
                 let script = scripts::claim();
                 let mut call = script.key(nodes);
-                call.key(dead).arg(millis(GRACE)).arg(NODES_MAX);
+                call.key(dead);
+                for marker in markers {
+                    call.key(marker);
+                }
+                call.arg(NODES_MAX).arg(WATCHED_MAX).arg(millis(NODE_TOMBSTONE_TTL));
+                for (node, lease) in silent {
+                    call.arg(node).arg(lease);
+                }
                 call.invoke_async(&mut connection).await
             })
         })
         .await
     }
 
-    /// Sweeps one dead node, unless another node is at it. What is left when something fails is found by the next look.
+    /// Sweeps one dead node, unless another node does. After an error the next look finds what is left.
     async fn sweep_node(&self, node: &str) {
         match self.try_sweep(node).await {
             Ok(None) => {}
-            Ok(Some(removed)) => {
+            Ok(Some(Swept { members, damaged })) => {
                 self.metrics.evictions.inc();
-                self.metrics.evicted_members.inc_by(removed);
-                tracing::info!(node, members = removed, "swept a dead node");
+                self.metrics.evicted_members.inc_by(members);
+                tracing::info!({ node.id = node, members = members, damaged = damaged }, "swept a dead node");
             }
-            Err(error) => tracing::debug!(node, %error, "sweep interrupted, to be taken up again"),
+            Err(error) => {
+                tracing::debug!({ node.id = node, error = %error }, "sweep interrupted; retrying with the next look")
+            }
         }
     }
 
-    pub(super) async fn try_sweep(&self, node: &str) -> Result<Option<u64>, RosterError> {
-        let claim = self.link.keys().sweep(node);
-        if !self.claim(claim.clone()).await? {
-            return Ok(None);
-        }
+    /// Returns `None` if the node is swept already, or another node sweeps it.
+    pub(super) async fn try_sweep(&self, node: &str) -> Result<Option<Swept>, RosterError> {
+        let sweeper = self.node().to_string();
         let index = self.link.keys().index(node);
-        let (mut cursor, mut removed, mut is_whole) = (0, 0, true);
+        let (mut cursor, mut total) = (0, Swept::default());
         loop {
-            let (next, entries) = self.scan_index(&index, cursor).await?;
-            let swept: Vec<_> = stream::iter(entries)
-                .map(async |entry| (self.sweep_entry(node, &entry).await, entry))
+            if !self.begin_sweep(node, &sweeper).await? {
+                return Ok(None);
+            }
+            let (next, entries) = match self.scan_index(&index, cursor).await {
+                // Without the index nobody can know what the node held. Its entries expire by themselves.
+                Err(RosterError::Damaged) => {
+                    self.set_aside(node, &index, &mut total);
+                    break;
+                }
+                scanned => scanned?,
+            };
+            let swept: Vec<_> = stream::iter(&entries)
+                .map(async |entry| (self.sweep_entry(node, entry).await, entry))
                 .buffer_unordered(ENTRIES)
                 .collect()
                 .await;
-            let mut done = Vec::with_capacity(swept.len());
             for (result, entry) in swept {
-                match result {
-                    Ok(members) => {
-                        removed += members;
-                        done.push(entry);
+                let is_damaged = match result {
+                    Ok(swept) => {
+                        total.members += swept.members;
+                        swept.damaged > 0
                     }
-                    // It stays in the index until someone puts the channel right; the others must not wait.
-                    Err(RosterError::Damaged) => is_whole = false,
+                    Err(RosterError::Damaged) => true,
                     Err(error) => return Err(error),
+                };
+                if is_damaged {
+                    self.set_aside(node, entry, &mut total);
                 }
             }
-            self.forget_entries(&index, done).await?;
+            self.forget_entries(&index, entries).await?;
             cursor = next;
             if cursor == 0 {
                 break;
             }
         }
-        if !is_whole {
-            return Ok(Some(removed));
+        Ok(self.end_sweep(node, &sweeper).await?.then_some(total))
+    }
+
+    /// Counts an entry that cannot be swept, and logs the first of a sweep. Nobody can remove the node there before a
+    /// person has repaired the key, so the sweep does not wait for it.
+    fn set_aside(&self, node: &str, entry: &str, total: &mut Swept) {
+        total.damaged += 1;
+        self.metrics.damaged_entries.inc();
+        if total.damaged == 1 {
+            tracing::error!(
+                { node.id = node, entry = %excerpt(entry, NAME_MAX) },
+                "a key of a dead node's channel has the wrong type; skipped it, so members of that node may stay; delete \
+                 the key to repair the channel; further ones of this sweep are only counted"
+            );
         }
-        let (dead, node) = (self.link.keys().dead(), node.to_owned());
-        self.run("swept", move |mut connection| {
+    }
+
+    async fn begin_sweep(&self, node: &str, sweeper: &str) -> Result<bool, RosterError> {
+        let (dead, claim) = (self.link.keys().dead(), self.link.keys().sweep(node));
+        let (node, sweeper, claim_ms) = (node.to_owned(), sweeper.to_owned(), millis(self.times.claim));
+        self.run("sweep_claim", move |mut connection| {
             Box::pin(async move {
-                let mut pipeline = redis::pipe();
-                pipeline.zrem(&dead, &node).ignore().del(&claim).ignore();
-                pipeline.exec_async(&mut connection).await
+                let script = scripts::begin_sweep();
+                let mut call = script.key(dead);
+                call.key(claim).arg(node).arg(sweeper).arg(claim_ms);
+                call.invoke_async(&mut connection).await
             })
         })
-        .await?;
-        Ok(Some(removed))
+        .await
+    }
+
+    async fn end_sweep(&self, node: &str, sweeper: &str) -> Result<bool, RosterError> {
+        let (dead, claim) = (self.link.keys().dead(), self.link.keys().sweep(node));
+        let (node, sweeper) = (node.to_owned(), sweeper.to_owned());
+        self.run("swept", move |mut connection| {
+            Box::pin(async move {
+                let script = scripts::end_sweep();
+                let mut call = script.key(dead);
+                call.key(claim).arg(node).arg(sweeper);
+                call.invoke_async(&mut connection).await
+            })
+        })
+        .await
     }
 
     async fn scan_index(&self, index: &str, cursor: u64) -> Result<(u64, Vec<String>), RosterError> {
@@ -145,23 +241,11 @@ impl RedisRoster {
         .await
     }
 
-    async fn claim(&self, key: String) -> Result<bool, RosterError> {
-        let taken: Option<String> = self
-            .run("sweep_claim", move |mut connection| {
-                Box::pin(async move {
-                    let mut command = redis::cmd("SET");
-                    command.arg(key).arg("1").arg("NX").arg("PX").arg(millis(CLAIM));
-                    command.query_async(&mut connection).await
-                })
-            })
-            .await?;
-        Ok(taken.is_some())
-    }
-
-    /// One entry of an index: `APP/CHANNEL`, or `APP/` for the app's connections. Returns how many users are gone.
-    async fn sweep_entry(&self, node: &str, entry: &str) -> Result<u64, RosterError> {
+    /// Sweeps one entry of an index: `APP/CHANNEL`, or `APP/` for the app's connections.
+    async fn sweep_entry(&self, node: &str, entry: &str) -> Result<Swept, RosterError> {
+        let mut total = Swept::default();
         // An entry that is not ours is only taken off the list.
-        let Some((app, channel)) = entry.split_once('/') else { return Ok(0) };
+        let Some((app, channel)) = entry.split_once('/') else { return Ok(total) };
         let app = AppId::from(app);
         if channel.is_empty() {
             let keys = self.link.keys();
@@ -174,21 +258,21 @@ impl RedisRoster {
                 })
             })
             .await?;
-            return Ok(0);
+            return Ok(total);
         }
-        let Ok(channel) = ChannelName::parse(channel, usize::MAX) else { return Ok(0) };
+        let Ok(channel) = ChannelName::parse(channel, usize::MAX) else { return Ok(total) };
         let topic = Topic::new(&app, &channel);
-        let mut removed = 0;
         loop {
-            let (some, left) = self.evict(node, &topic).await?;
-            removed += some;
+            let (members, left, damaged) = self.evict(node, &topic).await?;
+            total.members += members;
+            total.damaged = total.damaged.max(damaged);
             if left == 0 {
-                return Ok(removed);
+                return Ok(total);
             }
         }
     }
 
-    async fn evict(&self, node: &str, topic: &Topic) -> Result<(u64, u64), RosterError> {
+    async fn evict(&self, node: &str, topic: &Topic) -> Result<(u64, u64, u64), RosterError> {
         let keys = self.link.keys().channel(topic);
         let occupied = self.link.keys().occupied(&topic.app, self.link.keys().partition(topic));
         let is_user = topic.channel.kind() == ChannelKind::User;

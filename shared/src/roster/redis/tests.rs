@@ -1,3 +1,5 @@
+mod deaths;
+
 use crate::redis::server::RedisCluster;
 
 crate::roster_contract!(RedisCluster::new().await);
