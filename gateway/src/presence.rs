@@ -70,6 +70,11 @@ impl Replica {
         self.is_keeping
     }
 
+    /// Whether the user is a member as far as local subscribers know, while the roster may have lost it.
+    pub(crate) fn expects(&self, user_id: &UserId) -> bool {
+        (self.is_keeping || self.is_doubted()) && self.members.contains_key(user_id)
+    }
+
     /// Whether the list reflects `position`.
     pub(crate) fn has_reached(&self, position: Position) -> bool {
         self.position.is_some_and(|own| own >= position)
@@ -166,7 +171,7 @@ impl Replica {
         let news = std::mem::take(&mut self.news);
         let is_whole = self.build(position, members);
         self.news = news;
-        self.is_keeping = keeping;
+        self.is_keeping = keeping && before.keys().any(|user_id| !self.members.contains_key(user_id));
         if keeping {
             for (user_id, member) in &before {
                 self.members.entry(user_id.clone()).or_insert_with(|| member.clone());

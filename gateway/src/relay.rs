@@ -4,7 +4,10 @@
 //! answers to new subscribers. So each shard gets them in one order, and a new subscriber's list of members or last
 //! event fits exactly what it hears next.
 
+mod kept;
 pub(crate) mod membership;
+#[cfg(test)]
+mod outages;
 mod resync;
 pub(crate) mod topic;
 mod watches;
@@ -18,6 +21,7 @@ use std::time::{Duration, Instant};
 use futures_util::future::BoxFuture;
 use hashbrown::{DefaultHashBuilder, HashMap, HashSet};
 use shared::app::AppId;
+use shared::bus::memory::Ages;
 use shared::bus::{Bus, Listener};
 use shared::envelope::{Body, Envelope, Position, Topic};
 use shared::protocol::ServerFrame;
@@ -31,7 +35,6 @@ use crate::metrics::PresenceMetrics;
 use crate::presence::{Change, Effect};
 use crate::shard::inbox::{Broadcast, Inbox, Room, ShardMessage};
 use crate::websocket::writer;
-use membership::Kept;
 use resync::Doubts;
 use topic::TopicState;
 
@@ -62,6 +65,8 @@ pub(crate) struct Relay {
     late_members: Mutex<Vec<Topic>>,
     /// Topics of which the roster has not been told the latest count.
     late_reports: Mutex<HashSet<Topic>>,
+    /// Of the kept events of all topics. Locked after a stripe, never before one.
+    kept_ages: Mutex<Ages>,
     doubts: Doubts,
     connections_forgotten: Notify,
     /// Apps whose connections another node needs to know.
@@ -89,6 +94,7 @@ impl Relay {
             late_counts: Mutex::default(),
             late_members: Mutex::default(),
             late_reports: Mutex::default(),
+            kept_ages: Mutex::default(),
             doubts: Doubts::default(),
             connections_forgotten: Notify::new(),
             asked: Mutex::default(),
@@ -154,8 +160,10 @@ impl Relay {
         }
         self.bus.unsubscribe(topic).await;
         let mut stripe = self.stripe(topic);
-        if stripe.get(topic).is_some_and(|state| !state.is_held()) {
-            stripe.remove(topic);
+        if stripe.get(topic).is_some_and(|state| !state.is_held())
+            && let Some(kept) = stripe.remove(topic).and_then(|state| state.kept)
+        {
+            lock(&self.kept_ages).forget(kept.age);
         }
     }
 
@@ -227,7 +235,7 @@ impl Relay {
         match body {
             Body::Event { frame, except, kept } => {
                 if let (true, Some(position)) = (kept, position) {
-                    state.kept = Some((position, frame.clone()));
+                    self.keep(state, topic, position, frame.clone());
                 }
                 self.broadcast(state, topic, &frame, Route { except, ..route });
             }
@@ -308,9 +316,14 @@ impl Relay {
 
 impl Listener for Relay {
     fn deliver(&self, topic: &Topic, envelope: Envelope) {
+        let is_kept = matches!(envelope.body, Body::Event { kept: true, .. });
         let mut stripe = self.stripe(topic);
         if let Some(state) = stripe.get_mut(topic) {
             self.deliver_to(state, topic, envelope);
+        }
+        drop(stripe);
+        if is_kept {
+            self.drop_kept_beyond_bound();
         }
     }
 
@@ -360,20 +373,6 @@ fn count_interval(count: u64) -> Duration {
 
 fn count_frame(topic: &Topic, count: u64) -> String {
     ServerFrame::SubscriptionCount { channel: topic.channel.as_str(), count }.encode()
-}
-
-/// The newer of what the roster keeps and what this node has heard since it asked.
-fn latest_kept(state: &TopicState, kept: Kept) -> Option<bytes::Bytes> {
-    let Kept { heard_before, fetched } = kept;
-    match (&state.kept, fetched) {
-        (Some((heard_at, heard)), Some(fetched)) => {
-            let heard_is_newer = *heard_at > fetched.position;
-            Some(if heard_is_newer { heard.clone() } else { fetched.frame })
-        }
-        (Some((heard_at, heard)), None) if Some(*heard_at) > heard_before => Some(heard.clone()),
-        // What was heard before the question may have outlived its time; only the roster knows.
-        (_, fetched) => fetched.map(|kept| kept.frame),
-    }
 }
 
 /// A panic under one of these locks leaves maps that are whole: every change to one is a single call.

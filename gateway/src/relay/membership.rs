@@ -9,10 +9,11 @@ use shared::app::App;
 use shared::bus::BusError;
 use shared::envelope::{Position, Topic};
 use shared::protocol::{ChannelKind, Member, ServerFrame, UserId};
-use shared::roster::{KeptEvent, RosterError};
+use shared::roster::RosterError;
 
+use super::kept::{Kept, latest_kept};
 use super::topic::{Parked, TopicState};
-use super::{COUNT_FREELY_UP_TO, Relay, latest_kept, lock};
+use super::{COUNT_FREELY_UP_TO, Relay, lock};
 use crate::limits::{COUNTS_AT_ONCE, COUNTS_PER_SECOND, LATE_REPORTS_AT_ONCE};
 use crate::presence::Replica;
 use crate::shard::inbox::ShardMessage;
@@ -141,11 +142,12 @@ impl Relay {
             None => None,
         };
         let kept = if topic.channel.kind().is_cache() {
-            let heard_before = self.stripe(topic).get(topic).and_then(|state| state.kept_position());
+            let (received_before, pin) = self.expect_kept(topic);
             match retry(async || self.roster.kept(topic).await.map_err(EnterError::from)).await {
                 Ok(fetched) => {
-                    self.catch_up_with(topic, fetched.as_ref()).await;
-                    Some(Kept { heard_before, fetched })
+                    let kept = Kept { received_before, fetched, _pin: pin };
+                    self.catch_up_with(topic, &kept).await;
+                    Some(kept)
                 }
                 Err(error) => {
                     self.undo_join(topic, member).await;
@@ -182,35 +184,23 @@ impl Relay {
         Ok(())
     }
 
-    /// Lets the kept event be heard first, if it still comes: else who gets it as an answer would hear it again. Must
-    /// be called under the topic's gate.
-    async fn catch_up_with(&self, topic: &Topic, kept: Option<&KeptEvent>) {
-        let Some(kept) = kept else { return };
-        let is_ahead = |state: &TopicState| state.kept_position().is_none_or(|heard| heard < kept.position);
-        if !self.stripe(topic).get(topic).is_some_and(is_ahead) {
-            return;
-        }
-        self.bus.catch_up().await;
-        // It was published before this node heard the topic, or while it was deaf. Now there is nothing to wait for.
-        if let Some(state) = self.stripe(topic).get_mut(topic)
-            && is_ahead(state)
-        {
-            state.kept = Some((kept.position, kept.frame.clone()));
-        }
-    }
-
     /// Must be called under the topic's gate.
     async fn join(&self, topic: &Topic, app: &App, member: &Member) -> Result<Option<Position>, EnterError> {
-        let (known_here, is_built) = {
+        let (known_here, is_built, may_return) = {
             let mut stripe = self.stripe(topic);
             let state = stripe.entry(topic.clone()).or_insert_with(|| TopicState::new(self.inboxes.len()));
             let replica = state.replica.get_or_insert_with(Box::<Replica>::default);
-            (replica.sockets_of(&member.user_id) > 0, replica.is_built())
+            (replica.sockets_of(&member.user_id) > 0, replica.is_built(), replica.expects(&member.user_id))
         };
         let joined = if known_here {
             None
         } else {
-            match self.roster.join(topic, member, app.limits.presence_members, !is_built).await {
+            let joining = if may_return {
+                self.roster.join_again(topic, member, !is_built)
+            } else {
+                self.roster.join(topic, member, app.limits.presence_members, !is_built)
+            };
+            match joining.await {
                 Ok(joined) => Some(joined),
                 Err(error) => {
                     self.drop_idle_replica(topic);
@@ -395,13 +385,6 @@ struct Entered {
     position: Option<Position>,
     /// What the roster keeps of a cache channel; `None` for other kinds.
     kept: Option<Kept>,
-}
-
-/// The roster's answer about a cache channel's last event.
-pub(super) struct Kept {
-    /// The newest one that this node had heard when it asked.
-    pub(super) heard_before: Option<Position>,
-    pub(super) fetched: Option<KeptEvent>,
 }
 
 /// What a new subscriber gets, in order. Source: protocol reference 2.9.

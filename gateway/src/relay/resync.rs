@@ -1,6 +1,5 @@
 //! After messages may have been missed: this node asserts what it holds, and asks for what it shows.
 
-use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -20,16 +19,19 @@ use crate::presence::Change;
 use crate::relay::topic::TopicState;
 use crate::shard::inbox::ShardMessage;
 
-/// After Redis lost what it knew, every node puts back its own part. What is missing is believed to be gone after this
-/// long only, or everyone would see the users of other nodes leave and come back.
-const PATIENCE: Duration = Duration::from_secs(4);
+/// After Redis lost data, every node puts back its own part. Members that are missing are removed from this node's copies
+/// after this long only, or clients would see the users of other nodes leave and come back. A node needs up to 2 s until
+/// its next attempt to connect, 4 s to connect, and 3 s for 10,000 channels. Users of a node that died meanwhile are
+/// removed late, but within the 30 s that are promised.
+const PATIENCE: Duration = Duration::from_secs(12);
 
 /// Channels that may be out of step with the cluster.
-#[derive(Default)]
 pub(super) struct Doubts {
+    /// [`PATIENCE`], or less in tests.
+    pub(super) patience: Duration,
     topics: Mutex<HashMap<Topic, Missing>>,
-    /// Channels to look at again, oldest first.
-    late: Mutex<VecDeque<(Instant, Topic)>>,
+    /// Channels to look at again once [`PATIENCE`] is over, and since when.
+    late: Mutex<HashMap<Topic, Instant>>,
     all: AtomicBool,
     raised: Notify,
 }
@@ -42,6 +44,18 @@ enum Missing {
     Gone,
 }
 
+impl Default for Doubts {
+    fn default() -> Self {
+        Self {
+            patience: PATIENCE,
+            topics: Mutex::default(),
+            late: Mutex::default(),
+            all: AtomicBool::new(false),
+            raised: Notify::new(),
+        }
+    }
+}
+
 impl Doubts {
     /// One channel is in doubt.
     pub(super) fn raise(&self, topic: &Topic) {
@@ -49,19 +63,25 @@ impl Doubts {
         self.raised.notify_one();
     }
 
-    /// It is to be looked at again once [`PATIENCE`] is over.
+    /// Looks at the channel again once [`PATIENCE`] is over. Redis lost data now.
+    fn raise_after_loss(&self, topic: &Topic) {
+        lock(&self.late).insert(topic.clone(), Instant::now());
+    }
+
+    /// Looks at the channel again once [`PATIENCE`] is over, if that is not planned already.
     fn raise_later(&self, topic: &Topic) {
-        lock(&self.late).push_back((Instant::now(), topic.clone()));
+        lock(&self.late).entry(topic.clone()).or_insert_with(Instant::now);
     }
 
     /// Raises the doubts whose time has come.
     pub(super) fn raise_late(&self, now: Instant) {
-        let mut late = lock(&self.late);
-        while late.front().is_some_and(|(since, _)| now.duration_since(*since) >= PATIENCE) {
-            let Some((_, topic)) = late.pop_front() else { return };
-            lock(&self.topics).insert(topic, Missing::Gone);
-            self.raised.notify_one();
+        let is_due = |_: &Topic, since: &mut Instant| now.saturating_duration_since(*since) >= self.patience;
+        let due: Vec<Topic> = lock(&self.late).extract_if(is_due).map(|(topic, _)| topic).collect();
+        if due.is_empty() {
+            return;
         }
+        lock(&self.topics).extend(due.into_iter().map(|topic| (topic, Missing::Gone)));
+        self.raised.notify_one();
     }
 
     /// Everything is.
@@ -202,10 +222,11 @@ impl Relay {
             let (changes, is_whole) = if replica.is_doubted() {
                 let begins_anew = !replica.is_of(position.epoch);
                 let keeping = missing == Missing::MayReturn && (begins_anew || replica.is_keeping());
-                if keeping && begins_anew {
-                    self.doubts.raise_later(topic);
+                let rebuilt = replica.rebuild(position, members, keeping);
+                if begins_anew && replica.is_keeping() {
+                    self.doubts.raise_after_loss(topic);
                 }
-                replica.rebuild(position, members, keeping)
+                rebuilt
             } else {
                 // Nobody here has a list yet.
                 (Vec::new(), replica.build(position, members))

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use shared::allowance::Allowance;
+use shared::bus::memory::Age;
 use shared::envelope::Position;
 
 use crate::presence::{Change, Effect, Replica};
@@ -33,13 +34,23 @@ pub(crate) struct TopicState {
     pub(crate) heard: u64,
     /// The copy of a presence channel; `None` for other kinds and while no local socket is in.
     pub(crate) replica: Option<Box<Replica>>,
-    /// The newest kept event that this node has heard.
-    pub(crate) kept: Option<(Position, Bytes)>,
+    /// The newest kept event that this node has received.
+    pub(crate) kept: Option<KeptFrame>,
+    /// Shared with answers under way that may need the kept event: until they are made or dropped it is not dropped.
+    pub(crate) kept_pin: Option<Arc<()>>,
     pub(crate) count: Count,
     /// Answers that wait for the replica to reach a position, or for local subscribers to be notified of its changes.
     pub(crate) parked: Vec<Parked>,
     /// Changes of members that local subscribers are notified of at once.
     pub(crate) member_changes: Paced,
+}
+
+/// A kept event that this node has received.
+pub(crate) struct KeptFrame {
+    pub(crate) position: Position,
+    /// `None` once all kept events took too much memory, and this one was among the oldest.
+    pub(crate) frame: Option<Bytes>,
+    pub(crate) age: Age,
 }
 
 /// An answer to a new subscriber that the replica is not ready for.
@@ -90,15 +101,16 @@ impl TopicState {
             heard: 0,
             replica: None,
             kept: None,
+            kept_pin: None,
             count: Count::default(),
             parked: Vec::new(),
             member_changes: Paced::default(),
         }
     }
 
-    /// Where the newest kept event that this node has heard stands.
+    /// The position of the newest kept event that this node has received.
     pub(crate) fn kept_position(&self) -> Option<Position> {
-        self.kept.as_ref().map(|(position, _)| *position)
+        self.kept.as_ref().map(|kept| kept.position)
     }
 
     /// Whether the roster may be told a count now; counts it as told if so.

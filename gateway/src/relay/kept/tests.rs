@@ -1,0 +1,196 @@
+use std::sync::Arc;
+use std::time::Duration;
+
+use prometheus::Registry;
+use shared::app::{App, Apps};
+use shared::bus::memory::{Ages, KEPT_BYTES_MAX};
+use shared::bus::{Bus, MemoryBus, Message};
+use shared::envelope::{Body, Envelope, Topic};
+use shared::protocol::ChannelName;
+use shared::roster::MemoryRoster;
+
+use super::*;
+use crate::metrics::Metrics;
+use crate::shard::inbox::{ConnectionKey, Room, ShardMessage, inbox};
+
+fn position(epoch: u64, sequence: u64) -> Position {
+    Position { epoch, sequence }
+}
+
+fn event(at: Position, text: &'static str) -> KeptEvent {
+    KeptEvent { frame: Bytes::from_static(text.as_bytes()), position: at, ttl: Duration::from_secs(1) }
+}
+
+fn received(at: Position, text: &'static str) -> TopicState {
+    let topic = Topic::new(&"one".into(), &ChannelName::parse("cache-a", 200).expect("a valid name"));
+    let mut state = TopicState::new(1);
+    let frame = Bytes::from_static(text.as_bytes());
+    state.kept = Some(KeptFrame { position: at, age: Ages::default().keep(&topic, frame.len()), frame: Some(frame) });
+    state
+}
+
+fn answer(state: &TopicState, received_before: Option<Position>, fetched: Option<KeptEvent>) -> Option<String> {
+    let latest = latest_kept(state, Kept { received_before, fetched, _pin: Arc::default() });
+    latest.map(|frame| String::from_utf8(frame.to_vec()).expect("text"))
+}
+
+#[test]
+fn the_newer_of_what_was_fetched_and_received_is_the_answer() {
+    let state = received(position(1, 5), "received");
+    let before = Some(position(1, 4));
+    for (sequence, expected) in [(4, "received"), (5, "fetched"), (6, "fetched")] {
+        let fetched = Some(event(position(1, sequence), "fetched"));
+        assert_eq!(answer(&state, before, fetched).as_deref(), Some(expected), "fetched at {sequence}");
+    }
+    assert_eq!(answer(&state, before, None).as_deref(), Some("received"), "kept since the question");
+    assert_eq!(answer(&state, Some(position(1, 5)), None), None, "expired");
+    assert_eq!(answer(&TopicState::new(1), None, Some(event(position(1, 1), "fetched"))).as_deref(), Some("fetched"));
+}
+
+#[test]
+fn an_event_that_was_published_after_a_failover_is_the_answer_whatever_was_received_before_it() {
+    let before = position(70, 100);
+    let state = received(before, "from the old master");
+    for epoch in [71, 69] {
+        // 69: the clock of the new master is behind.
+        let fetched = event(position(epoch, 1), "from the new master");
+        assert_eq!(
+            answer(&state, Some(before), Some(fetched)).as_deref(),
+            Some("from the new master"),
+            "epoch {epoch}"
+        );
+    }
+}
+
+#[test]
+fn an_event_that_a_promoted_replica_had_not_received_is_still_the_answer() {
+    let before = position(70, 100);
+    let state = received(before, "newest");
+    assert_eq!(answer(&state, Some(before), Some(event(position(70, 90), "older"))).as_deref(), Some("newest"));
+}
+
+#[test]
+fn an_event_that_was_dropped_is_read_from_the_roster() {
+    let before = position(1, 5);
+    let mut state = received(before, "dropped");
+    state.kept.as_mut().expect("it is there").frame = None;
+    assert_eq!(answer(&state, Some(before), Some(event(before, "fetched"))).as_deref(), Some("fetched"));
+}
+
+const EVENT_BYTES: usize = 256 * 1024;
+const HOUR: Duration = Duration::from_secs(3600);
+
+/// A relay with one shard, whose inbox is emptied as it fills.
+struct Scene {
+    relay: Arc<Relay>,
+    bus: Arc<MemoryBus>,
+    app: App,
+}
+
+impl Scene {
+    fn new() -> Self {
+        let app: App = serde_json::from_str(r#"{"id":"one","key":"k","secret":"s"}"#).expect("an app");
+        let apps = Apps::new([app.clone()]).expect("one app is unique");
+        let bus = MemoryBus::new();
+        let room = Arc::new(Room::default());
+        let (sender, mut receiver) = inbox(room.clone());
+        let metrics = Metrics::new(&Registry::new(), &apps, 10, 10);
+        let roster = MemoryRoster::new(bus.clone());
+        let relay = Arc::new(Relay::new(bus.clone(), roster, vec![sender], room, metrics.presence.clone()));
+        bus.listen(relay.clone());
+        tokio::spawn(async move {
+            let mut batch = Vec::new();
+            while receiver.receive(&mut batch, 64).await {
+                batch.clear();
+            }
+        });
+        Self { relay, bus, app }
+    }
+
+    fn topic(&self, number: usize) -> Topic {
+        Topic::new(&self.app.id, &ChannelName::parse(&format!("cache-{number}"), 200).expect("a valid name"))
+    }
+
+    async fn subscribe(&self, topic: &Topic) {
+        let answer = |_| ShardMessage::Watched {
+            connection: ConnectionKey { slot: 0, socket_id: "1.1".parse().expect("a socket id") },
+            users: Vec::new(),
+        };
+        self.relay.enter(topic, &self.app, 0, None, std::future::pending(), answer).await.expect("it may subscribe");
+    }
+
+    async fn publish(&self, topic: &Topic) {
+        let frame = Bytes::from(vec![b'x'; EVENT_BYTES]);
+        let body = Body::Event { frame, except: None, kept: false };
+        let envelope = Envelope { published_at_us: 0, position: None, body };
+        let message = Message { topic: topic.clone(), envelope, keep: Some(HOUR), webhook: None };
+        self.bus.publish(vec![message]).await.expect("the bus is in memory");
+    }
+
+    fn kept_bytes(&self) -> usize {
+        let of_topic = |state: &TopicState| state.kept.as_ref()?.frame.as_ref().map(Bytes::len);
+        let stripes = self.relay.stripes.iter();
+        stripes.map(|stripe| lock(stripe).values().filter_map(of_topic).sum::<usize>()).sum()
+    }
+
+    fn is_kept(&self, topic: &Topic) -> bool {
+        let stripe = self.relay.stripe(topic);
+        stripe.get(topic).and_then(|state| state.kept.as_ref()).is_some_and(|kept| kept.frame.is_some())
+    }
+}
+
+#[tokio::test]
+async fn kept_events_of_occupied_channels_stay_within_their_bound_and_the_oldest_go() {
+    let (scene, channels) = (Scene::new(), KEPT_BYTES_MAX / EVENT_BYTES + 40);
+    for number in 0..channels {
+        let topic = scene.topic(number);
+        scene.subscribe(&topic).await;
+        scene.publish(&topic).await;
+        // What is replaced counts no more, and a channel that is published to again is the youngest.
+        scene.publish(&scene.topic(0)).await;
+        assert!(scene.kept_bytes() <= KEPT_BYTES_MAX, "after {number}");
+    }
+    assert!(scene.kept_bytes() > KEPT_BYTES_MAX - 2 * EVENT_BYTES, "no more go than must");
+    let kept: Vec<bool> = (0..channels).map(|number| scene.is_kept(&scene.topic(number))).collect();
+    assert!(kept[0] && !kept[1] && kept[channels - 1]);
+    assert!(kept[1..].is_sorted(), "the least recently kept go first: {kept:?}");
+}
+
+#[tokio::test]
+async fn an_event_that_an_answer_is_waiting_for_is_not_dropped() {
+    let scene = Scene::new();
+    let awaited = scene.topic(0);
+    scene.subscribe(&awaited).await;
+    scene.publish(&awaited).await;
+    let (_, pin) = scene.relay.expect_kept(&awaited);
+    for number in 1..2 * KEPT_BYTES_MAX / EVENT_BYTES {
+        let topic = scene.topic(number);
+        scene.subscribe(&topic).await;
+        scene.publish(&topic).await;
+        assert!(scene.is_kept(&awaited), "after {number}");
+        assert!(scene.kept_bytes() <= KEPT_BYTES_MAX + EVENT_BYTES, "after {number}");
+    }
+    drop(pin);
+    for number in 1..=KEPT_BYTES_MAX / EVENT_BYTES {
+        scene.publish(&scene.topic(number)).await;
+    }
+    assert!(!scene.is_kept(&awaited), "the answer has been made");
+}
+
+#[tokio::test]
+async fn nothing_is_counted_of_a_channel_that_was_left() {
+    let scene = Scene::new();
+    for round in 0..3 {
+        let topic = scene.topic(round);
+        scene.subscribe(&topic).await;
+        scene.publish(&topic).await;
+        scene.relay.exit(&topic, &scene.app, 0, None).await;
+    }
+    let began = std::time::Instant::now();
+    while scene.kept_bytes() > 0 {
+        assert!(began.elapsed() < Duration::from_secs(20));
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        scene.relay.tend().await;
+    }
+    assert!(lock(&scene.relay.kept_ages).is_empty());
+}
