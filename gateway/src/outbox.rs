@@ -206,6 +206,11 @@ impl Burst {
         index
     }
 
+    /// The frame again, for another burst.
+    pub(crate) fn copy_of(&self, frame: FrameIndex) -> Bytes {
+        self.frames[frame.0 as usize].clone()
+    }
+
     /// Appends a frame to what goes to `connection`.
     pub(crate) fn append(&mut self, connection: &Rc<Connection>, frame: FrameIndex) {
         let link = index_of(self.links.len());

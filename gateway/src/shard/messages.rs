@@ -11,7 +11,7 @@ use shared::webhook::Occurrence;
 
 use super::Shard;
 use super::chores::Chore;
-use super::inbox::{ConnectionKey, ShardMessage};
+use super::inbox::{Broadcast, ConnectionKey, ShardMessage};
 use super::tasks::Entry;
 use crate::connection::Connection;
 use crate::reject::{ClientEventError, Farewell, Refusal};
@@ -89,17 +89,17 @@ impl Shard {
         );
     }
 
-    /// Handles one message of the inbox. `stamps_us`: when the events of the current burst were published.
-    pub(super) async fn handle_one(self: &Rc<Self>, message: ShardMessage, stamps_us: &mut Vec<u64>) {
+    /// Handles one message of the inbox. Returns a broadcast, which may take several turns.
+    pub(super) fn handle_one(self: &Rc<Self>, message: ShardMessage) -> Option<Broadcast> {
         match message {
             ShardMessage::Accepted { stream, peer, load } => self.accept(stream, peer, load),
-            ShardMessage::Broadcast(broadcast) => self.broadcast(broadcast, stamps_us).await,
+            ShardMessage::Broadcast(broadcast) => return Some(broadcast),
             ShardMessage::Subscribed { connection, app, topic, ticket, user_id, frames } => {
                 let entry = Entry { app, topic, user_id };
                 self.subscribed(connection, entry, ticket, frames);
             }
             ShardMessage::Resubscribed { connection, channel, ticket, frames } => {
-                let Some(connection) = self.connection(connection) else { return };
+                let connection = self.connection(connection)?;
                 if connection.session.borrow_mut().subscriptions.answered_again(&channel, ticket) {
                     self.send_all(&connection, frames);
                 }
@@ -108,11 +108,11 @@ impl Shard {
                 self.signed_in(connection, Entry { app, topic, user_id: None }, watched, frames);
             }
             ShardMessage::Watched { connection, users } => {
-                let Some(connection) = self.connection(connection) else { return };
+                let connection = self.connection(connection)?;
                 self.tell_watcher(&connection, &users, true);
             }
             ShardMessage::UserOnline { topic, online } => {
-                let Some(user) = topic.channel.user_id().map(UserId::from) else { return };
+                let user = topic.channel.user_id().map(UserId::from)?;
                 let watchers = self.hub.borrow().watchers(&topic);
                 for watcher in watchers {
                     self.tell_watcher(&watcher, &[(user.clone(), online)], false);
@@ -127,6 +127,7 @@ impl Shard {
             }
             ShardMessage::Drain(plan) => self.drain(plan),
         }
+        None
     }
 
     fn subscribed(self: &Rc<Self>, key: ConnectionKey, entry: Entry, ticket: Ticket, frames: Vec<Bytes>) {

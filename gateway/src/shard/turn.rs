@@ -3,7 +3,9 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use shared::envelope::unix_us;
+use bytes::Bytes;
+use shared::envelope::{Topic, unix_us};
+use shared::protocol::SocketId;
 
 use super::Shard;
 use super::hub::Part;
@@ -15,7 +17,17 @@ impl Shard {
     pub(super) async fn handle(self: &Rc<Self>, batch: &mut Vec<ShardMessage>) {
         let mut stamps_us: Vec<u64> = Vec::new();
         for message in batch.drain(..) {
-            self.handle_one(message, &mut stamps_us).await;
+            if let Some(Broadcast { topic, frame, except, published_at_us }) = self.handle_one(message) {
+                let mut sent = self.broadcast(&topic, frame, except, 0);
+                let mut reached = sent.reached;
+                while let Some((frame, from)) = sent.rest {
+                    self.end_turn(&mut stamps_us).await;
+                    sent = self.broadcast(&topic, frame, except, from);
+                    reached += sent.reached;
+                }
+                stamps_us.extend(published_at_us);
+                self.node.metrics.fanout_subscribers.observe(reached as f64);
+            }
             if self.burst.borrow().is_large() {
                 self.end_turn(&mut stamps_us).await;
             }
@@ -43,25 +55,20 @@ impl Shard {
         }
     }
 
-    /// Sends a frame to the subscribers of a channel, in several turns if they are many.
-    pub(super) async fn broadcast(self: &Rc<Self>, broadcast: Broadcast, stamps_us: &mut Vec<u64>) {
-        let Broadcast { topic, frame, except, published_at_us } = broadcast;
-        let (mut reached, mut from) = (0, 0);
-        loop {
-            let fanout = {
-                let mut burst = self.burst.borrow_mut();
-                let count_max = burst.room_for(frame.len());
-                let frame = burst.frame(frame.clone());
-                self.hub.borrow().broadcast(&topic, frame, except, Part { from, count_max }, &mut burst)
-            };
-            reached += fanout.reached;
-            match fanout.next {
-                Some(next) => from = next,
-                None => break,
-            }
-            self.end_turn(stamps_us).await;
-        }
-        stamps_us.extend(published_at_us);
-        self.node.metrics.fanout_subscribers.observe(reached as f64);
+    /// Appends a frame to subscribers of a channel, from the place `from` on, as many as there is room for in this turn.
+    fn broadcast(&self, topic: &Topic, frame: Bytes, except: Option<SocketId>, from: usize) -> Sent {
+        let mut burst = self.burst.borrow_mut();
+        let part = Part { from, count_max: burst.room_for(frame.len()) };
+        let frame = burst.frame(frame);
+        let fanout = self.hub.borrow().broadcast(topic, frame, except, part, &mut burst);
+        Sent { reached: fanout.reached, rest: fanout.next.map(|next| (burst.copy_of(frame), next)) }
     }
+}
+
+/// How far a broadcast came in one turn.
+struct Sent {
+    /// Subscribers that the frame goes to.
+    reached: usize,
+    /// The frame, and where the next turn starts; `None` when all subscribers have it.
+    rest: Option<(Bytes, usize)>,
 }
