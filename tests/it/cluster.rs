@@ -11,6 +11,7 @@ mod quota;
 mod readiness;
 mod redis_forms;
 mod refusals;
+mod refusing;
 mod untrusted;
 mod users;
 mod waiting;

@@ -1,8 +1,8 @@
 //! A TCP proxy between a node and Redis that breaks what passes, in the ways in which networks do.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use socket2::SockRef;
@@ -53,7 +53,7 @@ pub struct Proxy {
 }
 
 struct Shared {
-    target: SocketAddr,
+    target: Mutex<SocketAddr>,
     fault: watch::Sender<(Mode, Whom)>,
     /// Counts the cuts; connections that see it change are reset.
     cuts: watch::Sender<(u64, Whom)>,
@@ -75,7 +75,7 @@ impl Proxy {
     /// Starts a proxy for a port of this machine.
     pub async fn start(target: u16) -> Self {
         let shared = Arc::new(Shared {
-            target: ports::local(target),
+            target: Mutex::new(ports::local(target)),
             fault: watch::Sender::default(),
             cuts: watch::Sender::default(),
             accepted: AtomicU64::new(0),
@@ -101,6 +101,14 @@ impl Proxy {
         self.shared.fault.send_replace((mode, whom));
         let listens = self.listening.wait_for(|listens| *listens == (mode != Mode::Refuse));
         within("the proxy to listen, or not", listens).await.expect("the acceptor lives as long as the proxy");
+    }
+
+    /// From here on new connections lead to another port of this machine.
+    ///
+    /// # Panics
+    /// Never: nothing panics with the port.
+    pub fn lead_to(&self, target: u16) {
+        *self.shared.target.lock().expect("nothing panics with it") = ports::local(target);
     }
 
     /// Resets all connections that stand.
@@ -181,7 +189,8 @@ async fn serve(shared: Arc<Shared>, mut near: TcpStream) {
     let _open = Open(&shared);
     let mut cuts = shared.cuts.subscribe();
     let passage = Passage { shared: &shared, subscribes: AtomicBool::new(false), dead: AtomicBool::new(false) };
-    let Ok(mut far) = TcpStream::connect(shared.target).await else { return reset(&near) };
+    let target = *shared.target.lock().expect("nothing panics with it");
+    let Ok(mut far) = TcpStream::connect(target).await else { return reset(&near) };
     for stream in [&near, &far] {
         // Or the proxy would be slower than the network it stands for.
         let _ = stream.set_nodelay(true);

@@ -1,5 +1,6 @@
 //! A real redis-server, which can be killed, started again empty, paused and asked anything.
 
+pub mod filter;
 pub mod tls;
 
 use std::path::{Path, PathBuf};
@@ -48,6 +49,7 @@ pub struct Redis {
     /// Where it listens, whether it runs or not.
     pub port: u16,
     access: Access,
+    is_clustered: bool,
     certificates: Option<Certificates>,
     /// The client certificate and its key.
     client: Option<(PathBuf, PathBuf)>,
@@ -71,7 +73,19 @@ impl Redis {
     /// # Panics
     /// When Debian's `redis-server`, or for TLS `openssl`, is not installed.
     pub async fn with(access: Access) -> Self {
-        let mut redis = Self::absent(access);
+        Self::absent(access).begin().await
+    }
+
+    /// Starts a server that is a node of a Redis Cluster without any other, and without slots.
+    ///
+    /// # Panics
+    /// When Debian's `redis-server` is not installed.
+    pub async fn clustered() -> Self {
+        Self { is_clustered: true, ..Self::absent(Access::Open) }.begin().await
+    }
+
+    async fn begin(mut self) -> Self {
+        let redis = &mut self;
         let started = async {
             while !redis.try_start().await {
                 // Somebody took the port; nobody has been told of it yet.
@@ -79,7 +93,7 @@ impl Redis {
             }
         };
         within("Redis to start", started).await;
-        redis
+        self
     }
 
     /// A server that does not run yet.
@@ -99,7 +113,17 @@ impl Redis {
             _ => format!("redis+unix://{}?user={USER}&pass={PASSWORD}", socket_in(folder.path()).display()),
         };
         let control = Client::open(control).expect("the URL of a socket is valid");
-        Self { process: None, port: ports::free(), access, certificates, client, control, folder, is_durable: false }
+        Self {
+            process: None,
+            port: ports::free(),
+            access,
+            certificates,
+            client,
+            control,
+            folder,
+            is_durable: false,
+            is_clustered: false,
+        }
     }
 
     /// Where nodes find it.
@@ -301,6 +325,9 @@ impl Redis {
             None => {
                 command.args(["--port", &port]);
             }
+        }
+        if self.is_clustered {
+            command.args(["--cluster-enabled", "yes"]);
         }
         if self.access != Access::Open {
             command.args(["--user", "default", "off"]);

@@ -15,6 +15,7 @@ use redis::{Pipeline, RedisError};
 
 use super::{Bus, BusError, Listener, Message};
 use crate::envelope::{Body, Topic};
+use crate::node::NodeId;
 use crate::redis::metrics::Metrics;
 use crate::redis::{Link, scripts};
 use subscriber::Subscriber;
@@ -26,12 +27,15 @@ pub struct RedisBus {
     metrics: Metrics,
     /// Whether a refusal has been logged.
     complained: AtomicBool,
+    /// A key that does not exist. To delete it is a write, which only a master accepts.
+    absent_key: String,
 }
 
 impl RedisBus {
     /// A place that only publishes until [`RedisBus::listen`] is called.
     pub fn new(link: Link, subscriber: Arc<Subscriber>, metrics: Metrics) -> Arc<Self> {
-        Arc::new(Self { link, subscriber, metrics, complained: AtomicBool::new(false) })
+        let absent_key = link.keys().write_probe(NodeId::fresh());
+        Arc::new(Self { link, subscriber, metrics, complained: AtomicBool::new(false), absent_key })
     }
 
     /// Says where this node's envelopes go, and begins to hear.
@@ -49,7 +53,7 @@ impl RedisBus {
             self.metrics.failed("refused");
             return Err(BusError::Unavailable);
         }
-        let outgoing = Outgoing::new(&self.link, messages);
+        let outgoing = Outgoing::new(&self.link, messages, &self.absent_key);
         let began = Instant::now();
         match self.link.publish(async |connection| outgoing.send(connection).await).await {
             Ok(()) => {
@@ -88,16 +92,16 @@ impl Bus for RedisBus {
 
 /// Messages in the form in which Redis takes them: all or none.
 enum Outgoing {
-    /// One event needs no transaction.
-    One { topic: String, message: Vec<u8> },
-    /// A transaction: Redis runs it when its last command has arrived.
-    Several(Box<Pipeline>),
+    /// For several events a transaction: Redis runs it when its last command has arrived. One needs none.
+    Commands(Box<Pipeline>),
     /// Some are kept: a script keeps and publishes in one step.
     Kept { keys: Vec<String>, arguments: Vec<Vec<u8>> },
 }
 
 impl Outgoing {
-    fn new(link: &Link, messages: Vec<Message>) -> Self {
+    /// A replica accepts `PUBLISH`, and delivers to nobody who has followed a failover. So a write comes behind it, which
+    /// a replica refuses: an event is accepted only if its server was a master after it was published.
+    fn new(link: &Link, messages: Vec<Message>, absent_key: &str) -> Self {
         if messages.iter().any(|message| message.keep.is_some()) {
             return Self::kept(link, &messages);
         }
@@ -108,14 +112,18 @@ impl Outgoing {
         if messages.len() == 1
             && let Some((topic, message)) = encoded.next()
         {
-            return Self::One { topic, message };
+            let mut pipeline = Pipeline::with_capacity(2);
+            pipeline.cmd("PUBLISH").arg(topic).arg(message).ignore();
+            pipeline.cmd("DEL").arg(absent_key).ignore();
+            return Self::Commands(Box::new(pipeline));
         }
         let mut pipeline = Pipeline::with_capacity(messages.len());
         pipeline.atomic();
         for (topic, message) in encoded {
             pipeline.cmd("PUBLISH").arg(topic).arg(message).ignore();
         }
-        Self::Several(Box::new(pipeline))
+        pipeline.cmd("DEL").arg(absent_key).ignore();
+        Self::Commands(Box::new(pipeline))
     }
 
     /// What webhooks tell of goes into their queue with it.
@@ -135,7 +143,7 @@ impl Outgoing {
             pipeline.ignore();
             pipeline.cmd("SADD").arg(keys.webhook_news(partition)).arg(topic.app.as_str()).ignore();
         }
-        Self::Several(Box::new(pipeline))
+        Self::Commands(Box::new(pipeline))
     }
 
     fn kept(link: &Link, messages: &[Message]) -> Self {
@@ -161,10 +169,7 @@ impl Outgoing {
 
     async fn send(self, mut connection: MultiplexedConnection) -> Result<(), RedisError> {
         match self {
-            Self::One { topic, message } => {
-                redis::cmd("PUBLISH").arg(topic).arg(message).exec_async(&mut connection).await
-            }
-            Self::Several(pipeline) => pipeline.exec_async(&mut connection).await,
+            Self::Commands(pipeline) => pipeline.exec_async(&mut connection).await,
             Self::Kept { keys, arguments } => {
                 let script = scripts::publish();
                 let mut call = script.prepare_invoke();

@@ -97,8 +97,14 @@ impl Dialer {
                     return Err(LinkError::Refused(refusal));
                 }
             },
-            Ok(Ok(Err(error))) if Verdict::of(&error) == Verdict::Loading => LinkError::Loading,
-            Ok(Ok(Err(error))) => LinkError::Connect(error.into()),
+            Ok(Ok(Err(error))) => match Verdict::of(&error) {
+                Verdict::Loading => LinkError::Loading,
+                Verdict::Refused(refusal) => {
+                    self.standing.refused(refusal, generation, &error.to_string());
+                    return Err(LinkError::Refused(refusal));
+                }
+                _ => LinkError::Connect(error.into()),
+            },
             Ok(Err(_)) => LinkError::Timeout,
             Err(_) => return Err(LinkError::Ended),
         };

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use redis::aio::MultiplexedConnection;
 use redis::{FromRedisValue, Pipeline, RedisError, Value};
 
-use super::error::Refusal;
+use super::error::{Refusal, Verdict};
 
 /// Identifies one process of a Redis server; another one after each restart.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,7 +35,7 @@ impl Identity {
     /// role and the mode too. Without any of them the server counts as a master until it refuses a write.
     ///
     /// # Errors
-    /// When the connection breaks, or the server is loading its data.
+    /// When the connection breaks, the server is loading its data, or must not be used.
     pub(crate) async fn ask(connection: &mut MultiplexedConnection) -> Result<Self, RedisError> {
         let mut pipeline = redis::pipe();
         pipeline.cmd("ROLE").cmd("HELLO").cmd("INFO").arg("server");
@@ -54,12 +54,14 @@ impl Identity {
 
     async fn ask_with(mut pipeline: Pipeline, connection: &mut MultiplexedConnection) -> Result<Self, RedisError> {
         let answers: Vec<Value> = pipeline.ignore_errors().query_async(connection).await?;
-        let loading = answers.iter().find_map(|answer| match answer {
-            Value::ServerError(error) if error.code() == "LOADING" => Some(error.clone()),
+        // That a command may not be run, or is not known, is fine. That the server refuses all of them is not.
+        let errors = answers.iter().filter_map(|answer| match answer {
+            Value::ServerError(error) => Some(RedisError::from(error.clone())),
             _ => None,
         });
-        if let Some(error) = loading {
-            return Err(error.into());
+        let of_server = |error: &RedisError| matches!(Verdict::of(error), Verdict::Refused(_) | Verdict::Loading);
+        if let Some(error) = errors.into_iter().find(of_server) {
+            return Err(error);
         }
         let mut answers = answers.into_iter();
         let mut next = || answers.next().unwrap_or(Value::Nil);

@@ -124,7 +124,9 @@ impl Probe {
 
     fn give_up(&self, connected: &Connected, refusal: Refusal, cause: &str) -> LinkError {
         self.link.standing().refused(refusal, connected.generation, cause);
-        connected.give_up();
+        if refusal.ends_connections() {
+            connected.give_up();
+        }
         LinkError::Refused(refusal)
     }
 
