@@ -77,7 +77,6 @@ pub(super) async fn examine(connection: &mut MultiplexedConnection, trial: &Tria
 fn on_keys([text, hash, set, sorted, _]: &[String; 5]) -> Vec<Cmd> {
     vec![
         with("ROLE", &[]),
-        with("INFO", &["server"]),
         with("TIME", &[]),
         with("SET", &[text, "1", "NX", "PX", LIFETIME_MS]),
         with("GET", &[text]),

@@ -18,9 +18,13 @@ local COUNTER_MAX = 9000000000000000
 
 local server_id
 
--- The run id of the server process that executes this script. A restart or a failover changes it.
+-- The run id of the server process that executes this script. A restart or a failover changes it. Where the user may not
+-- run INFO, all servers are the same one.
 local function current_server()
-  server_id = server_id or string.match(redis.call('INFO', 'server'), 'run_id:(%w+)') or ''
+  if not server_id then
+    local info = redis.pcall('INFO', 'server')
+    server_id = type(info) == 'string' and string.match(info, 'run_id:(%w+)') or ''
+  end
   return server_id
 end
 
