@@ -31,10 +31,10 @@ use crate::transport::Transport;
 const SETTLING: Duration = Duration::from_millis(500);
 
 /// Longest wait for a place, or for the certainty that there is none.
-const WAIT_MAX: Duration = Duration::from_millis(1200);
+const WAIT_MAX: Duration = Duration::from_millis(1500);
 
 /// A handshake whose claim is not answered decides without the cluster after this time.
-const CLAIM_TIMEOUT: Duration = Duration::from_millis(1500);
+const CLAIM_TIMEOUT: Duration = Duration::from_millis(1700);
 
 /// Pause between the claims of handshakes that wait for a place.
 const CLAIM_INTERVAL: Duration = Duration::from_millis(100);

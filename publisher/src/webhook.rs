@@ -154,7 +154,7 @@ impl Sender {
         tokio::join!(self.keep_tending(), self.keep_measuring()).0
     }
 
-    /// Delivers what waits in queues that end with the process, as far as that takes no longer than [`FLUSH_TIMEOUT`].
+    /// Delivers what waits in queues that end with the process, for up to a second.
     /// Called while clients are still served, so that little is left for [`Sender::leave`].
     pub async fn flush(&self) {
         if self.apps.is_empty() || self.queues_survive {
@@ -164,8 +164,8 @@ impl Sender {
         self.deliver_until(Instant::now() + FLUSH_TIMEOUT).await;
     }
 
-    /// Finishes the requests under way. Where the queues end with the process, delivers what waits, for as long as
-    /// [`LAST_TIMEOUT`]. Then another sender may continue.
+    /// Finishes the requests under way. Where the queues end with the process, delivers what waits for up to 300 ms.
+    /// Then another sender may continue.
     pub async fn leave(&self) {
         if self.apps.is_empty() {
             return;
