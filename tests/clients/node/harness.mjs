@@ -52,13 +52,15 @@ export const ownsProcess = process.env.SERVER_HOST === undefined;
  * The apps of the test configuration. Ids are digits because the Python library refuses any other; a string of digits also shows
  * that a configuration value which looks like a number stays a string.
  *
- * `app` has defaults, `counting` sends subscription counts, `strict` admits one origin and two connections, and no client events.
+ * `app` has defaults, `counting` sends subscription counts, `strict` admits one origin and two connections, and no client events,
+ * `random` has a key as `openssl rand -base64 32` makes them.
  */
 export const APPS = ownsProcess
   ? {
       app: { id: '1001', key: 'app-key', secret: 'app-secret' },
       counting: { id: '1002', key: 'counting-key', secret: 'counting-secret' },
       strict: { id: '1003', key: 'strict-key', secret: 'strict-secret' },
+      random: { id: '1004', key: 'MWfOjqT8cbGdjnb+QjvKoK1N0qkOrPqKJ2rW7Z2aLo=', secret: 'pa$word12+/= ' },
     }
   : { app: appFromEnvironment() };
 
@@ -98,6 +100,11 @@ subscription_count = false
 watchlist = false
 [apps.limits]
 connections = 2
+
+[[apps]]
+id = "1004"
+key = "MWfOjqT8cbGdjnb+QjvKoK1N0qkOrPqKJ2rW7Z2aLo="
+secret = "pa$word12+/= "
 `;
 
 function appFromEnvironment() {

@@ -6,11 +6,11 @@ import { createHash, createHmac } from 'node:crypto';
 import { createServer } from 'node:http';
 import { test } from 'node:test';
 
-import { APPS, Echo, Pusher, connected, joined, marked, next, record, serve, unique, without } from './harness.mjs';
+import { APPS, Echo, Pusher, connected, joined, marked, needsApp, next, record, serve, unique, without } from './harness.mjs';
 
 const carillon = await serve();
 const sender = carillon.sender();
-const { id: appId, key, secret } = APPS.app;
+const { key, secret } = APPS.app;
 
 /** JSON as PHP's `json_encode` writes it: slashes and everything beyond ASCII escaped. */
 function phpJson(value) {
@@ -19,10 +19,10 @@ function phpJson(value) {
     .replace(/[\u0080-\uffff]/g, (char) => `\\u${char.charCodeAt(0).toString(16).padStart(4, '0')}`);
 }
 
-const hmac = (text) => createHmac('sha256', secret).update(text).digest('hex');
+const hmac = (text, key = secret) => createHmac('sha256', key).update(text).digest('hex');
 
 /** One request of pusher-http-php: parameters in its order, values escaped as Guzzle does. */
-async function post(payload) {
+async function post(payload, { id: appId, key, secret } = APPS.app) {
   const text = phpJson(payload);
   const path = `/apps/${appId}/events`;
   const params = {
@@ -32,7 +32,7 @@ async function post(payload) {
     body_md5: createHash('md5').update(text).digest('hex'),
   };
   const signed = Object.keys(params).sort().map((name) => `${name}=${params[name]}`).join('&');
-  const query = new URLSearchParams({ ...params, auth_signature: hmac(`POST\n${path}\n${signed}`) });
+  const query = new URLSearchParams({ ...params, auth_signature: hmac(`POST\n${path}\n${signed}`, secret) });
   const response = await fetch(`${carillon.url}${path}?${query}`, {
     method: 'POST',
     body: text,
@@ -43,7 +43,7 @@ async function post(payload) {
 }
 
 /** Laravel's `broadcast()`: channels in chunks of 100, one channel under its own name, the payload encoded by itself. */
-async function broadcast(channels, name, payload, socketId) {
+async function broadcast(channels, name, payload, socketId, app) {
   for (let at = 0; at < channels.length; at += 100) {
     const chunk = channels.slice(at, at + 100);
     await post({
@@ -51,7 +51,7 @@ async function broadcast(channels, name, payload, socketId) {
       data: phpJson(payload),
       ...(chunk.length === 1 ? { channel: chunk[0] } : { channels: chunk }),
       ...(socketId && { socket_id: socketId }),
-    });
+    }, app);
   }
 }
 
@@ -84,6 +84,18 @@ test('the options of the stub in a Laravel application, as they are', async (t) 
   t.after(() => echo.disconnect());
   await connected(echo.connector.pusher);
   await marked(sender, await joined(echo.channel(unique('news')).subscription));
+});
+
+test('a key with + and = serves pages, signatures and publishes', needsApp('random'), async (t) => {
+  const echo = carillon.echo(t, { app: 'random', user: { id: '1', info: { name: 'Zoë' } } });
+  const [room, orders] = [echo.join(unique('room')), echo.private(unique('orders'))];
+  await Promise.all([room, orders].map((channel) => joined(channel.subscription)));
+  await marked(carillon.sender('random'), room.subscription, orders.subscription);
+  const heard = hears(orders, 'OrderShipped');
+  await broadcast([orders.name], 'App\\Events\\OrderShipped', { id: 1 }, undefined, APPS.random);
+  assert.deepEqual(await heard, { id: 1 });
+  const users = await carillon.sender('random').get({ path: `/channels/${room.name}/users` });
+  assert.deepEqual(await users.json(), { users: [{ id: '1' }] });
 });
 
 test('channel names hold dots', async (t) => {
