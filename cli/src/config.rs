@@ -64,7 +64,7 @@ pub struct Config {
     /// Whether `apps` is the demo app, because none was configured.
     #[serde(skip)]
     pub demo: bool,
-    /// What was set and changes nothing, for the operator.
+    /// Settings and lines of files that have no effect, for the operator.
     #[serde(skip)]
     pub warnings: Vec<String>,
 }
@@ -87,8 +87,7 @@ const PUBLISHER_PORT: u16 = 8081;
 /// One process has nobody to go on in its place.
 const CLUSTER_ACCEPT: Duration = Duration::from_secs(5);
 
-/// What Reverb tells clients unless told otherwise. Proxies in front of it may close a connection that is silent for a
-/// minute.
+/// The activity timeout of Reverb by default. Proxies in front of Reverb may close a connection that is silent for a minute.
 const REVERB_ACTIVITY_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Variables, by name; later ones override earlier ones of the same name.

@@ -59,7 +59,8 @@ pub struct Server {
     /// How long the server then waits for any sign of life before it closes with 4201.
     #[serde(with = "humantime_serde")]
     pub pong_timeout: Duration,
-    /// Bytes that may wait for one slow client before it is closed with 4100.
+    /// Bytes that may wait for one slow client before it is closed with 4100. A list of members that is larger by itself is
+    /// not counted.
     #[serde(serialize_with = "config::exact_size")]
     pub outbox_bytes: ByteSize,
     /// How long a client may take nothing of what waits for it before it is closed with 4100.

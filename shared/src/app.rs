@@ -20,7 +20,7 @@ pub struct AppId(Arc<str>);
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 pub struct AppKey(Arc<str>);
 
-/// What keys must be, for [`is_key`].
+/// The rule for keys in errors; [`is_key`] applies it.
 pub const KEY_EXPECTED: &str = "expected a text that a path can hold: neither empty nor longer than 200 bytes, without control \
                                 characters, `?`, `#`, `\\`, and parts between slashes that are `.` or `..`";
 
@@ -90,7 +90,7 @@ pub struct AppLimits {
     pub client_events_per_second: u32,
     /// Events that the HTTP API takes in a second on one node, on average and as a burst; 0 means no limit. Beyond it: 429.
     pub events_per_second: u32,
-    /// Largest message from a client. Beyond it: 1009. Must hold an event of `event_bytes` with every quote escaped.
+    /// Largest message from a client. Beyond it: 1009.
     #[serde(serialize_with = "config::exact_size")]
     pub message_bytes: ByteSize,
     /// Largest `data` of an event, from the HTTP API or a client.

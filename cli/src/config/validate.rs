@@ -15,7 +15,7 @@ use super::Config;
 /// A connection may own this much while its message is incomplete; no client of the protocol sends a thousandth of it.
 const MESSAGE_BYTES_CEILING: ByteSize = ByteSize::mib(64);
 
-/// What ids must be, for [`is_name`].
+/// The rule for ids in errors; [`is_name`] applies it.
 pub(crate) const NAME_EXPECTED: &str = "expected one or more letters, digits, hyphens, dots, underscores or tildes";
 
 impl Config {

@@ -314,6 +314,14 @@ fn variables_may_set_entries_of_lists_by_number() {
         ("CARILLON_APPS__1__KEY", "5"),
     ]);
     assert_eq!(alone.unwrap().apps.len(), 2);
+    for (secret, read) in
+        [("true", "true"), ("[a]", "[a]"), ("{a=1}", "{a=1}"), ("\"a b\"", "a b"), ("'7'", "7"), ("1.0", "1.0")]
+    {
+        let variables =
+            [("CARILLON_APPS__0__ID", "1"), ("CARILLON_APPS__0__KEY", secret), ("CARILLON_APPS__0__SECRET", secret)];
+        let apps = from_variables(&variables).unwrap().apps;
+        assert_eq!((apps[0].key.as_str(), apps[0].secret.reveal()), (read, read));
+    }
     check_refused(
         from_variables(&[("CARILLON_APPS__1__ID", "1")]),
         &["apps.1: expected an entry 0 before this one: entries are counted from 0 (from the environment)"],

@@ -12,12 +12,25 @@ pub(super) fn read(variables: &[(String, String)]) -> Dict {
         if kubernetes::is_of_service(name, value) {
             continue;
         }
-        let nested = figment::util::nest(&path.to_ascii_lowercase().replace("__", "."), read_value(value));
+        let path = path.to_ascii_lowercase().replace("__", ".");
+        let nested = figment::util::nest(&path, if is_text(&path) { read_text(value) } else { read_value(value) });
         if let (false, Value::Dict(_, nested)) = (path.is_empty(), nested) {
             merge(&mut values, nested);
         }
     }
     values
+}
+
+/// Whether a key has a text as its value, whatever it looks like: `true` and `[a]` may be secrets.
+fn is_text(path: &str) -> bool {
+    path.starts_with("apps.") && [".id", ".key", ".secret"].iter().any(|end| path.ends_with(end))
+}
+
+/// Reads a text, with one pair of quotes removed.
+fn read_text(text: &str) -> Value {
+    let trimmed = text.trim();
+    let quoted = ['"', '\''].into_iter().find_map(|quote| trimmed.strip_prefix(quote)?.strip_suffix(quote));
+    Value::from(quoted.unwrap_or(trimmed))
 }
 
 /// Reads a variable as figment does, with these exceptions: `007`, `+7` and `1.10` stay texts, since an id or a secret

@@ -175,12 +175,12 @@ fn parse_name(name: &str) -> Result<&str, Problem> {
     if name.is_empty() || !name.chars().all(is_valid) { Err(Problem::Name) } else { Ok(name) }
 }
 
-/// Whitespace as PHP's `ctype_space` and its regular expressions have it.
+/// Whether a character is whitespace, as PHP's `ctype_space` and its regular expressions have it.
 fn is_space(character: char) -> bool {
     matches!(character, ' ' | '\t' | '\n' | '\r' | '\x0b' | '\x0c')
 }
 
-/// Where in a value the parser is.
+/// The position of the parser in a value.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum State {
     Start,

@@ -7,7 +7,7 @@ use shared::config::{ConfigError, Layers, Mistake, Value};
 use super::variables::{self, Form};
 use super::{Found, Laravel};
 
-/// The source of the limits that an app of Reverb has without being told.
+/// The prefixes of the variables that name an app.
 const REVERB: &str = "REVERB_APP_";
 const PUSHER: &str = "PUSHER_APP_";
 
@@ -42,7 +42,7 @@ impl Completed {
     }
 }
 
-/// What Laravel's variables say of an app.
+/// The credentials in Laravel's variables, any of which may be missing.
 struct Credentials<'a> {
     prefix: &'static str,
     values: [Option<Found<'a>>; 3],
@@ -94,7 +94,7 @@ fn is_complete(layers: &Layers, index: usize) -> bool {
     has("id") && has("key") && (has("secret") || has("secret_file"))
 }
 
-/// Names what an app lacks of what it must be found by; a missing secret is found later. `more`: why nothing completes it.
+/// Names the id and the key that an app lacks. The check for a secret comes later. `more`: why no variable completes it.
 fn missing(layers: &Layers, index: usize, more: &str) -> Vec<Mistake> {
     let mistake = |(name, laravel): &(&str, &str)| {
         let key = format!("apps.{index}.{name}");
@@ -167,7 +167,7 @@ impl Credentials<'_> {
     }
 }
 
-/// Sets what Reverb's variables say of the app. They stand above the file, and below `CARILLON_` variables.
+/// Applies Reverb's variables to the app. They override the file, and `CARILLON_` variables override them.
 fn with_settings(mut layers: Layers, laravel: &Laravel<'_>, index: usize) -> Result<Layers, ConfigError> {
     for (name, key, form) in variables::settings(true) {
         let found = if form == Form::Senders { laravel.find(name)? } else { laravel.set(name)? };

@@ -7,7 +7,7 @@ use url::Url;
 
 use super::{Found, Laravel};
 
-/// Where Redis is, before it is a URL.
+/// The parts of a Redis URL.
 #[derive(Default)]
 struct Place {
     is_tls: bool,

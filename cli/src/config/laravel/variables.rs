@@ -2,7 +2,7 @@
 //!
 //! Source: `config/reverb.php` of laravel/reverb 1.10, `config/broadcasting.php` of laravel/framework 13.
 
-/// What a variable means to this server.
+/// The meaning of a variable to this server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Meaning {
     /// The value of a setting, by its key.
@@ -13,11 +13,11 @@ pub(super) enum Meaning {
     Read,
     /// Only the application and its pages read it.
     Application,
-    /// None. The text says what to use instead, or why there is nothing to set.
+    /// It has no meaning. The text says what to use instead, or why there is nothing to set.
     Nothing(&'static str),
 }
 
-/// How a value is written.
+/// The form of a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Form {
     Text,
