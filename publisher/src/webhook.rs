@@ -258,7 +258,8 @@ impl Sender {
         for (app, backlog) in measured {
             // What cannot be asked now keeps its last value.
             let Ok(backlog) = backlog else { return u64::MAX };
-            for (label, backlog) in backlog {
+            self.context.metrics.dropped(&app, backlog.dropped, backlog.dead_dropped);
+            for (label, backlog) in backlog.by_endpoint {
                 let (queued, oldest_ms) = by_endpoint.entry((app.clone(), label)).or_default();
                 *queued += backlog.queued;
                 *oldest_ms = oldest_ms.iter().copied().chain(backlog.oldest_ms).min();

@@ -17,10 +17,10 @@ use std::time::Duration;
 
 use crate::app::{App, AppId, Apps};
 
-pub use endpoint::{Endpoint, Label};
+pub use endpoint::{Endpoint, Label, LabelError};
 pub use entry::{Entry, EntryId, Kind, Occurrence, Place};
 pub use memory::MemoryQueues;
-pub use queues::{Backlog, Batch, QueueError, QueueId, Queues, Undelivered};
+pub use queues::{Backlog, Backlogs, Batch, QueueError, QueueId, Queues, Undelivered};
 pub use redis::RedisQueues;
 pub use redis::dead_letters::{DeadLetter, DeadLetters};
 

@@ -49,6 +49,9 @@ impl Config {
             for (number, endpoint) in app.webhooks.iter().enumerate() {
                 self.validate_endpoint(&format!("apps.{index}.webhooks.{number}"), endpoint, mistakes);
             }
+            for (number, error) in Endpoint::check_labels(&app.webhooks) {
+                mistakes.push(Mistake::new(format!("apps.{index}.webhooks.{number}.label"), error.to_string()));
+            }
             self.validate_outbox(&format!("apps.{index}.limits"), &app.limits, mistakes);
         }
         if let Err(error) = Apps::new(self.apps.iter().cloned()) {

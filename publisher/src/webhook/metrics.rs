@@ -12,6 +12,8 @@ use shared::webhook::{Endpoint, Label, QueueId};
 /// Everything that the sender counts.
 pub(super) struct Metrics {
     endpoints: HashMap<(AppId, Label), EndpointMetrics>,
+    /// Entries of full queues and dead letters that were dropped.
+    dropped: HashMap<AppId, (IntCounter, IntCounter)>,
     request_seconds: Histogram,
 }
 
@@ -36,9 +38,24 @@ impl Metrics {
         let retried = counter("carillon_webhooks_retried_total", "Requests that failed and were to be repeated.");
         let buried = counter("carillon_webhooks_dead_total", "Entries that an endpoint did not take in time.");
         let request_seconds = latency("carillon_webhook_request_seconds", "Time of a request to an endpoint.");
-        let mut endpoints = HashMap::new();
+        let of_app =
+            |name: &str, help: &str| register(registry, IntCounterVec::new(Opts::new(name, help), &LABELS[..1]));
+        let dropped = of_app(
+            "carillon_webhooks_dropped_total",
+            "Entries that were dropped undelivered, because the queue of the app was full.",
+        );
+        let dead_dropped = of_app(
+            "carillon_webhooks_dead_dropped_total",
+            "Dead letters that were dropped, because there were too many or they were too old.",
+        );
+        let (mut endpoints, mut drops) = (HashMap::new(), HashMap::new());
         for (id, app_label) in app_labels(apps) {
             let Some(app) = apps.by_id(id.as_str()) else { continue };
+            if app.webhooks.is_empty() {
+                continue;
+            }
+            let counters = (dropped.with_label_values(&[app_label]), dead_dropped.with_label_values(&[app_label]));
+            drops.insert(id.clone(), counters);
             for (label, _) in Endpoint::labelled(&app.webhooks) {
                 let has_own = app_label == id.as_str();
                 let values = [app_label, if has_own { label.as_str() } else { app_label }];
@@ -52,7 +69,7 @@ impl Metrics {
                 endpoints.insert((id.clone(), label), metrics);
             }
         }
-        Self { endpoints, request_seconds: register(registry, Histogram::with_opts(request_seconds)) }
+        Self { endpoints, dropped: drops, request_seconds: register(registry, Histogram::with_opts(request_seconds)) }
     }
 
     /// A request came to an end.
@@ -78,6 +95,21 @@ impl Metrics {
     pub(super) fn buried(&self, queue: &QueueId) {
         if let Some(metrics) = self.of(queue) {
             metrics.buried.inc();
+        }
+    }
+
+    /// Entries of an app's queue and dead letters were dropped.
+    pub(super) fn dropped(&self, app: &AppId, entries: u64, letters: u64) {
+        let Some((dropped, dead_dropped)) = self.dropped.get(app) else { return };
+        dropped.inc_by(entries);
+        dead_dropped.inc_by(letters);
+        if entries > 0 || letters > 0 {
+            tracing::warn!(
+                app = %app,
+                entries,
+                dead_letters = letters,
+                "dropped the oldest undelivered webhooks, since too many waited; check the app's endpoints"
+            );
         }
     }
 

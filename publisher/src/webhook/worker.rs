@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use shared::protocol::ChannelName;
-use shared::webhook::{Batch, Entry, Occurrence, Place, QueueError};
+use shared::webhook::{Batch, Entry, Place, QueueError};
 use tokio::sync::Notify;
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, sleep, sleep_until};
@@ -17,9 +17,6 @@ use super::delivery::{Deliverer, Outcome};
 /// being tried again before others wait for it too.
 const WINDOW: usize = 2048;
 const WINDOW_BYTES: usize = 4 * 1024 * 1024;
-
-/// What an entry takes besides its texts.
-const ENTRY_BYTES: usize = 256;
 
 /// Entries that are read at a time.
 const READ_MAX: usize = 256;
@@ -127,7 +124,7 @@ impl Worker {
 
     fn take(&mut self, entry: Entry) {
         self.held += 1;
-        self.held_bytes += bytes_of(&entry);
+        self.held_bytes += entry.bytes();
         let is_batched = self.deliverer.recipient.endpoint.batch;
         let lane = (!is_batched).then(|| entry.channel.clone());
         match self.lanes.get_mut(&lane) {
@@ -144,7 +141,7 @@ impl Worker {
 
     fn deliver(&mut self, lane: Lane, entries: Vec<Entry>) {
         let (deliverer, count, bytes) =
-            (self.deliverer.clone(), entries.len(), entries.iter().map(bytes_of).sum::<usize>());
+            (self.deliverer.clone(), entries.len(), entries.iter().map(Entry::bytes).sum::<usize>());
         self.deliveries.spawn(async move {
             let outcome = deliverer.deliver(entries).await;
             Delivered { lane, entries: count, bytes, outcome }
@@ -204,14 +201,6 @@ impl Worker {
             persist(|| context.queues.done(queue, &places)).await;
         }
     }
-}
-
-fn bytes_of(entry: &Entry) -> usize {
-    let texts = match &entry.occurrence {
-        Occurrence::ClientEvent { event, data, .. } => event.len() + data.len(),
-        _ => 0,
-    };
-    ENTRY_BYTES + entry.channel.as_str().len() + texts
 }
 
 /// Repeats what the queues cannot take now: what was delivered and is not done with would be delivered again. What they can

@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use futures_util::future::BoxFuture;
 use redis::aio::MultiplexedConnection;
-use redis::{Pipeline, RedisError};
+use redis::{Pipeline, RedisError, Script};
 
 use super::{Bus, BusError, Listener, Message};
 use crate::envelope::{Body, Topic};
@@ -94,6 +94,8 @@ impl Bus for RedisBus {
 enum Outgoing {
     /// For several events a transaction: Redis runs it when its last command has arrived. One needs none.
     Commands(Box<Pipeline>),
+    /// Some go to webhooks too: a script publishes and appends in one step.
+    Told { keys: Vec<String>, arguments: Vec<Vec<u8>> },
     /// Some are kept: a script keeps and publishes in one step.
     Kept { keys: Vec<String>, arguments: Vec<Vec<u8>> },
 }
@@ -126,24 +128,24 @@ impl Outgoing {
         Self::Commands(Box::new(pipeline))
     }
 
-    /// What webhooks tell of goes into their queue with it.
     fn told(link: &Link, messages: &[Message]) -> Self {
-        let keys = link.keys();
-        let mut pipeline = Pipeline::with_capacity(3 * messages.len());
-        pipeline.atomic();
+        let (mut keys, mut arguments) = (Vec::new(), Vec::new());
         for Message { topic, envelope, webhook, .. } in messages {
-            pipeline.cmd("PUBLISH").arg(keys.topic(topic)).arg(envelope.encode()).ignore();
-            let Some(occurrence) = webhook else { continue };
-            let partition = keys.partition(topic);
-            pipeline.cmd("XADD").arg(keys.webhook_queue(&topic.app, partition));
-            pipeline.arg("MAXLEN").arg("~").arg(crate::webhook::redis::QUEUE_MAX).arg("*");
-            for (name, value) in occurrence.fields(&topic.channel) {
-                pipeline.arg(name).arg(value);
+            arguments.push(link.keys().topic(topic).into_bytes());
+            arguments.push(envelope.encode());
+            let fields = webhook.as_ref().map(|occurrence| occurrence.fields(&topic.channel)).unwrap_or_default();
+            arguments.push((2 * fields.len()).to_string().into_bytes());
+            if fields.is_empty() {
+                continue;
             }
-            pipeline.ignore();
-            pipeline.cmd("SADD").arg(keys.webhook_news(partition)).arg(topic.app.as_str()).ignore();
+            let partition = link.keys().partition(topic);
+            keys.extend([link.keys().webhook_queue(&topic.app, partition), link.keys().webhook_news(partition)]);
+            arguments.push(topic.app.as_str().as_bytes().to_vec());
+            for (name, value) in fields {
+                arguments.extend([name.as_bytes().to_vec(), value.into_bytes()]);
+            }
         }
-        Self::Commands(Box::new(pipeline))
+        Self::Told { keys, arguments }
     }
 
     fn kept(link: &Link, messages: &[Message]) -> Self {
@@ -170,19 +172,26 @@ impl Outgoing {
     async fn send(self, mut connection: MultiplexedConnection) -> Result<(), RedisError> {
         match self {
             Self::Commands(pipeline) => pipeline.exec_async(&mut connection).await,
-            Self::Kept { keys, arguments } => {
-                let script = scripts::publish();
-                let mut call = script.prepare_invoke();
-                for key in keys {
-                    call.key(key);
-                }
-                for argument in arguments {
-                    call.arg(argument);
-                }
-                call.invoke_async(&mut connection).await
-            }
+            Self::Told { keys, arguments } => invoke(scripts::client_event(), keys, arguments, &mut connection).await,
+            Self::Kept { keys, arguments } => invoke(scripts::publish(), keys, arguments, &mut connection).await,
         }
     }
+}
+
+async fn invoke(
+    script: &Script,
+    keys: Vec<String>,
+    arguments: Vec<Vec<u8>>,
+    connection: &mut MultiplexedConnection,
+) -> Result<(), RedisError> {
+    let mut call = script.prepare_invoke();
+    for key in keys {
+        call.key(key);
+    }
+    for argument in arguments {
+        call.arg(argument);
+    }
+    call.invoke_async(connection).await
 }
 
 #[cfg(test)]

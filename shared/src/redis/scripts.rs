@@ -77,6 +77,10 @@ script!(
     publish, "scripts/publish.lua"
 );
 script!(
+    /// Client events that go to webhooks too.
+    client_event, "scripts/client_event.lua"
+);
+script!(
     /// A node renews its lease.
     heartbeat, "scripts/heartbeat.lua", allow_oom
 );

@@ -17,7 +17,7 @@ use crate::bus::redis::subscriber::Subscriber;
 use crate::bus::{Bus, Listener, RedisBus};
 use crate::roster::{RedisRoster, Roster};
 use crate::secret::Secret;
-use crate::webhook::{RedisQueues, Wishes};
+use crate::webhook::{DeadLetters, RedisQueues, Wishes};
 
 /// A server that ends when dropped.
 pub(crate) struct RedisServer {
@@ -128,6 +128,17 @@ impl RedisCluster {
     /// How to reach the server.
     pub(crate) fn config(&self) -> Config {
         self.server.config()
+    }
+
+    /// Queues that keep the places of unknown endpoints for so long.
+    pub(crate) fn queues_with_grace(&self, wishes: Wishes, grace: Duration) -> Arc<RedisQueues> {
+        let link = Link::new(&self.server.config(), Handle::current()).unwrap();
+        RedisQueues::with_grace(link, Metrics::new(&Registry::new(), true), wishes, grace)
+    }
+
+    /// The dead letters of an app.
+    pub(crate) fn dead_letters(&self, app: &str) -> DeadLetters {
+        DeadLetters::new(Link::new(&self.server.config(), Handle::current()).unwrap(), app.into())
     }
 
     /// Asks the server itself.

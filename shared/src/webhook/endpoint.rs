@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use regex::Regex;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use sha2::{Digest, Sha256};
 use url::Url;
 
 use super::entry::{Entry, Kind};
@@ -23,6 +24,9 @@ pub struct Endpoint {
     /// Takes POST requests: `http` or `https`.
     #[serde(serialize_with = "masked")]
     pub url: Url,
+    /// The name of the endpoint in Redis, logs and metrics; by default one is made from the URL.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub label: Option<String>,
     /// Kinds that are told; all when there are none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub event_types: Vec<Kind>,
@@ -63,8 +67,10 @@ pub struct Filter {
 #[derive(Clone, Debug)]
 pub struct Pattern(Regex);
 
-/// Names an endpoint in Redis, logs and metrics, without what its URL may hold of secrets: host, port, and a hash of
-/// scheme and path. The same in every process, and however filters, passwords and queries change.
+/// The name of an endpoint in Redis, logs and metrics: the configured one, or else host, port, and a hash of the whole URL.
+///
+/// It depends on nothing but the endpoint itself, so an endpoint keeps its queue when others are added or removed. The hash
+/// hides passwords and tokens in the URL.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Label(Arc<str>);
 
@@ -79,24 +85,66 @@ impl Endpoint {
         self.wants_kind(entry.occurrence.kind()) && self.filter.fits(entry.channel.as_str())
     }
 
-    /// The endpoints of an app with their names. Those at the same place are counted.
+    /// Returns the endpoints of an app with their labels. The labels are unique if [`Endpoint::check_labels`] finds nothing.
     pub fn labelled(endpoints: &[Self]) -> Vec<(Label, &Self)> {
-        let mut labelled: Vec<(Label, &Self)> = Vec::with_capacity(endpoints.len());
-        for endpoint in endpoints {
-            let hash = fnv(place_of(&endpoint.url).as_str().bytes()) & 0xffff_ffff;
-            let host = endpoint.url.host_str().unwrap_or_default();
-            let port = endpoint.url.port_or_known_default().unwrap_or_default();
-            let name = format!("{host}:{port}-{hash:08x}");
-            let earlier = labelled.iter().filter(|(_, other)| place_of(&other.url) == place_of(&endpoint.url)).count();
-            let label = if earlier == 0 { name } else { format!("{name}-{}", earlier + 1) };
-            labelled.push((Label(label.into()), endpoint));
+        endpoints.iter().map(|endpoint| (endpoint.label(), endpoint)).collect()
+    }
+
+    /// Finds the labels that cannot be used: by the place of the endpoint in the list, and the reason.
+    pub fn check_labels(endpoints: &[Self]) -> Vec<(usize, LabelError)> {
+        let labelled = Self::labelled(endpoints);
+        let mut mistakes = Vec::new();
+        for (number, (label, endpoint)) in labelled.iter().enumerate() {
+            if endpoint.label.as_deref().is_some_and(|label| !is_label(label)) {
+                mistakes.push((number, LabelError::Form));
+            } else if labelled[..number].iter().any(|(other, _)| other == label) {
+                mistakes.push((number, LabelError::Taken(label.clone())));
+            }
         }
-        labelled
+        mistakes
+    }
+
+    fn label(&self) -> Label {
+        if let Some(label) = &self.label {
+            return Label::from(label.as_str());
+        }
+        let url = &self.url;
+        let has_secrets = url.query().is_some() || !url.username().is_empty() || url.password().is_some();
+        // A hash that can be inverted would not hide the secrets.
+        let hash = if has_secrets {
+            let digest = Sha256::digest(url.as_str().as_bytes());
+            u32::from_be_bytes([digest[0], digest[1], digest[2], digest[3]])
+        } else {
+            (fnv(url.as_str().bytes()) & 0xffff_ffff) as u32
+        };
+        let (host, port) = (url.host_str().unwrap_or_default(), url.port_or_known_default().unwrap_or_default());
+        Label(format!("{host}:{port}-{hash:08x}").into())
     }
 
     fn wants_kind(&self, kind: Kind) -> bool {
         self.event_types.is_empty() || self.event_types.contains(&kind)
     }
+}
+
+/// A label that an endpoint cannot have.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum LabelError {
+    /// It has other characters, or too many.
+    #[error("expected 1 to {LABEL_LENGTH_MAX} letters, digits, dots, colons, hyphens or underscores")]
+    Form,
+    /// Another endpoint of the app has it.
+    #[error(
+        "expected a label that differs from {0}, which another endpoint of the app has; endpoints with the same URL need one each"
+    )]
+    Taken(Label),
+}
+
+/// Characters of a configured label, at most.
+const LABEL_LENGTH_MAX: usize = 64;
+
+fn is_label(text: &str) -> bool {
+    let is_good = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b':' | b'-' | b'_');
+    (1..=LABEL_LENGTH_MAX).contains(&text.len()) && text.bytes().all(is_good)
 }
 
 impl Filter {

@@ -229,7 +229,20 @@ pub struct Malformed(pub &'static str);
 /// The fields of an entry in a stream: a letter, the channel, and what else its kind needs.
 pub type Fields = HashMap<String, String>;
 
+/// The bytes of an entry besides its texts, as far as bounds are concerned.
+const ENTRY_BYTES: usize = 256;
+
 impl Entry {
+    /// The bytes that it takes in memory, more or less.
+    pub fn bytes(&self) -> usize {
+        let texts = match &self.occurrence {
+            Occurrence::ClientEvent { event, data, .. } => event.len() + data.len(),
+            Occurrence::MemberAdded(user) | Occurrence::MemberRemoved(user) => user.as_str().len(),
+            _ => 0,
+        };
+        ENTRY_BYTES + self.channel.as_str().len() + texts
+    }
+
     /// Reads what a script or [`Occurrence::fields`] has put into a stream.
     ///
     /// # Errors

@@ -10,14 +10,15 @@ use futures_util::future::{BoxFuture, ready};
 
 use super::endpoint::{Endpoint, Label};
 use super::entry::{Entry, EntryId, Kind, Occurrence, Place};
-use super::queues::{Backlog, Batch, QueueError, QueueId, Queues, Undelivered};
+use super::queues::{Backlog, Backlogs, Batch, QueueError, QueueId, Queues, Undelivered};
 use super::{COUNT_FREELY_UP_TO, COUNT_PAUSE, HOLD, MISS_PAUSE, Wanted};
 use crate::app::{AppId, Apps};
 use crate::envelope::{Topic, unix_us};
 use crate::protocol::UserId;
 
-/// Entries that wait for one endpoint, at most; the oldest go first.
+/// Entries that wait for one endpoint, and their bytes, at most; the oldest are dropped first.
 const QUEUE_MAX: usize = 100_000;
+const QUEUE_BYTES_MAX: usize = 32 * 1024 * 1024;
 
 /// The one partition.
 const PARTITION: u32 = 0;
@@ -47,6 +48,9 @@ struct State {
 #[derive(Default)]
 struct Queue {
     waiting: VecDeque<Entry>,
+    waiting_bytes: usize,
+    /// Entries that were dropped since that was last reported.
+    dropped: u64,
     /// Those that were read and are not done with, by their number.
     unfinished: BTreeMap<u64, Entry>,
 }
@@ -162,12 +166,15 @@ impl MemoryQueues {
         };
         for (label, _) in endpoints.iter().filter(|(_, endpoint)| endpoint.wants(&entry)) {
             let queue = state.queues.entry((topic.app.clone(), label.clone())).or_default();
-            queue.waiting.push_back(entry.clone());
-            if queue.waiting.len() > QUEUE_MAX {
-                queue.waiting.pop_front();
-                if !self.has_overflowed.swap(true, Ordering::Relaxed) {
-                    tracing::warn!(endpoint = %label, most = QUEUE_MAX, "too much waits for an endpoint; the oldest is dropped");
-                }
+            let dropped = queue.push(entry.clone());
+            if dropped && !self.has_overflowed.swap(true, Ordering::Relaxed) {
+                tracing::warn!(
+                    app = %topic.app,
+                    endpoint = %label,
+                    entries = QUEUE_MAX,
+                    bytes = QUEUE_BYTES_MAX,
+                    "the queue of a webhook endpoint is full; dropping the oldest entries, further ones are only counted"
+                );
             }
         }
         state.news.insert(topic.app.clone());
@@ -248,13 +255,15 @@ impl Queues for MemoryQueues {
         _: u32,
         app: &'a AppId,
         endpoints: &'a [Label],
-    ) -> BoxFuture<'a, Result<Vec<(Label, Backlog)>, QueueError>> {
-        let state = self.lock();
-        let known = endpoints.iter().filter_map(|label| {
-            let queue = state.queues.get(&(app.clone(), label.clone()))?;
-            Some((label.clone(), queue.backlog()))
-        });
-        Box::pin(ready(Ok(known.collect())))
+    ) -> BoxFuture<'a, Result<Backlogs, QueueError>> {
+        let mut state = self.lock();
+        let mut backlogs = Backlogs::default();
+        for label in endpoints {
+            let Some(queue) = state.queues.get_mut(&(app.clone(), label.clone())) else { continue };
+            backlogs.dropped += std::mem::take(&mut queue.dropped);
+            backlogs.by_endpoint.push((label.clone(), queue.backlog()));
+        }
+        Box::pin(ready(Ok(backlogs)))
     }
 
     fn settle(&self) {
@@ -280,12 +289,27 @@ impl State {
 }
 
 impl Queue {
+    /// Appends an entry. Returns whether others were dropped for it.
+    fn push(&mut self, entry: Entry) -> bool {
+        self.waiting_bytes += entry.bytes();
+        self.waiting.push_back(entry);
+        let dropped = self.dropped;
+        while self.waiting.len() > QUEUE_MAX || (self.waiting_bytes > QUEUE_BYTES_MAX && self.waiting.len() > 1) {
+            if let Some(oldest) = self.waiting.pop_front() {
+                self.waiting_bytes -= oldest.bytes();
+                self.dropped += 1;
+            }
+        }
+        self.dropped > dropped
+    }
+
     fn read(&mut self, after: Option<&Place>, most: usize) -> Batch {
         let begun = after.map_or(0, |place| number(place) + 1);
         let mut entries: Vec<Entry> =
             self.unfinished.range(begun..).map(|(_, entry)| entry.clone()).take(most).collect();
         if entries.is_empty() {
             entries = self.waiting.drain(..most.min(self.waiting.len())).collect();
+            self.waiting_bytes -= entries.iter().map(Entry::bytes).sum::<usize>();
             self.unfinished.extend(entries.iter().map(|entry| (number(&entry.place), entry.clone())));
         }
         Batch { last: entries.last().map(|entry| entry.place.clone()), entries }

@@ -41,6 +41,17 @@ pub struct Backlog {
     pub oldest_ms: Option<u64>,
 }
 
+/// What waits in the queues of an app's endpoints in one partition.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Backlogs {
+    /// Of each endpoint.
+    pub by_endpoint: Vec<(Label, Backlog)>,
+    /// Entries that were dropped undelivered since the last look, because a queue was full.
+    pub dropped: u64,
+    /// Dead letters that were dropped since the last look, because there were too many or they were too old.
+    pub dead_dropped: u64,
+}
+
 /// An entry that an endpoint did not take in time.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Undelivered {
@@ -104,8 +115,8 @@ pub trait Queues: Send + Sync {
     /// [`QueueError`].
     fn bury<'a>(&'a self, queue: &'a QueueId, letter: &'a Undelivered) -> BoxFuture<'a, Result<(), QueueError>>;
 
-    /// What waits for each of an app's endpoints in a partition; what all of them are done with goes. `endpoints`: all of
-    /// them. Leaves out those that were never read for.
+    /// Returns what waits for each of an app's endpoints in a partition. Drops what all of them are done with, and what belongs
+    /// to endpoints that no sender has had for a day. `endpoints`: all of them. Leaves out those that were never read for.
     ///
     /// # Errors
     /// [`QueueError`].
@@ -114,7 +125,7 @@ pub trait Queues: Send + Sync {
         partition: u32,
         app: &'a AppId,
         endpoints: &'a [Label],
-    ) -> BoxFuture<'a, Result<Vec<(Label, Backlog)>, QueueError>>;
+    ) -> BoxFuture<'a, Result<Backlogs, QueueError>>;
 
     /// No transition will follow: what is held for a return becomes due where nobody else could tell it.
     fn settle(&self) {}

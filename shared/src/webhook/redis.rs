@@ -19,7 +19,7 @@ use redis::{FromRedisValue, RedisError, Value};
 use super::Wishes;
 use super::endpoint::Label;
 use super::entry::{Entry, Fields, Place};
-use super::queues::{Backlog, Batch, QueueError, QueueId, Queues, Undelivered};
+use super::queues::{Backlog, Backlogs, Batch, QueueError, QueueId, Queues, Undelivered};
 use crate::app::AppId;
 use crate::node::NodeId;
 use crate::redis::link::LinkError;
@@ -41,14 +41,17 @@ const PARTITIONS_AT_ONCE: u32 = 64;
 /// Ends that become due, and apps with news, in one step.
 const DUE_MAX: usize = 1000;
 
-/// Entries of one queue, more or less: when nobody sends them, the oldest go. The scripts have the same.
-pub(crate) const QUEUE_MAX: usize = 1_000_000;
-
 /// What all senders read as.
 const CONSUMER: &str = "sender";
 
-/// Dead letters of one app and partition, more or less; the oldest go first.
+/// Dead letters of one app and partition, their bytes and their age, at most; the oldest are dropped first.
 const DEAD_MAX: usize = 10_000;
+const DEAD_BYTES_MAX: u64 = 32 * 1024 * 1024;
+const DEAD_AGE_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
+
+/// How long the place of an endpoint in a queue is kept after the last publisher that knew the endpoint. While a new
+/// configuration is rolled out some publishers know it and others do not.
+const ENDPOINT_GRACE: Duration = Duration::from_secs(24 * 3600);
 
 /// Ids and fields of a stream's entries; fields of those that were cut off while they waited are gone.
 type StreamEntries = Vec<(String, Option<Vec<Value>>)>;
@@ -67,6 +70,8 @@ pub struct RedisQueues {
     has_complained: AtomicBool,
     /// Set once the sender leaves: it leads nothing more.
     has_left: AtomicBool,
+    /// [`ENDPOINT_GRACE`], but in tests.
+    endpoint_grace: Duration,
 }
 
 /// What this sender knows of a partition.
@@ -82,7 +87,13 @@ struct Partition {
 impl RedisQueues {
     /// Queues whose sender leads nothing yet.
     pub fn new(link: Link, metrics: Metrics, wishes: Wishes) -> Arc<Self> {
+        Self::with_grace(link, metrics, wishes, ENDPOINT_GRACE)
+    }
+
+    /// Queues that keep the places of unknown endpoints for so long.
+    pub(crate) fn with_grace(link: Link, metrics: Metrics, wishes: Wishes, endpoint_grace: Duration) -> Arc<Self> {
         Arc::new(Self {
+            endpoint_grace,
             link,
             metrics,
             wishes,
@@ -243,7 +254,7 @@ impl RedisQueues {
             Box::pin(async move {
                 let script = scripts::bury();
                 let mut call = script.key(key);
-                call.key(dead).arg(group).arg(place).arg(DEAD_MAX);
+                call.key(dead).arg(group).arg(place).arg(DEAD_MAX).arg(DEAD_BYTES_MAX).arg(millis(DEAD_AGE_MAX));
                 for (name, value) in fields {
                     call.arg(name).arg(value);
                 }
@@ -253,19 +264,17 @@ impl RedisQueues {
         .await
     }
 
-    async fn backlog_now(
-        &self,
-        partition: u32,
-        app: &AppId,
-        endpoints: &[Label],
-    ) -> Result<Vec<(Label, Backlog)>, QueueError> {
-        let key = self.link.keys().webhook_queue(app, partition);
+    async fn backlog_now(&self, partition: u32, app: &AppId, endpoints: &[Label]) -> Result<Backlogs, QueueError> {
+        let keys = self.link.keys();
+        let (key, dead) = (keys.webhook_queue(app, partition), keys.webhook_dead(app, partition));
         let groups: Vec<String> = endpoints.iter().map(ToString::to_string).collect();
+        let grace = self.endpoint_grace;
         let answer: Vec<Value> = self
             .run("webhook_backlog", move |mut connection| {
                 Box::pin(async move {
                     let script = scripts::backlog();
                     let mut call = script.key(key);
+                    call.key(dead).arg(millis(grace)).arg(millis(DEAD_AGE_MAX));
                     for group in groups {
                         call.arg(group);
                     }
@@ -273,13 +282,21 @@ impl RedisQueues {
                 })
             })
             .await?;
-        let (triples, _) = answer.as_chunks::<3>();
-        let backlogs = triples.iter().map(|[name, queued, oldest]| {
+        let [dropped, dead_dropped, removed, triples @ ..] = answer.as_slice() else { return Err(QueueError::Damaged) };
+        if from_value::<u64>(removed)? > 0 {
+            tracing::info!(app = %app, partition, "removed the queue of an endpoint that no publisher has any more");
+        }
+        let (triples, _) = triples.as_chunks::<3>();
+        let by_endpoint = triples.iter().map(|[name, queued, oldest]| {
             let (name, oldest): (String, String) = (from_value(name)?, from_value(oldest)?);
             let oldest_ms = Place::new(oldest).at_ms().ok();
             Ok((Label::from(name.as_str()), Backlog { queued: from_value(queued)?, oldest_ms }))
         });
-        backlogs.collect()
+        Ok(Backlogs {
+            by_endpoint: by_endpoint.collect::<Result<_, _>>()?,
+            dropped: from_value(dropped)?,
+            dead_dropped: from_value(dead_dropped)?,
+        })
     }
 
     async fn leave_now(&self) {
@@ -359,7 +376,7 @@ impl Queues for RedisQueues {
         partition: u32,
         app: &'a AppId,
         endpoints: &'a [Label],
-    ) -> BoxFuture<'a, Result<Vec<(Label, Backlog)>, QueueError>> {
+    ) -> BoxFuture<'a, Result<Backlogs, QueueError>> {
         Box::pin(self.backlog_now(partition, app, endpoints))
     }
 

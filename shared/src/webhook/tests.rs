@@ -113,14 +113,54 @@ fn an_app_wants_what_one_of_its_endpoints_wants() {
     assert!(wishes.of(&"a".into()).has(Kind::CacheMiss) && wishes.of(&"b".into()).is_empty());
 }
 
+fn labels_of(endpoints: &[Endpoint]) -> Vec<String> {
+    Endpoint::labelled(endpoints).into_iter().map(|(label, _)| label.to_string()).collect()
+}
+
 #[test]
-fn endpoints_have_names_that_tell_them_apart_and_nothing_secret() {
-    let urls = ["https://example.org/a?token=x", "https://example.org/b", "https://user:pass@example.org/a?token=y"];
+fn a_label_is_made_of_the_whole_url_and_hides_its_secrets() {
+    let urls = [
+        "https://example.org/a?token=x",
+        "https://example.org/a?token=y",
+        "https://example.org/a",
+        "https://example.org/b",
+        "http://example.org/a",
+        "https://user:pass@example.org/a",
+        "https://user:pass@example.org/a?token=x",
+    ];
     let endpoints: Vec<Endpoint> = urls.iter().map(|url| endpoint(json!({ "url": url }))).collect();
-    let labels: Vec<String> = Endpoint::labelled(&endpoints).into_iter().map(|(label, _)| label.to_string()).collect();
-    assert!(labels[0].starts_with("example.org:443-") && !labels[0].contains("token"), "{labels:?}");
-    assert_ne!(labels[0], labels[1]);
-    assert_eq!(labels[2], format!("{}-2", labels[0]));
+    let labels = labels_of(&endpoints);
+    for (number, label) in labels.iter().enumerate() {
+        assert!(label.starts_with("example.org:"), "{label}");
+        assert!(!label.contains("token") && !label.contains("pass"), "{label}");
+        assert_eq!(labels.iter().filter(|other| *other == label).count(), 1, "{label} of {}", urls[number]);
+    }
+    // Whatever stands before an endpoint, or behind it, its label stays.
+    for number in 0..endpoints.len() {
+        assert_eq!(labels_of(&endpoints[number..])[0], labels[number]);
+    }
+    assert_eq!(labels[2], "example.org:443-1ced2904", "it is the same in every release");
+    assert_eq!(labels[0], "example.org:443-16d82822", "it is the same in every release");
+    assert!(Endpoint::check_labels(&endpoints).is_empty());
+}
+
+#[test]
+fn a_configured_label_comes_first_and_endpoints_of_one_url_need_it() {
+    let of = |more: serde_json::Value| {
+        let mut all = json!({ "url": "https://example.org/a" });
+        all.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        endpoint(all)
+    };
+    let named = [of(json!({ "label": "billing" })), of(json!({ "label": "search-2" })), of(json!({}))];
+    assert_eq!(labels_of(&named)[..2], ["billing", "search-2"]);
+    assert!(Endpoint::check_labels(&named).is_empty());
+    let twice = [of(json!({})), of(json!({ "event_types": ["cache_miss"] }))];
+    assert!(matches!(&Endpoint::check_labels(&twice)[..], [(1, LabelError::Taken(_))]));
+    let same = [of(json!({ "label": "a" })), of(json!({ "label": "a" }))];
+    assert_eq!(Endpoint::check_labels(&same), [(1, LabelError::Taken(Label::from("a")))]);
+    for label in ["", "a b", "a\nb", "ü", &"x".repeat(65)] {
+        assert_eq!(Endpoint::check_labels(&[of(json!({ "label": label }))]), [(0, LabelError::Form)], "{label:?}");
+    }
 }
 
 mod queues {
@@ -292,7 +332,10 @@ mod queues {
         let queue = queue();
         let labels = [queue.endpoint.clone()];
         let backlog = async || queues.backlog(0, &"shop".into(), &labels).await.unwrap();
-        let expected = |queued, oldest_ms| vec![(queue.endpoint.clone(), Backlog { queued, oldest_ms })];
+        let expected = |queued, oldest_ms| Backlogs {
+            by_endpoint: vec![(queue.endpoint.clone(), Backlog { queued, oldest_ms })],
+            ..Backlogs::default()
+        };
         assert_eq!(backlog().await, expected(5, Some(entries[0].at_ms)));
         let places: Vec<Place> = entries[..4].iter().map(|entry| entry.place.clone()).collect();
         queues.done(&queue, &places).await.unwrap();
@@ -334,6 +377,42 @@ mod queues {
         assert_eq!(next.entries.len(), 1);
     }
 
+    /// Publishes client events of a megabyte each, numbered in their names.
+    async fn publish_large(node: &Node, topic: &crate::envelope::Topic, count: u64) {
+        for number in 0..count {
+            let occurrence = Occurrence::ClientEvent {
+                event: format!("client-{number}"),
+                data: "x".repeat(1 << 20),
+                socket_id: "12.34".parse().unwrap(),
+                user_id: None,
+            };
+            node.publish([Message { webhook: Some(occurrence), ..event(topic, "small") }]).await;
+        }
+    }
+
+    fn event_name(entry: &Entry) -> &str {
+        match &entry.occurrence {
+            Occurrence::ClientEvent { event, .. } => event,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    async fn a_queue_is_bounded_by_bytes_and_drops_the_oldest(world: impl World) {
+        const COUNT: u64 = 70;
+        let (node, queues) = (Node::start(&world).await, world.queues());
+        publish_large(&node, &topic("shop", "private-room"), COUNT).await;
+        queues.tend().await.unwrap();
+        let first = queues.read(&queue(), None, 1).await.unwrap().entries;
+        let labels = [queue().endpoint];
+        let backlogs = async || queues.backlog(0, &"shop".into(), &labels).await.unwrap();
+        let Backlogs { by_endpoint, dropped, .. } = backlogs().await;
+        assert_eq!(backlogs().await.dropped, 0, "what was dropped is reported once");
+        let left = by_endpoint[0].1.queued;
+        assert!((16..=64).contains(&left), "{left} are left");
+        assert_eq!(dropped + left, COUNT);
+        assert_eq!(event_name(&first[0]), format!("client-{dropped}"));
+    }
+
     macro_rules! both {
         ($($promise:ident)*) => {
             mod in_memory {
@@ -361,6 +440,72 @@ mod queues {
         what_is_done_with_is_gone_and_the_rest_is_counted
         an_end_whose_time_is_over_is_told_though_nobody_looked
         what_was_handed_out_in_an_answer_that_was_lost_is_handed_out_again
+        a_queue_is_bounded_by_bytes_and_drops_the_oldest
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn dead_letters_are_bounded_by_bytes_and_expire() {
+        const COUNT: u64 = 40;
+        let world = redis().await;
+        let (node, queues) = (Node::start(&world).await, World::queues(&world));
+        for number in 0..COUNT {
+            node.roster.occupy(&topic("shop", &format!("room-{number}")), 1, false).await.unwrap();
+        }
+        let entries = read(&queues, &mut None, 40).await;
+        for (number, mut entry) in entries.into_iter().enumerate() {
+            entry.occurrence = Occurrence::ClientEvent {
+                event: format!("client-{number}"),
+                data: "x".repeat(1 << 20),
+                socket_id: "12.34".parse().unwrap(),
+                user_id: None,
+            };
+            let letter = Undelivered { entry, attempts: 1, error: "no".into() };
+            queues.bury(&queue(), &letter).await.unwrap();
+        }
+        let left: u64 = world.query("XLEN", &["carillon:{0}:wd:shop"]).await;
+        assert!((16..=32).contains(&left), "{left} are left");
+        let labels = [queue().endpoint];
+        let dropped = queues.backlog(0, &"shop".into(), &labels).await.unwrap().dead_dropped;
+        assert_eq!(dropped + left, COUNT);
+        let first = world.dead_letters("shop").list().await.unwrap().swap_remove(0);
+        assert_eq!(event_name(&first.entry), format!("client-{dropped}"));
+        const DAY_MS: i64 = 24 * 3600 * 1000;
+        for (key, days) in [("wq:shop", 1), ("wq:shop:m", 1), ("wd:shop", 7), ("wd:shop:m", 7)] {
+            let left_ms: i64 = world.query("PTTL", &[&format!("carillon:{{0}}:{key}")]).await;
+            assert!(left_ms > (days - 1) * DAY_MS && left_ms <= days * DAY_MS, "{key}: {left_ms}");
+        }
+        // A letter of eight days ago.
+        let old = format!("{}-0", crate::envelope::unix_us() / 1000 - 8 * 24 * 3600 * 1000);
+        let other = "carillon:{0}:wd:old";
+        let _: String = world.query("XADD", &[other, &old, "k", "O", "c", "room"]).await;
+        assert_eq!(queues.backlog(0, &"old".into(), &labels).await.unwrap().dead_dropped, 1);
+        assert_eq!(world.query::<u64>("XLEN", &[other]).await, 0);
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn an_endpoint_that_nobody_has_loses_its_place_after_the_grace_period() {
+        let world = redis().await;
+        let node = Node::start(&world).await;
+        node.roster.occupy(&topic("shop", "room"), 1, false).await.unwrap();
+        let patient: Arc<dyn Queues> = World::queues(&world);
+        read(&patient, &mut None, 1).await;
+        let (known, other) = (queue().endpoint, Label::from("other"));
+        let groups = async || {
+            let groups: Vec<std::collections::HashMap<String, ::redis::Value>> =
+                world.query("XINFO", &["GROUPS", "carillon:{0}:wq:shop"]).await;
+            groups.len()
+        };
+        let look = async |queues: &Arc<dyn Queues>, label: &Label| {
+            queues.backlog(0, &"shop".into(), std::slice::from_ref(label)).await.unwrap().by_endpoint.len()
+        };
+        assert_eq!(look(&patient, &other).await, 0);
+        assert_eq!(groups().await, 1, "another publisher may still have it");
+        let hasty: Arc<dyn Queues> = world.queues_with_grace(Wishes::new(&apps()), Duration::ZERO);
+        assert_eq!(look(&hasty, &known).await, 1);
+        assert_eq!(groups().await, 1, "it is configured");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        assert_eq!(look(&hasty, &other).await, 0);
+        assert_eq!(groups().await, 0);
     }
 
     #[tokio::test(flavor = "multi_thread")]

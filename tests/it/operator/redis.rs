@@ -151,7 +151,7 @@ fn the_doctor_tries_every_command_that_nodes_use_and_no_other() {
 }
 
 /// What containers of commands are allowed: these of theirs, and no others.
-const PARTS: [&str; 3] = ["script|load", "xgroup|create", "xinfo|groups"];
+const PARTS: [&str; 4] = ["script|load", "xgroup|create", "xgroup|destroy", "xinfo|groups"];
 
 #[tokio::test]
 async fn the_user_of_deploy_may_do_what_nodes_and_the_doctor_do_and_nothing_else() {
@@ -161,9 +161,12 @@ async fn the_user_of_deploy_may_do_what_nodes_and_the_doctor_do_and_nothing_else
     let allowed = practice.allowed().await;
     // The doctor and nodes read INFO. The library sends SELECT where the URL names a database.
     let names = commands_of_nodes().into_iter().chain(["INFO", "SELECT"].map(str::to_owned));
-    let part = |name: &str| PARTS.into_iter().find(|part| part.split('|').next() == Some(name)).map(str::to_owned);
-    let needed: BTreeSet<String> =
-        names.map(|name| name.to_lowercase()).map(|name| part(&name).unwrap_or(name)).collect();
+    let parts = |name: String| {
+        let parts: Vec<String> =
+            PARTS.into_iter().filter(|part| part.split('|').next() == Some(&name)).map(str::to_owned).collect();
+        if parts.is_empty() { vec![name] } else { parts }
+    };
+    let needed: BTreeSet<String> = names.map(|name| name.to_lowercase()).flat_map(parts).collect();
     assert_eq!(allowed, needed);
     assert_eq!(practice.refused().await, BTreeSet::from(["config|get".to_owned()]), "asked in vain, and said so");
 }

@@ -119,6 +119,7 @@ fn on_streams(stream: &str) -> Vec<Cmd> {
         with("XLEN", &[stream]),
         with("XTRIM", &[stream, "MINID", "1"]),
         with("XDEL", &[stream, "0-1"]),
+        with("XGROUP", &["DESTROY", stream, "g"]),
     ]
 }
 

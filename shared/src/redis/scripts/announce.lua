@@ -87,8 +87,17 @@ local HOLD_MS = 3000
 local COUNT_FREELY_UP_TO = 100
 local COUNT_PAUSE_MS = 5000
 
--- Entries of one queue, more or less: when nobody sends them, the oldest go.
+-- Bounds of a queue of webhooks, of one app and partition. The oldest entries are dropped first. Without new entries and
+-- without a publisher that sends them the queue expires.
 local QUEUE_MAX = 1000000
+local QUEUE_BYTES_MAX = 67108864
+local QUEUE_TTL_MS = 86400000
+
+-- The bytes of an entry besides its fields.
+local ENTRY_BYTES = 128
+
+-- The bounds are checked each time that so many bytes were added.
+local CHECK_BYTES = 65536
 
 local function now_ms()
   local time = redis.call('TIME')
@@ -99,9 +108,67 @@ local function wants(hooks, kind)
   return string.find(hooks.wanted, kind, 1, true) ~= nil
 end
 
--- Puts an entry into the queue of the app's webhooks.
+-- What is known of a stream of webhooks: the field b counts the bytes that were ever added, x the entries that were dropped
+-- since that was last reported, and r:LABEL is the time at which a publisher last served this endpoint.
+local function state_of(stream)
+  return stream .. ':m'
+end
+
+-- The field of an entry, or nil.
+local function field_of(entry, name)
+  for i = 1, #entry[2], 2 do
+    if entry[2][i] == name then return entry[2][i + 1] end
+  end
+end
+
+-- Drops the oldest entries of a stream until it is within its bounds. total: the bytes that were ever added. Each entry has
+-- in its field b what that was with it, so the difference is the bytes behind it.
+local function shorten(stream, count_max, bytes_max, total)
+  local excess = redis.call('XLEN', stream) - count_max
+  local from, keep, dropped, unknown, passed = '-', nil, 0, nil, 0
+  repeat
+    local page = redis.call('XRANGE', stream, from, '+', 'COUNT', 64)
+    for _, entry in ipairs(page) do
+      local with = tonumber(field_of(entry, 'b'))
+      if excess > 0 then
+        excess = excess - 1
+        dropped = dropped + 1
+      elseif not with then
+        -- An entry without the field stays if the next one with it does.
+        unknown = unknown or entry[1]
+        passed = passed + 1
+      elseif total - with < bytes_max then
+        keep = unknown or entry[1]
+        break
+      else
+        dropped = dropped + passed + 1
+        unknown, passed = nil, 0
+      end
+      from = '(' .. entry[1]
+    end
+  until keep or #page == 0
+  if dropped == 0 or not keep then return end
+  redis.call('XTRIM', stream, 'MINID', keep)
+  redis.call('HINCRBY', state_of(stream), 'x', dropped)
+end
+
+-- Appends an entry to a stream of webhooks and keeps the stream within its bounds.
+local function append(stream, count_max, bytes_max, ttl_ms, ...)
+  local bytes = ENTRY_BYTES
+  for _, text in ipairs({...}) do bytes = bytes + #tostring(text) end
+  local state = state_of(stream)
+  local total = redis.call('HINCRBY', state, 'b', bytes)
+  redis.call('XADD', stream, '*', 'b', string.format('%.0f', total), ...)
+  redis.call('PEXPIRE', stream, ttl_ms)
+  redis.call('PEXPIRE', state, ttl_ms)
+  if math.floor(total / CHECK_BYTES) ~= math.floor((total - bytes) / CHECK_BYTES) then
+    shorten(stream, count_max, bytes_max, total)
+  end
+end
+
+-- Appends an entry to the queue of the app's webhooks.
 local function tell(hooks, kind, channel, ...)
-  redis.call('XADD', hooks.queue, 'MAXLEN', '~', QUEUE_MAX, '*', 'k', kind, 'c', channel, ...)
+  append(hooks.queue, QUEUE_MAX, QUEUE_BYTES_MAX, QUEUE_TTL_MS, 'k', kind, 'c', channel, ...)
   redis.call('SADD', hooks.news, hooks.app)
 end
 
@@ -134,7 +201,7 @@ local function tell_due(base, news, holds, most)
     local kind, app, channel, user = string.match(name, '^(%a)\n([^\n]*)\n([^\n]*)\n(.*)$')
     local queue = base .. ':wq:' .. (app or '')
     -- What cannot be told for a key that holds something else is told by nobody.
-    if kind and is_good('XLEN', queue) then
+    if kind and is_good('XLEN', queue) and is_good('HLEN', state_of(queue)) then
       local hooks = {app = app, queue = queue, news = news}
       if kind == 'V' then
         tell(hooks, kind, channel)
@@ -159,6 +226,7 @@ local function hooks_of(app, wanted, base, is_news, queue, news, holds, ...)
   if wanted ~= '' then
     -- Fails before anything has changed when a key holds something else.
     redis.call('XLEN', queue)
+    redis.call('HLEN', state_of(queue))
     redis.call('SCARD', news)
     redis.call('ZCARD', holds)
     tell_due(base, news, holds, 100)

@@ -1,7 +1,8 @@
--- KEYS: queue
--- ARGV: names of the groups that count
--- Drops what all of them are done with. Returns for each group that is there: name, entries not done with, id of the oldest
--- of them or ''.
+-- KEYS: queue dead
+-- ARGV: grace_ms age_max_ms, then the names of the groups of all configured endpoints
+-- Drops what all of these groups are done with, the groups that no publisher has served for the grace period, and dead letters
+-- over the age. Returns {entries of the queue, and dead letters, that were dropped undelivered since the last call, groups that
+-- were removed}, and then for each configured group that is there: name, entries not done with, id of the oldest of them or ''.
 local function is_before(a, b)
   local a_ms, a_seq = string.match(a, '^(%d+)-(%d+)$')
   local b_ms, b_seq = string.match(b, '^(%d+)-(%d+)$')
@@ -9,10 +10,40 @@ local function is_before(a, b)
   return tonumber(a_seq) < tonumber(b_seq)
 end
 
-local answer = {}
+local now = now_ms()
+
+-- The number of entries of a stream that were dropped since the last call.
+local function take_dropped(stream)
+  if not is_good('HLEN', state_of(stream)) then return 0 end
+  local dropped = tonumber(redis.call('HGET', state_of(stream), 'x') or 0) or 0
+  if dropped > 0 then redis.call('HDEL', state_of(stream), 'x') end
+  return dropped
+end
+
+-- Whether no publisher has served the group for the grace period, which begins when it is first seen here.
+local function is_abandoned(state, name)
+  local served = tonumber(redis.call('HGET', state, 'r:' .. name) or '')
+  if not served then
+    redis.call('HSET', state, 'r:' .. name, now)
+    return false
+  end
+  return now - served > tonumber(ARGV[1])
+end
+
+local aged = 0
+if is_good('XLEN', KEYS[2]) then
+  aged = redis.call('XTRIM', KEYS[2], 'MINID', string.format('%.0f', now - tonumber(ARGV[2])))
+end
+local answer = {take_dropped(KEYS[1]), take_dropped(KEYS[2]) + aged, 0}
 if redis.call('EXISTS', KEYS[1]) == 0 then return answer end
+local state = state_of(KEYS[1])
 local missing = {}
-for _, group in ipairs(ARGV) do missing[group] = true end
+for i = 3, #ARGV do
+  missing[ARGV[i]] = true
+  redis.call('HSET', state, 'r:' .. ARGV[i], now)
+end
+redis.call('PEXPIRE', KEYS[1], QUEUE_TTL_MS)
+redis.call('PEXPIRE', state, QUEUE_TTL_MS)
 local keep_from = nil
 for _, group in ipairs(redis.call('XINFO', 'GROUPS', KEYS[1])) do
   local fields = {}
@@ -38,6 +69,10 @@ for _, group in ipairs(redis.call('XINFO', 'GROUPS', KEYS[1])) do
     local from = oldest
     if oldest == '' then from = last end
     if keep_from == nil or is_before(from, keep_from) then keep_from = from end
+  elseif is_abandoned(state, name) then
+    redis.call('XGROUP', 'DESTROY', KEYS[1], name)
+    redis.call('HDEL', state, 'r:' .. name)
+    answer[3] = answer[3] + 1
   end
 end
 -- A group that counts and is not there yet has everything before it.

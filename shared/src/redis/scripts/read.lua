@@ -13,6 +13,8 @@ local function read(from)
   end
   return answer and answer[1] and answer[1][2] or {}
 end
+redis.call('HSET', state_of(KEYS[2]), 'r:' .. ARGV[2], now_ms())
+redis.call('PEXPIRE', state_of(KEYS[2]), QUEUE_TTL_MS)
 local entries = read(ARGV[4])
 if entries.err then return entries end
 if #entries == 0 then entries = read('>') end
