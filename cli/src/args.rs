@@ -31,9 +31,9 @@ pub enum Command {
     /// Run a node that serves the signed HTTP API; needs Redis and at least one app
     Publisher(Settings),
     /// Check the configuration
-    CheckConfig(Settings),
+    CheckConfig(RoleSettings),
     /// Print the configuration as it would be used, secrets masked
-    PrintConfig(Settings),
+    PrintConfig(RoleSettings),
     /// Check what a node needs: configuration, Redis, descriptors, clock, and its public address
     Doctor(Doctor),
     /// Ask the server on this machine whether it is ready
@@ -41,7 +41,7 @@ pub enum Command {
     /// Make credentials
     #[command(subcommand)]
     App(AppCommand),
-    /// Look at webhooks that endpoints did not take, and send them again
+    /// List, replay or delete webhooks that could not be delivered
     #[command(subcommand)]
     Webhooks(WebhooksCommand),
     /// Publish one event through the signed HTTP API
@@ -72,6 +72,17 @@ pub struct Settings {
     /// Log a line for each connection, subscription and broadcast
     #[arg(long)]
     pub debug: bool,
+}
+
+/// The configuration of a role.
+#[derive(Clone, Debug, clap::Args)]
+pub struct RoleSettings {
+    /// The configuration.
+    #[command(flatten)]
+    pub settings: Settings,
+    /// Role that it is for: each has its own defaults and its own rules
+    #[arg(long, value_enum, default_value = "up")]
+    pub role: NodeRole,
 }
 
 /// Files that configuration is read from.
@@ -144,18 +155,18 @@ pub enum AppCommand {
     New(AppNew),
 }
 
-/// What to do about webhooks that endpoints did not take in time.
+/// Commands for dead letters: webhooks that could not be delivered.
 #[derive(Debug, Subcommand)]
 pub enum WebhooksCommand {
     /// Print them, one per line: when given up, id, app, endpoint, kind, channel, tries, last error
-    List(Letters),
+    List(List),
     /// Send them again, under the same ids
-    Replay(Letters),
-    /// Forget them
-    Purge(Letters),
+    Replay(Replay),
+    /// Delete them, and print what was deleted
+    Purge(Purge),
 }
 
-/// Which webhooks.
+/// A selection of dead letters.
 #[derive(Debug, clap::Args)]
 pub struct Letters {
     /// Where Redis and the apps are configured.
@@ -167,15 +178,49 @@ pub struct Letters {
     /// Those of this app only
     #[arg(long, value_name = "ID", value_parser = |id: &str| Ok::<_, String>(AppId::from(id)))]
     pub app_id: Option<AppId>,
-    /// Those for this endpoint only, by its name in the list
-    #[arg(long, value_name = "NAME")]
-    pub endpoint: Option<String>,
-    /// With `replay`: the endpoint to send them to, by its name, if not the one that they were for
-    #[arg(long, value_name = "NAME")]
-    pub to: Option<String>,
-    /// Ids of events; default: all
+    /// Ids of events
     #[arg(value_name = "ID")]
     pub ids: Vec<String>,
+}
+
+/// Arguments of `webhooks list`.
+#[derive(Debug, clap::Args)]
+pub struct List {
+    /// Which letters; without ids all.
+    #[command(flatten)]
+    pub letters: Letters,
+    /// Those to this endpoint only, by its label
+    #[arg(long, visible_alias = "to", value_name = "LABEL")]
+    pub endpoint: Option<String>,
+}
+
+/// Arguments of `webhooks replay`.
+#[derive(Debug, clap::Args)]
+pub struct Replay {
+    /// Which letters; without ids all.
+    #[command(flatten)]
+    pub letters: Letters,
+    /// Those for this endpoint only, by its label
+    #[arg(long, value_name = "LABEL")]
+    pub endpoint: Option<String>,
+    /// Endpoint to send them to, by its label; default: the one that each was for
+    #[arg(long, value_name = "LABEL")]
+    pub to: Option<String>,
+}
+
+/// Arguments of `webhooks purge`.
+#[derive(Debug, clap::Args)]
+#[command(group = clap::ArgGroup::new("selection").required(true).multiple(false).args(["ids", "all"]))]
+pub struct Purge {
+    /// Which letters.
+    #[command(flatten)]
+    pub letters: Letters,
+    /// Those to this endpoint only, by its label
+    #[arg(long, visible_alias = "to", value_name = "LABEL")]
+    pub endpoint: Option<String>,
+    /// All of them, as far as --app-id and --endpoint do not narrow it down
+    #[arg(long)]
+    pub all: bool,
 }
 
 /// Arguments of `app new`.

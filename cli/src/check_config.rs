@@ -1,12 +1,12 @@
 //! `carillon check-config`.
 
-use crate::args::Settings;
-use crate::config::{Config, Role};
+use crate::args::RoleSettings;
+use crate::config::Config;
 use crate::{Failure, say, warn};
 
 /// Says that the configuration is valid, or fails with what is wrong.
-pub(crate) fn run(settings: &Settings) -> Result<(), Failure> {
-    let config = Config::load(settings, Role::Up)?;
+pub(crate) fn run(args: &RoleSettings) -> Result<(), Failure> {
+    let config = Config::load(&args.settings, args.role.into())?;
     warn(&config.warnings);
     say(&verdict(&config));
     Ok(())

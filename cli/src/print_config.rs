@@ -2,13 +2,13 @@
 
 use anyhow::Context;
 
-use crate::args::Settings;
-use crate::config::{Config, Role};
+use crate::args::RoleSettings;
+use crate::config::Config;
 use crate::{Failure, say, warn};
 
 /// Prints what every key is in the end, secrets masked.
-pub(crate) fn run(settings: &Settings) -> Result<(), Failure> {
-    let config = Config::load(settings, Role::Up)?;
+pub(crate) fn run(args: &RoleSettings) -> Result<(), Failure> {
+    let config = Config::load(&args.settings, args.role.into())?;
     warn(&config.warnings);
     say(&toml::to_string(&config).context("cannot print the configuration as TOML")?);
     Ok(())

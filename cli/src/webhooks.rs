@@ -1,76 +1,176 @@
-//! `carillon webhooks`: what endpoints did not take in time.
+//! `carillon webhooks`: dead letters, the webhooks that could not be delivered.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 
 use anyhow::{Context, anyhow};
 use shared::app::AppId;
 use shared::redis::Link;
-use shared::webhook::{DeadLetter, DeadLetters, Endpoint, Label};
+use shared::webhook::{DeadLetter, DeadLetters, Endpoint, Label, QueueError};
 use tokio::runtime::Handle;
 
 use crate::args::{Letters, Settings, WebhooksCommand};
 use crate::config::{Config, Role};
 use crate::{Failure, say};
 
-/// Carries out one of the commands.
+/// Runs one of the commands.
+///
+/// # Errors
+/// [`Failure`] also if something that was asked for is not there, after everything else was done.
 pub(crate) async fn run(command: &WebhooksCommand) -> Result<(), Failure> {
-    let (WebhooksCommand::List(args) | WebhooksCommand::Replay(args) | WebhooksCommand::Purge(args)) = command;
-    let settings = Settings { files: args.files.clone(), redis: args.redis.clone(), ..Settings::default() };
-    let config = Config::load(&settings, Role::Up)?;
-    if !config.redis.is_set() {
-        return Err(anyhow!("no Redis is configured (redis.url): without one, nothing is kept of such webhooks").into());
+    let (letters, endpoint) = match command {
+        WebhooksCommand::List(args) => (&args.letters, &args.endpoint),
+        WebhooksCommand::Replay(args) => (&args.letters, &args.endpoint),
+        WebhooksCommand::Purge(args) => (&args.letters, &args.endpoint),
+    };
+    let selected = Selected::load(letters, endpoint.as_deref()).await?;
+    let done = match command {
+        WebhooksCommand::List(_) => {
+            for letter in &selected.letters {
+                say(&letter.line());
+            }
+            Ok(())
+        }
+        WebhooksCommand::Replay(args) => selected.replay(args.to.as_deref()).await,
+        WebhooksCommand::Purge(_) => selected.purge().await,
+    };
+    done?;
+    selected.check_ids()
+}
+
+/// The letters that a command is for.
+struct Selected<'a> {
+    args: &'a Letters,
+    letters: Vec<Letter>,
+    /// The labels of the endpoints of each configured app.
+    endpoints: BTreeMap<AppId, Vec<Label>>,
+}
+
+/// A letter and where it is kept.
+struct Letter {
+    app: AppId,
+    store: DeadLetters,
+    letter: DeadLetter,
+}
+
+impl<'a> Selected<'a> {
+    async fn load(args: &'a Letters, endpoint: Option<&str>) -> Result<Self, Failure> {
+        let settings = Settings { files: args.files.clone(), redis: args.redis.clone(), ..Settings::default() };
+        let config = Config::load(&settings, Role::Up)?;
+        if !config.redis.is_set() {
+            let text =
+                "no Redis is configured (redis.url): without one, webhooks that cannot be delivered are not kept";
+            return Err(anyhow!(text).into());
+        }
+        let link = Link::new(&config.redis, Handle::current()).context("redis")?;
+        let labels = |webhooks| Endpoint::labelled(webhooks).into_iter().map(|(label, _)| label).collect();
+        let endpoints: BTreeMap<AppId, Vec<Label>> =
+            config.apps.iter().map(|app| (app.id.clone(), labels(&app.webhooks))).collect();
+        // The letters of an app that is not configured any more can still be listed and deleted.
+        let apps = args.app_id.as_ref().map_or_else(|| endpoints.keys().collect(), |app| vec![app]);
+        let (mut letters, mut known) = (Vec::new(), BTreeSet::new());
+        for app in apps {
+            let all = DeadLetters::new(link.clone(), app.clone()).list().await.context("redis")?;
+            if all.is_empty() && !endpoints.contains_key(app) {
+                return Err(anyhow!("no app {app} is configured, and no webhooks are kept for it").into());
+            }
+            known.extend(all.iter().map(|letter| letter.endpoint.clone()));
+            known.extend(endpoints.get(app).into_iter().flatten().cloned());
+            let selected = all.into_iter().filter(|letter| args.select(letter, endpoint));
+            let store = || DeadLetters::new(link.clone(), app.clone());
+            letters.extend(selected.map(|letter| Letter { app: app.clone(), store: store(), letter }));
+        }
+        if let Some(endpoint) = endpoint.filter(|endpoint| !known.contains(&Label::from(*endpoint))) {
+            return Err(anyhow!("unknown endpoint {endpoint}: expected one of {}", names(&known)).into());
+        }
+        Ok(Self { args, letters, endpoints })
     }
-    let link = Link::new(&config.redis, Handle::current()).context("redis")?;
-    let apps = config.apps.iter().filter(|app| args.app_id.as_ref().is_none_or(|wanted| *wanted == app.id));
-    let mut count = 0;
-    for app in apps {
-        let endpoints: Vec<Label> = Endpoint::labelled(&app.webhooks).into_iter().map(|(label, _)| label).collect();
-        let app = &app.id;
-        let letters = DeadLetters::new(link.clone(), app.clone());
-        let all = letters.list().await.context("redis")?;
-        for letter in all.iter().filter(|letter| args.mean(letter)) {
-            count += 1;
-            match command {
-                WebhooksCommand::List(_) => say(&line(app, letter)),
-                WebhooksCommand::Replay(_) => {
-                    let endpoint = args.to.as_deref().map_or_else(|| letter.endpoint.clone(), Label::from);
-                    if !endpoints.contains(&endpoint) {
-                        let names: Vec<&str> = endpoints.iter().map(Label::as_str).collect();
-                        return Err(anyhow!(
-                            "{} was for {endpoint}, which is no endpoint of {app} any more: name one with --to, of {}",
-                            letter.entry.id,
-                            names.join(", ")
-                        )
-                        .into());
-                    }
-                    letters.replay(letter, &endpoint).await.context("redis")?;
-                }
-                WebhooksCommand::Purge(_) => letters.purge(letter).await.context("redis")?,
+
+    /// Sends the letters again, each to the endpoint that it was for, or all to the endpoint `to`.
+    async fn replay(&self, to: Option<&str>) -> Result<(), Failure> {
+        let to = to.map(Label::from);
+        if let Some(to) = &to {
+            let of_apps =
+                self.endpoints.iter().filter(|(id, _)| self.args.app_id.as_ref().is_none_or(|app| app == *id));
+            let known: BTreeSet<Label> = of_apps.flat_map(|(_, labels)| labels).cloned().collect();
+            if !known.contains(to) {
+                return Err(anyhow!("unknown endpoint {to}: expected one of {}", names(&known)).into());
             }
         }
+        let (mut count, mut left) = (0, Vec::new());
+        for Letter { app, store, letter } in &self.letters {
+            let endpoint = to.as_ref().unwrap_or(&letter.endpoint);
+            if !self.endpoints.get(app).is_some_and(|labels| labels.contains(endpoint)) {
+                left.push((&letter.entry.id, app, endpoint));
+                continue;
+            }
+            store.replay(letter, endpoint).await.map_err(|error| interrupted("queued again", count, error))?;
+            count += 1;
+        }
+        say(&format!("queued again: {count}\n"));
+        if left.is_empty() {
+            return Ok(());
+        }
+        let mut text = String::new();
+        for (id, app, endpoint) in left {
+            let labels = self.endpoints.get(app).into_iter().flatten().cloned().collect();
+            // Writing to memory cannot fail.
+            let _ = writeln!(
+                text,
+                "{id} was not queued: {endpoint} is no endpoint of {app} any more; name one with --to, of: {}",
+                names(&labels)
+            );
+        }
+        Err(anyhow!(text.trim_end().to_owned()).into())
     }
-    match command {
-        WebhooksCommand::List(_) => {}
-        WebhooksCommand::Replay(_) => say(&format!("queued again: {count}\n")),
-        WebhooksCommand::Purge(_) => say(&format!("forgotten: {count}\n")),
+
+    async fn purge(&self) -> Result<(), Failure> {
+        let mut count = 0;
+        for letter in &self.letters {
+            letter.store.purge(&letter.letter).await.map_err(|error| interrupted("deleted", count, error))?;
+            say(&letter.line());
+            count += 1;
+        }
+        say(&format!("deleted: {count}\n"));
+        Ok(())
     }
-    Ok(())
+
+    /// Fails if no letter has one of the given ids.
+    fn check_ids(&self) -> Result<(), Failure> {
+        let is_known = |id: &&String| self.letters.iter().any(|letter| letter.letter.entry.id.as_str() == id.as_str());
+        let unknown: Vec<&str> = self.args.ids.iter().filter(|id| !is_known(id)).map(String::as_str).collect();
+        if unknown.is_empty() {
+            return Ok(());
+        }
+        Err(anyhow!("no undelivered webhook has the id {}", unknown.join(", ")).into())
+    }
 }
 
 impl Letters {
-    fn mean(&self, letter: &DeadLetter) -> bool {
+    fn select(&self, letter: &DeadLetter, endpoint: Option<&str>) -> bool {
         let is_id = self.ids.is_empty() || self.ids.iter().any(|id| id == letter.entry.id.as_str());
-        is_id && self.endpoint.as_ref().is_none_or(|endpoint| endpoint == letter.endpoint.as_str())
+        is_id && endpoint.is_none_or(|endpoint| endpoint == letter.endpoint.as_str())
     }
 }
 
-fn line(app: &AppId, letter: &DeadLetter) -> String {
-    let DeadLetter { place, endpoint, entry, attempts, error, .. } = letter;
-    let given_up = std::time::UNIX_EPOCH + std::time::Duration::from_millis(place.at_ms().unwrap_or(0));
-    let given_up = humantime_serde::re::humantime::format_rfc3339_seconds(given_up);
-    let (id, kind, channel) = (&entry.id, entry.occurrence.kind().name(), entry.channel.as_str());
-    let mut line = String::new();
-    // Writing to memory cannot fail.
-    let _ = writeln!(line, "{given_up} {id} {app} {endpoint} {kind} {channel} {attempts} {error}");
-    line
+impl Letter {
+    fn line(&self) -> String {
+        let DeadLetter { place, endpoint, entry, attempts, error, .. } = &self.letter;
+        let given_up = std::time::UNIX_EPOCH + std::time::Duration::from_millis(place.at_ms().unwrap_or(0));
+        let given_up = humantime_serde::re::humantime::format_rfc3339_seconds(given_up);
+        let (id, kind, channel, app) = (&entry.id, entry.occurrence.kind().name(), entry.channel.as_str(), &self.app);
+        format!("{given_up} {id} {app} {endpoint} {kind} {channel} {attempts} {error}\n")
+    }
+}
+
+/// An error in the middle of the work, with what was done before.
+fn interrupted(verb: &str, count: usize, error: QueueError) -> Failure {
+    anyhow::Error::new(error).context(format!("redis (before that, {verb}: {count})")).into()
+}
+
+fn names(labels: &BTreeSet<Label>) -> String {
+    if labels.is_empty() {
+        return "none, since no endpoint is configured".into();
+    }
+    labels.iter().map(Label::as_str).collect::<Vec<_>>().join(", ")
 }

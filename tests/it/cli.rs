@@ -67,6 +67,31 @@ async fn a_mistake_is_named_with_its_key_its_source_and_what_was_expected() {
 }
 
 #[tokio::test]
+async fn a_configuration_is_checked_and_printed_for_the_role_that_is_asked_for() {
+    let place = tempfile::tempdir().expect("a folder");
+    let command = async |args: &[&str]| run(place.path(), args, &[]).await;
+    // Without an app and without Redis `up` serves the demo app, and the others do not start.
+    for role in ["gateway", "publisher"] {
+        for name in ["check-config", "print-config"] {
+            let finished = command(&[name, "--role", role]).await;
+            assert_eq!((finished.code, finished.stdout.as_str()), (2, ""), "{finished:?}");
+            assert!(finished.stderr.contains("apps: ") && finished.stderr.contains("redis.url: "), "{finished:?}");
+        }
+    }
+    assert_eq!(command(&["check-config", "--role", "up"]).await.code, 0);
+    assert_eq!(command(&["check-config", "--role", "other"]).await.code, 2);
+    std::fs::write(place.path().join("carillon.toml"), Setup::default().toml()).expect("the file can be written");
+    let with = ["--config", "carillon.toml", "--redis", "redis://127.0.0.1:1", "--role"];
+    for (role, port) in [("up", 8080), ("gateway", 8080), ("publisher", 8081)] {
+        let finished = command(&[&["check-config"][..], &with, &[role]].concat()).await;
+        assert_eq!(finished.code, 0, "{finished:?}");
+        assert!(finished.stdout.contains(&format!("port {port}")), "{finished:?}");
+        let finished = command(&[&["print-config"][..], &with, &[role]].concat()).await;
+        assert!(finished.stdout.contains(&format!("port = {port}")), "{finished:?}");
+    }
+}
+
+#[tokio::test]
 async fn where_other_nodes_reach_this_one_is_a_host_and_a_port() {
     for (address, is_valid) in [
         ("10.0.0.7:8082", true),

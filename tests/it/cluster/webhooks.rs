@@ -248,6 +248,10 @@ async fn dead_letters_are_listed_sent_again_and_purged() {
     bad.answer_with(Answer::Status(410));
     let setup = setup_with(&bad, "").more(&good.endpoint("")).more("[webhooks]\ngive_up_after = \"2s\"");
     let cluster = Cluster::start().setup(setup.clone()).await;
+    // The letter of a removed endpoint, in front of all others.
+    let mut letter = vec!["XADD", "carillon:{0}:wd:shop", "*", "k", "O", "c", "room-z", "id", "old-id"];
+    letter.extend(["to", "gone:80-12345678", "tries", "1", "why", "no"]);
+    let _: redis::Value = cluster.redis.query(&letter).await;
     let mut client = cluster.client(0).await;
     for channel in ["room-a", "room-b", "room-c"] {
         client.subscribe(channel).await;
@@ -257,32 +261,73 @@ async fn dead_letters_are_listed_sent_again_and_purged() {
     let place = tempfile::tempdir().expect("a folder");
     std::fs::write(place.path().join("carillon.toml"), setup.toml()).expect("the file can be written");
     let url = cluster.redis.url();
+    let run = async |words: &[&str]| {
+        let args = [&["webhooks"], words, &["--config", "carillon.toml", "--redis", &url]].concat();
+        tests::command::run(place.path(), &args, &[]).await
+    };
     let webhooks = async |words: &[&str]| {
-        let mut args = vec!["webhooks"];
-        args.extend(words);
-        args.extend(["--config", "carillon.toml", "--redis", &url]);
-        let finished = tests::command::run(place.path(), &args, &[]).await;
+        let finished = run(words).await;
         assert_eq!(finished.code, 0, "{finished:?}");
         finished.stdout
     };
-    eventually("three are given up", async || webhooks(&["list"]).await.lines().count() == 3).await;
+    let refused = async |words: &[&str], code: i32, expected: &str| {
+        let finished = run(words).await;
+        assert_eq!(finished.code, code, "{finished:?}");
+        assert!(finished.stderr.contains(expected), "{finished:?}");
+        finished.stdout
+    };
+    eventually("three are given up", async || webhooks(&["list"]).await.lines().count() == 4).await;
     let listed = webhooks(&["list"]).await;
     for id in &ids {
         let line = listed.lines().find(|line| line.contains(id.as_str())).expect("each is listed");
         assert!(line.contains("channel_occupied room-") && line.ends_with(" the endpoint answered 410 Gone"), "{line}");
         assert!(line.contains("shop 127.0.0.1:"), "{line}");
     }
-    let first = ids.iter().next().expect("three ids");
+    let [first, second, third] = &ids.iter().map(String::as_str).collect::<Vec<_>>()[..] else { panic!("three ids") };
+    // Nothing is deleted without a selection, and what is unknown is named.
+    for words in
+        [&["purge"][..], &["purge", "--app-id", "shop"], &["purge", "--endpoint", "x"], &["purge", "--all", first]]
+    {
+        assert_eq!(refused(words, 2, "--all").await, "", "{words:?}");
+    }
+    for command in [&["list"][..], &["replay"], &["purge", "--all"]] {
+        let with = |more: &[&'static str]| [command, more].concat();
+        assert_eq!(refused(&with(&["--app-id", "nobody"]), 1, "no app nobody is configured").await, "");
+        assert_eq!(refused(&with(&["--endpoint", "nowhere"]), 1, "unknown endpoint nowhere").await, "");
+        assert_eq!(refused(&with(&["--to", "nowhere"]), 1, "unknown endpoint nowhere").await, "");
+    }
+    for command in ["list", "replay", "purge"] {
+        refused(&[command, "no-such-id"], 1, "no undelivered webhook has the id no-such-id").await;
+    }
+    let of = |receiver: &Receiver| {
+        let webhook = serde_json::json!({ "url": receiver.url() });
+        let endpoint: shared::webhook::Endpoint = serde_json::from_value(webhook).expect("an endpoint");
+        shared::webhook::Endpoint::labelled(&[endpoint])[0].0.to_string()
+    };
+    let (to_bad, to_good) = (of(&bad), of(&good));
+    for flag in ["--to", "--endpoint"] {
+        assert_eq!(webhooks(&["list", flag, &to_bad]).await.lines().count(), 3);
+        assert_eq!(webhooks(&["list", flag, &to_good]).await, "");
+        assert_eq!(webhooks(&["purge", "--all", flag, &to_good]).await, "deleted: 0\n");
+    }
     bad.answer_with(Answer::Status(200));
-    assert_eq!(webhooks(&["replay", first]).await, "queued again: 1\n");
+    // The others are done although one is unknown.
+    assert_eq!(refused(&["replay", first, "no-such-id"], 1, "no-such-id").await, "queued again: 1\n");
     let told = bad.events(1).await;
     assert_eq!(told[0].id, *first, "the same id");
-    assert_eq!(webhooks(&["list"]).await.lines().count(), 2);
-    assert_eq!(webhooks(&["purge", "--app-id", "nobody"]).await, "forgotten: 0\n");
-    assert_eq!(webhooks(&["purge"]).await, "forgotten: 2\n");
+    assert_eq!(webhooks(&["list"]).await.lines().count(), 3);
+    // It does not stop the others.
+    let printed = refused(&["replay", "old-id", second], 1, "gone:80-12345678 is no endpoint of shop any more").await;
+    assert_eq!(printed, "queued again: 1\n");
+    bad.events(2).await;
+    assert_eq!(webhooks(&["replay", "old-id", "--to", &to_bad]).await, "queued again: 1\n");
+    bad.events(3).await;
+    let deleted = webhooks(&["purge", third]).await;
+    assert!(deleted.contains(third) && deleted.ends_with("\ndeleted: 1\n"), "{deleted}");
+    assert_eq!(webhooks(&["purge", "--all"]).await, "deleted: 0\n");
     assert_eq!(webhooks(&["list"]).await, "");
     client.subscribe("marker").await;
-    bad.events(2).await;
+    bad.events(4).await;
     good.events(4).await;
     assert_eq!(good.told().len(), 4, "what one endpoint is told again is not told to the other");
     cluster.stop().await;
