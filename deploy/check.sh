@@ -185,13 +185,15 @@ load_stream() {
 
 units() {
     local folder="$work/units" out
-    mkdir -p "$folder" && cp systemd/*.service "$folder"
+    mkdir -p "$folder" && cp systemd/*.service systemd/*.socket "$folder"
+    # The port of this socket is the name of its instance.
+    mv "$folder/carillon-gateway@.socket" "$folder/carillon-gateway@8080.socket"
     if [ ! -x /usr/local/bin/carillon ]; then
         echo "/usr/local/bin/carillon is not there: /bin/true stands in for it"
         sed -i 's#/usr/local/bin/carillon#/bin/true#' "$folder"/*.service
     fi
     # A warning, as about a key that is not known, is a mistake too; it does not show in the exit code.
-    if ! out="$(systemd-analyze verify --man=no --recursive-errors=no "$folder"/*.service 2>&1)" || [ -n "$out" ]; then
+    if ! out="$(systemd-analyze verify --man=no --recursive-errors=no "$folder"/*.service "$folder"/*.socket 2>&1)" || [ -n "$out" ]; then
         echo "$out" >&2
         return 1
     fi

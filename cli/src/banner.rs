@@ -22,6 +22,8 @@ pub(crate) struct Banner<'a> {
     pub(crate) admin: SocketAddr,
     /// Where other gateways pass requests on to; `None` without any.
     pub(crate) peers: Option<SocketAddr>,
+    /// The names of the listeners whose sockets the process was started with.
+    pub(crate) inherited: Vec<&'static str>,
     /// Where Redis is; `None` when the state is in memory.
     pub(crate) redis: Option<String>,
     /// Most WebSockets that the node will hold; `None` when it takes none.
@@ -44,6 +46,10 @@ impl Banner<'_> {
         self.row(&mut text, "admin", &format!("http://{}   /metrics /livez /readyz", self.admin));
         if let Some(peers) = self.peers {
             self.row(&mut text, "peers", &format!("http://{peers}   requests that other gateways pass on"));
+        }
+        if !self.inherited.is_empty() {
+            let names = self.inherited.join(", ");
+            self.row(&mut text, "socket", &format!("{names} inherited (LISTEN_FDS); host and port of it do not count"));
         }
         if let Some(redis) = &self.redis {
             self.row(&mut text, "redis", redis);

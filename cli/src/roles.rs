@@ -12,6 +12,8 @@ use publisher::Api;
 use publisher::webhook::{self, Sender};
 use shared::admin::Admin;
 use shared::app::Apps;
+use shared::config::{ConfigError, Mistake, environment};
+use shared::listener::Inherited;
 use shared::tls::Tls;
 use shared::{descriptors, telemetry};
 use tokio::signal::unix::Signal;
@@ -31,6 +33,7 @@ const LEAVE_TIMEOUT: Duration = Duration::from_secs(4);
 /// Runs a role until SIGINT or SIGTERM, then drains it. A second signal ends the process at once.
 pub(crate) async fn run(role: Role, settings: &Settings) -> Result<(), Failure> {
     let config = Config::load(settings, role)?;
+    let sockets = sockets(role, &config)?;
     telemetry::log::init(&config.log).context("cannot set up the log")?;
     for warning in &config.warnings {
         tracing::warn!("configuration: {warning}");
@@ -39,9 +42,31 @@ pub(crate) async fn run(role: Role, settings: &Settings) -> Result<(), Failure> 
     // Before anything says that the server is up: whoever waits for that may send a signal next.
     let signals = Signals::catch().context("cannot catch SIGINT and SIGTERM")?;
 
-    let node = Node::bind(role, &config, descriptors_max).await?;
-    say(&node.banner(role, &config, descriptors_max)?);
+    let inherited = sockets.names();
+    let node = Node::bind(role, &config, sockets, descriptors_max).await?;
+    say(&node.banner(role, &config, descriptors_max, inherited)?);
     node.run(signals).await
+}
+
+/// Takes the sockets that the process was started with, and checks that the role has a use for each.
+fn sockets(role: Role, config: &Config) -> Result<Inherited, Failure> {
+    let refuse = |complaint: String| Failure::from(ConfigError::from(Mistake::new("LISTEN_FDS", complaint)));
+    let sockets = Inherited::take(&environment()).map_err(|error| refuse(error.to_string()))?;
+    let has_peers = role != Role::Publisher && config.redis.is_set();
+    if sockets.peers.is_some() && !has_peers {
+        return Err(refuse("expected no socket named peers: only gateways of a cluster listen for each other".into()));
+    }
+    if let (Some(public), true) = (&sockets.public, config.demo) {
+        let address = public.local_addr().context("cannot learn the address of the public socket")?;
+        if !address.ip().is_loopback() {
+            let complaint = format!(
+                "expected a public socket on a loopback address, not {address}, while no app is configured: the demo app's \
+                 secret is public. `carillon app new` makes an app"
+            );
+            return Err(refuse(complaint));
+        }
+    }
+    Ok(sockets)
 }
 
 /// Everything that a process runs.
@@ -65,7 +90,7 @@ enum Public {
 }
 
 impl Node {
-    async fn bind(role: Role, config: &Config, descriptors_max: u64) -> Result<Self, Failure> {
+    async fn bind(role: Role, config: &Config, mut sockets: Inherited, descriptors_max: u64) -> Result<Self, Failure> {
         let apps = Apps::new(config.apps.iter().cloned()).context("apps")?;
         let tls = Tls::new(&config.tls).context("tls")?;
         let reload = reload_signal(tls.is_some()).context("cannot catch SIGHUP")?;
@@ -75,10 +100,12 @@ impl Node {
         let server = &config.server;
         let cannot_listen = || cannot_listen("server", &server.host, server.port);
         let front = server.front(tls.clone());
+        let admin_socket = sockets.admin.take();
         let public = match role {
             Role::Publisher => {
                 let (host, port) = (&server.host, server.port);
-                let server = publisher::Server::bind(host, port, front, api(), &registry, descriptors_max);
+                let server =
+                    publisher::Server::bind((host, port), sockets.public, front, api(), &registry, descriptors_max);
                 Public::Publisher(server.await.with_context(cannot_listen)?)
             }
             Role::Up | Role::Gateway => {
@@ -90,6 +117,7 @@ impl Node {
                     front,
                     routes: if role == Role::Up { Some(api()) } else { None },
                     registry: registry.clone(),
+                    sockets,
                     descriptors_max,
                 };
                 let gateway = Gateway::bind(config.gateway(), deps).await.map_err(|error| match error {
@@ -114,13 +142,19 @@ impl Node {
             }
             Public::Publisher(server) => backbone.health(server.health()),
         };
-        let admin = Admin::bind(&config.admin, registry, health)
+        let admin = Admin::bind(&config.admin, registry, health, admin_socket)
             .await
             .with_context(|| self::cannot_listen("admin", &config.admin.host, config.admin.port))?;
         Ok(Self { public, admin, backbone, webhooks, tls, reload, accept: config.drain.accept })
     }
 
-    fn banner(&self, role: Role, config: &Config, descriptors_max: u64) -> Result<String, Failure> {
+    fn banner(
+        &self,
+        role: Role,
+        config: &Config,
+        descriptors_max: u64,
+        inherited: Vec<&'static str>,
+    ) -> Result<String, Failure> {
         let redis = if config.redis.is_set() { Some(config.redis.address().context("redis")?) } else { None };
         let banner = Banner {
             role,
@@ -129,6 +163,7 @@ impl Node {
             admin: self.admin.address().context("cannot learn the admin listener's address")?,
             redis,
             peers: self.public.peers_address(),
+            inherited,
             connections_max: self.public.connections_max(),
             descriptors_max,
         };

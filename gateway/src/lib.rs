@@ -16,10 +16,9 @@ use shared::app::Apps;
 use shared::bus::{Bus, Listener};
 use shared::descriptors::{self, LimitError};
 use shared::http::Routes;
-use shared::listener::Front;
+use shared::listener::{Bound, Front, Inherited};
 use shared::redis::Directory;
 use shared::roster::Roster;
-use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 use tokio::sync::oneshot;
 use tokio::task::LocalSet;
@@ -91,6 +90,8 @@ pub struct Deps {
     pub front: Front,
     /// Where metrics are registered.
     pub registry: Registry,
+    /// Sockets that the process was started with.
+    pub sockets: Inherited,
     /// Open descriptors that this process may have; the ceiling of connections follows from it.
     pub descriptors_max: u64,
 }
@@ -112,7 +113,7 @@ pub enum BindError {
 /// A bound gateway.
 pub struct Gateway {
     config: Config,
-    listener: TcpListener,
+    listener: Bound,
     address: SocketAddr,
     node: Arc<Node>,
     relay: Arc<Relay>,
@@ -125,7 +126,8 @@ impl Gateway {
     /// # Errors
     /// [`BindError`].
     pub async fn bind(config: Config, deps: Deps) -> Result<Self, BindError> {
-        let listener = shared::listener::listen(&config.server.host, config.server.port).await;
+        let Inherited { public, peers, .. } = deps.sockets;
+        let listener = shared::listener::listen(&config.server.host, config.server.port, public).await;
         let listener = listener.map_err(BindError::Public)?;
         let address = listener.local_addr().map_err(BindError::Public)?;
         let (shards, with_tls) = (config.server.shard_count(), deps.front.tls.is_some());
@@ -148,7 +150,7 @@ impl Gateway {
         let mut node = Node::new(config.server.clone(), deps.front, deps.apps, metrics, relay.clone(), capacity);
         node.routes = deps.routes;
         if let Some(directory) = deps.directory {
-            node.peers = Some(Peers::bind(&config.peers, directory).await.map_err(BindError::Peers)?);
+            node.peers = Some(Peers::bind(&config.peers, directory, peers).await.map_err(BindError::Peers)?);
         }
         let node = Arc::new(node);
         Ok(Self { config, listener, address, node, relay, receivers })
@@ -197,9 +199,11 @@ impl Gateway {
         node.start_serving();
         let (ends, threads): (Vec<_>, Vec<_>) = shards.into_iter().map(|shard| (shard.ended, shard.thread)).unzip();
         let mut ended = futures_util::future::select_all(ends);
+        let (stop, draining) = oneshot::channel::<()>();
         let leaving = async {
             shutdown.await;
             node.start_draining();
+            drop(stop);
             tokio::time::sleep(config.drain.accept).await;
             if !node.is_clustered() {
                 node.requests_done(QUIESCE_TIMEOUT).await;
@@ -207,7 +211,7 @@ impl Gateway {
         };
         let serve = async {
             tokio::select! {
-                () = accept::accept(&listener, &node, &relay) => {}
+                () = listener.while_accepting(accept::accept(&listener, &node, &relay), async { drop(draining.await) }) => {}
                 () = leaving => {}
                 (_, index, _) = &mut ended => {
                     return Err(io::Error::other(format!("shard {index} ended before it was told to")));

@@ -12,11 +12,11 @@ use prometheus::{IntCounterVec, IntGauge, Registry};
 use shared::admin::Health;
 use shared::http;
 use shared::listener::front::{Dropped, Guarded, dropped_counter};
-use shared::listener::{Acceptor, Front, WriteTimeout};
+use shared::listener::{Acceptor, Bound, Front, WriteTimeout};
 use shared::telemetry::EventLoopLag;
 use shared::telemetry::metrics::register;
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::net::TcpStream;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
@@ -37,7 +37,7 @@ const CONNECTIONS_MAX: usize = 10_000;
 
 /// A bound listener of the API.
 pub struct Server {
-    listener: TcpListener,
+    listener: Bound,
     front: Arc<Front>,
     api: Arc<Api>,
     places: Arc<Semaphore>,
@@ -93,7 +93,7 @@ impl State {
 }
 
 impl Server {
-    /// Binds the listener.
+    /// Binds the listener. `inherited`: the socket that the process was started with.
     ///
     /// `descriptors_max`: what the process may open; a fifth of it is left for everything else.
     ///
@@ -103,14 +103,14 @@ impl Server {
     /// # Panics
     /// When the registry has a listener's metrics already.
     pub async fn bind(
-        host: &str,
-        port: u16,
+        (host, port): (&str, u16),
+        inherited: Option<std::net::TcpListener>,
         front: Front,
         api: Arc<Api>,
         registry: &Registry,
         descriptors_max: u64,
     ) -> io::Result<Self> {
-        let listener = shared::listener::listen(host, port).await?;
+        let listener = shared::listener::listen(host, port, inherited).await?;
         let room = usize::try_from(descriptors_max / 5 * 4).unwrap_or(usize::MAX);
         let room = room.clamp(1, CONNECTIONS_MAX);
         let gauge = |name, help| register(registry, IntGauge::new(name, help));
@@ -152,13 +152,15 @@ impl Server {
 
     async fn serve(self, shutdown: impl Future<Output = ()>, accept: Duration) {
         let connections = GracefulShutdown::new();
+        let (stop, draining) = oneshot::channel::<()>();
         let leaving = async {
             shutdown.await;
             self.state.is_draining.store(true, Ordering::Release);
+            drop(stop);
             tokio::time::sleep(accept).await;
         };
         tokio::select! {
-            () = self.accept(&connections) => {}
+            () = self.listener.while_accepting(self.accept(&connections), async { drop(draining.await) }) => {}
             () = leaving => {}
         }
         let Self { listener, front, api, places, state, .. } = self;

@@ -11,12 +11,12 @@ use hyper::body::Incoming;
 use hyper::{Method, Request, StatusCode};
 use prometheus::{Encoder, Registry, TextEncoder};
 use serde::{Deserialize, Serialize};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio::task::{self, AbortHandle, JoinSet};
 
 use crate::config;
 use crate::http::{self, Answer, Routes};
-use crate::listener::Acceptor;
+use crate::listener::{Acceptor, Bound};
 use crate::network::{Access, Networks};
 
 /// `[admin]`.
@@ -51,7 +51,7 @@ pub trait Health: Send + Sync {
 
 /// A bound admin listener.
 pub struct Admin {
-    listener: TcpListener,
+    listener: Bound,
     access: Access,
     routes: Arc<AdminRoutes>,
 }
@@ -88,12 +88,17 @@ struct Watched {
 }
 
 impl Admin {
-    /// Binds the listener.
+    /// Binds the listener. `inherited`: the socket that the process was started with.
     ///
     /// # Errors
     /// When the address cannot be had.
-    pub async fn bind(config: &Config, registry: Registry, health: Arc<dyn Health>) -> io::Result<Self> {
-        let listener = crate::listener::listen(&config.host, config.port).await?;
+    pub async fn bind(
+        config: &Config,
+        registry: Registry,
+        health: Arc<dyn Health>,
+        inherited: Option<std::net::TcpListener>,
+    ) -> io::Result<Self> {
+        let listener = crate::listener::listen(&config.host, config.port, inherited).await?;
         let access = Access { allow: config.allow.clone(), deny: config.deny.clone(), ..Access::default() };
         Ok(Self { listener, access, routes: Arc::new(AdminRoutes { registry, health }) })
     }

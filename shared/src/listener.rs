@@ -2,42 +2,83 @@
 
 pub mod acceptor;
 pub mod front;
+pub mod inherited;
 pub mod proxy_header;
 pub mod write_timeout;
 
 use std::io;
 use std::net::SocketAddr;
+use std::ops::Deref;
 
 use tokio::net::{TcpListener, TcpSocket, TcpStream, lookup_host};
 
 pub use acceptor::Acceptor;
 pub use front::Front;
+pub use inherited::Inherited;
 pub use write_timeout::WriteTimeout;
 
 /// Connections that may wait to be accepted; the system's own bound, `net.core.somaxconn`, holds as well. After a restart
 /// all clients come at once, and one that finds the queue full tries again only after a second.
 const BACKLOG: u32 = 65_535;
 
-/// Listens on the first address of `host` that can be had.
+/// A listening socket.
+pub struct Bound {
+    listener: TcpListener,
+    /// Whether the socket outlives the process.
+    is_inherited: bool,
+}
+
+impl Deref for Bound {
+    type Target = TcpListener;
+
+    fn deref(&self) -> &TcpListener {
+        &self.listener
+    }
+}
+
+/// Listens on the first address of `host` that can be had, or on the socket that the process was started with.
 ///
 /// # Errors
 /// When there is none: the last address' reason.
-pub async fn listen(host: &str, port: u16) -> io::Result<TcpListener> {
+pub async fn listen(host: &str, port: u16, inherited: Option<std::net::TcpListener>) -> io::Result<Bound> {
+    if let Some(listener) = inherited {
+        listener.set_nonblocking(true)?;
+        return Ok(Bound { listener: TcpListener::from_std(listener)?, is_inherited: true });
+    }
     let mut reason = io::Error::new(io::ErrorKind::InvalidInput, "the name has no address");
     for address in lookup_host((host, port)).await? {
         match listen_on(address) {
-            Ok(listener) => return Ok(listener),
+            Ok(listener) => return Ok(Bound { listener, is_inherited: false }),
             Err(error) => reason = error,
         }
     }
     Err(reason)
 }
 
-/// Ends a listener; hands over who waited at it, in their order. Ending it alone would reset their connections.
+impl Bound {
+    /// Runs `accept`, which accepts connections. On a socket that outlives the process it stops once `draining` resolves: later
+    /// connections wait for the next process.
+    pub async fn while_accepting(&self, accept: impl Future<Output = ()>, draining: impl Future<Output = ()>) {
+        if !self.is_inherited {
+            return accept.await;
+        }
+        tokio::select! {
+            biased;
+            () = draining => std::future::pending().await,
+            () = accept => {}
+        }
+    }
+}
+
+/// Closes a listener. Hands over the connections that wait at it, in their order: closing it alone would reset them. Those at
+/// a socket that outlives the process are left to the next process.
 ///
-/// Whoever comes after this has looked is refused, or in a moment between the two, reset.
-pub fn close(listener: TcpListener, mut each: impl FnMut(TcpStream, SocketAddr)) {
-    let Ok(listener) = listener.into_std() else { return };
+/// A connection that arrives after the last look is refused, or in a moment between the two, reset.
+pub fn close(bound: Bound, mut each: impl FnMut(TcpStream, SocketAddr)) {
+    if bound.is_inherited {
+        return;
+    }
+    let Ok(listener) = bound.listener.into_std() else { return };
     loop {
         match listener.accept() {
             // One that cannot be watched is gone.
@@ -66,7 +107,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_name_and_any_free_port_will_do() {
-        let listener = listen("localhost", 0).await.expect("localhost has an address");
+        let listener = listen("localhost", 0, None).await.expect("localhost has an address");
         let address = listener.local_addr().expect("it listens");
         assert!(address.ip().is_loopback() && address.port() != 0);
         tokio::net::TcpStream::connect(address).await.expect("it takes connections");
@@ -74,14 +115,14 @@ mod tests {
 
     #[tokio::test]
     async fn a_taken_port_is_an_error() {
-        let taken = listen("127.0.0.1", 0).await.expect("a free port");
+        let taken = listen("127.0.0.1", 0, None).await.expect("a free port");
         let port = taken.local_addr().expect("it listens").port();
-        assert_eq!(listen("127.0.0.1", port).await.expect_err("it is taken").kind(), io::ErrorKind::AddrInUse);
+        assert_eq!(listen("127.0.0.1", port, None).await.err().expect("it is taken").kind(), io::ErrorKind::AddrInUse);
     }
 
     #[tokio::test]
     async fn those_who_wait_at_the_end_are_served() {
-        let listener = listen("127.0.0.1", 0).await.expect("a free port");
+        let listener = listen("127.0.0.1", 0, None).await.expect("a free port");
         let address = listener.local_addr().expect("it listens");
         let early: Vec<TcpStream> =
             futures_util::future::join_all((0..3).map(|_| async { TcpStream::connect(address).await.expect("room") }))
@@ -94,12 +135,32 @@ mod tests {
         assert!(TcpStream::connect(address).await.is_err());
     }
 
+    #[tokio::test]
+    async fn those_who_wait_at_an_inherited_socket_are_left_to_the_next_process() {
+        let socket = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let address = socket.local_addr().expect("it listens");
+        for _ in 0..2 {
+            let bound = listen("unused", 1, Some(socket.try_clone().expect("a copy"))).await.expect("it listens");
+            assert_eq!(bound.local_addr().expect("it listens"), address);
+            let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+            drop(stop);
+            let accept = async { drop(bound.accept().await) };
+            let accepting = bound.while_accepting(accept, async { drop(stopped.await) });
+            let mut early = TcpStream::connect(address).await.expect("there is room");
+            assert!(tokio::time::timeout(std::time::Duration::from_millis(50), accepting).await.is_err());
+            close(bound, |_, _| panic!("nobody is served"));
+            let (mut stream, _) = socket.accept().expect("it still waits");
+            std::io::Write::write_all(&mut stream, b"x").expect("it is not reset");
+            tokio::io::AsyncReadExt::read_u8(&mut early).await.expect("a byte");
+        }
+    }
+
     /// More than fit into the queue that the standard library gives a socket.
     #[tokio::test]
     async fn hundreds_may_wait() {
         let bound = std::fs::read_to_string("/proc/sys/net/core/somaxconn").expect("the system says");
         let count = bound.trim().parse::<usize>().expect("a number").min(500);
-        let listener = listen("127.0.0.1", 0).await.expect("a free port");
+        let listener = listen("127.0.0.1", 0, None).await.expect("a free port");
         let address = listener.local_addr().expect("it listens");
         let mut waiting = Vec::new();
         for _ in 0..count {

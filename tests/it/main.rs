@@ -18,6 +18,7 @@ mod operator;
 mod presence;
 mod publisher_front;
 mod self_signed;
+mod socket_activation;
 mod tidy;
 mod users;
 mod webhooks;

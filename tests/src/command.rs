@@ -59,6 +59,16 @@ pub fn tied(program: &Path) -> Command {
     command
 }
 
+/// A program as [`tied`] starts it, whose standard input becomes the first socket of a socket activation: systemd passes
+/// sockets from descriptor 3 on, and names the process that they are for.
+pub fn activated(program: &Path, name: &str) -> Command {
+    let mut command = tied("/bin/sh".as_ref());
+    let script =
+        "exec 3<&0 </dev/null; export LISTEN_PID=$$ LISTEN_FDS=1; export LISTEN_FDNAMES=\"$1\"; shift; exec \"$@\"";
+    command.args(["-c", script, "sh", name]).arg(program);
+    command
+}
+
 /// Sends a signal.
 ///
 /// # Panics

@@ -1,6 +1,7 @@
 //! One running server.
 
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::{Arc, Mutex};
@@ -82,6 +83,8 @@ pub struct Launch {
     pub configuration: Option<String>,
     /// Further arguments.
     pub args: Vec<String>,
+    /// A listening socket that it is started with, and the name of it.
+    pub socket: Option<(std::net::TcpListener, String)>,
     /// The app of its configuration that clients and senders use.
     pub app: App,
 }
@@ -94,7 +97,16 @@ impl Launch {
 
     /// Another binary.
     pub fn of(program: PathBuf, role: Role) -> Self {
-        Self { program, role, port: 0, place: None, configuration: None, args: Vec::new(), app: setup::app() }
+        Self {
+            program,
+            role,
+            port: 0,
+            place: None,
+            configuration: None,
+            args: Vec::new(),
+            socket: None,
+            app: setup::app(),
+        }
     }
 
     /// With this configuration and its flags, on the loopback interface.
@@ -106,6 +118,11 @@ impl Launch {
     /// On this port.
     pub fn port(self, port: u16) -> Self {
         Self { port, ..self }
+    }
+
+    /// With a listening socket, as systemd passes it.
+    pub fn socket(self, socket: std::net::TcpListener, name: &str) -> Self {
+        Self { socket: Some((socket, name.to_owned())), ..self }
     }
 
     /// With further arguments.
@@ -120,7 +137,10 @@ impl Launch {
     /// When it does not come up.
     pub async fn start(self) -> Server {
         let folder = tempfile::tempdir().expect("a folder for the configuration");
-        let mut command = command::tied(&self.program);
+        let (mut command, stdin) = match self.socket {
+            None => (command::tied(&self.program), Stdio::null()),
+            Some((socket, name)) => (command::activated(&self.program, &name), Stdio::from(OwnedFd::from(socket))),
+        };
         command.arg(self.role.as_str()).args(["--port", &self.port.to_string(), "--admin-port", "0"]);
         if let Some(text) = &self.configuration {
             let file = folder.path().join("carillon.toml");
@@ -128,7 +148,7 @@ impl Launch {
             command.arg("--config").arg(file);
         }
         command.args(&self.args).env_clear().current_dir(self.place.as_deref().unwrap_or(folder.path()));
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.stdin(stdin).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut process = command.spawn().expect("the binary can be started");
         let stderr = Arc::new(Mutex::new(String::new()));
         let stderr_ended = tokio::spawn(collect(process.stderr.take().expect("stderr is a pipe"), stderr.clone()));

@@ -12,6 +12,7 @@ fn banner_of(role: Role, config: &Config, public: &str, redis: Option<&str>) -> 
         public: public.parse().unwrap(),
         admin: "127.0.0.1:9090".parse().unwrap(),
         peers: redis.map(|_| "0.0.0.0:8082".parse().unwrap()),
+        inherited: Vec::new(),
         redis: redis.map(str::to_owned),
         connections_max: (role != Role::Publisher).then_some(19_736),
         descriptors_max: 20_000,

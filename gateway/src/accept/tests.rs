@@ -4,7 +4,7 @@ use prometheus::Registry;
 use shared::app::Apps;
 use shared::bus::MemoryBus;
 use shared::descriptors::{RESERVED, sockets_max};
-use shared::listener::Front;
+use shared::listener::{Front, Inherited};
 use shared::roster::MemoryRoster;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -30,6 +30,7 @@ async fn connections_beyond_the_descriptors_are_dropped_and_those_who_left_make_
     // Four for each of two shards, and two for clients.
     let descriptors_max = RESERVED + 10;
     let deps = Deps {
+        sockets: Inherited::default(),
         apps: Apps::new([app]).unwrap(),
         bus: bus.clone(),
         roster: MemoryRoster::new(bus),

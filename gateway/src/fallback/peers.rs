@@ -17,10 +17,10 @@ use hyper::body::Incoming;
 use hyper::header::{CONTENT_TYPE, HeaderName, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode, Uri};
 use rand::Rng;
+use shared::listener::Bound;
 use shared::network::Access;
 use shared::redis::Directory;
 use shared::secret::{Secret, Signature, constant_time_eq};
-use tokio::net::TcpListener;
 use tokio::sync::OnceCell;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -53,7 +53,7 @@ const END_TIMEOUT: Duration = Duration::from_millis(500);
 /// This node among others.
 pub(crate) struct Peers {
     directory: Directory,
-    listener: TcpListener,
+    listener: Bound,
     /// Who may ask.
     access: Access,
     /// Where others reach it, if that is configured.
@@ -68,12 +68,16 @@ pub(crate) struct Peers {
 }
 
 impl Peers {
-    /// Binds the listener for other nodes.
+    /// Binds the listener for other nodes. `inherited`: the socket that the process was started with.
     ///
     /// # Errors
     /// When the address cannot be had.
-    pub(crate) async fn bind(config: &config::Peers, directory: Directory) -> io::Result<Self> {
-        let listener = shared::listener::listen(&config.host, config.port).await?;
+    pub(crate) async fn bind(
+        config: &config::Peers,
+        directory: Directory,
+        inherited: Option<std::net::TcpListener>,
+    ) -> io::Result<Self> {
+        let listener = shared::listener::listen(&config.host, config.port, inherited).await?;
         let advertise = (!config.advertise.is_empty()).then(|| config.advertise.clone());
         let runtime = tokio::runtime::Handle::current();
         let has_been_refused = AtomicBool::new(false);

@@ -24,7 +24,7 @@ impl Health for Well {
 
 async fn listener() -> SocketAddr {
     let config = Config { port: 0, ..Config::default() };
-    let admin = Admin::bind(&config, Registry::new(), Arc::new(Well)).await.unwrap();
+    let admin = Admin::bind(&config, Registry::new(), Arc::new(Well), None).await.unwrap();
     let address = admin.address().unwrap();
     tokio::spawn(admin.run());
     address
