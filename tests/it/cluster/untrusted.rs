@@ -177,8 +177,9 @@ async fn a_change_of_members_that_cannot_be_read_is_made_up_for() {
 
 /// Puts a list in the place of a key: no key of ours is one.
 async fn spoil(redis: &Redis, key: &str) {
-    redis.query::<u64>(&["DEL", key]).await;
-    redis.query::<u64>(&["RPUSH", key, "spoiled"]).await;
+    // In one step, or a node might write the key in between.
+    redis.query::<u64>(&["RPUSH", "spoiled", "spoiled"]).await;
+    redis.query::<()>(&["RENAME", "spoiled", key]).await;
 }
 
 /// Waits until a channel that was asked for is entered, and asks again when that was refused.
