@@ -18,6 +18,7 @@ OF_THE_CHART = {
     "redis": {"url", "ca_file", "cert_file", "key_file"},
     "peers": {"host", "port", "advertise"},
     "tls": {"cert", "key"},
+    "webhooks": {"ca_file"},
     "apps": {"id", "key", "secret", "secret_file"},
 }
 
@@ -34,6 +35,7 @@ def foreign(tmp_path_factory) -> dict[str, dict[str, str]]:
         "elsewhere": {"elsewhere": "made-up"},
         "hooks": {"authorization": "Bearer made-up", "api-key": "made-up"},
         "internal-authority": {"ca.crt": made["ca.crt"]},
+        "hooks-authority": {"ca.crt": made["ca.crt"]},
         "internal-client": pair,
         "redis": {"redis-password": "made-up"},
         "shop-broadcast": {"secret": "made-up"},

@@ -14,7 +14,7 @@ ROLES = {"gateway": 8080, "publisher": 8081}
 
 # What comes from elsewhere: the values files say so.
 FOREIGN_SECRETS = {
-    "everything-values": {"elsewhere", "hooks"},
+    "everything-values": {"elsewhere", "hooks", "hooks-authority"},
     "high-availability-values": {"shop-broadcast", "admin-broadcast", "redis"},
     "nginx-values": {"ws-tls"},
     "redis-tls-values": {"broadcast-redis", "internal-authority", "internal-client"},
@@ -227,6 +227,7 @@ def test_files_that_the_configuration_names_are_mounted(chart: Rendering):
     named = [app["secret_file"] for app in toml["apps"]]
     named += [toml["redis"][name] for name in ("ca_file", "cert_file", "key_file") if name in toml["redis"]]
     named += list(toml.get("tls", {}).values())
+    named += [toml["webhooks"]["ca_file"]] if "ca_file" in toml.get("webhooks", {}) else []
     webhooks = [webhook for app in toml["apps"] for webhook in app.get("webhooks", [])]
     named += [path for webhook in webhooks for path in webhook.get("header_files", {}).values()]
     for role in ROLES:

@@ -63,7 +63,9 @@ key_file = "/run/carillon/redis-client/tls.key"
 
 [log]
 {{- include "carillon.toml.pairs" $config.log }}
-{{- with $config.webhooks }}
+{{- $webhooks := $config.webhooks | default dict }}
+{{- if .Values.webhooks.caSecret.name }}{{ $webhooks = merge (dict "ca_file" "/run/carillon/webhooks/ca.crt") $webhooks }}{{ end }}
+{{- with $webhooks }}
 
 [webhooks]
 {{- include "carillon.toml.pairs" . }}

@@ -84,6 +84,11 @@ topologySpreadConstraints:
 - name: apps
   mountPath: /run/carillon/apps
   readOnly: true
+{{- if .Values.webhooks.caSecret.name }}
+- name: webhooks-ca
+  mountPath: /run/carillon/webhooks
+  readOnly: true
+{{- end }}
 {{- end -}}
 
 {{- define "carillon.configVolumes" -}}
@@ -96,6 +101,16 @@ topologySpreadConstraints:
   configMap:
     name: {{ include "carillon.fullname" . }}
   {{- end }}
+{{- with .Values.webhooks.caSecret }}
+{{- if .name }}
+- name: webhooks-ca
+  secret:
+    secretName: {{ .name }}
+    defaultMode: 0440
+    items:
+      - { key: {{ .key | quote }}, path: ca.crt }
+{{- end }}
+{{- end }}
 - name: apps
   projected:
     defaultMode: 0440
