@@ -93,9 +93,9 @@ impl MessagesReceived {
     /// The counter of this message's kind.
     pub(crate) fn of(&self, frame: &ClientFrame<'_>) -> &IntCounter {
         match frame {
-            ClientFrame::Subscribe { .. } => &self.subscribe,
+            ClientFrame::Subscribe { .. } | ClientFrame::BadSubscribe { .. } => &self.subscribe,
             ClientFrame::Unsubscribe { .. } => &self.unsubscribe,
-            ClientFrame::SignIn { .. } => &self.sign_in,
+            ClientFrame::SignIn { .. } | ClientFrame::BadSignIn { .. } => &self.sign_in,
             ClientFrame::Ping => &self.ping,
             ClientFrame::Pong => &self.pong,
             ClientFrame::ClientEvent { .. } => &self.client_event,

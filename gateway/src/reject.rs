@@ -42,6 +42,8 @@ pub(crate) enum SubscribeError {
     Name(ChannelNameError),
     #[error(transparent)]
     Auth(ChannelAuthError),
+    #[error("{field} is {found}")]
+    Field { field: &'static str, found: &'static str },
     #[error("presence channel without channel data or sign-in")]
     NoMember,
     #[error(transparent)]
@@ -65,6 +67,8 @@ pub(crate) enum SignInError {
     Auth(ChannelAuthError),
     #[error(transparent)]
     User(UserError),
+    #[error("{field} is {found}")]
+    Field { field: &'static str, found: &'static str },
     #[error("user id cannot name a channel")]
     Id(#[source] ChannelNameError),
     #[error("signed in as another user")]
@@ -169,6 +173,7 @@ impl SubscribeError {
                 ("ServerError", 4009, format!("Invalid channel name {:?}: {cause}", excerpt(channel, NAME_MAX)))
             }
             Self::Auth(cause) => auth(cause.client_text(&format!("subscription to {channel}"))),
+            Self::Field { field, found } => auth(not_a_string("subscription", field, found)),
             Self::NoMember => {
                 auth(format!("Subscription to {channel} needs channel_data with a user_id, or a signed-in user"))
             }
@@ -189,6 +194,13 @@ impl SubscribeError {
     }
 }
 
+/// The text for a field that must be passed on as the application's server returned it.
+fn not_a_string(request: &str, field: &str, found: &str) -> String {
+    format!(
+        "Invalid {request}: {field} is {found}; expected the string that was signed, exactly as the application's server returned it"
+    )
+}
+
 impl SignInError {
     fn code(&self) -> u16 {
         match self {
@@ -201,6 +213,7 @@ impl SignInError {
         match self {
             Self::Auth(cause) => cause.client_text("sign-in"),
             Self::User(cause) => format!("Invalid user data: {cause}"),
+            Self::Field { field, found } => not_a_string("sign-in", field, found),
             Self::Id(_) => "Invalid user data: the id may have only A-Z a-z 0-9 _ - = @ , . ;".into(),
             Self::OtherUser => "This connection is signed in as another user".into(),
             Self::RateLimited => REQUESTS_TOO_FAST.into(),

@@ -113,6 +113,14 @@ impl Session {
                     Err(reason) => Err(Refusal::Subscription { channel, reason }),
                 }
             }
+            ClientFrame::BadSubscribe { channel, field, found } => {
+                let reason = match ChannelName::parse(&channel, self.app.limits.channel_name_length) {
+                    Ok(_) => SubscribeError::Field { field, found },
+                    Err(cause) => SubscribeError::Name(cause),
+                };
+                Err(Refusal::Subscription { channel, reason })
+            }
+            ClientFrame::BadSignIn { field, found } => Err(Refusal::SignIn(SignInError::Field { field, found })),
             ClientFrame::Unsubscribe { channel } => {
                 let known = self.subscriptions.remove(&channel);
                 Ok(known.map_or(Action::Nothing, Action::Unsubscribe))

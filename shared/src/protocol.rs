@@ -8,6 +8,7 @@ pub mod channel;
 pub mod close;
 pub mod event;
 pub mod frame;
+mod json;
 pub mod member;
 pub mod socket_id;
 

@@ -97,6 +97,11 @@ fn subscriptions_without_the_right_to_are_auth_errors() {
     check(SubscribeError::NotThatUser, "Subscription to presence-a needs a sign-in as that user");
     check(SubscribeError::Member(bad_member("{}")), "Invalid channel data: channel_data has no user_id");
     check(
+        SubscribeError::Field { field: "channel_data", found: "an object" },
+        "Invalid subscription: channel_data is an object; expected the string that was signed, exactly as the application's \
+         server returned it",
+    );
+    check(
         SubscribeError::Member(bad_member("[]")),
         "Invalid channel data: channel_data is not valid JSON with a user_id",
     );

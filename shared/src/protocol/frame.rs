@@ -8,6 +8,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 
+use super::json::{STRING, kind_of};
 use super::{CloseCode, Member, SocketId, UserId};
 
 /// One message from a client.
@@ -21,6 +22,22 @@ pub enum ClientFrame<'a> {
         auth: Option<String>,
         /// The raw text that the signature covers; an empty text is not the same as none.
         channel_data: Option<String>,
+    },
+    /// `pusher:subscribe` whose channel is known, and whose rest cannot be read.
+    BadSubscribe {
+        /// As sent; not yet checked.
+        channel: String,
+        /// The field that is not a string.
+        field: &'static str,
+        /// The kind of value that it is.
+        found: &'static str,
+    },
+    /// `pusher:signin` with a field that is not a string.
+    BadSignIn {
+        /// The field.
+        field: &'static str,
+        /// The kind of value that it is.
+        found: &'static str,
     },
     /// `pusher:unsubscribe`.
     Unsubscribe {
@@ -99,9 +116,9 @@ struct Message<'a> {
 struct SubscribeData {
     channel: String,
     #[serde(default)]
-    auth: Option<String>,
+    auth: Option<Box<RawValue>>,
     #[serde(default)]
-    channel_data: Option<String>,
+    channel_data: Option<Box<RawValue>>,
 }
 
 #[derive(Deserialize)]
@@ -111,8 +128,8 @@ struct UnsubscribeData {
 
 #[derive(Deserialize)]
 struct SignInData {
-    auth: String,
-    user_data: String,
+    auth: Box<RawValue>,
+    user_data: Box<RawValue>,
 }
 
 impl<'a> ClientFrame<'a> {
@@ -127,7 +144,11 @@ impl<'a> ClientFrame<'a> {
         Ok(match &*message.event {
             "pusher:subscribe" => {
                 let SubscribeData { channel, auth, channel_data } = read_data("pusher:subscribe", data)?;
-                Self::Subscribe { channel, auth, channel_data }
+                match (text_in(auth.as_deref()), text_in(channel_data.as_deref())) {
+                    (Ok(auth), Ok(channel_data)) => Self::Subscribe { channel, auth, channel_data },
+                    (Err(found), _) => Self::BadSubscribe { channel, field: "auth", found },
+                    (_, Err(found)) => Self::BadSubscribe { channel, field: "channel_data", found },
+                }
             }
             "pusher:unsubscribe" => {
                 let UnsubscribeData { channel } = read_data("pusher:unsubscribe", data)?;
@@ -135,7 +156,13 @@ impl<'a> ClientFrame<'a> {
             }
             "pusher:signin" => {
                 let SignInData { auth, user_data } = read_data("pusher:signin", data)?;
-                Self::SignIn { auth, user_data }
+                match (text_in(Some(&auth)), text_in(Some(&user_data))) {
+                    (Ok(auth), Ok(user_data)) => {
+                        Self::SignIn { auth: auth.unwrap_or_default(), user_data: user_data.unwrap_or_default() }
+                    }
+                    (Err(found), _) => Self::BadSignIn { field: "auth", found },
+                    (_, Err(found)) => Self::BadSignIn { field: "user_data", found },
+                }
             }
             "pusher:ping" => Self::Ping,
             "pusher:pong" => Self::Pong,
@@ -156,6 +183,15 @@ fn read_data<T: DeserializeOwned>(event: &'static str, data: &str) -> Result<T, 
         Err(_) => Cow::Borrowed(data),
     };
     super::read_object(&object).map_err(|source| FrameError::Data { event, source })
+}
+
+/// The text of a JSON string, or the kind of any other value.
+fn text_in(json: Option<&RawValue>) -> Result<Option<String>, &'static str> {
+    let Some(json) = json else { return Ok(None) };
+    match kind_of(json) {
+        STRING => serde_json::from_str(json.get()).map(Some).map_err(|_| "a string that is not valid JSON"),
+        found => Err(found),
+    }
 }
 
 /// A JSON string's content, or any other value as its JSON; an absent value reads as `null`.

@@ -7,6 +7,8 @@ use std::sync::Arc;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use super::json::{LIST, NUMBER, STRING, kind_of};
+
 /// A user's id in a presence channel or of a sign-in: any non-empty text, compared and sent as a string even when the
 /// application signed a number.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -38,6 +40,12 @@ pub enum MemberError {
     /// Not a JSON object of the expected shape.
     #[error("channel_data is not valid JSON with a user_id")]
     Json(#[source] serde_json::Error),
+    /// `user_id` is neither a string nor a number.
+    #[error("user_id in channel_data is {found}; expected a string or a number")]
+    UserIdKind {
+        /// The kind of value that it is.
+        found: &'static str,
+    },
     /// `user_id` is missing or empty.
     #[error("channel_data has no user_id")]
     NoUserId,
@@ -61,7 +69,25 @@ pub enum UserError {
     /// Not a JSON object of the expected shape.
     #[error("user_data is not valid JSON with an id")]
     Json(#[source] serde_json::Error),
-    /// The id is missing, empty, or not a string; pusher-js discards such a sign-in.
+    /// The id is not a string; pusher-js discards such a sign-in.
+    #[error("id in user_data is {found}; expected a string, as \"7\"")]
+    IdKind {
+        /// The kind of value that it is.
+        found: &'static str,
+    },
+    /// The watchlist is not a list.
+    #[error("watchlist in user_data is {found}; expected a list of user ids as strings, as [\"7\"]")]
+    WatchlistKind {
+        /// The kind of value that it is.
+        found: &'static str,
+    },
+    /// An entry of the watchlist is not a string.
+    #[error("watchlist in user_data has {found} in it; expected user ids as strings, as [\"7\"]")]
+    WatchedKind {
+        /// The kind of value that it is.
+        found: &'static str,
+    },
+    /// The id is missing or empty.
     #[error("user_data has no id, which must be a non-empty string")]
     NoId,
     /// The id is longer than the app allows.
@@ -99,12 +125,11 @@ impl fmt::Debug for UserId {
 
 /// The id in a JSON string or number; every other value is refused. A number stays as it was written, since the members
 /// and the application compare texts.
-fn id_text(json: &RawValue) -> Result<Cow<'_, str>, serde_json::Error> {
-    let json = json.get();
-    match json.as_bytes().first() {
-        Some(b'"') => serde_json::from_str::<String>(json).map(Cow::Owned),
-        Some(b'-' | b'0'..=b'9') => Ok(Cow::Borrowed(json)),
-        _ => Err(serde::de::Error::custom("user_id is neither a text nor a number")),
+fn id_text(json: &RawValue) -> Result<Cow<'_, str>, MemberError> {
+    match kind_of(json) {
+        STRING => serde_json::from_str::<String>(json.get()).map(Cow::Owned).map_err(MemberError::Json),
+        NUMBER => Ok(Cow::Borrowed(json.get())),
+        found => Err(MemberError::UserIdKind { found }),
     }
 }
 
@@ -124,7 +149,7 @@ impl Member {
             user_info: Option<&'a RawValue>,
         }
         let data: ChannelData<'_> = super::read_object(channel_data).map_err(MemberError::Json)?;
-        let id = data.user_id.map(id_text).transpose().map_err(MemberError::Json)?;
+        let id = data.user_id.map(id_text).transpose()?;
         let id = id.filter(|id| !id.is_empty()).ok_or(MemberError::NoUserId)?;
         if id.chars().count() > id_max {
             return Err(MemberError::UserIdTooLong { max: id_max });
@@ -146,21 +171,35 @@ impl User {
         #[derive(Deserialize)]
         struct UserData<'a> {
             #[serde(borrow, default)]
-            id: Option<Cow<'a, str>>,
+            id: Option<&'a RawValue>,
             #[serde(borrow, default)]
             user_info: Option<&'a RawValue>,
             #[serde(borrow, default)]
-            watchlist: Option<Vec<Cow<'a, str>>>,
+            watchlist: Option<&'a RawValue>,
         }
         let data: UserData<'_> = super::read_object(user_data).map_err(UserError::Json)?;
-        let id = data.id.filter(|id| !id.is_empty()).ok_or(UserError::NoId)?;
+        let text = |json: &RawValue| serde_json::from_str::<String>(json.get()).map_err(UserError::Json);
+        let id = match data.id.map(|id| (kind_of(id), id)) {
+            None => None,
+            Some((STRING, id)) => Some(text(id)?),
+            Some((found, _)) => return Err(UserError::IdKind { found }),
+        };
+        let watched: Vec<&RawValue> = match data.watchlist.map(|list| (kind_of(list), list)) {
+            None => Vec::new(),
+            Some((LIST, list)) => serde_json::from_str(list.get()).map_err(UserError::Json)?,
+            Some((found, _)) => return Err(UserError::WatchlistKind { found }),
+        };
+        let id = id.filter(|id| !id.is_empty()).ok_or(UserError::NoId)?;
         if id.chars().count() > id_max {
             return Err(UserError::IdTooLong { max: id_max });
         }
         let mut watchlist: Vec<UserId> = Vec::new();
         let mut seen = hashbrown::HashSet::new();
-        for watched in data.watchlist.unwrap_or_default() {
-            let watched = UserId::from(&*watched);
+        for watched in watched {
+            let watched = match kind_of(watched) {
+                STRING => UserId::from(&*text(watched)?),
+                found => return Err(UserError::WatchedKind { found }),
+            };
             if seen.insert(watched.clone()) {
                 watchlist.push(watched);
             }

@@ -79,7 +79,15 @@ fn on_presence_channels_channel_data_must_be_signed_and_name_a_user() {
     for data in ["{}", r#"{"user_id":""}"#, r#"{"user_id":null}"#] {
         assert_eq!(client.subscribes("presence-a", Some(data)), "refused: channel_data has no user_id");
     }
-    for data in ["", "1", "[]", r#"{"user_id":[]}"#, r#"{"user_id":true}"#] {
+    for (value, found) in [("[]", "a list"), ("true", "a boolean")] {
+        let data = format!(r#"{{"user_id":{value}}}"#);
+        let expected = format!("refused: user_id in channel_data is {found}; expected a string or a number");
+        assert_eq!(client.subscribes("presence-a", Some(&data)), expected);
+    }
+    let object =
+        json!({"event": "pusher:subscribe", "data": {"channel": "presence-a", "channel_data": {"user_id": 1}}});
+    client.check(&object, "refused: channel_data is an object");
+    for data in ["", "1", "[]"] {
         assert_eq!(
             client.subscribes("presence-a", Some(data)),
             "refused: channel_data is not valid JSON with a user_id",

@@ -86,7 +86,18 @@ fn absent_null_and_empty_channel_data_are_told_apart() {
     );
     check(r#"{"event":"pusher:subscribe","data":{"channel":"a"}}"#, subscribe("a", None, None));
     check(r#"{"event":"pusher:subscribe","data":{"channel":"a","channel_data":""}}"#, subscribe("a", None, Some("")));
-    check_refused(r#"{"event":"pusher:subscribe","data":{"channel":"a","channel_data":{"user_id":1}}}"#, "data");
+    for (field, value, found) in [
+        ("channel_data", r#"{"user_id":1}"#, "an object"),
+        ("channel_data", "7", "a number"),
+        ("channel_data", "[]", "a list"),
+        ("channel_data", "true", "a boolean"),
+        ("auth", "{}", "an object"),
+    ] {
+        check(
+            &format!(r#"{{"event":"pusher:subscribe","data":{{"channel":"a","{field}":{value}}}}}"#),
+            ClientFrame::BadSubscribe { channel: "a".into(), field, found },
+        );
+    }
 }
 
 #[test]
@@ -146,9 +157,13 @@ fn data_that_lacks_what_its_event_needs_is_refused() {
     }
     check_refused(r#"{"event":"pusher:subscribe"}"#, "data");
     check_refused(r#"{"event":"pusher:subscribe","channel":"news"}"#, "data");
-    for data in ["{}", r#"{"auth":"K:H"}"#, r#"{"user_data":"{}"}"#, r#"{"auth":"K:H","user_data":{"id":"1"}}"#] {
+    for data in ["{}", r#"{"auth":"K:H"}"#, r#"{"user_data":"{}"}"#] {
         check_refused(&format!(r#"{{"event":"pusher:signin","data":{data}}}"#), "data");
     }
+    check(
+        r#"{"event":"pusher:signin","data":{"auth":"K:H","user_data":{"id":"1"}}}"#,
+        ClientFrame::BadSignIn { field: "user_data", found: "an object" },
+    );
 }
 
 #[test]

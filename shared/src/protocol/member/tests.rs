@@ -13,6 +13,7 @@ fn check_member(channel_data: &str, expected: Result<(&str, Option<&str>), &str>
 fn cause(error: &MemberError) -> &'static str {
     match error {
         MemberError::Json(_) => "json",
+        MemberError::UserIdKind { found } => found,
         MemberError::NoUserId => "no user id",
         MemberError::UserIdTooLong { .. } => "id too long",
         MemberError::UserInfoTooLarge { .. } => "info too large",
@@ -25,6 +26,7 @@ fn check_user(user_data: &str, expected: Result<(&str, Option<&str>, &[&str]), &
     let read = User::parse(user_data, 8);
     let read = read.map_err(|error| match error {
         UserError::Json(_) => "json",
+        UserError::IdKind { found } | UserError::WatchlistKind { found } | UserError::WatchedKind { found } => found,
         UserError::NoId => "no id",
         UserError::IdTooLong { .. } => "id too long",
     });
@@ -75,20 +77,12 @@ fn channel_data_without_a_user_id_is_refused() {
 
 #[test]
 fn channel_data_that_is_no_such_object_is_refused() {
-    for data in [
-        "",
-        "null",
-        "[]",
-        r#"["1"]"#,
-        "1",
-        r#""{}""#,
-        "{",
-        r#"{"user_id":true}"#,
-        r#"{"user_id":[1]}"#,
-        r#"{"user_id":{}}"#,
-    ] {
+    for data in ["", "null", "[]", r#"["1"]"#, "1", r#""{}""#, "{"] {
         check_member(data, Err("json"));
     }
+    check_member(r#"{"user_id":true}"#, Err("a boolean"));
+    check_member(r#"{"user_id":[1]}"#, Err("a list"));
+    check_member(r#"{"user_id":{}}"#, Err("an object"));
     check_member(r#"{"user_id":"1","user_id":"2"}"#, Err("json"));
     check_member(r#"{"user_id":"1"}x"#, Err("json"));
 }
@@ -108,8 +102,9 @@ fn ids_are_counted_in_characters_and_info_in_bytes() {
 fn deep_nesting_neither_overflows_nor_passes_the_limit() {
     let deep = "[".repeat(100_000) + &"]".repeat(100_000);
     check_member(&format!(r#"{{"user_id":"1","user_info":{deep}}}"#), Err("info too large"));
-    check_member(&format!(r#"{{"user_id":{deep}}}"#), Err("json"));
-    check_user(&format!(r#"{{"id":{deep}}}"#), Err("json"));
+    check_member(&format!(r#"{{"user_id":{deep}}}"#), Err("a list"));
+    check_user(&format!(r#"{{"id":{deep}}}"#), Err("a list"));
+    check_user(&format!(r#"{{"id":"1","watchlist":{deep}}}"#), Err("a list"));
 }
 
 #[test]
@@ -119,7 +114,9 @@ fn a_signed_in_user_has_a_text_as_id() {
     for data in ["{}", r#"{"id":""}"#, r#"{"id":null}"#] {
         check_user(data, Err("no id"));
     }
-    for data in [r#"{"id":12345}"#, "", "[]", r#"["1"]"#, "null"] {
+    check_user(r#"{"id":12345}"#, Err("a number"));
+    check_user(r#"{"id":{}}"#, Err("an object"));
+    for data in ["", "[]", r#"["1"]"#, "null"] {
         check_user(data, Err("json"));
     }
     check_user(r#"{"id":"123456789"}"#, Err("id too long"));
@@ -130,8 +127,9 @@ fn a_watchlist_keeps_its_order_without_repeats() {
     check_user(r#"{"id":"1","watchlist":["b","a","b"]}"#, Ok(("1", None, &["b", "a"])));
     check_user(r#"{"id":"1","watchlist":[]}"#, Ok(("1", None, &[])));
     check_user(r#"{"id":"1","watchlist":null}"#, Ok(("1", None, &[])));
-    check_user(r#"{"id":"1","watchlist":[1]}"#, Err("json"));
-    check_user(r#"{"id":"1","watchlist":"a"}"#, Err("json"));
+    check_user(r#"{"id":"1","watchlist":[1]}"#, Err("a number"));
+    check_user(r#"{"id":"1","watchlist":["a",null]}"#, Err("null"));
+    check_user(r#"{"id":"1","watchlist":"a"}"#, Err("a string"));
 }
 
 #[test]
