@@ -22,7 +22,7 @@ fn a_sign_in_needs_a_valid_signature() {
     let user_data = r#"{"id":"7"}"#;
     client.check(&sign_in("", user_data), "refused: auth is missing");
     client.check(&sign_in("key", user_data), "refused: auth is not of the form key:signature");
-    client.check(&sign_in("key::user::0", user_data), "refused: auth is not of the form key:signature");
+    client.check(&sign_in("key::user::0", user_data), "refused: auth is signed with the key of another app");
     client.check(&sign_in("yek:0", user_data), "refused: auth is signed with the key of another app");
     let of_other_data = sign_user(&client.app, socket(), r#"{"id":"8"}"#);
     client.check(&sign_in(&of_other_data, user_data), "refused: signature does not fit");
