@@ -132,6 +132,19 @@ impl Model {
         println!("killed node {victim}");
     }
 
+    /// On each node a user joins who stays, and whom a replica that lags does not know.
+    async fn join_late(&mut self) {
+        for node in self.living() {
+            let user = format!("late-{node}");
+            self.node(node).join(&topic(0), &user).await.expect("it joins");
+            self.steady.insert((0, user), BTreeSet::from([node]));
+        }
+        self.converge("after late joins").await;
+        for node in self.nodes.iter().flatten() {
+            node.with_view(|view| view.changes.clear());
+        }
+    }
+
     /// Some users join and some leave; nobody waits for it.
     fn move_some(&mut self) {
         for number in 0..4 {
@@ -187,6 +200,7 @@ impl Model {
             self.kill_one();
         }
         self.server.remember();
+        self.join_late().await;
         self.move_some();
         self.moves_end().await;
         match fault {
