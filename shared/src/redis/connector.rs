@@ -10,7 +10,7 @@ use std::time::Duration;
 use futures_util::future::select_ok;
 use redis::aio::MultiplexedConnection;
 use redis::io::tcp::socket2::SockRef;
-use redis::{AsyncConnectionConfig, Client, ConnectionAddr, RedisError};
+use redis::{AsyncConnectionConfig, Client, ConnectionAddr, ConnectionInfo, RedisError};
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
@@ -52,6 +52,11 @@ impl Connector {
             _ => None,
         };
         Ok(Self { client, tls, connect_timeout: config.connect_timeout, command_timeout: config.command_timeout })
+    }
+
+    /// The address and the settings that connections are made with.
+    pub(crate) fn connection_info(&self) -> &ConnectionInfo {
+        self.client.get_connection_info()
     }
 
     /// The address of the server.

@@ -63,7 +63,7 @@ impl Link {
         };
         // Making and checking a connection have deadlines of their own.
         let timeouts = Timeouts { wait: Some(config.command_timeout), create: None, recycle: None };
-        let pool = Pool::builder(Manager::new(dialer.clone()))
+        let pool = Pool::builder(Manager::new(dialer.clone())?)
             .max_size(POOL_SIZE)
             .timeouts(timeouts)
             .runtime(pool::Runtime::Tokio1)

@@ -1,19 +1,19 @@
 //! A pool of connections to Redis.
 //!
-//! `deadpool-redis` makes connections with the library's client, which cannot take a verifier of certificates and does not
-//! ask for the identity of the server, so this manager uses [`Dialer`].
+//! `deadpool-redis` checks the connections. It does not make them, because its manager can neither take a verifier of
+//! certificates nor ask for the identity of the server: [`Dialer`] does.
 
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use deadpool::managed::{self, Metrics, RecycleError, RecycleResult};
+use deadpool::managed::{self, RecycleError, RecycleResult};
+use deadpool_redis::Metrics;
 use tokio::time::timeout;
 
 use super::dialer::{Connected, Dialer};
 use super::error::{LinkError, Verdict};
+use super::{ConfigError, url};
 
-pub(crate) use deadpool::Runtime;
-pub(crate) use deadpool::managed::Timeouts;
+pub(crate) use deadpool_redis::{Runtime, Timeouts};
 
 /// A pool of connections.
 pub(crate) type Pool = managed::Pool<Manager>;
@@ -31,13 +31,19 @@ const IDLE_CHECK_TIMEOUT: Duration = Duration::from_millis(500);
 /// Makes and checks the connections of a pool.
 pub(crate) struct Manager {
     dialer: Dialer,
-    pings: AtomicU64,
+    /// Checks connections.
+    library: deadpool_redis::Manager,
 }
 
 impl Manager {
     /// A manager of connections that `dialer` makes.
-    pub(crate) fn new(dialer: Dialer) -> Self {
-        Self { dialer, pings: AtomicU64::new(0) }
+    ///
+    /// # Errors
+    /// [`ConfigError::Url`].
+    pub(crate) fn new(dialer: Dialer) -> Result<Self, ConfigError> {
+        let info = dialer.connector.connection_info().clone();
+        let library = deadpool_redis::Manager::new(info).map_err(|_| ConfigError::Url(url::EXPECTED))?;
+        Ok(Self { dialer, library })
     }
 }
 
@@ -49,7 +55,6 @@ impl managed::Manager for Manager {
         self.dialer.dial_for_commands().await
     }
 
-    /// A connection whose answers are one behind would give each caller the answer of another.
     async fn recycle(&self, connected: &mut Connected, metrics: &Metrics) -> RecycleResult<LinkError> {
         if !connected.is_usable(&self.dialer.standing) {
             return Err(RecycleError::message("the connection is lost"));
@@ -57,15 +62,12 @@ impl managed::Manager for Manager {
         if metrics.last_used() < IDLE {
             return Ok(());
         }
-        let sent = self.pings.fetch_add(1, Ordering::Relaxed).to_string();
-        let mut command = redis::cmd("PING");
-        command.arg(&sent);
-        match timeout(IDLE_CHECK_TIMEOUT, command.query_async::<String>(&mut connected.connection)).await {
-            Ok(Ok(returned)) if returned == sent => Ok(()),
-            Ok(Ok(_)) => Err(RecycleError::message("the answer belongs to another command")),
+        match timeout(IDLE_CHECK_TIMEOUT, self.library.recycle(&mut connected.connection, metrics)).await {
+            Ok(Ok(())) => Ok(()),
             // A server that cannot save its data answers so. The command that follows finds out what that means.
-            Ok(Err(error)) if matches!(Verdict::of(&error), Verdict::Refused(_)) => Ok(()),
-            Ok(Err(error)) => Err(RecycleError::Backend(error.into())),
+            Ok(Err(RecycleError::Backend(error))) if matches!(Verdict::of(&error), Verdict::Refused(_)) => Ok(()),
+            Ok(Err(RecycleError::Backend(error))) => Err(RecycleError::Backend(error.into())),
+            Ok(Err(RecycleError::Message(message))) => Err(RecycleError::Message(message)),
             Err(_) => Err(RecycleError::Backend(LinkError::Timeout)),
         }
     }

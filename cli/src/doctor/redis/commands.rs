@@ -76,6 +76,7 @@ pub(super) async fn examine(connection: &mut MultiplexedConnection, trial: &Tria
 /// What writes a key comes first of those on it, and then what lets it end by itself: a doctor may be killed at any time.
 fn on_keys([text, hash, set, sorted, _]: &[String; 5]) -> Vec<Cmd> {
     vec![
+        with("UNWATCH", &[]),
         with("ROLE", &[]),
         with("TIME", &[]),
         with("SET", &[text, "1", "NX", "PX", LIFETIME_MS]),
