@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 use futures_util::stream::{self, StreamExt};
 use rand::Rng;
 
-use super::{CHANNEL_TTL, Entry, Identity, Past, QUESTIONS_MAX, RedisRoster, lock, millis, note_in_index};
+use super::changes::note_in_index;
+use super::{CHANNEL_TTL, Entry, Identity, Past, QUESTIONS_MAX, RedisRoster, lock, millis};
 use crate::bus::Listener;
 use crate::envelope::Topic;
 use crate::node::NodeId;
