@@ -13,6 +13,7 @@ pub mod descriptors;
 pub mod envelope;
 pub mod excerpt;
 pub mod http;
+pub mod json;
 pub(crate) mod limits;
 pub mod listener;
 pub mod network;
