@@ -23,7 +23,7 @@ pub(crate) async fn run(args: &Healthcheck) -> Result<(), Failure> {
     let status = answer.status();
     let text = answer.text().await.with_context(|| format!("cannot read the answer of {url}"))?;
     if status.is_success() {
-        say(&text);
+        say(&format!("{}\n", text.trim_end()));
         return Ok(());
     }
     Err(anyhow!("{url} answered {status}: {}", text.trim_end()).into())

@@ -18,10 +18,35 @@ pub(crate) type Answer = Response<Body>;
 pub(crate) enum Body {
     /// All of it.
     Whole(Full<Bytes>),
-    /// Whatever comes, for as long as someone may send.
-    Lines(mpsc::Receiver<Bytes>),
+    /// Lines as they come, for as long as their session may send.
+    Lines(Lines),
     /// What another node answers.
     Passed(Passed),
+}
+
+/// Lines of a streaming response.
+pub(crate) struct Lines {
+    lines: mpsc::Receiver<Bytes>,
+    /// Resolves when the client has ended its side, and the response with it.
+    gone: Option<Gone>,
+}
+
+/// Resolves when the client of a response has ended its side.
+pub(crate) type Gone = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+impl Lines {
+    pub(crate) fn new(lines: mpsc::Receiver<Bytes>, gone: Gone) -> Self {
+        Self { lines, gone: Some(gone) }
+    }
+
+    fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<Bytes>> {
+        if self.gone.as_mut().is_some_and(|gone| gone.as_mut().poll(context).is_ready()) {
+            self.gone = None;
+            // What was sent is delivered; then the response ends.
+            self.lines.close();
+        }
+        self.lines.poll_recv(context)
+    }
 }
 
 impl Default for Body {
@@ -48,7 +73,7 @@ impl HttpBody for Body {
             Self::Whole(whole) => Pin::new(whole)
                 .poll_frame(context)
                 .map(|frame| frame.map(|frame| frame.map_err(|never| match never {}))),
-            Self::Lines(lines) => lines.poll_recv(context).map(|bytes| bytes.map(|bytes| Ok(Frame::data(bytes)))),
+            Self::Lines(lines) => lines.poll_next(context).map(|bytes| bytes.map(|bytes| Ok(Frame::data(bytes)))),
             Self::Passed(passed) => Pin::new(passed).poll_frame(context),
         }
     }

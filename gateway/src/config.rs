@@ -13,7 +13,7 @@ use shared::listener::Front;
 use shared::network::{Access, Networks};
 use shared::tls::Tls;
 
-use crate::limits::SHARDS_MAX;
+use crate::limits::{SESSIONS_PER_ADDRESS, SHARDS_MAX};
 
 /// What the gateway is configured with.
 #[derive(Clone, Debug, Default)]
@@ -40,6 +40,12 @@ pub struct Server {
     pub path_prefix: String,
     /// Open WebSockets of this node, of all apps together; 0 means as many as the descriptor limit allows.
     pub connections_max: usize,
+    /// Open connections of one client address, WebSockets and fallback sessions together; 0 means no limit. Beyond it: 4100.
+    /// An IPv6 address stands for its /64 network. Behind loopback and trusted proxies the address in `X-Forwarded-For`
+    /// counts; a client that they do not name is not counted.
+    pub connections_per_address: usize,
+    /// Fallback sessions of one client address, at most half of `connections_max`; 0 means no limit. Beyond it: 4100.
+    pub fallback_sessions_per_address: usize,
     /// Threads that hold connections; 0 means one per core.
     pub shards: usize,
     /// Connections accepted in a second; 0 means no limit. The others wait in the system's queue, so that those who return
@@ -113,6 +119,8 @@ impl Default for Server {
             port: 8080,
             path_prefix: String::new(),
             connections_max: 0,
+            connections_per_address: 0,
+            fallback_sessions_per_address: SESSIONS_PER_ADDRESS,
             shards: 0,
             accept_rate: 0,
             trusted_proxies: Networks::default(),

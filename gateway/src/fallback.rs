@@ -4,8 +4,10 @@
 //! A session is an ordinary connection of a shard whose frames wait in its outbox until a request takes them, so limits,
 //! presence, drain and slow clients are what they are for WebSockets. Source: protocol reference 6.
 
+mod collect;
 mod lines;
 mod name;
+mod opener;
 mod passed;
 pub(crate) mod peers;
 mod registry;
@@ -13,36 +15,37 @@ mod session;
 
 use std::net::IpAddr;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body_util::{BodyExt, LengthLimitError, Limited};
-use hyper::body::{Body as _, Incoming};
 use hyper::header::{
     ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_MAX_AGE,
     ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue,
 };
 use hyper::{Method, Request, StatusCode};
-use shared::app::{App, as_usize};
+use shared::http::{ConnectionState, RequestBody};
+use shared::listener::front::NETWORK_REFUSED;
 use shared::protocol::CloseCode;
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::timeout;
+use tokio::time::sleep;
 
-use crate::body::{Answer, Body};
-use crate::limits::FALLBACK_BODY_FACTOR;
+use crate::addresses::AddressPermit;
+use crate::body::{Answer, Body, Gone, Lines};
 use crate::node::Node;
 use crate::reject::Farewell;
 use crate::shard::Shard;
 use crate::transport::Transport;
-use crate::upgrade;
+use crate::upgrade::{self, find_app};
 
+use collect::{collect, discard};
+
+pub(crate) use collect::body_bytes_max;
 pub(crate) use name::{SessionName, Target, Verb};
+pub(crate) use opener::{OpenedBy, Opener};
 pub(crate) use passed::Passed;
 pub(crate) use registry::{Claim, Known, Registry};
 pub(crate) use session::{Ask, FallbackSession, Response};
-
-/// A body must have come by then: as long as the HTTP API waits for one.
-const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Keeps nginx and its like from holding lines back.
 const UNBUFFERED: HeaderName = HeaderName::from_static("x-accel-buffering");
@@ -69,14 +72,37 @@ impl RequestKind {
     }
 }
 
-/// Answers a request below `{prefix}/pusher/app/`. `client`: whose it is, as far as can be known; `is_let_in`: whether its
-/// network is.
+/// The client of a request, and the TCP connection that the request came on.
+pub(crate) struct Client {
+    /// Its address, as far as that can be known.
+    pub(crate) address: IpAddr,
+    /// The address that its connections count for.
+    pub(crate) counted: Option<IpAddr>,
+    /// Whether its network is allowed.
+    pub(crate) is_let_in: bool,
+    pub(crate) opener: Rc<Opener>,
+    pub(crate) connection: Arc<ConnectionState>,
+}
+
+/// A client that ends its side behind the request that opens its session still gets the session's first lines, if they
+/// come within this time.
+const HALF_CLOSED_GRACE: Duration = Duration::from_millis(500);
+
+/// Why a request for messages waits for a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Purpose {
+    /// It opens the session: the first lines are due at once.
+    Open,
+    /// It takes lines of an open session. If its client is away they wait for the next request.
+    Attach,
+}
+
+/// Answers a request below `{prefix}/pusher/app/`.
 pub(crate) async fn answer(
     shard: &Rc<Shard>,
-    request: Request<Incoming>,
+    request: Request<RequestBody>,
     target: &Target,
-    client: IpAddr,
-    is_let_in: bool,
+    client: &Client,
 ) -> Answer {
     let metrics = &shard.node.metrics;
     metrics.fallback_request(match (request.method(), target.verb) {
@@ -88,10 +114,10 @@ pub(crate) async fn answer(
     match *request.method() {
         Method::OPTIONS => preflight(),
         Method::POST => match target.verb {
-            Verb::Receive(transport) => receive(shard, request, target, transport, client, is_let_in).await,
-            Verb::Send if is_let_in => send(shard, request, target).await,
-            Verb::Send => error(StatusCode::FORBIDDEN, "Clients of this network are not let in"),
-            Verb::End => error(StatusCode::NOT_FOUND, "Not found."),
+            Verb::Receive(transport) => receive(shard, request, target, transport, client).await,
+            Verb::Send if client.is_let_in => send(shard, request, target).await,
+            Verb::Send => error(StatusCode::FORBIDDEN, NETWORK_REFUSED),
+            Verb::End => error(StatusCode::NOT_FOUND, "Not found"),
         },
         _ => {
             let mut answer = error(StatusCode::METHOD_NOT_ALLOWED, "This path takes POST");
@@ -101,43 +127,57 @@ pub(crate) async fn answer(
     }
 }
 
-/// A request for what the session has to tell; the first one makes the session.
+/// A request for messages; the first one opens the session.
 async fn receive(
     shard: &Rc<Shard>,
-    request: Request<Incoming>,
+    request: Request<RequestBody>,
     target: &Target,
     transport: Transport,
-    client: IpAddr,
-    is_let_in: bool,
+    client: &Client,
 ) -> Answer {
     let node = &shard.node;
-    if !is_let_in {
-        let text = "Clients of this network are not let in";
-        return turned_away(shard, &Farewell::new(CloseCode::Unauthorized, text), client);
-    }
-    if let Some(answer) = receive_here(node, &target.name, transport).await {
+    let (head, body) = request.into_parts();
+    if let Err(answer) = discard(body).await {
         return answer;
     }
-    let app = match upgrade::judge(node, &target.name.key(), &request) {
+    if !client.is_let_in {
+        return turned_away(shard, &Farewell::new(CloseCode::Unauthorized, NETWORK_REFUSED), client);
+    }
+    if let Some(answer) = receive_here(node, &target.name, transport, &client.connection).await {
+        return answer;
+    }
+    let app = match upgrade::judge(node, target.name.key(), &head.uri, &head.headers) {
         Ok(app) => app,
         Err(farewell) => return turned_away(shard, &farewell, client),
     };
+    let over_limit = permit(node, client, transport).err();
     // The session may be another node's. One that cannot be asked for may as well be new: the client then starts again.
-    if let Some(peers) = &node.peers
-        && let Some(answer) = peers.receive(shard, &request, target).await
-    {
-        return answer;
+    if let Some(peers) = &node.peers {
+        // A session that cannot be opened here is not claimed either.
+        let forwarded = peers.receive(shard, &head.uri, target, over_limit.is_none());
+        tokio::select! {
+            answer = forwarded => if let Some(answer) = answer {
+                return until_gone(answer, &client.connection);
+            },
+            () = client.connection.half_closed() => return heartbeat(),
+        }
     }
+    // Taken only now: a forwarded request counts at the node that has its session.
+    let permit = over_limit.map_or_else(|| permit(node, client, transport), Err);
     let mut claim = match node.fallback.claim(node, &target.name) {
         Ok(claim) => claim,
-        Err(Known::Live(session)) => return attach(&session, transport).await,
+        Err(Known::Live(session)) => return attach(&session, transport, &client.connection).await,
         Err(Known::Ended(line)) => return lines(line.into()),
     };
-    match node.admit(app, transport).await {
-        Ok(admission) => {
+    let admitted = match permit {
+        Ok((opened_by, address)) => node.admit(app, transport).await.map(|admission| (admission, opened_by, address)),
+        Err(farewell) => Err(farewell),
+    };
+    match admitted {
+        Ok((admission, opened_by, address)) => {
             let (response, answer) = response(transport);
-            shard.open_session(client, admission, claim, response);
-            answer.wait().await
+            shard.open_session(client.address, admission.counted_for(address), claim, opened_by, response);
+            answer.wait(&client.connection, Purpose::Open).await
         }
         Err(farewell) => {
             claim.refuse(&lines::farewell(&farewell));
@@ -146,18 +186,62 @@ async fn receive(
     }
 }
 
+/// Checks how many sessions the client's TCP connection and its address have.
+///
+/// # Errors
+/// What the client is told: to come back later.
+fn permit(
+    node: &Node,
+    client: &Client,
+    transport: Transport,
+) -> Result<(OpenedBy, Option<Box<AddressPermit>>), Farewell> {
+    let Some(opened_by) = client.opener.open() else {
+        node.metrics.rate_limited("fallback_sessions_per_tcp_connection");
+        let text = "Too many sessions were opened through this TCP connection, try again later";
+        return Err(Farewell::new(CloseCode::OverCapacity, text));
+    };
+    match node.addresses.admit(client.counted, transport) {
+        Ok(address) => Ok((opened_by, address)),
+        Err(limit) => Err(upgrade::over_limit(node, limit)),
+    }
+}
+
+/// Resolves when the client of a request has ended its side of the TCP connection.
+fn gone(connection: &Arc<ConnectionState>, purpose: Purpose) -> Gone {
+    let connection = connection.clone();
+    Box::pin(async move {
+        connection.half_closed().await;
+        if purpose == Purpose::Open {
+            sleep(HALF_CLOSED_GRACE).await;
+        }
+    })
+}
+
+/// Ends a forwarded response when its client has ended its side.
+fn until_gone(answer: Answer, connection: &Arc<ConnectionState>) -> Answer {
+    answer.map(|body| match body {
+        Body::Passed(passed) => Body::Passed(passed.until(gone(connection, Purpose::Attach))),
+        body => body,
+    })
+}
+
 /// Answers from a session of this node, if it has it.
-pub(crate) async fn receive_here(node: &Node, name: &SessionName, transport: Transport) -> Option<Answer> {
+pub(crate) async fn receive_here(
+    node: &Node,
+    name: &SessionName,
+    transport: Transport,
+    connection: &Arc<ConnectionState>,
+) -> Option<Answer> {
     match node.fallback.find(name)? {
-        Known::Live(session) => Some(attach(&session, transport).await),
+        Known::Live(session) => Some(attach(&session, transport, connection).await),
         Known::Ended(line) => Some(lines(line.into())),
     }
 }
 
-async fn attach(session: &mpsc::Sender<Ask>, transport: Transport) -> Answer {
+async fn attach(session: &mpsc::Sender<Ask>, transport: Transport, connection: &Arc<ConnectionState>) -> Answer {
     let (response, answer) = response(transport);
     match session.send(Ask::Receive(response)).await {
-        Ok(()) => answer.wait().await,
+        Ok(()) => answer.wait(connection, Purpose::Attach).await,
         // It ended just now. To a client whose session is open this says that it is lost.
         Err(_) => lines(Bytes::from_static(lines::OPEN.as_bytes()).into()),
     }
@@ -181,11 +265,22 @@ fn response(transport: Transport) -> (Response, Pending) {
 }
 
 impl Pending {
-    async fn wait(self) -> Answer {
+    async fn wait(self, connection: &Arc<ConnectionState>, purpose: Purpose) -> Answer {
+        let gone = gone(connection, purpose);
         match self {
-            Self::Lines(receiver) => lines(Body::Lines(receiver)),
-            // Without a line another request took its place; whoever still reads this one may ask again.
-            Self::Whole(receiver) => receiver.await.map_or_else(|_| heartbeat(), |bytes| lines(bytes.into())),
+            Self::Lines(receiver) => lines(Body::Lines(Lines::new(receiver, gone))),
+            Self::Whole(mut receiver) => {
+                let received = tokio::select! {
+                    received = &mut receiver => received.ok(),
+                    () = gone => {
+                        // What was sent at this very moment is not lost.
+                        receiver.close();
+                        receiver.try_recv().ok()
+                    }
+                };
+                // Without a line another request took the place of this one, whose client may ask again.
+                received.map_or_else(heartbeat, |bytes| lines(bytes.into()))
+            }
         }
     }
 }
@@ -196,52 +291,41 @@ fn heartbeat() -> Answer {
 }
 
 /// Tells a client why it is not let in; as after an upgrade, since of any other answer it learns nothing.
-fn turned_away(shard: &Shard, farewell: &Farewell, client: IpAddr) -> Answer {
-    upgrade::note_refusal(shard, farewell, client);
+fn turned_away(shard: &Shard, farewell: &Farewell, client: &Client) -> Answer {
+    upgrade::note_refusal(shard, farewell, client.address);
     let mut text = lines::OPEN.to_owned();
     text.push_str(&lines::farewell(farewell));
     lines(Bytes::from(text).into())
 }
 
-/// A request with messages from the client.
-async fn send(shard: &Rc<Shard>, request: Request<Incoming>, target: &Target) -> Answer {
+/// A request with messages from the client. The body of a request whose session does not exist is not kept.
+async fn send(shard: &Rc<Shard>, request: Request<RequestBody>, target: &Target) -> Answer {
     let node = &shard.node;
-    let limit = match node.apps.by_key(&target.name.key()) {
-        Some(app) => body_bytes_max(app),
-        None => return error(StatusCode::NOT_FOUND, "Unknown app key"),
+    let Some(app) = find_app(&node.apps, target.name.key()) else {
+        return error(StatusCode::NOT_FOUND, "Unknown app key");
     };
+    let unknown = || error(StatusCode::NOT_FOUND, "Unknown session");
+    let holder = match (node.fallback.live(&target.name), &node.peers) {
+        (Some(_), _) | (None, None) => None,
+        (None, Some(peers)) => peers.holder(&target.name).await,
+    };
+    if holder.is_none() && node.fallback.live(&target.name).is_none() {
+        return unknown();
+    }
     let (head, body) = request.into_parts();
-    let body = match collect(body, limit).await {
+    let body = match collect(node, body, body_bytes_max(app)).await {
         Ok(body) => body,
         Err(answer) => return answer,
     };
     if let Some(answer) = send_here(node, &target.name, &body).await {
         return answer;
     }
-    if let Some(peers) = &node.peers
-        && let Some(answer) = peers.send(shard, &head.uri, target, body).await
+    if let (Some(peers), Some(holder)) = (&node.peers, holder)
+        && let Some(answer) = peers.pass_on(shard, &holder, &head.uri, target, body).await
     {
         return answer;
     }
-    error(StatusCode::NOT_FOUND, "Unknown session")
-}
-
-/// Largest body of messages.
-fn body_bytes_max(app: &App) -> usize {
-    as_usize(app.limits.message_bytes).saturating_mul(FALLBACK_BODY_FACTOR)
-}
-
-async fn collect(body: Incoming, limit: usize) -> Result<Bytes, Answer> {
-    let too_large = || error(StatusCode::PAYLOAD_TOO_LARGE, &format!("The body may have {limit} bytes"));
-    if usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX) > limit {
-        return Err(too_large());
-    }
-    match timeout(BODY_TIMEOUT, Limited::new(body, limit).collect()).await {
-        Ok(Ok(collected)) => Ok(collected.to_bytes()),
-        Ok(Err(cause)) if cause.is::<LengthLimitError>() => Err(too_large()),
-        Ok(Err(_)) => Err(error(StatusCode::BAD_REQUEST, "The body ended too early")),
-        Err(_) => Err(error(StatusCode::REQUEST_TIMEOUT, "The body took too long")),
-    }
+    unknown()
 }
 
 /// Hands messages to a session of this node, if it has it.
@@ -293,7 +377,7 @@ fn lines(body: Body) -> Answer {
 }
 
 pub(crate) fn error(status: StatusCode, text: &str) -> Answer {
-    let mut answer = shared::http::text(status, text).map(Body::Whole);
+    let mut answer = shared::http::text(status, text.to_owned()).map(Body::Whole);
     allow_any_origin(&mut answer);
     answer
 }

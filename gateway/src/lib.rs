@@ -24,6 +24,7 @@ use tokio::sync::oneshot;
 use tokio::task::LocalSet;
 
 mod accept;
+mod addresses;
 #[cfg(feature = "benchmark")]
 pub mod benchmark;
 mod body;
@@ -148,6 +149,9 @@ impl Gateway {
         let relay = Arc::new(Relay::new(deps.bus, deps.roster, inboxes, room, metrics.presence.clone()));
         let capacity = Capacity { connections_max, sockets_max, shards };
         let mut node = Node::new(config.server.clone(), deps.front, deps.apps, metrics, relay.clone(), capacity);
+        if let Some(routes) = &deps.routes {
+            node.body_bytes_max = node.body_bytes_max.max(routes.body_bytes_max());
+        }
         node.routes = deps.routes;
         if let Some(directory) = deps.directory {
             node.peers = Some(Peers::bind(&config.peers, directory, peers).await.map_err(BindError::Peers)?);

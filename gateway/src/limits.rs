@@ -18,6 +18,8 @@
 //! | slow clients | `server.outbox_bytes` (1 MiB) each, and member lists that are larger; broadcasts share their bytes | depends on how many are slow |
 //! | client events that wait for the bus | [`PUBLISHES_MAX`] per shard, `message_bytes` each | 512 MiB at worst |
 //! | handshakes that wait for a quota | [`QUOTA_WAITING_MAX`] of 64 bytes per app with a quota | 256 KiB per app |
+//! | fallback sessions | [`SESSIONS_PER_TCP_CONNECTION`]; `server.fallback_sessions_per_address` (2,000) | `server.connections_max` |
+//! | bodies of fallback requests | [`SMALL_BODY_BYTES_MAX`] each, [`LARGE_BODIES_BYTES_MAX`] for all larger ones | 64 MiB besides small ones |
 //! | early presence changes | [`EARLY_CHANGES_MAX`] per presence channel | only while a list is on its way |
 
 use std::mem::size_of;
@@ -165,6 +167,28 @@ pub(crate) const SESSION_REQUESTS_MAX: usize = 16;
 /// configured to the same in `deploy/nginx`.
 pub(crate) const FALLBACK_BODY_FACTOR: usize = 4;
 
+/// Fallback sessions that one TCP connection may have opened and that are alive. A browser has one per page, and up to six
+/// TCP connections to a host. A proxy that reuses its connections opens about one session for each of its hanging requests.
+/// Beyond it a new session is refused with 4100.
+pub(crate) const SESSIONS_PER_TCP_CONNECTION: usize = 64;
+
+/// The default of `server.fallback_sessions_per_address`: the users of a large office behind one address, where no
+/// WebSocket gets through.
+pub(crate) const SESSIONS_PER_ADDRESS: usize = 2_000;
+
+/// The part of a node's connections that the fallback sessions of one address may take: one in this many.
+pub(crate) const SESSIONS_PER_ADDRESS_SHARE: usize = 2;
+
+/// A request body up to this size is kept without a permit: hyper's own buffer for a request head is as large.
+pub(crate) const SMALL_BODY_BYTES_MAX: usize = 16 * 1024;
+
+/// Bytes of all larger bodies of fallback requests that a node keeps at a time: 256 of the largest by default. Further
+/// requests wait for their turn.
+pub(crate) const LARGE_BODIES_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// Bytes of a request without messages that are discarded: pusher-js sends none.
+pub(crate) const EMPTY_BODY_BYTES_MAX: usize = 64 * 1024;
+
 /// Bytes of one piece of a streaming response, so that what waits stays in the outbox, where it is counted.
 pub(crate) const STREAM_PIECE_BYTES: usize = 16 * 1024;
 
@@ -186,6 +210,9 @@ const _: () = assert!(
 );
 const _: () = assert!(PUBLISH_BATCH <= PUBLISHES_MAX);
 const _: () = assert!(SHARDS <= SHARDS_MAX);
+const _: () = assert!(SESSIONS_PER_TCP_CONNECTION < SESSIONS_PER_ADDRESS && SESSIONS_PER_ADDRESS < SOCKETS);
+const _: () = assert!(SMALL_BODY_BYTES_MAX < EMPTY_BODY_BYTES_MAX && EMPTY_BODY_BYTES_MAX < LARGE_BODIES_BYTES_MAX);
+const _: () = assert!(LARGE_BODIES_BYTES_MAX <= u32::MAX as usize, "a permit is counted in bytes");
 const _: () = assert!(SHARDS * (BURST_COST_MAX * 12 + BURST_BYTES_MAX) <= 8 * 1024 * 1024, "the sum of the bursts");
 const _: () = assert!(SOCKETS * 1434 / 1024 / 1024 <= 137, "the sum of idle connections");
 const _: () = assert!(FRAME_OVERHEAD_BYTES >= size_of::<bytes::Bytes>(), "a waiting frame is at least a handle");

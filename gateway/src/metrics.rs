@@ -14,6 +14,7 @@ use shared::telemetry::metrics::{app_labels, from_zero, latency, register};
 use crate::fallback::RequestKind;
 use crate::fallback::peers::Forwarded;
 use crate::transport::Transport;
+use crate::upgrade::InvalidHandshake;
 
 /// Everything the gateway counts.
 #[derive(Clone)]
@@ -27,6 +28,7 @@ pub(crate) struct Metrics {
     auth_failures: IntCounterVec,
     rate_limited: IntCounterVec,
     handshakes_rejected: IntCounterVec,
+    handshakes_invalid: IntCounterVec,
     connections_dropped: IntCounterVec,
     fallback_requests: IntCounterVec,
     fallback_forwarded: IntCounterVec,
@@ -187,6 +189,14 @@ impl Metrics {
                 "Connections refused, by close code.",
                 &["code"],
             ),
+            handshakes_invalid: from_zero(
+                counters(
+                    "carillon_handshakes_invalid_total",
+                    "Requests that cannot open a WebSocket, by the rule that they break.",
+                    &["reason"],
+                ),
+                InvalidHandshake::LABELS.map(|reason| [reason]),
+            ),
             connections_dropped: dropped_counter(registry),
             fallback_requests: from_zero(
                 counters(
@@ -254,6 +264,10 @@ impl Metrics {
 
     pub(crate) fn connection_dropped(&self, reason: &str) {
         self.connections_dropped.with_label_values(&[reason]).inc();
+    }
+
+    pub(crate) fn handshake_invalid(&self, invalid: InvalidHandshake) {
+        self.handshakes_invalid.with_label_values(&[invalid.label()]).inc();
     }
 
     pub(crate) fn fallback_request(&self, kind: RequestKind) {

@@ -11,16 +11,19 @@ use shared::app::{App, AppId, Apps};
 use shared::http::Routes;
 use shared::listener::Front;
 use shared::protocol::CloseCode;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 
+use crate::addresses::{AddressPermit, Addresses};
 use crate::config::Server;
-use crate::fallback;
 use crate::fallback::peers::Peers;
+use crate::fallback::{self, body_bytes_max};
+use crate::limits::{LARGE_BODIES_BYTES_MAX, SESSIONS_PER_ADDRESS_SHARE};
 use crate::metrics::Metrics;
 use crate::quota::AppPlaces;
 use crate::reject::Farewell;
 use crate::relay::Relay;
 use crate::transport::Transport;
+use crate::upgrade::WarningLimit;
 
 /// A shard whose timer has not fired for this long counts as stalled.
 const STALL: Duration = Duration::from_secs(10);
@@ -36,6 +39,13 @@ pub(crate) struct Node {
     pub(crate) routes: Option<Arc<dyn Routes>>,
     pub(crate) connections_max: usize,
     sockets_max: usize,
+    /// Connections by client address.
+    pub(crate) addresses: Arc<Addresses>,
+    /// Bytes of large request bodies that may still be kept.
+    pub(crate) large_bodies: Semaphore,
+    /// The largest request body that is discarded before a refusal is sent, in bytes.
+    pub(crate) body_bytes_max: u64,
+    pub(crate) handshake_warnings: WarningLimit,
     /// Sessions of the HTTP transports.
     pub(crate) fallback: fallback::Registry,
     /// Other nodes, in a cluster.
@@ -92,6 +102,12 @@ impl Node {
         capacity: Capacity,
     ) -> Self {
         let Capacity { connections_max, sockets_max, shards } = capacity;
+        let sessions_max = match server.fallback_sessions_per_address {
+            0 => 0,
+            wanted => wanted.min(connections_max / SESSIONS_PER_ADDRESS_SHARE).max(1),
+        };
+        let addresses = Addresses::new(server.connections_per_address, sessions_max);
+        let body_bytes_max = apps.iter().map(|app| body_bytes_max(app)).max().unwrap_or_default() as u64;
         let by_app = apps.iter().map(|app| (app.id.clone(), AppPlaces::default())).collect();
         Self {
             server,
@@ -102,6 +118,10 @@ impl Node {
             routes: None,
             connections_max,
             sockets_max,
+            addresses,
+            large_bodies: Semaphore::new(LARGE_BODIES_BYTES_MAX),
+            body_bytes_max,
+            handshake_warnings: WarningLimit::default(),
             fallback: fallback::Registry::default(),
             peers: None,
             occupants: Occupants {
@@ -143,7 +163,7 @@ impl Node {
         }
         self.metrics.app(&app.id).connections(transport).inc();
         self.count_changed(&app.id, places);
-        Ok(Admission { node: self.clone(), app: app.clone(), transport, is_counted: Cell::new(true) })
+        Ok(Admission { node: self.clone(), app: app.clone(), transport, is_counted: Cell::new(true), address: None })
     }
 
     /// Open connections of clients.
@@ -199,6 +219,11 @@ impl Node {
         loads.enumerate().min_by_key(|(_, load)| *load).map_or(0, |(shard, _)| shard)
     }
 
+    /// Seconds since the node began.
+    pub(crate) fn age_s(&self) -> u64 {
+        self.started.elapsed().as_secs()
+    }
+
     pub(crate) fn start_serving(&self) {
         self.serving.store(true, Ordering::Release);
     }
@@ -218,11 +243,18 @@ pub(crate) struct Admission {
     node: Arc<Node>,
     pub(crate) app: Arc<App>,
     pub(crate) transport: Transport,
+    address: Option<Box<AddressPermit>>,
     /// Whether its app still counts it.
     is_counted: Cell<bool>,
 }
 
 impl Admission {
+    /// The same admission, which also counts for the client's address.
+    pub(crate) fn counted_for(mut self, address: Option<Box<AddressPermit>>) -> Self {
+        self.address = address;
+        self
+    }
+
     /// Gives the place in the app's quota back: the connection is closing. The node's own place is given back with the
     /// socket.
     pub(crate) fn leave_app(&self) {

@@ -1,6 +1,7 @@
 //! The errors that a client sees: each with its message, and whether the connection ends.
 
 use std::borrow::Cow;
+use std::error::Error;
 
 use shared::auth::ChannelAuthError;
 use shared::excerpt::{NAME_MAX, excerpt};
@@ -131,6 +132,18 @@ impl Refusal {
                 )]
             }
         }
+    }
+
+    /// The refusal and its causes, for the log.
+    pub(crate) fn chain(&self) -> String {
+        let mut text = self.to_string();
+        let mut cause = self.source();
+        while let Some(error) = cause {
+            text.push_str(": ");
+            text.push_str(&error.to_string());
+            cause = error.source();
+        }
+        text
     }
 
     /// The auth failure behind the refusal, for the metrics.

@@ -14,7 +14,6 @@ mod tasks;
 mod turn;
 
 use std::cell::{Cell, OnceCell, RefCell, RefMut};
-use std::error::Error;
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -26,6 +25,7 @@ use rand::rngs::StdRng;
 use shared::app::as_usize;
 use shared::bus::Message;
 use shared::envelope::Topic;
+use shared::excerpt::{MESSAGE_MAX, NAME_MAX, logged};
 use shared::protocol::{ChannelName, CloseCode, ServerFrame, SocketId};
 use slab::Slab;
 use tokio::net::TcpStream;
@@ -187,10 +187,11 @@ impl Shard {
         client: IpAddr,
         admission: Admission,
         claim: fallback::Claim,
+        opened_by: fallback::OpenedBy,
         response: fallback::Response,
     ) {
         let connection = self.establish(Wire::Requests(Box::default()), client, admission);
-        let session = fallback::FallbackSession::new(self.clone(), connection.clone(), claim, response);
+        let session = fallback::FallbackSession::new(self.clone(), connection.clone(), claim, opened_by, response);
         tokio::task::spawn_local(async move {
             if let Wire::Requests(news) = &connection.wire {
                 session.run(news).await;
@@ -244,9 +245,11 @@ impl Shard {
         }
         tracing::debug!(
             target: "activity",
-            { socket.id = %connection.socket_id },
-            "Refused: {refusal}{}",
-            refusal.source().map(|cause| format!(", {cause}")).unwrap_or_default()
+            {
+                socket.id = %connection.socket_id,
+                reason = %logged(&refusal.chain(), MESSAGE_MAX),
+            },
+            "Message refused"
         );
         for message in refusal.messages() {
             self.send(connection, &message);
@@ -318,7 +321,7 @@ impl Shard {
 
     pub(crate) fn note_slow(&self, connection: &Connection, reason: &str) {
         self.node.metrics.slow_consumers.inc();
-        tracing::debug!(target: "activity", { socket.id = %connection.socket_id }, "Slow client: {reason}");
+        tracing::debug!(target: "activity", { socket.id = %connection.socket_id, reason }, "Slow client");
     }
 
     /// The end of a connection's task.
@@ -331,9 +334,8 @@ impl Shard {
         self.node.metrics.closed(code);
         tracing::debug!(
             target: "activity",
-            { socket.id = %connection.socket_id },
-            "Connection closed ({})",
-            code.map_or(1006, CloseCode::code)
+            { socket.id = %connection.socket_id, code = code.map_or(1006, CloseCode::code) },
+            "Connection closed"
         );
         self.settle();
     }
@@ -352,7 +354,11 @@ impl Shard {
         let Some(place) = subscription.place else { return };
         let topic = Topic::new(&connection.app.id, &subscription.channel);
         self.hub.borrow_mut().unsubscribe(&topic, place, &self.node.metrics);
-        tracing::debug!(target: "activity", { socket.id = %connection.socket_id }, "Unsubscribed from [{}]", topic.channel);
+        tracing::debug!(
+            target: "activity",
+            { socket.id = %connection.socket_id, channel.name = %logged(topic.channel.as_str(), NAME_MAX) },
+            "Unsubscribed"
+        );
         self.exit(Entry { app: connection.app.clone(), topic, user_id: subscription.user_id });
     }
 

@@ -3,42 +3,44 @@
 //! Refusals of the protocol come after the upgrade: a browser tells a page nothing about a failed one, and pusher-js
 //! would try again for ever.
 
+mod handshake;
+mod key;
 mod origin;
 mod refuse;
 
 use std::borrow::Cow;
 use std::cell::RefCell;
-use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use fastwebsockets::upgrade as handshake;
-use hyper::body::Incoming;
-use hyper::header::{HeaderMap, HeaderValue, ORIGIN, SEC_WEBSOCKET_PROTOCOL, UPGRADE};
-use hyper::service::service_fn;
+use hyper::header::{ALLOW, HeaderMap, HeaderValue, ORIGIN, SEC_WEBSOCKET_PROTOCOL};
 use hyper::upgrade::OnUpgrade;
-use hyper::{Method, Request, StatusCode};
+use hyper::{Method, Request, StatusCode, Uri};
 use hyper_util::rt::TokioIo;
+use percent_encoding::percent_decode_str;
 use shared::app::App;
-use shared::http;
-use shared::listener::WriteTimeout;
-use shared::listener::front::{Dropped, end_connection, forbidden};
+use shared::excerpt::{MESSAGE_MAX, NAME_MAX, excerpt, logged};
+use shared::http::{self, ConnectionState, HEALTH_PATHS, HttpStream, Limits, RequestBody};
+use shared::listener::front::{Dropped, NETWORK_REFUSED, forbidden, is_health_check_of_proxy};
 use shared::network::Peer;
 use shared::protocol::{self, CloseCode};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 
+use crate::addresses::OverLimit;
 use crate::body::{Answer, Body};
-use crate::fallback::{self, Target};
+use crate::fallback::{self, Opener, Target};
 use crate::node::{Admission, Load, Node};
 use crate::reject::Farewell;
 use crate::shard::Shard;
 use crate::shard::chores::Chore;
 use crate::tls::{self, Stall};
 use crate::transport::Transport;
+
+pub(crate) use handshake::{InvalidHandshake, WarningLimit};
+pub(crate) use key::find_app;
 
 /// Subprotocols that some clients offer: only then is one answered, since browsers refuse an answer to no offer.
 const SUBPROTOCOL_PREFIX: &str = "pusher-channels-protocol-";
@@ -95,84 +97,91 @@ async fn admit_connection(
     Ok((stream, client, Some(stall)))
 }
 
+/// What the requests of one TCP connection share.
+#[derive(Clone)]
+struct TcpClient {
+    peer: Peer,
+    /// Taken by the request that becomes a WebSocket.
+    carrier: Rc<RefCell<Option<Carrier>>>,
+    state: Arc<ConnectionState>,
+    opener: Rc<Opener>,
+}
+
 async fn serve_admitted(shard: Rc<Shard>, stream: TcpStream, peer: Peer, carrier: Carrier) {
-    let carrier = Rc::new(RefCell::new(Some(carrier)));
-    let asked = AtomicBool::new(false);
-    let service = service_fn(|request| {
-        asked.store(true, Ordering::Relaxed);
-        let (shard, carrier) = (shard.clone(), carrier.clone());
-        async move { Ok::<_, Infallible>(answer(&shard, request, peer, &carrier).await) }
-    });
-    let io = TokioIo::new(WriteTimeout::new(stream, shard.node.server.outbox_timeout));
-    // When the shard leaves, the connection ends with the answer that is under way, and soon.
+    let client = TcpClient {
+        peer,
+        carrier: Rc::new(RefCell::new(Some(carrier))),
+        state: ConnectionState::new(),
+        opener: Rc::default(),
+    };
+    let (state, opener) = (client.state.clone(), client.opener.clone());
+    let limits = Limits { body_bytes_max: shard.node.body_bytes_max, write_timeout: shard.node.server.outbox_timeout };
+    // When the shard drains, the connection ends with the response that is under way, and soon.
     let until_leaving = async {
-        let connection = http::http1().serve_connection(io, service).with_upgrades();
+        let connection = http::connection(stream, limits, state.clone(), |request| {
+            let (shard, client) = (shard.clone(), client.clone());
+            async move { answer(&shard, request, &client).await }
+        });
+        let connection = connection.with_upgrades();
         tokio::pin!(connection);
         let leave = tokio::select! {
             ended = &mut connection => return Some(ended),
             leave = shard.leaving() => leave,
         };
-        let is_silent = !asked.load(Ordering::Relaxed);
+        let is_silent = !state.was_asked();
         let next_head_by = if is_silent { Instant::now() + LAST_HEAD_TIMEOUT } else { leave.idle_until };
         if let Ok(ended) = timeout_at(next_head_by.min(leave.leave_by), &mut connection).await {
             return Some(ended);
         }
-        if !asked.load(Ordering::Relaxed) {
+        if !state.was_asked() {
             return None;
         }
         connection.as_mut().graceful_shutdown();
         timeout_at(leave.leave_by, connection).await.ok()
     };
-    match http::in_time(until_leaving, &asked).await {
+    let ended = http::in_time(until_leaving, &state).await;
+    if !matches!(ended, Some(Some(Ok(())))) || state.is_half_closed() {
+        opener.lose();
+    }
+    match ended {
         Some(Some(Ok(()))) => {}
-        Some(Some(Err(error))) => tracing::debug!(%error, peer = %peer.address, "http connection ended"),
-        Some(None) => tracing::debug!(peer = %peer.address, "http connection was not done when the node left"),
-        None => tracing::debug!(peer = %peer.address, "http connection asked for nothing"),
+        Some(Some(Err(error))) => tracing::debug!({ client.address = %peer.address, %error }, "HTTP connection ended"),
+        Some(None) => {
+            tracing::debug!({ client.address = %peer.address }, "HTTP connection was not done at the end of the drain")
+        }
+        None => tracing::debug!({ client.address = %peer.address }, "HTTP connection sent no request in time"),
     }
 }
 
-async fn answer(
-    shard: &Rc<Shard>,
-    mut request: Request<Incoming>,
-    peer: Peer,
-    carrier: &RefCell<Option<Carrier>>,
-) -> Answer {
+async fn answer(shard: &Rc<Shard>, request: Request<RequestBody>, tcp: &TcpClient) -> Answer {
     let node = &shard.node;
     let access = &node.front.access;
-    let client = access.client(peer, request.headers());
+    let client = access.client(tcp.peer, request.headers());
     let is_let_in = access.admits_client(client);
-    let client = client.unwrap_or(peer.address);
+    let client = client.unwrap_or(tcp.peer.address);
     let path = request.uri().path();
-    let key = key_of(path, &node.server.path_prefix);
-    if handshake::is_upgrade_request(&request) {
-        let verdict = match key {
-            _ if !is_let_in => Err(Farewell::new(CloseCode::Unauthorized, "Clients of this network are not let in")),
-            Some(key) => {
-                let key = percent_encoding::percent_decode_str(key).decode_utf8_lossy();
-                match judge(&shard.node, &key, &request) {
-                    Ok(app) => shard.node.admit(app, Transport::WebSocket).await,
-                    Err(farewell) => Err(farewell),
-                }
-            }
-            None => Err(Farewell::new(CloseCode::PathNotFound, format!("Path {path} not found"))),
-        };
-        return upgrade(shard, &mut request, client, verdict, carrier);
+    let prefix = &node.server.path_prefix;
+    let key = key::key_in(path, prefix);
+    if key.is_some() || handshake::is_attempt(&request) {
+        return open_websocket(shard, request, client, is_let_in, tcp).await;
     }
-    if let Some(target) = Target::parse(path, &node.server.path_prefix) {
-        let mut answer = fallback::answer(shard, request, &target, client, is_let_in).await;
+    if let Some(target) = Target::parse(path, prefix) {
+        let counted = access.counted_client(tcp.peer, request.headers());
+        let client = fallback::Client {
+            address: client,
+            counted,
+            is_let_in,
+            opener: tcp.opener.clone(),
+            connection: tcp.state.clone(),
+        };
+        let mut answer = fallback::answer(shard, request, &target, &client).await;
         if node.is_draining() {
-            end_connection(&mut answer);
+            http::end_connection(&mut answer);
         }
         return answer;
     }
-    if !is_let_in {
+    if !is_let_in && !is_health_check_of_proxy(access, tcp.peer, &request) {
         return forbidden().map(Body::Whole);
-    }
-    if key.is_some() && *request.method() == Method::GET {
-        let mut answer = http::text(StatusCode::UPGRADE_REQUIRED, "This path serves WebSockets");
-        answer.headers_mut().insert(UPGRADE, HeaderValue::from_static("websocket"));
-        end_connection(&mut answer);
-        return answer.map(Body::Whole);
     }
     let routes = node.routes.clone();
     let mut answer = match &routes {
@@ -180,40 +189,110 @@ async fn answer(
             let _request = node.begin_request();
             routes.answer(request).await
         }
-        None if path == "/up" => http::health(),
-        None => http::text(StatusCode::NOT_FOUND, "Not found."),
+        None => answer_alone(&request, prefix),
     };
-    // A gateway has nothing more to say to who asks this, and needs its descriptors for others.
+    // A gateway has no other response for such a client, and needs its descriptors for others.
     if routes.is_none() || node.is_draining() {
-        end_connection(&mut answer);
+        http::end_connection(&mut answer);
     }
     answer.map(Body::Whole)
 }
 
-/// The app key in `{prefix}/app/{key}`.
-fn key_of<'a>(path: &'a str, prefix: &str) -> Option<&'a str> {
-    let key = path.strip_prefix(prefix)?.strip_prefix("/app/")?;
-    (!key.is_empty() && !key.contains('/')).then_some(key)
+/// Answers what is neither a handshake nor a fallback request, on a gateway without the HTTP API.
+fn answer_alone(request: &Request<RequestBody>, prefix: &str) -> http::Answer {
+    let path = request.uri().path();
+    let below = http::below(path, prefix).unwrap_or_default();
+    if !HEALTH_PATHS.contains(&path) && !HEALTH_PATHS.contains(&below) {
+        return http::text(StatusCode::NOT_FOUND, "Not found");
+    }
+    if matches!(*request.method(), Method::GET | Method::HEAD) {
+        return http::health();
+    }
+    let mut answer = http::text(StatusCode::METHOD_NOT_ALLOWED, "Method not allowed, only GET, HEAD");
+    answer.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+    answer
 }
 
-/// Judges a client's handshake, by whatever transport, as far as that needs nobody else. Source: protocol reference 1.
+/// Answers a request that asks for a WebSocket, or that names the path of one.
+async fn open_websocket(
+    shard: &Rc<Shard>,
+    mut request: Request<RequestBody>,
+    client: IpAddr,
+    is_let_in: bool,
+    tcp: &TcpClient,
+) -> Answer {
+    let node = &shard.node;
+    if let Err(invalid) = handshake::check(&request) {
+        if !is_let_in {
+            return forbidden().map(Body::Whole);
+        }
+        note_invalid(node, invalid, client, request.uri().path());
+        return invalid.answer().map(Body::Whole);
+    }
+    let verdict = if is_let_in {
+        admit_websocket(node, &request, tcp.peer).await
+    } else {
+        Err(Farewell::new(CloseCode::Unauthorized, NETWORK_REFUSED))
+    };
+    upgrade(shard, &mut request, client, verdict, &tcp.carrier)
+}
+
+/// Decides whether a valid handshake gets a WebSocket.
+async fn admit_websocket(node: &Arc<Node>, request: &Request<RequestBody>, peer: Peer) -> Result<Admission, Farewell> {
+    let path = request.uri().path();
+    let Some(key) = key::key_in(path, &node.server.path_prefix) else {
+        return Err(Farewell::new(CloseCode::PathNotFound, format!("Path {} not found", excerpt(path, NAME_MAX))));
+    };
+    let app = judge(node, key, request.uri(), request.headers())?;
+    let counted = node.front.access.counted_client(peer, request.headers());
+    let address = node.addresses.admit(counted, Transport::WebSocket).map_err(|limit| over_limit(node, limit))?;
+    Ok(node.admit(app, Transport::WebSocket).await?.counted_for(address))
+}
+
+/// Counts that a client address has too many connections; returns what the client is told: to come back later.
+pub(crate) fn over_limit(node: &Node, limit: OverLimit) -> Farewell {
+    node.metrics.rate_limited(limit.label());
+    Farewell::new(CloseCode::OverCapacity, "Too many connections from this address, try again later")
+}
+
+/// Counts and logs a request that cannot open a WebSocket.
+fn note_invalid(node: &Node, invalid: InvalidHandshake, client: IpAddr, path: &str) {
+    node.metrics.handshake_invalid(invalid);
+    let (label, path) = (invalid.label(), logged(path, NAME_MAX));
+    tracing::debug!(
+        target: "activity",
+        { client.address = %client, reason = label, path = %path },
+        "WebSocket handshake is not valid"
+    );
+    if invalid.is_of_a_proxy() && node.handshake_warnings.may_warn(node.age_s()) {
+        tracing::warn!(
+            { client.address = %client, reason = label, path = %path, advice = %invalid },
+            "a proxy breaks WebSocket handshakes; this line is written once a minute at most"
+        );
+    }
+}
+
+/// Checks a client's handshake by any transport, as far as this node can alone. Source: protocol reference 1.
 ///
-/// A node that shuts down may have an outdated configuration, so none of its refusals is final: the next node decides.
-pub(crate) fn judge<'a>(node: &'a Node, key: &str, request: &Request<Incoming>) -> Result<&'a Arc<App>, Farewell> {
-    check_handshake(node, key, request)
+/// `key`: as it is in the path. A node that shuts down may have an outdated configuration, so none of its refusals is
+/// final: the next node decides.
+pub(crate) fn judge<'a>(node: &'a Node, key: &str, uri: &Uri, headers: &HeaderMap) -> Result<&'a Arc<App>, Farewell> {
+    check_client(node, key, uri, headers)
         .map_err(|farewell| if node.is_draining() { farewell.not_final() } else { farewell })
 }
 
-fn check_handshake<'a>(node: &'a Node, key: &str, request: &Request<Incoming>) -> Result<&'a Arc<App>, Farewell> {
-    let Some(app) = node.apps.by_key(key) else {
+fn check_client<'a>(node: &'a Node, key: &str, uri: &Uri, headers: &HeaderMap) -> Result<&'a Arc<App>, Farewell> {
+    let Some(app) = find_app(&node.apps, key) else {
+        let key = percent_decode_str(key).decode_utf8_lossy();
+        let key = excerpt(&key, NAME_MAX);
         let text = format!("App key {key} not in this cluster. Did you forget to specify the cluster?");
         return Err(Farewell::new(CloseCode::UnknownApp, text));
     };
-    check_version(request.uri().query().unwrap_or_default())?;
+    check_version(uri.query().unwrap_or_default())?;
     if !app.enabled {
         return Err(Farewell::new(CloseCode::AppDisabled, "The app is disabled"));
     }
-    let origin = request.headers().get(ORIGIN).map(|origin| String::from_utf8_lossy(origin.as_bytes()));
+    let origin = headers.get(ORIGIN).map(|origin| String::from_utf8_lossy(origin.as_bytes()));
     if !origin::is_allowed(&app.allowed_origins, origin.as_deref()) {
         return Err(Farewell::new(CloseCode::Unauthorized, "Origin not allowed"));
     }
@@ -227,7 +306,7 @@ fn check_version(query: &str) -> Result<(), Farewell> {
         Ok(number) if protocol::VERSIONS.contains(&number) => Ok(()),
         Ok::<u32, _>(_) => Err(Farewell::new(
             CloseCode::UnsupportedVersion,
-            format!("Unsupported protocol version {version}: this server speaks 7"),
+            format!("Unsupported protocol version {}: this server speaks 7", excerpt(&version, NAME_MAX)),
         )),
         Err(_) => Err(Farewell::new(CloseCode::InvalidVersion, "Invalid protocol version: not a number")),
     }
@@ -236,7 +315,7 @@ fn check_version(query: &str) -> Result<(), Farewell> {
 /// Answers the handshake, and opens or refuses the WebSocket once the answer is out.
 fn upgrade(
     shard: &Rc<Shard>,
-    request: &mut Request<Incoming>,
+    request: &mut Request<RequestBody>,
     client: IpAddr,
     verdict: Result<Admission, Farewell>,
     carrier: &RefCell<Option<Carrier>>,
@@ -244,12 +323,10 @@ fn upgrade(
     let subprotocol = offered_subprotocol(request.headers());
     // Taken before fastwebsockets does: its own future would allocate the read buffer that this server does without.
     let upgraded = hyper::upgrade::on(&mut *request);
-    let (answer, _) = match handshake::upgrade(&mut *request) {
+    let (answer, _) = match fastwebsockets::upgrade::upgrade(&mut *request) {
         Ok(accepted) => accepted,
-        Err(error) => {
-            return http::text(StatusCode::BAD_REQUEST, &format!("Not a WebSocket handshake: {error}"))
-                .map(Body::Whole);
-        }
+        // `handshake::check` has passed, so this is for a rule that only the library knows.
+        Err(error) => return http::text(StatusCode::BAD_REQUEST, error.to_string()).map(Body::Whole),
     };
     let is_refused = verdict.is_err();
     if let Err(farewell) = &verdict {
@@ -272,15 +349,17 @@ fn upgrade(
     answer
 }
 
-/// Counts and logs that a client was turned away.
+/// Counts and logs that a client was refused.
 pub(crate) fn note_refusal(shard: &Shard, farewell: &Farewell, client: IpAddr) {
     shard.node.metrics.handshake_rejected(farewell.code);
     tracing::debug!(
         target: "activity",
-        { client.address = %client },
-        "Connection refused ({}): {}",
-        farewell.code.code(),
-        farewell.message
+        {
+            client.address = %client,
+            code = farewell.code.code(),
+            reason = %logged(&farewell.message, MESSAGE_MAX),
+        },
+        "Connection refused"
     );
 }
 
@@ -293,7 +372,7 @@ async fn open(
 ) {
     // A client that leaves in the middle of its handshake needs no answer.
     let Ok(upgraded) = upgraded.await else { return };
-    let parts = upgraded.downcast::<TokioIo<WriteTimeout<TcpStream>>>().expect("only TCP streams are served");
+    let parts = upgraded.downcast::<TokioIo<HttpStream<TcpStream>>>().expect("only TCP streams are served");
     let stream = parts.io.into_inner().into_inner();
     match verdict {
         Ok(admission) => shard.open(stream, client, admission, carrier, parts.read_buf.into()),

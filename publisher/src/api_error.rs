@@ -10,7 +10,7 @@ use shared::auth::RequestAuthError;
 use shared::bus::BusError;
 use shared::excerpt::{NAME_MAX, excerpt};
 use shared::http::{self, Answer};
-use shared::protocol::{ChannelNameError, EventNameError, SocketIdError};
+use shared::protocol::{ChannelName, ChannelNameError, EventNameError, SocketIdError};
 use shared::roster::RosterError;
 
 /// Why a request was refused. No variant holds event data, a secret or a signature.
@@ -40,9 +40,14 @@ pub(crate) enum ApiError {
     /// The body is larger than a full batch of the app's events.
     #[error("body is larger than {max} bytes")]
     BodyTooLarge {
+        /// The announced size, in bytes.
+        bytes: Option<u64>,
         /// Largest body, in bytes.
         max: usize,
     },
+    /// The app has as many bytes of bodies under way as it may.
+    #[error("the bodies of the app's requests under way take all of their memory")]
+    TooManyBodies,
     /// The body did not arrive in time.
     #[error("body did not arrive in time")]
     BodyTimeout,
@@ -74,8 +79,12 @@ pub(crate) enum ApiError {
     #[error("socket id is not valid")]
     SocketId(#[from] SocketIdError),
     /// An event has more data than the app allows.
-    #[error("event data is larger than {max} bytes")]
+    #[error("event data has {bytes} bytes, more than {max}")]
     DataTooLarge {
+        /// The data of the event, in bytes.
+        bytes: usize,
+        /// Its channels, for people.
+        channels: String,
         /// Most data of one event, in bytes.
         max: usize,
     },
@@ -127,9 +136,18 @@ impl ApiError {
         Self::ChannelName { name: excerpt(name, NAME_MAX).into_owned(), source }
     }
 
+    pub(crate) fn data_too_large(bytes: usize, max: usize, channels: &[ChannelName]) -> Self {
+        let first = channels.first().map_or("", ChannelName::as_str);
+        let channels = match channels.len() {
+            0 | 1 => format!("channel {first:?}"),
+            count => format!("channel {first:?} and {} more", count - 1),
+        };
+        Self::DataTooLarge { bytes, channels, max }
+    }
+
     /// The error as a caller sees it: a status and one line of plain text.
     pub(crate) fn answer(&self) -> Answer {
-        let mut answer = http::text(self.status(), &self.client_text());
+        let mut answer = http::text(self.status(), self.client_text().into_owned());
         match self {
             Self::MethodNotAllowed { allow } => {
                 answer.headers_mut().insert(ALLOW, HeaderValue::from_static(allow));
@@ -139,7 +157,7 @@ impl ApiError {
                 answer.headers_mut().insert("x-ratelimit-limit", HeaderValue::from(*per_second));
                 answer.headers_mut().insert("x-ratelimit-remaining", HeaderValue::from_static("0"));
             }
-            Self::Bus(_) | Self::Roster(_) => {
+            Self::Bus(_) | Self::Roster(_) | Self::TooManyBodies => {
                 answer.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
             }
             _ => {}
@@ -147,7 +165,7 @@ impl ApiError {
         answer
     }
 
-    fn status(&self) -> StatusCode {
+    pub(crate) fn status(&self) -> StatusCode {
         match self {
             Self::NotFound | Self::UnknownApp { .. } => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed { .. } => StatusCode::METHOD_NOT_ALLOWED,
@@ -156,7 +174,7 @@ impl ApiError {
             Self::BodyTooLarge { .. } | Self::DataTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Self::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
             Self::RateLimited { .. } => StatusCode::TOO_MANY_REQUESTS,
-            Self::Bus(_) | Self::Roster(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Bus(_) | Self::Roster(_) | Self::TooManyBodies => StatusCode::SERVICE_UNAVAILABLE,
             Self::BodyBroken
             | Self::Json(_)
             | Self::Missing(_)
@@ -180,9 +198,15 @@ impl ApiError {
             Self::UnknownApp { id } => format!("No matching application for ID [{}].", id.escape_debug()).into(),
             Self::AppDisabled => "The application is disabled".into(),
             Self::Auth(error) => error.client_text().into(),
-            Self::BodyTooLarge { max } => {
-                format!("The body of this request exceeds the allowed maximum ({max} bytes)").into()
+            Self::BodyTooLarge { bytes, max } => {
+                let size = bytes.map_or_else(|| "too many bytes".into(), |bytes| format!("{bytes} bytes"));
+                format!(
+                    "The body of this request has {size}: at most {max} are allowed. The limit follows from the app's \
+                     limits.event_bytes, limits.batch and limits.channels_per_event"
+                )
+                .into()
             }
+            Self::TooManyBodies => "Too many large requests of this app are under way, please retry".into(),
             Self::BodyTimeout => "The body of this request did not arrive in time".into(),
             Self::BodyBroken => "The body of this request is not readable".into(),
             // serde's own text can quote what it read.
@@ -198,8 +222,9 @@ impl ApiError {
             }
             Self::UserId(_) => "Invalid user id: it is empty or has a character that is not allowed".into(),
             Self::SocketId(_) => "Invalid socket_id: it must be of the form digits.digits".into(),
-            Self::DataTooLarge { max } => format!(
-                "The data content of this event exceeds the allowed maximum ({max} bytes). See https://pusher.com/docs/channels/server_api/http-api#publishing-events for more info"
+            Self::DataTooLarge { bytes, channels, max } => format!(
+                "The data content of this event exceeds the allowed maximum ({max} bytes): it has {bytes} bytes, for \
+                 {channels}. The app's setting limits.event_bytes raises the maximum"
             )
             .into(),
             Self::TooManyChannels { given, max } => format!("Too many channels ({given} > {max})").into(),
@@ -223,6 +248,7 @@ impl ApiError {
             Self::AppDisabled => "disabled",
             Self::Auth(error) => error.cause_label(),
             Self::BodyTooLarge { .. } => "body_size",
+            Self::TooManyBodies => "bodies",
             Self::BodyTimeout => "body_timeout",
             Self::BodyBroken => "body",
             Self::Json(_) => "json",

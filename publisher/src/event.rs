@@ -2,7 +2,6 @@
 
 use std::borrow::Cow;
 use std::collections::HashSet;
-use std::time::Duration;
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -13,12 +12,10 @@ use shared::protocol::{ChannelName, EventName, SocketId};
 
 use crate::api_error::ApiError;
 use crate::info::Info;
+use crate::limits::KEPT_EVENT_TTL;
 use crate::text::{Text, data_of};
 
 mod frames;
-
-/// How long a cache channel keeps its last event. Source: protocol reference 2.7.
-pub(crate) const KEEP: Duration = Duration::from_secs(30 * 60);
 
 /// An event as it stands in a request; nothing is checked. `null` counts as absent, unknown members are ignored.
 #[derive(Deserialize)]
@@ -34,7 +31,7 @@ pub(crate) struct EventFields<'a> {
     #[serde(borrow)]
     socket_id: Option<Text<'a>>,
     #[serde(borrow)]
-    info: Option<Text<'a>>,
+    info: Option<&'a RawValue>,
 }
 
 /// An event that may be published.
@@ -67,7 +64,7 @@ impl EventFields<'_> {
 
     /// What the caller wants to know about the channels.
     pub(crate) fn info(&self) -> Info {
-        Info::parse(self.info.as_deref())
+        Info::of_event(self.info)
     }
 
     /// The event on `channels`.
@@ -95,7 +92,7 @@ impl<'a> Event<'a> {
         let name = EventName::parse(name, limits.event_name_length)?;
         let max = as_usize(limits.event_bytes);
         if data.len() > max {
-            return Err(ApiError::DataTooLarge { max });
+            return Err(ApiError::data_too_large(data.len(), max, &channels));
         }
         let except = socket_id.map(str::parse).transpose()?;
         Ok(Self { name, data, channels, except })
@@ -123,7 +120,7 @@ impl<'a> Event<'a> {
                 position: None,
                 body: Body::Event { frame, except: self.except, kept: false },
             },
-            keep: channel.kind().is_cache().then_some(KEEP),
+            keep: channel.kind().is_cache().then_some(KEPT_EVENT_TTL),
             webhook: None,
         })
     }

@@ -1,9 +1,14 @@
 //! What callers ask about channels with `info`, and what they get.
 
+use std::borrow::Cow;
+
 use serde::ser::{Serialize, Serializer};
+use serde_json::value::RawValue;
+use shared::envelope::Topic;
 use shared::protocol::ChannelName;
 use shared::roster::Occupancy;
 
+use crate::Api;
 use crate::api_error::ApiError;
 
 /// The attributes that a caller asks for. Source: protocol reference 4.2.
@@ -48,30 +53,54 @@ impl Info {
         info
     }
 
+    /// Reads the `info` member of an event. It never refuses the event: a value of another type asks for nothing.
+    pub(crate) fn of_event(json: Option<&RawValue>) -> Self {
+        let json = json.map_or("null", RawValue::get);
+        if let Ok(list) = serde_json::from_str::<Cow<'_, str>>(json) {
+            return Self::parse(Some(&list));
+        }
+        let names: Vec<Cow<'_, str>> = serde_json::from_str(json).unwrap_or_default();
+        Self::parse(Some(&names.join(",")))
+    }
+
     /// Whether any count is asked for.
     pub(crate) fn counts(self) -> bool {
         self.user_count || self.subscription_count
     }
 
-    /// Refuses a user count that none of the channels can have.
-    ///
-    /// Where some can, the others go without: pusher-http-php's `testPushWithInfo` expects
-    /// `{"my-channel":{"subscription_count":1},"presence-my-channel":{"user_count":0,"subscription_count":0}}`.
+    /// Refuses a question about the user count of a channel that has none. Publishes are never refused for it: there
+    /// the channel goes without the attribute.
     ///
     /// # Errors
     /// [`ApiError::UserCount`].
-    pub(crate) fn check(self, channels: &[ChannelName]) -> Result<(), ApiError> {
-        if self.user_count && !channels.iter().any(|channel| channel.kind().is_presence()) {
+    pub(crate) fn check(self, channel: &ChannelName) -> Result<(), ApiError> {
+        if self.user_count && !channel.kind().is_presence() {
             return Err(ApiError::UserCount);
         }
         Ok(())
     }
 
-    /// What was asked for of one channel, as far as its kind has it.
-    pub(crate) fn attributes(self, channel: &ChannelName, occupancy: Occupancy) -> Attributes {
+    /// What was asked for of one channel, as far as its kind has it and the cluster has answered.
+    ///
+    /// pusher-http-php's `testPushWithInfo` expects
+    /// `{"my-channel":{"subscription_count":1},"presence-my-channel":{"user_count":0,"subscription_count":0}}`.
+    pub(crate) fn attributes(self, channel: &ChannelName, occupancy: Option<Occupancy>) -> Attributes {
+        let Some(occupancy) = occupancy else { return Attributes::default() };
         Attributes {
             user_count: (self.user_count && channel.kind().is_presence()).then_some(occupancy.users),
             subscription_count: self.subscription_count.then_some(occupancy.subscriptions),
+        }
+    }
+}
+
+/// Asks for the occupancy of a publish's topics, before the publish. A failure leaves all of them out: the event is
+/// published all the same.
+pub(crate) async fn occupancies(api: &Api, topics: &[Topic]) -> Vec<Option<Occupancy>> {
+    match api.roster.occupancy(topics).await {
+        Ok(occupancies) => occupancies.into_iter().map(Some).collect(),
+        Err(error) => {
+            tracing::debug!(%error, "publishing without the counts that info asks for");
+            vec![None; topics.len()]
         }
     }
 }

@@ -11,19 +11,23 @@ use std::time::Instant;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use hyper::Request;
-use hyper::body::{Body, Incoming};
+use hyper::body::Body;
 use prometheus::Registry;
 use shared::allowance::Allowance;
 use shared::app::{AppId, Apps};
 use shared::bus::Bus;
-use shared::http::{Answer, Routes};
+use shared::http::{Answer, RequestBody, Routes};
 use shared::roster::Roster;
+use tokio::sync::Semaphore;
 
 mod api_error;
 mod event;
 mod info;
+mod limits;
 mod metrics;
 mod publish;
+mod received;
+mod refusal_log;
 mod routes;
 mod server;
 mod signed;
@@ -34,6 +38,8 @@ pub use server::Server;
 
 use api_error::ApiError;
 use metrics::Metrics;
+use received::Received;
+use refusal_log::RefusalLog;
 use routes::{Path, Route};
 
 /// What the API works with.
@@ -59,6 +65,9 @@ pub struct Api {
     path_prefix: String,
     /// What each app may still publish in this second; behind a lock that is held for a few instructions.
     allowances: HashMap<AppId, Mutex<Allowance>>,
+    /// The bytes of request bodies that each app may still have under way.
+    body_budgets: HashMap<AppId, Semaphore>,
+    refusal_log: RefusalLog,
 }
 
 impl Api {
@@ -70,7 +79,9 @@ impl Api {
         let Deps { apps, bus, roster, registry, path_prefix } = deps;
         let metrics = Metrics::new(&registry, &apps);
         let allowances = apps.iter().map(|app| (app.id.clone(), Mutex::default())).collect();
-        Self { apps, bus, roster, metrics, path_prefix, allowances }
+        let body_budgets = apps.iter().map(|app| (app.id.clone(), Semaphore::new(signed::body_budget(app)))).collect();
+        let refusal_log = RefusalLog::default();
+        Self { apps, bus, roster, metrics, path_prefix, allowances, body_budgets, refusal_log }
     }
 
     /// Answers one request, whatever its body is made of.
@@ -85,27 +96,34 @@ impl Api {
         let segments = path.segments();
         let route = Route::find(&segments);
         let endpoint = route.as_ref().map_or(metrics::UNKNOWN_ENDPOINT, Route::label);
-        let answer = match route {
-            Some(route) => routes::answer(self, route, &head, body).await,
+        let mut body = Received::new(body);
+        let answer = match &route {
+            Some(route) => routes::answer(self, route, &head, &mut body).await,
             None => Err(ApiError::NotFound),
         };
-        let answer = answer.unwrap_or_else(|error| self.refuse(endpoint, &error));
+        let answer = match answer {
+            Ok(answer) => answer,
+            Err(error) => {
+                if let Some(reason) = error.auth_failure() {
+                    self.metrics.auth_failed(reason);
+                }
+                let (app, channel) = route.as_ref().map_or((None, None), Route::names);
+                self.refusal_log.write(endpoint, app, channel, &head, &mut body, &error).await;
+                error.answer()
+            }
+        };
         self.metrics.answered(endpoint, answer.status(), started.elapsed());
         answer
-    }
-
-    fn refuse(&self, endpoint: &'static str, error: &ApiError) -> Answer {
-        if let Some(reason) = error.auth_failure() {
-            self.metrics.auth_failed(reason);
-        }
-        tracing::debug!(endpoint, cause = error.cause_label(), "request refused: {error}");
-        error.answer()
     }
 }
 
 impl Routes for Api {
-    fn answer(&self, request: Request<Incoming>) -> BoxFuture<'_, Answer> {
+    fn answer(&self, request: Request<RequestBody>) -> BoxFuture<'_, Answer> {
         Box::pin(self.respond(request))
+    }
+
+    fn body_bytes_max(&self) -> u64 {
+        self.apps.iter().map(|app| app.limits.request_bytes()).max().unwrap_or_default() as u64
     }
 }
 

@@ -7,11 +7,13 @@ use std::time::Instant;
 use shared::app::App;
 use shared::bus::Message;
 use shared::envelope::unix_us;
+use shared::excerpt::{NAME_MAX, logged};
 use shared::protocol::ChannelName;
 
 use crate::Api;
 use crate::api_error::ApiError;
 use crate::event::Event;
+use crate::limits::LOGGED_CHANNELS_MAX;
 
 impl Api {
     /// Publishes all events or none, in order.
@@ -31,10 +33,13 @@ impl Api {
         for event in events {
             tracing::debug!(
                 target: "activity",
-                { app.id = %app.id },
-                "Broadcasting [{}] on channels [{}]",
-                event.name(),
-                Listed(event.channels())
+                {
+                    app.id = %app.id,
+                    event.name = %logged(event.name(), NAME_MAX),
+                    channel.name = %Listed(event.channels()),
+                    event.bytes = event.data_bytes(),
+                },
+                "Event published"
             );
         }
         Ok(())
@@ -52,15 +57,18 @@ impl Api {
     }
 }
 
-/// Names with commas between them; costs nothing unless it is printed.
+/// Names with commas between them; costs nothing unless it is printed. The characters of a valid name need no escapes.
 struct Listed<'a>(&'a [ChannelName]);
 
 impl fmt::Display for Listed<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (index, name) in self.0.iter().enumerate() {
+        for (index, name) in self.0.iter().take(LOGGED_CHANNELS_MAX).enumerate() {
             let separator = if index > 0 { ", " } else { "" };
-            write!(f, "{separator}{name}")?;
+            write!(f, "{separator}{}", logged(name.as_str(), NAME_MAX))?;
         }
-        Ok(())
+        match self.0.len().saturating_sub(LOGGED_CHANNELS_MAX) {
+            0 => Ok(()),
+            more => write!(f, ", and {more} more"),
+        }
     }
 }

@@ -8,10 +8,11 @@ use hyper::Method;
 use hyper::body::Body;
 use hyper::http::request::Parts;
 use percent_encoding::percent_decode_str;
-use shared::http::Answer;
+use shared::http::{self, Answer, HEALTH_PATHS};
 
 use crate::Api;
 use crate::api_error::ApiError;
+use crate::received::Received;
 use crate::signed::SignedRequest;
 
 mod batch_events;
@@ -59,13 +60,10 @@ enum Endpoint<'a> {
     TerminateConnections(&'a str),
 }
 
-/// Where balancers and Laravel's own health check look; answered with and without the prefix.
-const HEALTH_PATH: &str = "/up";
-
 impl<'a> Path<'a> {
-    /// A path that does not start with `prefix` has no segments, and so is one that no route has.
+    /// Splits a path. One that does not start with `prefix` has no segments, and no route. Health checks need no prefix.
     pub(crate) fn split(path: &'a str, prefix: &str) -> Self {
-        let inner = if path == HEALTH_PATH { Some(path) } else { path.strip_prefix(prefix) };
+        let inner = if HEALTH_PATHS.contains(&path) { Some(path) } else { http::below(path, prefix) };
         let Some(inner) = inner.and_then(|inner| inner.strip_prefix('/')) else {
             return Self(Vec::new());
         };
@@ -82,7 +80,7 @@ impl<'a> Route<'a> {
     pub(crate) fn find(segments: &[&'a str]) -> Option<Self> {
         let (get, post) = (Method::GET, Method::POST);
         let (app, rest) = match *segments {
-            ["up"] => return Some(Self { method: get, resource: Resource::Health }),
+            ["up"] | [""] => return Some(Self { method: get, resource: Resource::Health }),
             ["apps", app, ref rest @ ..] => (AppName::Id(app), rest),
             ["users", _, "terminate_connections"] => (AppName::AuthKey, segments),
             _ => return None,
@@ -120,6 +118,23 @@ impl<'a> Route<'a> {
         }
     }
 
+    /// The app and the channel that the path names, not yet checked.
+    pub(crate) fn names(&self) -> (Option<&'a str>, Option<&'a str>) {
+        let Resource::App { app, endpoint } = &self.resource else { return (None, None) };
+        let app = match app {
+            AppName::Id(id) => Some(*id),
+            AppName::AuthKey => None,
+        };
+        let channel = match endpoint {
+            Endpoint::Channel(name)
+            | Endpoint::ChannelUsers(name)
+            | Endpoint::ChannelStats(name)
+            | Endpoint::ChannelEvents(name) => Some(*name),
+            _ => None,
+        };
+        (app, channel)
+    }
+
     fn check_method(&self, method: &Method) -> Result<(), ApiError> {
         let (allowed, allow): (&[Method], _) = match (&self.resource, self.method == Method::POST) {
             (Resource::Health, _) => (&[Method::GET, Method::HEAD], "GET, HEAD"),
@@ -148,17 +163,22 @@ pub(crate) const LABELS: [&str; 10] = [
 ///
 /// # Errors
 /// [`ApiError`], in the order method, app, signature, body, and then what the endpoint finds.
-pub(crate) async fn answer<B>(api: &Api, route: Route<'_>, head: &Parts, body: B) -> Result<Answer, ApiError>
+pub(crate) async fn answer<B>(
+    api: &Api,
+    route: &Route<'_>,
+    head: &Parts,
+    body: &mut Received<B>,
+) -> Result<Answer, ApiError>
 where
     B: Body<Data = Bytes>,
     B::Error: Into<Box<dyn Error + Send + Sync>>,
 {
     route.check_method(&head.method)?;
-    let (app, endpoint) = match route.resource {
+    let (app, endpoint) = match &route.resource {
         Resource::Health => return Ok(health::get()),
         Resource::App { app, endpoint } => (app, endpoint),
     };
-    let request = SignedRequest::read(&api.apps, &app, head, body).await?;
+    let request = SignedRequest::read(api, app, head, body).await?;
     match endpoint {
         Endpoint::Events => events::post(api, &request).await,
         Endpoint::BatchEvents => batch_events::post(api, &request).await,

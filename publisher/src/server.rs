@@ -6,34 +6,22 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use hyper_util::rt::TokioIo;
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use prometheus::{IntCounterVec, IntGauge, Registry};
 use shared::admin::Health;
-use shared::http;
+use shared::http::{self, ConnectionState, Limits, Routes};
 use shared::listener::front::{Dropped, Guarded, dropped_counter};
-use shared::listener::{Acceptor, Bound, Front, WriteTimeout};
+use shared::listener::{Acceptor, Bound, Front};
 use shared::telemetry::EventLoopLag;
 use shared::telemetry::metrics::register;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::Api;
-
-/// A request that is under way when the server leaves has this long to be answered; twice what a command to Redis takes.
-const LEAVE_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// How long connections are still listened to after that: longer than a request is on its way. Not where nobody has to
-/// notice that the server leaves.
-const LINGER: Duration = Duration::from_secs(1);
-
-/// Of this, what a connection may take for its PROXY header and TLS.
-const PREAMBLE_TIMEOUT: Duration = Duration::from_secs(1);
-
-/// Open connections of callers. They are applications' servers, each with a few; more wait in the system's queue.
-const CONNECTIONS_MAX: usize = 10_000;
+use crate::limits::{CONNECTIONS_MAX, DRAIN_LINGER, DRAIN_PREAMBLE_TIMEOUT, DRAIN_TIMEOUT};
 
 /// A bound listener of the API.
 pub struct Server {
@@ -83,7 +71,7 @@ impl State {
     async fn in_time<T>(&self, preamble: impl Future<Output = Result<T, Dropped>>) -> Result<T, Dropped> {
         let too_late = async {
             self.leaving.cancelled().await;
-            tokio::time::sleep(PREAMBLE_TIMEOUT).await;
+            tokio::time::sleep(DRAIN_PREAMBLE_TIMEOUT).await;
         };
         tokio::select! {
             result = preamble => result,
@@ -172,9 +160,9 @@ impl Server {
         });
         state.leaving.cancel();
         // A request may be on its way on a connection that its balancer took for open; each answer ends its connection now.
-        tokio::time::sleep(accept.min(LINGER)).await;
-        if timeout(LEAVE_TIMEOUT, connections.shutdown()).await.is_err() {
-            tracing::warn!("left while requests were still under way");
+        tokio::time::sleep(accept.min(DRAIN_LINGER)).await;
+        if timeout(DRAIN_TIMEOUT, connections.shutdown()).await.is_err() {
+            tracing::warn!("shut down while requests were still under way");
         }
     }
 
@@ -239,12 +227,10 @@ async fn converse(
     peer: SocketAddr,
     watcher: Watcher,
 ) -> Result<(), Dropped> {
-    let asked = Arc::new(AtomicBool::new(false));
     let routes = |peer| {
         let (is_leaving, access) = (state.is_draining.clone(), front.access.clone());
-        http::service(Arc::new(Guarded { is_leaving, access, peer, routes: api.clone() }), asked.clone())
+        Arc::new(Guarded { is_leaving, access, peer, routes: api })
     };
-    // A caller that breaks the protocol or the connection has been told, or is gone.
     match &front.tls {
         Some(tls) => {
             let preamble = async {
@@ -252,18 +238,29 @@ async fn converse(
                 Ok((client, tls.accept(stream).await.map_err(Dropped::Tls)?))
             };
             let (client, stream) = state.in_time(preamble).await?;
-            let io = TokioIo::new(WriteTimeout::new(stream, http::WRITE_TIMEOUT));
-            let connection = watcher.watch(http::http1().serve_connection(io, routes(client)));
-            let _ = http::in_time(connection, &asked).await;
+            exchange(stream, routes(client), watcher).await;
         }
         None => {
             let client = state.in_time(front.admit(&mut stream, peer)).await?;
-            let io = TokioIo::new(WriteTimeout::new(stream, http::WRITE_TIMEOUT));
-            let connection = watcher.watch(http::http1().serve_connection(io, routes(client)));
-            let _ = http::in_time(connection, &asked).await;
+            exchange(stream, routes(client), watcher).await;
         }
     }
     Ok(())
+}
+
+/// Serves HTTP on a stream until its end.
+async fn exchange<S>(stream: S, routes: Arc<Guarded<Api>>, watcher: Watcher)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let state = ConnectionState::new();
+    let limits = Limits { body_bytes_max: routes.body_bytes_max(), write_timeout: http::WRITE_TIMEOUT };
+    let connection = http::connection(stream, limits, state.clone(), move |request| {
+        let routes = routes.clone();
+        async move { routes.answer(request).await }
+    });
+    // An error says that the caller broke the protocol or the connection; it has been answered, or is away.
+    let _ = http::in_time(watcher.watch(connection), &state).await;
 }
 
 impl Health for State {

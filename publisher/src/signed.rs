@@ -2,48 +2,65 @@
 
 use std::error::Error;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
-use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::Body;
 use hyper::http::request::Parts;
 use serde::Deserialize;
-use shared::app::{App, Apps};
+use shared::app::App;
 use shared::auth::{RequestAuthError, SignedQuery};
 use shared::envelope::{Topic, unix_us};
+use shared::json::Object;
 use shared::protocol::ChannelName;
+use tokio::sync::SemaphorePermit;
+use tokio::time::timeout;
 
+use crate::Api;
 use crate::api_error::ApiError;
+use crate::limits::{APP_BODY_BYTES_MAX, BODY_TIMEOUT};
+use crate::received::Received;
 use crate::routes::AppName;
 
 /// A request by the holder of an app's secret. There is no other way to make one than [`SignedRequest::read`].
-pub(crate) struct SignedRequest {
+pub(crate) struct SignedRequest<'a> {
     app: Arc<App>,
     query: SignedQuery,
     body: Bytes,
+    _budget: Option<SemaphorePermit<'a>>,
 }
 
-/// A body must be here within this time: a third of the 30 s after which pusher-http-php gives up.
-const BODY_TIMEOUT: Duration = Duration::from_secs(10);
+/// The bytes of bodies that an app may have under way; one body of the largest size always fits.
+pub(crate) fn body_budget(app: &App) -> usize {
+    APP_BODY_BYTES_MAX.max(app.limits.request_bytes()).min(PERMITS_MAX)
+}
 
-impl SignedRequest {
+/// What one caller can take of a budget.
+const PERMITS_MAX: usize = 1 << 29;
+
+const _: () = assert!(PERMITS_MAX <= tokio::sync::Semaphore::MAX_PERMITS && PERMITS_MAX <= u32::MAX as usize);
+
+impl<'a> SignedRequest<'a> {
     /// Finds the app, checks the signature and reads the body: only who knows the secret can make this server keep one.
     ///
     /// # Errors
     /// [`ApiError`], in the order app, signature, disabled app, size and time of the body, digest of the body. So only
     /// those who know the secret learn that an app is switched off.
-    pub(crate) async fn read<B>(apps: &Apps, app: &AppName<'_>, head: &Parts, body: B) -> Result<Self, ApiError>
+    pub(crate) async fn read<B>(
+        api: &'a Api,
+        app: &AppName<'_>,
+        head: &Parts,
+        body: &mut Received<B>,
+    ) -> Result<Self, ApiError>
     where
         B: Body<Data = Bytes>,
         B::Error: Into<Box<dyn Error + Send + Sync>>,
     {
         let query = SignedQuery::parse(head.uri.query().unwrap_or_default());
         let app = match app {
-            AppName::Id(id) => apps.by_id(id).ok_or_else(|| ApiError::unknown_app(id))?,
+            AppName::Id(id) => api.apps.by_id(id).ok_or_else(|| ApiError::unknown_app(id))?,
             AppName::AuthKey => {
                 let key = query.param("auth_key").ok_or(RequestAuthError::Missing("auth_key"))?;
-                apps.by_key(key).ok_or(RequestAuthError::UnknownKey)?
+                api.apps.by_key(key).ok_or(RequestAuthError::UnknownKey)?
             }
         };
         let app = app.clone();
@@ -51,9 +68,21 @@ impl SignedRequest {
         if !app.enabled {
             return Err(ApiError::AppDisabled);
         }
-        let body = read_body(body, app.limits.request_bytes()).await?;
+        let max = app.limits.request_bytes();
+        let budget = Self::reserve(api, &app, body.bytes_max(max)).await?;
+        let body = body.read(max).await?;
         query.verify_body(&body)?;
-        Ok(Self { app, query, body })
+        Ok(Self { app, query, body, _budget: budget })
+    }
+
+    /// Waits until the app has room for another body.
+    async fn reserve(api: &'a Api, app: &App, bytes: usize) -> Result<Option<SemaphorePermit<'a>>, ApiError> {
+        let Some(budget) = api.body_budgets.get(&app.id) else { return Ok(None) };
+        let bytes = u32::try_from(bytes.min(PERMITS_MAX)).unwrap_or(u32::MAX);
+        match timeout(BODY_TIMEOUT, budget.acquire_many(bytes)).await {
+            Ok(permit) => Ok(permit.ok()),
+            Err(_) => Err(ApiError::TooManyBodies),
+        }
     }
 
     pub(crate) fn app(&self) -> &App {
@@ -69,9 +98,9 @@ impl SignedRequest {
         &self.body
     }
 
-    /// The body as JSON.
-    pub(crate) fn json<'a, T: Deserialize<'a>>(&'a self) -> Result<T, ApiError> {
-        serde_json::from_slice(&self.body).map_err(ApiError::Json)
+    /// The body as a JSON object.
+    pub(crate) fn json<'b, T: Deserialize<'b>>(&'b self) -> Result<T, ApiError> {
+        serde_json::from_slice(&self.body).map(|Object(value)| value).map_err(ApiError::Json)
     }
 
     /// A channel of the app, by a name that is not yet checked.
@@ -82,24 +111,5 @@ impl SignedRequest {
 
     pub(crate) fn topic(&self, channel: &ChannelName) -> Topic {
         Topic::new(&self.app.id, channel)
-    }
-}
-
-/// Reads a whole body of at most `max` bytes. One that announces more is refused before its first byte.
-async fn read_body<B>(body: B, max: usize) -> Result<Bytes, ApiError>
-where
-    B: Body<Data = Bytes>,
-    B::Error: Into<Box<dyn Error + Send + Sync>>,
-{
-    let announced = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
-    if announced > max {
-        return Err(ApiError::BodyTooLarge { max });
-    }
-    let read = tokio::time::timeout(BODY_TIMEOUT, Limited::new(body, max).collect());
-    match read.await {
-        Ok(Ok(body)) => Ok(body.to_bytes()),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(ApiError::BodyTooLarge { max }),
-        Ok(Err(_)) => Err(ApiError::BodyBroken),
-        Err(_) => Err(ApiError::BodyTimeout),
     }
 }

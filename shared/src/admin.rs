@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use futures_util::future::BoxFuture;
-use hyper::body::Incoming;
 use hyper::{Method, Request, StatusCode};
 use prometheus::{Encoder, Registry, TextEncoder};
 use serde::{Deserialize, Serialize};
@@ -15,7 +14,7 @@ use tokio::net::TcpStream;
 use tokio::task::{self, AbortHandle, JoinSet};
 
 use crate::config;
-use crate::http::{self, Answer, Routes};
+use crate::http::{self, Answer, RequestBody, Routes};
 use crate::listener::{Acceptor, Bound};
 use crate::network::{Access, Networks};
 
@@ -163,15 +162,22 @@ impl Connections {
     }
 }
 
+/// The largest body of a request that is discarded. No request of this listener needs one.
+const BODY_BYTES_MAX: u64 = 64 * 1024;
+
 impl Routes for Watched {
-    fn answer(&self, request: Request<Incoming>) -> BoxFuture<'_, Answer> {
+    fn answer(&self, request: Request<RequestBody>) -> BoxFuture<'_, Answer> {
         self.used.store(self.now.fetch_add(1, Ordering::Relaxed), Ordering::Relaxed);
         self.routes.answer(request)
+    }
+
+    fn body_bytes_max(&self) -> u64 {
+        BODY_BYTES_MAX
     }
 }
 
 impl Routes for AdminRoutes {
-    fn answer(&self, request: Request<Incoming>) -> BoxFuture<'_, Answer> {
+    fn answer(&self, request: Request<RequestBody>) -> BoxFuture<'_, Answer> {
         let answer = if !matches!(*request.method(), Method::GET | Method::HEAD) {
             http::text(StatusCode::METHOD_NOT_ALLOWED, "Method not allowed")
         } else {
@@ -191,7 +197,7 @@ impl AdminRoutes {
         let mut body = Vec::new();
         match TextEncoder::new().encode(&self.registry.gather(), &mut body) {
             Ok(()) => http::answer(StatusCode::OK, prometheus::TEXT_FORMAT, body),
-            Err(error) => http::text(StatusCode::INTERNAL_SERVER_ERROR, &format!("cannot encode metrics: {error}")),
+            Err(error) => http::text(StatusCode::INTERNAL_SERVER_ERROR, format!("cannot encode metrics: {error}")),
         }
     }
 }
@@ -199,7 +205,7 @@ impl AdminRoutes {
 fn health(state: Result<(), String>) -> Answer {
     match state {
         Ok(()) => http::text(StatusCode::OK, "ok"),
-        Err(reason) => http::text(StatusCode::SERVICE_UNAVAILABLE, &reason),
+        Err(reason) => http::text(StatusCode::SERVICE_UNAVAILABLE, reason),
     }
 }
 

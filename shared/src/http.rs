@@ -1,23 +1,28 @@
 //! HTTP/1.1 as both roles serve it: bounded, timed, answered in plain text or JSON.
 
+mod body;
+mod path;
+mod stream;
+
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use http_body_util::Full;
-use hyper::body::Incoming;
-use hyper::header::{CONTENT_TYPE, HeaderValue};
+use hyper::body::{Body, Incoming};
+use hyper::header::{CONNECTION, CONTENT_TYPE, EXPECT, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::{Service, service_fn};
-use hyper::{Request, Response, StatusCode};
+use hyper::{Request, Response, StatusCode, Version};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::timeout;
 
-use crate::listener::WriteTimeout;
+pub use body::{BodyError, DISCARD_TIMEOUT, RequestBody, ResponseBody};
+pub use path::below;
+pub use stream::{ConnectionState, HttpStream};
 
 /// An answer; bodies are small and complete.
 pub type Answer = Response<Full<Bytes>>;
@@ -35,20 +40,99 @@ pub const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Largest request head, in bytes; hyper needs 8 KiB at least.
 pub const HEAD_BYTES_MAX: usize = 16 * 1024;
 
+/// Bytes that hyper buffers of a connection in each direction. Its default of 408 KiB would let every client that sends a
+/// body occupy as much.
+pub const BUFFER_BYTES_MAX: usize = 64 * 1024;
+
+const _: () = assert!(HEAD_BYTES_MAX < BUFFER_BYTES_MAX);
+
 /// What answers requests that are not WebSockets.
 pub trait Routes: Send + Sync {
     /// Answers one request; every error is an answer too.
-    fn answer(&self, request: Request<Incoming>) -> BoxFuture<'_, Answer>;
+    fn answer(&self, request: Request<RequestBody>) -> BoxFuture<'_, Answer>;
+
+    /// The largest request body that is read to its end although the request is refused, in bytes. A larger one ends
+    /// its connection.
+    fn body_bytes_max(&self) -> u64 {
+        0
+    }
+}
+
+/// What a connection tolerates.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// The largest request body that is discarded before a refusal is sent, in bytes.
+    pub body_bytes_max: u64,
+    /// How long the client may take nothing of a response.
+    pub write_timeout: Duration,
+}
+
+/// A connection for hyper, with `handler` behind it.
+pub type Connection<S, H> = http1::Connection<TokioIo<HttpStream<S>>, H>;
+
+/// Serves HTTP/1.1 on a stream, in the one way of all listeners.
+///
+/// A request's body is read to its end before the response is sent. If it is larger than allowed, or does not arrive in
+/// time, the response says `Connection: close`, and the connection discards what still arrives for a moment. A client
+/// that ends its side after the request gets its response.
+#[expect(clippy::type_complexity, reason = "a type with hyper's anonymous service in it cannot have a name")]
+pub fn connection<S, F, B>(
+    stream: S,
+    limits: Limits,
+    state: Arc<ConnectionState>,
+    handler: impl Fn(Request<RequestBody>) -> F,
+) -> Connection<
+    S,
+    impl Service<
+        Request<Incoming>,
+        Response = Response<ResponseBody<B>>,
+        Error = Infallible,
+        Future = impl Future<Output = Result<Response<ResponseBody<B>>, Infallible>>,
+    >,
+>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+    F: Future<Output = Response<B>>,
+    B: Body + Unpin + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let io = TokioIo::new(HttpStream::new(stream, limits.write_timeout, state.clone()));
+    let service = service_fn(move |request: Request<Incoming>| {
+        state.on_request();
+        let state = state.clone();
+        let (head, body) = request.into_parts();
+        let expects = head.headers.get(EXPECT).map(HeaderValue::as_bytes).unwrap_or_default();
+        let waits = head.version > Version::HTTP_10 && expects.eq_ignore_ascii_case(b"100-continue");
+        let (body, discard) = RequestBody::new(body, state.clone(), limits.body_bytes_max, waits);
+        let answered = handler(Request::from_parts(head, body));
+        async move {
+            let mut answer = answered.await;
+            if let Some(discard) = discard
+                && !discard.run().await
+            {
+                end_connection(&mut answer);
+            }
+            Ok(answer.map(|body| ResponseBody::new(body, state)))
+        }
+    });
+    http1().serve_connection(io, service)
+}
+
+/// Makes a response the last one of its connection.
+pub fn end_connection<B>(answer: &mut Response<B>) {
+    answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
 }
 
 /// The HTTP/1.1 settings of every listener.
-pub fn http1() -> http1::Builder {
+fn http1() -> http1::Builder {
     let mut builder = http1::Builder::new();
     builder
         .timer(TokioTimer::new())
         .header_read_timeout(IDLE_TIMEOUT)
         .max_header_size(HEAD_BYTES_MAX)
+        .max_buf_size(BUFFER_BYTES_MAX)
         .max_headers(64)
+        // `HttpStream` withholds the end of a half-closed stream, and knows when to report it.
         .half_close(false);
     builder
 }
@@ -61,42 +145,20 @@ pub async fn serve_connection(
     io: impl AsyncRead + AsyncWrite + Unpin,
     routes: &impl Routes,
 ) -> Result<(), hyper::Error> {
-    let asked = AtomicBool::new(false);
-    let service = service_fn(|request| {
-        asked.store(true, Ordering::Relaxed);
-        async { Ok::<_, Infallible>(routes.answer(request).await) }
-    });
-    let io = TokioIo::new(WriteTimeout::new(io, WRITE_TIMEOUT));
-    in_time(http1().serve_connection(io, service), &asked).await.unwrap_or(Ok(()))
+    let state = ConnectionState::new();
+    let limits = Limits { body_bytes_max: routes.body_bytes_max(), write_timeout: WRITE_TIMEOUT };
+    let connection = connection(io, limits, state.clone(), |request| routes.answer(request));
+    in_time(connection, &state).await.unwrap_or(Ok(()))
 }
 
-/// Runs a connection to its end; drops it and returns `None` when nothing was `asked` within [`HEAD_TIMEOUT`].
-pub async fn in_time<T>(connection: impl Future<Output = T>, asked: &AtomicBool) -> Option<T> {
+/// Runs a connection to its end; drops it and returns `None` when nothing was asked within [`HEAD_TIMEOUT`].
+pub async fn in_time<T>(connection: impl Future<Output = T>, state: &ConnectionState) -> Option<T> {
     tokio::pin!(connection);
     match timeout(HEAD_TIMEOUT, &mut connection).await {
         Ok(ended) => Some(ended),
-        Err(_) if asked.load(Ordering::Relaxed) => Some(connection.await),
+        Err(_) if state.was_asked() => Some(connection.await),
         Err(_) => None,
     }
-}
-
-/// What a connection of a listener's own making answers with, for hyper.
-///
-/// `asked`: set with the first request.
-pub fn service<R: Routes + ?Sized + 'static>(
-    routes: Arc<R>,
-    asked: Arc<AtomicBool>,
-) -> impl Service<
-    Request<Incoming>,
-    Response = Answer,
-    Error = Infallible,
-    Future = impl Future<Output = Result<Answer, Infallible>> + Send,
-> {
-    service_fn(move |request| {
-        asked.store(true, Ordering::Relaxed);
-        let routes = routes.clone();
-        async move { Ok(routes.answer(request).await) }
-    })
 }
 
 /// A JSON body.
@@ -104,12 +166,15 @@ pub fn json(status: StatusCode, body: impl Into<Bytes>) -> Answer {
     answer(status, "application/json", body)
 }
 
-/// A plain text body; a line break is added, as Pusher does.
-pub fn text(status: StatusCode, body: &str) -> Answer {
-    answer(status, "text/plain; charset=utf-8", format!("{body}\n"))
+/// A plain text body, without a line break at its end: Laravel puts it into the middle of a log line.
+pub fn text(status: StatusCode, body: impl Into<Bytes>) -> Answer {
+    answer(status, "text/plain; charset=utf-8", body)
 }
 
-/// What a process that serves answers under `/up`; the body is Reverb's.
+/// Where load balancers check the health of a server: Laravel's path, and the default of many balancers.
+pub const HEALTH_PATHS: [&str; 2] = ["/up", "/"];
+
+/// The response of a healthy process at [`HEALTH_PATHS`]; the body is Reverb's.
 pub fn health() -> Answer {
     json(StatusCode::OK, r#"{"health":"OK"}"#)
 }

@@ -8,6 +8,9 @@ use hyper::header::HeaderMap;
 use ipnet::{IpNet, Ipv4Net};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+/// Where proxies name the clients behind them.
+const FORWARDED_FOR: &str = "x-forwarded-for";
+
 /// A list of networks, as `10.0.0.0/8`, `2001:db8::/32` or a single address.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Networks(Vec<IpNet>);
@@ -104,6 +107,26 @@ impl Access {
         client.map_or(self.allow.is_empty() && self.deny.is_empty(), |client| self.admits(client))
     }
 
+    /// Whether a trusted proxy sent a request on its own behalf: it names no client.
+    pub fn is_proxy_itself(&self, peer: Peer, headers: &HeaderMap) -> bool {
+        let names_client = peer.may_be_proxy && headers.contains_key(FORWARDED_FOR);
+        self.trusted_proxies.contains(peer.address) && !names_client
+    }
+
+    /// The client whose connections are counted: as [`Self::client`], but a proxy on this machine is also believed. `None`
+    /// where a proxy does not say for which client it speaks.
+    pub fn counted_client(&self, peer: Peer, headers: &HeaderMap) -> Option<IpAddr> {
+        let is_proxy = |address: IpAddr| address.to_canonical().is_loopback() || self.trusted_proxies.contains(address);
+        if !is_proxy(peer.address) {
+            return Some(peer.address.to_canonical());
+        }
+        if !peer.may_be_proxy {
+            return None;
+        }
+        let mut hops = hops(headers).map_while(|hop| hop);
+        hops.find(|hop| !is_proxy(*hop))
+    }
+
     /// Who sent a request: the peer, or, when that is a trusted proxy, the last address in `X-Forwarded-For` that is none;
     /// `None` when that cannot be read. What a client wrote there itself stands further to the left, and is not looked at.
     pub fn client(&self, peer: Peer, headers: &HeaderMap) -> Option<IpAddr> {
@@ -111,16 +134,22 @@ impl Access {
         if !peer.may_be_proxy {
             return Some(client);
         }
-        let lines = headers.get_all("x-forwarded-for").iter().rev();
-        for hop in lines.flat_map(|line| line.as_bytes().rsplit(|byte| *byte == b',')) {
+        for hop in hops(headers) {
             if !self.trusted_proxies.contains(client) {
                 break;
             }
-            // Byte by byte: what else stands on the line is the client's, and may be anything.
-            client = std::str::from_utf8(hop).ok().and_then(|hop| address(hop.trim()))?;
+            client = hop?;
         }
         Some(client)
     }
+}
+
+/// The addresses in `X-Forwarded-For`, the last one first; `None` for one that cannot be read.
+fn hops(headers: &HeaderMap) -> impl Iterator<Item = Option<IpAddr>> {
+    let lines = headers.get_all(FORWARDED_FOR).iter().rev();
+    // Byte by byte: what else is on the line is the client's, and may be anything.
+    let hops = lines.flat_map(|line| line.as_bytes().rsplit(|byte| *byte == b','));
+    hops.map(|hop| std::str::from_utf8(hop).ok().and_then(|hop| address(hop.trim())))
 }
 
 /// An address as proxies write it, with a port or without.

@@ -1,6 +1,6 @@
 //! What the paths of the HTTP transports name.
 
-use std::borrow::Cow;
+use shared::http;
 
 use crate::transport::Transport;
 
@@ -10,10 +10,9 @@ use crate::transport::Transport;
 pub(crate) struct SessionName(String);
 
 impl SessionName {
-    /// The app's key.
-    pub(crate) fn key(&self) -> Cow<'_, str> {
-        let encoded = self.0.split('/').next().unwrap_or_default();
-        percent_encoding::percent_decode_str(encoded).decode_utf8_lossy()
+    /// The app's key, as the client wrote it: it may hold slashes and percent-encoded characters.
+    pub(crate) fn key(&self) -> &str {
+        self.0.rsplitn(3, '/').nth(2).unwrap_or_default()
     }
 
     /// As it stands in paths.
@@ -54,7 +53,7 @@ impl Target {
 
     /// The same, as nodes ask each other.
     pub(crate) fn parse_of_node(path: &str, prefix: &str) -> Option<Self> {
-        let rest = path.strip_prefix(prefix)?.strip_prefix("/pusher/app/")?;
+        let rest = http::below(path, prefix)?.strip_prefix("/pusher/app/")?;
         let (name, verb) = rest.rsplit_once('/')?;
         let verb = match verb {
             "xhr_streaming" => Verb::Receive(Transport::XhrStreaming),
@@ -63,12 +62,12 @@ impl Target {
             END => Verb::End,
             _ => return None,
         };
-        let mut parts = name.split('/');
-        let (key, server, session) = (parts.next()?, parts.next()?, parts.next()?);
+        let mut parts = name.rsplitn(3, '/');
+        let (session, server, key) = (parts.next()?, parts.next()?, parts.next()?);
         let is_part = |part: &str| {
             (1..=PART_LENGTH_MAX).contains(&part.len()) && part.bytes().all(|byte| byte.is_ascii_alphanumeric())
         };
-        if parts.next().is_some() || key.is_empty() || !is_part(server) || !is_part(session) {
+        if key.trim_matches('/').is_empty() || !is_part(server) || !is_part(session) {
             return None;
         }
         Some(Self { name: SessionName(name.to_owned()), verb })
@@ -100,7 +99,8 @@ mod tests {
         check("/ws/pusher/app/KEY/0/v/xhr_send", Some(("KEY/0/v", Verb::Send)));
         check("/pusher/app/KEY/0/v/xhr", None);
         check("/ws/pusher/app/KEY/0/v/jsonp", None);
-        check("/ws/pusher/app/KEY/0/v/w/xhr", None);
+        check("/ws/pusher/app/KEY/0/v/w/xhr", Some(("KEY/0/v/w", Verb::Receive(Transport::XhrPolling))));
+        check("/ws//pusher/app/KEY/0/v/xhr_send", Some(("KEY/0/v", Verb::Send)));
         check("/ws/pusher/app//0/v/xhr", None);
         check("/ws/pusher/app/KEY//v/xhr", None);
         check("/ws/pusher/app/KEY/0/%2f/xhr", None);
@@ -110,11 +110,11 @@ mod tests {
     }
 
     #[test]
-    fn the_key_is_the_first_part() {
+    fn the_key_is_what_precedes_the_two_names() {
         let target = Target::parse("/pusher/app/KEY/347/0a1b2c3d/xhr", "").unwrap();
-        assert_eq!((&*target.name.key(), target.name.as_str()), ("KEY", "KEY/347/0a1b2c3d"));
-        let target = Target::parse("/pusher/app/K%45Y/347/0a1b2c3d/xhr", "").unwrap();
-        assert_eq!((&*target.name.key(), target.name.as_str()), ("KEY", "K%45Y/347/0a1b2c3d"));
+        assert_eq!((target.name.key(), target.name.as_str()), ("KEY", "KEY/347/0a1b2c3d"));
+        let target = Target::parse("/pusher/app/K%45+/Y=/347/0a1b2c3d/xhr", "").unwrap();
+        assert_eq!((target.name.key(), target.name.as_str()), ("K%45+/Y=", "K%45+/Y=/347/0a1b2c3d"));
     }
 
     #[test]

@@ -8,6 +8,7 @@ use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
 use tokio::sync::oneshot;
 
 use super::lines;
+use crate::body::Gone;
 use crate::shard::drain::going_away;
 
 /// An answer that is passed on. A stream that ends without a word costs its client one of two lives, so one that has to
@@ -16,6 +17,8 @@ pub(crate) struct Passed {
     body: Incoming,
     /// Resolves when it must end since this node leaves; `None` for an answer whose length is told, which is whole by then.
     must_end: Option<oneshot::Receiver<()>>,
+    /// Resolves when the client has ended its side.
+    gone: Option<Gone>,
     /// Whether the last line has no end yet.
     is_line_open: bool,
     is_over: bool,
@@ -35,7 +38,12 @@ impl Passed {
             });
             receiver
         });
-        Self { body, must_end, is_line_open: false, is_over: false }
+        Self { body, must_end, gone: None, is_line_open: false, is_over: false }
+    }
+
+    /// The same, ended when `gone` resolves.
+    pub(crate) fn until(self, gone: Gone) -> Self {
+        Self { gone: Some(gone), ..self }
     }
 
     fn end(&mut self, line: Bytes) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
@@ -69,6 +77,10 @@ impl HttpBody for Passed {
             }
             Poll::Ready(ended) => return Poll::Ready(ended),
             Poll::Pending => {}
+        }
+        if self.gone.as_mut().is_some_and(|gone| gone.as_mut().poll(context).is_ready()) {
+            self.is_over = true;
+            return Poll::Ready(None);
         }
         // Not while a line is open: the future is asked again with what completes it.
         if can_end && self.must_end.as_mut().is_some_and(|must_end| Pin::new(must_end).poll(context).is_ready()) {

@@ -31,6 +31,7 @@ use crate::config;
 use crate::node::Node;
 use crate::shard::Shard;
 use crate::transport::Transport;
+use crate::upgrade::find_app;
 
 mod forwarder;
 mod server;
@@ -91,30 +92,36 @@ impl Peers {
         self.listener.local_addr()
     }
 
-    /// Answers a request for messages whose session is not here, from the node that has it; `None` when nobody has it, and
-    /// this node is known to from here on.
+    /// Answers a request for messages whose session is not here, from the node that has it; `None` when no node has it.
+    ///
+    /// `may_open`: whether this node then becomes the one that has the session.
     pub(crate) async fn receive(
         &self,
         shard: &Rc<Shard>,
-        request: &Request<Incoming>,
+        uri: &Uri,
         target: &Target,
+        may_open: bool,
     ) -> Option<Answer> {
         let own = self.address().await?;
         let mut gone: Option<String> = None;
         // Twice: a node that does not have it after all is not asked again.
         for _ in 0..2 {
-            let names = [target.name.as_str().to_owned()];
-            let holder = match self.directory.hold(own, &names, gone.as_deref()).await {
-                Ok(holders) => holders.into_iter().next()?,
-                Err(error) => {
-                    tracing::debug!(%error, "cannot ask for a session of an HTTP transport; it counts as new");
-                    return None;
+            let holder = if may_open {
+                let names = [target.name.as_str().to_owned()];
+                match self.directory.hold(own, &names, gone.as_deref()).await {
+                    Ok(holders) => holders.into_iter().next()?,
+                    Err(error) => {
+                        tracing::debug!(%error, "cannot look up a fallback session; it counts as new");
+                        return None;
+                    }
                 }
+            } else {
+                self.holder(&target.name).await.filter(|holder| gone.as_ref() != Some(holder))?
             };
             if holder == own {
                 return None;
             }
-            let passed_on = self.pass_on(shard, &holder, request.uri(), target, Bytes::new());
+            let passed_on = self.pass_on(shard, &holder, uri, target, Bytes::new());
             let is_poll = target.verb == Verb::Receive(Transport::XhrPolling);
             let answer = tokio::select! {
                 answer = passed_on => answer,
@@ -129,14 +136,11 @@ impl Peers {
         None
     }
 
-    /// Hands messages to the node that has the session; `None` when nobody has it.
-    pub(crate) async fn send(&self, shard: &Rc<Shard>, uri: &Uri, target: &Target, body: Bytes) -> Option<Answer> {
+    /// Returns the other node that has a session, if there is one.
+    pub(crate) async fn holder(&self, name: &SessionName) -> Option<String> {
         let own = self.address().await?;
-        let holder = self.directory.holder(target.name.as_str()).await.ok()??;
-        if holder == own {
-            return None;
-        }
-        self.pass_on(shard, &holder, uri, target, body).await
+        let holder = self.directory.holder(name.as_str()).await.ok()??;
+        (holder != own).then_some(holder)
     }
 
     /// Notes that this node does not have the session any more.
@@ -190,7 +194,8 @@ impl Peers {
         }
     }
 
-    async fn pass_on(
+    /// Answers a request from the node that has its session; `None` when that node does not have it after all.
+    pub(crate) async fn pass_on(
         &self,
         shard: &Rc<Shard>,
         holder: &str,
@@ -250,7 +255,7 @@ impl Question<'_> {
     /// Returns the answer, and whether a node gave it.
     async fn ask(self, shard: &Shard, target: &Target) -> Option<(Response<Incoming>, IsNode)> {
         let Self { holder, path, body, limit } = self;
-        let app = shard.node.apps.by_key(&target.name.key())?;
+        let app = find_app(&shard.node.apps, target.name.key())?;
         let (_, address) = holder.split_once('@')?;
         let proof = proof(&app.secret, path, &body, unix_s());
         let request = Request::builder()

@@ -13,6 +13,7 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::{Instant, sleep_until};
 
 use super::lines::{self, Lines};
+use super::opener::OpenedBy;
 use super::registry::Claim;
 use crate::connection::{Connection, Departure};
 use crate::limits::{FALLBACK_MESSAGES_PER_TURN, STREAM_PIECE_BYTES};
@@ -64,6 +65,10 @@ pub(crate) struct FallbackSession {
     shard: Rc<Shard>,
     connection: Rc<Connection>,
     claim: Claim,
+    /// Counts the session for the TCP connection that opened it.
+    opened_by: OpenedBy,
+    /// Whether the client has sent no request since it opened the session.
+    is_unconfirmed: bool,
     response: Option<Response>,
     /// Lines that a request did not take after all.
     unsent: Option<Bytes>,
@@ -98,12 +103,20 @@ enum Event {
     Room,
     /// The request that messages went to is gone.
     Gone,
+    /// The TCP connection that opened the session broke off, and the client has sent no other request.
+    Lost,
     /// Something is due.
     Time,
 }
 
 impl FallbackSession {
-    pub(crate) fn new(shard: Rc<Shard>, connection: Rc<Connection>, claim: Claim, response: Response) -> Self {
+    pub(crate) fn new(
+        shard: Rc<Shard>,
+        connection: Rc<Connection>,
+        claim: Claim,
+        opened_by: OpenedBy,
+        response: Response,
+    ) -> Self {
         let now = Instant::now();
         let reconnect = shard.node.server.fallback_reconnect;
         // Those who came together need not all return together.
@@ -112,6 +125,8 @@ impl FallbackSession {
             shard,
             connection,
             claim,
+            opened_by,
+            is_unconfirmed: true,
             response: Some(response),
             unsent: None,
             is_announced: false,
@@ -141,6 +156,8 @@ impl FallbackSession {
                 Event::Ask(Ask::End) => self.end(&going_away()),
                 Event::News | Event::Room => {}
                 Event::Gone => self.detach(),
+                // Its client cannot know that the session is open.
+                Event::Lost => self.connection.abandon(),
                 Event::Time => self.on_time(),
             }
         }
@@ -180,6 +197,7 @@ impl FallbackSession {
             ask = self.claim.asks.recv() => ask.map_or(Event::News, Event::Ask),
             () = news.notified() => Event::News,
             event = request => event,
+            () = self.opened_by.lost(), if self.is_unconfirmed => Event::Lost,
             () = time => Event::Time,
         }
     }
@@ -251,6 +269,7 @@ impl FallbackSession {
 
     /// A request for messages: from here on they go to it, and the one before it ends.
     fn attach(&mut self, response: Response) {
+        self.is_unconfirmed = false;
         self.connection.hear(self.shard.now_s());
         self.response = Some(response);
         self.units = 0;
@@ -277,6 +296,7 @@ impl FallbackSession {
 
     /// Takes messages from the client. Now and then all others on the shard have their turn.
     async fn take(&mut self, messages: &[String], bytes: usize) {
+        self.is_unconfirmed = false;
         let (shard, connection) = (&self.shard, &self.connection);
         connection.hear(shard.now_s());
         shard.node.metrics.received_bytes.inc_by(bytes as u64);

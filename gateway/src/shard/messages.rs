@@ -6,6 +6,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use shared::bus::Message;
 use shared::envelope::{Body, Envelope, Topic, unix_us};
+use shared::excerpt::{NAME_MAX, logged};
 use shared::protocol::{ChannelName, ClientFrame, CloseCode, ServerFrame, UserId};
 use shared::webhook::Occurrence;
 
@@ -84,8 +85,12 @@ impl Shard {
         }
         tracing::debug!(
             target: "activity",
-            { socket.id = %connection.socket_id },
-            "Client event [{name}] on channel [{channel}]"
+            {
+                socket.id = %connection.socket_id,
+                event.name = %logged(name, NAME_MAX),
+                channel.name = %logged(channel.as_str(), NAME_MAX),
+            },
+            "Client event"
         );
     }
 
@@ -141,7 +146,11 @@ impl Shard {
         let place = self.hub.borrow_mut().subscribe(&entry.topic, connection.clone(), &self.node.metrics);
         subscription.place = Some(place);
         drop(session);
-        tracing::debug!(target: "activity", { socket.id = %connection.socket_id }, "Subscribed to [{channel}]");
+        tracing::debug!(
+            target: "activity",
+            { socket.id = %connection.socket_id, channel.name = %logged(channel.as_str(), NAME_MAX) },
+            "Subscribed"
+        );
         self.send_all(&connection, frames);
     }
 
@@ -165,7 +174,11 @@ impl Shard {
             }
         }
         drop(hub);
-        tracing::debug!(target: "activity", { socket.id = %connection.socket_id }, "Signed in as [{}]", topic.channel);
+        tracing::debug!(
+            target: "activity",
+            { socket.id = %connection.socket_id, channel.name = %logged(topic.channel.as_str(), NAME_MAX) },
+            "Signed in"
+        );
         self.send_all(&connection, frames);
         if !watched.is_empty() {
             self.ask_watched(&connection, topic, watched);

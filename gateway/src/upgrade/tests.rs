@@ -1,10 +1,5 @@
 use super::*;
 
-#[track_caller]
-fn check_key(path: &str, prefix: &str, expected: Option<&str>) {
-    assert_eq!(key_of(path, prefix), expected, "{path:?} under {prefix:?}");
-}
-
 /// `expected`: the code that the client is closed with; `None` when the version will do.
 #[track_caller]
 fn check_query(query: &str, expected: Option<CloseCode>) {
@@ -20,33 +15,6 @@ fn check_offer(offers: &[&[u8]], expected: Option<&str>) {
     }
     let chosen = offered_subprotocol(&headers);
     assert_eq!(chosen.as_ref().map(|chosen| chosen.to_str().unwrap()), expected);
-}
-
-#[test]
-fn the_key_is_the_last_part_of_the_path() {
-    check_key("/app/key", "", Some("key"));
-    check_key("/app/278d425bdf160c739803", "", Some("278d425bdf160c739803"));
-    check_key("/app/a%2Fb", "", Some("a%2Fb"));
-    check_key("/app/app", "", Some("app"));
-}
-
-#[test]
-fn other_paths_have_no_key() {
-    for path in ["", "/", "/app", "/app/", "/app//", "/app/key/", "/app/key/more", "/apps/key", "/App/key", "app/key"] {
-        check_key(path, "", None);
-    }
-    check_key("//app/key", "", None);
-    check_key("/ws/app/key", "", None);
-}
-
-#[test]
-fn a_configured_prefix_must_be_there() {
-    check_key("/ws/app/key", "/ws", Some("key"));
-    check_key("/a/b/app/key", "/a/b", Some("key"));
-    check_key("/app/key", "/ws", None);
-    check_key("/wsapp/key", "/ws", None);
-    check_key("/ws2/app/key", "/ws", None);
-    check_key("/ws/ws/app/key", "/ws", None);
 }
 
 #[test]

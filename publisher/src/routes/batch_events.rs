@@ -3,18 +3,19 @@
 use serde::{Deserialize, Serialize};
 use shared::envelope::Topic;
 use shared::http::Answer;
+use shared::json::Object;
 
 use super::{ok, ok_empty};
 use crate::Api;
 use crate::api_error::ApiError;
 use crate::event::{Event, EventFields};
-use crate::info::{Attributes, Info};
+use crate::info::{self, Attributes, Info};
 use crate::signed::SignedRequest;
 
 #[derive(Deserialize)]
 struct Request<'a> {
     #[serde(borrow)]
-    batch: Option<Vec<EventFields<'a>>>,
+    batch: Option<Vec<Object<EventFields<'a>>>>,
 }
 
 #[derive(Serialize)]
@@ -23,7 +24,7 @@ struct Response {
     batch: Vec<Attributes>,
 }
 
-pub(super) async fn post(api: &Api, request: &SignedRequest) -> Result<Answer, ApiError> {
+pub(super) async fn post(api: &Api, request: &SignedRequest<'_>) -> Result<Answer, ApiError> {
     let body: Request<'_> = request.json()?;
     let batch = body.batch.ok_or(ApiError::Missing("batch"))?;
     let limits = &request.app().limits;
@@ -32,19 +33,16 @@ pub(super) async fn post(api: &Api, request: &SignedRequest) -> Result<Answer, A
     }
     let mut events: Vec<Event<'_>> = Vec::with_capacity(batch.len());
     let mut infos: Vec<Info> = Vec::with_capacity(batch.len());
-    for fields in &batch {
-        let event = fields.event(vec![fields.channel(limits)?], limits)?;
-        fields.info().check(event.channels())?;
+    for Object(fields) in &batch {
+        events.push(fields.event(vec![fields.channel(limits)?], limits)?);
         infos.push(fields.info());
-        events.push(event);
     }
     if !infos.iter().any(|info| info.counts()) {
         api.publish(request.app(), &events).await?;
         return Ok(ok_empty());
     }
     let topics: Vec<Topic> = events.iter().flat_map(Event::channels).map(|channel| request.topic(channel)).collect();
-    // Asked first: were it asked last and failed, the caller would publish again what everyone has heard.
-    let occupancies = api.roster.occupancy(&topics).await?;
+    let occupancies = info::occupancies(api, &topics).await;
     api.publish(request.app(), &events).await?;
     let attributes = infos.iter().zip(&topics).zip(occupancies);
     Ok(ok(&Response {

@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use shared::envelope::Topic;
 use shared::http::Answer;
+use shared::json::Object;
 use shared::roster::{KeptEvent, Occupancy};
 
 use super::ok;
@@ -38,17 +39,17 @@ struct Frame<'a> {
     data: Text<'a>,
 }
 
-pub(super) async fn get(api: &Api, request: &SignedRequest, name: &str) -> Result<Answer, ApiError> {
+pub(super) async fn get(api: &Api, request: &SignedRequest<'_>, name: &str) -> Result<Answer, ApiError> {
     describe(api, request, name, Info::parse(request.param("info"))).await
 }
 
-pub(super) async fn get_stats(api: &Api, request: &SignedRequest, name: &str) -> Result<Answer, ApiError> {
+pub(super) async fn get_stats(api: &Api, request: &SignedRequest<'_>, name: &str) -> Result<Answer, ApiError> {
     describe(api, request, name, Info::default()).await
 }
 
-async fn describe(api: &Api, request: &SignedRequest, name: &str, info: Info) -> Result<Answer, ApiError> {
+async fn describe(api: &Api, request: &SignedRequest<'_>, name: &str, info: Info) -> Result<Answer, ApiError> {
     let channel = request.channel(name)?;
-    info.check(std::slice::from_ref(&channel))?;
+    info.check(&channel)?;
     let topic = request.topic(&channel);
     let occupancy = occupancy(api, &topic).await?;
     let kept = if info.cache && channel.kind().is_cache() { api.roster.kept(&topic).await? } else { None };
@@ -57,7 +58,7 @@ async fn describe(api: &Api, request: &SignedRequest, name: &str, info: Info) ->
         kept.as_ref().zip(frame.as_ref()).map(|(kept, frame)| Cache { data: &frame.data, ttl: seconds(kept.ttl) });
     Ok(ok(&Channel {
         occupied: occupancy.subscriptions > 0,
-        attributes: info.attributes(&channel, occupancy),
+        attributes: info.attributes(&channel, Some(occupancy)),
         cache: info.cache.then_some(cache),
     }))
 }
@@ -69,7 +70,7 @@ async fn occupancy(api: &Api, topic: &Topic) -> Result<Occupancy, ApiError> {
 
 /// A kept event that is not what a publisher keeps counts as none.
 fn read_frame<'a>(topic: &Topic, kept: &'a KeptEvent) -> Option<Frame<'a>> {
-    let frame = serde_json::from_slice(&kept.frame).ok();
+    let frame = serde_json::from_slice(&kept.frame).ok().map(|Object(frame)| frame);
     if frame.is_none() {
         tracing::warn!(app.id = %topic.app, channel.name = %topic.channel, "kept event is not a client message");
     }

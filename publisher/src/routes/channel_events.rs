@@ -11,7 +11,7 @@ use crate::api_error::ApiError;
 use crate::event::Event;
 use crate::signed::SignedRequest;
 
-pub(super) async fn post(api: &Api, request: &SignedRequest, channel: &str) -> Result<Answer, ApiError> {
+pub(super) async fn post(api: &Api, request: &SignedRequest<'_>, channel: &str) -> Result<Answer, ApiError> {
     let channel = request.channel(channel)?;
     let name = request.param("name").ok_or(ApiError::Missing("name"))?;
     let data = std::str::from_utf8(request.body()).map_err(|_| ApiError::BodyBroken)?;

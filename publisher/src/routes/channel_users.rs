@@ -24,7 +24,7 @@ struct User<'a> {
     user_info: Option<Option<&'a RawValue>>,
 }
 
-pub(super) async fn get(api: &Api, request: &SignedRequest, name: &str) -> Result<Answer, ApiError> {
+pub(super) async fn get(api: &Api, request: &SignedRequest<'_>, name: &str) -> Result<Answer, ApiError> {
     let channel = request.channel(name)?;
     if !channel.kind().is_presence() {
         return Err(ApiError::Users);

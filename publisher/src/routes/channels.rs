@@ -8,7 +8,7 @@ use crate::api_error::ApiError;
 use crate::info::{ChannelList, Info};
 use crate::signed::SignedRequest;
 
-pub(super) async fn get(api: &Api, request: &SignedRequest) -> Result<Answer, ApiError> {
+pub(super) async fn get(api: &Api, request: &SignedRequest<'_>) -> Result<Answer, ApiError> {
     let prefix = request.param("filter_by_prefix").unwrap_or_default();
     let info = Info::parse(request.param("info"));
     if info.user_count && !prefix.starts_with("presence-") {
@@ -16,7 +16,7 @@ pub(super) async fn get(api: &Api, request: &SignedRequest) -> Result<Answer, Ap
     }
     let occupied = api.roster.channels(&request.app().id, prefix).await?;
     let channels = occupied.into_iter().map(|(name, occupancy)| {
-        let attributes = info.attributes(&name, occupancy);
+        let attributes = info.attributes(&name, Some(occupancy));
         (name, attributes)
     });
     Ok(ok(&ChannelList { channels: channels.collect() }))

@@ -13,7 +13,7 @@ struct Connections {
     connections: u64,
 }
 
-pub(super) async fn get(api: &Api, request: &SignedRequest) -> Result<Answer, ApiError> {
+pub(super) async fn get(api: &Api, request: &SignedRequest<'_>) -> Result<Answer, ApiError> {
     let connections = api.roster.connections(&request.app().id).await?;
     Ok(ok(&Connections { connections }))
 }

@@ -1,10 +1,10 @@
-//! `GET /up`: whether this process answers; not signed. Who asks that seldom asks more, and leaves its place to others.
+//! `GET /up` and `GET /`: whether this process answers; not signed. Health checks use a new connection each time, so the
+//! response ends its connection.
 
 use shared::http::{self, Answer};
-use shared::listener::front::end_connection;
 
 pub(super) fn get() -> Answer {
     let mut answer = http::health();
-    end_connection(&mut answer);
+    http::end_connection(&mut answer);
     answer
 }

@@ -11,7 +11,7 @@ use crate::api_error::ApiError;
 use crate::signed::SignedRequest;
 
 /// The body is not looked at: libraries send `{}` or nothing. A user who is not signed in is no error.
-pub(super) async fn post(api: &Api, request: &SignedRequest, user_id: &str) -> Result<Answer, ApiError> {
+pub(super) async fn post(api: &Api, request: &SignedRequest<'_>, user_id: &str) -> Result<Answer, ApiError> {
     let app = request.app();
     let channel = ChannelName::of_user(user_id, app.limits.user_id_length).map_err(ApiError::UserId)?;
     let envelope = Envelope { published_at_us: unix_us(), position: None, body: Body::Terminate };

@@ -2,11 +2,13 @@ use std::cell::RefCell;
 use std::fmt::Debug;
 use std::sync::Once;
 
+use bytesize::ByteSize;
+use hyper::Method;
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Metadata, Subscriber};
 
-use super::harness::World;
+use super::harness::{World, app};
 
 /// Notes every line of its thread: the target, then the fields.
 struct Lines;
@@ -60,9 +62,79 @@ async fn lines_name_events_and_channels_and_never_hold_data_or_signatures() {
     let query = world.query(&hyper::Method::POST, "/apps/3/events", &[], body);
     world.send(hyper::Method::POST, &format!("/apps/3/batch_events?{query}"), body).await;
     let expected = [
-        "activity message=Broadcasting [e] on channels [a, b] app.id=3",
-        "activity message=Terminating the connections of a user app.id=3",
-        r#"publisher message=request refused: request is not authentic endpoint="batch_events" cause="signature""#,
+        "activity message=Event published app.id=3 event.name=e channel.name=a, b event.bytes=12".to_owned(),
+        "activity message=Terminating the connections of a user app.id=3".to_owned(),
+        refusal("batch_events", "3", "a, b", body.len(), 401, "request is not authentic: signature does not fit"),
     ];
     assert_eq!(LINES.take(), expected);
+}
+
+fn refusal(route: &str, app: &str, channels: &str, bytes: usize, status: u16, reason: &str) -> String {
+    let channels = if channels.is_empty() { String::new() } else { format!(" channel.name={channels:?}") };
+    format!(
+        "activity message=Request refused app.id={app} route={route:?}{channels} body.bytes={bytes} status={status} \
+         reason={reason}"
+    )
+}
+
+#[tokio::test]
+async fn each_refusal_names_its_app_route_channels_size_and_reason() {
+    let mut limited = app();
+    limited.limits.event_bytes = ByteSize::b(5);
+    limited.limits.events_per_second = 1;
+    let world = World::with(limited, "");
+    let event = r#"{"name":"e","data":"12345","channel":"a"}"#;
+    let check = |line: String| assert_eq!(LINES.take(), [line]);
+    LINES.take();
+
+    world.send(Method::POST, "/apps/4/events", event).await;
+    check(refusal("events", "4", "a", event.len(), 404, "app \"4\" is unknown"));
+    world.send(Method::POST, "/nothing", event).await;
+    check(format!(
+        "activity message=Request refused route=\"unknown\" channel.name=\"a\" body.bytes={} status=404 reason=path is unknown",
+        event.len()
+    ));
+    world.send(Method::PUT, "/apps/3/events", event).await;
+    check(refusal("events", "3", "a", event.len(), 405, "method is not allowed, only POST"));
+    let large = event.replace("12345", "123456");
+    world.post("/apps/3/events", &large).await;
+    check(refusal("events", "3", "a", large.len(), 413, "event data has 6 bytes, more than 5"));
+    world.post("/apps/3/events", "{\"name\"").await;
+    check(refusal("events", "3", "", 7, 400, "body is not valid JSON: EOF while parsing an object at line 1 column 7"));
+    let batch = format!(r#"{{"batch":[{event},{}]}}"#, event.replace("\"a\"", "\"b\""));
+    world.post("/apps/3/batch_events", &batch).await.ok("{}");
+    LINES.take();
+    world.post("/apps/3/batch_events", &batch).await;
+    check(refusal("batch_events", "3", "a, b", batch.len(), 429, "more than 1 events per second"));
+    world.get("/apps/3/channels/a%20b", &[]).await;
+    let reason = "channel name \"a b\" is not valid: channel name has a character that is not allowed";
+    check(refusal("channel", "3", "a b", 0, 400, reason));
+}
+
+#[tokio::test]
+async fn a_disabled_app_and_a_bus_that_is_away_are_logged_too() {
+    let mut disabled = app();
+    disabled.enabled = false;
+    let event = r#"{"name":"e","data":"x","channels":["a","b"]}"#;
+    let world = World::with(disabled, "");
+    LINES.take();
+    world.post("/apps/3/events", event).await;
+    assert_eq!(LINES.take(), [refusal("events", "3", "a, b", event.len(), 403, "app is disabled")]);
+}
+
+#[tokio::test]
+async fn no_name_from_outside_can_break_a_line() {
+    let world = World::new();
+    LINES.take();
+    let channels: Vec<String> = (0..12).map(|number| format!("\"{number}\\nERROR forged\"")).collect();
+    let body = format!(r#"{{"name":"e","data":"x","channels":[{}]}}"#, channels.join(","));
+    world.send(Method::POST, "/apps/x%0AERROR%1b[31m%E2%80%AE/events", &body).await;
+    world.post("/apps/3/events", r#"{"name":"a\u202e\u2028ERROR","data":"x","channel":"a"}"#).await.ok("{}");
+    world.get("/apps/3/channels/a%0AERROR", &[]).await;
+    let lines = LINES.take();
+    assert_eq!(lines.len(), 3);
+    for line in &lines {
+        assert!(!line.contains(|character: char| character.is_control()) && !line.contains('\u{202e}'), "{line:?}");
+    }
+    assert!(lines[0].contains("9\\\\nERROR forged, and 2 more"), "{}", lines[0]);
 }

@@ -33,6 +33,9 @@ fn chunks<E>(chunks: Vec<Result<&'static str, E>>) -> impl Body<Data = Bytes, Er
 
 const EVENTS: &str = "/apps/3/events";
 
+/// Within the limits of the app, and too large to be read for the log.
+const LARGE: u64 = 100_000;
+
 /// Where a publish of `body` is sent, signature included.
 fn signed(world: &World, body: &str) -> String {
     format!("{EVENTS}?{}", world.query(&Method::POST, EVENTS, &[], body))
@@ -43,22 +46,24 @@ async fn a_body_that_announces_too_much_is_refused_unread() {
     let world = World::new();
     let max = world.app.limits.request_bytes();
     let reply = world.send_body(Method::POST, &signed(&world, "{"), Announced(max as u64 + 1)).await;
-    reply.refused(413, &format!("The body of this request exceeds the allowed maximum ({max} bytes)"));
+    let text = format!("The body of this request has {} bytes: at most {max} are allowed.", max + 1);
+    assert_eq!((reply.status.as_u16(), reply.body.starts_with(&text)), (413, true), "{}", reply.body);
+    assert!(reply.body.contains("limits.event_bytes"), "{}", reply.body);
 }
 
 #[tokio::test]
 async fn a_body_for_an_unknown_app_is_not_read() {
-    let reply = World::new().send_body(Method::POST, "/apps/4/events", Announced(10)).await;
+    let reply = World::new().send_body(Method::POST, "/apps/4/events", Announced(LARGE)).await;
     reply.refused(404, "No matching application for ID [4].");
 }
 
 #[tokio::test]
 async fn the_body_of_a_request_that_is_not_authentic_is_not_read() {
     let world = World::new();
-    let reply = world.send_body(Method::POST, EVENTS, Announced(10)).await;
+    let reply = world.send_body(Method::POST, EVENTS, Announced(LARGE)).await;
     reply.refused(401, "Missing parameter: auth_key");
     let forged = signed(&world, "{}").replace("body_md5=", "body_md5=0");
-    let reply = world.send_body(Method::POST, &forged, Announced(10)).await;
+    let reply = world.send_body(Method::POST, &forged, Announced(LARGE)).await;
     assert_eq!(reply.status, 401);
     assert!(reply.body.starts_with("Invalid signature: "), "{}", reply.body);
 }
@@ -68,7 +73,7 @@ async fn a_body_for_a_disabled_app_is_not_read() {
     let mut app = app();
     app.enabled = false;
     let world = World::with(app, "");
-    let reply = world.send_body(Method::POST, &signed(&world, "{}"), Announced(2)).await;
+    let reply = world.send_body(Method::POST, &signed(&world, "{}"), Announced(LARGE)).await;
     reply.refused(403, "The application is disabled");
 }
 

@@ -173,7 +173,7 @@ impl Reply {
     /// A refusal: plain text, one line.
     #[track_caller]
     pub(super) fn refused(&self, status: u16, text: &str) {
-        self.check(status, &format!("{text}\n"));
+        self.check(status, text);
         assert_eq!(self.header("content-type"), Some("text/plain; charset=utf-8"));
     }
 

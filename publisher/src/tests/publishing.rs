@@ -112,8 +112,21 @@ async fn info_tells_of_each_channel_what_its_kind_has() {
         r#""presence-a":{"user_count":1,"subscription_count":3}}}"#
     ));
     publish(r#""a","a""#, " subscription_count ,shoe_size").await.ok(r#"{"channels":{"a":{"subscription_count":0}}}"#);
+    publish(r#""a","presence-b""#, "user_count").await.ok(r#"{"channels":{"a":{},"presence-b":{"user_count":0}}}"#);
+    publish(r#""a""#, "user_count").await.ok(r#"{"channels":{"a":{}}}"#);
     publish(r#""a""#, "shoe_size").await.ok("{}");
     publish(r#""a""#, "").await.ok("{}");
+}
+
+#[tokio::test]
+async fn info_never_refuses_a_publish() {
+    for info in [r#""user_count""#, r#""cache""#, "7", "null", "[]", "[7]", "{}", "true", r#""\ud800""#] {
+        let world = World::new();
+        world.hear(&["a"]).await;
+        let body = format!(r#"{{"name":"e","data":"x","channel":"a","info":{info}}}"#);
+        let reply = world.post("/apps/3/events", &body).await;
+        assert_eq!((reply.status.as_u16(), world.events().len()), (200, 1), "{info}: {}", reply.body);
+    }
 }
 
 #[tokio::test]

@@ -37,6 +37,34 @@ async fn bodies_that_are_not_the_expected_json_and_are_not_repeated() {
 }
 
 #[tokio::test]
+async fn an_array_is_no_event() {
+    for body in [r#"["e","x","a"]"#, r#"["e","x","a",null,null,null]"#, "[]", " [{}]", "7", "null", r#""{}""#] {
+        let reply = World::new().post("/apps/3/events", body).await;
+        assert_eq!((reply.status.as_u16(), reply.body.starts_with("Invalid parameter type at")), (400, true), "{body}");
+    }
+    for body in [r#"[[]]"#, r#"{"batch":[["e","x","a"]]}"#, r#"{"batch":{}}"#, r#"{"batch":[7]}"#] {
+        let reply = World::new().post("/apps/3/batch_events", body).await;
+        assert_eq!((reply.status.as_u16(), reply.body.starts_with("Invalid parameter type at")), (400, true), "{body}");
+    }
+}
+
+#[tokio::test]
+async fn an_error_is_one_line_without_an_end_and_names_no_other_service() {
+    let world = World::new();
+    for reply in [
+        world.send(hyper::Method::GET, "/nothing", "").await,
+        world.send(hyper::Method::GET, "/apps/3/events", "").await,
+        world.send(hyper::Method::POST, "/apps/3/events", "{}").await,
+        world.post("/apps/3/events", "{").await,
+        world.post("/apps/3/events", "{}").await,
+        world.post("/apps/3/events", &format!(r#"{{"name":"e","channel":"a","data":"{}"}}"#, "x".repeat(20_000))).await,
+    ] {
+        assert!(reply.status.is_client_error() && !reply.body.is_empty(), "{}", reply.body);
+        assert!(!reply.body.contains(['\n', '\r']) && !reply.body.contains("pusher.com"), "{}", reply.body);
+    }
+}
+
+#[tokio::test]
 async fn names_of_events() {
     let reserved = "Invalid event name: event names that start with pusher: or pusher_internal: are reserved";
     refused(&event("pusher:ping", "a"), 400, reserved).await;
@@ -66,7 +94,7 @@ async fn socket_ids() {
 
 #[tokio::test]
 async fn data_is_measured_after_decoding() {
-    let text = "The data content of this event exceeds the allowed maximum (10240 bytes). See https://pusher.com/docs/channels/server_api/http-api#publishing-events for more info";
+    let text = "The data content of this event exceeds the allowed maximum (10240 bytes): it has 10241 bytes, for channel \"a\". The app's setting limits.event_bytes raises the maximum";
     let with_data = |data: String| format!(r#"{{"name":"e","channel":"a","data":"{data}"}}"#);
     refused(&with_data("x".repeat(10_241)), 413, text).await;
     let world = World::new();
@@ -86,7 +114,9 @@ async fn the_apps_own_limits_are_named() {
     let world = World::with(app, "");
     let reply = world.post("/apps/3/events", r#"{"name":"e","channel":"a","data":"four"}"#).await;
     assert_eq!(reply.status, 413);
-    assert!(reply.body.contains("(3 bytes)"), "{}", reply.body);
+    assert!(reply.body.contains("(3 bytes): it has 4 bytes, for channel \"a\"."), "{}", reply.body);
+    let reply = world.post("/apps/3/events", r#"{"name":"e","channels":["b"],"data":"four"}"#).await;
+    assert!(reply.body.contains("channel \"b\"") && !reply.body.contains("four"), "{}", reply.body);
     let two = r#"{"name":"e","data":"x","channels":["a","b"]}"#;
     world.post("/apps/3/events", two).await.refused(400, "Too many channels (2 > 1)");
     world.post("/apps/3/batch_events", r#"{"batch":[{},{}]}"#).await.refused(400, "Batch too large (2 > 1)");
@@ -106,7 +136,6 @@ async fn too_many_channels_or_events() {
 #[tokio::test]
 async fn user_counts_of_channels_without_users() {
     let text = "Cannot retrieve the user count unless the channel is a presence channel";
-    refused(r#"{"name":"e","data":"x","channel":"a","info":"user_count"}"#, 400, text).await;
     let world = World::new();
     world.get("/apps/3/channels/a", &[("info", "subscription_count,user_count")]).await.refused(400, text);
     let text = "user_count may only be requested for presence channels - please supply filter_by_prefix begining with presence-";
@@ -139,7 +168,7 @@ async fn an_app_that_publishes_more_than_it_may() {
     world.post("/apps/3/batch_events", &format!(r#"{{"batch":[{one},{one}]}}"#)).await.ok("{}");
     let reply = world.post("/apps/3/batch_events", &format!(r#"{{"batch":[{one},{one},{one}]}}"#)).await;
     assert_eq!((reply.status.as_u16(), world.events().len()), (429, 2), "a batch is refused as a whole");
-    assert_eq!(reply.body, "Too many events: this app may publish 3 per second\n");
+    assert_eq!(reply.body, "Too many events: this app may publish 3 per second");
     assert_eq!(
         (&reply.headers["retry-after"], &reply.headers["x-ratelimit-limit"]),
         (&"1".parse().unwrap(), &"3".parse().unwrap())

@@ -6,7 +6,7 @@ use crate::routes::{LABELS, Path, Route};
 #[tokio::test]
 async fn unknown_paths() {
     let world = World::new();
-    for path in ["/", "/apps", "/apps/3", "/apps/3/event", "/apps/3/events/", "/app/3/events", "/apps/3/users/1", "*"] {
+    for path in ["/apps", "/apps/3", "/apps/3/event", "/apps/3/events/", "/app/3/events", "/apps/3/users/1", "*"] {
         world.send(Method::GET, path, "").await.refused(404, "Not found");
     }
 }
@@ -30,7 +30,12 @@ async fn health_is_answered_with_and_without_the_prefix() {
     world.send(Method::GET, "/up", "").await.ok(r#"{"health":"OK"}"#);
     world.send(Method::HEAD, "/up?x=1", "").await.ok(r#"{"health":"OK"}"#);
     world.send(Method::GET, "/ws/up", "").await.ok(r#"{"health":"OK"}"#);
+    world.send(Method::GET, "/", "").await.ok(r#"{"health":"OK"}"#);
+    world.send(Method::HEAD, "/", "").await.ok(r#"{"health":"OK"}"#);
+    world.send(Method::GET, "/ws/", "").await.ok(r#"{"health":"OK"}"#);
+    world.send(Method::GET, "/ws//up", "").await.ok(r#"{"health":"OK"}"#);
     world.send(Method::GET, "/wsup", "").await.refused(404, "Not found");
+    world.send(Method::GET, "/ws", "").await.refused(404, "Not found");
 }
 
 #[tokio::test]
@@ -40,6 +45,14 @@ async fn a_prefix_is_needed_where_it_is_configured_and_may_be_left_out_of_the_si
     let query = world.query(&Method::GET, "/apps/3/channels", &[], "");
     world.send(Method::GET, &format!("/ws/v1/apps/3/channels?{query}"), "").await.ok(r#"{"channels":{}}"#);
     world.send(Method::GET, &format!("/apps/3/channels?{query}"), "").await.refused(404, "Not found");
+}
+
+#[tokio::test]
+async fn slashes_may_be_doubled_before_the_apps() {
+    let world = World::with(app(), "/ws");
+    world.get("/ws//apps/3/channels", &[]).await.ok(r#"{"channels":{}}"#);
+    world.get("//ws/apps/3/channels", &[]).await.ok(r#"{"channels":{}}"#);
+    world.get("/ws/apps//channels", &[]).await.refused(404, "No matching application for ID [].");
 }
 
 #[tokio::test]

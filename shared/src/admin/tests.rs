@@ -35,7 +35,7 @@ async fn lives(stream: &mut TcpStream) -> bool {
     let asked = async {
         stream.write_all(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n").await?;
         let mut answer = Vec::new();
-        while !answer.ends_with(b"ok\n") {
+        while !answer.ends_with(b"\r\n\r\nok") {
             answer.push(stream.read_u8().await?);
         }
         Ok::<_, io::Error>(answer.starts_with(b"HTTP/1.1 200"))

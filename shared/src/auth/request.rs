@@ -79,7 +79,11 @@ impl RequestAuthError {
                 "Timestamp expired: Given timestamp ({given_s}) not within {TIMESTAMP_WINDOW_S}s of server time ({now_s})"
             ),
             Self::Signature { expected_over } => {
-                format!("Invalid signature: you should have sent HmacSHA256Hex({expected_over:?}, your_secret_key)")
+                // Which of the two it is cannot be known here, and a digest would be a valid signature.
+                format!(
+                    "Invalid signature: the request was signed with another secret than the app's, or changed after that. \
+                     You should have sent HmacSHA256Hex({expected_over:?}, your_secret_key)"
+                )
             }
             Self::BodyMd5 => "Invalid body_md5: it does not match the MD5 digest of the body".into(),
         }

@@ -7,15 +7,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-use hyper::body::Incoming;
-use hyper::header::{CONNECTION, HeaderValue};
-use hyper::{Request, Response, StatusCode};
+use hyper::{Method, Request, StatusCode};
 use prometheus::{IntCounterVec, Opts, Registry};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use super::proxy_header;
-use crate::http::{self, Answer, Routes};
+use crate::http::{self, Answer, RequestBody, Routes};
 use crate::network::{Access, Peer};
 use crate::telemetry::metrics::{from_zero, register};
 use crate::tls::Tls;
@@ -127,8 +125,8 @@ impl Pace {
     }
 }
 
-/// Routes for the clients of one connection: those whom its listener does not let in get 403. Once the server leaves, each
-/// answer ends its connection, so that nobody sends a request on one that is just being closed.
+/// Routes for the clients of one connection: clients whose address is not allowed get 403. Once the server drains, each
+/// response ends its connection, so that no client sends a request on a connection that is being closed.
 pub struct Guarded<R: ?Sized> {
     /// Set once the server leaves.
     pub is_leaving: Arc<AtomicBool>,
@@ -141,30 +139,40 @@ pub struct Guarded<R: ?Sized> {
 }
 
 impl<R: Routes + ?Sized> Routes for Guarded<R> {
-    fn answer(&self, request: Request<Incoming>) -> BoxFuture<'_, Answer> {
+    fn answer(&self, request: Request<RequestBody>) -> BoxFuture<'_, Answer> {
         let client = self.access.client(self.peer, request.headers());
-        if !self.access.admits_client(client) {
+        if !self.access.admits_client(client) && !is_health_check_of_proxy(&self.access, self.peer, &request) {
             return Box::pin(std::future::ready(forbidden()));
         }
         Box::pin(async move {
             let mut answer = self.routes.answer(request).await;
             if self.is_leaving.load(Ordering::Acquire) {
-                end_connection(&mut answer);
+                http::end_connection(&mut answer);
             }
             answer
         })
     }
+
+    fn body_bytes_max(&self) -> u64 {
+        self.routes.body_bytes_max()
+    }
 }
 
-/// Makes an answer the last one of its connection.
-pub fn end_connection<B>(answer: &mut Response<B>) {
-    answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+/// Whether a trusted proxy asks on its own behalf whether this server is up. Its address need not be among those of the
+/// clients.
+pub fn is_health_check_of_proxy<B>(access: &Access, peer: Peer, request: &Request<B>) -> bool {
+    matches!(*request.method(), Method::GET | Method::HEAD)
+        && http::HEALTH_PATHS.contains(&request.uri().path())
+        && access.is_proxy_itself(peer, request.headers())
 }
 
-/// What a client gets whose address is not let in.
+/// The response for a client whose address is not allowed.
 pub fn forbidden() -> Answer {
-    http::text(StatusCode::FORBIDDEN, "Clients of this network are not let in")
+    http::text(StatusCode::FORBIDDEN, NETWORK_REFUSED)
 }
+
+/// What a client is told whose address is not allowed.
+pub const NETWORK_REFUSED: &str = "Access from this network is not allowed";
 
 #[cfg(test)]
 mod tests {

@@ -71,6 +71,34 @@ fn only_trusted_proxies_are_believed_and_only_as_far_as_they_saw() {
 }
 
 #[test]
+fn connections_count_for_the_client_that_the_nearest_proxy_names() {
+    let access = Access { trusted_proxies: networks("10.0.0.0/8"), ..Access::default() };
+    let counted = |peer: &str, may_be_proxy: bool, lines: &[&str]| {
+        access.counted_client(Peer { address: ip(peer), may_be_proxy }, &headers(lines))
+    };
+    assert_eq!(counted("8.8.8.8", true, &[]), Some(ip("8.8.8.8")));
+    assert_eq!(counted("8.8.8.8", true, &["1.1.1.1"]), Some(ip("8.8.8.8")), "a stranger says who it is");
+    for proxy in ["10.0.0.1", "127.0.0.1", "::1", "::ffff:127.0.0.1"] {
+        assert_eq!(counted(proxy, true, &["6.6.6.6, 1.1.1.1"]), Some(ip("1.1.1.1")), "{proxy}");
+        assert_eq!(counted(proxy, true, &["6.6.6.6, 1.1.1.1", "10.0.0.2, 127.0.0.1"]), Some(ip("1.1.1.1")), "{proxy}");
+        assert_eq!(counted(proxy, true, &[]), None, "{proxy} names no client");
+        assert_eq!(counted(proxy, true, &["1.1.1.1, unknown"]), None, "{proxy}");
+        assert_eq!(counted(proxy, false, &["1.1.1.1"]), None, "{proxy}");
+    }
+}
+
+#[test]
+fn a_health_check_of_a_trusted_proxy_names_no_client() {
+    let access = Access { trusted_proxies: networks("10.0.0.0/8"), ..Access::default() };
+    let is_own = |peer: &str, may_be_proxy: bool, lines: &[&str]| {
+        access.is_proxy_itself(Peer { address: ip(peer), may_be_proxy }, &headers(lines))
+    };
+    assert!(is_own("10.0.0.1", true, &[]) && is_own("10.0.0.1", false, &["1.1.1.1"]));
+    assert!(!is_own("10.0.0.1", true, &["1.1.1.1"]) && !is_own("10.0.0.1", true, &[""]));
+    assert!(!is_own("8.8.8.8", true, &[]) && !is_own("127.0.0.1", true, &[]));
+}
+
+#[test]
 fn a_client_that_nobody_can_tell_is_let_in_where_everyone_is() {
     assert!(Access::default().admits_client(None));
     assert!(!Access { deny: networks("10.0.0.0/8"), ..Access::default() }.admits_client(None));

@@ -1,26 +1,23 @@
 //! What other nodes pass on to this one.
 
-use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use hyper::body::Incoming;
 use hyper::header::HeaderValue;
-use hyper::service::service_fn;
 use hyper::{Method, Request, StatusCode};
-use hyper_util::rt::TokioIo;
 use hyper_util::server::graceful::GracefulShutdown;
-use shared::http;
-use shared::listener::{Acceptor, WriteTimeout};
+use shared::http::{self, ConnectionState, Limits, RequestBody};
+use shared::listener::Acceptor;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::{PASSED_ON, Peers, Target, Verb, answer_proof, in_time, is_proven, unix_s};
 use crate::body::Answer;
-use crate::fallback::{body_bytes_max, collect, end_here, error, receive_here, send_here};
+use crate::fallback::collect::collect;
+use crate::fallback::{body_bytes_max, end_here, error, receive_here, send_here};
 use crate::node::{Load, Node};
+use crate::upgrade::find_app;
 
 /// What is under way when the node has said goodbye to everyone has this long to get out.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(1);
@@ -50,34 +47,35 @@ async fn accept(peers: &Peers, node: &Arc<Node>, connections: &GracefulShutdown)
 fn converse(stream: TcpStream, peer: SocketAddr, node: Arc<Node>, load: Load, connections: &GracefulShutdown) {
     // Lines are small, and wanted now.
     let _ = stream.set_nodelay(true);
-    let asked = Arc::new(AtomicBool::new(false));
-    let io = TokioIo::new(WriteTimeout::new(stream, node.server.outbox_timeout));
-    let has_asked = asked.clone();
-    let service = service_fn(move |request| {
-        has_asked.store(true, Ordering::Relaxed);
-        let node = node.clone();
-        async move { Ok::<_, Infallible>(answer(&node, request).await) }
+    let state = ConnectionState::new();
+    let limits = Limits { body_bytes_max: node.body_bytes_max, write_timeout: node.server.outbox_timeout };
+    let connection = http::connection(stream, limits, state.clone(), {
+        let state = state.clone();
+        move |request| {
+            let (node, state) = (node.clone(), state.clone());
+            async move { answer(&node, request, &state).await }
+        }
     });
-    let connection = connections.watch(http::http1().serve_connection(io, service));
+    let connection = connections.watch(connection);
     tokio::spawn(async move {
         let _load = load;
-        if let Some(Err(error)) = http::in_time(connection, &asked).await {
+        if let Some(Err(error)) = http::in_time(connection, &state).await {
             tracing::debug!(%error, %peer, "connection of another node ended");
         }
     });
 }
 
-async fn answer(node: &Node, request: Request<Incoming>) -> Answer {
+async fn answer(node: &Node, request: Request<RequestBody>, connection: &Arc<ConnectionState>) -> Answer {
     let unknown = || error(StatusCode::NOT_FOUND, "Unknown session");
     let (head, body) = request.into_parts();
     let Some(target) = Target::parse_of_node(head.uri.path(), &node.server.path_prefix) else { return unknown() };
-    let Some(app) = node.apps.by_key(&target.name.key()) else { return unknown() };
-    let refused = || error(StatusCode::FORBIDDEN, "Only nodes of the cluster ask here");
+    let Some(app) = find_app(&node.apps, target.name.key()) else { return unknown() };
+    let refused = || error(StatusCode::FORBIDDEN, "Only nodes of the cluster may send requests here");
     let proof = head.headers.get(PASSED_ON).and_then(|proof| proof.to_str().ok()).unwrap_or_default();
     if in_time(proof, unix_s()).is_none() || head.method != Method::POST {
         return refused();
     }
-    let body = match collect(body, body_bytes_max(app)).await {
+    let body = match collect(node, body, body_bytes_max(app)).await {
         Ok(body) => body,
         Err(answer) => return answer,
     };
@@ -86,7 +84,7 @@ async fn answer(node: &Node, request: Request<Incoming>) -> Answer {
         return refused();
     }
     let answer = match target.verb {
-        Verb::Receive(transport) => receive_here(node, &target.name, transport).await,
+        Verb::Receive(transport) => receive_here(node, &target.name, transport, connection).await,
         Verb::Send => send_here(node, &target.name, &body).await,
         Verb::End => end_here(node, &target.name).await,
     };

@@ -217,7 +217,8 @@ fn callers_are_told_what_to_sign_and_never_the_digest() {
     let query = format!("{}&auth_signature=00", auth_params());
     let error = verify(&query, "GET", "/apps/3/channels", b"").unwrap_err();
     let expected = format!(
-        r#"Invalid signature: you should have sent HmacSHA256Hex("GET\n/apps/3/channels\n{}", your_secret_key)"#,
+        "Invalid signature: the request was signed with another secret than the app's, or changed after that. \
+         You should have sent HmacSHA256Hex(\"GET\\n/apps/3/channels\\n{}\", your_secret_key)",
         auth_params()
     );
     assert_eq!(error.client_text(), expected);

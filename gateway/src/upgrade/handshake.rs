@@ -1,0 +1,173 @@
+//! The rules of RFC 6455 for the request that opens a WebSocket.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use fastwebsockets::upgrade::is_upgrade_request;
+use hyper::header::{
+    ALLOW, CONTENT_LENGTH, HOST, HeaderMap, HeaderName, HeaderValue, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION,
+    TRANSFER_ENCODING, UPGRADE,
+};
+use hyper::{Method, Request, StatusCode, Version};
+use shared::http::{self, Answer};
+
+/// The one version of the WebSocket protocol.
+const VERSION: &str = "13";
+
+/// A warning about handshakes is written once in this time, however many clients fail.
+const WARNING_INTERVAL_S: u64 = 60;
+
+/// Why a request cannot open a WebSocket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum InvalidHandshake {
+    /// Only GET opens a WebSocket.
+    #[error("a WebSocket handshake is a GET request")]
+    Method,
+    /// HTTP/1.0 knows no upgrades. nginx speaks it to upstreams by default.
+    #[error(
+        "a WebSocket handshake needs HTTP/1.1, and this request came as HTTP/1.0; behind nginx set proxy_http_version 1.1"
+    )]
+    Http10,
+    /// The request asks for no upgrade.
+    #[error("this path serves WebSockets: a request needs the headers Connection: Upgrade and Upgrade: websocket")]
+    NoUpgrade,
+    /// The headers of an upgrade were lost, and those of a WebSocket were not.
+    #[error(
+        "a proxy has removed the headers Connection: Upgrade and Upgrade: websocket from this handshake; behind nginx set \
+         proxy_http_version 1.1, proxy_set_header Upgrade $http_upgrade and proxy_set_header Connection \"upgrade\""
+    )]
+    UpgradeRemoved,
+    /// HTTP/1.1 needs exactly one host.
+    #[error("a WebSocket handshake needs one Host header")]
+    Host,
+    /// `Sec-WebSocket-Version` is missing or not 13.
+    #[error("a WebSocket handshake needs Sec-WebSocket-Version: {VERSION}")]
+    Version,
+    /// A header that may be there once is there several times.
+    #[error("a WebSocket handshake may have only one {0} header")]
+    Repeated(&'static str),
+    /// `Sec-WebSocket-Key` is missing or malformed.
+    #[error("a WebSocket handshake needs a Sec-WebSocket-Key of 16 bytes in base64")]
+    Key,
+    /// A handshake has no body: its bytes would be read as frames.
+    #[error("a WebSocket handshake has no body")]
+    Body,
+}
+
+impl InvalidHandshake {
+    /// Labels of all variants.
+    pub(crate) const LABELS: [&str; 9] =
+        ["method", "http_1_0", "no_upgrade", "upgrade_removed", "host", "version", "repeated", "key", "body"];
+
+    /// The error as a metric label.
+    pub(crate) fn label(self) -> &'static str {
+        match self {
+            Self::Method => "method",
+            Self::Http10 => "http_1_0",
+            Self::NoUpgrade => "no_upgrade",
+            Self::UpgradeRemoved => "upgrade_removed",
+            Self::Host => "host",
+            Self::Version => "version",
+            Self::Repeated(_) => "repeated",
+            Self::Key => "key",
+            Self::Body => "body",
+        }
+    }
+
+    /// The response, which ends its connection. Sources of the statuses: RFC 6455, 4.2.1 and 4.4, and RFC 9110, 15.5.
+    pub(crate) fn answer(self) -> Answer {
+        let status = match self {
+            Self::Method => StatusCode::METHOD_NOT_ALLOWED,
+            Self::Http10 | Self::NoUpgrade | Self::UpgradeRemoved | Self::Version => StatusCode::UPGRADE_REQUIRED,
+            Self::Host | Self::Repeated(_) | Self::Key | Self::Body => StatusCode::BAD_REQUEST,
+        };
+        let mut answer = http::text(status, self.to_string());
+        let headers = answer.headers_mut();
+        if status == StatusCode::UPGRADE_REQUIRED {
+            headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+        }
+        match self {
+            Self::Method => drop(headers.insert(ALLOW, HeaderValue::from_static("GET"))),
+            Self::Version => drop(headers.insert(SEC_WEBSOCKET_VERSION, HeaderValue::from_static(VERSION))),
+            _ => {}
+        }
+        http::end_connection(&mut answer);
+        answer
+    }
+
+    /// Whether an operator must act: a proxy makes WebSockets impossible.
+    pub(crate) fn is_of_a_proxy(self) -> bool {
+        matches!(self, Self::Http10 | Self::UpgradeRemoved)
+    }
+}
+
+/// Whether a request to any path asks for a WebSocket, as well as HTTP/1.0 can.
+pub(crate) fn is_attempt<B>(request: &Request<B>) -> bool {
+    is_upgrade_request(request)
+}
+
+/// Checks the request of a handshake.
+///
+/// # Errors
+/// [`InvalidHandshake`]: the cause that the sender must mend first.
+pub(crate) fn check<B>(request: &Request<B>) -> Result<(), InvalidHandshake> {
+    let headers = request.headers();
+    if request.method() != Method::GET {
+        return Err(InvalidHandshake::Method);
+    }
+    if request.version() < Version::HTTP_11 {
+        return Err(InvalidHandshake::Http10);
+    }
+    if !is_upgrade_request(request) {
+        let was_handshake = headers.contains_key(SEC_WEBSOCKET_KEY) || headers.contains_key(SEC_WEBSOCKET_VERSION);
+        return Err(if was_handshake { InvalidHandshake::UpgradeRemoved } else { InvalidHandshake::NoUpgrade });
+    }
+    if headers.get_all(HOST).iter().count() != 1 {
+        return Err(InvalidHandshake::Host);
+    }
+    if single(headers, SEC_WEBSOCKET_VERSION, "Sec-WebSocket-Version")? != VERSION {
+        return Err(InvalidHandshake::Version);
+    }
+    if !is_key(single(headers, SEC_WEBSOCKET_KEY, "Sec-WebSocket-Key")?) {
+        return Err(InvalidHandshake::Key);
+    }
+    let is_empty = headers.get_all(CONTENT_LENGTH).iter().all(|length| length == "0");
+    if headers.contains_key(TRANSFER_ENCODING) || !is_empty {
+        return Err(InvalidHandshake::Body);
+    }
+    Ok(())
+}
+
+/// The value of a header that may be there once; empty when it is missing or no text.
+fn single<'a>(headers: &'a HeaderMap, name: HeaderName, shown: &'static str) -> Result<&'a str, InvalidHandshake> {
+    let mut values = headers.get_all(name).iter();
+    let first = values.next();
+    if values.next().is_some() {
+        return Err(InvalidHandshake::Repeated(shown));
+    }
+    Ok(first.and_then(|value| value.to_str().ok()).unwrap_or_default())
+}
+
+/// Whether a text is the base64 of 16 bytes: 22 characters of the alphabet and two of padding.
+fn is_key(text: &str) -> bool {
+    let is_base64 = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'+' || byte == b'/';
+    text.len() == 24 && text.strip_suffix("==").is_some_and(|digits| digits.bytes().all(is_base64))
+}
+
+/// Lets one warning pass in each interval.
+#[derive(Debug, Default)]
+pub(crate) struct WarningLimit {
+    /// When the next one may pass, in seconds of the node's life.
+    next_s: AtomicU64,
+}
+
+impl WarningLimit {
+    /// Whether a warning may be written now.
+    pub(crate) fn may_warn(&self, now_s: u64) -> bool {
+        let next_s = self.next_s.load(Ordering::Relaxed);
+        let exchange = |next| self.next_s.compare_exchange(next_s, next, Ordering::Relaxed, Ordering::Relaxed);
+        now_s >= next_s && exchange(now_s + WARNING_INTERVAL_S).is_ok()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,203 @@
+//! Bodies of requests and responses that tell their connection how far they are.
+
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::BodyExt;
+use hyper::body::{Body, Frame, Incoming, SizeHint};
+use tokio::time::{Instant, timeout_at};
+
+use super::ConnectionState;
+
+/// A refused request's body must arrive within this time of its head, or the connection ends with the response.
+pub const DISCARD_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The body of a request. What its reader leaves unread is discarded before the response is sent, because the client's
+/// next request follows behind it.
+pub struct RequestBody {
+    body: Option<Incoming>,
+    /// Whether the client waits for a `100 Continue` before it sends the body; hyper sends it with the first poll.
+    waits: bool,
+    state: Arc<ConnectionState>,
+    rest: Shared,
+}
+
+/// Why a request's body cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum BodyError {
+    /// The client ended its side before the end of the body.
+    #[error("the body ended too early")]
+    Truncated,
+    /// The connection or the framing of the body broke.
+    #[error(transparent)]
+    Broken(#[from] hyper::Error),
+}
+
+/// What the reader of a body has left of it.
+enum Rest {
+    /// Its end has not been reached, or the body broke.
+    Unknown,
+    /// The reader stopped before the end.
+    Unread(Incoming),
+    /// The whole body has been read.
+    Nothing,
+}
+
+/// [`Rest`] of one body, for its reader and for [`Discard`].
+#[derive(Clone)]
+struct Shared(Arc<Mutex<Rest>>);
+
+/// Discards what is left of a request's body.
+pub(super) struct Discard {
+    rest: Shared,
+    bytes_max: u64,
+    until: Instant,
+    state: Arc<ConnectionState>,
+}
+
+/// The body of a response.
+pub struct ResponseBody<B> {
+    body: B,
+    state: Arc<ConnectionState>,
+}
+
+impl Shared {
+    fn set(&self, rest: Rest) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = rest;
+    }
+
+    fn take(&self) -> Rest {
+        std::mem::replace(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner), Rest::Unknown)
+    }
+}
+
+impl RequestBody {
+    /// Splits a body into what its handler gets, and what discards the rest; `None` where there is no body.
+    ///
+    /// `bytes_max`: the largest body that is discarded; `waits`: whether the client sends it only when told to.
+    pub(super) fn new(
+        body: Incoming,
+        state: Arc<ConnectionState>,
+        bytes_max: u64,
+        waits: bool,
+    ) -> (Self, Option<Discard>) {
+        let is_empty = body.is_end_stream();
+        let rest = Shared(Arc::new(Mutex::new(Rest::Unknown)));
+        let until = Instant::now() + DISCARD_TIMEOUT;
+        let discard = Discard { rest: rest.clone(), bytes_max, until, state: state.clone() };
+        let body = Self { body: (!is_empty).then_some(body), waits, state, rest };
+        (body, (!is_empty).then_some(discard))
+    }
+}
+
+impl Drop for RequestBody {
+    fn drop(&mut self) {
+        // A client that still waits will not send the body.
+        if let Some(body) = self.body.take().filter(|_| !self.waits) {
+            self.rest.set(Rest::Unread(body));
+        }
+    }
+}
+
+impl Body for RequestBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let this = &mut *self;
+        this.waits = false;
+        let Some(body) = &mut this.body else { return Poll::Ready(None) };
+        let polled = match Pin::new(&mut *body).poll_frame(context) {
+            // hyper reads the end of the client's side only when it needs more of the body.
+            Poll::Pending if this.state.poll_half_closed(context) => Poll::Ready(Some(Err(BodyError::Truncated))),
+            Poll::Pending => return Poll::Pending,
+            Poll::Ready(frame) => Poll::Ready(frame.map(|frame| frame.map_err(BodyError::Broken))),
+        };
+        if matches!(polled, Poll::Ready(Some(Err(_)))) {
+            this.body = None;
+        } else if matches!(polled, Poll::Ready(None)) || body.is_end_stream() {
+            this.body = None;
+            this.rest.set(Rest::Nothing);
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_none()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.as_ref().map_or_else(|| SizeHint::with_exact(0), Incoming::size_hint)
+    }
+}
+
+impl Discard {
+    /// Reads the rest of the body; returns whether it has ended. If not, the connection cannot serve another request.
+    pub(super) async fn run(self) -> bool {
+        let mut body = match self.rest.take() {
+            Rest::Unknown => return false,
+            Rest::Nothing => return true,
+            Rest::Unread(body) => body,
+        };
+        if body.size_hint().lower() > self.bytes_max {
+            return false;
+        }
+        let read = async {
+            let mut bytes = 0;
+            loop {
+                let frame = tokio::select! {
+                    biased;
+                    frame = body.frame() => frame,
+                    () = self.state.half_closed() => return false,
+                };
+                match frame {
+                    None => return true,
+                    Some(Ok(frame)) => bytes += frame.data_ref().map_or(0, |data| data.len() as u64),
+                    Some(Err(_)) => return false,
+                }
+                if bytes > self.bytes_max {
+                    return false;
+                }
+            }
+        };
+        timeout_at(self.until, read).await.unwrap_or(false)
+    }
+}
+
+impl<B> ResponseBody<B> {
+    pub(super) fn new(body: B, state: Arc<ConnectionState>) -> Self {
+        Self { body, state }
+    }
+}
+
+impl<B> Drop for ResponseBody<B> {
+    fn drop(&mut self) {
+        self.state.on_response_complete();
+    }
+}
+
+impl<B: Body + Unpin> Body for ResponseBody<B> {
+    type Data = B::Data;
+    type Error = B::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
+        Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
