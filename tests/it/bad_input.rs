@@ -3,12 +3,15 @@
 
 mod floods;
 mod frames;
+mod handshakes;
 mod messages;
 mod partials;
 mod rates;
 mod repeats;
 mod requests;
+mod sessions;
 mod slow;
+mod unread_bodies;
 
 use tests::{Server, Setup, Witnesses};
 

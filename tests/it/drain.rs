@@ -134,7 +134,7 @@ async fn while_it_still_accepts_it_is_not_ready_but_serves() {
     early.subscribe("news").await;
     server.signal(Signal::TERM);
     eventually("not ready", async || server.admin_get("/readyz").await.status == 503).await;
-    assert_eq!(server.admin_get("/readyz").await.body, "draining\n");
+    assert_eq!(server.admin_get("/readyz").await.body, "draining");
     assert_eq!(server.admin_get("/livez").await.status, 200);
     assert_eq!(server.metric("carillon_draining").await, 1.0);
     let mut late = server.client().await;

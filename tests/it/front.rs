@@ -47,6 +47,31 @@ async fn clients_are_judged_by_the_address_that_a_trusted_proxy_tells() {
     server.stop().await;
 }
 
+/// The health check of a balancer comes from the balancer itself, whose address is not among those of the clients.
+#[tokio::test]
+async fn a_trusted_proxy_may_check_the_health_where_clients_are_filtered() {
+    let filtered = Setup::default().server("trusted_proxies = [\"127.0.0.1\"]").server("allow = [\"198.51.100.0/24\"]");
+    let server = Server::start(filtered).await;
+    let status = async |method: &str, path: &str, header: &str| {
+        let mut raw = server.tcp().await;
+        raw.send(format!("{method} {path} HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n{header}\r\n").as_bytes()).await;
+        raw.take_head().await.status
+    };
+    for path in ["/up", "/"] {
+        assert_eq!(status("GET", path, "").await, 200, "{path}");
+        assert_eq!(status("HEAD", path, "").await, 200, "{path}");
+        assert_eq!(status("POST", path, "").await, 403, "{path}");
+        assert_eq!(status("GET", path, "X-Forwarded-For: 198.51.100.7\r\n").await, 200, "{path}");
+        for denied in ["203.0.113.7", "127.0.0.1", "", "unknown"] {
+            assert_eq!(status("GET", path, &format!("X-Forwarded-For: {denied}\r\n")).await, 403, "{path} {denied}");
+        }
+    }
+    assert_eq!(status("GET", "/apps/shop/channels", "").await, 403);
+    assert!(!is_let_in(&server, &[]).await, "the proxy itself is no client");
+    assert!(is_let_in(&server, &[("X-Forwarded-For", "198.51.100.7")]).await);
+    server.stop().await;
+}
+
 #[tokio::test]
 async fn without_trusted_proxies_nobody_is_believed() {
     let server = Server::start(Setup::default().server("deny = [\"203.0.113.0/24\"]")).await;

@@ -44,6 +44,15 @@ async fn callers_are_judged_by_the_address_that_a_trusted_proxy_tells() {
     publisher.publish("room", "e", "1").await;
     publisher.stop().await;
 
+    let filtered = Setup::default().server("trusted_proxies = [\"127.0.0.1\"]").server("allow = [\"198.51.100.0/24\"]");
+    let publisher = start(&redis, filtered).await;
+    assert_eq!(status(&publisher, "").await, 200, "the proxy's own health check");
+    assert_eq!(publisher.http("GET / HTTP/1.1\r\nHost: x\r\n\r\n").await.status, 200);
+    assert_eq!(publisher.http("GET /apps/shop/channels HTTP/1.1\r\nHost: x\r\n\r\n").await.status, 403);
+    assert_eq!(status(&publisher, "X-Forwarded-For: 198.51.100.7\r\n").await, 200);
+    assert_eq!(status(&publisher, "X-Forwarded-For: 203.0.113.7\r\n").await, 403);
+    publisher.stop().await;
+
     let publisher = start(&redis, Setup::default().server("allow = [\"203.0.113.0/24\"]")).await;
     let mut raw = publisher.tcp().await;
     raw.send(b"GET /up HTTP/1.1\r\nHost: x\r\nX-Forwarded-For: 203.0.113.7\r\n\r\n").await;

@@ -29,10 +29,14 @@ impl Nginx {
     /// # Panics
     /// When Debian's `nginx` is not installed, or the port is taken.
     pub async fn start(host: IpAddr, port: u16, gateways: &[SocketAddr], publishers: &[SocketAddr]) -> Self {
+        Self::start_configured(host, port, |address| configuration(address, gateways, publishers)).await
+    }
+
+    async fn start_configured(host: IpAddr, port: u16, configuration: impl Fn(SocketAddr) -> String) -> Self {
         loop {
             let address = SocketAddr::new(host, if port == 0 { ports::free() } else { port });
             let folder = tempfile::tempdir().expect("a folder for nginx");
-            let text = configuration(address, gateways, publishers);
+            let text = configuration(address);
             std::fs::write(folder.path().join("nginx.conf"), text).expect("a file in the folder");
             let mut process = nginx(folder.path()).spawn().expect("nginx is installed");
             if within("nginx to listen", listens(&mut process, address)).await {
@@ -41,6 +45,14 @@ impl Nginx {
             let log = log_in(folder.path());
             assert!(port == 0 && log.contains("Address already in use"), "nginx did not start:\n{log}");
         }
+    }
+
+    /// Starts nginx on any free port with these locations and nothing else configured.
+    ///
+    /// # Panics
+    /// When Debian's `nginx` is not installed.
+    pub async fn with(host: IpAddr, locations: &str) -> Self {
+        Self::start_configured(host, 0, |address| bare(address, locations)).await
     }
 
     /// Ends it as an operator would who cannot wait.
@@ -83,6 +95,15 @@ async fn listens(process: &mut Child, address: SocketAddr) -> bool {
 
 fn log_in(folder: &Path) -> String {
     std::fs::read_to_string(folder.join("error.log")).unwrap_or_default()
+}
+
+fn bare(address: SocketAddr, locations: &str) -> String {
+    format!(
+        "daemon off; master_process off; pid nginx.pid; error_log error.log warn; events {{}}\n\
+         http {{ access_log off; client_body_temp_path body; proxy_temp_path proxy; fastcgi_temp_path fastcgi;\n\
+         uwsgi_temp_path uwsgi; scgi_temp_path scgi;\n\
+         server {{ listen {address}; {locations} }} }}\n"
+    )
 }
 
 fn configuration(address: SocketAddr, gateways: &[SocketAddr], publishers: &[SocketAddr]) -> String {

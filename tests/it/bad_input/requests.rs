@@ -49,7 +49,7 @@ const EVENTS: &str = "/apps/shop/events";
 const EVENT: &[u8] = br#"{"name":"hello","channel":"witness","data":"x"}"#;
 
 fn is_one_line(reply: &HttpReply) -> bool {
-    reply.body.ends_with('\n') && reply.body.trim_end().lines().count() == 1
+    !reply.body.is_empty() && !reply.body.contains(['\r', '\n'])
 }
 
 #[tokio::test]
@@ -137,7 +137,6 @@ async fn apps_and_paths_that_do_not_exist_are_answered_404() {
         ("POST", "/apps/shop-key/events"),
         ("POST", "/apps//events"),
         ("GET", "/apps/%ff/channels"),
-        ("GET", "/"),
         ("GET", "/apps"),
         ("GET", "/apps/shop"),
         ("GET", "/apps/shop/nothing"),
@@ -198,7 +197,8 @@ async fn bodies_that_make_no_sense_are_answered_400() {
         json!({ "name": "pusher_internal:member_added", "data": "x", "channel": "witness" }).to_string(),
         json!({ "name": "a", "data": "x", "channel": "witness", "socket_id": "1" }).to_string(),
         json!({ "name": "a", "data": "x", "channel": "witness", "socket_id": "1.2:x" }).to_string(),
-        json!({ "name": "a", "data": "x", "channel": "witness", "info": "user_count" }).to_string(),
+        json!(["a", "x", "witness"]).to_string(),
+        json!(["a", "x", "witness", null, null, null]).to_string(),
     ];
     for body in &bodies {
         let reply = Request::new("POST", EVENTS, body.as_bytes()).send(&server).await;
@@ -251,10 +251,11 @@ async fn oversize_bodies_and_data_are_answered_413() {
 }
 
 #[tokio::test]
-async fn a_request_without_a_signature_is_refused_before_its_body_comes() {
+async fn a_request_without_a_signature_is_refused_although_its_body_does_not_come() {
     let server = Server::plain().await;
     let head = format!("POST {EVENTS} HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n");
-    assert_eq!(server.http(&head).await.status, 401);
+    let reply = server.http(&head).await;
+    assert_eq!((reply.status, reply.header("connection")), (401, Some("close")));
     server.stop().await;
 }
 

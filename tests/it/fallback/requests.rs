@@ -93,7 +93,6 @@ async fn other_methods_are_answered_405_and_other_paths_404() {
         "/pusher/app/shop-key/1/a",
         "/pusher/app/shop-key/1/a/",
         "/pusher/app/shop-key/1/a/jsonp",
-        "/pusher/app/shop-key/1/a/b/xhr",
         "/pusher/app/shop-key//a/xhr",
         "/pusher/app/shop-key/1//xhr",
         "/pusher/app//1/a/xhr",
@@ -102,7 +101,6 @@ async fn other_methods_are_answered_405_and_other_paths_404() {
         "/pusher/app/shop-key/info",
         "/pusher/info",
         "/pusher/app/shop-key/1/a/XHR",
-        "/app/shop-key/1/a/xhr",
         &format!("/pusher/app/shop-key/1/{}/xhr", "a".repeat(65)),
     ] {
         let reply = server.http(&format!("POST {path} HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n")).await;
