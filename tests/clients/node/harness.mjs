@@ -60,7 +60,7 @@ export const APPS = ownsProcess
       app: { id: '1001', key: 'app-key', secret: 'app-secret' },
       counting: { id: '1002', key: 'counting-key', secret: 'counting-secret' },
       strict: { id: '1003', key: 'strict-key', secret: 'strict-secret' },
-      random: { id: '1004', key: 'MWfOjqT8cbGdjnb+QjvKoK1N0qkOrPqKJ2rW7Z2aLo=', secret: 'pa$word12+/= ' },
+      random: { id: '1004', key: 'MWfOjqT8cbGdjnb+QjvKoK1N/0qkOrPqKJ2rW7Z2aLo=', secret: 'pa$word12+/= ' },
     }
   : { app: appFromEnvironment() };
 
@@ -103,7 +103,7 @@ connections = 2
 
 [[apps]]
 id = "1004"
-key = "MWfOjqT8cbGdjnb+QjvKoK1N0qkOrPqKJ2rW7Z2aLo="
+key = "MWfOjqT8cbGdjnb+QjvKoK1N/0qkOrPqKJ2rW7Z2aLo="
 secret = "pa$word12+/= "
 `;
 

@@ -86,7 +86,7 @@ test('the options of the stub in a Laravel application, as they are', async (t) 
   await marked(sender, await joined(echo.channel(unique('news')).subscription));
 });
 
-test('a key with + and = serves pages, signatures and publishes', needsApp('random'), async (t) => {
+test('a key with +, / and = serves pages, signatures and publishes', needsApp('random'), async (t) => {
   const echo = carillon.echo(t, { app: 'random', user: { id: '1', info: { name: 'Zoë' } } });
   const [room, orders] = [echo.join(unique('room')), echo.private(unique('orders'))];
   await Promise.all([room, orders].map((channel) => joined(channel.subscription)));
