@@ -109,9 +109,10 @@ impl Config {
     /// `environment`: where Laravel's variables are looked up before the env file. `CARILLON_` variables are read from the
     /// process itself.
     fn load_with(settings: &Settings, role: Role, environment: &[(String, String)]) -> Result<Self, ConfigError> {
-        let env_file = env_file_of(settings, environment)?;
+        let environment = laravel::without_service_ports(environment);
+        let env_file = env_file_of(settings, &environment)?;
         env_file.refuse_broken(config::ENV_PREFIX)?;
-        let laravel = Laravel::new(&env_file, environment);
+        let laravel = Laravel::new(&env_file, &environment);
         let layers = layers_of(settings, &laravel.settings()?, &env_file)?;
         let layers = with_redis(layers, &laravel)?;
         let (layers, completed) = laravel.complete(layers)?;

@@ -21,6 +21,7 @@ use serde::de::DeserializeOwned;
 use serde::{Serialize, Serializer};
 
 pub use figment::value::Value;
+pub use kubernetes::is_of_service;
 pub use text::{host, text};
 
 /// Variables that start with this are configuration; `__` separates levels.

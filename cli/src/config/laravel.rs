@@ -9,7 +9,7 @@ mod variables;
 
 use std::collections::BTreeSet;
 
-use shared::config::{self, ConfigError, ENVIRONMENT, Layers, Mistake};
+use shared::config::{self, ConfigError, ENVIRONMENT, Layers, Mistake, is_of_service};
 use shared::secret::Secret;
 
 use super::ENV_FILE;
@@ -34,12 +34,23 @@ struct Found<'a> {
     layer: &'static str,
 }
 
+/// Variables that Kubernetes overrides where a Service is named `redis`, `reverb`, `reverb-server` or `pusher`, as with
+/// `REDIS_PORT=tcp://10.0.0.1:6379`.
+const PORTS: [&str; 4] = ["REDIS_PORT", "REVERB_PORT", "REVERB_SERVER_PORT", "PUSHER_PORT"];
+
+/// Removes the ports that Kubernetes set for Services, so that those of the env file count. Other variables of Services
+/// stay: a file may refer to them, as in `REDIS_HOST=${REDIS_SERVICE_HOST}`.
+pub(super) fn without_service_ports(environment: &[(String, String)]) -> Vec<(String, String)> {
+    let is_service_port = |name: &str, value: &str| PORTS.contains(&name) && is_of_service(name, value);
+    environment.iter().filter(|(name, value)| !is_service_port(name, value)).cloned().collect()
+}
+
 impl<'a> Laravel<'a> {
     pub(super) fn new(env_file: &'a EnvFile, environment: &'a [(String, String)]) -> Self {
         Self { environment, env_file }
     }
 
-    /// Puts the settings that the variables stand for into layers of their own, each named after its variable.
+    /// Returns the settings that the variables give, each with the name of its variable as its source.
     ///
     /// # Errors
     /// The first variable that cannot be read.
@@ -72,14 +83,15 @@ impl<'a> Laravel<'a> {
     /// Gives the app that the variables name its place among the configured ones.
     ///
     /// # Errors
-    /// What keeps an app from being complete.
+    /// When an app lacks credentials, or a variable cannot be read.
     pub(super) fn complete(&self, layers: Layers) -> Result<(Layers, Option<Completed>), ConfigError> {
         app::complete(layers, self)
     }
 
     /// Names the variables that are set and change nothing.
     pub(super) fn warnings(&self, completed: Option<&Completed>, keys: &[&str]) -> Vec<String> {
-        let names = self.environment.iter().chain(&self.env_file.variables).map(|(name, _)| name.as_str());
+        let own = self.environment.iter().filter(|(name, value)| !is_of_service(name, value));
+        let names = own.chain(&self.env_file.variables).map(|(name, _)| name.as_str());
         let of_laravel = |name: &&str| variables::PREFIXES.iter().any(|prefix| name.starts_with(prefix));
         let names: BTreeSet<&str> = names.filter(of_laravel).collect();
         let found = names.into_iter().filter_map(|name| self.set(name).ok().flatten());
@@ -116,12 +128,12 @@ impl<'a> Laravel<'a> {
     }
 }
 
-/// A setting that a variable stands for.
+/// A setting that comes from a variable.
 #[derive(Debug)]
 pub(super) struct Setting {
     pub(super) key: &'static str,
     pub(super) value: config::Value,
-    /// What errors call the variable.
+    /// The name of the variable in errors.
     pub(super) source: String,
 }
 

@@ -1,13 +1,13 @@
 //! Variables that Kubernetes sets in each container for each Service of the namespace.
 //!
-//! A Service whose name begins with `carillon` gets variables that look like configuration, as `CARILLON_PORT` and
-//! `CARILLON_GATEWAY_SERVICE_HOST`. Source: Kubernetes documentation, "Service", environment variables.
+//! They look like configuration when the name of the Service begins with `carillon`, as `CARILLON_PORT` and
+//! `CARILLON_GATEWAY_SERVICE_HOST`, or is `redis`, as `REDIS_PORT=tcp://10.0.0.1:6379`. Source: Kubernetes documentation, "Service", environment variables.
 
 use std::net::IpAddr;
 
-/// Whether Kubernetes set this variable: name and value are of a form that it gives to Services. A mistyped variable of
-/// ours, as `CARILLON_PORT=9000`, is not.
-pub(super) fn is_of_service(name: &str, value: &str) -> bool {
+/// Whether Kubernetes set this variable: name and value have a form that it gives to Services. A mistyped setting, as
+/// `CARILLON_PORT=9000`, has not.
+pub fn is_of_service(name: &str, value: &str) -> bool {
     let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     let is_address = |text: &str| text.parse::<IpAddr>().is_ok();
     let is_url = |text: &str| {

@@ -121,12 +121,13 @@ fn lines(text: &str) -> Vec<&str> {
     lines
 }
 
-/// For each line the index of the first line from there on that ends a value of several lines.
+/// Returns for each line the index of the first line from there on that ends a value of several lines. A line that opens
+/// such a value itself ends none.
 fn closings(lines: &[&str]) -> Vec<Option<usize>> {
     let mut closings = vec![None; lines.len()];
     let mut next = None;
     for (index, line) in lines.iter().enumerate().rev() {
-        if *line == "\"" || closing_quotes(line) > 0 {
+        if *line == "\"" || (closing_quotes(line) > 0 && !opens_lines(line)) {
             next = Some(index);
         }
         closings[index] = next;
@@ -166,7 +167,7 @@ fn parse_name(name: &str) -> Result<&str, Problem> {
     }
     let name = match name.strip_prefix("export") {
         // The library wants more than eight characters, so `export A` is no such name.
-        Some(rest) if name.chars().count() > 8 && rest.starts_with(is_space) => rest.trim_start_matches(is_space),
+        Some(rest) if name.chars().count() > 8 && rest.starts_with(is_space) => rest.trim_start_matches(TRIMMED),
         _ => name,
     };
     let quoted = ['"', '\''].into_iter().find_map(|quote| name.strip_prefix(quote)?.strip_suffix(quote));
@@ -237,7 +238,7 @@ fn parse_value(value: &str) -> Result<Template, Problem> {
     }
 }
 
-/// The character that a backslash and `character` stand for between double quotes.
+/// Returns the character that a backslash before `character` means between double quotes.
 fn unescape(character: char) -> Result<char, Problem> {
     match character {
         '"' | '\\' | '$' => Ok(character),
@@ -250,7 +251,7 @@ fn unescape(character: char) -> Result<char, Problem> {
     }
 }
 
-/// The variable that a line which cannot be read seems to assign.
+/// Returns the variable that an unreadable line seems to assign.
 fn probable_name(line: &str) -> String {
     let line = line.trim_start();
     let line = line.strip_prefix("export").filter(|rest| rest.starts_with(is_space)).unwrap_or(line);

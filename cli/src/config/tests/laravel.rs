@@ -1,4 +1,4 @@
-//! What Laravel's variables make of a configuration.
+//! Configurations that come from Laravel's variables.
 
 use super::*;
 
@@ -9,6 +9,22 @@ fn laravels_listener_may_come_from_the_process_and_still_gives_way_to_ours() {
     assert_eq!((laravel.server.host.as_str(), laravel.server.port), ("::1", 5));
     let ours = Given { env_file: Some("CARILLON_SERVER__PORT=3"), environment, ..Given::default() }.load().unwrap();
     assert_eq!(ours.server.port, 3);
+}
+
+#[test]
+fn ports_that_kubernetes_sets_for_services_do_not_count() {
+    let environment = &[
+        ("REVERB_SERVER_PORT", "tcp://10.0.0.1:8080"),
+        ("REVERB_SERVER_SERVICE_HOST", "10.0.0.1"),
+        ("REVERB_PORT", "tcp://10.0.0.3:80"),
+        ("REDIS_PORT", "tcp://10.0.0.2:6379"),
+        ("REDIS_SERVICE_HOST", "10.0.0.2"),
+    ];
+    let text =
+        "REVERB_SERVER_PORT=81\nREVERB_SCALING_ENABLED=true\nREDIS_HOST=${REDIS_SERVICE_HOST}\nREDIS_PORT=6380\n";
+    let config = Given { env_file: Some(text), environment, ..Given::default() }.load().unwrap();
+    assert_eq!((config.server.port, config.redis.address().unwrap()), (81, "10.0.0.2:6380".to_owned()));
+    assert!(config.warnings.is_empty(), "{:?}", config.warnings);
 }
 
 #[test]
