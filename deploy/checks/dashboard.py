@@ -11,7 +11,7 @@ import sys
 
 # What Grafana fills in, with something of the same kind.
 VARIABLES = {"$__rate_interval": "5m", "$__range": "1h", "$namespace": ".*", "$job": ".*", "$instance": ".*"}
-# What keeps two clusters under one Prometheus apart, in every selector of a metric.
+# The matchers that separate two clusters under one Prometheus. Every selector of a metric has them.
 CLUSTER = ('namespace=~"$namespace', 'job=~"$job')
 # Labels that the Prometheus operator sets on a target, and that no metric of Carillon may have.
 OF_THE_OPERATOR = r"\b(container|endpoint|pod|service)\b"

@@ -21,7 +21,7 @@ pub(crate) struct Addresses {
     sessions_max: usize,
 }
 
-/// What counts as one client address: an IPv4 address or an IPv6 network.
+/// A client address: an IPv4 address or the network of an IPv6 address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Address(u128);
 

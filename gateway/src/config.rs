@@ -41,7 +41,7 @@ pub struct Server {
     /// Open WebSockets of this node, of all apps together; 0 means as many as the descriptor limit allows.
     pub connections_max: usize,
     /// Open connections of one client address, WebSockets and fallback sessions together; 0 means no limit. Beyond it: 4100.
-    /// An IPv6 address stands for its /64 network. Behind loopback and trusted proxies the address in `X-Forwarded-For`
+    /// An IPv6 address counts as its /64 network. Behind loopback and trusted proxies the address in `X-Forwarded-For`
     /// counts; a client that they do not name is not counted.
     pub connections_per_address: usize,
     /// Fallback sessions of one client address, at most half of `connections_max`; 0 means no limit. Beyond it: 4100.

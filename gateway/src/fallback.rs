@@ -189,7 +189,7 @@ async fn receive(
 /// Checks how many sessions the client's TCP connection and its address have.
 ///
 /// # Errors
-/// What the client is told: to come back later.
+/// The farewell for the client, which may try again.
 fn permit(
     node: &Node,
     client: &Client,

@@ -196,7 +196,7 @@ pub(crate) const STREAM_PIECE_BYTES: usize = 16 * 1024;
 /// 87,381 of them, each answered with an error of a hundred bytes, and some with a signature to check.
 pub(crate) const FALLBACK_MESSAGES_PER_TURN: usize = 128;
 
-/// What the default configuration lets wait for one client (`server.outbox_bytes`).
+/// The default of `server.outbox_bytes`: the bytes that may be queued for one client.
 const OUTBOX_BYTES_DEFAULT: usize = 1024 * 1024;
 
 const _: () = assert!(4 * BURST_BYTES_MAX <= OUTBOX_BYTES_DEFAULT, "one burst must not make a client slow");

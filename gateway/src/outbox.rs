@@ -182,7 +182,7 @@ impl Burst {
         self.links.len()
     }
 
-    /// What it costs to write the burst, in deliveries of a large one.
+    /// Returns the cost of writing the burst, in deliveries of a large one.
     pub(crate) fn cost(&self) -> usize {
         self.links.len() + WRITE_COST * self.touched.len() + self.bytes / BYTES_PER_COST
     }

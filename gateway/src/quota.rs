@@ -2,8 +2,8 @@
 //!
 //! After 4004 pusher-js never connects again, so that code needs a count that is known to be current. A handshake that
 //! finds its app at the quota waits for a moment, because the connection that it replaces may still be counted. It is
-//! refused with 4004 once every node that was counted has reported again after [`SETTLING`], and with 4100, after which
-//! clients try again, if that cannot be had in time or Redis is away.
+//! refused with 4004 once every node that was counted has reported again after [`SETTLING`]. If these reports do not come
+//! in time, or Redis is away, it is refused with 4100, after which clients try again.
 //!
 //! In a cluster all waiting handshakes of an app share one claim at a time: those that arrive while a claim is under way
 //! are part of the next one.

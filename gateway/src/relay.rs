@@ -262,9 +262,9 @@ impl Relay {
         self.release_parked(state);
     }
 
-    /// Notifies local subscribers of changed members: at once within the channel's allowance, else within a second. A
-    /// member who leaves and comes back by then is no news, so a flood of joins and leaves costs the other members no more
-    /// than one notification of each member a second.
+    /// Notifies local subscribers of changed members: at once within the channel's allowance, else within a second. If
+    /// a member leaves and comes back by then, neither change is sent. So a flood of joins and leaves causes at most one
+    /// notification of each member a second.
     fn announce_members(&self, state: &mut TopicState, topic: &Topic) {
         if state.member_changes.is_late {
             return;

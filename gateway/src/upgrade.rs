@@ -97,7 +97,7 @@ async fn admit_connection(
     Ok((stream, client, Some(stall)))
 }
 
-/// What the requests of one TCP connection share.
+/// The state that the requests of one TCP connection share.
 #[derive(Clone)]
 struct TcpClient {
     peer: Peer,
@@ -249,7 +249,7 @@ async fn admit_websocket(node: &Arc<Node>, request: &Request<RequestBody>, peer:
     Ok(node.admit(app, Transport::WebSocket).await?.counted_for(address))
 }
 
-/// Counts that a client address has too many connections; returns what the client is told: to come back later.
+/// Counts that a client address has too many connections. Returns the farewell for the client, which may try again.
 pub(crate) fn over_limit(node: &Node, limit: OverLimit) -> Farewell {
     node.metrics.rate_limited(limit.label());
     Farewell::new(CloseCode::OverCapacity, "Too many connections from this address, try again later")

@@ -36,7 +36,7 @@ class ApiServer:
 
     def __init__(self):
         self.objects: dict[str, dict[str, Any]] = {}
-        # What Helm 4 applied last, by path: fields that it leaves out the next time are removed.
+        # The objects that Helm 4 applied last, by path. Fields that it leaves out the next time are removed.
         self.applied: dict[str, dict[str, Any]] = {}
         # Replicas that a scaler has set, by path.
         self.scaled: dict[str, int] = {}

@@ -188,7 +188,7 @@ def checksums(chart: Rendering) -> dict[str, dict[str, str]]:
 
 
 def nginx_hook(chart: Rendering) -> str:
-    """The script that a pod of nginx runs before it is told to end."""
+    """The script that a pod of nginx runs before it gets SIGTERM."""
     shell, flag, script = chart.pod("nginx").main["lifecycle"]["preStop"]["exec"]["command"]
     assert (shell, flag) == ("sh", "-c")
     return script

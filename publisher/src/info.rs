@@ -80,7 +80,7 @@ impl Info {
         Ok(())
     }
 
-    /// What was asked for of one channel, as far as its kind has it and the cluster has answered.
+    /// Returns the requested attributes of one channel that its kind has and the cluster has answered.
     ///
     /// pusher-http-php's `testPushWithInfo` expects
     /// `{"my-channel":{"subscription_count":1},"presence-my-channel":{"user_count":0,"subscription_count":0}}`.

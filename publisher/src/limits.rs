@@ -25,7 +25,7 @@ use shared::http::{DISCARD_TIMEOUT, HEAD_TIMEOUT};
 /// Open connections of callers. They are applications' servers, each with a few; more wait in the system's queue.
 pub(crate) const CONNECTIONS_MAX: usize = 10_000;
 
-/// What pusher-http-php, the least patient of the official libraries, waits for a response.
+/// The time that pusher-http-php waits for a response, the shortest of the official libraries.
 const CALLER_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A body must arrive within this time: a third of [`CALLER_TIMEOUT`].
@@ -50,7 +50,7 @@ pub(crate) const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 /// used where no balancer has to notice the drain.
 pub(crate) const DRAIN_LINGER: Duration = Duration::from_secs(1);
 
-/// What a connection may take for its PROXY header and TLS while the server drains.
+/// The time that a connection has for its PROXY header and TLS while the server drains.
 pub(crate) const DRAIN_PREAMBLE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// How long a cache channel keeps its last event. Source: protocol reference 2.7.

@@ -84,7 +84,7 @@ impl RefusalLog {
         B: Body<Data = Bytes>,
         B::Error: Into<Box<dyn Error + Send + Sync>>,
     {
-        // A client that waits for a `100 Continue` shall not send a body that nobody wants.
+        // A client that waits for a `100 Continue` shall not send a body that is not used.
         if !body.is_unread() || head.headers.contains_key(EXPECT) {
             return;
         }

@@ -34,7 +34,7 @@ pub(crate) fn body_budget(app: &App) -> usize {
     APP_BODY_BYTES_MAX.max(app.limits.request_bytes()).min(PERMITS_MAX)
 }
 
-/// What one caller can take of a budget.
+/// The largest part of a budget that one caller can claim.
 const PERMITS_MAX: usize = 1 << 29;
 
 const _: () = assert!(PERMITS_MAX <= tokio::sync::Semaphore::MAX_PERMITS && PERMITS_MAX <= u32::MAX as usize);

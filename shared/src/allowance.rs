@@ -10,7 +10,7 @@ pub struct Allowance {
     full_at_ns: i64,
 }
 
-/// What times are counted from. Instants before it are negative.
+/// The instant from which times are counted. Instants before it are negative.
 static START: LazyLock<Instant> = LazyLock::new(Instant::now);
 
 impl Default for Allowance {

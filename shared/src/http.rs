@@ -58,7 +58,7 @@ pub trait Routes: Send + Sync {
     }
 }
 
-/// What a connection tolerates.
+/// The limits of a connection.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     /// The largest request body that is discarded before a refusal is sent, in bytes.

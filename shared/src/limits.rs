@@ -13,8 +13,8 @@ pub(crate) const PIPELINE_DEPTH: usize = 1024;
 /// connection's buffer, and 100,000 topics 196 round trips.
 pub(crate) const SUBSCRIBE_BATCH: usize = 512;
 
-/// Topics that a node subscribes to. Beyond it a subscription fails, and its client gets an error; whoever is subscribed
-/// stays so.
+/// Topics that a node subscribes to. Beyond it a subscription fails and its client gets an error. Existing
+/// subscriptions stay.
 ///
 /// 100,000 connections with 10 channels each, none shared, are 1,000,000 topics. A topic takes some 300 bytes here (its
 /// name twice, its entry in the map, and one waiting subscription), so all of them take 300 MB at most. While Redis is away

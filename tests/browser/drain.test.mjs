@@ -60,13 +60,13 @@ describe('one gateway of two is drained', { concurrency: 2 }, () => {
       const moved = await metric([gateways[0]], 'carillon_connections', 'transport="websocket"');
       assert.ok(moved > CLIENTS / 4, `nginx gave the gateway ${moved} of ${CLIENTS} clients`);
 
-      const told = Date.now();
+      const signaled = Date.now();
       await gateways[0].stop();
       await eventually(async () => (await look()).every(({ connected, lost, back }) => connected && lost.length === back.length), 'all clients to be back');
       const clients = await look();
       assert.equal(clients.filter(({ lost }) => lost.length > 0).length, moved, 'those of the other gateway stay');
       assert.ok(clients.every(({ lost }) => lost.length <= 1), 'none is moved twice');
-      const absences = clients.flatMap(({ lost, back }) => lost.map((at, index) => ({ lost: at - told, back: back[index] - told })));
+      const absences = clients.flatMap(({ lost, back }) => lost.map((at, index) => ({ lost: at - signaled, back: back[index] - signaled })));
       const slowest = Math.max(...absences.map(({ lost, back }) => back - lost));
       assert.ok(slowest <= BACK_MS, `a client was back ${slowest} ms after it was closed`);
       for (const side of ['lost', 'back']) {

@@ -27,16 +27,16 @@ describe('a single process is restarted', () => {
         await joins(page, 'news');
       }
 
-      const told = Date.now();
+      const signaled = Date.now();
       await node.stop();
       await node.again();
       for (const page of clients) {
         const back = await live(page, { nth: 2 });
         assert.equal(back.transport, 'ws');
-        assert.ok(back.at - told <= BACK_MS, `back after ${back.at - told} ms: ${JSON.stringify(await statesOf(page))}`);
+        assert.ok(back.at - signaled <= BACK_MS, `back after ${back.at - signaled} ms: ${JSON.stringify(await statesOf(page))}`);
         assert.deepEqual([...new Set((await page.evaluate(() => errors)).map(({ code }) => code))], [4100]);
       }
-      // Nobody is on HTTP, and all are subscribed again.
+      // No page is on HTTP, and all are subscribed again.
       assert.equal(await metric([node], 'carillon_connections', 'transport="websocket"'), clients.length);
       const carillon = sender(node);
       for (const [index, page] of clients.entries()) {

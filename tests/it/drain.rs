@@ -37,7 +37,7 @@ async fn sigint_does_the_same() {
     everyone_is_closed_with_4100(Signal::INT).await;
 }
 
-/// What ends last costs clients the least: they are served while the request is answered.
+/// Clients are served while the request is answered.
 #[tokio::test]
 async fn clients_of_a_single_server_are_closed_after_its_requests_are_answered() {
     let server = Server::start(Setup::default().server("shards = 1")).await;

@@ -59,8 +59,8 @@ pub fn tied(program: &Path) -> Command {
     command
 }
 
-/// A program as [`tied`] starts it, whose standard input becomes the first socket of a socket activation: systemd passes
-/// sockets from descriptor 3 on, and names the process that they are for.
+/// A program as [`tied`] starts it, with its standard input as the first socket of a socket activation. systemd passes
+/// sockets from descriptor 3 on and names the process that they are for.
 pub fn activated(program: &Path, name: &str) -> Command {
     let mut command = tied("/bin/sh".as_ref());
     let script =

@@ -206,7 +206,7 @@ impl Socket {
     }
 }
 
-/// What is escaped of an app key in a path.
+/// The characters of an app key that are escaped in a path.
 const KEY_ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 fn request(url: &ServerUrl, key: &str, options: &Options) -> Result<Request<Empty<bytes::Bytes>>, ClientError> {

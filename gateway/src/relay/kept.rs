@@ -59,8 +59,8 @@ impl Relay {
         (state.kept_position(), pin)
     }
 
-    /// Waits until the node has received the fetched event, if it is still to come: else a subscriber would get it both as
-    /// the answer and as an event. Must be called under the topic's gate.
+    /// Waits until the node has received the fetched event, if it is still to come. Otherwise a subscriber would get it both
+    /// as the answer and as an event. Must be called under the topic's gate.
     pub(super) async fn catch_up_with(&self, topic: &Topic, kept: &Kept) {
         let Kept { received_before, fetched: Some(fetched), .. } = kept else { return };
         if received_before.is_some_and(|received| !supersedes(fetched.position, received)) {

@@ -346,8 +346,8 @@ impl Relay {
         stripe.get(topic).expect("a held topic has a state").gate.clone()
     }
 
-    /// Queues an answer now, or as soon as the replica has reached `position` and local subscribers know all of its changes:
-    /// the new subscriber would else receive changes that its list already has.
+    /// Queues an answer now, or as soon as the replica has reached `position` and local subscribers know all of its changes.
+    /// Otherwise the new subscriber would receive changes that its list already has.
     fn queue_answer(
         &self,
         topic: &Topic,

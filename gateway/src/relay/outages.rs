@@ -2,7 +2,7 @@
 //! are killed at random.
 //!
 //! Times of leases are a sixth of the real ones. What must hold: no client sees a member leave or come back that was there
-//! all the time, no webhook says so, and a killed node's members are gone in time.
+//! all the time, no webhook says so, and a killed node's members are removed in time.
 
 mod node;
 mod server;
@@ -132,7 +132,7 @@ impl Model {
         println!("killed node {victim}");
     }
 
-    /// On each node a user joins who stays, and whom a replica that lags does not know.
+    /// Joins a user who stays on each node. A replica that lags does not have them.
     async fn join_late(&mut self) {
         for node in self.living() {
             let user = format!("late-{node}");
@@ -145,7 +145,7 @@ impl Model {
         }
     }
 
-    /// Some users join and some leave; nobody waits for it.
+    /// Lets some users join and some leave, without waiting for it.
     fn move_some(&mut self) {
         for number in 0..4 {
             let channel = self.rng.random_range(0..CHANNELS.len());
@@ -154,7 +154,7 @@ impl Model {
             self.under_way.push((node, self.node(node).join(&topic(channel), &user)));
             self.moving.insert((channel, user), node);
         }
-        let leaver = self.moving.keys().choose(&mut self.rng).cloned().expect("somebody moves");
+        let leaver = self.moving.keys().choose(&mut self.rng).cloned().expect("some users move");
         let node = self.moving.remove(&leaver).expect("it is there");
         // It may leave before it has joined: then its join is to be waited for first.
         self.under_way.push((node, self.node(node).leave(&topic(leaver.0), &leaver.1)));
@@ -244,7 +244,7 @@ impl Model {
         tokio::time::sleep(OUTAGE / 2).await;
     }
 
-    /// What clients and webhooks were told of users who were there all the time.
+    /// Checks that clients and webhooks received no change of users who were present all the time.
     async fn judge(&self) {
         for index in self.living() {
             let (false_changes, contradictions) = self.node(index).with_view(|view| {
@@ -258,9 +258,9 @@ impl Model {
             assert_eq!(false_changes, [], "clients of node {index}");
             assert_eq!(contradictions, [""; 0], "clients of node {index}");
         }
-        let told: Vec<(String, Vec<String>)> = self.server.query(&["XRANGE", "carillon:{0}:wq:shop", "-", "+"]).await;
+        let queued: Vec<(String, Vec<String>)> = self.server.query(&["XRANGE", "carillon:{0}:wq:shop", "-", "+"]).await;
         let mut added = BTreeSet::new();
-        for (_, fields) in told {
+        for (_, fields) in queued {
             let field = |name: &str| {
                 let mut pairs = fields.chunks(2).filter(|pair| pair[0] == name);
                 pairs.next().map(|pair| pair[1].clone()).unwrap_or_default()

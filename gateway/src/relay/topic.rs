@@ -55,7 +55,7 @@ pub(crate) struct KeptFrame {
 
 /// An answer to a new subscriber that the replica is not ready for.
 pub(crate) struct Parked {
-    /// What the list must reflect; `None` for any list that local subscribers know.
+    /// The position that the list must have reached; `None` for any list that local subscribers have.
     pub(crate) position: Option<Position>,
     pub(crate) shard: usize,
     pub(crate) answer: Box<dyn FnOnce(&TopicState) -> ShardMessage + Send>,

@@ -98,7 +98,7 @@ impl Shard {
         }
     }
 
-    /// What clients are sent when the node shuts down.
+    /// Returns the farewell for clients of a node that shuts down.
     pub(crate) fn farewell(&self) -> Farewell {
         if self.node.is_clustered() { going_away() } else { restarting() }
     }

@@ -1,4 +1,4 @@
-//! What a shard does in the cluster on behalf of its connections: a queue of small values and a bounded number of workers.
+//! The work of a shard in the cluster for its connections: a queue of small values and a bounded number of workers.
 //!
 //! Work on one topic is done in order, by one worker at a time: the relay's gate allows no more. So a busy channel occupies
 //! one worker, and the others serve the other channels.
@@ -28,7 +28,7 @@ use queue::{SignInAnswer, Task, Work};
 pub(super) struct Entry {
     pub(super) app: Arc<App>,
     pub(super) topic: Topic,
-    /// As whom, in presence channels.
+    /// The member, in presence channels.
     pub(super) user_id: Option<UserId>,
 }
 

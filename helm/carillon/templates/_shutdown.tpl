@@ -90,7 +90,7 @@ Takes root, role and values.
 
 {{/*
 The pace of a scaler, as JSON: what the values say, or the chart's own. Every pod that goes sends its clients to the others, so
-gateways and nginx lose one pod at a time, each after the one before it is gone. Takes root, role and values.
+gateways and nginx lose one pod at a time, each after the one before it has ended. Takes root, role and values.
 */}}
 {{- define "carillon.scalingBehavior" -}}
 {{- $pods := int64 60 -}}

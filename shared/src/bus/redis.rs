@@ -47,7 +47,7 @@ impl RedisBus {
     }
 
     /// Publishes nothing while the server refuses writes, although `PUBLISH` is none: a demoted master would answer it, and
-    /// those who followed the failover would receive nothing.
+    /// nodes that followed the failover would not receive the event.
     async fn publish_all(&self, messages: Vec<Message>) -> Result<(), BusError> {
         if !self.link.standing().accepts_events() {
             self.metrics.failed("refused");
@@ -101,8 +101,8 @@ enum Outgoing {
 }
 
 impl Outgoing {
-    /// A replica accepts `PUBLISH`, and delivers to nobody who has followed a failover. So a write comes behind it, which
-    /// a replica refuses: an event is accepted only if its server was a master after it was published.
+    /// A replica accepts `PUBLISH`, but nodes that followed a failover do not receive the event. A replica refuses the write
+    /// that follows it. So an event is accepted only if its server was a master after it was published.
     fn new(link: &Link, messages: Vec<Message>, absent_key: &str) -> Self {
         if messages.iter().any(|message| message.keep.is_some()) {
             return Self::kept(link, &messages);

@@ -36,7 +36,7 @@ pub enum BodyError {
     Broken(#[from] hyper::Error),
 }
 
-/// What the reader of a body has left of it.
+/// The part of a body that its reader has left.
 enum Rest {
     /// Its end has not been reached, or the body broke.
     Unknown,
@@ -75,9 +75,9 @@ impl Shared {
 }
 
 impl RequestBody {
-    /// Splits a body into what its handler gets, and what discards the rest; `None` where there is no body.
+    /// Splits a body into the part for its handler and one that discards the rest; `None` if there is no body.
     ///
-    /// `bytes_max`: the largest body that is discarded; `waits`: whether the client sends it only when told to.
+    /// `bytes_max`: the largest body that is discarded; `waits`: whether the client sends it only after `100 Continue`.
     pub(super) fn new(
         body: Incoming,
         state: Arc<ConnectionState>,

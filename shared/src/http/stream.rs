@@ -26,7 +26,7 @@ const LINGER_IDLE: Duration = Duration::from_secs(1);
 
 const _: () = assert!(LINGER_IDLE.as_millis() < LINGER_TIMEOUT.as_millis());
 
-/// What the stream, the requests and the responses of one HTTP connection know of each other.
+/// The state that the stream, the requests and the responses of one HTTP connection share.
 #[derive(Debug, Default)]
 pub struct ConnectionState {
     stage: AtomicU8,
@@ -43,7 +43,7 @@ pub struct ConnectionState {
 enum Stage {
     /// A request is awaited.
     Idle,
-    /// A request has begun and its response is not complete.
+    /// A request has started and its response is not complete.
     Busy,
     /// The response is complete and may still be buffered.
     Flushing,

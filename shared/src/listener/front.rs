@@ -171,7 +171,7 @@ pub fn forbidden() -> Answer {
     http::text(StatusCode::FORBIDDEN, NETWORK_REFUSED)
 }
 
-/// What a client is told whose address is not allowed.
+/// The text for a client whose address is not allowed.
 pub const NETWORK_REFUSED: &str = "Access from this network is not allowed";
 
 #[cfg(test)]

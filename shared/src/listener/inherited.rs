@@ -71,8 +71,7 @@ pub enum InheritedError {
 }
 
 impl Inherited {
-    /// Takes the sockets that the environment announces. There are none if it announces none, or announces them for another
-    /// process. To be called once, before other threads run. `variables`: the environment.
+    /// Takes the sockets that the environment announces for this process. To be called once, before other threads run. `variables`: the environment.
     ///
     /// # Errors
     /// [`InheritedError`].

@@ -1,6 +1,6 @@
 //! Making connections to a primary. Every one is asked for the identity of its server before it is used.
 //!
-//! Connections are made on one runtime, whoever asks: a connection dies with the runtime that made it, and shards end
+//! All connections are made on one runtime: a connection dies with the runtime that made it, and shards end
 //! while others still need Redis.
 
 use std::convert::Infallible;

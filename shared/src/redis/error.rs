@@ -58,7 +58,7 @@ impl LinkError {
 /// Why a server that answers must not be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Refusal {
-    /// It is a replica, or as read-only as one: what is published there reaches nobody who followed a failover.
+    /// It is a replica, or as read-only as one. Nodes that followed a failover do not receive what is published there.
     Replica,
     /// It is a node of a Redis Cluster.
     ClusterNode,
@@ -99,7 +99,7 @@ impl Refusal {
         }
     }
 
-    /// What the operator can do about it.
+    /// Returns the advice for the operator.
     pub fn advice(self) -> &'static str {
         match self {
             Self::Replica => {
@@ -137,7 +137,7 @@ impl fmt::Display for Refusal {
     }
 }
 
-/// What an error means for the connection that it came on, and for the server.
+/// The meaning of an error for the connection that it came on, and for the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
     /// The connection broke, or the answer did not come in time.

@@ -1,4 +1,4 @@
-//! What a server says of itself to a new connection: its role, its mode and its run id.
+//! The identity of a server as it reports it to a new connection: its role, its mode and its run id.
 
 use std::collections::HashMap;
 
@@ -22,7 +22,7 @@ impl From<&str> for RunId {
 pub(crate) struct Identity {
     /// Why the server must not be used; `None` for a master, and for a server that says nothing.
     pub(crate) refusal: Option<Refusal>,
-    /// What it said, for the log.
+    /// Its answer, for the log.
     pub(crate) words: String,
     /// `None` if the user may not run `INFO`.
     pub(crate) run_id: Option<RunId>,

@@ -41,7 +41,7 @@ script!(
     join, "scripts/join.lua"
 );
 script!(
-    /// A node joins again for a user whom Redis may have lost.
+    /// A node joins again for a user that Redis may have lost.
     join_again, "scripts/join.lua", allow_oom
 );
 script!(

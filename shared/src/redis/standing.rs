@@ -195,7 +195,7 @@ impl Standing {
         is_same
     }
 
-    /// Reports that a connection of this generation was told why the server must not be used. `cause`: in its words.
+    /// Reports that the server refused, on a connection of this generation, to be used. `cause`: in the server's words.
     pub(crate) fn refused(&self, refusal: Refusal, generation: Generation, cause: &str) {
         let is_news = self.change(|machine| {
             let is_news = machine.refused(refusal, generation);

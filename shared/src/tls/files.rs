@@ -285,8 +285,8 @@ impl fmt::Display for Complaint {
             }
             Self::Damaged(what) => write!(f, "it is damaged: {what}"),
             Self::Encrypted => f.write_str(
-                "the private key is encrypted, and there is nobody to type its passphrase; decrypt it with: openssl pkey \
-                 -in FILE -out FILE.plain",
+                "the private key is encrypted, and the server cannot ask for a passphrase; decrypt it with: openssl pkey -in \
+                 FILE -out FILE.plain",
             ),
             Self::UnsupportedKey { kind } => {
                 let kind = kind.unwrap_or("unknown or damaged");

@@ -41,7 +41,7 @@ pub struct Backlog {
     pub oldest_ms: Option<u64>,
 }
 
-/// What waits in the queues of an app's endpoints in one partition.
+/// The backlogs of an app's endpoints in one partition.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Backlogs {
     /// Of each endpoint.

@@ -152,8 +152,8 @@ test('one socket may hold many channels', async (t) => {
 // Side by side, because each waits for pusher-js to try again.
 test('a server that goes away and returns', { ...needsProcess, concurrency: true }, async (t) => {
   // Of a cluster other nodes take the clients over; a single process asks them to wait for a second.
-  const told = process.env.BINARY_IN_CLUSTER ? 4200 : 4100;
-  const ways = [['SIGTERM', told], ['SIGINT', told], ['SIGKILL', 1006]];
+  const code = process.env.BINARY_IN_CLUSTER ? 4200 : 4100;
+  const ways = [['SIGTERM', code], ['SIGINT', code], ['SIGKILL', 1006]];
   await Promise.all(ways.map(([signal, code]) => t.test(`after ${signal} clients see ${code}, and are back once the server is`, (t) => returns(t, signal, code))));
 });
 

@@ -26,8 +26,8 @@ for (const signal of ['SIGTERM', 'SIGINT']) {
     const name = unique('restart');
     const channels = await Promise.all(clients.map(async (client) => subscribe(await connected(client), name)));
 
-    const told = performance.now();
-    const back = clients.map((client) => nextCall(client.connection, 'connected').then(() => performance.now() - told));
+    const signaled = performance.now();
+    const back = clients.map((client) => nextCall(client.connection, 'connected').then(() => performance.now() - signaled));
     const joined = channels.map((channel) => nextCall(channel, 'pusher:subscription_succeeded'));
     await first.kill(signal);
     const second = await start({ port: first.port });

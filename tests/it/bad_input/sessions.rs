@@ -141,7 +141,7 @@ async fn connections_per_address_counts_every_transport_by_the_clients_address()
     // Other clients, and clients of this machine that no proxy names, have room.
     websocket(&server, &[("X-Forwarded-For", "198.51.100.2")]).await.expect("another address");
     for _ in 0..5 {
-        open_sockets.push(websocket(&server, &[]).await.expect("nobody is named"));
+        open_sockets.push(websocket(&server, &[]).await.expect("no client is named"));
     }
     drop(open_sockets.swap_remove(0));
     eventually("a place is free again", async || websocket(&server, &client).await.is_ok()).await;

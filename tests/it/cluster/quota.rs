@@ -126,7 +126,7 @@ async fn a_client_that_comes_back_to_a_single_server_at_the_quota_gets_in() {
         let (client, ()) = tokio::join!(connect(&server), async { drop(left) });
         clients.push(client.unwrap_or_else(|code| panic!("turn {turn}: refused with {code}")));
     }
-    assert_eq!(connect(&server).await.err(), Some(4004), "nobody has left, and that is certain");
+    assert_eq!(connect(&server).await.err(), Some(4004), "no client has left, and that is certain");
     server.stop().await;
 }
 

@@ -239,7 +239,7 @@ async fn receive_until(client: &mut TestClient, received: &mut Vec<String>, is_l
     }
 }
 
-/// What nodes that were live make of a server that answers some commands by a rule.
+/// Checks nodes that were live while their server answers some commands by a rule.
 async fn while_answered(rules: &[(Rule, Option<&str>)]) {
     let redis = Redis::start().await;
     let filter = Filter::start(redis.port).await;

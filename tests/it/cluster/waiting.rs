@@ -1,4 +1,4 @@
-//! What waits for Redis: little, for no longer than its clients do, and as much at a time as Redis can take.
+//! Work that waits for Redis: bounded, no longer than its clients wait, and sent at the pace of Redis.
 
 use std::time::{Duration, Instant};
 
@@ -100,7 +100,7 @@ async fn sign_ins_whose_clients_left_are_given_up() {
     }
     drop(clients);
     cluster.gateway(0).metric_reaches("carillon_connections", 0.0).await;
-    // No message tells of it: a sign-in is given up within a second, and an idle topic after two more.
+    // No message shows it: a sign-in is given up within a second, and an idle topic after two more.
     tokio::time::sleep(Duration::from_secs(6)).await;
     let forwarded = cluster.gateway_proxy(0).forwarded_bytes();
     cluster.gateway_proxy(0).set(Mode::Pass).await;

@@ -10,7 +10,7 @@ use tokio::task::{JoinHandle, JoinSet};
 
 use crate::ports;
 
-/// What a command is answered with instead of reaching Redis.
+/// The answer to a command that does not reach Redis.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Answer {
     /// This error, such as `READONLY You can't write against a read only replica.`
@@ -30,7 +30,7 @@ pub struct Filter {
     acceptor: JoinHandle<()>,
 }
 
-/// What stands for a replaced command on its way through Redis, so that its answer has the right place.
+/// The command that Redis gets in place of a replaced one, so that its answer has the right place.
 const TOKEN: &[u8] = b"answer-of-the-filter-5b1d";
 
 impl Filter {
@@ -73,15 +73,15 @@ async fn accept(listener: TcpListener, target: SocketAddr, rule: watch::Sender<O
         }
         let (near_reads, near_writes) = near.into_split();
         let (far_reads, far_writes) = far.into_split();
-        // The error that the next token stands for. Answers come in the order of the commands.
-        let (errors, told) = tokio::sync::mpsc::unbounded_channel();
+        // The errors for the tokens. Answers come in the order of the commands.
+        let (errors, replacements) = tokio::sync::mpsc::unbounded_channel();
         let (silenced, is_silenced) = watch::channel(false);
         let rule = rule.clone();
         connections.spawn(async move {
             // Whichever side ends first ends the other.
             tokio::select! {
                 () = commands(near_reads, far_writes, &rule, errors, &silenced) => {}
-                () = answers(far_reads, near_writes, told, is_silenced) => {}
+                () = answers(far_reads, near_writes, replacements, is_silenced) => {}
             }
         });
     }

@@ -78,7 +78,7 @@ impl Node {
             runtime.spawn(async move {
                 let mut batch = Vec::new();
                 while receiver.receive(&mut batch, 64).await {
-                    let mut view = view.lock().expect("nobody panics with the view");
+                    let mut view = view.lock().expect("no holder of the view panics");
                     for message in batch.drain(..) {
                         view.receive(&message);
                     }
@@ -133,7 +133,7 @@ impl Node {
         let work: Work = Box::new(move || {
             Box::pin(async move {
                 work().await;
-                // Nobody may wait any more.
+                // No caller may be waiting any more.
                 let _ = end.send(());
             })
         });
@@ -149,7 +149,7 @@ impl Node {
     }
 
     pub(super) fn with_view<T>(&self, look: impl FnOnce(&mut View) -> T) -> T {
-        look(&mut self.view.lock().expect("nobody panics with the view"))
+        look(&mut self.view.lock().expect("no holder of the view panics"))
     }
 }
 

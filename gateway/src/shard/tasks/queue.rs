@@ -31,7 +31,7 @@ pub(super) enum Work {
     AskWatched { connection: ConnectionKey, watched: Vec<Topic> },
 }
 
-/// What a client is sent once its sign-in stands.
+/// The answer to a client whose sign-in succeeded.
 pub(super) struct SignInAnswer {
     pub(super) user_data: String,
     pub(super) too_long: Option<Refusal>,

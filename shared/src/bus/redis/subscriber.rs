@@ -51,7 +51,7 @@ pub struct Subscriber {
     recount_topic: String,
     metrics: Metrics,
     state: Mutex<State>,
-    /// Notified when topics have changed, or somebody waits to catch up.
+    /// Notified when topics have changed, or a caller waits to catch up.
     changed: Notify,
     /// The number of the last question to catch up that is answered.
     caught_up: watch::Sender<u64>,
@@ -255,7 +255,7 @@ impl Subscriber {
         if let Err(error) = self.send_subscriptions(&mut connection, &all).await {
             return self.subscriptions_failed(error, generation);
         }
-        // For those whom the last connection left waiting.
+        // For callers that have waited since the last connection.
         if let Err(error) = self.answer_behind(&mut connection).await {
             return self.ping_failed(error, generation);
         }
@@ -354,8 +354,8 @@ impl Subscriber {
         }
     }
 
-    /// Resolves [`Subscriber::catch_up`] of those who asked behind a ping: the reader hands on what it reads in order, so all
-    /// that came before the answer is delivered by then.
+    /// Resolves calls of [`Subscriber::catch_up`] with a ping. The reader delivers in order, so all messages before the
+    /// answer are delivered by then.
     async fn answer_behind(&self, connection: &mut MultiplexedConnection) -> Result<(), RedisError> {
         let asked = self.lock().catch_up_asked;
         if *self.caught_up.borrow() < asked {

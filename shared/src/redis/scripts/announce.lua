@@ -46,8 +46,8 @@ local function begin_epoch(meta, names)
 end
 
 -- Returns the epoch of a sequence. The sequence starts over if it is missing or unreadable, or if another server process
--- counted it last: a promoted replica, or a server that loaded an older state, may lack the end of the sequence, and would
--- give the same position to another message.
+-- counted it last. A promoted replica, or a server that loaded an older state, may lack the end of the sequence. It would
+-- give a position twice.
 local function epoch_of(meta, names)
   local epoch = redis.call('HGET', meta, names.epoch)
   if not is_counter(epoch) or not is_counter(redis.call('HGET', meta, names.sequence))
@@ -108,8 +108,8 @@ local function wants(hooks, kind)
   return string.find(hooks.wanted, kind, 1, true) ~= nil
 end
 
--- What is known of a stream of webhooks: the field b counts the bytes that were ever added, x the entries that were dropped
--- since that was last reported, and r:LABEL is the time at which a publisher last served this endpoint.
+-- Returns the key of the state of a stream of webhooks. Field b: the bytes that were ever added. Field x: the entries that were
+-- dropped since the last report. Field r:LABEL: the time at which a publisher last served this endpoint.
 local function state_of(stream)
   return stream .. ':m'
 end

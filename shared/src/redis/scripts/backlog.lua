@@ -1,8 +1,9 @@
 -- KEYS: queue dead
 -- ARGV: grace_ms age_max_ms, then the names of the groups of all configured endpoints
--- Drops what all of these groups are done with, the groups that no publisher has served for the grace period, and dead letters
--- over the age. Returns {entries of the queue, and dead letters, that were dropped undelivered since the last call, groups that
--- were removed}, and then for each configured group that is there: name, entries not done with, id of the oldest of them or ''.
+-- Drops entries that all of these groups have acknowledged, groups that no publisher has served for the grace period, and dead
+-- letters over the age.
+-- Returns three counts: the entries and the dead letters that were dropped undelivered since the last call, and the removed
+-- groups. For each configured group that exists follow: name, entries not acknowledged, id of the oldest of them or ''.
 local function is_before(a, b)
   local a_ms, a_seq = string.match(a, '^(%d+)-(%d+)$')
   local b_ms, b_seq = string.match(b, '^(%d+)-(%d+)$')

@@ -10,7 +10,7 @@ use crate::redis::identity::RunId;
 /// leads to two servers in turn must not keep nodes busy with connecting.
 const MOVE_INTERVAL: Duration = Duration::from_secs(1);
 
-/// What is known of the server.
+/// The known state of the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Server {
     /// It does not answer.
@@ -139,7 +139,7 @@ impl Machine {
         false
     }
 
-    /// Returns whether this is news. What a connection of an earlier generation was told is not: its server was left.
+    /// Returns whether this is news. A refusal on a connection of an earlier generation is not: that server is not used any more.
     pub(super) fn refused(&mut self, refusal: Refusal, generation: Generation) -> bool {
         if generation != self.generation || self.server == Server::Refuses(refusal) {
             return false;

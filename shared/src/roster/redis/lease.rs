@@ -89,7 +89,7 @@ const EARLIER_MAX: usize = 3;
 /// Channels that are touched at a time.
 const TOUCHES: usize = 64;
 
-/// What a renewal found.
+/// The outcome of a renewal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Renewal {
     Renewed,
@@ -304,8 +304,8 @@ impl RedisRoster {
         }
     }
 
-    /// Gives everything its full time to live, and writes the index again, without which a sweep would not find what this
-    /// node holds; returns the channels of which something is not there any more, as after an eviction for want of memory.
+    /// Renews the time to live of all keys of this node, and writes its index again, which sweeps read. Returns the channels
+    /// that lack something, as after an eviction because memory was full.
     async fn touch(&self) -> Result<Vec<Topic>, RosterError> {
         let node = self.node();
         let (topics, apps) = {

@@ -40,7 +40,7 @@ const TOMBSTONE: Duration = Duration::from_secs(600);
 /// A look at the leases: nodes that are declared dead and not swept yet, and all other nodes with their leases.
 type Look = (Vec<String>, Vec<(String, String)>);
 
-/// What a sweep, or a part of it, did.
+/// The result of a sweep, or of a part of it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Swept {
     /// Users that were removed, because no other node holds them.
@@ -72,7 +72,7 @@ impl RedisRoster {
             // Up to a quarter more or less, so that nodes do not all look at once.
             let pause = self.times.look.mul_f64(rand::rng().random_range(0.75..=1.25));
             tokio::time::sleep(pause).await;
-            // An error needs no answer: a look that failed counts for nobody.
+            // An error needs no handling: a look that failed is not counted against any node.
             if let Ok(dead) = self.look(&mut watch).await
                 && !dead.is_empty()
             {
@@ -142,7 +142,7 @@ impl RedisRoster {
                 return Ok(None);
             }
             let (next, entries) = match self.scan_index(&index, cursor).await {
-                // Without the index nobody can know what the node held. Its entries expire by themselves.
+                // Without the index the entries of the node cannot be found. They expire by themselves.
                 Err(RosterError::Damaged) => {
                     self.set_aside(node, &index, &mut total);
                     break;
@@ -176,8 +176,8 @@ impl RedisRoster {
         Ok(self.end_sweep(node, &sweeper).await?.then_some(total))
     }
 
-    /// Counts an entry that cannot be swept, and logs the first of a sweep. Nobody can remove the node there before a
-    /// person has repaired the key, so the sweep does not wait for it.
+    /// Counts an entry that cannot be swept, and logs the first of a sweep. The node cannot be removed from that key before a
+    /// person has repaired it, so the sweep does not wait for it.
     fn set_aside(&self, node: &str, entry: &str, total: &mut Swept) {
         total.damaged += 1;
         self.metrics.damaged_entries.inc();

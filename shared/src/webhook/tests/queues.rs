@@ -146,14 +146,14 @@ async fn counts_misses_and_client_events_are_told(world: impl World) {
     let occurrence = occurrences().swap_remove(4).0;
     let message = |text: &str| Message { webhook: Some(occurrence.clone()), ..event(&topic, text) };
     node.publish([message("a"), message("b")]).await;
-    let told = read(&queues, &mut last, 2).await;
-    assert_eq!(told[0].occurrence, occurrence);
+    let queued = read(&queues, &mut last, 2).await;
+    assert_eq!(queued[0].occurrence, occurrence);
     let began = std::time::Instant::now();
     for count in [200, 300, 400] {
         node.roster.occupy(&topic, count, true).await.unwrap();
     }
     assert_eq!(words(&read(&queues, &mut last, 1).await), ["=400"]);
-    assert!(began.elapsed() >= Duration::from_millis(4900), "told after {:?}", began.elapsed());
+    assert!(began.elapsed() >= Duration::from_millis(4900), "queued after {:?}", began.elapsed());
 }
 
 async fn what_is_done_with_is_gone_and_the_rest_is_counted(world: impl World) {
@@ -190,9 +190,9 @@ async fn an_end_whose_time_is_over_is_told_though_nobody_looked(world: impl Worl
         // No sender runs meanwhile.
         tokio::time::sleep(HOLD + Duration::from_millis(100)).await;
     }
-    let told = words(&read(&queues, &mut last, 8).await);
-    assert_eq!(told[..4], ["+ana", "channel_occupied", "-ana", "channel_vacated"]);
-    assert_eq!(told[4..], told[..4]);
+    let queued = words(&read(&queues, &mut last, 8).await);
+    assert_eq!(queued[..4], ["+ana", "channel_occupied", "-ana", "channel_vacated"]);
+    assert_eq!(queued[4..], queued[..4]);
 }
 
 async fn what_was_handed_out_in_an_answer_that_was_lost_is_handed_out_again(world: impl World) {

@@ -49,7 +49,7 @@ impl Crowd {
         self.held[victim].clear();
     }
 
-    /// The users that are gone with the gateways that died, and those that are still there.
+    /// Returns the users of gateways that died, and those of the others.
     fn gone_and_there(&self) -> (BTreeSet<String>, BTreeSet<String>) {
         let dead = GATEWAYS - self.observers.len();
         let all = (0..GATEWAYS).flat_map(|user| [user.to_string(), format!("both-{user}"), format!("observer-{user}")]);
@@ -64,7 +64,7 @@ impl Crowd {
         })
     }
 
-    /// Waits until the users of dead gateways are gone. `since`: when Redis was there again, or the last gateway died.
+    /// Waits until the users of dead gateways are removed. `since`: when Redis was there again, or the last gateway died.
     async fn ghosts_are_gone(&self, since: Instant) {
         let (_, there) = self.gone_and_there();
         let is_true = async || self.cluster.users(ROOM).await == there;
@@ -73,7 +73,7 @@ impl Crowd {
         self.cluster.swept().await;
     }
 
-    /// The users of dead gateways go in time, and nobody else ever does.
+    /// Checks that the users of dead gateways are removed in time, and no others.
     async fn only_the_dead_leave(&mut self, since: Instant) {
         self.ghosts_are_gone(since).await;
         let (gone, there) = self.gone_and_there();

@@ -11,7 +11,7 @@ fn topic(name: &str) -> Topic {
     Topic::new(&app().id, &ChannelName::parse(name, 200).expect("a name"))
 }
 
-/// A leave of this user, so that tasks of one topic can be told apart.
+/// A leave of this user, so that tasks of one topic differ.
 fn task(channel: &str, user: &str) -> Task {
     Task { app: app(), topic: topic(channel), work: Work::Exit { user_id: Some(UserId::from(user)) } }
 }

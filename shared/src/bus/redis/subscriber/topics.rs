@@ -9,8 +9,8 @@ use crate::envelope::Topic;
 
 /// Everything that a node subscribes to.
 ///
-/// While there is no connection a topic is here if it is wanted, and nothing else is kept. While there is one, so are topics
-/// whose end Redis has yet to be told, and the names of those that changed, each once.
+/// Without a connection only wanted topics are kept. With one, topics whose `UNSUBSCRIBE` has not been sent are kept too, and
+/// the names of those that changed, each once.
 #[derive(Default)]
 pub(super) struct Topics {
     /// By their name in Redis.
@@ -25,7 +25,7 @@ struct Entry {
     topic: Topic,
     is_wanted: bool,
     progress: Progress,
-    /// Notified when the subscription is confirmed or given up; there once somebody waits for that. Waiting callers are
+    /// Notified when the subscription is confirmed or given up; made when the first caller waits. Waiting callers are
     /// linked to it, so it takes the same memory for any number of them.
     settled: Option<Arc<Notify>>,
 }
@@ -43,7 +43,7 @@ pub(super) enum Subscription {
     Confirmed,
     /// It will be confirmed or given up; this is notified then.
     Waiting(Arc<Notify>),
-    /// Nobody wants it any more.
+    /// It is not wanted any more.
     GivenUp,
 }
 
@@ -85,7 +85,7 @@ impl Topics {
         }
     }
 
-    /// What has become of a topic that was subscribed to.
+    /// Returns the state of a subscription.
     pub(super) fn subscription(&mut self, name: &str) -> Subscription {
         match self.by_name.get_mut(name) {
             Some(entry) if !entry.is_wanted => Subscription::GivenUp,
@@ -95,7 +95,7 @@ impl Topics {
         }
     }
 
-    /// Makes a topic unwanted. Of one that Redis has not been told of nothing remains.
+    /// Makes a topic unwanted. It is removed at once if no `SUBSCRIBE` for it was sent.
     pub(super) fn unsubscribe(&mut self, name: &str) {
         let Some(entry) = self.by_name.get_mut(name) else { return };
         entry.is_wanted = false;
