@@ -166,8 +166,8 @@ fn run_shard(mut work: mpsc::UnboundedReceiver<Work>) {
 impl View {
     fn receive(&mut self, message: &ShardMessage) {
         let ShardMessage::Broadcast(Broadcast { frame, .. }) = message else { return };
-        // Behind the WebSocket header, which has no brace in it for texts of this length.
-        let begin = frame.iter().position(|byte| *byte == b'{').expect("a text");
+        // Behind the WebSocket header, which may have a brace in it, but no quotation mark after one.
+        let begin = frame.windows(2).position(|bytes| bytes == b"{\"").expect("a text");
         let message: Value = serde_json::from_slice(&frame[begin..]).expect("JSON");
         let channel = message["channel"].as_str().expect("a channel").to_owned();
         let data: Value = serde_json::from_str(message["data"].as_str().expect("data")).expect("JSON");
