@@ -66,6 +66,8 @@ pub(crate) struct AppPlaces {
 struct Reported {
     count: usize,
     failed: Option<Instant>,
+    /// Whether the roster may have a count of this node, also an older one than the last.
+    may_be_counted: bool,
 }
 
 /// Handshakes that wait for a place.
@@ -205,13 +207,13 @@ impl Node {
             Ok(claimed) => claimed,
             Err(error) => {
                 // The roster may have counted them: report the right number as soon as it answers again.
-                *reported = Reported { count: usize::MAX, failed: Some(Instant::now()) };
+                *reported = Reported { count: usize::MAX, failed: Some(Instant::now()), may_be_counted: true };
                 self.occupants.changed.notify_one();
                 return Err(error);
             }
         };
         let admitted = usize::try_from(claimed.admitted).unwrap_or(usize::MAX).min(wanted);
-        *reported = Reported { count: count + admitted, failed: None };
+        *reported = Reported { count: count + admitted, failed: None, may_be_counted: true };
         for _ in 0..admitted {
             let Some(waiting) = places.queue().waiting.pop_front() else { break };
             let verdict = self.take_place(app, waiting.transport);
@@ -287,8 +289,9 @@ impl Node {
 
     async fn report_if_due(&self, app: &AppId, places: &AppPlaces, is_forgotten: bool, is_asked: bool) {
         let mut reported = places.reported.lock().await;
-        if is_forgotten {
-            reported.count = 0;
+        if is_forgotten && reported.may_be_counted {
+            // The roster may have lost the count, or returned to an older one, so that 0 is to be reported too.
+            reported.count = usize::MAX;
         }
         let count = places.count();
         if reported.count == count && !(is_asked && count > 0) {
@@ -298,8 +301,9 @@ impl Node {
             // A later round reports it.
             return self.occupants.changed.notify_one();
         }
+        reported.may_be_counted = true;
         match self.relay.roster().connect(app, count as u64).await {
-            Ok(_) => *reported = Reported { count, failed: None },
+            Ok(_) => *reported = Reported { count, failed: None, may_be_counted: true },
             Err(_) => {
                 reported.failed = Some(Instant::now());
                 // The next round reports it.

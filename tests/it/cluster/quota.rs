@@ -149,6 +149,23 @@ async fn an_app_over_its_quota_is_refused_with_4100_while_redis_is_away() {
 }
 
 #[tokio::test]
+async fn an_older_state_of_redis_takes_no_place_of_the_quota() {
+    let cluster = Cluster::start().setup(Setup::default().limit("connections = 2")).await;
+    drop(connect(cluster.gateway(0)).await.expect("there is room"));
+    drop(connect(cluster.gateway(1)).await.expect("there is room"));
+    counted(&cluster, 0).await;
+    // As a replica that lags would have it. The nodes are disconnected, and do not restart.
+    for node in cluster.redis.run::<Vec<String>>("ZRANGE carillon:nodes 0 -1").await {
+        cluster.redis.run::<u64>(&format!("HSET carillon:conn:shop {node} 1")).await;
+    }
+    cluster.redis.run::<u64>("CLIENT KILL TYPE pubsub").await;
+    counted(&cluster, 0).await;
+    let clients = (connect_until_admitted(cluster.gateway(0)).await, connect_until_admitted(cluster.gateway(1)).await);
+    drop(clients);
+    cluster.stop().await;
+}
+
+#[tokio::test]
 async fn handshakes_of_one_app_share_their_claims() {
     const CLIENTS: usize = 400;
     let mut cluster = Cluster::start().gateways(1).proxied().setup(Setup::default().limit("connections = 1000")).await;
