@@ -224,6 +224,15 @@ pub trait Roster: Send + Sync {
         u32::MAX
     }
 
+    /// Returns channels that the roster lists for this node although it has left them: Redis may have returned with an older
+    /// state. Some of them may have been entered again meanwhile.
+    ///
+    /// # Errors
+    /// [`RosterError::Unavailable`].
+    fn left_channels(&self) -> BoxFuture<'_, Result<Vec<Topic>, RosterError>> {
+        Box::pin(std::future::ready(Ok(Vec::new())))
+    }
+
     /// Makes sure that the cluster knows this node, before everything it holds is asserted again.
     ///
     /// # Errors

@@ -275,6 +275,41 @@ impl Model {
     }
 }
 
+/// A replica that lags knows a channel that a node has left, and never held again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_failover_brings_nobody_back_into_a_channel_that_a_node_has_left() {
+    let mut model = Model::start(400).await;
+    let topic = Topic::new(&"shop".into(), &ChannelName::parse("presence-left", 200).expect("a valid name"));
+    for (node, user) in [(0, "stays"), (1, "leaves"), (1, "leaves too")] {
+        model.node(node).join(&topic, user).await.expect("it joins");
+    }
+    model.server.remember();
+    for user in ["leaves", "leaves too"] {
+        model.node(1).leave(&topic, user).await.expect("it leaves");
+    }
+    model.server.stop();
+    model.server.fall_back();
+    model.server.launch().await;
+    let began = Instant::now();
+    let right = BTreeSet::from(["stays".to_owned()]);
+    loop {
+        let node = model.node(0);
+        let seen = node.with_view(|view| view.members.get("presence-left").cloned());
+        let listed = node.listed(&topic).await;
+        let counts: usize = model.server.query(&["HLEN", "carillon:{0}:oc:shop/presence-left"]).await;
+        if listed.as_ref() == Some(&right) && seen.as_ref() == Some(&right) && counts == 1 {
+            break;
+        }
+        assert!(began.elapsed() < PATIENCE, "Redis has {listed:?} on {counts} nodes, clients see {seen:?}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    // The node that left may enter again.
+    model.node(1).join(&topic, "returns").await.expect("it joins");
+    for node in model.nodes.iter_mut().filter_map(Option::take) {
+        node.kill();
+    }
+}
+
 async fn scenario(seed: u64, fault: Fault, death: Death) {
     println!("seed {seed}: Redis {fault:?}, a node dies: {death:?}");
     let mut model = Model::start(seed).await;

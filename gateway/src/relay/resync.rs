@@ -141,9 +141,55 @@ impl Relay {
         if all && failed.is_empty() {
             tracing::info!(channels = count, "brought up to date with the cluster");
         }
-        let is_settled = failed.is_empty();
+        let mut is_settled = failed.is_empty();
         lock(&self.doubts.topics).extend(failed);
+        if all && let Err(error) = self.release_left_channels().await {
+            tracing::debug!(%error, "cannot remove this node from channels that it has left yet; retrying");
+            self.doubts.all.store(true, Ordering::Release);
+            is_settled = false;
+        }
         is_settled
+    }
+
+    /// Removes this node from channels that it has left, and that an older state of Redis still lists for it. Otherwise
+    /// their members would stay for as long as another node keeps the channel.
+    async fn release_left_channels(&self) -> Result<(), RosterError> {
+        let left = self.roster.left_channels().await?;
+        stream::iter(&left)
+            .map(|topic| self.release_left_channel(topic))
+            .buffer_unordered(RESYNCS_AT_ONCE)
+            .try_for_each(async |()| Ok(()))
+            .await
+    }
+
+    async fn release_left_channel(&self, topic: &Topic) -> Result<(), RosterError> {
+        // Held for the gate, which keeps those who enter the channel now waiting.
+        self.hold(topic, 0);
+        let gate = self.gate(topic);
+        let released = {
+            let _serial = gate.lock().await;
+            self.leave_if_unused(topic).await
+        };
+        self.release(topic, 0);
+        match released {
+            // Whoever repairs the key repairs this too.
+            Err(RosterError::Damaged) => Ok(()),
+            released => released,
+        }
+    }
+
+    /// Must be called under the topic's gate.
+    async fn leave_if_unused(&self, topic: &Topic) -> Result<(), RosterError> {
+        let is_used = self.stripe(topic).get(topic).is_some_and(|state| state.subscriptions > 0);
+        if is_used {
+            return Ok(());
+        }
+        if topic.channel.kind().is_presence() {
+            for user_id in self.roster.held(topic).await? {
+                self.roster.leave(topic, &user_id).await?;
+            }
+        }
+        self.roster.occupy_again(topic, 0, false).await
     }
 
     fn held_topics(&self) -> Vec<Topic> {

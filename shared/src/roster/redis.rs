@@ -301,6 +301,10 @@ impl Roster for RedisRoster {
         Box::pin(self.connections_now(app))
     }
 
+    fn left_channels(&self) -> BoxFuture<'_, Result<Vec<Topic>, RosterError>> {
+        Box::pin(self.left_channels_now())
+    }
+
     fn reports_per_second(&self) -> u32 {
         REPORTS_PER_SECOND
     }

@@ -7,6 +7,10 @@ local before = total(KEYS[1])
 redis.call('SCARD', KEYS[2])
 local hooks = hooks_of(ARGV[9], ARGV[10], ARGV[11], ARGV[12], unpack(KEYS, 4))
 local announce = ARGV[6] == '1'
+if ARGV[2] == '0' and ARGV[12] == '0' and redis.call('HEXISTS', KEYS[1], '#') == 1 then
+  -- A node that has left the channel already does not know whether its counts are announced.
+  announce = true
+end
 if announce then redis.call('HSET', KEYS[1], '#', '1') end
 if ARGV[2] == '0' then
   redis.call('HDEL', KEYS[1], ARGV[1])

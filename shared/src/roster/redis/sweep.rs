@@ -11,7 +11,7 @@ use tokio::sync::watch;
 
 use super::lease::NODE_TOMBSTONE_TTL;
 use super::watch::Watch;
-use super::{RedisRoster, millis};
+use super::{RedisRoster, lock, millis};
 use crate::app::AppId;
 use crate::envelope::{Topic, unix_us};
 use crate::excerpt::{NAME_MAX, excerpt};
@@ -190,6 +190,27 @@ impl RedisRoster {
         }
     }
 
+    /// Returns the channels in this node's index that it has left.
+    pub(super) async fn left_channels_now(&self) -> Result<Vec<Topic>, RosterError> {
+        let index = self.link.keys().index(&self.node().to_string());
+        let (mut cursor, mut left) = (0, Vec::new());
+        loop {
+            let (next, entries) = match self.scan_index(&index, cursor).await {
+                // The index shows nothing then. The next touch reports it.
+                Err(RosterError::Damaged) => return Ok(left),
+                scanned => scanned?,
+            };
+            let held = lock(&self.held);
+            let topics = entries.iter().filter_map(|entry| topic_of(entry));
+            left.extend(topics.filter(|topic| !held.topics.contains_key(topic)));
+            drop(held);
+            cursor = next;
+            if cursor == 0 {
+                return Ok(left);
+            }
+        }
+    }
+
     async fn begin_sweep(&self, node: &str, sweeper: &str) -> Result<bool, RosterError> {
         let (dead, claim) = (self.link.keys().dead(), self.link.keys().sweep(node));
         let (node, sweeper, claim_ms) = (node.to_owned(), sweeper.to_owned(), millis(self.times.claim));
@@ -292,4 +313,11 @@ impl RedisRoster {
         })
         .await
     }
+}
+
+/// Returns the channel of an entry of an index; `None` for an app's connections, and for what is not ours.
+fn topic_of(entry: &str) -> Option<Topic> {
+    let (app, channel) = entry.split_once('/')?;
+    let channel = ChannelName::parse(channel, usize::MAX).ok()?;
+    Some(Topic::new(&AppId::from(app), &channel))
 }
