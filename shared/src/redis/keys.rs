@@ -69,6 +69,11 @@ impl Keys {
         format!("{}:nodes", self.prefix)
     }
 
+    /// There for a while after all leases seemed to be over: living nodes renew theirs meanwhile.
+    pub fn quiet(&self) -> String {
+        format!("{}:quiet", self.prefix)
+    }
+
     /// The tombstone of a node: it was declared dead and must take another id.
     pub fn node_tombstone(&self, node: &str) -> String {
         format!("{}:t:{node}", self.prefix)

@@ -104,6 +104,22 @@ local function now_ms()
   return tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
 end
 
+-- Returns the latest expiry among the leases of all nodes, or 0 without any.
+local function newest_lease(nodes)
+  return tonumber(redis.call('ZRANGE', nodes, -1, -1, 'WITHSCORES')[2] or 0)
+end
+
+-- Returns a function that tells whether the connections of a node count: its lease is valid. While no lease is valid, and
+-- for a while after that (quiet), expired leases count too, because living nodes have not had the time to renew theirs.
+local function counted_nodes(nodes, quiet)
+  local now = now_ms()
+  local is_quiet = newest_lease(nodes) <= now or redis.call('EXISTS', quiet) == 1
+  return function(node)
+    local lease = tonumber(redis.call('ZSCORE', nodes, node) or 0)
+    return lease > (is_quiet and 0 or now)
+  end
+end
+
 local function wants(hooks, kind)
   return string.find(hooks.wanted, kind, 1, true) ~= nil
 end

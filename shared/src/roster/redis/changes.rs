@@ -180,13 +180,14 @@ impl RedisRoster {
         lock(&self.held).connections.insert(app.clone(), connections);
         let (keys, entry) = (self.link.keys(), Entry::Connections(app.clone()));
         let (counts, reports, nodes) = (keys.connections(app), keys.connection_reports(app), keys.nodes());
-        let (index, recount, app) = (keys.index(&node.to_string()), keys.recount(), app.to_string());
+        let (index, quiet) = (keys.index(&node.to_string()), keys.quiet());
+        let (recount, app) = (keys.recount(), app.to_string());
         let claimed = self
             .run("connect", move |mut connection| {
                 Box::pin(async move {
                     let script = scripts::connect();
                     let mut call = script.key(counts);
-                    call.key(reports).key(nodes).key(index);
+                    call.key(reports).key(nodes).key(index).key(quiet);
                     call.arg(node.to_string()).arg(connections).arg(wanted).arg(quota);
                     call.arg(millis(CHANNEL_TTL)).arg(millis(INDEX_TTL)).arg(format!("{app}/")).arg(recount).arg(app);
                     call.invoke_async(&mut connection).await

@@ -231,12 +231,13 @@ impl RedisRoster {
     async fn send_heartbeat(&self, node: NodeId) -> Result<Renewal, RosterError> {
         let keys = self.link.keys();
         let (nodes, dead, tombstone) = (keys.nodes(), keys.dead(), keys.node_tombstone(&node.to_string()));
+        let quiet = keys.quiet();
         let lease = millis(self.times.lease);
         let answer: i64 = self
             .run_aside("heartbeat", async move |mut connection| {
                 let script = scripts::heartbeat();
                 let mut call = script.key(nodes);
-                call.key(dead).key(tombstone).arg(node.to_string()).arg(lease);
+                call.key(dead).key(tombstone).key(quiet).arg(node.to_string()).arg(lease);
                 call.invoke_async(&mut connection).await
             })
             .await?;

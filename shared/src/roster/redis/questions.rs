@@ -130,11 +130,12 @@ impl RedisRoster {
     }
 
     pub(super) async fn connections_now(&self, app: &AppId) -> Result<u64, RosterError> {
-        let (counts, nodes) = (self.link.keys().connections(app), self.link.keys().nodes());
+        let keys = self.link.keys();
+        let (counts, nodes, quiet) = (keys.connections(app), keys.nodes(), keys.quiet());
         self.run("connections", move |mut connection| {
             Box::pin(async move {
                 let script = scripts::connections();
-                script.key(counts).key(nodes).invoke_async(&mut connection).await
+                script.key(counts).key(nodes).key(quiet).invoke_async(&mut connection).await
             })
         })
         .await

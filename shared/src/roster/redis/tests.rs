@@ -1,4 +1,5 @@
 mod deaths;
+mod quotas;
 
 use crate::redis::server::RedisCluster;
 
