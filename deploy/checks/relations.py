@@ -4,6 +4,7 @@
 """
 
 import configparser
+import functools
 import os
 import re
 import shlex
@@ -156,7 +157,9 @@ def nginx(checks, deploy):
 
 def reload(checks, name, command):
     """Runs a unit's ExecReload as systemd does, without any program in the path: the main process gets SIGHUP."""
-    main = subprocess.Popen([sys.executable, "-c", "import signal; signal.pause()"])
+    # A shell that ignores SIGHUP, as under nohup, passes that on.
+    heed = functools.partial(signal.signal, signal.SIGHUP, signal.SIG_DFL)
+    main = subprocess.Popen([sys.executable, "-c", "import signal; signal.pause()"], preexec_fn=heed)
     try:
         words = [word.replace("$MAINPID", str(main.pid)) for word in shlex.split(command)]
         done = subprocess.run(words, env={"MAINPID": str(main.pid), "PATH": ""}, capture_output=True, text=True)

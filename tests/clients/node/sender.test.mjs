@@ -312,8 +312,10 @@ for (const [what, more] of Object.entries(mistakes)) {
   });
 }
 
-test('user_count on a channel without users is 400', async () => {
-  await assert.rejects(sender.trigger(unique('open'), 'e', {}, { info: 'user_count' }), { status: 400 });
+test('user_count on a channel without users is left out of a publish, and is 400 in a query', async () => {
+  const open = unique('open');
+  assert.deepEqual(await body(sender.trigger(open, 'e', {}, { info: 'user_count' })), { channels: { [open]: {} } });
+  await assert.rejects(sender.get({ path: `/channels/${open}`, params: { info: 'user_count' } }), { status: 400 });
 });
 
 test('a body that is not JSON is 400', async () => {
