@@ -75,7 +75,7 @@ impl EnvFile {
         if mistakes.is_empty() { Ok(()) } else { Err(ConfigError::Mistakes(mistakes)) }
     }
 
-    /// Describes the lines that cannot be read, without their values.
+    /// Describes the lines that cannot be read, without their values. A line of a private key has no name either.
     pub(super) fn warnings(&self) -> Vec<String> {
         let mut warnings: Vec<String> =
             self.broken.iter().take(WARNINGS_MAX).map(|broken| self.warning(broken)).collect();
@@ -88,7 +88,7 @@ impl EnvFile {
 
     fn warning(&self, broken: &Broken) -> String {
         let Broken { line, name, problem } = broken;
-        let what = if name.is_empty() { String::new() } else { format!("{name}: ") };
+        let what = if is_usual(name) { format!("{name}: ") } else { String::new() };
         let laravel = match problem {
             Problem::OpenToEnd => "Laravel ignores this line and all lines after it",
             _ => "Laravel refuses a file with such a line",
@@ -100,6 +100,13 @@ impl EnvFile {
         let source = Some(format!("line {} of {}", broken.line, self.path));
         Mistake { source, ..Mistake::new(&broken.name, broken.problem.to_string()) }
     }
+}
+
+/// Whether a text looks like the name of a variable, and not like a piece of a secret.
+fn is_usual(name: &str) -> bool {
+    const LENGTH_MAX: usize = 64;
+    let is_usual = |byte: u8| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'_';
+    (1..=LENGTH_MAX).contains(&name.len()) && name.bytes().all(is_usual)
 }
 
 fn find<'a>(variables: &'a [(String, String)], name: &str) -> Option<&'a str> {

@@ -77,7 +77,13 @@ impl Inherited {
     /// [`InheritedError`].
     pub fn take(variables: &[(String, String)]) -> Result<Self, InheritedError> {
         let variable = |name: &str| variables.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str());
-        if variable("LISTEN_FDS").is_some_and(|count| count.parse().is_ok_and(|count: usize| count > SOCKETS_MAX)) {
+        let is_for_this = match variable("LISTEN_PID") {
+            None | Some("") => true,
+            Some(id) => id.parse() == Ok(std::process::id()),
+        };
+        if is_for_this
+            && variable("LISTEN_FDS").is_some_and(|count| count.parse().is_ok_and(|count: usize| count > SOCKETS_MAX))
+        {
             return Err(InheritedError::TooMany);
         }
         let mut sockets = ListenFd::from_env();
@@ -159,5 +165,9 @@ mod tests {
         assert_eq!(Inherited::take(&[]).unwrap().names(), [""; 0]);
         let many = [("LISTEN_FDS".to_owned(), "1000000000".to_owned())];
         assert!(matches!(Inherited::take(&many), Err(InheritedError::TooMany)));
+        // The parent of this process had them.
+        let of_parent =
+            [&many[..], &[("LISTEN_PID".to_owned(), std::os::unix::process::parent_id().to_string())]].concat();
+        assert_eq!(Inherited::take(&of_parent).unwrap().names(), [""; 0]);
     }
 }

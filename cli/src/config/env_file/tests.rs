@@ -124,11 +124,15 @@ fn warnings_name_the_line_and_the_variable_but_no_value() {
         [
             "line 2 of .env is ignored: APP_NAME: expected nothing after the value; a value with spaces needs quotes around \
              all of it. Laravel refuses a file with such a line",
-            "line 4 of .env is ignored: nothing: expected a name of letters, digits and underscores, alone or before an \
-             equals sign. Laravel refuses a file with such a line",
+            "line 4 of .env is ignored: expected a name of letters, digits and underscores, alone or before an equals sign. \
+             Laravel refuses a file with such a line",
             "line 5 of .env is ignored: MAIL: expected a closing quote. Laravel ignores this line and all lines after it",
         ]
     );
+    let key = parse("KEY=-----BEGIN\nMIIEvQIBADANBgkqhkiG9w0BAQEFAASC/KcwggSj+gEAAoIBAQC7\nQUJDRA b==\n");
+    let warnings = key.warnings();
+    assert_eq!(warnings.len(), 2);
+    assert!(warnings.iter().all(|warning| !warning.contains("MII") && !warning.contains("b==")), "{warnings:?}");
     let many = parse(&"a b\n".repeat(25));
     let warnings = many.warnings();
     assert_eq!(warnings.len(), 11);
