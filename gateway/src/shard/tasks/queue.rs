@@ -85,10 +85,8 @@ impl Tasks {
     /// Adds a task.
     pub(super) fn push(&mut self, task: Task) {
         self.waiting += 1;
-        match self.busy.get_mut(&task.topic) {
-            Some(behind) => behind.push_back(task),
-            None => self.ready.push_back(task),
-        }
+        // Also when a worker is at its topic: earlier tasks of the topic may still be in this queue.
+        self.ready.push_back(task);
     }
 
     /// The next task whose topic no worker is at. From here on its topic is busy.
@@ -116,7 +114,7 @@ impl Tasks {
 
     /// Ends the work on a topic. What is left behind it, after a panic, is ready again.
     pub(super) fn release(&mut self, topic: &Topic) {
-        for task in self.busy.remove(topic).into_iter().flatten() {
+        for task in self.busy.remove(topic).into_iter().flatten().rev() {
             self.ready.push_front(task);
         }
     }
