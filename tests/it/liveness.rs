@@ -68,14 +68,14 @@ async fn a_protocol_ping_is_answered() {
 #[tokio::test]
 async fn a_client_that_pings_by_itself_is_not_pinged_and_a_dead_one_is_found_in_time() {
     let activity_timeout = Duration::from_secs(2);
-    let setup = Setup::default().server("activity_timeout = \"2s\"").server("pong_timeout = \"6s\"");
+    let setup = Setup::default().server("activity_timeout = \"2s\"").server("pong_timeout = \"12s\"");
     let server = Server::start(setup).await;
     let dead = async {
-        let mut raw = server.raw().await;
         let began = Instant::now();
-        raw.expect_ping_and_close(4201).await;
+        server.raw().await.expect_ping_and_close(4201).await;
         let took = began.elapsed();
-        assert!((Duration::from_secs(7)..Duration::from_secs(12)).contains(&took), "closed after {took:?}");
+        // 14 s, on a machine that may be busy.
+        assert!((Duration::from_secs(12)..Duration::from_secs(30)).contains(&took), "closed after {took:?}");
     };
     // As pusher-js: a ping whenever nothing has come for the activity timeout.
     let lively = async {
