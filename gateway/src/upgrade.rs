@@ -181,7 +181,7 @@ async fn answer(shard: &Rc<Shard>, request: Request<RequestBody>, tcp: &TcpClien
         return answer;
     }
     if !is_let_in && !is_health_check_of_proxy(access, tcp.peer, &request) {
-        return forbidden().map(Body::Whole);
+        return forbidden(client, &request).map(Body::Whole);
     }
     let routes = node.routes.clone();
     let mut answer = match &routes {
@@ -224,7 +224,7 @@ async fn open_websocket(
     let node = &shard.node;
     if let Err(invalid) = handshake::check(&request) {
         if !is_let_in {
-            return forbidden().map(Body::Whole);
+            return forbidden(client, &request).map(Body::Whole);
         }
         note_invalid(node, invalid, client, request.uri().path());
         return invalid.answer().map(Body::Whole);

@@ -51,7 +51,7 @@ async fn clients_are_judged_by_the_address_that_a_trusted_proxy_tells() {
 #[tokio::test]
 async fn a_trusted_proxy_may_check_the_health_where_clients_are_filtered() {
     let filtered = Setup::default().server("trusted_proxies = [\"127.0.0.1\"]").server("allow = [\"198.51.100.0/24\"]");
-    let server = Server::start(filtered).await;
+    let server = Server::start(filtered.flag("--debug")).await;
     let status = async |method: &str, path: &str, header: &str| {
         let mut raw = server.tcp().await;
         raw.send(format!("{method} {path} HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n{header}\r\n").as_bytes()).await;
@@ -67,9 +67,14 @@ async fn a_trusted_proxy_may_check_the_health_where_clients_are_filtered() {
         }
     }
     assert_eq!(status("GET", "/apps/shop/channels", "").await, 403);
+    assert_eq!(status("POST", "/apps/shop/events", "X-Forwarded-For: 203.0.113.7\r\n").await, 403);
     assert!(!is_let_in(&server, &[]).await, "the proxy itself is no client");
     assert!(is_let_in(&server, &[("X-Forwarded-For", "198.51.100.7")]).await);
-    server.stop().await;
+    let log = server.stop().await;
+    let line = log.lines().find(|line| line.contains("/apps/shop/events")).unwrap_or_else(|| panic!("{log}"));
+    for part in ["Request refused", "203.0.113.7", "POST", "403", "network is not allowed"] {
+        assert!(line.contains(part), "{part}: {line}");
+    }
 }
 
 #[tokio::test]

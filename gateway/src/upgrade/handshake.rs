@@ -108,7 +108,7 @@ pub(crate) fn is_attempt<B>(request: &Request<B>) -> bool {
 /// Checks the request of a handshake.
 ///
 /// # Errors
-/// [`InvalidHandshake`]: the cause that the sender must mend first.
+/// [`InvalidHandshake`]: the first rule that the request breaks.
 pub(crate) fn check<B>(request: &Request<B>) -> Result<(), InvalidHandshake> {
     let headers = request.headers();
     if request.method() != Method::GET {

@@ -1,4 +1,4 @@
-//! Bodies of requests and responses that tell their connection how far they are.
+//! Bodies of requests and responses that report their progress to their connection.
 
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};

@@ -1,7 +1,7 @@
 //! Who is let in at a listener, how fast, and by which way.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -13,6 +13,7 @@ use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use super::proxy_header;
+use crate::excerpt::{NAME_MAX, logged};
 use crate::http::{self, Answer, RequestBody, Routes};
 use crate::network::{Access, Peer};
 use crate::telemetry::metrics::{from_zero, register};
@@ -142,7 +143,8 @@ impl<R: Routes + ?Sized> Routes for Guarded<R> {
     fn answer(&self, request: Request<RequestBody>) -> BoxFuture<'_, Answer> {
         let client = self.access.client(self.peer, request.headers());
         if !self.access.admits_client(client) && !is_health_check_of_proxy(&self.access, self.peer, &request) {
-            return Box::pin(std::future::ready(forbidden()));
+            let client = client.unwrap_or(self.peer.address);
+            return Box::pin(std::future::ready(forbidden(client, &request)));
         }
         Box::pin(async move {
             let mut answer = self.routes.answer(request).await;
@@ -166,8 +168,19 @@ pub fn is_health_check_of_proxy<B>(access: &Access, peer: Peer, request: &Reques
         && access.is_proxy_itself(peer, request.headers())
 }
 
-/// The response for a client whose address is not allowed.
-pub fn forbidden() -> Answer {
+/// Logs a request of a client whose address is not allowed; returns the response.
+pub fn forbidden<B>(client: IpAddr, request: &Request<B>) -> Answer {
+    tracing::debug!(
+        target: "activity",
+        {
+            client.address = %client,
+            method = %request.method(),
+            path = %logged(request.uri().path(), NAME_MAX),
+            status = StatusCode::FORBIDDEN.as_u16(),
+            reason = "the client's network is not allowed",
+        },
+        "Request refused"
+    );
     http::text(StatusCode::FORBIDDEN, NETWORK_REFUSED)
 }
 
