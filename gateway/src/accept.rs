@@ -10,7 +10,7 @@ use tokio::net::TcpListener;
 
 use crate::node::Node;
 use crate::relay::Relay;
-use crate::shard::inbox::ShardMessage;
+use crate::shard::inbox::Accepted;
 
 /// Accepts connections for ever, each for the shard that has the fewest.
 pub(crate) async fn accept(listener: &TcpListener, node: &Arc<Node>, relay: &Relay) {
@@ -36,7 +36,7 @@ pub(crate) fn hand_out(stream: std::net::TcpStream, peer: SocketAddr, node: &Arc
     }
     let shard = node.least_loaded_shard();
     let load = node.load(shard);
-    relay.tell_shard(shard, ShardMessage::Accepted { stream, peer, load });
+    relay.accept_on(shard, Accepted { stream, peer, load });
 }
 
 /// Events are small and must not wait for each other; the stream leaves this thread's runtime for the shard's.

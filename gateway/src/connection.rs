@@ -146,13 +146,6 @@ impl Connection {
         }
     }
 
-    /// Makes the task end its side of the connection once the close frame is written, and drop the incomplete message:
-    /// nothing that follows can be read.
-    pub(crate) fn end_after_close(&self) {
-        self.says_no_more.set(true);
-        self.wake();
-    }
-
     /// Whether the task must end.
     pub(crate) fn is_over(&self) -> bool {
         self.stage.get() == Stage::Over

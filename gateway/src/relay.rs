@@ -33,7 +33,7 @@ use crate::limits::{
 };
 use crate::metrics::PresenceMetrics;
 use crate::presence::{Change, Effect};
-use crate::shard::inbox::{Broadcast, Inbox, Room, ShardMessage};
+use crate::shard::inbox::{Accepted, Broadcast, Inbox, Room, ShardMessage};
 use crate::websocket::writer;
 use resync::Doubts;
 use topic::TopicState;
@@ -125,6 +125,11 @@ impl Relay {
     /// Queues a message for one shard.
     pub(crate) fn tell_shard(&self, shard: usize, message: ShardMessage) {
         self.inboxes[shard].push(message);
+    }
+
+    /// Hands a new connection to a shard.
+    pub(crate) fn accept_on(&self, shard: usize, accepted: Accepted) {
+        self.inboxes[shard].accept(accepted);
     }
 
     /// Does what is due in the cluster, as to leave channels that no socket holds. To be called every second.

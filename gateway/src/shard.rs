@@ -14,6 +14,8 @@ mod tasks;
 mod turn;
 
 use std::cell::{Cell, OnceCell, RefCell, RefMut};
+use std::convert::Infallible;
+use std::future::{pending, poll_fn};
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -39,7 +41,7 @@ use crate::fallback::peers::{self, Forwarder};
 use crate::limits::{
     INBOX_BATCH, PARTIAL_BYTES_MAX, PARTIALS_MIN, PUBLISHES_MAX, READ_BUFFER_BYTES, TASKS_AT_ONCE, TASKS_WAITING_MAX,
 };
-use crate::node::{Admission, Load, Node};
+use crate::node::{Admission, Node};
 use crate::outbox::{Burst, Flushed};
 use crate::reject::{Farewell, Refusal};
 use crate::session::subscriptions::Subscription;
@@ -47,7 +49,7 @@ use crate::upgrade::{self, Carrier};
 use crate::websocket::writer;
 use chores::Chore;
 use hub::Hub;
-use inbox::{ConnectionKey, InboxReceiver};
+use inbox::{Accepted, ConnectionKey, InboxReceiver, Messages};
 use partials::Partials;
 use tasks::{Entry, Tasks};
 
@@ -65,6 +67,8 @@ pub(crate) struct Shard {
     pub(crate) node: Arc<Node>,
     hub: RefCell<Hub>,
     burst: RefCell<Burst>,
+    /// Connections that the shard has not begun to serve.
+    accepted: RefCell<mpsc::UnboundedReceiver<Accepted>>,
     connections: RefCell<Slab<Rc<Connection>>>,
     read_buffer: RefCell<Box<[u8]>>,
     rng: RefCell<StdRng>,
@@ -102,7 +106,8 @@ pub(crate) struct Leave {
 
 impl Shard {
     /// Runs a shard on the current thread until it has been drained.
-    pub(crate) async fn run(index: usize, node: Arc<Node>, mut inbox: InboxReceiver) {
+    pub(crate) async fn run(index: usize, node: Arc<Node>, inbox: InboxReceiver) {
+        let InboxReceiver { mut messages, accepted } = inbox;
         let (publishes, queue) = mpsc::channel(PUBLISHES_MAX);
         let began = Instant::now();
         let message_bytes_max = node.apps.iter().map(|app| as_usize(app.limits.message_bytes)).max().unwrap_or(0);
@@ -114,6 +119,7 @@ impl Shard {
             node,
             hub: RefCell::default(),
             burst: RefCell::default(),
+            accepted: RefCell::new(accepted),
             connections: RefCell::default(),
             read_buffer: RefCell::new(vec![0; READ_BUFFER_BYTES].into()),
             rng: RefCell::new(StdRng::from_os_rng()),
@@ -131,25 +137,50 @@ impl Shard {
             settled: Notify::new(),
         });
         tokio::task::spawn_local(chores::publish_client_events(shard.node.clone(), queue));
-        let mut tick = interval(TICK);
-        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let started = Instant::now();
+        // Side by side: many events are handled in many turns, and between two of them time goes on and clients connect.
+        tokio::select! {
+            () = shard.serve_inbox(&mut messages) => {}
+            never = shard.serve_accepted() => match never {},
+            never = shard.keep_time() => match never {},
+        }
+    }
+
+    /// Handles messages until the shard has been drained.
+    async fn serve_inbox(self: &Rc<Self>, messages: &mut Messages) {
         let mut batch = Vec::with_capacity(INBOX_BATCH);
-        while !(shard.draining.get() && shard.is_settled() && inbox.is_empty()) {
+        while !(self.draining.get() && self.is_settled() && messages.is_empty()) {
             tokio::select! {
-                more = inbox.receive(&mut batch, INBOX_BATCH) => {
-                    shard.handle(&mut batch).await;
+                more = messages.receive(&mut batch, INBOX_BATCH) => {
+                    self.handle(&mut batch).await;
                     if !more {
                         return;
                     }
                 }
-                due = tick.tick() => {
-                    shard.node.metrics.event_loop_lag.observe(due);
-                    shard.now_s.set(u32::try_from(started.elapsed().as_secs()).unwrap_or(u32::MAX));
-                    shard.sweep().await;
-                }
-                () = shard.settled.notified() => {}
+                () = self.settled.notified() => {}
             }
+        }
+    }
+
+    /// Serves new connections.
+    async fn serve_accepted(self: &Rc<Self>) -> Infallible {
+        loop {
+            match poll_fn(|context| self.accepted.borrow_mut().poll_recv(context)).await {
+                Some(accepted) => self.accept(accepted),
+                // The node has ended.
+                None => pending().await,
+            }
+        }
+    }
+
+    /// Advances the clock and does what is due, once a second.
+    async fn keep_time(self: &Rc<Self>) -> Infallible {
+        let started = Instant::now();
+        let mut tick = interval(TICK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            self.node.metrics.event_loop_lag.observe(tick.tick().await);
+            self.now_s.set(u32::try_from(started.elapsed().as_secs()).unwrap_or(u32::MAX));
+            self.sweep().await;
         }
     }
 
@@ -316,7 +347,8 @@ impl Shard {
             self.node.metrics.protocol_error("incomplete");
         }
         self.close(&connection, &Farewell::new(code, reason));
-        connection.end_after_close();
+        // Nothing that follows can be read, and the task drops what is incomplete.
+        connection.shut_down_after_close();
     }
 
     pub(crate) fn note_slow(&self, connection: &Connection, reason: &str) {
@@ -388,11 +420,11 @@ impl Shard {
         connections.get(key.slot).filter(|connection| connection.socket_id == key.socket_id).cloned()
     }
 
-    fn accept(self: &Rc<Self>, stream: std::net::TcpStream, peer: std::net::SocketAddr, load: Load) {
+    fn accept(self: &Rc<Self>, accepted: Accepted) {
+        let Accepted { stream, peer, load } = accepted;
         match TcpStream::from_std(stream) {
-            Ok(stream) => {
-                tokio::task::spawn_local(upgrade::serve(self.clone(), stream, peer, load));
-            }
+            // Its request is answered before the shard ends.
+            Ok(stream) => self.chore(upgrade::serve(self.clone(), stream, peer, load)),
             Err(error) => tracing::warn!(%error, "cannot watch a new connection"),
         }
     }
@@ -414,7 +446,10 @@ impl Shard {
     }
 
     fn is_settled(&self) -> bool {
-        self.connections.borrow().is_empty() && self.chores.get() == 0 && self.tasks.borrow().is_empty()
+        self.connections.borrow().is_empty()
+            && self.accepted.borrow().is_empty()
+            && self.chores.get() == 0
+            && self.tasks.borrow().is_empty()
     }
 
     fn settle(&self) {

@@ -35,7 +35,6 @@ use crate::fallback::{self, Opener, Target};
 use crate::node::{Admission, Load, Node};
 use crate::reject::Farewell;
 use crate::shard::Shard;
-use crate::shard::chores::Chore;
 use crate::tls::{self, Stall};
 use crate::transport::Transport;
 
@@ -64,8 +63,6 @@ impl Carrier {
 
 /// Serves one TCP connection until it ends or becomes a WebSocket, if it is let in.
 pub(crate) async fn serve(shard: Rc<Shard>, stream: TcpStream, peer: SocketAddr, load: Load) {
-    // What is being answered is answered before the shard ends.
-    let _chore = Chore::begin(&shard);
     let too_late = async {
         shard.leaving().await;
         tokio::time::sleep(LAST_HEAD_TIMEOUT).await;

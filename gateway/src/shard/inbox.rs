@@ -17,8 +17,6 @@ use crate::shard::drain::DrainPlan;
 
 /// One message to a shard. Order within the inbox is the order in which clients hear of it.
 pub(crate) enum ShardMessage {
-    /// A fresh TCP connection.
-    Accepted { stream: std::net::TcpStream, peer: SocketAddr, load: Load },
     /// A frame for the subscribers of a channel.
     Broadcast(Broadcast),
     /// A subscription stands; the connection is to be put into the channel and gets these frames first.
@@ -42,6 +40,13 @@ pub(crate) enum ShardMessage {
     Terminate { topic: Topic },
     /// All connections are to be closed.
     Drain(DrainPlan),
+}
+
+/// A fresh TCP connection.
+pub(crate) struct Accepted {
+    pub(crate) stream: std::net::TcpStream,
+    pub(crate) peer: SocketAddr,
+    pub(crate) load: Load,
 }
 
 /// A frame for the subscribers of a channel.
@@ -106,11 +111,20 @@ impl Room {
 #[derive(Clone)]
 pub(crate) struct Inbox {
     sender: mpsc::UnboundedSender<ShardMessage>,
+    accepted: mpsc::UnboundedSender<Accepted>,
     room: Arc<Room>,
 }
 
 /// The shard's side.
 pub(crate) struct InboxReceiver {
+    pub(crate) messages: Messages,
+    /// Connections do not wait behind messages: a backlog of events is of no concern to a new client. Bounded by the
+    /// descriptors of the process.
+    pub(crate) accepted: mpsc::UnboundedReceiver<Accepted>,
+}
+
+/// The messages of an inbox.
+pub(crate) struct Messages {
     receiver: mpsc::UnboundedReceiver<ShardMessage>,
     room: Arc<Room>,
 }
@@ -119,7 +133,9 @@ pub(crate) struct InboxReceiver {
 /// channels that a connection may have, of which each waits for one at a time.
 pub(crate) fn inbox(room: Arc<Room>) -> (Inbox, InboxReceiver) {
     let (sender, receiver) = mpsc::unbounded_channel();
-    (Inbox { sender, room: room.clone() }, InboxReceiver { receiver, room })
+    let (accept, accepted) = mpsc::unbounded_channel();
+    let inbox = Inbox { sender, accepted: accept, room: room.clone() };
+    (inbox, InboxReceiver { messages: Messages { receiver, room }, accepted })
 }
 
 impl Inbox {
@@ -130,9 +146,14 @@ impl Inbox {
             self.room.give_back(cost(&refused.0));
         }
     }
+
+    /// Queues a connection. A shard that has ended drops it.
+    pub(crate) fn accept(&self, accepted: Accepted) {
+        let _ = self.accepted.send(accepted);
+    }
 }
 
-impl InboxReceiver {
+impl Messages {
     /// Whether nothing waits.
     pub(crate) fn is_empty(&self) -> bool {
         self.receiver.is_empty()

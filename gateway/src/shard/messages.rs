@@ -97,7 +97,6 @@ impl Shard {
     /// Handles one message of the inbox. Returns a broadcast, which may take several turns.
     pub(super) fn handle_one(self: &Rc<Self>, message: ShardMessage) -> Option<Broadcast> {
         match message {
-            ShardMessage::Accepted { stream, peer, load } => self.accept(stream, peer, load),
             ShardMessage::Broadcast(broadcast) => return Some(broadcast),
             ShardMessage::Subscribed { connection, app, topic, ticket, user_id, frames } => {
                 let entry = Entry { app, topic, user_id };

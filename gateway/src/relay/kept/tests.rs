@@ -93,14 +93,15 @@ impl Scene {
         let apps = Apps::new([app.clone()]).expect("one app is unique");
         let bus = MemoryBus::new();
         let room = Arc::new(Room::default());
-        let (sender, mut receiver) = inbox(room.clone());
+        let (sender, receiver) = inbox(room.clone());
+        let mut messages = receiver.messages;
         let metrics = Metrics::new(&Registry::new(), &apps, 10, 10);
         let roster = MemoryRoster::new(bus.clone());
         let relay = Arc::new(Relay::new(bus.clone(), roster, vec![sender], room, metrics.presence.clone()));
         bus.listen(relay.clone());
         tokio::spawn(async move {
             let mut batch = Vec::new();
-            while receiver.receive(&mut batch, 64).await {
+            while messages.receive(&mut batch, 64).await {
                 batch.clear();
             }
         });

@@ -66,7 +66,8 @@ impl Node {
         let bus = RedisBus::new(link.clone(), subscriber, redis_metrics.clone());
         let roster = RedisRoster::with_times(link, redis_metrics, Wishes::new(&apps), Times::divided(DIVISOR));
         let room = Arc::new(Room::default());
-        let (sender, mut receiver) = inbox(room.clone());
+        let (sender, receiver) = inbox(room.clone());
+        let mut messages = receiver.messages;
         let metrics = Metrics::new(&Registry::new(), &apps, 10, 10);
         let mut relay = Relay::new(bus.clone(), roster.clone(), vec![sender], room, metrics.presence.clone());
         relay.doubts.patience = PATIENCE;
@@ -77,7 +78,7 @@ impl Node {
             let view = view.clone();
             runtime.spawn(async move {
                 let mut batch = Vec::new();
-                while receiver.receive(&mut batch, 64).await {
+                while messages.receive(&mut batch, 64).await {
                     let mut view = view.lock().expect("no holder of the view panics");
                     for message in batch.drain(..) {
                         view.receive(&message);
