@@ -36,8 +36,6 @@ pub struct Probe {
     key: String,
     /// Whether it was logged that the server does not answer.
     is_away: bool,
-    /// Whether the user may not do what the probe does, which is logged once.
-    is_forbidden: bool,
     has_answered: bool,
 }
 
@@ -45,7 +43,7 @@ impl Probe {
     /// A probe of the server at the other end of `link`.
     pub fn new(link: Link, metrics: Metrics) -> Self {
         let key = link.keys().write_probe(NodeId::fresh());
-        Self { link, metrics, key, is_away: false, is_forbidden: false, has_answered: false }
+        Self { link, metrics, key, is_away: false, has_answered: false }
     }
 
     /// Asks the server at intervals, and at once when another connection doubts it. Never returns.
@@ -102,8 +100,7 @@ impl Probe {
             Ok(()) => {}
             Err(LinkError::Command(error)) => match Verdict::of(&error) {
                 Verdict::Lost => return Err(error.into()),
-                // Other writes may be allowed. They report it if the server refuses them.
-                Verdict::Forbidden => self.note_forbidden(&error),
+                // That includes a user of Redis who may not write: every key of this program has the prefix of the probe's.
                 _ => return Err(self.give_up(connected, Refusal::WriteFailed, &error.to_string())),
             },
             Err(error) => {
@@ -128,16 +125,5 @@ impl Probe {
             connected.give_up();
         }
         LinkError::Refused(refusal)
-    }
-
-    fn note_forbidden(&mut self, error: &RedisError) {
-        if !self.is_forbidden {
-            tracing::warn!(
-                %error,
-                "the redis user may not write the key of the probe; a server that refuses writes is found late. \
-                 Run `carillon doctor` on this node"
-            );
-        }
-        self.is_forbidden = true;
     }
 }

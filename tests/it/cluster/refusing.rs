@@ -229,6 +229,15 @@ async fn too_few_replicas_from_the_start() {
     refused_from_the_start(&redis, &proxy, "no_replicas", recovery).await;
 }
 
+#[tokio::test]
+async fn a_user_who_may_not_write_from_the_start() {
+    let redis = Redis::start().await;
+    redis.run::<()>("ACL SETUSER default resetkeys ~other:*").await;
+    let proxy = Proxy::start(redis.port).await;
+    refused_from_the_start(&redis, &proxy, "write_failed", async || redis.run("ACL SETUSER default allkeys").await)
+        .await;
+}
+
 async fn receive_until(client: &mut TestClient, received: &mut Vec<String>, is_last: impl Fn(&Message) -> bool) {
     loop {
         let message = client.next().await;
@@ -305,6 +314,7 @@ const MASTERDOWN: Answer =
     Answer::Error("MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'.");
 const OOM: Answer = Answer::Error("OOM command not allowed when used memory > 'maxmemory'.");
 const LOADING: Answer = Answer::Error("LOADING Redis is loading the dataset in memory");
+const NOPERM: Answer = Answer::Error("NOPERM this user has no permissions to run the 'evalsha' command");
 const ERR: Answer = Answer::Error("ERR proxy: no upstream");
 
 #[tokio::test]
@@ -314,6 +324,7 @@ async fn a_server_that_answers_writes_with_errors() {
         ((&["EVALSHA", "MULTI", "SET", "ZADD", "SADD"], OOM), Some("out_of_memory")),
         ((&["EVALSHA"], MASTERDOWN), Some("replica")),
         ((&["EVALSHA"], ERR), Some("write_failed")),
+        ((&["EVALSHA"], NOPERM), Some("write_failed")),
     ])
     .await;
 }
