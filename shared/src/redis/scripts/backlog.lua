@@ -45,6 +45,7 @@ for i = 3, #ARGV do
 end
 redis.call('PEXPIRE', KEYS[1], QUEUE_TTL_MS)
 redis.call('PEXPIRE', state, QUEUE_TTL_MS)
+local entries = redis.call('XLEN', KEYS[1])
 local keep_from = nil
 for _, group in ipairs(redis.call('XINFO', 'GROUPS', KEYS[1])) do
   local fields = {}
@@ -63,6 +64,8 @@ for _, group in ipairs(redis.call('XINFO', 'GROUPS', KEYS[1])) do
     local left = pending[1]
     -- Redis before 7 does not know the lag, and newer ones not always.
     if next_one then left = left + (tonumber(fields['lag']) or 1) end
+    -- Both count entries that were dropped at the bound of the queue.
+    left = math.min(left, entries)
     answer[#answer + 1] = name
     answer[#answer + 1] = left
     answer[#answer + 1] = oldest

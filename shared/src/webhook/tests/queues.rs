@@ -245,6 +245,10 @@ async fn a_queue_is_bounded_by_bytes_and_drops_the_oldest(world: impl World) {
     assert!((16..=64).contains(&left), "{left} are left");
     assert_eq!(dropped + left, COUNT);
     assert_eq!(event_name(&first[0]), format!("client-{dropped}"));
+    // What was read before it was dropped is not counted either.
+    publish_large(&node, &topic("shop", "private-room"), COUNT).await;
+    let Backlogs { by_endpoint, dropped: more, .. } = backlogs().await;
+    assert_eq!(dropped + more + by_endpoint[0].1.queued, 2 * COUNT);
 }
 
 macro_rules! both {
