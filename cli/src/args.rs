@@ -189,7 +189,7 @@ pub struct List {
     /// Which letters; without ids all.
     #[command(flatten)]
     pub letters: Letters,
-    /// Those to this endpoint only, by its label
+    /// Select undelivered webhooks of this endpoint only, by its label
     #[arg(long, visible_alias = "to", value_name = "LABEL")]
     pub endpoint: Option<String>,
 }
@@ -200,7 +200,7 @@ pub struct Replay {
     /// Which letters; without ids all.
     #[command(flatten)]
     pub letters: Letters,
-    /// Those for this endpoint only, by its label
+    /// Select undelivered webhooks of this endpoint only, by its label
     #[arg(long, value_name = "LABEL")]
     pub endpoint: Option<String>,
     /// Endpoint to send them to, by its label; default: the one that each was for
@@ -215,7 +215,7 @@ pub struct Purge {
     /// Which letters.
     #[command(flatten)]
     pub letters: Letters,
-    /// Those to this endpoint only, by its label
+    /// Select undelivered webhooks of this endpoint only, by its label
     #[arg(long, visible_alias = "to", value_name = "LABEL")]
     pub endpoint: Option<String>,
     /// All of them, as far as --app-id and --endpoint do not narrow it down

@@ -67,7 +67,7 @@ pub(crate) struct Shard {
     pub(crate) node: Arc<Node>,
     hub: RefCell<Hub>,
     burst: RefCell<Burst>,
-    /// Connections that the shard has not begun to serve.
+    /// Accepted connections that wait for the shard.
     accepted: RefCell<mpsc::UnboundedReceiver<Accepted>>,
     connections: RefCell<Slab<Rc<Connection>>>,
     read_buffer: RefCell<Box<[u8]>>,

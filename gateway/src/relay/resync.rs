@@ -172,7 +172,7 @@ impl Relay {
         };
         self.release(topic, 0);
         match released {
-            // Whoever repairs the key repairs this too.
+            // Retrying does not help: an operator must repair the key.
             Err(RosterError::Damaged) => Ok(()),
             released => released,
         }

@@ -50,7 +50,7 @@ async fn while_redis_is_away_only_wanted_topics_are_kept() {
             let subscriber = subscriber.clone();
             waiting.spawn(async move {
                 let own = topic(&format!("own-{round}-{number}"));
-                // One that gives up first, and one that is told that its topic was left.
+                // The first caller gives up; the second is answered that its topic was left.
                 let given_up = tokio::time::timeout(Duration::ZERO, subscriber.subscribe(&own)).await;
                 assert!(given_up.is_err());
                 let unsubscribe = async {
