@@ -117,8 +117,8 @@ fn commands_of_nodes() -> BTreeSet<String> {
     for place in ["bus", "redis", "roster", "webhook"] {
         collect(&workspace().join("shared/src").join(place), &mut texts);
     }
-    // Of the library: of transactions and of scripts.
-    let mut names = BTreeSet::from(["MULTI", "EXEC", "EVALSHA", "SCRIPT"].map(str::to_owned));
+    // Commands of the libraries: for transactions, for scripts, and for the check of a pooled connection.
+    let mut names = BTreeSet::from(["MULTI", "EXEC", "EVALSHA", "SCRIPT", "UNWATCH", "PING"].map(str::to_owned));
     for text in texts {
         for before in ["cmd(\"", "redis.call('", "redis.pcall('"] {
             names.extend(quoted(&text, before));
