@@ -49,7 +49,7 @@ impl RedisBus {
     /// Publishes nothing while the server refuses writes, although `PUBLISH` is none: a demoted master would answer it, and
     /// nodes that followed the failover would not receive the event.
     async fn publish_all(&self, messages: Vec<Message>) -> Result<(), BusError> {
-        if !self.link.standing().accepts_events() {
+        if !self.link.accepts_events().await {
             self.metrics.failed("refused");
             return Err(BusError::Unavailable);
         }

@@ -140,6 +140,14 @@ impl Link {
         ran.await.unwrap_or(Err(LinkError::Ended))
     }
 
+    /// Whether events may be published. A node that has just started waits for the first answer of the server, for as long
+    /// as a command may take: its listener is open before that.
+    pub(crate) async fn accepts_events(&self) -> bool {
+        // Without an answer in that time, events are refused.
+        let _ = tokio::time::timeout(self.shared.dialer.command_timeout, self.shared.standing.known()).await;
+        self.shared.standing.accepts_events()
+    }
+
     /// Runs a command on the connection that events go out on.
     ///
     /// # Errors

@@ -135,6 +135,14 @@ impl Standing {
         let _ = view.wait_for(|view| is_wanted(view.state)).await;
     }
 
+    /// Resolves when it is known whether events may be published. That is so at once, except before the server has answered
+    /// for the first time.
+    pub(crate) async fn known(&self) {
+        let mut view = self.view.subscribe();
+        // The sender is part of `self`.
+        let _ = view.wait_for(|view| view.accepts_events || matches!(view.state, State::Refusing(_))).await;
+    }
+
     /// The generation of connections that are made now.
     pub(crate) fn generation(&self) -> Generation {
         self.view.borrow().generation
@@ -258,3 +266,6 @@ impl Standing {
 fn view_of(machine: &Machine) -> View {
     View { state: machine.state(), generation: machine.generation(), accepts_events: machine.accepts_events() }
 }
+
+#[cfg(test)]
+mod tests;

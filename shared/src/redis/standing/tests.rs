@@ -1,0 +1,18 @@
+use futures_util::FutureExt;
+
+use super::*;
+
+#[tokio::test]
+async fn whether_events_may_be_published_is_known_once_the_server_has_answered() {
+    let (accepted, refused) = (Standing::default(), Standing::default());
+    assert!(accepted.known().now_or_never().is_none() && refused.known().now_or_never().is_none());
+    accepted.accepted_a_write(accepted.generation());
+    accepted.known().await;
+    assert!(accepted.accepts_events());
+    refused.refused(Refusal::OutOfMemory, refused.generation(), "OOM");
+    refused.known().await;
+    assert!(!refused.accepts_events());
+    accepted.away();
+    accepted.known().await;
+    assert!(accepted.accepts_events(), "a publish finds out whether the server is back");
+}
