@@ -25,9 +25,9 @@ lint: ## Check format, lints and documentation, with warnings denied
 
 test: needs build test-rust test-node test-node-fallback test-python test-node-cluster test-python-cluster bench-smoke test-browser test-deploy test-k6 test-helm ## Install what the tests need, and run all of them
 
-# Tests of faults, of webhooks and of HTTP transports mostly wait, so many run at a time.
+# Most tests wait, those of faults, webhooks and HTTP transports most of all, so more run at a time than there are cores.
 test-rust: build
-	$(CARGO) test --workspace --locked -- --skip cluster::faults --skip cluster::webhooks --skip fallback::
+	$(CARGO) test --workspace --locked -- --skip cluster::faults --skip cluster::webhooks --skip fallback:: --test-threads=4
 	$(CARGO) test --workspace --locked --test it -- cluster::faults cluster::webhooks --test-threads=6
 	$(CARGO) test --workspace --locked --lib --test it -- fallback:: --skip thousands_of_polls --test-threads=6
 	$(CARGO) test --workspace --locked --test it -- thousands_of_polls
