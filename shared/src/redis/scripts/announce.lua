@@ -109,7 +109,7 @@ local function newest_lease(nodes)
   return tonumber(redis.call('ZRANGE', nodes, -1, -1, 'WITHSCORES')[2] or 0)
 end
 
--- Returns a function that tells whether the connections of a node count: its lease is valid. While no lease is valid, and
+-- Returns a function that checks whether the connections of a node count: its lease is valid. While no lease is valid, and
 -- for a while after that (quiet), expired leases count too, because living nodes have not had the time to renew theirs.
 local function counted_nodes(nodes, quiet)
   local now = now_ms()

@@ -20,7 +20,7 @@ async fn start(cluster: &RedisCluster) -> Arc<RedisRoster> {
     roster
 }
 
-/// What a jump of Redis' clock by so much does to all leases.
+/// Moves the leases of the nodes as a jump of Redis' clock would.
 async fn jump(cluster: &RedisCluster, nodes: &[&RedisRoster], milliseconds: i64) {
     for node in nodes {
         let change = (-milliseconds).to_string();
@@ -37,7 +37,7 @@ async fn a_jump_of_the_clock_admits_no_more_than_the_quota() {
     assert_eq!(ana.connect(&app, 3).await, Ok(3));
     assert_eq!(bo.connect(&app, 4).await, Ok(7));
     jump(&cluster, &[&ana, &bo], 40_000).await;
-    assert_eq!(admitted(&ana, 3).await, 1, "nobody has renewed a lease yet");
+    assert_eq!(admitted(&ana, 3).await, 1, "no node has renewed its lease yet");
     // The first renewal, by a node that is new.
     let new = start(&cluster).await;
     assert_eq!(admitted(&new, 0).await, 0, "the others had no time to renew theirs");
