@@ -4,8 +4,8 @@ use criterion::{Criterion, Throughput};
 use gateway::benchmark::Broadcast;
 use gateway::websocket::writer;
 use shared::app::App;
-use shared::descriptors;
 use shared::protocol::{ChannelName, ServerFrame};
+use shared::serve::descriptors;
 
 /// Events that go out together in the second case.
 const BURST: u64 = 10;

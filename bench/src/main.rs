@@ -37,7 +37,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
-use shared::descriptors;
+use shared::serve::descriptors;
 
 use compare::Compare;
 use growth::Growth;

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use anyhow::{Result, bail, ensure};
 use mio::{Events, Poll, Registry, Token};
-use shared::descriptors;
 use shared::protocol::SocketId;
+use shared::serve::descriptors;
 
 use crate::clock;
 use crate::latency::Latency;

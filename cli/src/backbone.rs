@@ -6,15 +6,15 @@ use std::time::Duration;
 
 use anyhow::Context;
 use prometheus::Registry;
-use shared::admin::Health;
 use shared::app::Apps;
-use shared::bus::memory::SWEEP_INTERVAL;
-use shared::bus::redis::subscriber::Subscriber;
-use shared::bus::{Bus, Listener, MemoryBus, RedisBus};
-use shared::redis::metrics::Metrics;
-use shared::redis::{Config, Directory, Link, Probe, RedisHealth};
-use shared::roster::{MemoryRoster, RedisRoster, Roster};
-use shared::webhook::{MemoryQueues, Queues, RedisQueues, Wishes};
+use shared::cluster::bus::memory::SWEEP_INTERVAL;
+use shared::cluster::bus::redis::subscriber::Subscriber;
+use shared::cluster::bus::{Bus, Listener, MemoryBus, RedisBus};
+use shared::cluster::redis::metrics::Metrics;
+use shared::cluster::redis::{Config, Directory, Link, Probe, RedisHealth};
+use shared::cluster::roster::{MemoryRoster, RedisRoster, Roster};
+use shared::cluster::webhook::{MemoryQueues, Queues, RedisQueues, Wishes};
+use shared::serve::admin::Health;
 use tokio::runtime::Handle;
 use tokio::time::timeout;
 

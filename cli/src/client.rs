@@ -18,7 +18,7 @@ use serde_json::value::RawValue;
 use shared::app::App;
 use shared::auth::{sign_channel, sign_user};
 use shared::protocol::{ChannelName, ChannelNameError, SocketId};
-pub use shared::tls::trust::Trust;
+pub use shared::serve::tls::trust::Trust;
 
 use socket::{Received, Socket};
 

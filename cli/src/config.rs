@@ -16,9 +16,10 @@ use bytesize::ByteSize;
 use publisher::webhook;
 use serde::{Deserialize, Serialize};
 use shared::app::App;
+use shared::cluster::redis;
 use shared::config::{self, ConfigError, Layers, Mistake, Variables};
 use shared::secret::Secret;
-use shared::{admin, redis, telemetry, tls};
+use shared::serve::{admin, telemetry, tls};
 
 use crate::args::Settings;
 use env_file::EnvFile;

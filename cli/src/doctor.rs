@@ -6,7 +6,7 @@ mod redis;
 use std::fmt;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use shared::descriptors;
+use shared::serve::descriptors;
 
 use crate::args::Doctor;
 use crate::config::{Config, Role};

@@ -10,12 +10,12 @@ use gateway::{BindError, Gateway};
 use prometheus::Registry;
 use publisher::Api;
 use publisher::webhook::{self, Sender};
-use shared::admin::Admin;
 use shared::app::Apps;
 use shared::config::{ConfigError, Mistake, environment};
-use shared::listener::Inherited;
-use shared::tls::Tls;
-use shared::{descriptors, telemetry};
+use shared::serve::admin::Admin;
+use shared::serve::listener::Inherited;
+use shared::serve::tls::Tls;
+use shared::serve::{descriptors, telemetry};
 use tokio::signal::unix::Signal;
 use tokio::sync::oneshot;
 

@@ -5,8 +5,8 @@ use std::fmt::Write;
 
 use anyhow::{Context, anyhow};
 use shared::app::AppId;
-use shared::redis::Link;
-use shared::webhook::{DeadLetter, DeadLetters, Endpoint, Label, QueueError};
+use shared::cluster::redis::Link;
+use shared::cluster::webhook::{DeadLetter, DeadLetters, Endpoint, Label, QueueError};
 use tokio::runtime::Handle;
 
 use crate::args::{Letters, Settings, WebhooksCommand};

@@ -4,8 +4,8 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use shared::listener::Acceptor;
-use shared::listener::front::Dropped;
+use shared::serve::listener::Acceptor;
+use shared::serve::listener::front::Dropped;
 use tokio::net::TcpListener;
 
 use crate::node::Node;

@@ -8,11 +8,11 @@ use std::sync::Arc;
 use bytes::Bytes;
 use prometheus::Registry;
 use shared::app::{App, Apps};
-use shared::bus::MemoryBus;
-use shared::envelope::Topic;
-use shared::listener::Front;
+use shared::cluster::bus::MemoryBus;
+use shared::cluster::envelope::Topic;
+use shared::cluster::roster::MemoryRoster;
 use shared::protocol::{ChannelName, SocketId};
-use shared::roster::MemoryRoster;
+use shared::serve::listener::Front;
 
 use crate::config::Server;
 use crate::connection::{Connection, Wire};

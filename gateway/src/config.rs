@@ -9,9 +9,9 @@ use humantime_serde::re::humantime::format_duration;
 use hyper::http::uri::Authority;
 use serde::{Deserialize, Serialize};
 use shared::config::{self, Mistake};
-use shared::listener::Front;
-use shared::network::{Access, Networks};
-use shared::tls::Tls;
+use shared::serve::listener::Front;
+use shared::serve::network::{Access, Networks};
+use shared::serve::tls::Tls;
 
 use crate::limits::{SESSIONS_PER_ADDRESS, SHARDS_MAX};
 

@@ -24,9 +24,9 @@ use hyper::header::{
     ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue,
 };
 use hyper::{Method, Request, StatusCode};
-use shared::http::{ConnectionState, RequestBody};
-use shared::listener::front::NETWORK_REFUSED;
 use shared::protocol::CloseCode;
+use shared::serve::http::{ConnectionState, RequestBody};
+use shared::serve::listener::front::NETWORK_REFUSED;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::sleep;
 
@@ -377,7 +377,7 @@ fn lines(body: Body) -> Answer {
 }
 
 pub(crate) fn error(status: StatusCode, text: &str) -> Answer {
-    let mut answer = shared::http::text(status, text.to_owned()).map(Body::Whole);
+    let mut answer = shared::serve::http::text(status, text.to_owned()).map(Body::Whole);
     allow_any_origin(&mut answer);
     answer
 }

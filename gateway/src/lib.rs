@@ -1,7 +1,7 @@
 //! The WebSocket node: holds the connections, hears the bus, fans out.
 //!
 //! One thread per core, each a shard that owns its connections for life; the public listener hands new
-//! sockets out. Gateway and publisher know nothing of each other: they meet in `shared::bus` and `shared::roster`.
+//! sockets out. Gateway and publisher know nothing of each other: they meet in `shared::cluster::bus` and `shared::cluster::roster`.
 
 use std::convert::Infallible;
 use std::io;
@@ -11,14 +11,14 @@ use std::thread;
 use std::time::Duration;
 
 use prometheus::Registry;
-use shared::admin::Health;
 use shared::app::Apps;
-use shared::bus::{Bus, Listener};
-use shared::descriptors::{self, LimitError};
-use shared::http::Routes;
-use shared::listener::{Bound, Front, Inherited};
-use shared::redis::Directory;
-use shared::roster::Roster;
+use shared::cluster::bus::{Bus, Listener};
+use shared::cluster::redis::Directory;
+use shared::cluster::roster::Roster;
+use shared::serve::admin::Health;
+use shared::serve::descriptors::{self, LimitError};
+use shared::serve::http::Routes;
+use shared::serve::listener::{Bound, Front, Inherited};
 use tokio::runtime::Runtime;
 use tokio::sync::oneshot;
 use tokio::task::LocalSet;
@@ -128,7 +128,7 @@ impl Gateway {
     /// [`BindError`].
     pub async fn bind(config: Config, deps: Deps) -> Result<Self, BindError> {
         let Inherited { public, peers, .. } = deps.sockets;
-        let listener = shared::listener::listen(&config.server.host, config.server.port, public).await;
+        let listener = shared::serve::listener::listen(&config.server.host, config.server.port, public).await;
         let listener = listener.map_err(BindError::Public)?;
         let address = listener.local_addr().map_err(BindError::Public)?;
         let (shards, with_tls) = (config.server.shard_count(), deps.front.tls.is_some());
@@ -221,7 +221,7 @@ impl Gateway {
                     return Err(io::Error::other(format!("shard {index} ended before it was told to")));
                 }
             }
-            shared::listener::close(listener, |stream, peer| {
+            shared::serve::listener::close(listener, |stream, peer| {
                 if let Ok(stream) = accept::prepare(stream) {
                     accept::hand_out(stream, peer, &node, &relay);
                 }

@@ -14,7 +14,7 @@
 //! | cluster work that waits | [`TASKS_WAITING_MAX`] of 128 bytes, while Redis is slow or away | 128 MiB |
 //! | bursts | [`BURST_COST_MAX`] links of 12 bytes, [`BURST_BYTES_MAX`] of frames per shard | 8 MiB |
 //! | inboxes | [`INBOX_BYTES_MAX`] | 16 MiB |
-//! | received kept events | [`shared::bus::memory::KEPT_BYTES_MAX`] | 64 MiB |
+//! | received kept events | [`shared::cluster::bus::memory::KEPT_BYTES_MAX`] | 64 MiB |
 //! | slow clients | `server.outbox_bytes` (1 MiB) each, and member lists that are larger; broadcasts share their bytes | depends on how many are slow |
 //! | client events that wait for the bus | [`PUBLISHES_MAX`] per shard, `message_bytes` each | 512 MiB at worst |
 //! | handshakes that wait for a quota | [`QUOTA_WAITING_MAX`] of 64 bytes per app with a quota | 256 KiB per app |

@@ -6,10 +6,10 @@
 use hashbrown::HashMap;
 use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
 use shared::app::{AppId, Apps};
-use shared::listener::front::dropped_counter;
 use shared::protocol::{ChannelKind, ClientFrame, CloseCode};
-use shared::telemetry::EventLoopLag;
-use shared::telemetry::metrics::{app_labels, from_zero, latency, register};
+use shared::serve::listener::front::dropped_counter;
+use shared::serve::telemetry::EventLoopLag;
+use shared::serve::telemetry::metrics::{app_labels, from_zero, latency, register};
 
 use crate::fallback::RequestKind;
 use crate::fallback::peers::Forwarded;
@@ -46,7 +46,7 @@ pub(crate) struct Metrics {
     pub(crate) draining: IntGauge,
 }
 
-/// Counters of one app, or of all apps beyond [`shared::telemetry::metrics::APP_LABELS_MAX`] together.
+/// Counters of one app, or of all apps beyond [`shared::serve::telemetry::metrics::APP_LABELS_MAX`] together.
 #[derive(Clone)]
 pub(crate) struct AppMetrics {
     /// By transport.

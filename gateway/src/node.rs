@@ -6,11 +6,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use hashbrown::HashMap;
-use shared::admin::Health;
 use shared::app::{App, AppId, Apps};
-use shared::http::Routes;
-use shared::listener::Front;
 use shared::protocol::CloseCode;
+use shared::serve::admin::Health;
+use shared::serve::http::Routes;
+use shared::serve::listener::Front;
 use tokio::sync::{Notify, Semaphore};
 
 use crate::addresses::{AddressPermit, Addresses};

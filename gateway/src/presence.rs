@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use hashbrown::HashMap;
-use shared::envelope::Position;
+use shared::cluster::envelope::Position;
 use shared::protocol::{Member, UserId};
 
 use crate::limits::{EARLY_CHANGES_MAX, NOTIFICATION_BYTES};

@@ -16,8 +16,8 @@ use std::time::Duration;
 
 use futures_util::stream::{self, FuturesUnordered, StreamExt};
 use shared::app::{App, AppId};
+use shared::cluster::roster::{Claimed, RosterError};
 use shared::protocol::CloseCode;
-use shared::roster::{Claimed, RosterError};
 use tokio::sync::{Notify, oneshot};
 use tokio::time::{Instant, sleep, timeout};
 

@@ -21,11 +21,11 @@ use std::time::{Duration, Instant};
 use futures_util::future::BoxFuture;
 use hashbrown::{DefaultHashBuilder, HashMap, HashSet};
 use shared::app::AppId;
-use shared::bus::memory::Ages;
-use shared::bus::{Bus, Listener};
-use shared::envelope::{Body, Envelope, Position, Topic};
+use shared::cluster::bus::memory::Ages;
+use shared::cluster::bus::{Bus, Listener};
+use shared::cluster::envelope::{Body, Envelope, Position, Topic};
+use shared::cluster::roster::Roster;
 use shared::protocol::ServerFrame;
-use shared::roster::Roster;
 use tokio::sync::Notify;
 
 use crate::limits::{

@@ -9,11 +9,11 @@ use std::time::Instant;
 use shared::allowance::Allowance;
 use shared::app::{App, as_usize};
 use shared::auth::{verify_channel, verify_user};
+use shared::cluster::webhook::{Kind, Occurrence, Wanted};
 use shared::protocol::event::EventName;
 use shared::protocol::{
     ChannelKind, ChannelName, ClientFrame, Member, MemberError, ServerFrame, SocketId, User, UserId,
 };
-use shared::webhook::{Kind, Occurrence, Wanted};
 
 use crate::limits::{REQUESTS_EXTRA, REQUESTS_PER_SECOND};
 use crate::reject::{ClientEventError, Refusal, SignInError, SubscribeError};

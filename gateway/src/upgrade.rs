@@ -22,10 +22,10 @@ use hyper_util::rt::TokioIo;
 use percent_encoding::percent_decode_str;
 use shared::app::App;
 use shared::excerpt::{MESSAGE_MAX, NAME_MAX, excerpt, logged};
-use shared::http::{self, ConnectionState, HEALTH_PATHS, HttpStream, Limits, RequestBody};
-use shared::listener::front::{Dropped, NETWORK_REFUSED, forbidden, is_health_check_of_proxy};
-use shared::network::Peer;
 use shared::protocol::{self, CloseCode};
+use shared::serve::http::{self, ConnectionState, HEALTH_PATHS, HttpStream, Limits, RequestBody};
+use shared::serve::listener::front::{Dropped, NETWORK_REFUSED, forbidden, is_health_check_of_proxy};
+use shared::serve::network::Peer;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 

@@ -7,11 +7,11 @@ use std::borrow::Cow;
 use hyper::StatusCode;
 use hyper::header::{ALLOW, HeaderValue, RETRY_AFTER};
 use shared::auth::RequestAuthError;
-use shared::bus::BusError;
+use shared::cluster::bus::BusError;
+use shared::cluster::roster::RosterError;
 use shared::excerpt::{NAME_MAX, excerpt};
-use shared::http::{self, Answer};
 use shared::protocol::{ChannelName, ChannelNameError, EventNameError, SocketIdError};
-use shared::roster::RosterError;
+use shared::serve::http::{self, Answer};
 
 /// Why a request was refused. No variant holds event data, a secret or a signature.
 #[derive(Debug, thiserror::Error)]

@@ -6,8 +6,8 @@ use std::collections::HashSet;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use shared::app::{AppId, AppLimits, as_usize};
-use shared::bus::Message;
-use shared::envelope::{Body, Envelope, Topic};
+use shared::cluster::bus::Message;
+use shared::cluster::envelope::{Body, Envelope, Topic};
 use shared::protocol::{ChannelName, EventName, SocketId};
 
 use crate::api_error::ApiError;

@@ -4,9 +4,9 @@ use std::borrow::Cow;
 
 use serde::ser::{Serialize, Serializer};
 use serde_json::value::RawValue;
-use shared::envelope::Topic;
+use shared::cluster::envelope::Topic;
+use shared::cluster::roster::Occupancy;
 use shared::protocol::ChannelName;
-use shared::roster::Occupancy;
 
 use crate::Api;
 use crate::api_error::ApiError;

@@ -15,9 +15,9 @@ use hyper::body::Body;
 use prometheus::Registry;
 use shared::allowance::Allowance;
 use shared::app::{AppId, Apps};
-use shared::bus::Bus;
-use shared::http::{Answer, RequestBody, Routes};
-use shared::roster::Roster;
+use shared::cluster::bus::Bus;
+use shared::cluster::roster::Roster;
+use shared::serve::http::{Answer, RequestBody, Routes};
 use tokio::sync::Semaphore;
 
 mod api_error;

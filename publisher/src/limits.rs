@@ -11,7 +11,7 @@
 //! # Memory of connections
 //!
 //! 10,000 connections × (hyper's buffer of 8 KiB + 4 KiB of state) = 120 MiB when all of them are idle, and 640 MiB if
-//! all of them send large bodies at once, for which the buffers grow to 64 KiB each (`shared::http::BUFFER_BYTES_MAX`).
+//! all of them send large bodies at once, for which the buffers grow to 64 KiB each (`shared::serve::http::BUFFER_BYTES_MAX`).
 //!
 //! # Time
 //!
@@ -20,7 +20,7 @@
 
 use std::time::Duration;
 
-use shared::http::{DISCARD_TIMEOUT, HEAD_TIMEOUT};
+use shared::serve::http::{DISCARD_TIMEOUT, HEAD_TIMEOUT};
 
 /// Open connections of callers. They are applications' servers, each with a few; more wait in the system's queue.
 pub(crate) const CONNECTIONS_MAX: usize = 10_000;

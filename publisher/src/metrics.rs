@@ -8,7 +8,7 @@ use prometheus::{
     Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, Opts, Registry, exponential_buckets,
 };
 use shared::app::{AppId, Apps};
-use shared::telemetry::metrics::{app_labels, latency, register};
+use shared::serve::telemetry::metrics::{app_labels, latency, register};
 
 use crate::event::Event;
 use crate::routes;

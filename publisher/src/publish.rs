@@ -5,8 +5,8 @@ use std::sync::PoisonError;
 use std::time::Instant;
 
 use shared::app::App;
-use shared::bus::Message;
-use shared::envelope::unix_us;
+use shared::cluster::bus::Message;
+use shared::cluster::envelope::unix_us;
 use shared::excerpt::{NAME_MAX, logged};
 use shared::protocol::ChannelName;
 

@@ -8,7 +8,7 @@ use hyper::Method;
 use hyper::body::Body;
 use hyper::http::request::Parts;
 use percent_encoding::percent_decode_str;
-use shared::http::{self, Answer, HEALTH_PATHS};
+use shared::serve::http::{self, Answer, HEALTH_PATHS};
 
 use crate::Api;
 use crate::api_error::ApiError;
@@ -195,10 +195,10 @@ where
 /// A 200 with `body` as JSON.
 fn ok(body: &impl serde::Serialize) -> Answer {
     let body = serde_json::to_vec(body).expect("answers are made of texts and numbers");
-    shared::http::json(hyper::StatusCode::OK, body)
+    shared::serve::http::json(hyper::StatusCode::OK, body)
 }
 
 /// A 200 that says no more: an object, since pusher-http-php has no type for anything else.
 fn ok_empty() -> Answer {
-    shared::http::json(hyper::StatusCode::OK, "{}")
+    shared::serve::http::json(hyper::StatusCode::OK, "{}")
 }

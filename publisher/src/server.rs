@@ -8,12 +8,12 @@ use std::time::Duration;
 
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use prometheus::{IntCounterVec, IntGauge, Registry};
-use shared::admin::Health;
-use shared::http::{self, ConnectionState, Limits, Routes};
-use shared::listener::front::{Dropped, Guarded, dropped_counter};
-use shared::listener::{Acceptor, Bound, Front};
-use shared::telemetry::EventLoopLag;
-use shared::telemetry::metrics::register;
+use shared::serve::admin::Health;
+use shared::serve::http::{self, ConnectionState, Limits, Routes};
+use shared::serve::listener::front::{Dropped, Guarded, dropped_counter};
+use shared::serve::listener::{Acceptor, Bound, Front};
+use shared::serve::telemetry::EventLoopLag;
+use shared::serve::telemetry::metrics::register;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
@@ -98,7 +98,7 @@ impl Server {
         registry: &Registry,
         descriptors_max: u64,
     ) -> io::Result<Self> {
-        let listener = shared::listener::listen(host, port, inherited).await?;
+        let listener = shared::serve::listener::listen(host, port, inherited).await?;
         let room = usize::try_from(descriptors_max / 5 * 4).unwrap_or(usize::MAX);
         let room = room.clamp(1, CONNECTIONS_MAX);
         let gauge = |name, help| register(registry, IntGauge::new(name, help));
@@ -152,7 +152,7 @@ impl Server {
             () = leaving => {}
         }
         let Self { listener, front, api, places, state, .. } = self;
-        shared::listener::close(listener, |stream, peer| {
+        shared::serve::listener::close(listener, |stream, peer| {
             // Beyond the places nobody would have been served in time anyway.
             if let Ok(place) = places.clone().try_acquire_owned() {
                 serve(&front, &api, &state, stream, peer, place, &connections);

@@ -9,7 +9,7 @@ use hyper::http::request::Parts;
 use serde::Deserialize;
 use shared::app::App;
 use shared::auth::{RequestAuthError, SignedQuery};
-use shared::envelope::{Topic, unix_us};
+use shared::cluster::envelope::{Topic, unix_us};
 use shared::json::Object;
 use shared::protocol::ChannelName;
 use tokio::sync::SemaphorePermit;

@@ -8,9 +8,9 @@ use bytesize::ByteSize;
 use hashbrown::HashMap;
 use serde::{Deserialize, Deserializer, Serialize};
 
+use crate::cluster::webhook::Endpoint;
 use crate::config;
 use crate::secret::Secret;
-use crate::webhook::Endpoint;
 
 /// Names an app in URLs, topics and metrics; not secret.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]

@@ -1,27 +1,20 @@
-//! What the gateway and the publisher agree on.
+//! The library that the gateway and the publisher share.
 //!
-//! [`protocol`] and [`auth`] are pure: no IO, no clock, no async. [`bus`] and [`roster`] are the two contracts where
-//! the roles meet; everything else here is what every role needs to be configured, observed and reached over HTTP.
+//! - The ground: [`protocol`] and [`auth`] are pure (no IO, no clock, no async); [`app`], [`config`] and [`secret`] hold
+//!   what operators configure.
+//! - [`serve`]: what every role needs to serve HTTP and to be observed.
+//! - [`cluster`]: the contracts through which nodes exchange events and state, and their Redis and in-memory forms.
+//!
+//! Imports point up this list: [`cluster`] may use [`serve`] and the ground, never the other way around.
 
-pub mod admin;
 pub mod allowance;
 pub mod app;
 pub mod auth;
-pub mod bus;
+pub mod cluster;
 pub mod config;
-pub mod descriptors;
-pub mod envelope;
 pub mod excerpt;
-pub mod http;
 pub mod json;
 pub(crate) mod limits;
-pub mod listener;
-pub mod network;
-pub mod node;
 pub mod protocol;
-pub mod redis;
-pub mod roster;
 pub mod secret;
-pub mod telemetry;
-pub mod tls;
-pub mod webhook;
+pub mod serve;

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use shared::auth::request::signed_query;
-use shared::envelope::unix_us;
+use shared::cluster::envelope::unix_us;
 use tests::raw::HttpReply;
 use tests::setup::APP_KEY;
 use tests::{Raw, Server, Setup, eventually, within};

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use shared::tls::{Config, Tls};
+use shared::serve::tls::{Config, Tls};
 use tests::redis::tls::Certificates;
 use tests::redis::{Access, PASSWORD};
 use tests::server::{Launch, Role};

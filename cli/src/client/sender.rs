@@ -12,7 +12,7 @@ use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
 use shared::app::App;
 use shared::auth::request::signed_query;
-use shared::envelope::unix_us;
+use shared::cluster::envelope::unix_us;
 use shared::protocol::SocketId;
 use tokio::net::TcpStream;
 

@@ -219,7 +219,7 @@ async fn a_sender_signs_keeps_its_connection_and_makes_a_new_one_when_that_ends(
 }
 
 fn unix_s() -> u64 {
-    shared::envelope::unix_us() / 1_000_000
+    shared::cluster::envelope::unix_us() / 1_000_000
 }
 
 #[test]

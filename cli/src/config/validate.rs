@@ -4,11 +4,11 @@ use bytesize::ByteSize;
 use hyper::header::{HeaderName, HeaderValue};
 use publisher::webhook;
 use shared::app::{App, AppLimits, Apps, KEY_EXPECTED, is_key};
+use shared::cluster::webhook::Endpoint;
+use shared::cluster::webhook::endpoint::CONCURRENCY_MAX;
 use shared::config::Mistake;
 use shared::protocol::channel::USER_PREFIX;
-use shared::webhook::Endpoint;
-use shared::webhook::endpoint::CONCURRENCY_MAX;
-use shared::{telemetry, tls};
+use shared::serve::{telemetry, tls};
 
 use super::Config;
 

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, RedisError, cmd};
-use shared::redis::{Config, Connector};
+use shared::cluster::redis::{Config, Connector};
 use tokio::time::timeout;
 
 use super::{CLOCK, ClockLimit, Finding, compare_clocks};

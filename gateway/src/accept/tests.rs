@@ -2,10 +2,10 @@ use std::time::Duration;
 
 use prometheus::Registry;
 use shared::app::Apps;
-use shared::bus::MemoryBus;
-use shared::descriptors::{RESERVED, sockets_max};
-use shared::listener::{Front, Inherited};
-use shared::roster::MemoryRoster;
+use shared::cluster::bus::MemoryBus;
+use shared::cluster::roster::MemoryRoster;
+use shared::serve::descriptors::{RESERVED, sockets_max};
+use shared::serve::listener::{Front, Inherited};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;

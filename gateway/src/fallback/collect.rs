@@ -7,7 +7,7 @@ use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::StatusCode;
 use hyper::body::Body as _;
 use shared::app::{App, as_usize};
-use shared::http::RequestBody;
+use shared::serve::http::RequestBody;
 use tokio::time::timeout;
 
 use super::error;

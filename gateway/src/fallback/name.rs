@@ -1,6 +1,6 @@
 //! What the paths of the HTTP transports name.
 
-use shared::http;
+use shared::serve::http;
 
 use crate::transport::Transport;
 

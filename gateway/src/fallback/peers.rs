@@ -17,10 +17,10 @@ use hyper::body::Incoming;
 use hyper::header::{CONTENT_TYPE, HeaderName, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode, Uri};
 use rand::Rng;
-use shared::listener::Bound;
-use shared::network::Access;
-use shared::redis::Directory;
+use shared::cluster::redis::Directory;
 use shared::secret::{Secret, Signature, constant_time_eq};
+use shared::serve::listener::Bound;
+use shared::serve::network::Access;
 use tokio::sync::OnceCell;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -78,7 +78,7 @@ impl Peers {
         directory: Directory,
         inherited: Option<std::net::TcpListener>,
     ) -> io::Result<Self> {
-        let listener = shared::listener::listen(&config.host, config.port, inherited).await?;
+        let listener = shared::serve::listener::listen(&config.host, config.port, inherited).await?;
         let advertise = (!config.advertise.is_empty()).then(|| config.advertise.clone());
         let runtime = tokio::runtime::Handle::current();
         let has_been_refused = AtomicBool::new(false);
@@ -156,7 +156,7 @@ impl Peers {
 
     /// Keeps the node's sessions known, for as long as the node runs.
     pub(crate) async fn keep(&self, node: &Node) -> std::convert::Infallible {
-        let mut interval = tokio::time::interval(shared::redis::directory::KEEP_INTERVAL);
+        let mut interval = tokio::time::interval(shared::cluster::redis::directory::KEEP_INTERVAL);
         loop {
             interval.tick().await;
             let names = node.fallback.names();

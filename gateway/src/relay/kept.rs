@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use shared::envelope::{Position, Topic};
-use shared::roster::KeptEvent;
+use shared::cluster::envelope::{Position, Topic};
+use shared::cluster::roster::KeptEvent;
 
 use super::topic::{KeptFrame, TopicState};
 use super::{Relay, lock};

@@ -6,10 +6,10 @@ use bytes::Bytes;
 use futures_util::stream::{self, StreamExt};
 use rand::Rng;
 use shared::app::App;
-use shared::bus::BusError;
-use shared::envelope::{Position, Topic};
+use shared::cluster::bus::BusError;
+use shared::cluster::envelope::{Position, Topic};
+use shared::cluster::roster::RosterError;
 use shared::protocol::{ChannelKind, Member, ServerFrame, UserId};
-use shared::roster::RosterError;
 
 use super::kept::{Kept, latest_kept};
 use super::topic::{Parked, TopicState};

@@ -14,7 +14,7 @@ use rand::rngs::StdRng;
 use rand::seq::IteratorRandom;
 use rand::{Rng, SeedableRng};
 use shared::app::App;
-use shared::envelope::Topic;
+use shared::cluster::envelope::Topic;
 use shared::protocol::ChannelName;
 
 use node::{Ended, Node};

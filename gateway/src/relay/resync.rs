@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 use hashbrown::{HashMap, HashSet};
-use shared::envelope::{Position, Topic};
+use shared::cluster::envelope::{Position, Topic};
+use shared::cluster::roster::RosterError;
 use shared::protocol::{ChannelKind, Member, UserId};
-use shared::roster::RosterError;
 use tokio::sync::Notify;
 
 use super::membership::{BACKOFF_MIN, back_off};

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use shared::allowance::Allowance;
-use shared::bus::memory::Age;
-use shared::envelope::Position;
+use shared::cluster::bus::memory::Age;
+use shared::cluster::envelope::Position;
 
 use crate::presence::{Change, Effect, Replica};
 use crate::shard::inbox::ShardMessage;

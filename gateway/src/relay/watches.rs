@@ -1,7 +1,7 @@
 //! Topics that a shard receives without being counted as a subscriber of them: the channels of watched users.
 
 use futures_util::stream::{self, StreamExt, TryStreamExt};
-use shared::envelope::Topic;
+use shared::cluster::envelope::Topic;
 
 use super::Relay;
 use super::membership::EnterError;

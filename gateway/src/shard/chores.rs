@@ -3,7 +3,7 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use shared::bus::Message;
+use shared::cluster::bus::Message;
 use tokio::sync::mpsc;
 
 use super::Shard;

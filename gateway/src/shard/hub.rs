@@ -3,7 +3,7 @@
 use std::rc::Rc;
 
 use hashbrown::HashMap;
-use shared::envelope::Topic;
+use shared::cluster::envelope::Topic;
 use shared::protocol::SocketId;
 use slab::Slab;
 

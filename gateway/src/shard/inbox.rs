@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use shared::app::App;
-use shared::envelope::Topic;
+use shared::cluster::envelope::Topic;
 use shared::protocol::{ChannelName, SocketId, UserId};
 use tokio::sync::{Notify, mpsc};
 

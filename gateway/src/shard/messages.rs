@@ -4,11 +4,11 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use bytes::Bytes;
-use shared::bus::Message;
-use shared::envelope::{Body, Envelope, Topic, unix_us};
+use shared::cluster::bus::Message;
+use shared::cluster::envelope::{Body, Envelope, Topic, unix_us};
+use shared::cluster::webhook::Occurrence;
 use shared::excerpt::{NAME_MAX, logged};
 use shared::protocol::{ChannelName, ClientFrame, CloseCode, ServerFrame, UserId};
-use shared::webhook::Occurrence;
 
 use super::Shard;
 use super::chores::Chore;

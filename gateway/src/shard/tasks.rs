@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use shared::app::App;
-use shared::envelope::Topic;
+use shared::cluster::envelope::Topic;
 use shared::protocol::{ChannelName, Member, ServerFrame, UserId};
 
 use super::inbox::{ConnectionKey, ShardMessage};

@@ -4,7 +4,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use shared::envelope::{Topic, unix_us};
+use shared::cluster::envelope::{Topic, unix_us};
 use shared::protocol::SocketId;
 
 use super::Shard;

@@ -8,7 +8,7 @@ use hyper::header::{
     TRANSFER_ENCODING, UPGRADE,
 };
 use hyper::{Method, Request, StatusCode, Version};
-use shared::http::{self, Answer};
+use shared::serve::http::{self, Answer};
 
 /// The one version of the WebSocket protocol.
 const VERSION: &str = "13";

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use percent_encoding::percent_decode_str;
 use shared::app::{App, Apps};
-use shared::http;
+use shared::serve::http;
 
 /// Returns what follows `{prefix}/app/` in a path: an app key as the client wrote it, perhaps with slashes around it.
 /// `None` where nothing but slashes follows.

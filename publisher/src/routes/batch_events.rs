@@ -1,9 +1,9 @@
 //! `POST /apps/{id}/batch_events`: several events, each on one channel, accepted or refused as a whole.
 
 use serde::{Deserialize, Serialize};
-use shared::envelope::Topic;
-use shared::http::Answer;
+use shared::cluster::envelope::Topic;
 use shared::json::Object;
+use shared::serve::http::Answer;
 
 use super::{ok, ok_empty};
 use crate::Api;

@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use shared::envelope::Topic;
-use shared::http::Answer;
+use shared::cluster::envelope::Topic;
+use shared::cluster::roster::{KeptEvent, Occupancy};
 use shared::json::Object;
-use shared::roster::{KeptEvent, Occupancy};
+use shared::serve::http::Answer;
 
 use super::ok;
 use crate::Api;

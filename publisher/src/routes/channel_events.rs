@@ -4,7 +4,7 @@
 
 use bytes::Bytes;
 use hyper::StatusCode;
-use shared::http::{self, Answer};
+use shared::serve::http::{self, Answer};
 
 use crate::Api;
 use crate::api_error::ApiError;

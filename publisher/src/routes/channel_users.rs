@@ -2,8 +2,8 @@
 
 use serde::Serialize;
 use serde_json::value::RawValue;
-use shared::http::Answer;
 use shared::protocol::Member;
+use shared::serve::http::Answer;
 
 use super::ok;
 use crate::Api;

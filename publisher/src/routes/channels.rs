@@ -1,6 +1,6 @@
 //! `GET /apps/{id}/channels`: the occupied channels.
 
-use shared::http::Answer;
+use shared::serve::http::Answer;
 
 use super::ok;
 use crate::Api;

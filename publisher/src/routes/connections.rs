@@ -1,7 +1,7 @@
 //! `GET /apps/{id}/connections`: how many sockets the app has open, cluster-wide. Reverb's addition.
 
 use serde::Serialize;
-use shared::http::Answer;
+use shared::serve::http::Answer;
 
 use super::ok;
 use crate::Api;

@@ -1,7 +1,7 @@
 //! `POST /apps/{id}/events`: one event on one or many channels.
 
-use shared::envelope::Topic;
-use shared::http::Answer;
+use shared::cluster::envelope::Topic;
+use shared::serve::http::Answer;
 
 use super::{ok, ok_empty};
 use crate::Api;

@@ -1,9 +1,9 @@
 //! `POST /apps/{id}/users/{user_id}/terminate_connections`: ends every connection that is signed in as the user.
 
-use shared::bus::Message;
-use shared::envelope::{Body, Envelope, unix_us};
-use shared::http::Answer;
+use shared::cluster::bus::Message;
+use shared::cluster::envelope::{Body, Envelope, unix_us};
 use shared::protocol::ChannelName;
+use shared::serve::http::Answer;
 
 use super::ok_empty;
 use crate::Api;

@@ -10,10 +10,10 @@ use hyper::{HeaderMap, Method, Request, StatusCode};
 use prometheus::Registry;
 use shared::app::{App, Apps};
 use shared::auth::request::signed_query;
-use shared::bus::{Bus, Listener, MemoryBus};
-use shared::envelope::{Body, Envelope, Topic, unix_us};
+use shared::cluster::bus::{Bus, Listener, MemoryBus};
+use shared::cluster::envelope::{Body, Envelope, Topic, unix_us};
+use shared::cluster::roster::{MemoryRoster, Roster};
 use shared::protocol::{ChannelName, Member};
-use shared::roster::{MemoryRoster, Roster};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::activity;
@@ -144,7 +144,7 @@ impl World {
         near.write_all(request.as_bytes()).await.unwrap();
         let mut answer = String::new();
         let (served, read) =
-            tokio::join!(shared::http::serve_connection(far, &self.api), near.read_to_string(&mut answer));
+            tokio::join!(shared::serve::http::serve_connection(far, &self.api), near.read_to_string(&mut answer));
         served.unwrap();
         read.unwrap();
         answer

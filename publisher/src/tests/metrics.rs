@@ -1,7 +1,7 @@
 use hyper::Method;
 use prometheus::TextEncoder;
 use shared::app::{AppId, Apps};
-use shared::telemetry::metrics::APP_LABELS_MAX;
+use shared::serve::telemetry::metrics::APP_LABELS_MAX;
 
 use super::harness::{World, app};
 use crate::metrics::Metrics;

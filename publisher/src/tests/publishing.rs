@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use hyper::Method;
-use shared::roster::Roster;
+use shared::cluster::roster::Roster;
 
 use super::harness::World;
 

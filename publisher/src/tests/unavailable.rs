@@ -3,10 +3,10 @@ use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 use shared::app::AppId;
-use shared::bus::{Bus, BusError, MemoryBus, Message};
-use shared::envelope::Topic;
+use shared::cluster::bus::{Bus, BusError, MemoryBus, Message};
+use shared::cluster::envelope::Topic;
+use shared::cluster::roster::{Claimed, Joined, KeptEvent, MemoryRoster, Occupancy, Roster, RosterError};
 use shared::protocol::{ChannelName, Member, UserId};
-use shared::roster::{Claimed, Joined, KeptEvent, MemoryRoster, Occupancy, Roster, RosterError};
 
 use super::harness::{Reply, World};
 

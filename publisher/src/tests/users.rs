@@ -1,5 +1,5 @@
 use hyper::Method;
-use shared::envelope::Body;
+use shared::cluster::envelope::Body;
 
 use super::harness::World;
 

@@ -9,7 +9,7 @@ use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use reqwest::redirect::Policy;
 use reqwest::{Response, StatusCode};
 use shared::app::App;
-use shared::webhook::{Endpoint, Entry};
+use shared::cluster::webhook::{Endpoint, Entry};
 
 use super::ClientError;
 use super::address::{Guard, RefusedAddress};

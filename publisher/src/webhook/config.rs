@@ -4,8 +4,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use shared::tls::files::FileError;
-use shared::tls::trust::Trust;
+use shared::serve::tls::files::FileError;
+use shared::serve::tls::trust::Trust;
 
 /// `[webhooks]`.
 #[derive(Clone, Debug, Serialize, Deserialize)]

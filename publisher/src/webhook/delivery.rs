@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 
 use rand::Rng;
 use shared::app::App;
-use shared::envelope::unix_us;
-use shared::webhook::queues::TEND_INTERVAL;
-use shared::webhook::{Endpoint, Entry, Place, QueueId, Undelivered};
+use shared::cluster::envelope::unix_us;
+use shared::cluster::webhook::queues::TEND_INTERVAL;
+use shared::cluster::webhook::{Endpoint, Entry, Place, QueueId, Undelivered};
 use tokio::sync::Semaphore;
 
 use super::Context;

@@ -2,8 +2,8 @@
 
 use serde::Serialize;
 use shared::app::App;
-use shared::envelope::unix_us;
-use shared::webhook::Entry;
+use shared::cluster::envelope::unix_us;
+use shared::cluster::webhook::Entry;
 
 /// What is sent. Made anew for every try: receivers refuse what is older than five minutes.
 pub(super) struct Message {

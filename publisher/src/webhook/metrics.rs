@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use prometheus::{Gauge, GaugeVec, Histogram, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
 use shared::app::{AppId, Apps};
-use shared::envelope::unix_us;
-use shared::telemetry::metrics::{app_labels, latency, register};
-use shared::webhook::{Endpoint, Label, QueueId};
+use shared::cluster::envelope::unix_us;
+use shared::cluster::webhook::{Endpoint, Label, QueueId};
+use shared::serve::telemetry::metrics::{app_labels, latency, register};
 
 /// Everything that the sender counts.
 pub(super) struct Metrics {

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
+use shared::cluster::webhook::{Batch, Entry, Place, QueueError};
 use shared::protocol::ChannelName;
-use shared::webhook::{Batch, Entry, Place, QueueError};
 use tokio::sync::Notify;
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, sleep, sleep_until};

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 use shared::auth::request::signed_query;
-use shared::envelope::unix_us;
+use shared::cluster::envelope::unix_us;
 use tests::raw::HttpReply;
 use tests::{Server, Setup};
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use shared::auth::request::signed_query;
-use shared::envelope::unix_us;
+use shared::cluster::envelope::unix_us;
 use tests::Setup;
 use tests::raw::time_to_end;
 

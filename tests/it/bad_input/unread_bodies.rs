@@ -6,7 +6,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use shared::auth::request::signed_query;
-use shared::envelope::unix_us;
+use shared::cluster::envelope::unix_us;
 use tests::nginx::Nginx;
 use tests::raw::{HttpReply, Raw};
 use tests::server::{Launch, Role};

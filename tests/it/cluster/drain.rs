@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use shared::auth::request::signed_query;
-use shared::envelope::unix_us;
+use shared::cluster::envelope::unix_us;
 use tests::fallback::{HttpSession, Transport, close_code};
 use tests::raw::HttpReply;
 use tests::{Cluster, Raw, Setup, within};

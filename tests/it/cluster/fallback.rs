@@ -321,7 +321,7 @@ async fn only_nodes_are_answered_where_nodes_ask() {
     let mut client = HttpClient::connect(gateway, Transport::Stream).await;
     client.subscribe("news").await;
     let address = holder(&cluster, &client.session).await.expect("the session is known");
-    let now_s = shared::envelope::unix_us() / 1_000_000;
+    let now_s = shared::cluster::envelope::unix_us() / 1_000_000;
     for verb in ["xhr", "xhr_streaming", "xhr_send"] {
         let path = format!("{}/{verb}", client.session.path);
         let other = format!("{path}?n=1");

@@ -5,7 +5,7 @@ use std::time::Duration;
 use rustix::process::Signal;
 use serde_json::json;
 use shared::auth::request::signed_query;
-use shared::envelope::unix_us;
+use shared::cluster::envelope::unix_us;
 use tests::proxy::{Mode, Whom};
 use tests::raw::HttpReply;
 use tests::{Cluster, Raw, Server, Setup, eventually};

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use serde_json::json;
-use shared::envelope::unix_us;
+use shared::cluster::envelope::unix_us;
 use tests::client::members;
 use tests::{Cluster, PATIENCE, Redis, TestClient, View, eventually, eventually_within};
 

@@ -174,7 +174,7 @@ const OPENING_MAX: usize = 100;
 
 #[tokio::test]
 async fn thousands_of_polls_hear_one_event_and_leave_nothing_behind() {
-    let limit = shared::descriptors::raise_limit().expect("descriptors");
+    let limit = shared::serve::descriptors::raise_limit().expect("descriptors");
     // The others are for tests beside this one.
     let polls = usize::try_from(limit.saturating_sub(2_000)).unwrap_or(POLLS_MAX).min(POLLS_MAX);
     assert!(polls >= POLLS_MIN, "{limit} descriptors are too few for thousands of polls: raise the hard limit");

@@ -115,7 +115,7 @@ fn collect(path: &Path, texts: &mut Vec<String>) {
 fn commands_of_nodes() -> BTreeSet<String> {
     let mut texts = Vec::new();
     for place in ["bus", "redis", "roster", "webhook"] {
-        collect(&workspace().join("shared/src").join(place), &mut texts);
+        collect(&workspace().join("shared/src/cluster").join(place), &mut texts);
     }
     // Commands of the libraries: for transactions, for scripts, and for the check of a pooled connection.
     let mut names = BTreeSet::from(["MULTI", "EXEC", "EVALSHA", "SCRIPT", "UNWATCH", "PING"].map(str::to_owned));

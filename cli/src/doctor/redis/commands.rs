@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Cmd, PushInfo, PushKind, RedisError, Script, Value, cmd};
-use shared::redis::Connector;
+use shared::cluster::redis::Connector;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 

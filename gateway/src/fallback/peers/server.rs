@@ -7,8 +7,8 @@ use std::time::Duration;
 use hyper::header::HeaderValue;
 use hyper::{Method, Request, StatusCode};
 use hyper_util::server::graceful::GracefulShutdown;
-use shared::http::{self, ConnectionState, Limits, RequestBody};
-use shared::listener::Acceptor;
+use shared::serve::http::{self, ConnectionState, Limits, RequestBody};
+use shared::serve::listener::Acceptor;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 

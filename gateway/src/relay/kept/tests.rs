@@ -3,11 +3,11 @@ use std::time::Duration;
 
 use prometheus::Registry;
 use shared::app::{App, Apps};
-use shared::bus::memory::{Ages, KEPT_BYTES_MAX};
-use shared::bus::{Bus, MemoryBus, Message};
-use shared::envelope::{Body, Envelope, Topic};
+use shared::cluster::bus::memory::{Ages, KEPT_BYTES_MAX};
+use shared::cluster::bus::{Bus, MemoryBus, Message};
+use shared::cluster::envelope::{Body, Envelope, Topic};
+use shared::cluster::roster::MemoryRoster;
 use shared::protocol::ChannelName;
-use shared::roster::MemoryRoster;
 
 use super::*;
 use crate::metrics::Metrics;

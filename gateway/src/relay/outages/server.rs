@@ -5,7 +5,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use redis::{Client, FromRedisValue};
-use shared::redis::Config;
+use shared::cluster::redis::Config;
 use shared::secret::Secret;
 use tempfile::TempDir;
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use hashbrown::HashMap;
 use shared::app::App;
-use shared::envelope::Topic;
+use shared::cluster::envelope::Topic;
 use shared::protocol::{Member, UserId};
 
 use crate::limits::TASKS_AT_ONCE;

@@ -1,5 +1,5 @@
+use shared::cluster::webhook::{EntryId, Occurrence, Place};
 use shared::protocol::ChannelName;
-use shared::webhook::{EntryId, Occurrence, Place};
 
 use super::*;
 

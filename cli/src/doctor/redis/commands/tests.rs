@@ -2,7 +2,7 @@
 
 use std::process::{Child, Command, Stdio};
 
-use shared::redis::Config;
+use shared::cluster::redis::Config;
 use shared::secret::Secret;
 use tempfile::TempDir;
 

@@ -1,0 +1,110 @@
+//! The reader of the subscribing connection: hands on what Redis pushes, in order, without a queue in between.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use bytes::Bytes;
+use redis::{PushInfo, PushKind, Value};
+use tokio::sync::Notify;
+
+use super::{Reason, Subscriber};
+use crate::app::AppId;
+use crate::cluster::bus::Listener;
+use crate::cluster::envelope::Envelope;
+use crate::cluster::envelope::wire::WireError;
+
+/// Shared by one connection's reader and the supervisor.
+pub(super) struct Reader {
+    pub(super) listener: Arc<dyn Listener>,
+    subscriber: Arc<Subscriber>,
+    /// Why this connection must end.
+    ended: Mutex<Option<Reason>>,
+    end: Notify,
+    /// When a probe arrived last, in microseconds since `began`.
+    probed_us: AtomicU64,
+    began: Instant,
+}
+
+impl Reader {
+    pub(super) fn new(subscriber: &Arc<Subscriber>, listener: &Arc<dyn Listener>) -> Arc<Self> {
+        Arc::new(Self {
+            listener: listener.clone(),
+            subscriber: subscriber.clone(),
+            ended: Mutex::new(None),
+            end: Notify::new(),
+            probed_us: AtomicU64::new(0),
+            began: Instant::now(),
+        })
+    }
+
+    /// Receives one push from the connection. Never waits.
+    pub(super) fn receive(&self, push: PushInfo) {
+        match push.kind {
+            PushKind::Message => self.message(push.data),
+            PushKind::Disconnection => self.finish(Reason::Disconnected),
+            _ => {}
+        }
+    }
+
+    fn message(&self, data: Vec<Value>) {
+        let mut data = data.into_iter();
+        let (Some(Value::BulkString(name)), Some(Value::BulkString(message))) = (data.next(), data.next()) else {
+            return self.subscriber.metrics.dropped("malformed");
+        };
+        if name == self.subscriber.probe_topic.as_bytes() {
+            return self.probed_us.store(self.now_us(), Ordering::Release);
+        }
+        if name == self.subscriber.recount_topic.as_bytes() {
+            // An id that no app has is ignored by the listener.
+            if let Ok(app) = std::str::from_utf8(&message) {
+                self.listener.connections_asked(&AppId::from(app));
+            }
+            return;
+        }
+        let topic = std::str::from_utf8(&name).ok().and_then(|name| self.subscriber.lock().topics.wanted(name));
+        // A topic that was just left.
+        let Some(topic) = topic else { return };
+        if !self.listener.has_room() {
+            return self.finish(Reason::Overflow);
+        }
+        match Envelope::decode(&Bytes::from(message)) {
+            Ok(envelope) => {
+                self.subscriber.metrics.received();
+                self.listener.deliver(&topic, envelope);
+            }
+            Err(error) => self.refuse(error),
+        }
+    }
+
+    fn refuse(&self, error: WireError) {
+        if self.subscriber.metrics.dropped_first(error.cause_label()) {
+            tracing::warn!(%error, "redis delivered a message that is not ours; further ones are only counted");
+        }
+    }
+
+    fn finish(&self, reason: Reason) {
+        self.ended.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(reason);
+        self.end.notify_one();
+    }
+
+    /// Resolves when the connection has ended, or must end.
+    pub(super) async fn ended(&self) -> Reason {
+        loop {
+            self.end.notified().await;
+            if let Some(reason) = *self.ended.lock().unwrap_or_else(PoisonError::into_inner) {
+                return reason;
+            }
+        }
+    }
+
+    /// When a probe arrived last; 0 for none.
+    pub(super) fn probed_us(&self) -> u64 {
+        self.probed_us.load(Ordering::Acquire)
+    }
+
+    /// Microseconds since the connection was made, and at least one.
+    pub(super) fn now_us(&self) -> u64 {
+        u64::try_from(self.began.elapsed().as_micros()).unwrap_or(u64::MAX).saturating_add(1)
+    }
+}

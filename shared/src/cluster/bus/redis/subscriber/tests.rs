@@ -1,0 +1,92 @@
+use std::time::Duration;
+
+use prometheus::Registry;
+use tokio::runtime::Handle;
+use tokio::task::JoinSet;
+
+use super::*;
+use crate::app::AppId;
+use crate::cluster::envelope::Envelope;
+use crate::cluster::redis::Config;
+use crate::cluster::redis::server::RedisServer;
+use crate::protocol::ChannelName;
+use crate::secret::Secret;
+
+struct Deaf;
+
+impl Listener for Deaf {
+    fn deliver(&self, _: &Topic, _: Envelope) {}
+}
+
+fn topic(name: &str) -> Topic {
+    Topic::new(&AppId::from("shop"), &ChannelName::parse(name, 200).unwrap())
+}
+
+fn subscriber_of(config: &Config) -> Arc<Subscriber> {
+    let link = Link::new(config, Handle::current()).unwrap();
+    let subscriber = Subscriber::new(link, Metrics::new(&Registry::new(), true));
+    subscriber.start(Arc::new(Deaf));
+    subscriber
+}
+
+fn away() -> Arc<Subscriber> {
+    let folder = tempfile::tempdir().unwrap();
+    let url = format!("redis+unix://{}", folder.path().join("nobody.sock").display());
+    subscriber_of(&Config { url: Secret::new(url), ..Config::default() })
+}
+
+#[tokio::test]
+async fn while_redis_is_away_only_wanted_topics_are_kept() {
+    const ROUNDS: usize = 200;
+    const AT_ONCE: usize = 100;
+    let subscriber = away();
+    let kept = tokio::spawn({
+        let subscriber = subscriber.clone();
+        async move { subscriber.subscribe(&topic("kept")).await }
+    });
+    for round in 0..ROUNDS {
+        let mut waiting = JoinSet::new();
+        for number in 0..AT_ONCE {
+            let subscriber = subscriber.clone();
+            waiting.spawn(async move {
+                let own = topic(&format!("own-{round}-{number}"));
+                // The first caller gives up; the second is answered that its topic was left.
+                let given_up = tokio::time::timeout(Duration::ZERO, subscriber.subscribe(&own)).await;
+                assert!(given_up.is_err());
+                let unsubscribe = async {
+                    tokio::task::yield_now().await;
+                    subscriber.unsubscribe(&own).await;
+                };
+                let (subscribed, ()) = tokio::join!(subscriber.subscribe(&own), unsubscribe);
+                assert_eq!(subscribed, Err(BusError::Unavailable));
+            });
+        }
+        waiting.join_all().await;
+        let state = subscriber.lock();
+        assert_eq!((state.topics.len(), state.topics.has_changes()), (1, false), "after {round} rounds");
+    }
+    assert!(!kept.is_finished());
+    subscriber.unsubscribe(&topic("kept")).await;
+    assert_eq!(kept.await.unwrap(), Err(BusError::Unavailable));
+    assert_eq!(subscriber.lock().topics.len(), 0);
+}
+
+#[tokio::test]
+async fn callers_that_wait_for_one_topic_are_all_answered_when_redis_comes() {
+    let server = RedisServer::start_later();
+    let subscriber = subscriber_of(&server.config());
+    let mut waiting = JoinSet::new();
+    for number in 0..500 {
+        let subscriber = subscriber.clone();
+        waiting.spawn(async move {
+            subscriber.subscribe(&topic(&format!("shared-{}", number % 5))).await.unwrap();
+            subscriber.catch_up().await;
+        });
+    }
+    while subscriber.lock().topics.len() < 5 {
+        tokio::task::yield_now().await;
+    }
+    let _server = server.begin();
+    waiting.join_all().await;
+    assert_eq!(subscriber.lock().topics.len(), 5);
+}

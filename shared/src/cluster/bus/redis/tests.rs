@@ -1,0 +1,58 @@
+use std::collections::HashMap;
+
+use crate::cluster::bus::contract::{Node, kept_event, topic};
+use crate::cluster::envelope::Position;
+use crate::cluster::redis::server::RedisCluster;
+
+crate::bus_contract!(RedisCluster::new().await);
+
+const HOUR: std::time::Duration = std::time::Duration::from_secs(3600);
+
+async fn kept_position(node: &Node) -> Position {
+    node.roster.kept(&topic("one", "cache-a")).await.expect("an answer").expect("an event is kept").position
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn kept_events_after_a_failover_are_later_than_those_that_the_replica_had_not_received() {
+    const META: &str = "carillon:{0}:m:one/cache-a";
+    let (master, replica, a) = (RedisCluster::new().await, RedisCluster::new().await, topic("one", "cache-a"));
+    let node = Node::start(&master).await;
+    let mut received: HashMap<String, String> = HashMap::new();
+    let mut last = None;
+    for number in 1..=5 {
+        node.publish([kept_event(&a, &number.to_string(), HOUR)]).await;
+        let position = kept_position(&node).await;
+        assert!(last < Some(position));
+        last = Some(position);
+        if number == 2 {
+            // From here on the replica lags.
+            received = master.query("HGETALL", &[META]).await;
+        }
+    }
+    for (field, value) in &received {
+        replica.query::<u64>("HSET", &[META, field, value]).await;
+    }
+    // The master dies, and the replica is promoted.
+    let node = Node::start(&replica).await;
+    for number in 6..=8 {
+        node.publish([kept_event(&a, &number.to_string(), HOUR)]).await;
+        let position = kept_position(&node).await;
+        assert!(last < Some(position), "{last:?}, then {position:?}");
+        last = Some(position);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_sequence_that_cannot_be_read_starts_over() {
+    const META: &str = "carillon:{0}:m:one/cache-a";
+    let (cluster, a) = (RedisCluster::new().await, topic("one", "cache-a"));
+    let node = Node::start(&cluster).await;
+    node.publish([kept_event(&a, "first", HOUR)]).await;
+    let first = kept_position(&node).await;
+    for (field, value) in [("ks", "x"), ("ks", "-1"), ("ke", ""), ("ke", "99999999999999999999"), ("kr", "another")] {
+        cluster.query::<u64>("HSET", &[META, field, value]).await;
+        node.publish([kept_event(&a, "next", HOUR)]).await;
+        let position = kept_position(&node).await;
+        assert!(position.epoch > first.epoch && position.sequence == 1, "{field} = {value}: {position:?}");
+    }
+}

@@ -1,0 +1,272 @@
+//! Connecting to Redis: `[redis]`, and the connections that the bus and the roster use.
+
+pub mod connector;
+mod dialer;
+pub mod directory;
+pub mod error;
+pub mod health;
+pub mod identity;
+pub mod keys;
+pub mod link;
+pub mod metrics;
+mod pool;
+pub mod probe;
+pub mod scripts;
+#[cfg(test)]
+pub(crate) mod server;
+pub mod standing;
+mod url;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use redis::io::tcp::TcpSettings;
+use redis::{Client, ConnectionAddr, IntoConnectionInfo, ProtocolVersion};
+use rustls::ClientConfig;
+use serde::{Deserialize, Serialize, Serializer};
+
+use crate::config;
+use crate::secret::Secret;
+use crate::serve::tls::files::{self, FileError, PairError};
+use crate::serve::tls::trust::Trust;
+
+pub use connector::Connector;
+pub use directory::Directory;
+pub use health::RedisHealth;
+pub use keys::Keys;
+pub use link::Link;
+pub use probe::Probe;
+pub use standing::{Standing, State};
+
+pub(crate) use error::is_damage;
+
+/// `[redis]`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// `redis://`, `rediss://` or `redis+unix://`, with user, password and database; empty means that there is no Redis.
+    #[serde(serialize_with = "masked", skip_serializing_if = "Secret::is_empty")]
+    pub url: Secret,
+    /// A file to read the URL from instead; its last line break is not part of it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub url_file: Option<PathBuf>,
+    /// What all keys and topics begin with.
+    #[serde(deserialize_with = "config::text")]
+    pub prefix: String,
+    /// Into how many slots channels are spread; 1 for a single Redis.
+    pub partitions: u32,
+    /// A PEM file with the CA certificates that are trusted for the server's certificate; without it the public CAs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ca_file: Option<PathBuf>,
+    /// A PEM file with the client certificate, followed by those that lead to its CA.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cert_file: Option<PathBuf>,
+    /// A PEM file with the private key of the client certificate.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key_file: Option<PathBuf>,
+    /// How long connecting may take.
+    #[serde(with = "humantime_serde")]
+    pub connect_timeout: Duration,
+    /// How long a command may take.
+    #[serde(with = "humantime_serde")]
+    pub command_timeout: Duration,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            url: Secret::new(""),
+            url_file: None,
+            prefix: "carillon".into(),
+            partitions: 1,
+            ca_file: None,
+            cert_file: None,
+            key_file: None,
+            connect_timeout: Duration::from_secs(1),
+            command_timeout: Duration::from_secs(2),
+        }
+    }
+}
+
+/// A URL may be printed once nobody can log in with it.
+fn masked<S: Serializer>(url: &Secret, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&mask(url.reveal()))
+}
+
+fn mask(url: &str) -> String {
+    let Some((scheme, rest)) = url.split_once("://") else { return "***".into() };
+    // The last one: a password may have an at sign in it. A query may have a password too.
+    let bare = rest.rsplit_once('@').map(|(_, bare)| bare);
+    let place = bare.unwrap_or(rest).split('?').next().unwrap_or_default();
+    format!("{scheme}://{}{place}", if bare.is_some() { "***@" } else { "" })
+}
+
+/// Why Redis cannot be used as configured; no variant repeats the URL, which may hold a password.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The URL cannot be read.
+    #[error("{0}")]
+    Url(&'static str),
+    /// The trusted CA certificates cannot be used.
+    #[error(transparent)]
+    CaFile(FileError),
+    /// The client certificate or its key cannot be used.
+    #[error(transparent)]
+    ClientCertificate(#[from] PairError),
+    /// One of `redis.cert_file` and `redis.key_file` is set and the other is not.
+    #[error("expected a file, since {set} is set")]
+    Missing {
+        /// The key that is set.
+        set: &'static str,
+        /// The key that is not.
+        missing: &'static str,
+    },
+    /// A file for TLS is configured and the connection does not use TLS.
+    #[error("expected redis.url to begin with rediss://, since {key} is set")]
+    Plain {
+        /// The key that names the file.
+        key: &'static str,
+    },
+    /// TLS cannot be set up.
+    #[error("cannot set up TLS to Redis")]
+    Tls(#[from] rustls::Error),
+    /// A prefix that would not be told from the rest of a key.
+    #[error("expected one or more letters, digits, hyphens or underscores")]
+    Prefix,
+    /// No channel has a place.
+    #[error("expected between 1 and {PARTITIONS_MAX}")]
+    Partitions,
+    /// A time in which nothing can happen, or in which too much does.
+    #[error("expected between 10ms and 10s: a node's lease is 15s")]
+    Timeout {
+        /// The key.
+        key: &'static str,
+    },
+}
+
+impl ConfigError {
+    /// The key that is wrong.
+    pub fn key(&self) -> &'static str {
+        match self {
+            Self::Url(_) => "redis.url",
+            Self::CaFile(_) => "redis.ca_file",
+            Self::ClientCertificate(PairError::Key(_) | PairError::Mismatch { .. }) => "redis.key_file",
+            Self::ClientCertificate(PairError::Certificate(_) | PairError::Order { .. }) => "redis.cert_file",
+            Self::Missing { missing, .. } => missing,
+            Self::Plain { key } => key,
+            Self::Tls(_) => "redis",
+            Self::Prefix => "redis.prefix",
+            Self::Partitions => "redis.partitions",
+            Self::Timeout { key } => key,
+        }
+    }
+}
+
+const CERT_FILE: &str = "redis.cert_file";
+const KEY_FILE: &str = "redis.key_file";
+
+/// Nothing answers in less.
+const TIMEOUT_MIN: Duration = Duration::from_millis(10);
+
+/// A node that waits longer for a heartbeat would not notice in time that its lease is over.
+const TIMEOUT_MAX: Duration = Duration::from_secs(10);
+
+/// A list of all channels asks for a set of each.
+const PARTITIONS_MAX: u32 = 4096;
+
+/// A dead peer shows in 10 + 3 x 5 s by probes, and in 15 s when something is under way.
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(10);
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
+const KEEPALIVE_RETRIES: u32 = 3;
+const USER_TIMEOUT: Duration = Duration::from_secs(15);
+
+impl Config {
+    /// Whether a Redis is configured.
+    pub fn is_set(&self) -> bool {
+        !self.url.is_empty()
+    }
+
+    /// Checks what can be checked without a connection.
+    ///
+    /// # Errors
+    /// [`ConfigError`].
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        let named = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
+        if self.prefix.is_empty() || !self.prefix.bytes().all(named) {
+            return Err(ConfigError::Prefix);
+        }
+        if !(1..=PARTITIONS_MAX).contains(&self.partitions) {
+            return Err(ConfigError::Partitions);
+        }
+        for (key, timeout) in
+            [("redis.connect_timeout", self.connect_timeout), ("redis.command_timeout", self.command_timeout)]
+        {
+            if !(TIMEOUT_MIN..=TIMEOUT_MAX).contains(&timeout) {
+                return Err(ConfigError::Timeout { key });
+            }
+        }
+        if self.is_set() {
+            self.connector()?;
+        }
+        Ok(())
+    }
+
+    /// Makes what connects to the server: with RESP3, without Nagle's delay, and with probes of the peer.
+    ///
+    /// # Errors
+    /// [`ConfigError`].
+    pub fn connector(&self) -> Result<Connector, ConfigError> {
+        // The library for TLS must be given its cryptography once. A second call has no effect.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let info = self.parse_url()?;
+        if !matches!(info.addr(), ConnectionAddr::TcpTls { .. }) {
+            let files = [("redis.ca_file", &self.ca_file), (CERT_FILE, &self.cert_file), (KEY_FILE, &self.key_file)];
+            if let Some((key, _)) = files.into_iter().find(|(_, file)| file.is_some()) {
+                return Err(ConfigError::Plain { key });
+            }
+        }
+        let keepalive = redis::io::tcp::socket2::TcpKeepalive::new()
+            .with_time(KEEPALIVE_IDLE)
+            .with_interval(KEEPALIVE_INTERVAL)
+            .with_retries(KEEPALIVE_RETRIES);
+        let tcp = TcpSettings::default().set_nodelay(true).set_keepalive(keepalive).set_user_timeout(USER_TIMEOUT);
+        // Without CLIENT SETINFO, which 7.0 does not know: nodes would need a right that its users cannot be given.
+        let settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3).set_skip_set_lib_name();
+        let info = info.set_tcp_settings(tcp).set_redis_settings(settings);
+        Connector::new(self, Client::open(info).map_err(|_| ConfigError::Url(url::EXPECTED))?)
+    }
+
+    /// The settings of TLS, with the certificates as they are in their files now.
+    fn tls(&self) -> Result<Arc<ClientConfig>, ConfigError> {
+        let identity = match (&self.cert_file, &self.key_file) {
+            (Some(certificate), Some(key)) => Some(files::certified_key(certificate, key)?),
+            (None, None) => None,
+            (Some(_), None) => return Err(ConfigError::Missing { set: CERT_FILE, missing: KEY_FILE }),
+            (None, Some(_)) => return Err(ConfigError::Missing { set: KEY_FILE, missing: CERT_FILE }),
+        };
+        let trust = Trust::of(self.ca_file.as_deref()).map_err(ConfigError::CaFile)?;
+        Ok(Arc::new(trust.client(identity)?))
+    }
+
+    /// Whether TLS needs files.
+    fn has_certificates(&self) -> bool {
+        self.ca_file.is_some() || self.cert_file.is_some()
+    }
+
+    fn parse_url(&self) -> Result<redis::ConnectionInfo, ConfigError> {
+        url::check(self.url.reveal()).map_err(ConfigError::Url)?;
+        self.url.reveal().into_connection_info().map_err(|_| ConfigError::Url(url::EXPECTED))
+    }
+
+    /// The address of the server without user and password.
+    ///
+    /// # Errors
+    /// [`ConfigError::Url`].
+    pub fn address(&self) -> Result<String, ConfigError> {
+        Ok(self.parse_url()?.addr().to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,164 @@
+//! A real redis-server for tests, on a socket in a folder of its own.
+
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use prometheus::Registry;
+use redis::AsyncConnectionConfig;
+use redis::aio::MultiplexedConnection;
+use tempfile::TempDir;
+use tokio::runtime::Handle;
+
+use super::metrics::Metrics;
+use super::{Config, Link, Probe, State};
+use crate::cluster::bus::contract::Cluster;
+use crate::cluster::bus::redis::subscriber::Subscriber;
+use crate::cluster::bus::{Bus, Listener, RedisBus};
+use crate::cluster::roster::{RedisRoster, Roster};
+use crate::cluster::webhook::{DeadLetters, RedisQueues, Wishes};
+use crate::secret::Secret;
+
+/// A server that ends when dropped.
+pub(crate) struct RedisServer {
+    process: Child,
+    folder: TempDir,
+}
+
+impl RedisServer {
+    /// Starts a server that keeps nothing on disk.
+    ///
+    /// # Panics
+    /// When Debian's `redis-server` is not installed.
+    pub(crate) fn start() -> Self {
+        Self::start_in(tempfile::tempdir().unwrap())
+    }
+
+    fn start_in(folder: TempDir) -> Self {
+        let process = Command::new("redis-server")
+            .args(["--port", "0", "--save", "", "--appendonly", "no", "--daemonize", "no"])
+            .arg("--unixsocket")
+            .arg(folder.path().join("redis.sock"))
+            .arg("--dir")
+            .arg(folder.path())
+            .stdout(Stdio::null())
+            .spawn()
+            .expect("redis-server is installed");
+        Self { process, folder }
+    }
+
+    /// A server that is not there yet.
+    pub(crate) fn start_later() -> AbsentServer {
+        AbsentServer { folder: tempfile::tempdir().unwrap() }
+    }
+
+    pub(crate) fn config(&self) -> Config {
+        config_in(&self.folder)
+    }
+
+    /// A connection, once the server takes it.
+    pub(crate) async fn connect(&self) -> MultiplexedConnection {
+        let connector = self.config().connector().unwrap();
+        loop {
+            match connector.connect(AsyncConnectionConfig::new()).await {
+                Ok(connection) => return connection,
+                Err(_) => tokio::time::sleep(Duration::from_millis(5)).await,
+            }
+        }
+    }
+}
+
+/// The place of a server that does not run yet.
+pub(crate) struct AbsentServer {
+    folder: TempDir,
+}
+
+impl AbsentServer {
+    pub(crate) fn config(&self) -> Config {
+        config_in(&self.folder)
+    }
+
+    pub(crate) fn begin(self) -> RedisServer {
+        RedisServer::start_in(self.folder)
+    }
+}
+
+fn config_in(folder: &TempDir) -> Config {
+    let url = format!("redis+unix://{}", folder.path().join("redis.sock").display());
+    Config { url: Secret::new(url), ..Config::default() }
+}
+
+impl Drop for RedisServer {
+    fn drop(&mut self) {
+        // A server that ended by itself has shown its fault already.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// Nodes that share one server.
+pub(crate) struct RedisCluster {
+    server: RedisServer,
+    wishes: Wishes,
+}
+
+impl RedisCluster {
+    pub(crate) async fn new() -> Self {
+        Self::with_wishes(Wishes::default()).await
+    }
+
+    /// With webhooks.
+    pub(crate) async fn with_wishes(wishes: Wishes) -> Self {
+        let server = RedisServer::start();
+        let link = Link::new(&server.config(), Handle::current()).unwrap();
+        let ping =
+            || link.run(|mut connection| Box::pin(async move { redis::cmd("PING").exec_async(&mut connection).await }));
+        while ping().await.is_err() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        Self { server, wishes }
+    }
+
+    /// One sender's queues.
+    pub(crate) fn queues_of(&self, wishes: Wishes) -> Arc<RedisQueues> {
+        let link = Link::new(&self.server.config(), Handle::current()).unwrap();
+        RedisQueues::new(link, Metrics::new(&Registry::new(), true), wishes)
+    }
+
+    /// How to reach the server.
+    pub(crate) fn config(&self) -> Config {
+        self.server.config()
+    }
+
+    /// Queues that keep the places of unknown endpoints for so long.
+    pub(crate) fn queues_with_grace(&self, wishes: Wishes, grace: Duration) -> Arc<RedisQueues> {
+        let link = Link::new(&self.server.config(), Handle::current()).unwrap();
+        RedisQueues::with_grace(link, Metrics::new(&Registry::new(), true), wishes, grace)
+    }
+
+    /// The dead letters of an app.
+    pub(crate) fn dead_letters(&self, app: &str) -> DeadLetters {
+        DeadLetters::new(Link::new(&self.server.config(), Handle::current()).unwrap(), app.into())
+    }
+
+    /// Asks the server itself.
+    pub(crate) async fn query<T: redis::FromRedisValue + Send + 'static>(&self, command: &str, words: &[&str]) -> T {
+        let link = Link::new(&self.server.config(), Handle::current()).unwrap();
+        let mut command = redis::cmd(command);
+        command.arg(words);
+        let run = link.run(move |mut connection| Box::pin(async move { command.query_async(&mut connection).await }));
+        run.await.unwrap()
+    }
+}
+
+impl Cluster for RedisCluster {
+    async fn start(&self, listener: Arc<dyn Listener>) -> (Arc<dyn Bus>, Arc<dyn Roster>) {
+        let link = Link::new(&self.server.config(), Handle::current()).unwrap();
+        let metrics = Metrics::new(&Registry::new(), true);
+        let bus = RedisBus::new(link.clone(), Subscriber::new(link.clone(), metrics.clone()), metrics.clone());
+        bus.listen(listener);
+        tokio::spawn(Probe::new(link.clone(), metrics.clone()).run());
+        link.standing().reaches(|state| state == State::Live).await;
+        (bus, RedisRoster::new(link, metrics, self.wishes.clone()))
+    }
+}

@@ -1,0 +1,3 @@
+use crate::cluster::bus::memory::tests::MemoryCluster;
+
+crate::roster_contract!(MemoryCluster::new());

@@ -1,0 +1,143 @@
+//! What is asked of Redis, without changing anything.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use bytes::Bytes;
+use redis::Pipeline;
+
+use super::{QUESTIONS_MAX, RedisRoster, from_value};
+use crate::app::AppId;
+use crate::cluster::envelope::wire::info_of;
+use crate::cluster::envelope::{Position, Topic};
+use crate::cluster::redis::scripts;
+use crate::cluster::roster::{KeptEvent, Occupancy, RosterError};
+use crate::protocol::{ChannelKind, ChannelName, Member, UserId};
+
+impl RedisRoster {
+    pub(super) async fn held_now(&self, topic: &Topic) -> Result<Vec<UserId>, RosterError> {
+        let (node, holders) = (self.node().to_string(), self.link.keys().channel(topic).holders());
+        let users: Vec<(String, String)> = self
+            .run("held", move |mut connection| {
+                Box::pin(async move { redis::cmd("HGETALL").arg(holders).query_async(&mut connection).await })
+            })
+            .await?;
+        let held = users.iter().filter(|(_, nodes)| nodes.contains(&node));
+        Ok(held.map(|(user_id, _)| UserId::from(user_id.as_str())).collect())
+    }
+
+    pub(super) async fn members_now(&self, topic: &Topic) -> Result<Vec<Member>, RosterError> {
+        let members = self.link.keys().channel(topic).members();
+        let list: Vec<(String, String)> = self
+            .run("members", move |mut connection| {
+                Box::pin(async move { redis::cmd("HGETALL").arg(members).query_async(&mut connection).await })
+            })
+            .await?;
+        Ok(self.members_of(list))
+    }
+
+    /// Ids and infos as members, in the order of ids. An entry that is not ours is left out and counted.
+    pub(super) fn members_of(&self, list: Vec<(String, String)>) -> Vec<Member> {
+        let mut members: Vec<Member> = Vec::with_capacity(list.len());
+        for (user_id, info) in &list {
+            match info_of(info) {
+                Ok(user_info) => members.push(Member { user_id: UserId::from(user_id.as_str()), user_info }),
+                Err(_) => self.metrics.dropped("malformed_member"),
+            }
+        }
+        members.sort_by(|a, b| a.user_id.cmp(&b.user_id));
+        members
+    }
+
+    pub(super) async fn occupancy_now(&self, topics: &[Topic]) -> Result<Vec<Occupancy>, RosterError> {
+        let mut all = Vec::with_capacity(topics.len());
+        for topics in topics.chunks(QUESTIONS_MAX) {
+            let mut pipeline = Pipeline::with_capacity(2 * topics.len());
+            for topic in topics {
+                let keys = self.link.keys().channel(topic);
+                pipeline.cmd("HGETALL").arg(keys.occupancy()).cmd("HLEN").arg(keys.members());
+            }
+            let answers: Vec<redis::Value> = self
+                .run("occupancy", move |mut connection| {
+                    Box::pin(async move { pipeline.query_async(&mut connection).await })
+                })
+                .await?;
+            let (pairs, _) = answers.as_chunks::<2>();
+            for [nodes, users] in pairs {
+                let nodes: HashMap<String, u64> = from_value(nodes)?;
+                let counted = nodes.iter().filter(|(node, _)| *node != "#").map(|(_, count)| count);
+                all.push(Occupancy { subscriptions: counted.sum(), users: from_value(users)? });
+            }
+        }
+        Ok(all)
+    }
+
+    pub(super) async fn channels_now(
+        &self,
+        app: &AppId,
+        prefix: &str,
+    ) -> Result<Vec<(ChannelName, Occupancy)>, RosterError> {
+        let keys = self.link.keys();
+        let sets: Vec<String> = (0..keys.partitions()).map(|partition| keys.occupied(app, partition)).collect();
+        let names: Vec<Vec<String>> = self
+            .run("channels", move |mut connection| {
+                Box::pin(async move {
+                    let mut pipeline = Pipeline::with_capacity(sets.len());
+                    for set in sets {
+                        pipeline.cmd("SMEMBERS").arg(set);
+                    }
+                    pipeline.query_async(&mut connection).await
+                })
+            })
+            .await?;
+        let mut names: Vec<ChannelName> = names
+            .iter()
+            .flatten()
+            .filter(|name| name.starts_with(prefix))
+            .filter_map(|name| ChannelName::parse(name, usize::MAX).ok())
+            .filter(|name| name.kind() != ChannelKind::User)
+            .collect();
+        names.sort();
+        let topics: Vec<Topic> = names.iter().map(|name| Topic::new(app, name)).collect();
+        let occupancies = self.occupancy_now(&topics).await?;
+        // The set may name a channel whose nodes all died; its counts are gone by then.
+        Ok(names.into_iter().zip(occupancies).filter(|(_, occupancy)| occupancy.subscriptions > 0).collect())
+    }
+
+    pub(super) async fn kept_now(&self, topic: &Topic) -> Result<Option<KeptEvent>, RosterError> {
+        let key = self.link.keys().channel(topic).kept();
+        let (kept, ttl_ms): (Option<Vec<u8>>, i64) = self
+            .run("kept", move |mut connection| {
+                Box::pin(async move {
+                    redis::pipe().cmd("GET").arg(&key).cmd("PTTL").arg(&key).query_async(&mut connection).await
+                })
+            })
+            .await?;
+        let Some(kept) = kept else { return Ok(None) };
+        let read = || {
+            let end = kept.iter().position(|byte| *byte == b'\n')?;
+            let (epoch, sequence) = std::str::from_utf8(&kept[..end]).ok()?.split_once(' ')?;
+            let position = Position { epoch: epoch.parse().ok()?, sequence: sequence.parse().ok()? };
+            std::str::from_utf8(&kept[end + 1..]).ok()?;
+            let frame = Bytes::copy_from_slice(&kept[end + 1..]);
+            Some(KeptEvent { frame, position, ttl: Duration::from_millis(u64::try_from(ttl_ms).ok()?) })
+        };
+        let event = read();
+        if event.is_none() {
+            self.metrics.dropped("malformed_kept");
+        }
+        Ok(event)
+    }
+
+    pub(super) async fn connections_now(&self, app: &AppId) -> Result<u64, RosterError> {
+        let keys = self.link.keys();
+        let (counts, nodes, quiet) = (keys.connections(app), keys.nodes(), keys.quiet());
+        self.run("connections", move |mut connection| {
+            Box::pin(async move {
+                let script = scripts::connections();
+                script.key(counts).key(nodes).key(quiet).invoke_async(&mut connection).await
+            })
+        })
+        .await
+    }
+}

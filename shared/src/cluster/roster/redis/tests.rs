@@ -1,0 +1,6 @@
+mod deaths;
+mod quotas;
+
+use crate::cluster::redis::server::RedisCluster;
+
+crate::roster_contract!(RedisCluster::new().await);

@@ -1,0 +1,413 @@
+//! The queues of a cluster: a stream for each app and partition, with a consumer group for each endpoint.
+//!
+//! One sender at a time leads a partition, by a lease; all senders read as the same consumer, so what one had read and was
+//! not done with when it died is the pending list of the next.
+
+pub mod dead_letters;
+
+use std::collections::HashMap;
+use std::error::Error;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use futures_util::future::BoxFuture;
+use futures_util::stream::{self, StreamExt};
+use redis::aio::MultiplexedConnection;
+use redis::{FromRedisValue, RedisError, Value};
+
+use super::Wishes;
+use super::endpoint::Label;
+use super::entry::{Entry, Fields, Place};
+use super::queues::{Backlog, Backlogs, Batch, QueueError, QueueId, Queues, Undelivered};
+use crate::app::AppId;
+use crate::cluster::node::NodeId;
+use crate::cluster::redis::link::LinkError;
+use crate::cluster::redis::metrics::Metrics;
+use crate::cluster::redis::{Link, is_damage, scripts};
+
+/// How long a sender leads after its last word.
+const LEASE: Duration = Duration::from_secs(10);
+
+/// A sender stops this long before its lease is over.
+const MARGIN: Duration = Duration::from_secs(2);
+
+/// How often a sender looks whether a partition that another one leads is free.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// Partitions that are tended at once; with more than this they take turns, all of them well within a lease.
+const PARTITIONS_AT_ONCE: u32 = 64;
+
+/// Ends that become due, and apps with news, in one step.
+const DUE_MAX: usize = 1000;
+
+/// What all senders read as.
+const CONSUMER: &str = "sender";
+
+/// Dead letters of one app and partition, their bytes and their age, at most; the oldest are dropped first.
+const DEAD_MAX: usize = 10_000;
+const DEAD_BYTES_MAX: u64 = 32 * 1024 * 1024;
+const DEAD_AGE_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
+
+/// How long the place of an endpoint in a queue is kept after the last publisher that knew the endpoint. While a new
+/// configuration is rolled out some publishers know it and others do not.
+const ENDPOINT_GRACE: Duration = Duration::from_secs(24 * 3600);
+
+/// Ids and fields of a stream's entries; fields of those that were cut off while they waited are gone.
+type StreamEntries = Vec<(String, Option<Vec<Value>>)>;
+
+/// What waits in Redis, as one sender of the cluster sees it.
+pub struct RedisQueues {
+    link: Link,
+    metrics: Metrics,
+    wishes: Wishes,
+    /// Names this sender in leases.
+    sender: String,
+    partitions: Mutex<HashMap<u32, Partition>>,
+    /// The partition that is tended next.
+    next: AtomicU32,
+    /// Whether a refusal has been logged.
+    has_complained: AtomicBool,
+    /// Set once the sender leaves: it leads nothing more.
+    has_left: AtomicBool,
+    /// [`ENDPOINT_GRACE`], but in tests.
+    endpoint_grace: Duration,
+}
+
+/// What this sender knows of a partition.
+#[derive(Clone, Copy)]
+struct Partition {
+    /// When its lease was last renewed, if it is this sender's.
+    renewed: Option<Instant>,
+    looked: Instant,
+    /// Whether some of its apps may have news that this sender has not heard of.
+    has_missed: bool,
+}
+
+impl RedisQueues {
+    /// Queues whose sender leads nothing yet.
+    pub fn new(link: Link, metrics: Metrics, wishes: Wishes) -> Arc<Self> {
+        Self::with_grace(link, metrics, wishes, ENDPOINT_GRACE)
+    }
+
+    /// Queues that keep the places of unknown endpoints for so long.
+    pub(crate) fn with_grace(link: Link, metrics: Metrics, wishes: Wishes, endpoint_grace: Duration) -> Arc<Self> {
+        Arc::new(Self {
+            endpoint_grace,
+            link,
+            metrics,
+            wishes,
+            sender: NodeId::fresh().to_string(),
+            partitions: Mutex::default(),
+            next: AtomicU32::new(0),
+            has_complained: AtomicBool::new(false),
+            has_left: AtomicBool::new(false),
+        })
+    }
+
+    async fn tend_now(&self) -> Result<Vec<(u32, AppId)>, QueueError> {
+        if self.wishes.is_empty() || self.has_left.load(Ordering::Acquire) {
+            return Ok(Vec::new());
+        }
+        let tended: Vec<_> = stream::iter(self.partitions_to_tend())
+            .map(|partition| self.tend_partition(partition))
+            .buffer_unordered(8)
+            .collect()
+            .await;
+        let (mut news, mut error) = (Vec::new(), None);
+        for apps in tended {
+            match apps {
+                Ok(apps) => news.extend(apps),
+                Err(one) => error = Some(one),
+            }
+        }
+        // What the others have taken out of Redis must not be forgotten.
+        match error {
+            Some(error) if news.is_empty() => Err(error),
+            _ => Ok(news),
+        }
+    }
+
+    /// Partitions whose turn it is: all that this sender leads, and now and then the others.
+    fn partitions_to_tend(&self) -> Vec<u32> {
+        let all = self.link.keys().partitions();
+        let count = all.min(PARTITIONS_AT_ONCE);
+        let first = self.next.fetch_add(count, Ordering::Relaxed) % all;
+        let known = lock(&self.partitions);
+        let is_due = |partition: &u32| {
+            known.get(partition).is_none_or(|known| known.renewed.is_some() || known.looked.elapsed() >= LOOK)
+        };
+        (0..count).map(|offset| (first + offset) % all).filter(is_due).collect()
+    }
+
+    async fn tend_partition(&self, partition: u32) -> Result<Vec<(u32, AppId)>, QueueError> {
+        let tended = self.lead(partition).await;
+        if tended.is_err() {
+            // The news may have been taken out of Redis with an answer that did not arrive.
+            if let Some(known) = lock(&self.partitions).get_mut(&partition) {
+                known.has_missed = true;
+            }
+        }
+        tended
+    }
+
+    async fn lead(&self, partition: u32) -> Result<Vec<(u32, AppId)>, QueueError> {
+        let keys = self.link.keys();
+        let (lease, holds, news) =
+            (keys.webhook_lease(partition), keys.webhook_holds(partition), keys.webhook_news(partition));
+        let (base, sender) = (keys.base(partition), self.sender.clone());
+        let looked = Instant::now();
+        let (status, mut apps): (u8, Vec<String>) = self
+            .run("webhook_lead", move |mut connection| {
+                Box::pin(async move {
+                    let script = scripts::lead();
+                    let mut call = script.key(lease);
+                    call.key(holds).key(news).arg(sender).arg(millis(LEASE)).arg(base).arg(DUE_MAX);
+                    call.invoke_async(&mut connection).await
+                })
+            })
+            .await?;
+        let renewed = (status > 0).then_some(looked);
+        let known = Partition { renewed, looked, has_missed: false };
+        let before = lock(&self.partitions).insert(partition, known);
+        if status == 2 {
+            tracing::debug!(partition, "sends webhooks of this partition from now on");
+        }
+        if status == 2 || (status == 1 && before.is_none_or(|before| before.has_missed)) {
+            apps.extend(self.apps_with_queues(partition).await?);
+        }
+        Ok(apps.into_iter().map(|app| (partition, AppId::from(app.as_str()))).collect())
+    }
+
+    async fn apps_with_queues(&self, partition: u32) -> Result<Vec<String>, QueueError> {
+        let apps: Vec<AppId> = self.wishes.apps().cloned().collect();
+        let mut pipeline = redis::Pipeline::with_capacity(apps.len());
+        for app in &apps {
+            pipeline.cmd("EXISTS").arg(self.link.keys().webhook_queue(app, partition));
+        }
+        let exist: Vec<bool> = self
+            .run("webhook_lead", move |mut connection| {
+                Box::pin(async move { pipeline.query_async(&mut connection).await })
+            })
+            .await?;
+        Ok(apps.iter().zip(exist).filter(|(_, exists)| *exists).map(|(app, _)| app.to_string()).collect())
+    }
+
+    async fn read_now(&self, queue: &QueueId, after: Option<&Place>, most: usize) -> Result<Batch, QueueError> {
+        let keys = self.link.keys();
+        let (lease, key) = (keys.webhook_lease(queue.partition), keys.webhook_queue(&queue.app, queue.partition));
+        let (sender, group) = (self.sender.clone(), queue.endpoint.to_string());
+        let after = after.map_or_else(|| "0".to_owned(), |place| place.as_str().to_owned());
+        let (_leads, entries): (bool, StreamEntries) = self
+            .run("webhook_read", move |mut connection| {
+                Box::pin(async move {
+                    let script = scripts::read();
+                    let mut call = script.key(lease);
+                    call.key(key).arg(sender).arg(group).arg(CONSUMER).arg(after).arg(most);
+                    call.invoke_async(&mut connection).await
+                })
+            })
+            .await?;
+        let mut batch = Batch::default();
+        let mut unreadable = Vec::new();
+        for (id, fields) in entries {
+            let place = Place::new(id);
+            match entry_of(&queue.app, queue.partition, &place, fields) {
+                Some(entry) => batch.entries.push(entry),
+                None => unreadable.push(place.clone()),
+            }
+            batch.last = Some(place);
+        }
+        if !unreadable.is_empty() {
+            for _ in &unreadable {
+                self.metrics.dropped("malformed_webhook");
+            }
+            self.done_now(queue, &unreadable).await?;
+        }
+        Ok(batch)
+    }
+
+    async fn done_now(&self, queue: &QueueId, places: &[Place]) -> Result<(), QueueError> {
+        if places.is_empty() {
+            return Ok(());
+        }
+        let mut command = redis::cmd("XACK");
+        command.arg(self.link.keys().webhook_queue(&queue.app, queue.partition)).arg(queue.endpoint.as_str());
+        for place in places {
+            command.arg(place.as_str());
+        }
+        self.run("webhook_done", move |mut connection| {
+            Box::pin(async move { command.exec_async(&mut connection).await })
+        })
+        .await
+    }
+
+    async fn bury_now(&self, queue: &QueueId, letter: &Undelivered) -> Result<(), QueueError> {
+        let keys = self.link.keys();
+        let (key, dead) =
+            (keys.webhook_queue(&queue.app, queue.partition), keys.webhook_dead(&queue.app, queue.partition));
+        let (group, place) = (queue.endpoint.to_string(), letter.entry.place.as_str().to_owned());
+        let mut fields = letter.entry.fields_for(&queue.endpoint);
+        fields.push((dead_letters::ATTEMPTS, letter.attempts.to_string()));
+        fields.push((dead_letters::ERROR, letter.error.clone()));
+        self.run("webhook_bury", move |mut connection| {
+            Box::pin(async move {
+                let script = scripts::bury();
+                let mut call = script.key(key);
+                call.key(dead).arg(group).arg(place).arg(DEAD_MAX).arg(DEAD_BYTES_MAX).arg(millis(DEAD_AGE_MAX));
+                for (name, value) in fields {
+                    call.arg(name).arg(value);
+                }
+                call.invoke_async::<i64>(&mut connection).await.map(drop)
+            })
+        })
+        .await
+    }
+
+    async fn backlog_now(&self, partition: u32, app: &AppId, endpoints: &[Label]) -> Result<Backlogs, QueueError> {
+        let keys = self.link.keys();
+        let (key, dead) = (keys.webhook_queue(app, partition), keys.webhook_dead(app, partition));
+        let groups: Vec<String> = endpoints.iter().map(ToString::to_string).collect();
+        let grace = self.endpoint_grace;
+        let answer: Vec<Value> = self
+            .run("webhook_backlog", move |mut connection| {
+                Box::pin(async move {
+                    let script = scripts::backlog();
+                    let mut call = script.key(key);
+                    call.key(dead).arg(millis(grace)).arg(millis(DEAD_AGE_MAX));
+                    for group in groups {
+                        call.arg(group);
+                    }
+                    call.invoke_async(&mut connection).await
+                })
+            })
+            .await?;
+        let [dropped, dead_dropped, removed, triples @ ..] = answer.as_slice() else { return Err(QueueError::Damaged) };
+        if from_value::<u64>(removed)? > 0 {
+            tracing::info!(app = %app, partition, "removed the queue of an endpoint that no publisher has any more");
+        }
+        let (triples, _) = triples.as_chunks::<3>();
+        let by_endpoint = triples.iter().map(|[name, queued, oldest]| {
+            let (name, oldest): (String, String) = (from_value(name)?, from_value(oldest)?);
+            let oldest_ms = Place::new(oldest).at_ms().ok();
+            Ok((Label::from(name.as_str()), Backlog { queued: from_value(queued)?, oldest_ms }))
+        });
+        Ok(Backlogs {
+            by_endpoint: by_endpoint.collect::<Result<_, _>>()?,
+            dropped: from_value(dropped)?,
+            dead_dropped: from_value(dead_dropped)?,
+        })
+    }
+
+    async fn leave_now(&self) {
+        self.has_left.store(true, Ordering::Release);
+        let led: Vec<u32> = {
+            let mut partitions = lock(&self.partitions);
+            partitions.drain().filter(|(_, known)| known.renewed.is_some()).map(|(partition, _)| partition).collect()
+        };
+        for partition in led {
+            let (lease, sender) = (self.link.keys().webhook_lease(partition), self.sender.clone());
+            let resigned: Result<(), _> = self
+                .run("webhook_lead", move |mut connection| {
+                    Box::pin(
+                        async move { scripts::give_back().key(lease).arg(sender).invoke_async(&mut connection).await },
+                    )
+                })
+                .await;
+            if let Err(error) = resigned {
+                tracing::debug!(partition, %error, "the lease of a partition's webhooks ends by itself");
+                return;
+            }
+        }
+    }
+
+    async fn run<T, F>(&self, command: &'static str, work: F) -> Result<T, QueueError>
+    where
+        T: Send + 'static,
+        F: FnOnce(MultiplexedConnection) -> BoxFuture<'static, Result<T, RedisError>> + Send + 'static,
+    {
+        let began = Instant::now();
+        match self.link.run(work).await {
+            Ok(answer) => {
+                self.metrics.answered(command, began.elapsed());
+                Ok(answer)
+            }
+            Err(error) => {
+                self.metrics.failed(error.cause_label());
+                if error.is_answer() && !self.has_complained.swap(true, Ordering::Relaxed) {
+                    let cause = error.source().map(ToString::to_string).unwrap_or_default();
+                    tracing::warn!(command, %error, cause, "webhooks wait; further refusals are only counted");
+                }
+                Err(queues_error(&error))
+            }
+        }
+    }
+}
+
+impl Queues for RedisQueues {
+    fn tend(&self) -> BoxFuture<'_, Result<Vec<(u32, AppId)>, QueueError>> {
+        Box::pin(self.tend_now())
+    }
+
+    fn leads(&self, partition: u32) -> bool {
+        let renewed = lock(&self.partitions).get(&partition).and_then(|known| known.renewed);
+        renewed.is_some_and(|renewed| renewed.elapsed() < LEASE - MARGIN)
+    }
+
+    fn read<'a>(
+        &'a self,
+        queue: &'a QueueId,
+        after: Option<&'a Place>,
+        most: usize,
+    ) -> BoxFuture<'a, Result<Batch, QueueError>> {
+        Box::pin(self.read_now(queue, after, most))
+    }
+
+    fn done<'a>(&'a self, queue: &'a QueueId, places: &'a [Place]) -> BoxFuture<'a, Result<(), QueueError>> {
+        Box::pin(self.done_now(queue, places))
+    }
+
+    fn bury<'a>(&'a self, queue: &'a QueueId, letter: &'a Undelivered) -> BoxFuture<'a, Result<(), QueueError>> {
+        Box::pin(self.bury_now(queue, letter))
+    }
+
+    fn backlog<'a>(
+        &'a self,
+        partition: u32,
+        app: &'a AppId,
+        endpoints: &'a [Label],
+    ) -> BoxFuture<'a, Result<Backlogs, QueueError>> {
+        Box::pin(self.backlog_now(partition, app, endpoints))
+    }
+
+    fn leave(&self) -> BoxFuture<'_, ()> {
+        Box::pin(self.leave_now())
+    }
+}
+
+/// `None` for what was cut off the stream while it waited, and for what is none of ours.
+fn entry_of(app: &AppId, partition: u32, place: &Place, fields: Option<Vec<Value>>) -> Option<Entry> {
+    let fields = Value::Array(fields?);
+    let fields = Fields::from_redis_value(fields).ok()?;
+    Entry::read(app, partition, place.clone(), &fields).ok()
+}
+
+fn from_value<T: FromRedisValue>(value: &Value) -> Result<T, QueueError> {
+    T::from_redis_value_ref(value).map_err(|_| QueueError::Damaged)
+}
+
+fn queues_error(error: &LinkError) -> QueueError {
+    match error {
+        LinkError::Command(cause) if error.is_answer() && is_damage(cause) => QueueError::Damaged,
+        _ => QueueError::Unavailable,
+    }
+}
+
+fn millis(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
+}
+
+/// A panic under this lock leaves a map that is whole.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,117 @@
+//! What endpoints did not take in time: kept to be looked at, and told again by hand.
+
+use redis::Value;
+
+use super::{StreamEntries, entry_of, from_value, queues_error};
+use crate::app::AppId;
+use crate::cluster::redis::Link;
+use crate::cluster::webhook::endpoint::Label;
+use crate::cluster::webhook::entry::{Entry, Fields, Place};
+use crate::cluster::webhook::queues::QueueError;
+
+/// Fields of a dead letter besides those of its entry.
+pub(super) const ATTEMPTS: &str = "tries";
+pub(super) const ERROR: &str = "why";
+
+/// Letters that are read at a time.
+const PAGE: usize = 1000;
+
+/// One entry that an endpoint did not take.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeadLetter {
+    /// Where it is kept.
+    pub partition: u32,
+    /// When it was given up, and its place among the others.
+    pub place: Place,
+    /// Who did not take it.
+    pub endpoint: Label,
+    /// What it should have been told; its place is that of the letter.
+    pub entry: Entry,
+    /// Requests that were made.
+    pub attempts: u32,
+    /// What became of the last one.
+    pub error: String,
+}
+
+/// The dead letters of one app.
+pub struct DeadLetters {
+    link: Link,
+    app: AppId,
+}
+
+impl DeadLetters {
+    /// Those of `app`.
+    pub fn new(link: Link, app: AppId) -> Self {
+        Self { link, app }
+    }
+
+    /// All of them, the oldest of each partition first.
+    ///
+    /// # Errors
+    /// [`QueueError`].
+    pub async fn list(&self) -> Result<Vec<DeadLetter>, QueueError> {
+        let mut all = Vec::new();
+        for partition in 0..self.link.keys().partitions() {
+            let mut from = "-".to_owned();
+            loop {
+                let page = self.page(partition, &from).await?;
+                let Some((last, _)) = page.last() else { break };
+                from = format!("({last}");
+                let letters =
+                    page.into_iter().filter_map(|(id, fields)| letter_of(&self.app, partition, Place::new(id), fields));
+                all.extend(letters);
+            }
+        }
+        Ok(all)
+    }
+
+    /// Lets an endpoint be told once more, under the same id; the letter goes.
+    ///
+    /// # Errors
+    /// [`QueueError`].
+    pub async fn replay(&self, letter: &DeadLetter, endpoint: &Label) -> Result<(), QueueError> {
+        let keys = self.link.keys();
+        let mut pipeline = redis::pipe();
+        pipeline.atomic();
+        pipeline.cmd("XADD").arg(keys.webhook_queue(&self.app, letter.partition)).arg("*");
+        for (name, value) in letter.entry.fields_for(endpoint) {
+            pipeline.arg(name).arg(value);
+        }
+        pipeline.ignore();
+        pipeline.cmd("SADD").arg(keys.webhook_news(letter.partition)).arg(self.app.as_str()).ignore();
+        pipeline.cmd("XDEL").arg(keys.webhook_dead(&self.app, letter.partition)).arg(letter.place.as_str()).ignore();
+        let run =
+            self.link.run(move |mut connection| Box::pin(async move { pipeline.exec_async(&mut connection).await }));
+        run.await.map_err(|error| queues_error(&error))
+    }
+
+    /// Drops a letter.
+    ///
+    /// # Errors
+    /// [`QueueError`].
+    pub async fn purge(&self, letter: &DeadLetter) -> Result<(), QueueError> {
+        let mut command = redis::cmd("XDEL");
+        command.arg(self.link.keys().webhook_dead(&self.app, letter.partition)).arg(letter.place.as_str());
+        let run =
+            self.link.run(move |mut connection| Box::pin(async move { command.exec_async(&mut connection).await }));
+        run.await.map_err(|error| queues_error(&error))
+    }
+
+    async fn page(&self, partition: u32, from: &str) -> Result<StreamEntries, QueueError> {
+        let mut command = redis::cmd("XRANGE");
+        command.arg(self.link.keys().webhook_dead(&self.app, partition)).arg(from).arg("+").arg("COUNT").arg(PAGE);
+        let run =
+            self.link.run(move |mut connection| Box::pin(async move { command.query_async(&mut connection).await }));
+        run.await.map_err(|error| queues_error(&error))
+    }
+}
+
+/// `None` for what is none of ours.
+fn letter_of(app: &AppId, partition: u32, place: Place, fields: Option<Vec<Value>>) -> Option<DeadLetter> {
+    let all: Fields = from_value(&Value::Array(fields.clone()?)).ok()?;
+    let entry = entry_of(app, partition, &place, fields)?;
+    let endpoint = Label::from(entry.only.as_deref()?);
+    let attempts = all.get(ATTEMPTS)?.parse().ok()?;
+    let error = all.get(ERROR)?.clone();
+    Some(DeadLetter { partition, place, endpoint, entry, attempts, error })
+}

@@ -1,0 +1,418 @@
+//! The contract of queues, in both forms: scripts and memory must behave alike.
+
+use std::time::Duration;
+
+use super::*;
+use crate::app::{App, AppId};
+use crate::cluster::bus::contract::{Cluster, Node, event, topic};
+use crate::cluster::bus::{Bus, Listener, Message};
+use crate::cluster::redis::server::RedisCluster;
+use crate::cluster::roster::{MemoryRoster, Roster};
+
+const CHANNEL: &str = "presence-room";
+
+fn apps() -> Apps {
+    let app: App = serde_json::from_value(json!({
+        "id": "shop", "key": "k", "secret": "s", "webhooks": [{ "url": "http://example.org/" }]
+    }))
+    .unwrap();
+    Apps::new([app]).unwrap()
+}
+
+fn queue() -> QueueId {
+    let apps = apps();
+    let app = apps.by_id("shop").unwrap();
+    let label = Endpoint::labelled(&app.webhooks)[0].0.clone();
+    QueueId { partition: 0, app: app.id.clone(), endpoint: label }
+}
+
+/// Nodes that share their queues.
+trait World: Cluster {
+    fn queues(&self) -> Arc<dyn Queues>;
+}
+
+struct Memory {
+    bus: Arc<crate::cluster::bus::MemoryBus>,
+    roster: Arc<MemoryRoster>,
+    queues: Arc<MemoryQueues>,
+}
+
+impl Memory {
+    fn new() -> Self {
+        let queues = MemoryQueues::new(&apps());
+        let bus = crate::cluster::bus::MemoryBus::with_queues(Some(queues.clone()));
+        Self { roster: MemoryRoster::new(bus.clone()), bus, queues }
+    }
+}
+
+impl Cluster for Memory {
+    async fn start(&self, listener: Arc<dyn Listener>) -> (Arc<dyn Bus>, Arc<dyn Roster>) {
+        let bus = self.bus.join();
+        bus.listen(listener);
+        (bus.clone(), self.roster.join_node(bus))
+    }
+}
+
+impl World for Memory {
+    fn queues(&self) -> Arc<dyn Queues> {
+        self.queues.clone()
+    }
+}
+
+impl World for RedisCluster {
+    fn queues(&self) -> Arc<dyn Queues> {
+        self.queues_of(Wishes::new(&apps()))
+    }
+}
+
+async fn redis() -> RedisCluster {
+    RedisCluster::with_wishes(Wishes::new(&apps())).await
+}
+
+/// Tends until entries come, and reads so many.
+async fn read(queues: &Arc<dyn Queues>, last: &mut Option<Place>, count: usize) -> Vec<Entry> {
+    let mut all = Vec::new();
+    let reading = async {
+        while all.len() < count {
+            queues.tend().await.unwrap();
+            let batch = queues.read(&queue(), last.as_ref(), 100).await.unwrap();
+            all.extend(batch.entries);
+            *last = batch.last.or(last.take());
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), reading).await.expect("entries come");
+    assert_eq!(all.len(), count, "{all:?}");
+    all
+}
+
+fn words(entries: &[Entry]) -> Vec<String> {
+    let word = |entry: &Entry| match &entry.occurrence {
+        Occurrence::MemberAdded(user) => format!("+{user}"),
+        Occurrence::MemberRemoved(user) => format!("-{user}"),
+        Occurrence::SubscriptionCount(count) => format!("={count}"),
+        other => other.kind().name().to_owned(),
+    };
+    entries.iter().map(word).collect()
+}
+
+async fn join(node: &Node, topic: &crate::cluster::envelope::Topic, user: &str) {
+    let member = crate::protocol::Member { user_id: user.into(), user_info: None };
+    node.roster.join(topic, &member, 100, true).await.unwrap();
+}
+
+async fn transitions_are_told_once_and_held_ends_later(world: impl World) {
+    let (a, b) = (Node::start(&world).await, Node::start(&world).await);
+    let (queues, topic, mut last) = (world.queues(), topic("shop", CHANNEL), None);
+    for node in [&a, &b] {
+        for _ in 0..2 {
+            join(node, &topic, "ana").await;
+            node.roster.occupy(&topic, 1, false).await.unwrap();
+        }
+    }
+    let first = read(&queues, &mut last, 2).await;
+    assert_eq!(words(&first), ["+ana", "channel_occupied"]);
+    for node in [&a, &b] {
+        node.roster.leave(&topic, &"ana".into()).await.unwrap();
+        node.roster.occupy(&topic, 0, false).await.unwrap();
+    }
+    // A return cancels both sides.
+    join(&a, &topic, "ana").await;
+    a.roster.occupy(&topic, 1, false).await.unwrap();
+    join(&a, &topic, "bo").await;
+    assert_eq!(words(&read(&queues, &mut last, 1).await), ["+bo"]);
+    let before = std::time::Instant::now();
+    for user in ["ana", "bo"] {
+        a.roster.leave(&topic, &user.into()).await.unwrap();
+    }
+    a.roster.occupy(&topic, 0, false).await.unwrap();
+    let ends = read(&queues, &mut last, 3).await;
+    assert_eq!(words(&ends), ["-ana", "-bo", "channel_vacated"]);
+    assert!(before.elapsed() >= Duration::from_millis(2900), "held for {:?} only", before.elapsed());
+    let ids: std::collections::HashSet<_> = first.iter().chain(&ends).map(|entry| entry.id.clone()).collect();
+    assert_eq!(ids.len(), 5);
+}
+
+async fn counts_misses_and_client_events_are_told(world: impl World) {
+    let node = Node::start(&world).await;
+    let (queues, topic, mut last) = (world.queues(), topic("shop", "cache-news"), None);
+    for count in [1, 2, 100] {
+        node.roster.occupy(&topic, count, true).await.unwrap();
+    }
+    for _ in 0..3 {
+        node.roster.miss(&topic).await.unwrap();
+    }
+    assert_eq!(words(&read(&queues, &mut last, 5).await), ["channel_occupied", "=1", "=2", "=100", "cache_miss"]);
+    let occurrence = occurrences().swap_remove(4).0;
+    let message = |text: &str| Message { webhook: Some(occurrence.clone()), ..event(&topic, text) };
+    node.publish([message("a"), message("b")]).await;
+    let queued = read(&queues, &mut last, 2).await;
+    assert_eq!(queued[0].occurrence, occurrence);
+    let began = std::time::Instant::now();
+    for count in [200, 300, 400] {
+        node.roster.occupy(&topic, count, true).await.unwrap();
+    }
+    assert_eq!(words(&read(&queues, &mut last, 1).await), ["=400"]);
+    assert!(began.elapsed() >= Duration::from_millis(4900), "queued after {:?}", began.elapsed());
+}
+
+async fn what_is_done_with_is_gone_and_the_rest_is_counted(world: impl World) {
+    let node = Node::start(&world).await;
+    let (queues, mut last) = (world.queues(), None);
+    for number in 0..5 {
+        node.roster.occupy(&topic("shop", &format!("room-{number}")), 1, false).await.unwrap();
+    }
+    let entries = read(&queues, &mut last, 5).await;
+    let queue = queue();
+    let labels = [queue.endpoint.clone()];
+    let backlog = async || queues.backlog(0, &"shop".into(), &labels).await.unwrap();
+    let expected = |queued, oldest_ms| Backlogs {
+        by_endpoint: vec![(queue.endpoint.clone(), Backlog { queued, oldest_ms })],
+        ..Backlogs::default()
+    };
+    assert_eq!(backlog().await, expected(5, Some(entries[0].at_ms)));
+    let places: Vec<Place> = entries[..4].iter().map(|entry| entry.place.clone()).collect();
+    queues.done(&queue, &places).await.unwrap();
+    assert_eq!(backlog().await, expected(1, Some(entries[4].at_ms)));
+    let letter = Undelivered { entry: entries[4].clone(), attempts: 3, error: "no".into() };
+    queues.bury(&queue, &letter).await.unwrap();
+    assert_eq!(backlog().await, expected(0, None));
+}
+
+async fn an_end_whose_time_is_over_is_told_though_nobody_looked(world: impl World) {
+    let node = Node::start(&world).await;
+    let (queues, topic, mut last) = (world.queues(), topic("shop", CHANNEL), None);
+    for _ in 0..2 {
+        join(&node, &topic, "ana").await;
+        node.roster.occupy(&topic, 1, false).await.unwrap();
+        node.roster.leave(&topic, &"ana".into()).await.unwrap();
+        node.roster.occupy(&topic, 0, false).await.unwrap();
+        // No sender runs meanwhile.
+        tokio::time::sleep(HOLD + Duration::from_millis(100)).await;
+    }
+    let queued = words(&read(&queues, &mut last, 8).await);
+    assert_eq!(queued[..4], ["+ana", "channel_occupied", "-ana", "channel_vacated"]);
+    assert_eq!(queued[4..], queued[..4]);
+}
+
+async fn what_was_handed_out_in_an_answer_that_was_lost_is_handed_out_again(world: impl World) {
+    let node = Node::start(&world).await;
+    let (queues, mut last) = (world.queues(), None);
+    for number in 0..3 {
+        node.roster.occupy(&topic("shop", &format!("room-{number}")), 1, false).await.unwrap();
+    }
+    let first = read(&queues, &mut last, 3).await;
+    node.roster.occupy(&topic("shop", "room-3"), 1, false).await.unwrap();
+    // The worker knows of the first only.
+    let after = Some(&first[0].place);
+    let again = queues.read(&queue(), after, 100).await.unwrap();
+    assert_eq!(again.entries, first[1..]);
+    let next = queues.read(&queue(), again.last.as_ref(), 100).await.unwrap();
+    assert_eq!(next.entries.len(), 1);
+}
+
+/// Publishes client events of a megabyte each, numbered in their names.
+async fn publish_large(node: &Node, topic: &crate::cluster::envelope::Topic, count: u64) {
+    for number in 0..count {
+        let occurrence = Occurrence::ClientEvent {
+            event: format!("client-{number}"),
+            data: "x".repeat(1 << 20),
+            socket_id: "12.34".parse().unwrap(),
+            user_id: None,
+        };
+        node.publish([Message { webhook: Some(occurrence), ..event(topic, "small") }]).await;
+    }
+}
+
+fn event_name(entry: &Entry) -> &str {
+    match &entry.occurrence {
+        Occurrence::ClientEvent { event, .. } => event,
+        other => panic!("{other:?}"),
+    }
+}
+
+async fn a_queue_is_bounded_by_bytes_and_drops_the_oldest(world: impl World) {
+    const COUNT: u64 = 70;
+    let (node, queues) = (Node::start(&world).await, world.queues());
+    publish_large(&node, &topic("shop", "private-room"), COUNT).await;
+    queues.tend().await.unwrap();
+    let first = queues.read(&queue(), None, 1).await.unwrap().entries;
+    let labels = [queue().endpoint];
+    let backlogs = async || queues.backlog(0, &"shop".into(), &labels).await.unwrap();
+    let Backlogs { by_endpoint, dropped, .. } = backlogs().await;
+    assert_eq!(backlogs().await.dropped, 0, "what was dropped is reported once");
+    let left = by_endpoint[0].1.queued;
+    assert!((16..=64).contains(&left), "{left} are left");
+    assert_eq!(dropped + left, COUNT);
+    assert_eq!(event_name(&first[0]), format!("client-{dropped}"));
+    // What was read before it was dropped is not counted either.
+    publish_large(&node, &topic("shop", "private-room"), COUNT).await;
+    let Backlogs { by_endpoint, dropped: more, .. } = backlogs().await;
+    assert_eq!(dropped + more + by_endpoint[0].1.queued, 2 * COUNT);
+}
+
+macro_rules! both {
+    ($($promise:ident)*) => {
+        mod in_memory {
+            $(
+                #[tokio::test(flavor = "multi_thread")]
+                async fn $promise() {
+                    super::$promise(super::Memory::new()).await;
+                }
+            )*
+        }
+        mod in_redis {
+            $(
+                #[tokio::test(flavor = "multi_thread")]
+                async fn $promise() {
+                    super::$promise(super::redis().await).await;
+                }
+            )*
+        }
+    };
+}
+
+both! {
+    transitions_are_told_once_and_held_ends_later
+    counts_misses_and_client_events_are_told
+    what_is_done_with_is_gone_and_the_rest_is_counted
+    an_end_whose_time_is_over_is_told_though_nobody_looked
+    what_was_handed_out_in_an_answer_that_was_lost_is_handed_out_again
+    a_queue_is_bounded_by_bytes_and_drops_the_oldest
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn dead_letters_are_bounded_by_bytes_and_expire() {
+    const COUNT: u64 = 40;
+    let world = redis().await;
+    let (node, queues) = (Node::start(&world).await, World::queues(&world));
+    for number in 0..COUNT {
+        node.roster.occupy(&topic("shop", &format!("room-{number}")), 1, false).await.unwrap();
+    }
+    let entries = read(&queues, &mut None, 40).await;
+    for (number, mut entry) in entries.into_iter().enumerate() {
+        entry.occurrence = Occurrence::ClientEvent {
+            event: format!("client-{number}"),
+            data: "x".repeat(1 << 20),
+            socket_id: "12.34".parse().unwrap(),
+            user_id: None,
+        };
+        let letter = Undelivered { entry, attempts: 1, error: "no".into() };
+        queues.bury(&queue(), &letter).await.unwrap();
+    }
+    let left: u64 = world.query("XLEN", &["carillon:{0}:wd:shop"]).await;
+    assert!((16..=32).contains(&left), "{left} are left");
+    let labels = [queue().endpoint];
+    let dropped = queues.backlog(0, &"shop".into(), &labels).await.unwrap().dead_dropped;
+    assert_eq!(dropped + left, COUNT);
+    let first = world.dead_letters("shop").list().await.unwrap().swap_remove(0);
+    assert_eq!(event_name(&first.entry), format!("client-{dropped}"));
+    const DAY_MS: i64 = 24 * 3600 * 1000;
+    for (key, days) in [("wq:shop", 1), ("wq:shop:m", 1), ("wd:shop", 7), ("wd:shop:m", 7)] {
+        let left_ms: i64 = world.query("PTTL", &[&format!("carillon:{{0}}:{key}")]).await;
+        assert!(left_ms > (days - 1) * DAY_MS && left_ms <= days * DAY_MS, "{key}: {left_ms}");
+    }
+    // A letter of eight days ago.
+    let old = format!("{}-0", crate::cluster::envelope::unix_us() / 1000 - 8 * 24 * 3600 * 1000);
+    let other = "carillon:{0}:wd:old";
+    let _: String = world.query("XADD", &[other, &old, "k", "O", "c", "room"]).await;
+    assert_eq!(queues.backlog(0, &"old".into(), &labels).await.unwrap().dead_dropped, 1);
+    assert_eq!(world.query::<u64>("XLEN", &[other]).await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_endpoint_that_nobody_has_loses_its_place_after_the_grace_period() {
+    let world = redis().await;
+    let node = Node::start(&world).await;
+    node.roster.occupy(&topic("shop", "room"), 1, false).await.unwrap();
+    let patient: Arc<dyn Queues> = World::queues(&world);
+    read(&patient, &mut None, 1).await;
+    let (known, other) = (queue().endpoint, Label::from("other"));
+    let groups = async || {
+        let groups: Vec<std::collections::HashMap<String, ::redis::Value>> =
+            world.query("XINFO", &["GROUPS", "carillon:{0}:wq:shop"]).await;
+        groups.len()
+    };
+    let look = async |queues: &Arc<dyn Queues>, label: &Label| {
+        queues.backlog(0, &"shop".into(), std::slice::from_ref(label)).await.unwrap().by_endpoint.len()
+    };
+    assert_eq!(look(&patient, &other).await, 0);
+    assert_eq!(groups().await, 1, "another publisher may still have it");
+    let hasty: Arc<dyn Queues> = world.queues_with_grace(Wishes::new(&apps()), Duration::ZERO);
+    assert_eq!(look(&hasty, &known).await, 1);
+    assert_eq!(groups().await, 1, "it is configured");
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    assert_eq!(look(&hasty, &other).await, 0);
+    assert_eq!(groups().await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_sender_leads_and_the_next_reads_what_it_had_begun() {
+    let world = redis().await;
+    let node = Node::start(&world).await;
+    let (first, second) = (world.queues(), world.queues());
+    let mut last = None;
+    node.roster.occupy(&topic("shop", "room"), 1, false).await.unwrap();
+    let begun = read(&first, &mut last, 1).await;
+    assert_eq!(second.tend().await.unwrap(), []);
+    assert!(first.leads(0) && !second.leads(0));
+    first.leave().await;
+    assert!(!first.leads(0));
+    let news = async {
+        loop {
+            let news = second.tend().await.unwrap();
+            if !news.is_empty() {
+                return news;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    let news = tokio::time::timeout(Duration::from_secs(10), news).await.expect("the second takes over");
+    assert_eq!(news, [(0, AppId::from("shop"))]);
+    let again = second.read(&queue(), None, 100).await.unwrap();
+    assert_eq!(again.entries, begun);
+    let nothing = second.read(&queue(), again.last.as_ref(), 100).await.unwrap();
+    assert_eq!(nothing, Batch::default());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_does_not_lead_reads_nothing() {
+    let world = redis().await;
+    let node = Node::start(&world).await;
+    let (first, second) = (world.queues(), world.queues());
+    first.tend().await.unwrap();
+    node.roster.occupy(&topic("shop", "room"), 1, false).await.unwrap();
+    assert_eq!(second.read(&queue(), None, 100).await.unwrap(), Batch::default());
+    assert_eq!(first.read(&queue(), None, 100).await.unwrap().entries.len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_nobody_wants_is_not_kept() {
+    let world = RedisCluster::with_wishes(Wishes::default()).await;
+    let node = Node::start(&world).await;
+    let topic = topic("shop", CHANNEL);
+    join(&node, &topic, "ana").await;
+    node.roster.occupy(&topic, 1, true).await.unwrap();
+    node.roster.miss(&topic).await.unwrap();
+    node.roster.leave(&topic, &"ana".into()).await.unwrap();
+    node.roster.occupy(&topic, 0, true).await.unwrap();
+    let keys: Vec<String> = world.query("KEYS", &["*:w*"]).await;
+    assert_eq!(keys, [""; 0]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_redis_forgot_and_is_asserted_again_is_not_told() {
+    let world = redis().await;
+    let node = Node::start(&world).await;
+    let (queues, topic, mut last) = (world.queues(), topic("shop", CHANNEL), None);
+    let member = crate::protocol::Member { user_id: "ana".into(), user_info: None };
+    node.roster.join(&topic, &member, 100, true).await.unwrap();
+    node.roster.occupy(&topic, 1, false).await.unwrap();
+    read(&queues, &mut last, 2).await;
+    let _: String = world.query("FLUSHALL", &[]).await;
+    node.roster.renew().await.unwrap();
+    node.roster.join_again(&topic, &member, true).await.unwrap();
+    node.roster.occupy_again(&topic, 1, false).await.unwrap();
+    node.roster.occupy(&crate::cluster::bus::contract::topic("shop", "marker"), 1, false).await.unwrap();
+    assert_eq!(words(&read(&queues, &mut last, 1).await), ["channel_occupied"]);
+}

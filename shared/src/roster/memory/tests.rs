@@ -1,3 +1,0 @@
-use crate::bus::memory::tests::MemoryCluster;
-
-crate::roster_contract!(MemoryCluster::new());
