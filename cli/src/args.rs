@@ -9,8 +9,8 @@ use shared::app::{AppId, AppKey};
 use shared::protocol::SocketId;
 use shared::secret::Secret;
 
-use crate::client::ServerUrl;
 use crate::config::Role;
+use client::ServerUrl;
 
 /// A server for the Pusher Channels protocol.
 #[derive(Debug, Parser)]

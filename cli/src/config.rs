@@ -13,7 +13,6 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use bytesize::ByteSize;
-use publisher::webhook;
 use serde::{Deserialize, Serialize};
 use shared::app::App;
 use shared::cluster::redis;
@@ -53,7 +52,7 @@ pub struct Config {
     /// `[redis]`.
     pub redis: redis::Config,
     /// `[webhooks]`.
-    pub webhooks: webhook::Config,
+    pub webhooks: webhooks::Config,
     /// `[drain]`.
     pub drain: gateway::config::Drain,
     /// `[peers]`.
@@ -195,7 +194,7 @@ impl Config {
 
     fn serve_demo(&mut self, host_given: bool, mistakes: &mut Vec<Mistake>) {
         self.demo = true;
-        self.apps.push(app(DEMO_ID, DEMO_KEY, DEMO_SECRET));
+        self.apps.push(App::with_defaults(DEMO_ID, DEMO_KEY, DEMO_SECRET));
         if !host_given {
             self.server.host = DEMO_HOST.into();
         } else if !is_loopback(&self.server.host) {
@@ -257,12 +256,6 @@ fn with_redis(layers: Layers, laravel: &Laravel<'_>) -> Result<Layers, ConfigErr
         Some(prefix) if layers.value(prefix.key).is_none() => layers.with(prefix.key, prefix.value, &prefix.source),
         _ => layers,
     })
-}
-
-/// An app with every setting at its default.
-pub fn app(id: &str, key: &str, secret: &str) -> App {
-    serde_json::from_value(serde_json::json!({ "id": id, "key": key, "secret": secret }))
-        .expect("an app needs no more than these three")
 }
 
 fn is_loopback(host: &str) -> bool {

@@ -1,43 +1,20 @@
 //! The one binary of Carillon: its arguments, its configuration, its commands.
 //!
-//! It only chooses: it reads what was asked for, puts the gateway, the publisher, the bus and the roster together, and
-//! runs them. [`client`] is the protocol's other side, for `trigger` and `listen` and for the project's own tests.
+//! It reads the arguments and the configuration, puts the gateway, the publisher, the bus and the roster together, and
+//! runs them.
 
 pub mod args;
-pub mod client;
 pub mod config;
+pub mod output;
 
-mod app_new;
-mod backbone;
-mod banner;
-mod certificates;
-mod check_config;
-mod credentials;
-mod doctor;
-mod healthcheck;
-mod listen;
-mod print_config;
-mod roles;
-mod signals;
-mod trigger;
-mod webhooks;
-
-use std::fmt;
-use std::io::Write;
-
-use shared::config::ConfigError;
+mod commands;
+mod serve;
 
 use crate::args::{AppCommand, Args, Command};
+use crate::commands::{app_new, check_config, doctor, healthcheck, listen, print_config, trigger, webhooks};
 use crate::config::Role;
-
-/// Why a command did not do what it was asked for.
-#[derive(Debug)]
-pub enum Failure {
-    /// The configuration was refused.
-    Config(ConfigError),
-    /// Anything else.
-    Other(anyhow::Error),
-}
+use crate::output::Failure;
+use crate::serve::roles;
 
 /// Runs one command to its end.
 ///
@@ -70,68 +47,6 @@ fn wait_for(command: impl Future<Output = Result<(), Failure>>) -> Result<(), Fa
     // Dropped it would wait for what still blocks, as the look-up of a name that no server answers.
     runtime.shutdown_background();
     result
-}
-
-/// Writes to standard output. A reader that went away is no reason to stop, least of all for a server.
-fn say(text: &str) {
-    let mut stdout = std::io::stdout().lock();
-    let _ = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
-}
-
-/// Writes to standard error, with the command's name before each line.
-pub fn complain(text: &str) {
-    let mut stderr = std::io::stderr().lock();
-    for line in text.lines() {
-        let _ = writeln!(stderr, "carillon: {line}");
-    }
-}
-
-/// Writes warnings about the configuration to standard error.
-fn warn(warnings: &[String]) {
-    for warning in warnings {
-        complain(&format!("warning: {warning}"));
-    }
-}
-
-// === impl Failure ===
-
-impl Failure {
-    /// 2 for what the caller wrote, as for unknown flags; 1 for what happened.
-    pub fn exit_code(&self) -> u8 {
-        match self {
-            Self::Config(_) => 2,
-            Self::Other(_) => 1,
-        }
-    }
-}
-
-impl fmt::Display for Failure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Config(ConfigError::File { path, source }) => write!(f, "cannot read {path}: {source}"),
-            Self::Config(error) => error.fmt(f),
-            // All causes on one line.
-            Self::Other(error) => write!(f, "{error:#}"),
-        }
-    }
-}
-
-impl From<ConfigError> for Failure {
-    fn from(error: ConfigError) -> Self {
-        Self::Config(error)
-    }
-}
-
-impl From<anyhow::Error> for Failure {
-    fn from(error: anyhow::Error) -> Self {
-        Self::Other(error)
-    }
-}
-
-impl From<client::ClientError> for Failure {
-    fn from(error: client::ClientError) -> Self {
-        Self::Other(error.into())
-    }
 }
 
 #[cfg(test)]

@@ -14,7 +14,7 @@ fn main() -> ExitCode {
     match carillon::run(Args::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            carillon::complain(&failure.to_string());
+            carillon::output::complain(&failure.to_string());
             ExitCode::from(failure.exit_code())
         }
     }

@@ -3,7 +3,7 @@
 use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, ChildStdout, Command, Output, Stdio};
 
-use carillon::client::{Client, ClientError, Options, ServerUrl};
+use client::{Client, ClientError, Options, ServerUrl};
 
 fn carillon(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_carillon"));

@@ -32,7 +32,6 @@ mod routes;
 mod server;
 mod signed;
 mod text;
-pub mod webhook;
 
 pub use server::Server;
 

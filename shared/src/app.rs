@@ -115,6 +115,14 @@ pub struct AppLimits {
     pub watchlist: usize,
 }
 
+impl App {
+    /// Returns an app with the default of every other setting.
+    pub fn with_defaults(id: &str, key: &str, secret: &str) -> Self {
+        serde_json::from_value(serde_json::json!({ "id": id, "key": key, "secret": secret }))
+            .expect("every other setting of an app has a default")
+    }
+}
+
 impl Default for AppLimits {
     fn default() -> Self {
         Self {

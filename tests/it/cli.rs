@@ -1,5 +1,6 @@
 //! The commands, as a person uses them.
 
+use shared::app::App;
 use std::path::Path;
 use std::process::Stdio;
 
@@ -160,7 +161,7 @@ async fn fresh_credentials_are_a_configuration_and_an_env_file() {
     let (configuration, env) = finished.stdout.split_once("\n\n").expect("two parts");
     let table: toml::Table = configuration.parse().expect("the first part is TOML");
     let text = |name: &str| table["apps"][0][name].as_str().expect("a text").to_owned();
-    let app = carillon::config::app(&text("id"), &text("key"), &text("secret"));
+    let app = App::with_defaults(&text("id"), &text("key"), &text("secret"));
     assert!(app.secret.reveal().len() >= 32);
     let other = run(place.path(), &["app", "new"], &[]).await;
     assert!(!other.stdout.contains(app.secret.reveal()), "every app is new");
@@ -184,7 +185,7 @@ async fn a_laravel_env_file_is_served_unchanged() {
                REVERB_APP_KEY=laravel-key\nREVERB_APP_SECRET=\"laravel secret\"\nREVERB_HOST=\"localhost\"\n\
                REVERB_PORT=8080\nREVERB_SCHEME=http\nREVERB_SERVER_HOST=127.0.0.1\nVITE_KEY=\"${REVERB_APP_KEY}\"\n";
     let place = place_with(".env", env);
-    let app = carillon::config::app("123456", "laravel-key", "laravel secret");
+    let app = App::with_defaults("123456", "laravel-key", "laravel secret");
     let server = Server::start_with(place.path(), &["--env-file", ".env"], app).await;
     assert!(server.public.ip().is_loopback(), "REVERB_SERVER_HOST is obeyed: {}", server.public);
     let mut client = server.client().await;
@@ -250,7 +251,7 @@ async fn trigger_and_listen_talk_to_a_running_server() {
 #[tokio::test]
 async fn without_an_app_the_demo_app_is_served_on_loopback_only() {
     let place = tempfile::tempdir().expect("a folder");
-    let app = carillon::config::app("app-id", "app-key", "app-secret");
+    let app = App::with_defaults("app-id", "app-key", "app-secret");
     let server = Server::start_with(place.path(), &[], app).await;
     assert!(server.public.ip().is_loopback(), "{}", server.banner);
     assert!(server.banner.contains("demo"), "{}", server.banner);
@@ -340,7 +341,7 @@ async fn secrets_are_read_from_files() {
     std::fs::write(secret, "from-a-file\n").expect("a file");
     let text = format!("[[apps]]\nid = \"a\"\nkey = \"b\"\nsecret_file = \"{}\"\n", secret.display());
     std::fs::write(place.path().join("carillon.toml"), text).expect("a file");
-    let app = carillon::config::app("a", "b", "from-a-file");
+    let app = App::with_defaults("a", "b", "from-a-file");
     let args = ["--config", "carillon.toml", "--host", "127.0.0.1"];
     let server = Server::start_with(place.path(), &args, app).await;
     server.client().await.subscribe("private-room").await;

@@ -1,5 +1,6 @@
 //! One event to many sockets: in order, once, and whatever one of them does.
 
+use shared::app::App;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -124,9 +125,9 @@ async fn the_excluded_socket_hears_nothing_on_any_channel() {
 async fn apps_do_not_hear_each_other() {
     let second = "[[apps]]\nid = \"other\"\nkey = \"other-key\"\nsecret = \"other-secret\"";
     let server = Server::start(Setup::default().more(second)).await;
-    let other = carillon::config::app("other", "other-key", "other-secret");
+    let other = App::with_defaults("other", "other-key", "other-secret");
     let mut client = server.client().await;
-    let mut stranger = TestClient::connect(&server.url, &other, &carillon::client::Options::default()).await;
+    let mut stranger = TestClient::connect(&server.url, &other, &client::Options::default()).await;
     client.subscribe("private-room").await;
     stranger.subscribe("private-room").await;
     server.publish("private-room", "a", "1").await;
@@ -134,7 +135,7 @@ async fn apps_do_not_hear_each_other() {
     stranger.whisper("private-room", "client-a", &json!(1));
     stranger.settle().await;
     client.settle().await;
-    let mut sender = carillon::client::Sender::new(server.url.clone(), other);
+    let mut sender = client::Sender::new(server.url.clone(), other);
     let reply = sender.get("/channels/private-room", &[("info", "subscription_count")]).await.expect("an answer");
     assert_eq!(reply.body, r#"{"occupied":true,"subscription_count":1}"#);
     server.stop().await;

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Instant;
 
-use carillon::client::Options;
+use client::Options;
 use rustix::process::Signal;
 use tests::raw::Raw;
 use tests::redis::tls::Certificates;
@@ -155,7 +155,7 @@ async fn tls_carries_sockets_events_and_the_api() {
     let tunnel = Tunnel::start(server.public, &certificates.authority).await;
     let mut client = client_through(&tunnel).await;
     client.subscribe("room").await;
-    let mut sender = carillon::client::Sender::new(tunnel.address.into(), app());
+    let mut sender = client::Sender::new(tunnel.address.into(), app());
     let large = "x".repeat(10_000);
     for number in 0..200 {
         let reply = sender.trigger(&["room"], &format!("e{number}"), &large, None).await.expect("an answer");
@@ -210,7 +210,7 @@ async fn a_slow_client_behind_tls_is_closed_and_costs_no_more_than_its_limits() 
     let mut slow = Raw::connect_narrow(tunnel.address).await;
     slow.establish(&app()).await;
     slow.subscribe("room").await;
-    let mut sender = carillon::client::Sender::new(tunnel.address.into(), app());
+    let mut sender = client::Sender::new(tunnel.address.into(), app());
     let event = "x".repeat(16 * 1024);
     // The system keeps some megabytes on the way.
     within_time(PATIENCE, "the slow client is closed", async {
@@ -252,7 +252,7 @@ async fn certificates_are_read_again_when_asked_and_bad_ones_change_nothing() {
     let tunnel = Tunnel::start(server.public, &renewed.authority).await;
     client_through(&tunnel).await;
     assert_ne!(tunnel.certificate(), first);
-    let mut sender = carillon::client::Sender::new(tunnel.address.into(), app());
+    let mut sender = client::Sender::new(tunnel.address.into(), app());
     sender.trigger(&["room"], "still", "here", None).await.expect("an answer");
     before.expect_event("room", "still", "here").await;
     server.stop().await;

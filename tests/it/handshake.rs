@@ -1,6 +1,6 @@
 //! From the upgrade to the first message, or to the refusal. Source: protocol reference 1.
 
-use carillon::client::Options;
+use client::Options;
 use serde_json::Value;
 use tests::setup::APP_KEY;
 use tests::{Raw, Server, Setup};

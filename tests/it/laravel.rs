@@ -1,5 +1,6 @@
 //! The `.env` of a Laravel application, with the real binary.
 
+use shared::app::App;
 use std::path::Path;
 
 use serde_json::{Value, json};
@@ -36,7 +37,7 @@ async fn print_config(place: &Path, args: &[&str], variables: &[(&str, &str)]) -
 #[tokio::test]
 async fn an_env_file_with_lines_that_nobody_can_read_is_served() {
     let place = place_with(&[(".env", ENV)]);
-    let app = carillon::config::app("123456", KEY, SECRET);
+    let app = App::with_defaults("123456", KEY, SECRET);
     let server = Server::start_with(place.path(), &["--env-file", ".env"], app).await;
     assert!(server.public.ip().is_loopback() && server.public.is_ipv6(), "{}", server.public);
     assert_eq!(server.prefix, "/ws");
@@ -71,7 +72,7 @@ async fn an_env_file_with_lines_that_nobody_can_read_is_served() {
 #[tokio::test]
 async fn members_are_as_many_and_as_large_as_under_reverb() {
     let place = place_with(&[(".env", "REVERB_APP_ID=1\nREVERB_APP_KEY=k\nREVERB_APP_SECRET=s\n")]);
-    let app = carillon::config::app("1", "k", "s");
+    let app = App::with_defaults("1", "k", "s");
     let args = ["--env-file", ".env", "--host", "127.0.0.1"];
     let server = Server::start_with(place.path(), &args, app).await;
     let mut members = Vec::new();
@@ -183,7 +184,7 @@ async fn a_service_of_kubernetes_does_not_stop_the_start() {
 #[tokio::test]
 async fn a_host_may_be_an_ipv6_address_in_brackets() {
     let place = place_with(&[]);
-    let app = carillon::config::app("app-id", "app-key", "app-secret");
+    let app = App::with_defaults("app-id", "app-key", "app-secret");
     let server = Server::start_with(place.path(), &["--host", "[::1]"], app).await;
     assert!(server.public.is_ipv6(), "{}", server.public);
     server.client().await.subscribe("room").await;
@@ -197,7 +198,7 @@ async fn two_nodes_with_reverbs_scaling_share_their_events() {
     let env = format!("{ENV}REVERB_SCALING_ENABLED=true\nREDIS_URL={url}\n");
     let place = place_with(&[(".env", &env)]);
     let start = || {
-        let app = carillon::config::app("123456", KEY, SECRET);
+        let app = App::with_defaults("123456", KEY, SECRET);
         let launch = Launch { place: Some(place.path().to_owned()), app, ..Launch::new(Role::Up) };
         launch.args(&["--env-file", ".env"]).start()
     };

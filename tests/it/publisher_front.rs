@@ -3,7 +3,7 @@
 use std::os::unix::fs::PermissionsExt;
 use std::time::Instant;
 
-use carillon::client::Sender;
+use client::Sender;
 use rustix::process::Signal;
 use tests::command::binary;
 use tests::raw::Raw;

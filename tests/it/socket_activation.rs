@@ -41,7 +41,7 @@ async fn connections_wait_while_no_process_runs() {
     // No process runs. A WebSocket and a request of the HTTP API are sent all the same.
     let mut request = TcpStream::connect(address).await.expect("it waits");
     request.write_all(b"GET /up HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await.expect("it is sent");
-    let url = carillon::client::ServerUrl::new("127.0.0.1", address.port(), "");
+    let url = client::ServerUrl::new("127.0.0.1", address.port(), "");
     let client = tokio::spawn(async move { TestClient::connect(&url, &app(), &Default::default()).await });
     tokio::time::sleep(BETWEEN).await;
     assert!(!client.is_finished());

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use tests::command::workspace;
 
-const CRATES: [&str; 5] = ["shared", "gateway", "publisher", "cli", "tests"];
+const CRATES: [&str; 7] = ["shared", "gateway", "publisher", "webhooks", "client", "cli", "tests"];
 
 const SCRIPTS: [&str; 4] = ["mjs", "js", "css", "html"];
 
@@ -81,7 +81,9 @@ fn dependencies_point_one_way() {
         ("shared", &[][..]),
         ("gateway", &["shared"]),
         ("publisher", &["shared"]),
-        ("cli", &["shared", "gateway", "publisher"]),
+        ("webhooks", &["shared"]),
+        ("client", &["shared"]),
+        ("cli", &["shared", "client", "gateway", "publisher", "webhooks"]),
     ] {
         let manifest = fs::read_to_string(workspace().join(name).join("Cargo.toml")).expect("a manifest");
         let manifest: toml::Table = manifest.parse().expect("manifests are TOML");
@@ -91,7 +93,10 @@ fn dependencies_point_one_way() {
             .filter_map(|kind| manifest.get(*kind)?.as_table())
             .flat_map(toml::Table::keys)
             .map(String::as_str)
-            .filter(|dependency| ["shared", "gateway", "publisher", "carillon", "tests", "bench"].contains(dependency))
+            .filter(|dependency| {
+                ["shared", "gateway", "publisher", "webhooks", "client", "carillon", "tests", "bench"]
+                    .contains(dependency)
+            })
             .collect();
         let allowed: BTreeSet<&str> = allowed.iter().copied().collect();
         assert_eq!(own, allowed, "the project's own crates that {name} depends on");
@@ -136,7 +141,7 @@ fn the_protocol_and_its_signatures_are_pure() {
 
 #[test]
 fn only_the_configuration_reads_the_environment() {
-    for part in ["shared", "gateway", "publisher", "cli"] {
+    for part in ["shared", "gateway", "publisher", "webhooks", "client", "cli"] {
         let wrong: Vec<String> = lines_with(part, |line| line.contains("env::"))
             .into_iter()
             .filter(|line| !line.starts_with("shared/src/config.rs:"))

@@ -1,6 +1,6 @@
 //! A client that is always being read: what arrives waits in memory, so that only [`crate::Raw`] is ever slow.
 
-use carillon::client::{Client, ClientError, Message, Options, ServerUrl};
+use client::{Client, ClientError, Message, Options, ServerUrl};
 use serde_json::{Value, json};
 use shared::app::App;
 use shared::auth::{sign_channel, sign_user};

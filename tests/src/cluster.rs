@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::future::IntoFuture;
 use std::pin::Pin;
 
-use carillon::client::{Reply, Sender};
+use client::{Reply, Sender};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use shared::protocol::SocketId;

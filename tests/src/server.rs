@@ -7,7 +7,7 @@ use std::process::Stdio;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use carillon::client::{Options, Reply, Sender, ServerUrl};
+use client::{Options, Reply, Sender, ServerUrl};
 use rustix::process::Signal;
 use serde_json::Value;
 use shared::app::App;

@@ -81,5 +81,5 @@ impl Setup {
 
 /// The app that tests use, as clients and senders need it.
 pub fn app() -> App {
-    carillon::config::app(APP_ID, APP_KEY, APP_SECRET)
+    App::with_defaults(APP_ID, APP_KEY, APP_SECRET)
 }

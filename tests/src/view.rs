@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use carillon::client::Message;
+use client::Message;
 use serde_json::{Value, json};
 
 use crate::client::{TestClient, members};

@@ -2,7 +2,6 @@
 
 use bytesize::ByteSize;
 use hyper::header::{HeaderName, HeaderValue};
-use publisher::webhook;
 use shared::app::{App, AppLimits, Apps, KEY_EXPECTED, is_key};
 use shared::cluster::webhook::Endpoint;
 use shared::cluster::webhook::endpoint::CONCURRENCY_MAX;
@@ -65,12 +64,12 @@ impl Config {
         if !matches!(url.scheme(), "http" | "https") || !url.has_host() {
             complain("url", format!("expected http:// or https:// and a host, not {}:", url.scheme()));
         }
-        if let Err(refused) = webhook::check_url(url, self.webhooks.refuse_private_networks) {
+        if let Err(refused) = webhooks::check_url(url, self.webhooks.refuse_private_networks) {
             complain("url", format!("expected another host: {refused}"));
         }
         for (name, value) in &endpoint.headers {
             let lower_case = name.to_ascii_lowercase();
-            if webhook::RESERVED_HEADERS.contains(&lower_case.as_str()) {
+            if webhooks::RESERVED_HEADERS.contains(&lower_case.as_str()) {
                 complain("headers", format!("expected no {name:?}, which every request has already"));
             } else if name.parse::<HeaderName>().is_err() {
                 complain("headers", format!("expected names of headers, not {name:?}"));

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use carillon::client::Sender;
+use client::Sender;
 use serde_json::{Value, json};
 use shared::app::App;
 use tests::{Cluster, Setup, TestClient, within};
@@ -255,9 +255,9 @@ async fn a_cached_event_is_neither_lost_nor_replayed_out_of_order() {
 async fn nothing_of_one_app_is_seen_by_another() {
     const OTHER: &str = "[[apps]]\nid = \"other\"\nkey = \"other-key\"\nsecret = \"other-secret\"\n";
     let cluster = Cluster::start().setup(Setup::default().more(OTHER)).await;
-    let other: App = carillon::config::app("other", "other-key", "other-secret");
+    let other: App = App::with_defaults("other", "other-key", "other-secret");
     let mut ours = cluster.client(0).await;
-    let options = carillon::client::Options::default();
+    let options = client::Options::default();
     let mut theirs = TestClient::connect(&cluster.gateway(1).url, &other, &options).await;
     for client in [&mut ours, &mut theirs] {
         client.subscribe("private-room").await;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use carillon::client::Sender;
+use client::Sender;
 use serde_json::json;
 use shared::secret::Secret;
 use tests::command::workspace;

@@ -76,7 +76,7 @@ async fn the_first_info_of_a_user_stands_on_every_node_until_the_last_socket_has
     let cluster = Cluster::start().await;
     let (mut first, mut second) = (cluster.client(0).await, cluster.client(1).await);
     let info = |name: &str| json!({ "user_id": "7", "user_info": { "name": name } });
-    let hash = |message: &carillon::client::Message| {
+    let hash = |message: &client::Message| {
         let data: Value = serde_json::from_str(&message.data).expect("the data is JSON");
         data["presence"]["hash"].clone()
     };

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use carillon::client::Message;
+use client::Message;
 use serde_json::json;
 use tests::redis::filter::{Answer, Filter, Rule};
 use tests::server::{Launch, Role};

@@ -132,7 +132,7 @@ fn commands_of_nodes() -> BTreeSet<String> {
 
 /// Every command that the doctor tries.
 fn commands_of_doctor() -> BTreeSet<String> {
-    let place = workspace().join("cli/src/doctor");
+    let place = workspace().join("cli/src/commands/doctor");
     let mut texts = Vec::new();
     collect(&place.join("redis.rs"), &mut texts);
     collect(&place.join("redis/commands.rs"), &mut texts);

@@ -151,7 +151,7 @@ fn an_app_of_reverb_has_its_limits() {
     assert!(config.apps[0].client_events && config.warnings.is_empty(), "{:?}", config.warnings);
 
     let pusher = env_file(&REVERB.replace("REVERB", "PUSHER")).load().unwrap();
-    assert_eq!(pusher.apps[0].limits, app("1", "k", "s").limits);
+    assert_eq!(pusher.apps[0].limits, App::with_defaults("1", "k", "s").limits);
     assert_eq!(pusher.server.activity_timeout, Duration::from_secs(120));
 }
 

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use carillon::client::Sender;
+use client::Sender;
 use serde_json::json;
 use tests::{Cluster, TestClient};
 

@@ -7,7 +7,7 @@ use anyhow::{Context, anyhow};
 
 use crate::args::{Healthcheck, Settings};
 use crate::config::Config;
-use crate::{Failure, say};
+use crate::output::{Failure, say};
 
 /// Probes have little patience; a server that is well answers at once.
 const TIMEOUT: Duration = Duration::from_secs(3);

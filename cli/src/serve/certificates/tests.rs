@@ -10,7 +10,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 
 use super::*;
-use crate::client::{Trust, tls as client_tls};
+use client::{Trust, tls as client_tls};
 
 /// For what happens at once.
 const SOON: Duration = Duration::from_secs(20);

@@ -16,8 +16,8 @@ use hyper_util::rt::TokioIo;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use super::tls::Stream;
-use super::{ClientError, Options, ServerUrl, sender};
+use crate::tls::Stream;
+use crate::{ClientError, Options, ServerUrl, sender};
 
 /// One open WebSocket.
 #[derive(Debug)]

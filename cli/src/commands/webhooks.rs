@@ -11,7 +11,7 @@ use tokio::runtime::Handle;
 
 use crate::args::{Letters, Settings, WebhooksCommand};
 use crate::config::{Config, Role};
-use crate::{Failure, say};
+use crate::output::{Failure, say};
 
 /// Runs one of the commands.
 ///

@@ -11,10 +11,10 @@ use reqwest::{Response, StatusCode};
 use shared::app::App;
 use shared::cluster::webhook::{Endpoint, Entry};
 
-use super::ClientError;
-use super::address::{Guard, RefusedAddress};
-use super::config::Config;
-use super::message::Message;
+use crate::ClientError;
+use crate::address::{Guard, RefusedAddress};
+use crate::config::Config;
+use crate::message::Message;
 
 /// Headers that an endpoint's configuration cannot set.
 pub const RESERVED_HEADERS: [&str; 8] = [

@@ -4,7 +4,7 @@ use anyhow::Context;
 
 use crate::args::RoleSettings;
 use crate::config::Config;
-use crate::{Failure, say, warn};
+use crate::output::{Failure, say, warn};
 
 /// Prints what every key is in the end, secrets masked.
 pub(crate) fn run(args: &RoleSettings) -> Result<(), Failure> {

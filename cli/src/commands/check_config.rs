@@ -2,7 +2,7 @@
 
 use crate::args::RoleSettings;
 use crate::config::Config;
-use crate::{Failure, say, warn};
+use crate::output::{Failure, say, warn};
 
 /// Says that the configuration is valid, or fails with what is wrong.
 pub(crate) fn run(args: &RoleSettings) -> Result<(), Failure> {

@@ -1,11 +1,11 @@
-//! The protocol's other side: a client of the WebSocket and a sender of the HTTP API.
+//! A small client of the Pusher Channels protocol: the WebSocket side, and the signed requests of the HTTP API.
 //!
-//! For the commands `trigger` and `listen`, for tests and for benchmarks: small, strict about what servers send, and with
-//! every wait in the caller's hands. It never reconnects, and does not speak the HTTP fallback.
+//! Used by `carillon trigger` and `carillon listen` and by the tests. It never reconnects, does not support the HTTP
+//! fallback, and leaves all timeouts to the caller.
 
 mod sender;
 mod socket;
-pub(crate) mod tls;
+pub mod tls;
 mod url;
 
 use std::collections::VecDeque;

@@ -7,7 +7,7 @@ use shared::app::AppKey;
 use tokio::time::timeout;
 
 use super::{CLOCK, ClockLimit, Finding, compare_clocks};
-use crate::client::{Client, ClientError, Options, ServerUrl, Trust};
+use client::{Client, ClientError, Options, ServerUrl, Trust};
 
 /// How long a server may take to greet a client.
 const TIMEOUT: Duration = Duration::from_secs(5);

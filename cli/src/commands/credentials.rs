@@ -6,10 +6,10 @@ use anyhow::anyhow;
 use shared::app::App;
 use shared::config::Mistake;
 
-use crate::Failure;
 use crate::args::{Settings, Target};
-use crate::client::{ServerUrl, Trust};
-use crate::config::{self, Config, Role};
+use crate::config::{Config, Role};
+use crate::output::Failure;
+use client::{ServerUrl, Trust};
 
 /// The server and the app that the arguments mean: what they say, and for the rest what the configuration says.
 ///
@@ -17,7 +17,7 @@ use crate::config::{self, Config, Role};
 /// [`Failure`] when the configuration is refused, or has no such app.
 pub(crate) fn of(target: &Target) -> Result<(ServerUrl, App), Failure> {
     if let (Some(url), Some(id), Some(key), Some(secret)) = (&target.url, &target.app_id, &target.key, &target.secret) {
-        return Ok((url.clone(), config::app(id.as_str(), key.as_str(), secret.reveal())));
+        return Ok((url.clone(), App::with_defaults(id.as_str(), key.as_str(), secret.reveal())));
     }
     let config = Config::load(&Settings { files: target.files.clone(), ..Settings::default() }, Role::Up)?;
     let url = target.url.clone().unwrap_or_else(|| url_of(&config));
@@ -57,7 +57,7 @@ fn app_of(config: &Config, target: &Target) -> Result<App, Failure> {
         return Ok(app);
     }
     match (id, key, secret) {
-        (Some(id), Some(key), Some(secret)) => Ok(config::app(id.as_str(), key.as_str(), secret.reveal())),
+        (Some(id), Some(key), Some(secret)) => Ok(App::with_defaults(id.as_str(), key.as_str(), secret.reveal())),
         _ => Err(anyhow!("--app-id names no configured app: give --key and --secret too").into()),
     }
 }

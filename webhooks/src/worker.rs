@@ -11,7 +11,7 @@ use tokio::sync::Notify;
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::delivery::{Deliverer, Outcome};
+use crate::delivery::{Deliverer, Outcome};
 
 /// Entries that a worker has in hand, and bytes of them: what bounds its memory. So many may wait behind a channel that is
 /// being tried again before others wait for it too.

@@ -16,9 +16,9 @@ use shared::cluster::envelope::unix_us;
 use shared::protocol::SocketId;
 use tokio::net::TcpStream;
 
-use super::Trust;
-use super::tls::{self, Stream};
-use super::{CONNECT_TIMEOUT, ClientError, ServerUrl};
+use crate::Trust;
+use crate::tls::{self, Stream};
+use crate::{CONNECT_TIMEOUT, ClientError, ServerUrl};
 
 /// Laravel's own: the whole exchange may take 30 s.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);

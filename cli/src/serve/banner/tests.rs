@@ -1,5 +1,4 @@
 use super::*;
-use crate::config::app;
 
 fn banner(config: &Config, public: &str) -> String {
     banner_of(Role::Up, config, public, None)
@@ -21,7 +20,7 @@ fn banner_of(role: Role, config: &Config, public: &str, redis: Option<&str>) -> 
 }
 
 fn demo() -> Config {
-    Config { apps: vec![app(DEMO_ID, DEMO_KEY, DEMO_SECRET)], demo: true, ..Config::default() }
+    Config { apps: vec![App::with_defaults(DEMO_ID, DEMO_KEY, DEMO_SECRET)], demo: true, ..Config::default() }
 }
 
 #[test]
@@ -55,7 +54,7 @@ fn the_demo_banner_can_be_pasted_into_a_page_and_into_laravel() {
 
 #[test]
 fn a_configured_apps_secret_is_never_printed() {
-    let config = Config { apps: vec![app("shop", "shop-key", "hush")], ..Config::default() };
+    let config = Config { apps: vec![App::with_defaults("shop", "shop-key", "hush")], ..Config::default() };
     let text = banner(&config, "0.0.0.0:8080");
     assert!(text.contains("  apps    shop\n") && text.contains("new Pusher('shop-key'"), "{text}");
     assert!(!text.contains("hush") && !text.contains("demo"), "{text}");
@@ -63,7 +62,7 @@ fn a_configured_apps_secret_is_never_printed() {
 
 #[test]
 fn a_server_on_every_address_is_reached_at_the_pages_own_host() {
-    let mut config = Config { apps: vec![app("shop", "shop-key", "hush")], ..Config::default() };
+    let mut config = Config { apps: vec![App::with_defaults("shop", "shop-key", "hush")], ..Config::default() };
     config.server.path_prefix = "/ws".into();
     let text = banner(&config, "[::]:8080");
     assert!(text.contains("  public  http://[::]:8080/ws   "), "{text}");
@@ -72,13 +71,13 @@ fn a_server_on_every_address_is_reached_at_the_pages_own_host() {
 
 #[test]
 fn a_key_is_quoted_as_javascript_wants_it() {
-    let config = Config { apps: vec![app("shop", "it's+/=", "hush")], ..Config::default() };
+    let config = Config { apps: vec![App::with_defaults("shop", "it's+/=", "hush")], ..Config::default() };
     assert!(banner(&config, "127.0.0.1:8080").contains("new Pusher('it\\'s+/=',"));
 }
 
 #[test]
 fn many_apps_are_named_up_to_five() {
-    let apps = (1..=7).map(|n| app(&format!("app{n}"), &format!("key{n}"), "hush")).collect();
+    let apps = (1..=7).map(|n| App::with_defaults(&format!("app{n}"), &format!("key{n}"), "hush")).collect();
     let text = banner(&Config { apps, ..Config::default() }, "0.0.0.0:8080");
     assert!(text.contains("  apps    app1, app2, app3, app4, app5 and 2 more\n"), "{text}");
     assert!(!text.contains("Pusher("), "{text}");
@@ -95,7 +94,7 @@ fn an_ipv6_host_is_in_brackets_where_clients_make_a_url_of_it() {
 
 #[test]
 fn a_role_of_a_cluster_says_what_it_serves_and_where_redis_is() {
-    let config = Config { apps: vec![app("shop", "shop-key", "hush")], ..Config::default() };
+    let config = Config { apps: vec![App::with_defaults("shop", "shop-key", "hush")], ..Config::default() };
     let text = banner_of(Role::Gateway, &config, "0.0.0.0:8080", Some("127.0.0.1:6379"));
     assert!(text.contains("http://0.0.0.0:8080   WebSocket\n"), "{text}");
     assert!(text.contains("  redis   127.0.0.1:6379\n") && text.contains("  peers   http://0.0.0.0:8082 "), "{text}");
@@ -106,13 +105,13 @@ fn a_role_of_a_cluster_says_what_it_serves_and_where_redis_is() {
 
 #[test]
 fn limits_that_are_not_pushers_are_named() {
-    let mut shop = app("shop", "shop-key", "hush");
+    let mut shop = App::with_defaults("shop", "shop-key", "hush");
     let text = |apps: Vec<App>| banner(&Config { apps, ..Config::default() }, "0.0.0.0:8080");
     assert!(!text(vec![shop.clone()]).contains("  limits"));
     shop.limits.presence_members = 10_000;
     shop.limits.user_info_bytes = bytesize::ByteSize::b(10_000);
     let row = "presence_members 10000, user_info_bytes 10000   (others are Pusher's)\n";
     assert!(text(vec![shop.clone()]).contains(&format!("  apps    shop\n  limits  {row}")));
-    let two = text(vec![shop, app("b", "k", "hush")]);
+    let two = text(vec![shop, App::with_defaults("b", "k", "hush")]);
     assert!(two.contains(&format!("  apps    shop, b\n  limits  shop: {row}")) && !two.contains("b: "), "{two}");
 }

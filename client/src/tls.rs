@@ -11,10 +11,10 @@ use tokio_rustls::client::TlsStream;
 use tokio_util::either::Either;
 
 /// A connection to a server: plain, or encrypted.
-pub(crate) type Stream = Either<TcpStream, Box<TlsStream<TcpStream>>>;
+pub type Stream = Either<TcpStream, Box<TlsStream<TcpStream>>>;
 
 /// Makes a TLS handshake with the server that `host` names.
-pub(crate) async fn secure(trust: &Trust, host: &str, stream: TcpStream) -> io::Result<Stream> {
+pub async fn secure(trust: &Trust, host: &str, stream: TcpStream) -> io::Result<Stream> {
     let name =
         ServerName::try_from(host.to_owned()).map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
     let mut config = trust.client(None).map_err(io::Error::other)?;

@@ -11,8 +11,8 @@ use shared::cluster::webhook::queues::TEND_INTERVAL;
 use shared::cluster::webhook::{Endpoint, Entry, Place, QueueId, Undelivered};
 use tokio::sync::Semaphore;
 
-use super::Context;
-use super::client::AttemptError;
+use crate::Context;
+use crate::client::AttemptError;
 
 /// Pause after the first failure; each is twice the one before, and some of it is left to chance.
 const BACKOFF_MIN: Duration = Duration::from_secs(1);

@@ -9,8 +9,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use shared::serve::descriptors;
 
 use crate::args::Doctor;
+use crate::commands::credentials;
 use crate::config::{Config, Role};
-use crate::{Failure, credentials, say};
+use crate::output::{Failure, say};
 
 /// What a check found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

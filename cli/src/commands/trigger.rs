@@ -4,8 +4,9 @@ use anyhow::anyhow;
 use hyper::StatusCode;
 
 use crate::args::Trigger;
-use crate::client::Sender;
-use crate::{Failure, credentials, say};
+use crate::commands::credentials;
+use crate::output::{Failure, say};
+use client::Sender;
 
 /// Publishes, and says so or fails with what the server said.
 pub(crate) async fn run(args: &Trigger) -> Result<(), Failure> {

@@ -9,7 +9,6 @@ use anyhow::Context;
 use gateway::{BindError, Gateway};
 use prometheus::Registry;
 use publisher::Api;
-use publisher::webhook::{self, Sender};
 use shared::app::Apps;
 use shared::config::{ConfigError, Mistake, environment};
 use shared::serve::admin::Admin;
@@ -18,13 +17,15 @@ use shared::serve::tls::Tls;
 use shared::serve::{descriptors, telemetry};
 use tokio::signal::unix::Signal;
 use tokio::sync::oneshot;
+use webhooks::Sender;
 
 use crate::args::Settings;
-use crate::backbone::Backbone;
-use crate::banner::Banner;
 use crate::config::{Config, Role};
-use crate::signals::{Signals, reload_signal};
-use crate::{Failure, certificates, say};
+use crate::output::{Failure, say};
+use crate::serve::backbone::Backbone;
+use crate::serve::banner::Banner;
+use crate::serve::certificates;
+use crate::serve::signals::{Signals, reload_signal};
 
 /// What is left to do once nobody is connected any more may take this long: twice what a command to Redis may. With the drain's
 /// own bounds it makes the ten seconds after `drain.accept` and `drain.window` that a process is promised to end in.
@@ -244,7 +245,7 @@ fn publisher_deps(config: &Config, apps: &Apps, backbone: &Backbone, registry: &
 
 fn sender(config: &Config, apps: &Apps, backbone: &Backbone, registry: &Registry) -> anyhow::Result<Arc<Sender>> {
     let (queues, queues_survive) = backbone.queues();
-    let deps = webhook::Deps { apps: apps.clone(), queues, registry: registry.clone(), queues_survive };
+    let deps = webhooks::Deps { apps: apps.clone(), queues, registry: registry.clone(), queues_survive };
     Ok(Sender::new(&config.webhooks, deps)?)
 }
 

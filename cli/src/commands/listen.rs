@@ -8,8 +8,9 @@ use shared::app::App;
 use shared::protocol::ChannelName;
 
 use crate::args::Listen;
-use crate::client::{Client, Message, Options};
-use crate::{Failure, complain, credentials, say};
+use crate::commands::credentials;
+use crate::output::{Failure, complain, say};
+use client::{Client, Message, Options};
 
 /// Prints a line per message, until the count or the time is over, or the server closes.
 pub(crate) async fn run(args: &Listen) -> Result<(), Failure> {

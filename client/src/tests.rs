@@ -142,7 +142,7 @@ async fn messages_that_come_before_an_answer_are_kept_in_order() {
 async fn a_refused_subscription_is_an_error() {
     let refusal = r#"{"event":"pusher:subscription_error","channel":"private-a","data":"{\"type\":\"AuthError\",\"error\":\"no\",\"status\":401}"}"#;
     let mut client = connected(vec![text(ESTABLISHED), text(refusal)]).await;
-    let app = crate::config::app("1", "k", "s");
+    let app = App::with_defaults("1", "k", "s");
     let error = client.subscribe_signed(&app, "private-a", None).await.unwrap_err();
     assert_eq!(error.to_string(), "the server refused: no (401)");
 }
@@ -189,7 +189,7 @@ async fn an_answer_that_is_no_websocket_is_shown() {
 async fn a_sender_signs_keeps_its_connection_and_makes_a_new_one_when_that_ends() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let app = crate::config::app("1", "k", "s");
+    let app = App::with_defaults("1", "k", "s");
     let expected = app.clone();
     let serving = tokio::spawn(async move {
         let mut connections = 0;

@@ -4,7 +4,8 @@ use rand::{CryptoRng, Rng};
 use shared::config::{ConfigError, Mistake};
 
 use crate::args::AppNew;
-use crate::{Failure, config, say};
+use crate::config;
+use crate::output::{Failure, say};
 
 /// Prints the credentials of a new app; they are kept nowhere else.
 pub(crate) fn run(args: &AppNew) -> Result<(), Failure> {
