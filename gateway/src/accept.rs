@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use shared::serve::listener::Acceptor;
-use shared::serve::listener::front::Dropped;
+use shared::serve::listener::accept_policy::Dropped;
 use tokio::net::TcpListener;
 
 use crate::node::Node;
@@ -15,7 +15,7 @@ use crate::shard::inbox::Accepted;
 /// Accepts connections for ever, each for the shard that has the fewest.
 pub(crate) async fn accept(listener: &TcpListener, node: &Arc<Node>, relay: &Relay) {
     let mut acceptor = Acceptor::new(listener, "public");
-    let mut pace = node.front.pace();
+    let mut pace = node.accept_policy.pace();
     loop {
         pace.wait().await;
         let (stream, peer) = acceptor.accept().await;

@@ -12,7 +12,7 @@ use shared::cluster::bus::MemoryBus;
 use shared::cluster::envelope::Topic;
 use shared::cluster::roster::MemoryRoster;
 use shared::protocol::{ChannelName, SocketId};
-use shared::serve::listener::Front;
+use shared::serve::listener::AcceptPolicy;
 
 use crate::config::Server;
 use crate::connection::{Connection, Wire};
@@ -50,7 +50,7 @@ impl Broadcast {
         let relay = Arc::new(Relay::new(bus, roster, Vec::new(), Arc::default(), metrics.presence.clone()));
         let node = Arc::new(Node::new(
             Server::default(),
-            Front::default(),
+            AcceptPolicy::default(),
             apps,
             metrics,
             relay,

@@ -9,7 +9,7 @@ use humantime_serde::re::humantime::format_duration;
 use hyper::http::uri::Authority;
 use serde::{Deserialize, Serialize};
 use shared::config::{self, Mistake};
-use shared::serve::listener::Front;
+use shared::serve::listener::AcceptPolicy;
 use shared::serve::network::{Access, Networks};
 use shared::serve::tls::Tls;
 
@@ -171,13 +171,13 @@ impl Server {
     }
 
     /// What its listener asks of connections.
-    pub fn front(&self, tls: Option<Arc<Tls>>) -> Front {
+    pub fn accept_policy(&self, tls: Option<Arc<Tls>>) -> AcceptPolicy {
         let access = Access {
             allow: self.allow.clone(),
             deny: self.deny.clone(),
             trusted_proxies: self.trusted_proxies.clone(),
         };
-        Front { access, proxy_protocol: self.proxy_protocol, accept_rate: self.accept_rate, tls }
+        AcceptPolicy { access, proxy_protocol: self.proxy_protocol, accept_rate: self.accept_rate, tls }
     }
 }
 

@@ -26,7 +26,7 @@ use hyper::header::{
 use hyper::{Method, Request, StatusCode};
 use shared::protocol::CloseCode;
 use shared::serve::http::{ConnectionState, RequestBody};
-use shared::serve::listener::front::NETWORK_REFUSED;
+use shared::serve::listener::accept_policy::NETWORK_REFUSED;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::sleep;
 

@@ -18,7 +18,7 @@ use shared::cluster::roster::Roster;
 use shared::serve::admin::Health;
 use shared::serve::descriptors::{self, LimitError};
 use shared::serve::http::Routes;
-use shared::serve::listener::{Bound, Front, Inherited};
+use shared::serve::listener::{AcceptPolicy, BoundListener, Inherited};
 use tokio::runtime::Runtime;
 use tokio::sync::oneshot;
 use tokio::task::LocalSet;
@@ -88,7 +88,7 @@ pub struct Deps {
     /// Knows which node has which session of the HTTP transports; `None` for a process that is the whole cluster.
     pub directory: Option<Directory>,
     /// Who is let in at the public listener.
-    pub front: Front,
+    pub accept_policy: AcceptPolicy,
     /// Where metrics are registered.
     pub registry: Registry,
     /// Sockets that the process was started with.
@@ -114,7 +114,7 @@ pub enum BindError {
 /// A bound gateway.
 pub struct Gateway {
     config: Config,
-    listener: Bound,
+    listener: BoundListener,
     address: SocketAddr,
     node: Arc<Node>,
     relay: Arc<Relay>,
@@ -131,7 +131,7 @@ impl Gateway {
         let listener = shared::serve::listener::listen(&config.server.host, config.server.port, public).await;
         let listener = listener.map_err(BindError::Public)?;
         let address = listener.local_addr().map_err(BindError::Public)?;
-        let (shards, with_tls) = (config.server.shard_count(), deps.front.tls.is_some());
+        let (shards, with_tls) = (config.server.shard_count(), deps.accept_policy.tls.is_some());
         let ceiling = descriptors::connections_max(deps.descriptors_max, shards, with_tls)?;
         let sockets_max = descriptors::sockets_max(deps.descriptors_max, shards, with_tls);
         let connections_max = match config.server.connections_max {
@@ -148,7 +148,8 @@ impl Gateway {
         let metrics = Metrics::new(&deps.registry, &deps.apps, connections_max, deps.descriptors_max);
         let relay = Arc::new(Relay::new(deps.bus, deps.roster, inboxes, room, metrics.presence.clone()));
         let capacity = Capacity { connections_max, sockets_max, shards };
-        let mut node = Node::new(config.server.clone(), deps.front, deps.apps, metrics, relay.clone(), capacity);
+        let mut node =
+            Node::new(config.server.clone(), deps.accept_policy, deps.apps, metrics, relay.clone(), capacity);
         if let Some(routes) = &deps.routes {
             node.body_bytes_max = node.body_bytes_max.max(routes.body_bytes_max());
         }

@@ -7,7 +7,7 @@ use hashbrown::HashMap;
 use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
 use shared::app::{AppId, Apps};
 use shared::protocol::{ChannelKind, ClientFrame, CloseCode};
-use shared::serve::listener::front::dropped_counter;
+use shared::serve::listener::accept_policy::dropped_counter;
 use shared::serve::telemetry::EventLoopLag;
 use shared::serve::telemetry::metrics::{app_labels, from_zero, latency, register};
 

@@ -10,7 +10,7 @@ use shared::app::{App, AppId, Apps};
 use shared::protocol::CloseCode;
 use shared::serve::admin::Health;
 use shared::serve::http::Routes;
-use shared::serve::listener::Front;
+use shared::serve::listener::AcceptPolicy;
 use tokio::sync::{Notify, Semaphore};
 
 use crate::addresses::{AddressPermit, Addresses};
@@ -32,7 +32,7 @@ const STALL: Duration = Duration::from_secs(10);
 pub(crate) struct Node {
     pub(crate) server: Server,
     /// Who is let in at the public listener.
-    pub(crate) front: Front,
+    pub(crate) accept_policy: AcceptPolicy,
     pub(crate) apps: Apps,
     pub(crate) metrics: Metrics,
     pub(crate) relay: Arc<Relay>,
@@ -95,7 +95,7 @@ pub(crate) struct Capacity {
 impl Node {
     pub(crate) fn new(
         server: Server,
-        front: Front,
+        accept_policy: AcceptPolicy,
         apps: Apps,
         metrics: Metrics,
         relay: Arc<Relay>,
@@ -111,7 +111,7 @@ impl Node {
         let by_app = apps.iter().map(|app| (app.id.clone(), AppPlaces::default())).collect();
         Self {
             server,
-            front,
+            accept_policy,
             apps,
             metrics,
             relay,

@@ -24,8 +24,8 @@ use shared::app::App;
 use shared::excerpt::{MESSAGE_MAX, NAME_MAX, excerpt, logged};
 use shared::protocol::{self, CloseCode};
 use shared::serve::http::{self, ConnectionState, HEALTH_PATHS, HttpStream, Limits, RequestBody};
-use shared::serve::listener::front::{Dropped, NETWORK_REFUSED, forbidden, is_health_check_of_proxy};
-use shared::serve::network::Peer;
+use shared::serve::listener::accept_policy::{Dropped, NETWORK_REFUSED, forbidden, is_health_check_of_proxy};
+use shared::serve::network::RemoteAddr;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 
@@ -86,10 +86,10 @@ async fn admit_connection(
     shard: &Rc<Shard>,
     mut stream: TcpStream,
     peer: SocketAddr,
-) -> Result<(TcpStream, Peer, Option<Stall>), Dropped> {
-    let front = &shard.node.front;
-    let client = front.admit(&mut stream, peer).await?;
-    let Some(tls) = &front.tls else { return Ok((stream, client, None)) };
+) -> Result<(TcpStream, RemoteAddr, Option<Stall>), Dropped> {
+    let accept_policy = &shard.node.accept_policy;
+    let client = accept_policy.admit(&mut stream, peer).await?;
+    let Some(tls) = &accept_policy.tls else { return Ok((stream, client, None)) };
     let (stream, stall) = tls::terminate(shard, tls, stream).await.map_err(Dropped::Tls)?;
     Ok((stream, client, Some(stall)))
 }
@@ -97,14 +97,14 @@ async fn admit_connection(
 /// The state that the requests of one TCP connection share.
 #[derive(Clone)]
 struct TcpClient {
-    peer: Peer,
+    peer: RemoteAddr,
     /// Taken by the request that becomes a WebSocket.
     carrier: Rc<RefCell<Option<Carrier>>>,
     state: Arc<ConnectionState>,
     opener: Rc<Opener>,
 }
 
-async fn serve_admitted(shard: Rc<Shard>, stream: TcpStream, peer: Peer, carrier: Carrier) {
+async fn serve_admitted(shard: Rc<Shard>, stream: TcpStream, peer: RemoteAddr, carrier: Carrier) {
     let client = TcpClient {
         peer,
         carrier: Rc::new(RefCell::new(Some(carrier))),
@@ -152,7 +152,7 @@ async fn serve_admitted(shard: Rc<Shard>, stream: TcpStream, peer: Peer, carrier
 
 async fn answer(shard: &Rc<Shard>, request: Request<RequestBody>, tcp: &TcpClient) -> Answer {
     let node = &shard.node;
-    let access = &node.front.access;
+    let access = &node.accept_policy.access;
     let client = access.client(tcp.peer, request.headers());
     let is_let_in = access.admits_client(client);
     let client = client.unwrap_or(tcp.peer.address);
@@ -235,13 +235,17 @@ async fn open_websocket(
 }
 
 /// Decides whether a valid handshake gets a WebSocket.
-async fn admit_websocket(node: &Arc<Node>, request: &Request<RequestBody>, peer: Peer) -> Result<Admission, Farewell> {
+async fn admit_websocket(
+    node: &Arc<Node>,
+    request: &Request<RequestBody>,
+    peer: RemoteAddr,
+) -> Result<Admission, Farewell> {
     let path = request.uri().path();
     let Some(key) = key::key_in(path, &node.server.path_prefix) else {
         return Err(Farewell::new(CloseCode::PathNotFound, format!("Path {} not found", excerpt(path, NAME_MAX))));
     };
     let app = judge(node, key, request.uri(), request.headers())?;
-    let counted = node.front.access.counted_client(peer, request.headers());
+    let counted = node.accept_policy.access.counted_client(peer, request.headers());
     let address = node.addresses.admit(counted, Transport::WebSocket).map_err(|limit| over_limit(node, limit))?;
     Ok(node.admit(app, Transport::WebSocket).await?.counted_for(address))
 }

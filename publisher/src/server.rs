@@ -10,8 +10,8 @@ use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use prometheus::{IntCounterVec, IntGauge, Registry};
 use shared::serve::admin::Health;
 use shared::serve::http::{self, ConnectionState, Limits, Routes};
-use shared::serve::listener::front::{Dropped, Guarded, dropped_counter};
-use shared::serve::listener::{Acceptor, Bound, Front};
+use shared::serve::listener::accept_policy::{Dropped, Guarded, dropped_counter};
+use shared::serve::listener::{AcceptPolicy, Acceptor, BoundListener};
 use shared::serve::telemetry::EventLoopLag;
 use shared::serve::telemetry::metrics::register;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -25,8 +25,8 @@ use crate::limits::{CONNECTIONS_MAX, DRAIN_LINGER, DRAIN_PREAMBLE_TIMEOUT, DRAIN
 
 /// A bound listener of the API.
 pub struct Server {
-    listener: Bound,
-    front: Arc<Front>,
+    listener: BoundListener,
+    accept_policy: Arc<AcceptPolicy>,
     api: Arc<Api>,
     places: Arc<Semaphore>,
     /// How many of them there are.
@@ -93,7 +93,7 @@ impl Server {
     pub async fn bind(
         (host, port): (&str, u16),
         inherited: Option<std::net::TcpListener>,
-        front: Front,
+        accept_policy: AcceptPolicy,
         api: Arc<Api>,
         registry: &Registry,
         descriptors_max: u64,
@@ -112,7 +112,15 @@ impl Server {
             connections: gauge("carillon_http_connections", "Open connections to the HTTP API of a publisher."),
         };
         let event_loop_lag = EventLoopLag::new(registry);
-        Ok(Self { listener, front: Arc::new(front), api, places, max: room, state: Arc::new(state), event_loop_lag })
+        Ok(Self {
+            listener,
+            accept_policy: Arc::new(accept_policy),
+            api,
+            places,
+            max: room,
+            state: Arc::new(state),
+            event_loop_lag,
+        })
     }
 
     /// Where it listens.
@@ -151,11 +159,11 @@ impl Server {
             () = self.listener.while_accepting(self.accept(&connections), async { drop(draining.await) }) => {}
             () = leaving => {}
         }
-        let Self { listener, front, api, places, state, .. } = self;
+        let Self { listener, accept_policy, api, places, state, .. } = self;
         shared::serve::listener::close(listener, |stream, peer| {
             // Beyond the places nobody would have been served in time anyway.
             if let Ok(place) = places.clone().try_acquire_owned() {
-                serve(&front, &api, &state, stream, peer, place, &connections);
+                serve(&accept_policy, &api, &state, stream, peer, place, &connections);
             }
         });
         state.leaving.cancel();
@@ -184,18 +192,18 @@ impl Server {
     async fn accept(&self, connections: &GracefulShutdown) {
         let mut full = false;
         let mut acceptor = Acceptor::new(&self.listener, "public");
-        let mut pace = self.front.pace();
+        let mut pace = self.accept_policy.pace();
         loop {
             pace.wait().await;
             let place = self.place(&mut full).await;
             let (stream, peer) = acceptor.accept().await;
-            serve(&self.front, &self.api, &self.state, stream, peer, place, connections);
+            serve(&self.accept_policy, &self.api, &self.state, stream, peer, place, connections);
         }
     }
 }
 
 fn serve(
-    front: &Arc<Front>,
+    accept_policy: &Arc<AcceptPolicy>,
     api: &Arc<Api>,
     state: &Arc<State>,
     stream: TcpStream,
@@ -205,12 +213,12 @@ fn serve(
 ) {
     // Answers are one small write; without this some would wait for the caller's acknowledgement.
     let _ = stream.set_nodelay(true);
-    let (front, watcher) = (front.clone(), connections.watcher());
+    let (accept_policy, watcher) = (accept_policy.clone(), connections.watcher());
     let (api, state) = (api.clone(), state.clone());
     let place = Place::take(&state, permit);
     tokio::spawn(async move {
         let _place = place;
-        if let Err(dropped) = converse(&front, api, &state, stream, peer, watcher).await {
+        if let Err(dropped) = converse(&accept_policy, api, &state, stream, peer, watcher).await {
             let cause = std::error::Error::source(&dropped).map(ToString::to_string).unwrap_or_default();
             tracing::debug!(%peer, error = %dropped, cause, "connection dropped");
             state.dropped.with_label_values(&[dropped.label()]).inc();
@@ -220,7 +228,7 @@ fn serve(
 
 /// Serves one connection to its end, if it is let in.
 async fn converse(
-    front: &Front,
+    accept_policy: &AcceptPolicy,
     api: Arc<Api>,
     state: &State,
     mut stream: TcpStream,
@@ -228,20 +236,20 @@ async fn converse(
     watcher: Watcher,
 ) -> Result<(), Dropped> {
     let routes = |peer| {
-        let (is_leaving, access) = (state.is_draining.clone(), front.access.clone());
+        let (is_leaving, access) = (state.is_draining.clone(), accept_policy.access.clone());
         Arc::new(Guarded { is_leaving, access, peer, routes: api })
     };
-    match &front.tls {
+    match &accept_policy.tls {
         Some(tls) => {
             let preamble = async {
-                let client = front.admit(&mut stream, peer).await?;
+                let client = accept_policy.admit(&mut stream, peer).await?;
                 Ok((client, tls.accept(stream).await.map_err(Dropped::Tls)?))
             };
             let (client, stream) = state.in_time(preamble).await?;
             exchange(stream, routes(client), watcher).await;
         }
         None => {
-            let client = state.in_time(front.admit(&mut stream, peer)).await?;
+            let client = state.in_time(accept_policy.admit(&mut stream, peer)).await?;
             exchange(stream, routes(client), watcher).await;
         }
     }

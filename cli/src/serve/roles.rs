@@ -100,13 +100,19 @@ impl Node {
         let api = || Arc::new(Api::new(publisher_deps(config, &apps, &backbone, &registry)));
         let server = &config.server;
         let cannot_listen = || cannot_listen("server", &server.host, server.port);
-        let front = server.front(tls.clone());
+        let accept_policy = server.accept_policy(tls.clone());
         let admin_socket = sockets.admin.take();
         let public = match role {
             Role::Publisher => {
                 let (host, port) = (&server.host, server.port);
-                let server =
-                    publisher::Server::bind((host, port), sockets.public, front, api(), &registry, descriptors_max);
+                let server = publisher::Server::bind(
+                    (host, port),
+                    sockets.public,
+                    accept_policy,
+                    api(),
+                    &registry,
+                    descriptors_max,
+                );
                 Public::Publisher(server.await.with_context(cannot_listen)?)
             }
             Role::Up | Role::Gateway => {
@@ -115,7 +121,7 @@ impl Node {
                     bus: backbone.bus(),
                     roster: backbone.roster(),
                     directory: backbone.directory(),
-                    front,
+                    accept_policy,
                     routes: if role == Role::Up { Some(api()) } else { None },
                     registry: registry.clone(),
                     sockets,

@@ -5,7 +5,7 @@ use shared::app::Apps;
 use shared::cluster::bus::MemoryBus;
 use shared::cluster::roster::MemoryRoster;
 use shared::serve::descriptors::{RESERVED, sockets_max};
-use shared::serve::listener::{Front, Inherited};
+use shared::serve::listener::{AcceptPolicy, Inherited};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -36,7 +36,7 @@ async fn connections_beyond_the_descriptors_are_dropped_and_those_who_left_make_
         roster: MemoryRoster::new(bus),
         routes: None,
         directory: None,
-        front: Front::default(),
+        accept_policy: AcceptPolicy::default(),
         registry: registry.clone(),
         descriptors_max,
     };

@@ -19,7 +19,7 @@ use hyper::{Method, Request, Response, StatusCode, Uri};
 use rand::Rng;
 use shared::cluster::redis::Directory;
 use shared::secret::{Secret, Signature, constant_time_eq};
-use shared::serve::listener::Bound;
+use shared::serve::listener::BoundListener;
 use shared::serve::network::Access;
 use tokio::sync::OnceCell;
 use tokio::time::{Instant, sleep, timeout};
@@ -54,7 +54,7 @@ const END_TIMEOUT: Duration = Duration::from_millis(500);
 /// This node among others.
 pub(crate) struct Peers {
     directory: Directory,
-    listener: Bound,
+    listener: BoundListener,
     /// Who may ask.
     access: Access,
     /// Where others reach it, if that is configured.

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use shared::app::Apps;
 use shared::cluster::bus::MemoryBus;
 use shared::cluster::roster::MemoryRoster;
-use shared::serve::listener::Front;
+use shared::serve::listener::AcceptPolicy;
 use socket2::SockRef;
 use tokio::io::AsyncReadExt;
 use tokio::net::{TcpListener, TcpSocket};
@@ -36,7 +36,7 @@ fn node() -> Arc<Node> {
     let relay = Arc::new(Relay::new(bus, roster, Vec::new(), Arc::default(), metrics.presence.clone()));
     Arc::new(Node::new(
         Server::default(),
-        Front::default(),
+        AcceptPolicy::default(),
         apps,
         metrics,
         relay,

@@ -15,7 +15,7 @@ use tokio::task::{self, AbortHandle, JoinSet};
 
 use crate::config;
 use crate::serve::http::{self, Answer, RequestBody, Routes};
-use crate::serve::listener::{Acceptor, Bound};
+use crate::serve::listener::{Acceptor, BoundListener};
 use crate::serve::network::{Access, Networks};
 
 /// `[admin]`.
@@ -50,7 +50,7 @@ pub trait Health: Send + Sync {
 
 /// A bound admin listener.
 pub struct Admin {
-    listener: Bound,
+    listener: BoundListener,
     access: Access,
     routes: Arc<AdminRoutes>,
 }

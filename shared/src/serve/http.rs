@@ -3,6 +3,7 @@
 mod body;
 mod path;
 mod stream;
+mod write_timeout;
 
 use std::convert::Infallible;
 use std::sync::Arc;

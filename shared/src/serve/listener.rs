@@ -1,10 +1,9 @@
 //! Sockets that clients connect to, and what stands between a connection and its first request.
 
+pub mod accept_policy;
 pub mod acceptor;
-pub mod front;
 pub mod inherited;
 pub mod proxy_header;
-pub mod write_timeout;
 
 use std::io;
 use std::net::SocketAddr;
@@ -12,23 +11,22 @@ use std::ops::Deref;
 
 use tokio::net::{TcpListener, TcpSocket, TcpStream, lookup_host};
 
+pub use accept_policy::AcceptPolicy;
 pub use acceptor::Acceptor;
-pub use front::Front;
 pub use inherited::Inherited;
-pub use write_timeout::WriteTimeout;
 
 /// Connections that may wait to be accepted; the system's own bound, `net.core.somaxconn`, holds as well. After a restart
 /// all clients come at once, and one that finds the queue full tries again only after a second.
 const BACKLOG: u32 = 65_535;
 
 /// A listening socket.
-pub struct Bound {
+pub struct BoundListener {
     listener: TcpListener,
     /// Whether the socket outlives the process.
     is_inherited: bool,
 }
 
-impl Deref for Bound {
+impl Deref for BoundListener {
     type Target = TcpListener;
 
     fn deref(&self) -> &TcpListener {
@@ -40,22 +38,22 @@ impl Deref for Bound {
 ///
 /// # Errors
 /// When there is none: the last address' reason.
-pub async fn listen(host: &str, port: u16, inherited: Option<std::net::TcpListener>) -> io::Result<Bound> {
+pub async fn listen(host: &str, port: u16, inherited: Option<std::net::TcpListener>) -> io::Result<BoundListener> {
     if let Some(listener) = inherited {
         listener.set_nonblocking(true)?;
-        return Ok(Bound { listener: TcpListener::from_std(listener)?, is_inherited: true });
+        return Ok(BoundListener { listener: TcpListener::from_std(listener)?, is_inherited: true });
     }
     let mut reason = io::Error::new(io::ErrorKind::InvalidInput, "the name has no address");
     for address in lookup_host((host, port)).await? {
         match listen_on(address) {
-            Ok(listener) => return Ok(Bound { listener, is_inherited: false }),
+            Ok(listener) => return Ok(BoundListener { listener, is_inherited: false }),
             Err(error) => reason = error,
         }
     }
     Err(reason)
 }
 
-impl Bound {
+impl BoundListener {
     /// Runs `accept`, which accepts connections. On a socket that outlives the process it stops once `draining` resolves: later
     /// connections wait for the next process.
     pub async fn while_accepting(&self, accept: impl Future<Output = ()>, draining: impl Future<Output = ()>) {
@@ -74,7 +72,7 @@ impl Bound {
 /// a socket that outlives the process are left to the next process.
 ///
 /// A connection that arrives after the last look is refused, or in a moment between the two, reset.
-pub fn close(bound: Bound, mut each: impl FnMut(TcpStream, SocketAddr)) {
+pub fn close(bound: BoundListener, mut each: impl FnMut(TcpStream, SocketAddr)) {
     if bound.is_inherited {
         return;
     }

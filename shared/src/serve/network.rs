@@ -22,7 +22,7 @@ pub struct NotANetwork(String);
 
 /// The other end of a connection, or whom a balancer named in its place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Peer {
+pub struct RemoteAddr {
     /// Its address.
     pub address: IpAddr,
     /// Whether it may speak for others: not a balancer that passes on bytes and did not say whose.
@@ -108,14 +108,14 @@ impl Access {
     }
 
     /// Whether a trusted proxy sent a request on its own behalf: it names no client.
-    pub fn is_proxy_itself(&self, peer: Peer, headers: &HeaderMap) -> bool {
+    pub fn is_proxy_itself(&self, peer: RemoteAddr, headers: &HeaderMap) -> bool {
         let names_client = peer.may_be_proxy && headers.contains_key(FORWARDED_FOR);
         self.trusted_proxies.contains(peer.address) && !names_client
     }
 
     /// The client whose connections are counted: as [`Self::client`], but a proxy on this machine is also believed. `None`
     /// where a proxy does not say for which client it speaks.
-    pub fn counted_client(&self, peer: Peer, headers: &HeaderMap) -> Option<IpAddr> {
+    pub fn counted_client(&self, peer: RemoteAddr, headers: &HeaderMap) -> Option<IpAddr> {
         let is_proxy = |address: IpAddr| address.to_canonical().is_loopback() || self.trusted_proxies.contains(address);
         if !is_proxy(peer.address) {
             return Some(peer.address.to_canonical());
@@ -129,7 +129,7 @@ impl Access {
 
     /// Who sent a request: the peer, or, when that is a trusted proxy, the last address in `X-Forwarded-For` that is none;
     /// `None` when that cannot be read. What a client wrote there itself stands further to the left, and is not looked at.
-    pub fn client(&self, peer: Peer, headers: &HeaderMap) -> Option<IpAddr> {
+    pub fn client(&self, peer: RemoteAddr, headers: &HeaderMap) -> Option<IpAddr> {
         let mut client = peer.address.to_canonical();
         if !peer.may_be_proxy {
             return Some(client);

@@ -12,7 +12,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::Notify;
 use tokio::time::{Instant, Sleep, sleep};
 
-use crate::serve::listener::WriteTimeout;
+use super::write_timeout::WriteTimeout;
 
 /// Bytes that are discarded from a client after the last response. A client that writes its whole request before it
 /// reads needs this much to see the response; 16 MiB are more than any client sends in [`LINGER_TIMEOUT`] by mistake.

@@ -47,7 +47,7 @@ fn deny_counts_before_allow() {
 fn only_trusted_proxies_are_believed_and_only_as_far_as_they_saw() {
     let access = Access { trusted_proxies: networks("10.0.0.0/8"), ..Access::default() };
     let client = |peer: &str, lines: &[&str]| {
-        let peer = Peer { address: ip(peer), may_be_proxy: true };
+        let peer = RemoteAddr { address: ip(peer), may_be_proxy: true };
         access.client(peer, &headers(lines)).map_or("unknown".to_owned(), |client| client.to_string())
     };
     assert_eq!(client("8.8.8.8", &["1.1.1.1"]), "8.8.8.8", "a stranger says who it is");
@@ -64,9 +64,9 @@ fn only_trusted_proxies_are_believed_and_only_as_far_as_they_saw() {
     assert_eq!(client("10.0.0.1", &["unknown, 1.1.1.1"]), "1.1.1.1");
     let mut odd = HeaderMap::new();
     odd.append("x-forwarded-for", HeaderValue::from_bytes(b"\xff, 1.1.1.1").unwrap());
-    let peer = Peer { address: ip("10.0.0.1"), may_be_proxy: true };
+    let peer = RemoteAddr { address: ip("10.0.0.1"), may_be_proxy: true };
     assert_eq!(access.client(peer, &odd), Some(ip("1.1.1.1")), "what the client wrote cannot hide what the proxy did");
-    let balancer = Peer { address: ip("10.0.0.1"), may_be_proxy: false };
+    let balancer = RemoteAddr { address: ip("10.0.0.1"), may_be_proxy: false };
     assert_eq!(access.client(balancer, &headers(&["1.1.1.1"])), Some(ip("10.0.0.1")));
 }
 
@@ -74,7 +74,7 @@ fn only_trusted_proxies_are_believed_and_only_as_far_as_they_saw() {
 fn connections_count_for_the_client_that_the_nearest_proxy_names() {
     let access = Access { trusted_proxies: networks("10.0.0.0/8"), ..Access::default() };
     let counted = |peer: &str, may_be_proxy: bool, lines: &[&str]| {
-        access.counted_client(Peer { address: ip(peer), may_be_proxy }, &headers(lines))
+        access.counted_client(RemoteAddr { address: ip(peer), may_be_proxy }, &headers(lines))
     };
     assert_eq!(counted("8.8.8.8", true, &[]), Some(ip("8.8.8.8")));
     assert_eq!(counted("8.8.8.8", true, &["1.1.1.1"]), Some(ip("8.8.8.8")), "a stranger says who it is");
@@ -91,7 +91,7 @@ fn connections_count_for_the_client_that_the_nearest_proxy_names() {
 fn a_health_check_of_a_trusted_proxy_names_no_client() {
     let access = Access { trusted_proxies: networks("10.0.0.0/8"), ..Access::default() };
     let is_own = |peer: &str, may_be_proxy: bool, lines: &[&str]| {
-        access.is_proxy_itself(Peer { address: ip(peer), may_be_proxy }, &headers(lines))
+        access.is_proxy_itself(RemoteAddr { address: ip(peer), may_be_proxy }, &headers(lines))
     };
     assert!(is_own("10.0.0.1", true, &[]) && is_own("10.0.0.1", false, &["1.1.1.1"]));
     assert!(!is_own("10.0.0.1", true, &["1.1.1.1"]) && !is_own("10.0.0.1", true, &[""]));

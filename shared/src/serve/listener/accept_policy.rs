@@ -15,13 +15,13 @@ use tokio::time::Instant;
 use super::proxy_header;
 use crate::excerpt::{NAME_MAX, logged};
 use crate::serve::http::{self, Answer, RequestBody, Routes};
-use crate::serve::network::{Access, Peer};
+use crate::serve::network::{Access, RemoteAddr};
 use crate::serve::telemetry::metrics::{from_zero, register};
 use crate::serve::tls::Tls;
 
 /// What a listener asks of its connections.
 #[derive(Clone, Default)]
-pub struct Front {
+pub struct AcceptPolicy {
     /// Who may connect.
     pub access: Access,
     /// Whether every connection begins with a PROXY header.
@@ -77,15 +77,15 @@ impl Dropped {
     }
 }
 
-impl Front {
+impl AcceptPolicy {
     /// Judges a fresh connection; returns whose it is, whom a PROXY header may name.
     ///
     /// # Errors
     /// [`Dropped`].
-    pub async fn admit(&self, stream: &mut TcpStream, peer: SocketAddr) -> Result<Peer, Dropped> {
+    pub async fn admit(&self, stream: &mut TcpStream, peer: SocketAddr) -> Result<RemoteAddr, Dropped> {
         if !self.proxy_protocol {
             let admitted = self.access.admits_peer(peer.ip());
-            let peer = Peer { address: peer.ip(), may_be_proxy: true };
+            let peer = RemoteAddr { address: peer.ip(), may_be_proxy: true };
             return if admitted { Ok(peer) } else { Err(Dropped::Network) };
         }
         // Anyone could write such a header; where proxies are named, others are not listened to.
@@ -95,11 +95,11 @@ impl Front {
         }
         let named = proxy_header::read(stream).await.map_err(Dropped::ProxyHeader)?;
         let address = named.unwrap_or(peer).ip();
-        let peer = Peer { address, may_be_proxy: named.is_some() };
+        let peer = RemoteAddr { address, may_be_proxy: named.is_some() };
         if self.access.admits_peer(address) { Ok(peer) } else { Err(Dropped::Network) }
     }
 
-    /// Lets connections be accepted no faster than [`Front::accept_rate`].
+    /// Lets connections be accepted no faster than [`AcceptPolicy::accept_rate`].
     pub fn pace(&self) -> Pace {
         Pace { rate: self.accept_rate, due: Instant::now() }
     }
@@ -134,7 +134,7 @@ pub struct Guarded<R: ?Sized> {
     /// Who may ask.
     pub access: Access,
     /// Whose connection it is.
-    pub peer: Peer,
+    pub peer: RemoteAddr,
     /// What answers the others.
     pub routes: Arc<R>,
 }
@@ -162,7 +162,7 @@ impl<R: Routes + ?Sized> Routes for Guarded<R> {
 
 /// Whether a trusted proxy asks on its own behalf whether this server is up. Its address need not be among those of the
 /// clients.
-pub fn is_health_check_of_proxy<B>(access: &Access, peer: Peer, request: &Request<B>) -> bool {
+pub fn is_health_check_of_proxy<B>(access: &Access, peer: RemoteAddr, request: &Request<B>) -> bool {
     matches!(*request.method(), Method::GET | Method::HEAD)
         && http::HEALTH_PATHS.contains(&request.uri().path())
         && access.is_proxy_itself(peer, request.headers())
@@ -193,7 +193,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn connections_come_no_faster_than_they_may() {
-        let mut pace = Front { accept_rate: 100, ..Front::default() }.pace();
+        let mut pace = AcceptPolicy { accept_rate: 100, ..AcceptPolicy::default() }.pace();
         let began = Instant::now();
         for _ in 0..300 {
             pace.wait().await;
@@ -211,7 +211,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn without_a_rate_nobody_waits() {
-        let mut pace = Front::default().pace();
+        let mut pace = AcceptPolicy::default().pace();
         let began = Instant::now();
         for _ in 0..1000 {
             pace.wait().await;
