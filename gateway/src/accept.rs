@@ -8,9 +8,9 @@ use shared::serve::listener::Acceptor;
 use shared::serve::listener::accept_policy::Dropped;
 use tokio::net::TcpListener;
 
+use crate::inbox::Accepted;
 use crate::node::Node;
 use crate::relay::Relay;
-use crate::shard::inbox::Accepted;
 
 /// Accepts connections for ever, each for the shard that has the fewest.
 pub(crate) async fn accept(listener: &TcpListener, node: &Arc<Node>, relay: &Relay) {

@@ -30,8 +30,8 @@ use shared::serve::listener::accept_policy::NETWORK_REFUSED;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::sleep;
 
-use crate::addresses::AddressPermit;
 use crate::body::{Answer, Body, Gone, Lines};
+use crate::capacity::addresses::AddressPermit;
 use crate::node::Node;
 use crate::reject::Farewell;
 use crate::shard::Shard;

@@ -24,19 +24,19 @@ use tokio::sync::oneshot;
 use tokio::task::LocalSet;
 
 mod accept;
-mod addresses;
+
 #[cfg(feature = "benchmark")]
 pub mod benchmark;
 mod body;
+mod capacity;
 pub mod config;
 mod connection;
 mod fallback;
+mod inbox;
 mod limits;
 mod metrics;
 mod node;
 mod outbox;
-mod presence;
-mod quota;
 mod reject;
 mod relay;
 mod session;
@@ -49,12 +49,12 @@ pub mod websocket;
 pub use config::Config;
 
 use fallback::peers::Peers;
+use inbox::{InboxReceiver, Room, ShardMessage, inbox};
 use metrics::Metrics;
 use node::{Capacity, Node};
 use relay::Relay;
 use shard::Shard;
 use shard::drain::DrainPlan;
-use shard::inbox::{InboxReceiver, Room, ShardMessage, inbox};
 
 /// How long after the last close the departures may take to reach the cluster: longer than a hiccup of Redis, and short
 /// enough for any grace period. If a node ends earlier, the others remove its members.

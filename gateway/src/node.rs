@@ -13,13 +13,13 @@ use shared::serve::http::Routes;
 use shared::serve::listener::AcceptPolicy;
 use tokio::sync::{Notify, Semaphore};
 
-use crate::addresses::{AddressPermit, Addresses};
+use crate::capacity::addresses::{AddressPermit, Addresses};
+use crate::capacity::quota::AppPlaces;
 use crate::config::Server;
 use crate::fallback::peers::Peers;
 use crate::fallback::{self, body_bytes_max};
 use crate::limits::{LARGE_BODIES_BYTES_MAX, SESSIONS_PER_ADDRESS_SHARE};
 use crate::metrics::Metrics;
-use crate::quota::AppPlaces;
 use crate::reject::Farewell;
 use crate::relay::Relay;
 use crate::transport::Transport;

@@ -4,10 +4,11 @@
 //! answers to new subscribers. So each shard gets them in one order, and a new subscriber's list of members or last
 //! event fits exactly what it hears next.
 
-mod kept;
+mod cached;
 pub(crate) mod membership;
 #[cfg(test)]
 mod outages;
+mod replica;
 mod resync;
 pub(crate) mod topic;
 mod watches;
@@ -28,13 +29,13 @@ use shared::cluster::roster::Roster;
 use shared::protocol::ServerFrame;
 use tokio::sync::Notify;
 
+use crate::inbox::{Accepted, Broadcast, Inbox, Room, ShardMessage};
 use crate::limits::{
     COUNTS_AT_ONCE, COUNTS_PER_SECOND, MEMBER_BYTES_AT_ONCE, MEMBER_BYTES_PER_SECOND, RECOUNT_BYTES_MAX, RECOUNTS_MAX,
 };
 use crate::metrics::PresenceMetrics;
-use crate::presence::{Change, Effect};
-use crate::shard::inbox::{Accepted, Broadcast, Inbox, Room, ShardMessage};
 use crate::websocket::writer;
+use replica::{Change, Effect};
 use resync::Doubts;
 use topic::TopicState;
 

@@ -3,11 +3,11 @@
 //! Everything that clients hear goes through one [`Burst`]: whatever happens in one turn is appended to it, and each
 //! touched socket is written to once, at the end of the turn.
 
-pub(crate) mod chores;
 pub(crate) mod drain;
 pub(crate) mod hub;
-pub(crate) mod inbox;
-mod messages;
+pub(crate) mod tracked;
+
+mod from_cluster;
 pub(crate) mod partials;
 mod sweep;
 mod tasks;
@@ -38,6 +38,7 @@ use tokio_util::sync::CancellationToken;
 use crate::connection::{Connection, Wire};
 use crate::fallback;
 use crate::fallback::peers::{self, Forwarder};
+use crate::inbox::{Accepted, ConnectionKey, InboxReceiver, Messages};
 use crate::limits::{
     INBOX_BATCH, PARTIAL_BYTES_MAX, PARTIALS_MIN, PUBLISHES_MAX, READ_BUFFER_BYTES, TASKS_AT_ONCE, TASKS_WAITING_MAX,
 };
@@ -47,11 +48,10 @@ use crate::reject::{Farewell, Refusal};
 use crate::session::subscriptions::Subscription;
 use crate::upgrade::{self, Carrier};
 use crate::websocket::writer;
-use chores::Chore;
 use hub::Hub;
-use inbox::{Accepted, ConnectionKey, InboxReceiver, Messages};
 use partials::Partials;
 use tasks::{Entry, Tasks};
+use tracked::Chore;
 
 /// How long a client has to answer a close frame before the TCP connection is dropped.
 const CLOSE_GRACE_S: u32 = 5;
@@ -136,7 +136,7 @@ impl Shard {
             leave: Cell::new(Leave { idle_until: began, window_ends: began, leave_by: began }),
             settled: Notify::new(),
         });
-        tokio::task::spawn_local(chores::publish_client_events(shard.node.clone(), queue));
+        tokio::task::spawn_local(tracked::publish_client_events(shard.node.clone(), queue));
         // Side by side: many events are handled in many turns, and between two of them time goes on and clients connect.
         tokio::select! {
             () = shard.serve_inbox(&mut messages) => {}

@@ -29,8 +29,8 @@ use shared::serve::network::RemoteAddr;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 
-use crate::addresses::OverLimit;
 use crate::body::{Answer, Body};
+use crate::capacity::addresses::OverLimit;
 use crate::fallback::{self, Opener, Target};
 use crate::node::{Admission, Load, Node};
 use crate::reject::Farewell;

@@ -11,12 +11,12 @@ use shared::cluster::envelope::{Position, Topic};
 use shared::cluster::roster::RosterError;
 use shared::protocol::{ChannelKind, Member, ServerFrame, UserId};
 
-use super::kept::{Kept, latest_kept};
+use super::cached::{Kept, latest_kept};
+use super::replica::Replica;
 use super::topic::{Parked, TopicState};
 use super::{COUNT_FREELY_UP_TO, Relay, lock};
+use crate::inbox::ShardMessage;
 use crate::limits::{COUNTS_AT_ONCE, COUNTS_PER_SECOND, LATE_REPORTS_AT_ONCE};
-use crate::presence::Replica;
-use crate::shard::inbox::ShardMessage;
 use crate::websocket::writer;
 
 /// Why a channel could not be entered; nothing of the attempt remains.

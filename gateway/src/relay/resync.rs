@@ -13,11 +13,11 @@ use shared::protocol::{ChannelKind, Member, UserId};
 use tokio::sync::Notify;
 
 use super::membership::{BACKOFF_MIN, back_off};
+use super::replica::Change;
 use super::{Relay, lock};
+use crate::inbox::ShardMessage;
 use crate::limits::{REJOINS_AT_ONCE, RESYNCS_AT_ONCE};
-use crate::presence::Change;
 use crate::relay::topic::TopicState;
-use crate::shard::inbox::ShardMessage;
 
 /// After Redis lost data, every node puts back its own part. Members that are missing are removed from this node's copies
 /// after this long only, or clients would see the users of other nodes leave and come back. A node needs up to 2 s until

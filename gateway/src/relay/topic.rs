@@ -8,8 +8,8 @@ use shared::allowance::Allowance;
 use shared::cluster::bus::memory::Age;
 use shared::cluster::envelope::Position;
 
-use crate::presence::{Change, Effect, Replica};
-use crate::shard::inbox::ShardMessage;
+use super::replica::{Change, Effect, Replica};
+use crate::inbox::ShardMessage;
 
 /// One channel on this node.
 pub(crate) struct TopicState {

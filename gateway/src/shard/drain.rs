@@ -6,8 +6,8 @@ use std::time::Duration;
 use shared::protocol::CloseCode;
 use tokio::time::{Instant, sleep_until};
 
-use super::inbox::ConnectionKey;
 use super::{Leave, Shard};
+use crate::inbox::ConnectionKey;
 use crate::limits::CLOSES_PER_TURN;
 use crate::reject::Farewell;
 

@@ -6,7 +6,7 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use super::inbox::ConnectionKey;
+use crate::inbox::ConnectionKey;
 use crate::limits::PARTIAL_TIMEOUT_S;
 
 /// All incomplete messages of a shard.

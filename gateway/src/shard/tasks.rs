@@ -13,9 +13,9 @@ use shared::app::App;
 use shared::cluster::envelope::Topic;
 use shared::protocol::{ChannelName, Member, ServerFrame, UserId};
 
-use super::inbox::{ConnectionKey, ShardMessage};
 use super::{Shard, user_topic};
 use crate::connection::Connection;
+use crate::inbox::{ConnectionKey, ShardMessage};
 use crate::limits::TASKS_PER_TURN;
 use crate::reject::{Refusal, SignInError, SubscribeError};
 use crate::relay::membership::EnterError;

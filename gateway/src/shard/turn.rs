@@ -9,7 +9,7 @@ use shared::protocol::SocketId;
 
 use super::Shard;
 use super::hub::Part;
-use super::inbox::{Broadcast, ShardMessage};
+use crate::inbox::{Broadcast, ShardMessage};
 use crate::limits::BURST_COST_MAX;
 
 impl Shard {

@@ -23,8 +23,8 @@ use tokio::task::LocalSet;
 
 use super::super::Relay;
 use super::DIVISOR;
+use crate::inbox::{Broadcast, Room, ShardMessage, inbox};
 use crate::metrics::Metrics;
-use crate::shard::inbox::{Broadcast, Room, ShardMessage, inbox};
 
 /// How long members that are missing after a loss of data are kept. Subscribers reconnect within 2 s.
 const PATIENCE: Duration = Duration::from_secs(4);

@@ -8,10 +8,10 @@ use shared::app::App;
 use shared::cluster::envelope::Topic;
 use shared::protocol::{Member, UserId};
 
+use crate::inbox::ConnectionKey;
 use crate::limits::TASKS_AT_ONCE;
 use crate::reject::Refusal;
 use crate::session::subscriptions::Ticket;
-use crate::shard::inbox::ConnectionKey;
 
 /// One thing to do in the cluster.
 pub(super) struct Task {

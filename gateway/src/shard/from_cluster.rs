@@ -11,10 +11,10 @@ use shared::excerpt::{NAME_MAX, logged};
 use shared::protocol::{ChannelName, ClientFrame, CloseCode, ServerFrame, UserId};
 
 use super::Shard;
-use super::chores::Chore;
-use super::inbox::{Broadcast, ConnectionKey, ShardMessage};
 use super::tasks::Entry;
+use super::tracked::Chore;
 use crate::connection::Connection;
+use crate::inbox::{Broadcast, ConnectionKey, ShardMessage};
 use crate::reject::{ClientEventError, Farewell, Refusal};
 use crate::session::Action;
 use crate::session::subscriptions::Ticket;

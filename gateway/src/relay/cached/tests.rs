@@ -10,8 +10,8 @@ use shared::cluster::roster::MemoryRoster;
 use shared::protocol::ChannelName;
 
 use super::*;
+use crate::inbox::{ConnectionKey, Room, ShardMessage, inbox};
 use crate::metrics::Metrics;
-use crate::shard::inbox::{ConnectionKey, Room, ShardMessage, inbox};
 
 fn position(epoch: u64, sequence: u64) -> Position {
     Position { epoch, sequence }

@@ -1,0 +1,4 @@
+//! The capacity of a gateway.
+
+pub(crate) mod addresses;
+pub(crate) mod quota;
