@@ -184,7 +184,7 @@ async fn answer(shard: &Rc<Shard>, request: Request<RequestBody>, tcp: &TcpClien
     let mut answer = match &routes {
         Some(routes) => {
             let _request = node.begin_request();
-            routes.answer(request).await
+            routes.respond(request).await
         }
         None => answer_alone(&request, prefix),
     };
@@ -196,7 +196,7 @@ async fn answer(shard: &Rc<Shard>, request: Request<RequestBody>, tcp: &TcpClien
 }
 
 /// Answers what is neither a handshake nor a fallback request, on a gateway without the HTTP API.
-fn answer_alone(request: &Request<RequestBody>, prefix: &str) -> http::Answer {
+fn answer_alone(request: &Request<RequestBody>, prefix: &str) -> http::Response {
     let path = request.uri().path();
     let below = http::below(path, prefix).unwrap_or_default();
     if !HEALTH_PATHS.contains(&path) && !HEALTH_PATHS.contains(&below) {

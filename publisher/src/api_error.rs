@@ -11,7 +11,7 @@ use shared::cluster::bus::BusError;
 use shared::cluster::roster::RosterError;
 use shared::excerpt::{NAME_MAX, excerpt};
 use shared::protocol::{ChannelName, ChannelNameError, EventNameError, SocketIdError};
-use shared::serve::http::{self, Answer};
+use shared::serve::http::{self, Response};
 
 /// Why a request was refused. No variant holds event data, a secret or a signature.
 #[derive(Debug, thiserror::Error)]
@@ -146,23 +146,23 @@ impl ApiError {
     }
 
     /// The error as a caller sees it: a status and one line of plain text.
-    pub(crate) fn answer(&self) -> Answer {
-        let mut answer = http::text(self.status(), self.client_text().into_owned());
+    pub(crate) fn response(&self) -> Response {
+        let mut response = http::text(self.status(), self.client_text().into_owned());
         match self {
             Self::MethodNotAllowed { allow } => {
-                answer.headers_mut().insert(ALLOW, HeaderValue::from_static(allow));
+                response.headers_mut().insert(ALLOW, HeaderValue::from_static(allow));
             }
             Self::RateLimited { per_second } => {
-                answer.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
-                answer.headers_mut().insert("x-ratelimit-limit", HeaderValue::from(*per_second));
-                answer.headers_mut().insert("x-ratelimit-remaining", HeaderValue::from_static("0"));
+                response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
+                response.headers_mut().insert("x-ratelimit-limit", HeaderValue::from(*per_second));
+                response.headers_mut().insert("x-ratelimit-remaining", HeaderValue::from_static("0"));
             }
             Self::Bus(_) | Self::Roster(_) | Self::TooManyBodies => {
-                answer.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
+                response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
             }
             _ => {}
         }
-        answer
+        response
     }
 
     pub(crate) fn status(&self) -> StatusCode {

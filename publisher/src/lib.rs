@@ -17,7 +17,7 @@ use shared::allowance::Allowance;
 use shared::app::{AppId, Apps};
 use shared::cluster::bus::Bus;
 use shared::cluster::roster::Roster;
-use shared::serve::http::{Answer, RequestBody, Routes};
+use shared::serve::http::{RequestBody, Response, Routes};
 use tokio::sync::Semaphore;
 
 mod api_error;
@@ -84,7 +84,7 @@ impl Api {
     }
 
     /// Answers one request, whatever its body is made of.
-    async fn respond<B>(&self, request: Request<B>) -> Answer
+    async fn handle<B>(&self, request: Request<B>) -> Response
     where
         B: Body<Data = Bytes>,
         B::Error: Into<Box<dyn Error + Send + Sync>>,
@@ -96,29 +96,29 @@ impl Api {
         let route = Route::find(&segments);
         let endpoint = route.as_ref().map_or(metrics::UNKNOWN_ENDPOINT, Route::label);
         let mut body = Received::new(body);
-        let answer = match &route {
-            Some(route) => routes::answer(self, route, &head, &mut body).await,
+        let response = match &route {
+            Some(route) => routes::respond(self, route, &head, &mut body).await,
             None => Err(ApiError::NotFound),
         };
-        let answer = match answer {
-            Ok(answer) => answer,
+        let response = match response {
+            Ok(response) => response,
             Err(error) => {
                 if let Some(reason) = error.auth_failure() {
                     self.metrics.auth_failed(reason);
                 }
                 let (app, channel) = route.as_ref().map_or((None, None), Route::names);
                 self.refusal_log.write(endpoint, app, channel, &head, &mut body, &error).await;
-                error.answer()
+                error.response()
             }
         };
-        self.metrics.answered(endpoint, answer.status(), started.elapsed());
-        answer
+        self.metrics.answered(endpoint, response.status(), started.elapsed());
+        response
     }
 }
 
 impl Routes for Api {
-    fn answer(&self, request: Request<RequestBody>) -> BoxFuture<'_, Answer> {
-        Box::pin(self.respond(request))
+    fn respond(&self, request: Request<RequestBody>) -> BoxFuture<'_, Response> {
+        Box::pin(self.handle(request))
     }
 
     fn body_bytes_max(&self) -> u64 {

@@ -8,7 +8,7 @@ use hyper::Method;
 use hyper::body::Body;
 use hyper::http::request::Parts;
 use percent_encoding::percent_decode_str;
-use shared::serve::http::{self, Answer, HEALTH_PATHS};
+use shared::serve::http::{self, HEALTH_PATHS, Response};
 
 use crate::Api;
 use crate::api_error::ApiError;
@@ -163,12 +163,12 @@ pub(crate) const LABELS: [&str; 10] = [
 ///
 /// # Errors
 /// [`ApiError`], in the order method, app, signature, body, and then what the endpoint finds.
-pub(crate) async fn answer<B>(
+pub(crate) async fn respond<B>(
     api: &Api,
     route: &Route<'_>,
     head: &Parts,
     body: &mut Received<B>,
-) -> Result<Answer, ApiError>
+) -> Result<Response, ApiError>
 where
     B: Body<Data = Bytes>,
     B::Error: Into<Box<dyn Error + Send + Sync>>,
@@ -193,12 +193,12 @@ where
 }
 
 /// A 200 with `body` as JSON.
-fn ok(body: &impl serde::Serialize) -> Answer {
+fn ok(body: &impl serde::Serialize) -> Response {
     let body = serde_json::to_vec(body).expect("answers are made of texts and numbers");
     shared::serve::http::json(hyper::StatusCode::OK, body)
 }
 
 /// A 200 that says no more: an object, since pusher-http-php has no type for anything else.
-fn ok_empty() -> Answer {
+fn ok_empty() -> Response {
     shared::serve::http::json(hyper::StatusCode::OK, "{}")
 }

@@ -265,7 +265,7 @@ where
     let limits = Limits { body_bytes_max: routes.body_bytes_max(), write_timeout: http::WRITE_TIMEOUT };
     let connection = http::connection(stream, limits, state.clone(), move |request| {
         let routes = routes.clone();
-        async move { routes.answer(request).await }
+        async move { routes.respond(request).await }
     });
     // An error says that the caller broke the protocol or the connection; it has been answered, or is away.
     let _ = http::in_time(watcher.watch(connection), &state).await;

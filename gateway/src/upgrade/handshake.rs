@@ -8,7 +8,7 @@ use hyper::header::{
     TRANSFER_ENCODING, UPGRADE,
 };
 use hyper::{Method, Request, StatusCode, Version};
-use shared::serve::http::{self, Answer};
+use shared::serve::http::{self, Response};
 
 /// The one version of the WebSocket protocol.
 const VERSION: &str = "13";
@@ -74,7 +74,7 @@ impl InvalidHandshake {
     }
 
     /// The response, which ends its connection. Sources of the statuses: RFC 6455, 4.2.1 and 4.4, and RFC 9110, 15.5.
-    pub(crate) fn answer(self) -> Answer {
+    pub(crate) fn answer(self) -> Response {
         let status = match self {
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
             Self::Http10 | Self::NoUpgrade | Self::UpgradeRemoved | Self::Version => StatusCode::UPGRADE_REQUIRED,

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use shared::cluster::envelope::Topic;
 use shared::json::Object;
-use shared::serve::http::Answer;
+use shared::serve::http::Response;
 
 use super::{ok, ok_empty};
 use crate::Api;
@@ -13,19 +13,19 @@ use crate::info::{self, Attributes, Info};
 use crate::signed::SignedRequest;
 
 #[derive(Deserialize)]
-struct Request<'a> {
+struct BatchRequest<'a> {
     #[serde(borrow)]
     batch: Option<Vec<Object<EventFields<'a>>>>,
 }
 
 #[derive(Serialize)]
-struct Response {
+struct BatchResponse {
     /// One per event, in order, empty where nothing was asked; pusher-http-go reads nothing but an array.
     batch: Vec<Attributes>,
 }
 
-pub(super) async fn post(api: &Api, request: &SignedRequest<'_>) -> Result<Answer, ApiError> {
-    let body: Request<'_> = request.json()?;
+pub(super) async fn post(api: &Api, request: &SignedRequest<'_>) -> Result<Response, ApiError> {
+    let body: BatchRequest<'_> = request.json()?;
     let batch = body.batch.ok_or(ApiError::Missing("batch"))?;
     let limits = &request.app().limits;
     if batch.len() > limits.batch {
@@ -45,7 +45,7 @@ pub(super) async fn post(api: &Api, request: &SignedRequest<'_>) -> Result<Answe
     let occupancies = info::occupancies(api, &topics).await;
     api.publish(request.app(), &events).await?;
     let attributes = infos.iter().zip(&topics).zip(occupancies);
-    Ok(ok(&Response {
+    Ok(ok(&BatchResponse {
         batch: attributes.map(|((info, topic), occupancy)| info.attributes(&topic.channel, occupancy)).collect(),
     }))
 }

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use shared::cluster::envelope::Topic;
 use shared::cluster::roster::{KeptEvent, Occupancy};
 use shared::json::Object;
-use shared::serve::http::Answer;
+use shared::serve::http::Response;
 
 use super::ok;
 use crate::Api;
@@ -39,15 +39,15 @@ struct Frame<'a> {
     data: Text<'a>,
 }
 
-pub(super) async fn get(api: &Api, request: &SignedRequest<'_>, name: &str) -> Result<Answer, ApiError> {
+pub(super) async fn get(api: &Api, request: &SignedRequest<'_>, name: &str) -> Result<Response, ApiError> {
     describe(api, request, name, Info::parse(request.param("info"))).await
 }
 
-pub(super) async fn get_stats(api: &Api, request: &SignedRequest<'_>, name: &str) -> Result<Answer, ApiError> {
+pub(super) async fn get_stats(api: &Api, request: &SignedRequest<'_>, name: &str) -> Result<Response, ApiError> {
     describe(api, request, name, Info::default()).await
 }
 
-async fn describe(api: &Api, request: &SignedRequest<'_>, name: &str, info: Info) -> Result<Answer, ApiError> {
+async fn describe(api: &Api, request: &SignedRequest<'_>, name: &str, info: Info) -> Result<Response, ApiError> {
     let channel = request.channel(name)?;
     info.check(&channel)?;
     let topic = request.topic(&channel);

@@ -3,7 +3,7 @@
 use serde::Serialize;
 use serde_json::value::RawValue;
 use shared::protocol::Member;
-use shared::serve::http::Answer;
+use shared::serve::http::Response;
 
 use super::ok;
 use crate::Api;
@@ -24,7 +24,7 @@ struct User<'a> {
     user_info: Option<Option<&'a RawValue>>,
 }
 
-pub(super) async fn get(api: &Api, request: &SignedRequest<'_>, name: &str) -> Result<Answer, ApiError> {
+pub(super) async fn get(api: &Api, request: &SignedRequest<'_>, name: &str) -> Result<Response, ApiError> {
     let channel = request.channel(name)?;
     if !channel.kind().is_presence() {
         return Err(ApiError::Users);

@@ -1,6 +1,6 @@
 //! `GET /apps/{id}/channels`: the occupied channels.
 
-use shared::serve::http::Answer;
+use shared::serve::http::Response;
 
 use super::ok;
 use crate::Api;
@@ -8,7 +8,7 @@ use crate::api_error::ApiError;
 use crate::info::{ChannelList, Info};
 use crate::signed::SignedRequest;
 
-pub(super) async fn get(api: &Api, request: &SignedRequest<'_>) -> Result<Answer, ApiError> {
+pub(super) async fn get(api: &Api, request: &SignedRequest<'_>) -> Result<Response, ApiError> {
     let prefix = request.param("filter_by_prefix").unwrap_or_default();
     let info = Info::parse(request.param("info"));
     if info.user_count && !prefix.starts_with("presence-") {

@@ -1,7 +1,7 @@
 //! `GET /apps/{id}/connections`: how many sockets the app has open, cluster-wide. Reverb's addition.
 
 use serde::Serialize;
-use shared::serve::http::Answer;
+use shared::serve::http::Response;
 
 use super::ok;
 use crate::Api;
@@ -13,7 +13,7 @@ struct Connections {
     connections: u64,
 }
 
-pub(super) async fn get(api: &Api, request: &SignedRequest<'_>) -> Result<Answer, ApiError> {
+pub(super) async fn get(api: &Api, request: &SignedRequest<'_>) -> Result<Response, ApiError> {
     let connections = api.roster.connections(&request.app().id).await?;
     Ok(ok(&Connections { connections }))
 }

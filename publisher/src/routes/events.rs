@@ -1,7 +1,7 @@
 //! `POST /apps/{id}/events`: one event on one or many channels.
 
 use shared::cluster::envelope::Topic;
-use shared::serve::http::Answer;
+use shared::serve::http::Response;
 
 use super::{ok, ok_empty};
 use crate::Api;
@@ -10,7 +10,7 @@ use crate::event::EventFields;
 use crate::info::{self, ChannelList};
 use crate::signed::SignedRequest;
 
-pub(super) async fn post(api: &Api, request: &SignedRequest<'_>) -> Result<Answer, ApiError> {
+pub(super) async fn post(api: &Api, request: &SignedRequest<'_>) -> Result<Response, ApiError> {
     let fields: EventFields<'_> = request.json()?;
     let limits = &request.app().limits;
     let event = fields.event(fields.channels(limits)?, limits)?;

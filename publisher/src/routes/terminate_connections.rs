@@ -3,7 +3,7 @@
 use shared::cluster::bus::Message;
 use shared::cluster::envelope::{Body, Envelope, unix_us};
 use shared::protocol::ChannelName;
-use shared::serve::http::Answer;
+use shared::serve::http::Response;
 
 use super::ok_empty;
 use crate::Api;
@@ -11,7 +11,7 @@ use crate::api_error::ApiError;
 use crate::signed::SignedRequest;
 
 /// The body is not looked at: libraries send `{}` or nothing. A user who is not signed in is no error.
-pub(super) async fn post(api: &Api, request: &SignedRequest<'_>, user_id: &str) -> Result<Answer, ApiError> {
+pub(super) async fn post(api: &Api, request: &SignedRequest<'_>, user_id: &str) -> Result<Response, ApiError> {
     let app = request.app();
     let channel = ChannelName::of_user(user_id, app.limits.user_id_length).map_err(ApiError::UserId)?;
     let envelope = Envelope { published_at_us: unix_us(), position: None, body: Body::Terminate };

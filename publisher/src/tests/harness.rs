@@ -157,7 +157,7 @@ impl World {
         B::Error: Into<Box<dyn Error + Send + Sync>>,
     {
         let request = Request::builder().method(method).uri(uri).body(body).unwrap();
-        let (head, body) = self.api.respond(request).await.into_parts();
+        let (head, body) = self.api.handle(request).await.into_parts();
         let body = String::from_utf8(body.collect().await.unwrap().to_bytes().to_vec()).unwrap();
         assert!(!body.contains(SECRET), "{body}");
         Reply { status: head.status, headers: head.headers, body }

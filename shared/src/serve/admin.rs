@@ -14,7 +14,7 @@ use tokio::net::TcpStream;
 use tokio::task::{self, AbortHandle, JoinSet};
 
 use crate::config;
-use crate::serve::http::{self, Answer, RequestBody, Routes};
+use crate::serve::http::{self, RequestBody, Response, Routes};
 use crate::serve::listener::{Acceptor, BoundListener};
 use crate::serve::network::{Access, Networks};
 
@@ -166,9 +166,9 @@ impl Connections {
 const BODY_BYTES_MAX: u64 = 64 * 1024;
 
 impl Routes for Watched {
-    fn answer(&self, request: Request<RequestBody>) -> BoxFuture<'_, Answer> {
+    fn respond(&self, request: Request<RequestBody>) -> BoxFuture<'_, Response> {
         self.used.store(self.now.fetch_add(1, Ordering::Relaxed), Ordering::Relaxed);
-        self.routes.answer(request)
+        self.routes.respond(request)
     }
 
     fn body_bytes_max(&self) -> u64 {
@@ -177,8 +177,8 @@ impl Routes for Watched {
 }
 
 impl Routes for AdminRoutes {
-    fn answer(&self, request: Request<RequestBody>) -> BoxFuture<'_, Answer> {
-        let answer = if !matches!(*request.method(), Method::GET | Method::HEAD) {
+    fn respond(&self, request: Request<RequestBody>) -> BoxFuture<'_, Response> {
+        let response = if !matches!(*request.method(), Method::GET | Method::HEAD) {
             http::text(StatusCode::METHOD_NOT_ALLOWED, "Method not allowed")
         } else {
             match request.uri().path() {
@@ -188,21 +188,21 @@ impl Routes for AdminRoutes {
                 _ => http::text(StatusCode::NOT_FOUND, "Not found: try /metrics, /livez or /readyz"),
             }
         };
-        Box::pin(std::future::ready(answer))
+        Box::pin(std::future::ready(response))
     }
 }
 
 impl AdminRoutes {
-    fn metrics(&self) -> Answer {
+    fn metrics(&self) -> Response {
         let mut body = Vec::new();
         match TextEncoder::new().encode(&self.registry.gather(), &mut body) {
-            Ok(()) => http::answer(StatusCode::OK, prometheus::TEXT_FORMAT, body),
+            Ok(()) => http::response(StatusCode::OK, prometheus::TEXT_FORMAT, body),
             Err(error) => http::text(StatusCode::INTERNAL_SERVER_ERROR, format!("cannot encode metrics: {error}")),
         }
     }
 }
 
-fn health(state: Result<(), String>) -> Answer {
+fn health(state: Result<(), String>) -> Response {
     match state {
         Ok(()) => http::text(StatusCode::OK, "ok"),
         Err(reason) => http::text(StatusCode::SERVICE_UNAVAILABLE, reason),

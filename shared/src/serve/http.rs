@@ -16,7 +16,7 @@ use hyper::body::{Body, Incoming};
 use hyper::header::{CONNECTION, CONTENT_TYPE, EXPECT, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::{Service, service_fn};
-use hyper::{Request, Response, StatusCode, Version};
+use hyper::{Request, StatusCode, Version};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::timeout;
@@ -26,7 +26,7 @@ pub use path::below;
 pub use stream::{ConnectionState, HttpStream};
 
 /// An answer; bodies are small and complete.
-pub type Answer = Response<Full<Bytes>>;
+pub type Response = hyper::Response<Full<Bytes>>;
 
 /// A connection must send its first request head within this time: 10 s is twice what nginx' own limit leaves a slow phone.
 pub const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
@@ -50,7 +50,7 @@ const _: () = assert!(HEAD_BYTES_MAX < BUFFER_BYTES_MAX);
 /// What answers requests that are not WebSockets.
 pub trait Routes: Send + Sync {
     /// Answers one request; every error is an answer too.
-    fn answer(&self, request: Request<RequestBody>) -> BoxFuture<'_, Answer>;
+    fn respond(&self, request: Request<RequestBody>) -> BoxFuture<'_, Response>;
 
     /// The largest request body that is read to its end although the request is refused, in bytes. A larger one ends
     /// its connection.
@@ -86,14 +86,14 @@ pub fn connection<S, F, B>(
     S,
     impl Service<
         Request<Incoming>,
-        Response = Response<ResponseBody<B>>,
+        Response = hyper::Response<ResponseBody<B>>,
         Error = Infallible,
-        Future = impl Future<Output = Result<Response<ResponseBody<B>>, Infallible>>,
+        Future = impl Future<Output = Result<hyper::Response<ResponseBody<B>>, Infallible>>,
     >,
 >
 where
     S: AsyncRead + AsyncWrite + Unpin,
-    F: Future<Output = Response<B>>,
+    F: Future<Output = hyper::Response<B>>,
     B: Body + Unpin + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
@@ -105,23 +105,23 @@ where
         let expects = head.headers.get(EXPECT).map(HeaderValue::as_bytes).unwrap_or_default();
         let waits = head.version > Version::HTTP_10 && expects.eq_ignore_ascii_case(b"100-continue");
         let (body, discard) = RequestBody::new(body, state.clone(), limits.body_bytes_max, waits);
-        let answered = handler(Request::from_parts(head, body));
+        let responding = handler(Request::from_parts(head, body));
         async move {
-            let mut answer = answered.await;
+            let mut response = responding.await;
             if let Some(discard) = discard
                 && !discard.run().await
             {
-                end_connection(&mut answer);
+                end_connection(&mut response);
             }
-            Ok(answer.map(|body| ResponseBody::new(body, state)))
+            Ok(response.map(|body| ResponseBody::new(body, state)))
         }
     });
     http1().serve_connection(io, service)
 }
 
 /// Makes a response the last one of its connection.
-pub fn end_connection<B>(answer: &mut Response<B>) {
-    answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+pub fn end_connection<B>(response: &mut hyper::Response<B>) {
+    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
 }
 
 /// The HTTP/1.1 settings of every listener.
@@ -148,7 +148,7 @@ pub async fn serve_connection(
 ) -> Result<(), hyper::Error> {
     let state = ConnectionState::new();
     let limits = Limits { body_bytes_max: routes.body_bytes_max(), write_timeout: WRITE_TIMEOUT };
-    let connection = connection(io, limits, state.clone(), |request| routes.answer(request));
+    let connection = connection(io, limits, state.clone(), |request| routes.respond(request));
     in_time(connection, &state).await.unwrap_or(Ok(()))
 }
 
@@ -163,27 +163,27 @@ pub async fn in_time<T>(connection: impl Future<Output = T>, state: &ConnectionS
 }
 
 /// A JSON body.
-pub fn json(status: StatusCode, body: impl Into<Bytes>) -> Answer {
-    answer(status, "application/json", body)
+pub fn json(status: StatusCode, body: impl Into<Bytes>) -> Response {
+    response(status, "application/json", body)
 }
 
 /// A plain text body, without a line break at its end: Laravel puts it into the middle of a log line.
-pub fn text(status: StatusCode, body: impl Into<Bytes>) -> Answer {
-    answer(status, "text/plain; charset=utf-8", body)
+pub fn text(status: StatusCode, body: impl Into<Bytes>) -> Response {
+    response(status, "text/plain; charset=utf-8", body)
 }
 
 /// Where load balancers check the health of a server: Laravel's path, and the default of many balancers.
 pub const HEALTH_PATHS: [&str; 2] = ["/up", "/"];
 
 /// The response of a healthy process at [`HEALTH_PATHS`]; the body is Reverb's.
-pub fn health() -> Answer {
+pub fn health() -> Response {
     json(StatusCode::OK, r#"{"health":"OK"}"#)
 }
 
 /// Any body.
-pub fn answer(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Answer {
-    let mut answer = Response::new(Full::new(body.into()));
-    *answer.status_mut() = status;
-    answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
-    answer
+pub fn response(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Response {
+    let mut response = hyper::Response::new(Full::new(body.into()));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    response
 }

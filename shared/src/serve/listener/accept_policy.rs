@@ -14,7 +14,7 @@ use tokio::time::Instant;
 
 use super::proxy_header;
 use crate::excerpt::{NAME_MAX, logged};
-use crate::serve::http::{self, Answer, RequestBody, Routes};
+use crate::serve::http::{self, RequestBody, Response, Routes};
 use crate::serve::network::{Access, RemoteAddr};
 use crate::serve::telemetry::metrics::{from_zero, register};
 use crate::serve::tls::Tls;
@@ -140,18 +140,18 @@ pub struct Guarded<R: ?Sized> {
 }
 
 impl<R: Routes + ?Sized> Routes for Guarded<R> {
-    fn answer(&self, request: Request<RequestBody>) -> BoxFuture<'_, Answer> {
+    fn respond(&self, request: Request<RequestBody>) -> BoxFuture<'_, Response> {
         let client = self.access.client(self.peer, request.headers());
         if !self.access.admits_client(client) && !is_health_check_of_proxy(&self.access, self.peer, &request) {
             let client = client.unwrap_or(self.peer.address);
             return Box::pin(std::future::ready(forbidden(client, &request)));
         }
         Box::pin(async move {
-            let mut answer = self.routes.answer(request).await;
+            let mut response = self.routes.respond(request).await;
             if self.is_leaving.load(Ordering::Acquire) {
-                http::end_connection(&mut answer);
+                http::end_connection(&mut response);
             }
-            answer
+            response
         })
     }
 
@@ -169,7 +169,7 @@ pub fn is_health_check_of_proxy<B>(access: &Access, peer: RemoteAddr, request: &
 }
 
 /// Logs a request of a client whose address is not allowed; returns the response.
-pub fn forbidden<B>(client: IpAddr, request: &Request<B>) -> Answer {
+pub fn forbidden<B>(client: IpAddr, request: &Request<B>) -> Response {
     tracing::debug!(
         target: "activity",
         {
