@@ -3,7 +3,7 @@
 //! Used by `carillon trigger` and `carillon listen` and by the tests. It never reconnects, does not support the HTTP
 //! fallback, and leaves all timeouts to the caller.
 
-mod sender;
+mod api;
 mod socket;
 pub mod tls;
 mod url;
@@ -22,7 +22,7 @@ pub use shared::serve::tls::trust::Trust;
 
 use socket::{Received, Socket};
 
-pub use sender::{Reply, Sender};
+pub use api::{ApiClient, Reply};
 pub use url::{ServerUrl, UrlError};
 
 /// A server that does not answer the handshake in this time is not there.

@@ -17,7 +17,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::tls::Stream;
-use crate::{ClientError, Options, ServerUrl, sender};
+use crate::{ClientError, Options, ServerUrl, api};
 
 /// One open WebSocket.
 #[derive(Debug)]
@@ -45,14 +45,14 @@ impl Socket {
         key: &str,
         options: &Options,
     ) -> Result<(Self, Option<String>), ClientError> {
-        let stream = sender::connect(url, &options.trust).await?;
+        let stream = api::connect(url, &options.trust).await?;
         let (mut requests, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
         // Ends with the upgrade, or with an answer that is none.
         tokio::spawn(connection.with_upgrades());
         let mut response = requests.send_request(request(url, key, options)?).await?;
         if response.status() != StatusCode::SWITCHING_PROTOCOLS {
             let status = response.status();
-            let text = sender::text_of(response).await?.trim_end().to_owned();
+            let text = api::text_of(response).await?.trim_end().to_owned();
             return Err(ClientError::NotUpgraded { status, text });
         }
         let header =

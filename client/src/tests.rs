@@ -208,9 +208,9 @@ async fn a_sender_signs_keeps_its_connection_and_makes_a_new_one_when_that_ends(
         }
         connections
     });
-    let mut sender = Sender::new(ServerUrl::new("127.0.0.1", address.port(), "/ws"), app);
+    let mut api = ApiClient::new(ServerUrl::new("127.0.0.1", address.port(), "/ws"), app);
     for _ in 0..3 {
-        let reply = sender.get("/channels", &[("info", "user_count"), ("filter_by_prefix", "a b")]).await.unwrap();
+        let reply = api.get("/channels", &[("info", "user_count"), ("filter_by_prefix", "a b")]).await.unwrap();
         assert_eq!((reply.status.as_u16(), reply.body.as_str()), (200, "{}"));
         // The server's end of a connection shows once it is looked for.
         tokio::time::sleep(Duration::from_millis(20)).await;

@@ -35,14 +35,14 @@ async fn two_hundred_sockets_get_two_thousand_events_each_once_and_in_order() {
     for publisher in 0..PUBLISHERS {
         let server = server.clone();
         publishers.spawn(async move {
-            let mut sender = server.sender();
+            let mut api = server.api_client();
             for batch in 0..BATCHES {
                 let events = (0..BATCH).map(|index| {
                     let sequence = batch * BATCH + index;
                     json!({ "name": "tick", "channel": "news", "data": format!("{publisher} {sequence}") })
                 });
                 let body = json!({ "batch": events.collect::<Vec<_>>() });
-                let reply = sender.post("/batch_events", &body).await.expect("the server answers");
+                let reply = api.post("/batch_events", &body).await.expect("the server answers");
                 assert_eq!(reply.status.as_u16(), 200, "{}", reply.body);
             }
         });
@@ -135,8 +135,8 @@ async fn apps_do_not_hear_each_other() {
     stranger.whisper("private-room", "client-a", &json!(1));
     stranger.settle().await;
     client.settle().await;
-    let mut sender = client::Sender::new(server.url.clone(), other);
-    let reply = sender.get("/channels/private-room", &[("info", "subscription_count")]).await.expect("an answer");
+    let mut api = client::ApiClient::new(server.url.clone(), other);
+    let reply = api.get("/channels/private-room", &[("info", "subscription_count")]).await.expect("an answer");
     assert_eq!(reply.body, r#"{"occupied":true,"subscription_count":1}"#);
     server.stop().await;
 }
@@ -157,13 +157,13 @@ async fn a_slow_reader_is_closed_with_4100_and_others_get_everything() {
         others.push(client);
     }
     let padding = "x".repeat(10_000);
-    let mut sender = server.sender();
+    let mut api = server.api_client();
     let mut published = 0;
     while server.metric("carillon_slow_consumers_total").await == 0.0 {
         assert!(published < EVENTS_MAX, "the slow reader was never closed");
         for _ in 0..10 {
             let data = format!("{published} {padding}");
-            let reply = sender.trigger(&["news"], "tick", &data, None).await.expect("the server answers");
+            let reply = api.trigger(&["news"], "tick", &data, None).await.expect("the server answers");
             assert_eq!(reply.status.as_u16(), 200);
             for client in &mut others {
                 client.expect_event("news", "tick", &data).await;

@@ -155,10 +155,10 @@ async fn tls_carries_sockets_events_and_the_api() {
     let tunnel = Tunnel::start(server.public, &certificates.authority).await;
     let mut client = client_through(&tunnel).await;
     client.subscribe("room").await;
-    let mut sender = client::Sender::new(tunnel.address.into(), app());
+    let mut api = client::ApiClient::new(tunnel.address.into(), app());
     let large = "x".repeat(10_000);
     for number in 0..200 {
-        let reply = sender.trigger(&["room"], &format!("e{number}"), &large, None).await.expect("an answer");
+        let reply = api.trigger(&["room"], &format!("e{number}"), &large, None).await.expect("an answer");
         assert_eq!(reply.status, 200, "{}", reply.body);
     }
     for number in 0..200 {
@@ -210,13 +210,13 @@ async fn a_slow_client_behind_tls_is_closed_and_costs_no_more_than_its_limits() 
     let mut slow = Raw::connect_narrow(tunnel.address).await;
     slow.establish(&app()).await;
     slow.subscribe("room").await;
-    let mut sender = client::Sender::new(tunnel.address.into(), app());
+    let mut api = client::ApiClient::new(tunnel.address.into(), app());
     let event = "x".repeat(16 * 1024);
     // The system keeps some megabytes on the way.
     within_time(PATIENCE, "the slow client is closed", async {
         while server.metric("carillon_slow_consumers_total").await == 0.0 {
             for _ in 0..100 {
-                sender.trigger(&["room"], "flood", &event, None).await.expect("an answer");
+                api.trigger(&["room"], "flood", &event, None).await.expect("an answer");
             }
         }
     })
@@ -252,8 +252,8 @@ async fn certificates_are_read_again_when_asked_and_bad_ones_change_nothing() {
     let tunnel = Tunnel::start(server.public, &renewed.authority).await;
     client_through(&tunnel).await;
     assert_ne!(tunnel.certificate(), first);
-    let mut sender = client::Sender::new(tunnel.address.into(), app());
-    sender.trigger(&["room"], "still", "here", None).await.expect("an answer");
+    let mut api = client::ApiClient::new(tunnel.address.into(), app());
+    api.trigger(&["room"], "still", "here", None).await.expect("an answer");
     before.expect_event("room", "still", "here").await;
     server.stop().await;
 }

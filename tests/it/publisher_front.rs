@@ -3,7 +3,7 @@
 use std::os::unix::fs::PermissionsExt;
 use std::time::Instant;
 
-use client::Sender;
+use client::ApiClient;
 use rustix::process::Signal;
 use tests::command::binary;
 use tests::raw::Raw;
@@ -28,7 +28,7 @@ async fn status(server: &Server, header: &str) -> u16 {
 
 /// Publishes through the tunnel.
 async fn publish(tunnel: &Tunnel, data: &str) {
-    let reply = Sender::new(tunnel.address.into(), app()).trigger(&["room"], "e", data, None).await;
+    let reply = ApiClient::new(tunnel.address.into(), app()).trigger(&["room"], "e", data, None).await;
     assert_eq!(reply.expect("an answer").status, 200);
 }
 

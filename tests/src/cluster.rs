@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::future::IntoFuture;
 use std::pin::Pin;
 
-use client::{Reply, Sender};
+use client::{ApiClient, Reply};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use shared::protocol::SocketId;
@@ -204,8 +204,8 @@ impl Cluster {
     }
 
     /// A sender for the first publisher.
-    pub fn sender(&self) -> Sender {
-        self.publisher().sender()
+    pub fn api_client(&self) -> ApiClient {
+        self.publisher().api_client()
     }
 
     /// Publishes one event through the first publisher.

@@ -7,7 +7,7 @@ use std::process::Stdio;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use client::{Options, Reply, Sender, ServerUrl};
+use client::{ApiClient, Options, Reply, ServerUrl};
 use rustix::process::Signal;
 use serde_json::Value;
 use shared::app::App;
@@ -221,8 +221,8 @@ impl Server {
     }
 
     /// A sender of signed requests.
-    pub fn sender(&self) -> Sender {
-        Sender::new(self.url.clone(), self.app.clone())
+    pub fn api_client(&self) -> ApiClient {
+        ApiClient::new(self.url.clone(), self.app.clone())
     }
 
     /// Publishes one event.
@@ -238,8 +238,8 @@ impl Server {
     /// # Panics
     /// When the server does not answer 200.
     pub async fn publish_except(&self, channel: &str, event: &str, data: &str, except: Option<SocketId>) {
-        let mut sender = self.sender();
-        let reply = within("a publish", sender.trigger(&[channel], event, data, except)).await;
+        let mut api = self.api_client();
+        let reply = within("a publish", api.trigger(&[channel], event, data, except)).await;
         let reply = reply.expect("the server answers");
         assert_eq!((reply.status.as_u16(), reply.body.as_str()), (200, "{}"), "publishing {event} on {channel}");
     }
@@ -251,7 +251,7 @@ impl Server {
     pub async fn get(&self, path: &str) -> Value {
         let (path, query) = path.split_once('?').unwrap_or((path, ""));
         let params: Vec<(&str, &str)> = query.split('&').filter_map(|pair| pair.split_once('=')).collect();
-        let reply = within("a GET", self.sender().get(path, &params)).await.expect("the server answers");
+        let reply = within("a GET", self.api_client().get(path, &params)).await.expect("the server answers");
         assert_eq!(reply.status.as_u16(), 200, "GET {path}: {}", reply.body);
         serde_json::from_str(&reply.body).expect("the answer is JSON")
     }
@@ -261,7 +261,7 @@ impl Server {
     /// # Panics
     /// When there is no answer.
     pub async fn post(&self, path: &str, body: &Value) -> Reply {
-        within("a POST", self.sender().post(path, body)).await.expect("the server answers")
+        within("a POST", self.api_client().post(path, body)).await.expect("the server answers")
     }
 
     /// A GET of the admin listener.

@@ -269,7 +269,7 @@ async fn questions_that_a_channel_cannot_answer_are_answered_400() {
         ("/channels/bad%20name", ""),
     ] {
         let params: Vec<(&str, &str)> = query.split('&').filter_map(|pair| pair.split_once('=')).collect();
-        let reply = server.sender().get(path, &params).await.expect("the server answers");
+        let reply = server.api_client().get(path, &params).await.expect("the server answers");
         assert_eq!(reply.status.as_u16(), 400, "{path}?{query}: {}", reply.body);
     }
     assert_eq!(server.get("/channels").await, json!({ "channels": {} }));

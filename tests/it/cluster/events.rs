@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use client::Sender;
+use client::ApiClient;
 use serde_json::{Value, json};
 use shared::app::App;
 use tests::{Cluster, Setup, TestClient, within};
@@ -12,9 +12,9 @@ async fn an_event_reaches_the_sockets_of_every_gateway_in_order() {
     const EVENTS: usize = 200;
     let cluster = Cluster::start().await;
     let mut clients = cluster.subscribers("news").await;
-    let mut sender = cluster.sender();
+    let mut api = cluster.api_client();
     for number in 0..EVENTS {
-        let reply = sender.trigger(&["news"], "count", &number.to_string(), None).await.expect("an answer");
+        let reply = api.trigger(&["news"], "count", &number.to_string(), None).await.expect("an answer");
         assert_eq!(reply.status.as_u16(), 200);
     }
     for client in &mut clients {
@@ -52,12 +52,12 @@ async fn gateways_hear_only_what_their_sockets_ask_for() {
 #[tokio::test]
 async fn an_event_published_after_the_answer_is_heard_however_soon() {
     let cluster = Cluster::start().await;
-    let mut sender = cluster.sender();
+    let mut api = cluster.api_client();
     for round in 0..50 {
         let mut client = cluster.client(round % 2).await;
         let channel = format!("fresh-{}", round / 2);
         client.subscribe(&channel).await;
-        sender.trigger(&[&channel], "e", &round.to_string(), None).await.expect("an answer");
+        api.trigger(&[&channel], "e", &round.to_string(), None).await.expect("an answer");
         client.expect_event(&channel, "e", &round.to_string()).await;
     }
     cluster.stop().await;
@@ -151,11 +151,11 @@ async fn every_publisher_reaches_everyone_and_each_keeps_its_own_order() {
     let cluster = Cluster::start().publishers(3).await;
     let mut clients = cluster.subscribers("news").await;
     let publishing = (0..3).map(|index| {
-        let mut sender = cluster.publisher_at(index).sender();
+        let mut api = cluster.publisher_at(index).api_client();
         tokio::spawn(async move {
             for number in 0..EVENTS {
                 let data = format!("{index}/{number}");
-                sender.trigger(&["news"], "e", &data, None).await.expect("an answer");
+                api.trigger(&["news"], "e", &data, None).await.expect("an answer");
             }
         })
     });
@@ -221,10 +221,10 @@ async fn a_cached_event_is_neither_lost_nor_replayed_out_of_order() {
     const EVENTS: usize = 150;
     let cluster = Cluster::start().await;
     cluster.publish("cache-news", "n", "0").await;
-    let mut sender = cluster.sender();
+    let mut api = cluster.api_client();
     let publishing = tokio::spawn(async move {
         for number in 1..=EVENTS {
-            let reply = sender.trigger(&["cache-news"], "n", &number.to_string(), None).await.expect("an answer");
+            let reply = api.trigger(&["cache-news"], "n", &number.to_string(), None).await.expect("an answer");
             assert_eq!(reply.status.as_u16(), 200);
         }
     });
@@ -272,11 +272,11 @@ async fn nothing_of_one_app_is_seen_by_another() {
     assert_eq!(cluster.publisher().post("/users/ana/terminate_connections", &json!({})).await.status.as_u16(), 200);
     ours.expect_close(4009).await;
     cluster.users_become("presence-room", &[]).await;
-    let mut sender = Sender::new(cluster.publisher().url.clone(), other);
-    let reply = sender.trigger(&["private-room"], "marker", "theirs", None).await.expect("an answer");
+    let mut api = ApiClient::new(cluster.publisher().url.clone(), other);
+    let reply = api.trigger(&["private-room"], "marker", "theirs", None).await.expect("an answer");
     assert_eq!(reply.status.as_u16(), 200);
     theirs.expect_event("private-room", "marker", "theirs").await;
-    let users = within("an answer", sender.get("/channels/presence-room/users", &[])).await.expect("an answer");
+    let users = within("an answer", api.get("/channels/presence-room/users", &[])).await.expect("an answer");
     assert_eq!(users.body, r#"{"users":[{"id":"ana"}]}"#);
     cluster.stop().await;
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use client::Sender;
+use client::ApiClient;
 use serde_json::json;
 use shared::secret::Secret;
 use tests::command::workspace;
@@ -58,8 +58,8 @@ async fn what_rules_and_dashboard_name_is_exported_and_no_label_is_one_of_a_scra
     drop(cluster.client(0).await);
     let mut liar = app();
     liar.secret = Secret::new("another");
-    let mut sender = Sender::new(cluster.publisher().public.into(), liar);
-    assert_eq!(sender.get("/channels", &[]).await.expect("an answer").status, 401);
+    let mut api = ApiClient::new(cluster.publisher().public.into(), liar);
+    assert_eq!(api.get("/channels", &[]).await.expect("an answer").status, 401);
     cluster.publish("presence-room", "event", "data").await;
     receiver.events(2).await;
 

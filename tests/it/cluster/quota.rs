@@ -53,7 +53,7 @@ async fn counted(cluster: &Cluster, expected: u64) {
     let expected = json!({ "connections": expected }).to_string();
     // Right after Redis has come back the publisher may refuse to answer.
     let all = async || {
-        let reply = cluster.sender().get("/connections", &[]).await.expect("an answer");
+        let reply = cluster.api_client().get("/connections", &[]).await.expect("an answer");
         reply.status.as_u16() == 200 && reply.body == expected
     };
     eventually("all are counted", all).await;

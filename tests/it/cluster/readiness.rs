@@ -41,7 +41,7 @@ async fn redis_is_missing_at_the_start(cluster: Cluster) {
     client.ask("presence-room", Some(&json!({ "user_id": "ana" })));
     client.settle().await;
     expect_unavailable(cluster.publisher()).await;
-    let reply = cluster.publisher().sender().get("/channels", &[]).await.expect("an answer");
+    let reply = cluster.publisher().api_client().get("/channels", &[]).await.expect("an answer");
     assert_eq!(reply.status.as_u16(), 503, "{}", reply.body);
     client.settle().await;
 

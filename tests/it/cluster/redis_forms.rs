@@ -177,9 +177,9 @@ async fn partitions_change_keys_and_nothing_else() {
     let channels = servers[1].get("/channels?filter_by_prefix=news-").await;
     let listed: Vec<&String> = channels["channels"].as_object().expect("an object").keys().collect();
     assert_eq!(listed, names.iter().collect::<Vec<_>>());
-    let mut sender = servers[1].sender();
+    let mut api = servers[1].api_client();
     let all: Vec<&str> = names.iter().map(String::as_str).collect();
-    sender.trigger(&all, "hello", "1", None).await.expect("an answer");
+    api.trigger(&all, "hello", "1", None).await.expect("an answer");
     for name in &names {
         client.expect_event(name, "hello", "1").await;
     }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use client::Sender;
+use client::ApiClient;
 use serde_json::json;
 use tests::{Cluster, TestClient};
 
@@ -13,7 +13,7 @@ const EVENTS: usize = 10;
 
 /// Sends batches until no answer comes. Returns the numbers of those that were answered 200, and of the one that was
 /// not answered.
-async fn send_batches(mut sender: Sender, channel: String, first: usize) -> (BTreeSet<usize>, usize) {
+async fn send_batches(mut api: ApiClient, channel: String, first: usize) -> (BTreeSet<usize>, usize) {
     let mut answered = BTreeSet::new();
     for number in first.. {
         // Every other batch has a kept event in it, which takes another way through Redis.
@@ -22,7 +22,7 @@ async fn send_batches(mut sender: Sender, channel: String, first: usize) -> (BTr
             let channel = if index == 5 { other } else { &channel };
             json!({ "name": "part", "channel": channel, "data": format!("{number}/{index}") })
         });
-        match sender.post("/batch_events", &json!({ "batch": events.collect::<Vec<_>>() })).await {
+        match api.post("/batch_events", &json!({ "batch": events.collect::<Vec<_>>() })).await {
             Ok(reply) => {
                 assert_eq!(reply.status.as_u16(), 200, "{}", reply.body);
                 answered.insert(number);
@@ -68,8 +68,8 @@ async fn every_batch_that_was_answered_is_delivered_whole_and_in_order_and_no_ot
     for round in 0..ROUNDS {
         let senders: Vec<_> = (0..SENDERS)
             .map(|index| {
-                let sender = cluster.publisher_at(0).sender();
-                tokio::spawn(send_batches(sender, channels[index].clone(), next[index]))
+                let api = cluster.publisher_at(0).api_client();
+                tokio::spawn(send_batches(api, channels[index].clone(), next[index]))
             })
             .collect();
         tokio::time::sleep(Duration::from_millis(200 + 50 * round as u64)).await;
@@ -101,7 +101,7 @@ async fn every_batch_that_was_answered_is_delivered_whole_and_in_order_and_no_ot
 async fn a_publisher_that_is_told_to_leave_answers_what_it_has_begun() {
     let mut cluster = Cluster::start().publishers(2).await;
     let mut clients = cluster.subscribers("batches").await;
-    let sending = tokio::spawn(send_batches(cluster.publisher_at(0).sender(), "batches".into(), 0));
+    let sending = tokio::spawn(send_batches(cluster.publisher_at(0).api_client(), "batches".into(), 0));
     tokio::time::sleep(Duration::from_millis(300)).await;
     cluster.stop_publisher(0).await;
     let (answered, cut_off) = sending.await.expect("the sender ends");

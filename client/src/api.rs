@@ -28,7 +28,7 @@ const REPLY_BYTES_MAX: usize = 32 * 1024 * 1024;
 
 /// Signs and sends requests for one app, one after the other, over a connection that is kept.
 #[derive(Debug)]
-pub struct Sender {
+pub struct ApiClient {
     url: ServerUrl,
     app: App,
     trust: Trust,
@@ -44,7 +44,7 @@ pub struct Reply {
     pub body: String,
 }
 
-impl Sender {
+impl ApiClient {
     /// Connects with the first request.
     pub fn new(url: ServerUrl, app: App) -> Self {
         Self { url, app, trust: Trust::default(), connection: None }
