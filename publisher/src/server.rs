@@ -28,7 +28,7 @@ pub struct Server {
     listener: BoundListener,
     accept_policy: Arc<AcceptPolicy>,
     api: Arc<Api>,
-    places: Arc<Semaphore>,
+    permits: Arc<Semaphore>,
     /// How many of them there are.
     max: usize,
     state: Arc<State>,
@@ -47,19 +47,19 @@ struct State {
 }
 
 /// One connection's place among [`CONNECTIONS_MAX`], counted as long as it is held.
-struct Place {
+struct Permit {
     state: Arc<State>,
     _permit: OwnedSemaphorePermit,
 }
 
-impl Place {
-    fn take(state: &Arc<State>, permit: OwnedSemaphorePermit) -> Self {
+impl Permit {
+    fn new(state: &Arc<State>, permit: OwnedSemaphorePermit) -> Self {
         state.connections.inc();
         Self { state: state.clone(), _permit: permit }
     }
 }
 
-impl Drop for Place {
+impl Drop for Permit {
     fn drop(&mut self) {
         self.state.connections.dec();
     }
@@ -104,7 +104,7 @@ impl Server {
         let gauge = |name, help| register(registry, IntGauge::new(name, help));
         gauge("carillon_http_connections_max", "Most connections to the HTTP API that this publisher holds.")
             .set(i64::try_from(room).unwrap_or(i64::MAX));
-        let places = Arc::new(Semaphore::new(room));
+        let permits = Arc::new(Semaphore::new(room));
         let state = State {
             is_draining: Arc::default(),
             leaving: CancellationToken::new(),
@@ -116,7 +116,7 @@ impl Server {
             listener,
             accept_policy: Arc::new(accept_policy),
             api,
-            places,
+            permits,
             max: room,
             state: Arc::new(state),
             event_loop_lag,
@@ -159,11 +159,11 @@ impl Server {
             () = self.listener.while_accepting(self.accept(&connections), async { drop(draining.await) }) => {}
             () = leaving => {}
         }
-        let Self { listener, accept_policy, api, places, state, .. } = self;
+        let Self { listener, accept_policy, api, permits, state, .. } = self;
         shared::serve::listener::close(listener, |stream, peer| {
             // Beyond the places nobody would have been served in time anyway.
-            if let Ok(place) = places.clone().try_acquire_owned() {
-                serve(&accept_policy, &api, &state, stream, peer, place, &connections);
+            if let Ok(permit) = permits.clone().try_acquire_owned() {
+                serve(&accept_policy, &api, &state, stream, peer, permit, &connections);
             }
         });
         state.leaving.cancel();
@@ -176,17 +176,17 @@ impl Server {
 
     /// A place, once there is one. While all are taken callers wait in the system's queue. That is one line of the log until
     /// a tenth of the places is free again: else each caller that leaves would be an episode of its own.
-    async fn place(&self, full: &mut bool) -> OwnedSemaphorePermit {
-        if *full && self.places.available_permits() > self.max / 10 {
+    async fn permit(&self, full: &mut bool) -> OwnedSemaphorePermit {
+        if *full && self.permits.available_permits() > self.max / 10 {
             *full = false;
         }
-        if let Ok(place) = self.places.clone().try_acquire_owned() {
-            return place;
+        if let Ok(permit) = self.permits.clone().try_acquire_owned() {
+            return permit;
         }
         if !std::mem::replace(full, true) {
             tracing::warn!(connections = self.max, "full: further connections wait until others end");
         }
-        self.places.clone().acquire_owned().await.expect("nobody closes it")
+        self.permits.clone().acquire_owned().await.expect("nobody closes it")
     }
 
     async fn accept(&self, connections: &GracefulShutdown) {
@@ -195,9 +195,9 @@ impl Server {
         let mut pace = self.accept_policy.pace();
         loop {
             pace.wait().await;
-            let place = self.place(&mut full).await;
+            let permit = self.permit(&mut full).await;
             let (stream, peer) = acceptor.accept().await;
-            serve(&self.accept_policy, &self.api, &self.state, stream, peer, place, connections);
+            serve(&self.accept_policy, &self.api, &self.state, stream, peer, permit, connections);
         }
     }
 }
@@ -215,9 +215,9 @@ fn serve(
     let _ = stream.set_nodelay(true);
     let (accept_policy, watcher) = (accept_policy.clone(), connections.watcher());
     let (api, state) = (api.clone(), state.clone());
-    let place = Place::take(&state, permit);
+    let permit = Permit::new(&state, permit);
     tokio::spawn(async move {
-        let _place = place;
+        let _permit = permit;
         if let Err(dropped) = converse(&accept_policy, api, &state, stream, peer, watcher).await {
             let cause = std::error::Error::source(&dropped).map(ToString::to_string).unwrap_or_default();
             tracing::debug!(%peer, error = %dropped, cause, "connection dropped");
