@@ -9,7 +9,7 @@ use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use reqwest::redirect::Policy;
 use reqwest::{Response, StatusCode};
 use shared::app::App;
-use shared::cluster::webhook::{Endpoint, Entry};
+use shared::cluster::webhook::{Endpoint, WebhookEvent};
 
 use crate::ClientError;
 use crate::address::{Guard, RefusedAddress};
@@ -85,10 +85,15 @@ impl Client {
         Ok(Self { http, guard })
     }
 
-    /// Tells an endpoint of `entries` in one request.
-    pub(super) async fn tell(&self, app: &App, endpoint: &Endpoint, entries: &[Entry]) -> Result<(), AttemptError> {
+    /// Tells an endpoint of `events` in one request.
+    pub(super) async fn send(
+        &self,
+        app: &App,
+        endpoint: &Endpoint,
+        events: &[WebhookEvent],
+    ) -> Result<(), AttemptError> {
         self.guard.check_url(&endpoint.url)?;
-        let message = Message::new(app, entries);
+        let message = Message::new(app, events);
         let request = self.http.post(endpoint.url.clone()).headers(headers(app, endpoint, &message)).body(message.body);
         let response = request.send().await.map_err(AttemptError::from)?;
         let status = response.status();

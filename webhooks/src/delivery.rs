@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use rand::Rng;
 use shared::app::App;
 use shared::cluster::envelope::unix_us;
-use shared::cluster::webhook::queues::TEND_INTERVAL;
-use shared::cluster::webhook::{Endpoint, Entry, Place, QueueId, Undelivered};
+use shared::cluster::webhook::queues::TICK_INTERVAL;
+use shared::cluster::webhook::{Endpoint, FailedDelivery, QueueId, StreamId, WebhookEvent};
 use tokio::sync::Semaphore;
 
 use crate::Context;
@@ -26,7 +26,7 @@ pub(super) struct Recipient {
     pub(super) endpoint: Endpoint,
     /// One permit for each request that may be under way.
     slots: Semaphore,
-    health: Mutex<Health>,
+    health: Mutex<EndpointHealth>,
 }
 
 /// Delivers one queue.
@@ -40,7 +40,7 @@ pub(super) struct Deliverer {
 
 /// How an endpoint has answered lately.
 #[derive(Default)]
-struct Health {
+struct EndpointHealth {
     /// Set while the last request did not succeed.
     failing: Option<Failing>,
 }
@@ -54,8 +54,8 @@ struct Failing {
 /// What became of a delivery.
 #[derive(Default)]
 pub(super) struct Outcome {
-    pub(super) told: Vec<Place>,
-    pub(super) undelivered: Vec<Undelivered>,
+    pub(super) delivered: Vec<StreamId>,
+    pub(super) failed: Vec<FailedDelivery>,
     /// The request that was taken counts until it is acknowledged.
     request: Option<Request>,
 }
@@ -68,30 +68,31 @@ impl Recipient {
 }
 
 impl Deliverer {
-    /// Tells of `entries`, in one request, until there is an outcome for each. Never fails before every entry has been
+    /// Tells of `events`, in one request, until there is an outcome for each. Never fails before every entry has been
     /// tried, unless the endpoint has long been failing.
-    pub(super) async fn deliver(&self, mut entries: Vec<Entry>) -> Outcome {
+    pub(super) async fn deliver(&self, mut events: Vec<WebhookEvent>) -> Outcome {
         let mut outcome = Outcome::default();
         let mut ceiling = BACKOFF_MIN;
         let mut attempts = 0;
         loop {
-            let error = match self.attempt(&entries).await {
+            let error = match self.attempt(&events).await {
                 Ok(request) => {
                     outcome.request = Some(request);
-                    self.context.metrics.told(&self.queue, entries.len());
-                    outcome.told.extend(entries.into_iter().map(|entry| entry.place));
+                    self.context.metrics.delivered(&self.queue, events.len());
+                    outcome.delivered.extend(events.into_iter().map(|event| event.stream_id));
                     return outcome;
                 }
                 Err(error) => error,
             };
             attempts += error.attempts;
             let now_ms = unix_us() / 1000;
-            let (expired, others): (Vec<Entry>, Vec<Entry>) =
-                entries.into_iter().partition(|entry| self.left(entry, now_ms).is_zero());
-            let letters = expired.into_iter().map(|entry| Undelivered { entry, attempts, error: error.text.clone() });
-            outcome.undelivered.extend(letters);
-            entries = others;
-            let Some(left) = entries.iter().map(|entry| self.left(entry, now_ms)).min() else { return outcome };
+            let (expired, others): (Vec<WebhookEvent>, Vec<WebhookEvent>) =
+                events.into_iter().partition(|event| self.left(event, now_ms).is_zero());
+            let letters =
+                expired.into_iter().map(|event| FailedDelivery { event, attempts, error: error.text.clone() });
+            outcome.failed.extend(letters);
+            events = others;
+            let Some(left) = events.iter().map(|event| self.left(event, now_ms)).min() else { return outcome };
             self.context.metrics.retried(&self.queue);
             let pause = rand::rng().random_range(ceiling / 2..=ceiling);
             // The last try comes when the time is over, and not long before.
@@ -100,17 +101,17 @@ impl Deliverer {
         }
     }
 
-    async fn attempt(&self, entries: &[Entry]) -> Result<Request, Failed> {
+    async fn attempt(&self, events: &[WebhookEvent]) -> Result<Request, Failed> {
         let Recipient { endpoint, slots, health } = &*self.recipient;
         let _slot = slots.acquire().await.map_err(|_| Failed::not_tried("the sender is leaving"))?;
         // Another sender goes on with them, or this one when it leads again.
-        while self.context.leaving.is_cancelled() || !self.context.queues.leads(self.queue.partition) {
-            tokio::time::sleep(TEND_INTERVAL).await;
+        while self.context.draining.is_cancelled() || !self.context.queues.leads(self.queue.partition) {
+            tokio::time::sleep(TICK_INTERVAL).await;
         }
-        self.check_health(entries)?;
+        self.check_health(events)?;
         let request = Request::begin(&self.context);
         let began = Instant::now();
-        let result = self.context.client.tell(&self.app, endpoint, entries).await;
+        let result = self.context.client.send(&self.app, endpoint, events).await;
         self.context.metrics.requested(began.elapsed());
         let mut health = health.lock().unwrap_or_else(PoisonError::into_inner);
         let Err(error) = result else {
@@ -118,7 +119,7 @@ impl Deliverer {
             return Ok(request);
         };
         let text = excerpt(&error);
-        tracing::debug!(queue = %self.queue, entries = entries.len(), error = text, "an endpoint was not told");
+        tracing::debug!(queue = %self.queue, events = events.len(), error = text, "webhook request failed");
         let since = health.failing.as_ref().map_or(began, |failing| failing.since);
         if health.failing.is_none() {
             tracing::warn!(endpoint = %self.queue.endpoint, app = %self.queue.app, error = text, "an endpoint fails");
@@ -129,14 +130,14 @@ impl Deliverer {
 
     /// A backlog whose time is over must not be tried one by one against an endpoint that hangs: new entries still are, and
     /// one now and then.
-    fn check_health(&self, entries: &[Entry]) -> Result<(), Failed> {
+    fn check_health(&self, events: &[WebhookEvent]) -> Result<(), Failed> {
         let give_up_after = self.context.config.give_up_after;
         let health = self.recipient.health.lock().unwrap_or_else(PoisonError::into_inner);
         let is_gone =
             |failing: &&Failing| failing.since.elapsed() > give_up_after && failing.last.elapsed() < BACKOFF_MAX;
         let Some(Failing { since, error, .. }) = health.failing.as_ref().filter(is_gone) else { return Ok(()) };
         let now_ms = unix_us() / 1000;
-        if entries.iter().any(|entry| !self.left(entry, now_ms).is_zero()) {
+        if events.iter().any(|event| !self.left(event, now_ms).is_zero()) {
             return Ok(());
         }
         let minutes = since.elapsed().as_secs() / 60;
@@ -144,8 +145,8 @@ impl Deliverer {
     }
 
     /// For how long an entry is still told.
-    fn left(&self, entry: &Entry, now_ms: u64) -> Duration {
-        let age = Duration::from_millis(now_ms.saturating_sub(entry.at_ms));
+    fn left(&self, event: &WebhookEvent, now_ms: u64) -> Duration {
+        let age = Duration::from_millis(now_ms.saturating_sub(event.at_ms));
         self.context.config.give_up_after.saturating_sub(age)
     }
 }

@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 use futures_util::stream::{self, StreamExt};
 use prometheus::Registry;
 use shared::app::{App, AppId, Apps};
-use shared::cluster::webhook::queues::TEND_INTERVAL;
+use shared::cluster::webhook::queues::TICK_INTERVAL;
 use shared::cluster::webhook::{Endpoint, Label, QueueId, Queues};
 use shared::serve::tls::files::FileError;
 use tokio::sync::Notify;
@@ -77,8 +77,8 @@ pub enum ClientError {
     Tls(#[from] rustls::Error),
 }
 
-/// Sends what waits in queues, as long as [`Sender::run`] runs.
-pub struct Sender {
+/// Sends what waits in queues, as long as [`Dispatcher::run`] runs.
+pub struct Dispatcher {
     apps: HashMap<AppId, Tenant>,
     queues_survive: bool,
     context: Arc<Context>,
@@ -109,10 +109,10 @@ struct Context {
     /// Requests under way, and those that were taken and are not acknowledged.
     requests: AtomicUsize,
     /// Set when nothing new is to be begun.
-    leaving: CancellationToken,
+    draining: CancellationToken,
 }
 
-impl Sender {
+impl Dispatcher {
     /// Puts a sender together and registers its metrics.
     ///
     /// # Errors
@@ -139,7 +139,7 @@ impl Sender {
                 config: config.clone(),
                 metrics: Metrics::new(&registry, &apps),
                 requests: AtomicUsize::new(0),
-                leaving: CancellationToken::new(),
+                draining: CancellationToken::new(),
             }),
             workers: Mutex::default(),
             turn: tokio::sync::Mutex::default(),
@@ -151,11 +151,11 @@ impl Sender {
         if self.apps.is_empty() {
             return std::future::pending().await;
         }
-        tokio::join!(self.keep_tending(), self.keep_measuring()).0
+        tokio::join!(self.keep_ticking(), self.keep_measuring()).0
     }
 
     /// Delivers what waits in queues that end with the process, for up to a second.
-    /// Called while clients are still served, so that little is left for [`Sender::leave`].
+    /// Called while clients are still served, so that little is left for [`Dispatcher::drain`].
     pub async fn flush(&self) {
         if self.apps.is_empty() || self.queues_survive {
             return;
@@ -166,7 +166,7 @@ impl Sender {
 
     /// Finishes the requests under way. Where the queues end with the process, delivers what waits for up to 300 ms.
     /// Then another sender may continue.
-    pub async fn leave(&self) {
+    pub async fn drain(&self) {
         if self.apps.is_empty() {
             return;
         }
@@ -174,37 +174,34 @@ impl Sender {
         let _turn = self.turn.lock().await;
         if self.queues_survive {
             let until = Instant::now() + LEAVE_TIMEOUT;
-            self.context.leaving.cancel();
+            self.context.draining.cancel();
             while self.context.requests.load(Ordering::Acquire) > 0 && Instant::now() < until {
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
         } else {
-            self.context.queues.settle();
+            self.context.queues.expire_holds();
             let left = self.deliver_until(Instant::now() + LAST_TIMEOUT).await;
             if left > 0 {
-                tracing::warn!(
-                    entries = left,
-                    "webhooks are lost with this process: their endpoints did not take them"
-                );
+                tracing::warn!(events = left, "webhooks are lost with this process: their endpoints did not take them");
             }
         }
         self.lock().clear();
-        self.context.queues.leave().await;
+        self.context.queues.release().await;
     }
 
-    async fn keep_tending(&self) -> Infallible {
-        let mut interval = tokio::time::interval(TEND_INTERVAL);
+    async fn keep_ticking(&self) -> Infallible {
+        let mut interval = tokio::time::interval(TICK_INTERVAL);
         interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             interval.tick().await;
             let _turn = self.turn.lock().await;
-            self.tend().await;
+            self.tick().await;
         }
     }
 
-    async fn tend(&self) {
+    async fn tick(&self) {
         // Redis being away is told by others.
-        let news = self.context.queues.tend().await.unwrap_or_default();
+        let news = self.context.queues.tick().await.unwrap_or_default();
         let mut workers = self.lock();
         workers.retain(|queue, _| self.context.queues.leads(queue.partition));
         for (partition, app) in news {
@@ -241,11 +238,11 @@ impl Sender {
 
     /// Sets the gauges, and lets go what every endpoint is done with. Returns how many entries wait.
     async fn measure(&self) -> u64 {
-        let mut places: Vec<(u32, AppId)> =
+        let mut queues: Vec<(u32, AppId)> =
             self.lock().keys().map(|queue| (queue.partition, queue.app.clone())).collect();
-        places.sort();
-        places.dedup();
-        let measured: Vec<_> = stream::iter(places)
+        queues.sort();
+        queues.dedup();
+        let measured: Vec<_> = stream::iter(queues)
             .map(async |(partition, app)| {
                 let labels = self.apps.get(&app).map(|tenant| tenant.labels.as_slice()).unwrap_or_default();
                 let backlog = self.context.queues.backlog(partition, &app, labels).await;
@@ -272,16 +269,16 @@ impl Sender {
 
     /// Waits until the queues are empty, or until this time; returns how many entries are left.
     async fn deliver_until(&self, until: Instant) -> u64 {
-        let mut left = self.tend_and_count().await;
+        let mut left = self.tick_and_count().await;
         while left > 0 && Instant::now() < until {
             tokio::time::sleep(Duration::from_millis(10)).await;
-            left = self.tend_and_count().await;
+            left = self.tick_and_count().await;
         }
         left
     }
 
-    async fn tend_and_count(&self) -> u64 {
-        self.tend().await;
+    async fn tick_and_count(&self) -> u64 {
+        self.tick().await;
         self.measure().await
     }
 

@@ -3,7 +3,7 @@
 use serde::Serialize;
 use shared::app::App;
 use shared::cluster::envelope::unix_us;
-use shared::cluster::webhook::Entry;
+use shared::cluster::webhook::WebhookEvent;
 
 /// What is sent. Made anew for every try: receivers refuse what is older than five minutes.
 pub(super) struct Message {
@@ -18,16 +18,16 @@ pub(super) struct Message {
 #[derive(Serialize)]
 struct Body<'a> {
     time_ms: u64,
-    events: &'a [Entry],
+    events: &'a [WebhookEvent],
 }
 
 impl Message {
-    /// Tells of `entries` now.
-    pub(super) fn new(app: &App, entries: &[Entry]) -> Self {
-        let body = Body { time_ms: unix_us() / 1000, events: entries };
+    /// Tells of `events` now.
+    pub(super) fn new(app: &App, events: &[WebhookEvent]) -> Self {
+        let body = Body { time_ms: unix_us() / 1000, events };
         let body = serde_json::to_vec(&body).expect("texts and numbers are JSON");
-        let event_id = match entries {
-            [entry] => Some(entry.id.to_string()),
+        let event_id = match events {
+            [event] => Some(event.id.to_string()),
             _ => None,
         };
         Self { signature: app.secret.sign(&[&body]).to_hex(), body, event_id }

@@ -21,28 +21,31 @@ pub(super) struct Metrics {
 struct EndpointMetrics {
     queued: IntGauge,
     oldest_seconds: Gauge,
-    told: IntCounter,
+    delivered: IntCounter,
     retried: IntCounter,
-    buried: IntCounter,
+    dead_lettered: IntCounter,
 }
 
 impl Metrics {
     pub(super) fn new(registry: &Registry, apps: &Apps) -> Self {
         const LABELS: [&str; 2] = ["app", "webhook_endpoint"];
         let counter = |name: &str, help: &str| register(registry, IntCounterVec::new(Opts::new(name, help), &LABELS));
-        let queued = Opts::new("carillon_webhooks_queued", "Entries that an endpoint has not been told of.");
+        let queued = Opts::new("carillon_webhooks_queued", "Events that are not yet delivered to an endpoint.");
         let queued = register(registry, IntGaugeVec::new(queued, &LABELS));
         let oldest = Opts::new("carillon_webhooks_oldest_seconds", "Age of the oldest of them; 0 when there is none.");
         let oldest = register(registry, GaugeVec::new(oldest, &LABELS));
-        let told = counter("carillon_webhooks_sent_total", "Entries that an endpoint was told of.");
+        let delivered = counter("carillon_webhooks_sent_total", "Events that were delivered to an endpoint.");
         let retried = counter("carillon_webhooks_retried_total", "Requests that failed and were to be repeated.");
-        let buried = counter("carillon_webhooks_dead_total", "Entries that an endpoint did not take in time.");
+        let dead_lettered = counter(
+            "carillon_webhooks_dead_total",
+            "Events that became dead letters because an endpoint did not accept them in time.",
+        );
         let request_seconds = latency("carillon_webhook_request_seconds", "Time of a request to an endpoint.");
         let of_app =
             |name: &str, help: &str| register(registry, IntCounterVec::new(Opts::new(name, help), &LABELS[..1]));
         let dropped = of_app(
             "carillon_webhooks_dropped_total",
-            "Entries that were dropped undelivered, because the queue of the app was full.",
+            "Undelivered events that were dropped because the queue of the app was full.",
         );
         let dead_dropped = of_app(
             "carillon_webhooks_dead_dropped_total",
@@ -62,9 +65,9 @@ impl Metrics {
                 let metrics = EndpointMetrics {
                     queued: queued.with_label_values(&values),
                     oldest_seconds: oldest.with_label_values(&values),
-                    told: told.with_label_values(&values),
+                    delivered: delivered.with_label_values(&values),
                     retried: retried.with_label_values(&values),
-                    buried: buried.with_label_values(&values),
+                    dead_lettered: dead_lettered.with_label_values(&values),
                 };
                 endpoints.insert((id.clone(), label), metrics);
             }
@@ -78,9 +81,9 @@ impl Metrics {
     }
 
     /// An endpoint took entries.
-    pub(super) fn told(&self, queue: &QueueId, entries: usize) {
+    pub(super) fn delivered(&self, queue: &QueueId, events: usize) {
         if let Some(metrics) = self.of(queue) {
-            metrics.told.inc_by(entries as u64);
+            metrics.delivered.inc_by(events as u64);
         }
     }
 
@@ -92,21 +95,21 @@ impl Metrics {
     }
 
     /// An entry was given up.
-    pub(super) fn buried(&self, queue: &QueueId) {
+    pub(super) fn dead_lettered(&self, queue: &QueueId) {
         if let Some(metrics) = self.of(queue) {
-            metrics.buried.inc();
+            metrics.dead_lettered.inc();
         }
     }
 
     /// Entries of an app's queue and dead letters were dropped.
-    pub(super) fn dropped(&self, app: &AppId, entries: u64, letters: u64) {
+    pub(super) fn dropped(&self, app: &AppId, events: u64, letters: u64) {
         let Some((dropped, dead_dropped)) = self.dropped.get(app) else { return };
-        dropped.inc_by(entries);
+        dropped.inc_by(events);
         dead_dropped.inc_by(letters);
-        if entries > 0 || letters > 0 {
+        if events > 0 || letters > 0 {
             tracing::warn!(
                 app = %app,
-                entries,
+                events,
                 dead_letters = letters,
                 "dropped the oldest undelivered webhooks, since too many waited; check the app's endpoints"
             );

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-use shared::cluster::webhook::{Batch, Entry, Place, QueueError};
+use shared::cluster::webhook::{Batch, QueueError, StreamId, WebhookEvent};
 use shared::protocol::ChannelName;
 use tokio::sync::Notify;
 use tokio::task::{JoinError, JoinSet};
@@ -38,9 +38,9 @@ pub(super) struct Worker {
     deliverer: Deliverer,
     news: Arc<Notify>,
     /// How far the queue has been read.
-    last: Option<Place>,
+    last: Option<StreamId>,
     /// What waits behind a delivery.
-    lanes: HashMap<Lane, VecDeque<Entry>>,
+    lanes: HashMap<Lane, VecDeque<WebhookEvent>>,
     /// Entries in hand, those being delivered included, and their bytes.
     held: usize,
     held_bytes: usize,
@@ -50,7 +50,7 @@ pub(super) struct Worker {
 /// A delivery that came to an end.
 struct Delivered {
     lane: Lane,
-    entries: usize,
+    events: usize,
     bytes: usize,
     outcome: Outcome,
 }
@@ -76,7 +76,7 @@ impl Worker {
         let mut read_at = Instant::now();
         loop {
             let has_room = self.held < WINDOW && self.held_bytes < WINDOW_BYTES;
-            let may_read = has_room && !self.deliverer.context.leaving.is_cancelled();
+            let may_read = has_room && !self.deliverer.context.draining.is_cancelled();
             tokio::select! {
                 Some(delivered) = self.deliveries.join_next() => self.settle(delivered?).await?,
                 () = sleep_until(read_at), if may_have_more && may_read => match self.read().await {
@@ -100,13 +100,14 @@ impl Worker {
     /// Takes the next entries; returns whether there may be more.
     async fn read(&mut self) -> Result<bool, QueueError> {
         let Deliverer { queue, context, .. } = &self.deliverer;
-        let Batch { entries, last } = context.queues.read(queue, self.last.as_ref(), READ_MAX).await?;
+        let Batch { events, last } = context.queues.read(queue, self.last.as_ref(), READ_MAX).await?;
         let Some(last) = last else { return Ok(false) };
         self.last = Some(last);
-        let (wanted, others): (Vec<Entry>, Vec<Entry>) = entries.into_iter().partition(|entry| self.is_wanted(entry));
-        self.finish(others.into_iter().map(|entry| entry.place).collect()).await;
-        for entry in wanted {
-            self.take(entry);
+        let (wanted, others): (Vec<WebhookEvent>, Vec<WebhookEvent>) =
+            events.into_iter().partition(|event| self.is_wanted(event));
+        self.finish(others.into_iter().map(|event| event.stream_id).collect()).await;
+        for event in wanted {
+            self.take(event);
         }
         if self.deliverer.recipient.endpoint.batch && self.deliveries.is_empty() {
             self.next_of(None);
@@ -114,37 +115,37 @@ impl Worker {
         Ok(true)
     }
 
-    fn is_wanted(&self, entry: &Entry) -> bool {
+    fn is_wanted(&self, event: &WebhookEvent) -> bool {
         let Deliverer { queue, recipient, .. } = &self.deliverer;
-        match &entry.only {
+        match &event.only {
             Some(only) => only == queue.endpoint.as_str(),
-            None => recipient.endpoint.wants(entry),
+            None => recipient.endpoint.wants(event),
         }
     }
 
-    fn take(&mut self, entry: Entry) {
+    fn take(&mut self, event: WebhookEvent) {
         self.held += 1;
-        self.held_bytes += entry.bytes();
+        self.held_bytes += event.bytes();
         let is_batched = self.deliverer.recipient.endpoint.batch;
-        let lane = (!is_batched).then(|| entry.channel.clone());
+        let lane = (!is_batched).then(|| event.channel.clone());
         match self.lanes.get_mut(&lane) {
-            Some(waiting) => waiting.push_back(entry),
+            Some(waiting) => waiting.push_back(event),
             None if is_batched => {
-                self.lanes.insert(lane, VecDeque::from([entry]));
+                self.lanes.insert(lane, VecDeque::from([event]));
             }
             None => {
                 self.lanes.insert(lane.clone(), VecDeque::new());
-                self.deliver(lane, vec![entry]);
+                self.deliver(lane, vec![event]);
             }
         }
     }
 
-    fn deliver(&mut self, lane: Lane, entries: Vec<Entry>) {
+    fn deliver(&mut self, lane: Lane, events: Vec<WebhookEvent>) {
         let (deliverer, count, bytes) =
-            (self.deliverer.clone(), entries.len(), entries.iter().map(Entry::bytes).sum::<usize>());
+            (self.deliverer.clone(), events.len(), events.iter().map(WebhookEvent::bytes).sum::<usize>());
         self.deliveries.spawn(async move {
-            let outcome = deliverer.deliver(entries).await;
-            Delivered { lane, entries: count, bytes, outcome }
+            let outcome = deliverer.deliver(events).await;
+            Delivered { lane, events: count, bytes, outcome }
         });
     }
 
@@ -152,7 +153,7 @@ impl Worker {
     fn next_of(&mut self, lane: Lane) {
         let most = if lane.is_none() { BATCH_MAX } else { 1 };
         let Some(waiting) = self.lanes.get_mut(&lane) else { return };
-        let next: Vec<Entry> = waiting.drain(..most.min(waiting.len())).collect();
+        let next: Vec<WebhookEvent> = waiting.drain(..most.min(waiting.len())).collect();
         if next.is_empty() {
             self.lanes.remove(&lane);
         } else {
@@ -162,43 +163,43 @@ impl Worker {
 
     /// Makes the queue know of what became of deliveries, all that there are by now.
     async fn settle(&mut self, first: Delivered) -> Result<(), JoinError> {
-        let (mut told, mut outcomes) = (Vec::new(), Vec::new());
+        let (mut delivered, mut outcomes) = (Vec::new(), Vec::new());
         let mut next = Some(first);
-        while let Some(Delivered { lane, entries, bytes, mut outcome }) = next {
-            self.held -= entries;
+        while let Some(Delivered { lane, events, bytes, mut outcome }) = next {
+            self.held -= events;
             self.held_bytes -= bytes;
-            told.append(&mut outcome.told);
-            self.bury(&outcome).await;
+            delivered.append(&mut outcome.delivered);
+            self.add_dead_letter(&outcome).await;
             outcomes.push(outcome);
             self.next_of(lane);
             next = self.deliveries.try_join_next().transpose()?;
         }
-        self.finish(told).await;
+        self.finish(delivered).await;
         // Only now are their requests over.
         drop(outcomes);
         Ok(())
     }
 
-    async fn bury(&self, outcome: &Outcome) {
+    async fn add_dead_letter(&self, outcome: &Outcome) {
         let Deliverer { queue, context, .. } = &self.deliverer;
-        for letter in &outcome.undelivered {
+        for letter in &outcome.failed {
             tracing::warn!(
                 app = %queue.app,
                 endpoint = %queue.endpoint,
-                id = %letter.entry.id,
+                id = %letter.event.id,
                 attempts = letter.attempts,
                 error = letter.error,
                 "gave up telling an endpoint"
             );
-            persist(|| context.queues.bury(queue, letter)).await;
-            context.metrics.buried(queue);
+            persist(|| context.queues.add_dead_letter(queue, letter)).await;
+            context.metrics.dead_lettered(queue);
         }
     }
 
-    async fn finish(&self, places: Vec<Place>) {
+    async fn finish(&self, stream_ids: Vec<StreamId>) {
         let Deliverer { queue, context, .. } = &self.deliverer;
-        if !places.is_empty() {
-            persist(|| context.queues.done(queue, &places)).await;
+        if !stream_ids.is_empty() {
+            persist(|| context.queues.acknowledge(queue, &stream_ids)).await;
         }
     }
 }
@@ -210,7 +211,7 @@ async fn persist<'a>(mut work: impl FnMut() -> BoxFuture<'a, Result<(), QueueErr
         match work().await {
             Ok(()) => return,
             Err(error @ QueueError::Damaged) => return tracing::error!(%error, "a webhook cannot be acknowledged"),
-            Err(error) => tracing::debug!(%error, "the queues are told again"),
+            Err(error) => tracing::debug!(%error, "cannot acknowledge webhooks; retrying"),
         }
         sleep(QUEUE_PAUSE).await;
     }

@@ -101,7 +101,7 @@ impl<'a> Selected<'a> {
         for Letter { app, store, letter } in &self.letters {
             let endpoint = to.as_ref().unwrap_or(&letter.endpoint);
             if !self.endpoints.get(app).is_some_and(|labels| labels.contains(endpoint)) {
-                left.push((&letter.entry.id, app, endpoint));
+                left.push((&letter.event.id, app, endpoint));
                 continue;
             }
             store.replay(letter, endpoint).await.map_err(|error| interrupted("queued again", count, error))?;
@@ -137,7 +137,7 @@ impl<'a> Selected<'a> {
 
     /// Fails if no letter has one of the given ids.
     fn check_ids(&self) -> Result<(), Failure> {
-        let is_known = |id: &&String| self.letters.iter().any(|letter| letter.letter.entry.id.as_str() == id.as_str());
+        let is_known = |id: &&String| self.letters.iter().any(|letter| letter.letter.event.id.as_str() == id.as_str());
         let unknown: Vec<&str> = self.args.ids.iter().filter(|id| !is_known(id)).map(String::as_str).collect();
         if unknown.is_empty() {
             return Ok(());
@@ -148,17 +148,17 @@ impl<'a> Selected<'a> {
 
 impl Letters {
     fn select(&self, letter: &DeadLetter, endpoint: Option<&str>) -> bool {
-        let is_id = self.ids.is_empty() || self.ids.iter().any(|id| id == letter.entry.id.as_str());
+        let is_id = self.ids.is_empty() || self.ids.iter().any(|id| id == letter.event.id.as_str());
         is_id && endpoint.is_none_or(|endpoint| endpoint == letter.endpoint.as_str())
     }
 }
 
 impl Letter {
     fn line(&self) -> String {
-        let DeadLetter { place, endpoint, entry, attempts, error, .. } = &self.letter;
-        let given_up = std::time::UNIX_EPOCH + std::time::Duration::from_millis(place.at_ms().unwrap_or(0));
+        let DeadLetter { stream_id, endpoint, event, attempts, error, .. } = &self.letter;
+        let given_up = std::time::UNIX_EPOCH + std::time::Duration::from_millis(stream_id.at_ms().unwrap_or(0));
         let given_up = humantime_serde::re::humantime::format_rfc3339_seconds(given_up);
-        let (id, kind, channel, app) = (&entry.id, entry.occurrence.kind().name(), entry.channel.as_str(), &self.app);
+        let (id, kind, channel, app) = (&event.id, event.occurrence.kind().name(), event.channel.as_str(), &self.app);
         format!("{given_up} {id} {app} {endpoint} {kind} {channel} {attempts} {error}\n")
     }
 }

@@ -13,7 +13,7 @@ use shared::cluster::bus::{Bus, Listener, MemoryBus, RedisBus};
 use shared::cluster::redis::metrics::Metrics;
 use shared::cluster::redis::{Config, Directory, Link, Probe, RedisHealth};
 use shared::cluster::roster::{MemoryRoster, RedisRoster, Roster};
-use shared::cluster::webhook::{MemoryQueues, Queues, RedisQueues, Wishes};
+use shared::cluster::webhook::{EventTypes, MemoryQueues, Queues, RedisQueues};
 use shared::serve::admin::Health;
 use tokio::runtime::Handle;
 use tokio::time::timeout;
@@ -55,15 +55,15 @@ impl Backbone {
             let bus = MemoryBus::with_queues(Some(queues.clone()));
             return Ok(Self::Memory { roster: MemoryRoster::new(bus.clone()), bus, queues });
         }
-        let wishes = Wishes::new(apps);
+        let event_types = EventTypes::new(apps);
         let link = Link::new(config, Handle::current()).context("redis")?;
         let metrics = Metrics::new(registry, hears);
         link.report_to(&metrics);
         let subscriber = Subscriber::new(link.clone(), metrics.clone());
         Ok(Self::Redis(Box::new(Cluster {
             bus: RedisBus::new(link.clone(), subscriber, metrics.clone()),
-            roster: RedisRoster::new(link.clone(), metrics.clone(), wishes.clone()),
-            queues: RedisQueues::new(link.clone(), metrics.clone(), wishes),
+            roster: RedisRoster::new(link.clone(), metrics.clone(), event_types.clone()),
+            queues: RedisQueues::new(link.clone(), metrics.clone(), event_types),
             link,
             metrics,
             listener: None,

@@ -17,7 +17,7 @@ use shared::serve::tls::Tls;
 use shared::serve::{descriptors, telemetry};
 use tokio::signal::unix::Signal;
 use tokio::sync::oneshot;
-use webhooks::Sender;
+use webhooks::Dispatcher;
 
 use crate::args::Settings;
 use crate::config::{Config, Role};
@@ -76,7 +76,7 @@ struct Node {
     admin: Admin,
     backbone: Backbone,
     /// Tells applications' endpoints what happens; `None` for a gateway, whose webhooks publishers send.
-    webhooks: Option<Arc<Sender>>,
+    webhooks: Option<Arc<Dispatcher>>,
     tls: Option<Arc<Tls>>,
     /// Heard when certificates are to be read again.
     reload: Option<Signal>,
@@ -140,7 +140,7 @@ impl Node {
         };
         let webhooks = match role {
             Role::Gateway => None,
-            Role::Up | Role::Publisher => Some(sender(config, &apps, &backbone, &registry)?),
+            Role::Up | Role::Publisher => Some(dispatcher(config, &apps, &backbone, &registry)?),
         };
         let health = match &public {
             Public::Gateway(gateway) => {
@@ -192,12 +192,12 @@ impl Node {
                 Public::Gateway(gateway) => gateway.run(shutdown).await.context("the gateway failed")?,
                 Public::Publisher(server) => server.run(shutdown, accept).await,
             }
-            let webhooks_leave = async {
+            let webhooks_drain = async {
                 if let Some(webhooks) = &webhooks {
-                    webhooks.leave().await;
+                    webhooks.drain().await;
                 }
             };
-            let leave = async { tokio::join!(backbone.leave(), webhooks_leave) };
+            let leave = async { tokio::join!(backbone.leave(), webhooks_drain) };
             if tokio::time::timeout(LEAVE_TIMEOUT, leave).await.is_err() {
                 tracing::warn!("redis did not answer in time; other nodes will notice that this one is gone");
             }
@@ -249,13 +249,18 @@ fn publisher_deps(config: &Config, apps: &Apps, backbone: &Backbone, registry: &
     }
 }
 
-fn sender(config: &Config, apps: &Apps, backbone: &Backbone, registry: &Registry) -> anyhow::Result<Arc<Sender>> {
+fn dispatcher(
+    config: &Config,
+    apps: &Apps,
+    backbone: &Backbone,
+    registry: &Registry,
+) -> anyhow::Result<Arc<Dispatcher>> {
     let (queues, queues_survive) = backbone.queues();
     let deps = webhooks::Deps { apps: apps.clone(), queues, registry: registry.clone(), queues_survive };
-    Ok(Sender::new(&config.webhooks, deps)?)
+    Ok(Dispatcher::new(&config.webhooks, deps)?)
 }
 
-async fn send(webhooks: Option<&Sender>) -> Infallible {
+async fn send(webhooks: Option<&Dispatcher>) -> Infallible {
     match webhooks {
         Some(webhooks) => webhooks.run().await,
         None => std::future::pending().await,

@@ -5,7 +5,7 @@
 //! nodes saw it. A sender reads the queues through [`Queues`], once for each endpoint.
 
 pub mod endpoint;
-pub mod entry;
+pub mod event;
 pub mod memory;
 pub mod queues;
 pub mod redis;
@@ -18,9 +18,9 @@ use std::time::Duration;
 use crate::app::{App, AppId, Apps};
 
 pub use endpoint::{Endpoint, Label, LabelError};
-pub use entry::{Entry, EntryId, Kind, Occurrence, Place};
+pub use event::{EventId, Occurrence, StreamId, WebhookEvent, WebhookKind};
 pub use memory::MemoryQueues;
-pub use queues::{Backlog, Backlogs, Batch, QueueError, QueueId, Queues, Undelivered};
+pub use queues::{Backlog, Backlogs, Batch, FailedDelivery, QueueError, QueueId, Queues};
 pub use redis::RedisQueues;
 pub use redis::dead_letters::{DeadLetter, DeadLetters};
 
@@ -38,16 +38,16 @@ pub const MISS_PAUSE: Duration = Duration::from_secs(5);
 
 /// The kinds of occurrences that at least one endpoint of an app wants: nobody makes or stores the others.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Wanted(u8);
+pub struct WebhookKinds(u8);
 
-impl Wanted {
+impl WebhookKinds {
     /// What the endpoints of `app` want together.
     pub fn of(app: &App) -> Self {
         app.webhooks.iter().flat_map(Endpoint::kinds).fold(Self::default(), |wanted, kind| Self(wanted.0 | bit(kind)))
     }
 
     /// Whether this kind is among them.
-    pub fn has(self, kind: Kind) -> bool {
+    pub fn has(self, kind: WebhookKind) -> bool {
         self.0 & bit(kind) != 0
     }
 
@@ -57,30 +57,30 @@ impl Wanted {
     }
 }
 
-/// The letters of all kinds, [`Kind::letter`], as scripts in Redis are told of them.
-impl fmt::Display for Wanted {
+/// The letters of all kinds, [`WebhookKind::letter`], as scripts in Redis are told of them.
+impl fmt::Display for WebhookKinds {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        Kind::ALL.iter().filter(|kind| self.has(**kind)).try_for_each(|kind| write!(f, "{}", kind.letter()))
+        WebhookKind::ALL.iter().filter(|kind| self.has(**kind)).try_for_each(|kind| write!(f, "{}", kind.letter()))
     }
 }
 
-fn bit(kind: Kind) -> u8 {
+fn bit(kind: WebhookKind) -> u8 {
     1 << kind as u8
 }
 
 /// What each app wants to be told of.
 #[derive(Clone, Debug, Default)]
-pub struct Wishes(Arc<HashMap<AppId, Wanted>>);
+pub struct EventTypes(Arc<HashMap<AppId, WebhookKinds>>);
 
-impl Wishes {
+impl EventTypes {
     /// The wishes of all apps.
     pub fn new(apps: &Apps) -> Self {
-        let all = apps.iter().map(|app| (app.id.clone(), Wanted::of(app)));
+        let all = apps.iter().map(|app| (app.id.clone(), WebhookKinds::of(app)));
         Self(Arc::new(all.filter(|(_, wanted)| !wanted.is_empty()).collect()))
     }
 
     /// What `app` wants to be told of.
-    pub fn of(&self, app: &AppId) -> Wanted {
+    pub fn of(&self, app: &AppId) -> WebhookKinds {
         self.0.get(app).copied().unwrap_or_default()
     }
 

@@ -1,14 +1,14 @@
-use shared::cluster::webhook::{EntryId, Occurrence, Place};
+use shared::cluster::webhook::{EventId, Occurrence, StreamId};
 use shared::protocol::ChannelName;
 
 use super::*;
 
-fn entry(number: u32) -> Entry {
-    let place = Place::new(format!("1700000000000-{number}"));
-    Entry {
-        id: EntryId::new(&"shop".into(), 0, &place),
+fn event(number: u32) -> WebhookEvent {
+    let stream_id = StreamId::new(format!("1700000000000-{number}"));
+    WebhookEvent {
+        id: EventId::new(&"shop".into(), 0, &stream_id),
         at_ms: 1_700_000_000_000,
-        place,
+        stream_id,
         only: None,
         channel: ChannelName::parse("room", 200).unwrap(),
         occurrence: Occurrence::ChannelOccupied,
@@ -18,18 +18,18 @@ fn entry(number: u32) -> Entry {
 #[test]
 fn the_signature_is_over_the_exact_bytes() {
     let app: App = serde_json::from_str(r#"{ "id": "1", "key": "k", "secret": "s" }"#).unwrap();
-    let message = Message::new(&app, &[entry(1), entry(2)]);
+    let message = Message::new(&app, &[event(1), event(2)]);
     assert_eq!(message.signature, app.secret.sign(&[&message.body]).to_hex());
     let body: serde_json::Value = serde_json::from_slice(&message.body).unwrap();
     assert_eq!(body["events"].as_array().map(Vec::len), Some(2));
     assert_eq!(message.event_id, None, "no one id for two");
-    assert_eq!(Message::new(&app, &[entry(1)]).event_id.as_deref(), Some("shop-0-1700000000000-1"));
+    assert_eq!(Message::new(&app, &[event(1)]).event_id.as_deref(), Some("shop-0-1700000000000-1"));
 }
 
 #[test]
 fn the_time_is_now_whenever_something_happened() {
     let app: App = serde_json::from_str(r#"{ "id": "1", "key": "k", "secret": "s" }"#).unwrap();
-    let body: serde_json::Value = serde_json::from_slice(&Message::new(&app, &[entry(1)]).body).unwrap();
+    let body: serde_json::Value = serde_json::from_slice(&Message::new(&app, &[event(1)]).body).unwrap();
     let age_ms = (unix_us() / 1000).abs_diff(body["time_ms"].as_u64().unwrap());
     assert!(age_ms < 60_000, "{age_ms} ms");
 }

@@ -15,7 +15,7 @@ use shared::cluster::envelope::Topic;
 use shared::cluster::redis::{Config, Link};
 use shared::cluster::roster::redis::Times;
 use shared::cluster::roster::{RedisRoster, Roster};
-use shared::cluster::webhook::Wishes;
+use shared::cluster::webhook::EventTypes;
 use shared::protocol::{Member, UserId};
 use tokio::runtime::Runtime;
 use tokio::sync::{mpsc, oneshot};
@@ -64,7 +64,7 @@ impl Node {
         let redis_metrics = shared::cluster::redis::metrics::Metrics::new(&Registry::new(), true);
         let subscriber = Subscriber::new(link.clone(), redis_metrics.clone());
         let bus = RedisBus::new(link.clone(), subscriber, redis_metrics.clone());
-        let roster = RedisRoster::with_times(link, redis_metrics, Wishes::new(&apps), Times::divided(DIVISOR));
+        let roster = RedisRoster::with_times(link, redis_metrics, EventTypes::new(&apps), Times::divided(DIVISOR));
         let room = Arc::new(Room::default());
         let (sender, receiver) = inbox(room.clone());
         let mut messages = receiver.messages;

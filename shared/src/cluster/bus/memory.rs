@@ -116,7 +116,7 @@ impl MemoryBus {
         let mut stripe = self.exchange.stripe(&topic);
         if let (Some(queues), Some(occurrence)) = (&self.exchange.queues, &webhook) {
             // Under the lock of the topic, so that it is told of in the order in which it is heard.
-            queues.tell(&topic, occurrence);
+            queues.enqueue(&topic, occurrence);
         }
         match (keep, &mut envelope.body) {
             (Some(ttl), Body::Event { frame, kept, .. }) => {

@@ -16,7 +16,7 @@ use crate::cluster::bus::contract::Cluster;
 use crate::cluster::bus::redis::subscriber::Subscriber;
 use crate::cluster::bus::{Bus, Listener, RedisBus};
 use crate::cluster::roster::{RedisRoster, Roster};
-use crate::cluster::webhook::{DeadLetters, RedisQueues, Wishes};
+use crate::cluster::webhook::{DeadLetters, EventTypes, RedisQueues};
 use crate::secret::Secret;
 
 /// A server that ends when dropped.
@@ -99,16 +99,16 @@ impl Drop for RedisServer {
 /// Nodes that share one server.
 pub(crate) struct RedisCluster {
     server: RedisServer,
-    wishes: Wishes,
+    event_types: EventTypes,
 }
 
 impl RedisCluster {
     pub(crate) async fn new() -> Self {
-        Self::with_wishes(Wishes::default()).await
+        Self::with_event_types(EventTypes::default()).await
     }
 
     /// With webhooks.
-    pub(crate) async fn with_wishes(wishes: Wishes) -> Self {
+    pub(crate) async fn with_event_types(event_types: EventTypes) -> Self {
         let server = RedisServer::start();
         let link = Link::new(&server.config(), Handle::current()).unwrap();
         let ping =
@@ -116,13 +116,13 @@ impl RedisCluster {
         while ping().await.is_err() {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
-        Self { server, wishes }
+        Self { server, event_types }
     }
 
     /// One sender's queues.
-    pub(crate) fn queues_of(&self, wishes: Wishes) -> Arc<RedisQueues> {
+    pub(crate) fn queues_of(&self, event_types: EventTypes) -> Arc<RedisQueues> {
         let link = Link::new(&self.server.config(), Handle::current()).unwrap();
-        RedisQueues::new(link, Metrics::new(&Registry::new(), true), wishes)
+        RedisQueues::new(link, Metrics::new(&Registry::new(), true), event_types)
     }
 
     /// How to reach the server.
@@ -131,9 +131,9 @@ impl RedisCluster {
     }
 
     /// Queues that keep the places of unknown endpoints for so long.
-    pub(crate) fn queues_with_grace(&self, wishes: Wishes, grace: Duration) -> Arc<RedisQueues> {
+    pub(crate) fn queues_with_grace(&self, event_types: EventTypes, grace: Duration) -> Arc<RedisQueues> {
         let link = Link::new(&self.server.config(), Handle::current()).unwrap();
-        RedisQueues::with_grace(link, Metrics::new(&Registry::new(), true), wishes, grace)
+        RedisQueues::with_grace(link, Metrics::new(&Registry::new(), true), event_types, grace)
     }
 
     /// The dead letters of an app.
@@ -159,6 +159,6 @@ impl Cluster for RedisCluster {
         bus.listen(listener);
         tokio::spawn(Probe::new(link.clone(), metrics.clone()).run());
         link.standing().reaches(|state| state == State::Live).await;
-        (bus, RedisRoster::new(link, metrics, self.wishes.clone()))
+        (bus, RedisRoster::new(link, metrics, self.event_types.clone()))
     }
 }

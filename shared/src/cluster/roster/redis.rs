@@ -31,7 +31,7 @@ use crate::cluster::node::NodeId;
 use crate::cluster::redis::link::LinkError;
 use crate::cluster::redis::metrics::Metrics;
 use crate::cluster::redis::{Link, is_damage, scripts};
-use crate::cluster::webhook::Wishes;
+use crate::cluster::webhook::EventTypes;
 use crate::protocol::{ChannelName, Member, UserId};
 
 pub use lease::Times;
@@ -56,7 +56,7 @@ pub struct RedisRoster {
     metrics: Metrics,
     times: Times,
     /// What is told by webhooks.
-    wishes: Wishes,
+    event_types: EventTypes,
     identity: Mutex<Identity>,
     held: Mutex<Held>,
     /// Identities that were given up and are not known to be swept.
@@ -112,18 +112,18 @@ struct Held {
 
 impl RedisRoster {
     /// A roster whose lease has not begun; [`RedisRoster::keep`] begins it.
-    pub fn new(link: Link, metrics: Metrics, wishes: Wishes) -> Arc<Self> {
-        Self::with_times(link, metrics, wishes, Times::REAL)
+    pub fn new(link: Link, metrics: Metrics, event_types: EventTypes) -> Arc<Self> {
+        Self::with_times(link, metrics, event_types, Times::REAL)
     }
 
     /// The same with other times than [`Times::REAL`], for tests.
-    pub fn with_times(link: Link, metrics: Metrics, wishes: Wishes, times: Times) -> Arc<Self> {
+    pub fn with_times(link: Link, metrics: Metrics, event_types: EventTypes, times: Times) -> Arc<Self> {
         let identity = Identity { node: NodeId::fresh(), earlier: Vec::new(), renewed: None, recent: Vec::new() };
         Arc::new(Self {
             link,
             metrics,
             times,
-            wishes,
+            event_types,
             identity: Mutex::new(identity),
             must_assert: AtomicBool::new(false),
             held: Mutex::default(),

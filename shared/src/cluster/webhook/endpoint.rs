@@ -10,7 +10,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use sha2::{Digest, Sha256};
 use url::Url;
 
-use super::entry::{Entry, Kind};
+use super::event::{WebhookEvent, WebhookKind};
 use crate::cluster::redis::keys::fnv;
 use crate::secret::Secret;
 
@@ -29,7 +29,7 @@ pub struct Endpoint {
     pub label: Option<String>,
     /// Kinds that are told; all when there are none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub event_types: Vec<Kind>,
+    pub event_types: Vec<WebhookKind>,
     /// Channels that are told of.
     #[serde(default)]
     pub filter: Filter,
@@ -76,13 +76,13 @@ pub struct Label(Arc<str>);
 
 impl Endpoint {
     /// The kinds that it wants.
-    pub fn kinds(&self) -> impl Iterator<Item = Kind> {
-        Kind::ALL.into_iter().filter(|kind| self.wants_kind(*kind))
+    pub fn kinds(&self) -> impl Iterator<Item = WebhookKind> {
+        WebhookKind::ALL.into_iter().filter(|kind| self.wants_kind(*kind))
     }
 
     /// Whether it wants to be told.
-    pub fn wants(&self, entry: &Entry) -> bool {
-        self.wants_kind(entry.occurrence.kind()) && self.filter.fits(entry.channel.as_str())
+    pub fn wants(&self, event: &WebhookEvent) -> bool {
+        self.wants_kind(event.occurrence.kind()) && self.filter.fits(event.channel.as_str())
     }
 
     /// Returns the endpoints of an app with their labels. The labels are unique if [`Endpoint::check_labels`] finds nothing.
@@ -121,7 +121,7 @@ impl Endpoint {
         Label(format!("{host}:{port}-{hash:08x}").into())
     }
 
-    fn wants_kind(&self, kind: Kind) -> bool {
+    fn wants_kind(&self, kind: WebhookKind) -> bool {
         self.event_types.is_empty() || self.event_types.contains(&kind)
     }
 }

@@ -9,9 +9,9 @@ use std::time::Instant;
 use futures_util::future::{BoxFuture, ready};
 
 use super::endpoint::{Endpoint, Label};
-use super::entry::{Entry, EntryId, Kind, Occurrence, Place};
-use super::queues::{Backlog, Backlogs, Batch, QueueError, QueueId, Queues, Undelivered};
-use super::{COUNT_FREELY_UP_TO, COUNT_PAUSE, HOLD, MISS_PAUSE, Wanted};
+use super::event::{EventId, Occurrence, StreamId, WebhookEvent, WebhookKind};
+use super::queues::{Backlog, Backlogs, Batch, FailedDelivery, QueueError, QueueId, Queues};
+use super::{COUNT_FREELY_UP_TO, COUNT_PAUSE, HOLD, MISS_PAUSE, WebhookKinds};
 use crate::app::{AppId, Apps};
 use crate::cluster::envelope::{Topic, unix_us};
 use crate::protocol::UserId;
@@ -25,7 +25,7 @@ const PARTITION: u32 = 0;
 
 /// What waits in memory, and what is held for a return.
 pub struct MemoryQueues {
-    apps: HashMap<AppId, (Wanted, Vec<(Label, Endpoint)>)>,
+    apps: HashMap<AppId, (WebhookKinds, Vec<(Label, Endpoint)>)>,
     state: Mutex<State>,
     has_overflowed: AtomicBool,
 }
@@ -47,12 +47,12 @@ struct State {
 
 #[derive(Default)]
 struct Queue {
-    waiting: VecDeque<Entry>,
+    waiting: VecDeque<WebhookEvent>,
     waiting_bytes: usize,
     /// Entries that were dropped since that was last reported.
     dropped: u64,
     /// Those that were read and are not done with, by their number.
-    unfinished: BTreeMap<u64, Entry>,
+    unfinished: BTreeMap<u64, WebhookEvent>,
 }
 
 /// Something that is not told yet.
@@ -69,7 +69,7 @@ impl MemoryQueues {
     pub fn new(apps: &Apps) -> Arc<Self> {
         let endpoints = |webhooks| Endpoint::labelled(webhooks).into_iter().map(|(label, it)| (label, it.clone()));
         let apps = apps.iter().filter(|app| !app.webhooks.is_empty());
-        let apps = apps.map(|app| (app.id.clone(), (Wanted::of(app), endpoints(&app.webhooks).collect())));
+        let apps = apps.map(|app| (app.id.clone(), (WebhookKinds::of(app), endpoints(&app.webhooks).collect())));
         Arc::new(Self { apps: apps.collect(), state: Mutex::default(), has_overflowed: AtomicBool::new(false) })
     }
 
@@ -80,7 +80,7 @@ impl MemoryQueues {
 
     /// A channel has lost its last subscriber.
     pub(crate) fn vacated(&self, topic: &Topic) {
-        self.ended(topic, Kind::ChannelOccupied, Kind::ChannelVacated, Held::Vacated(topic.clone()));
+        self.ended(topic, WebhookKind::ChannelOccupied, WebhookKind::ChannelVacated, Held::Vacated(topic.clone()));
     }
 
     /// A presence channel has a user more.
@@ -92,12 +92,12 @@ impl MemoryQueues {
     /// A presence channel has a user less.
     pub(crate) fn removed(&self, topic: &Topic, user_id: &UserId) {
         let held = Held::Removed(topic.clone(), user_id.clone());
-        self.ended(topic, Kind::MemberAdded, Kind::MemberRemoved, held);
+        self.ended(topic, WebhookKind::MemberAdded, WebhookKind::MemberRemoved, held);
     }
 
     /// A channel has another count. That it has none is told by its end.
     pub(crate) fn counted(&self, topic: &Topic, count: u64) {
-        if !self.wanted(&topic.app).has(Kind::SubscriptionCount) {
+        if !self.wanted(&topic.app).has(WebhookKind::SubscriptionCount) {
             return;
         }
         let held = Held::Counted(topic.clone(), count);
@@ -109,14 +109,14 @@ impl MemoryQueues {
         } else {
             state.release(&held);
             if count > 0 {
-                self.tell_now(&mut state, topic, &Occurrence::SubscriptionCount(count));
+                self.enqueue_now(&mut state, topic, &Occurrence::SubscriptionCount(count));
             }
         }
     }
 
     /// A cache channel has nothing for a subscriber.
     pub(crate) fn missed(&self, topic: &Topic) {
-        if !self.wanted(&topic.app).has(Kind::CacheMiss) {
+        if !self.wanted(&topic.app).has(WebhookKind::CacheMiss) {
             return;
         }
         let now = Instant::now();
@@ -125,12 +125,12 @@ impl MemoryQueues {
             return;
         }
         state.missed.insert(topic.clone(), now + MISS_PAUSE);
-        self.tell_now(&mut state, topic, &Occurrence::CacheMiss);
+        self.enqueue_now(&mut state, topic, &Occurrence::CacheMiss);
     }
 
     /// Something happened that nothing can undo.
-    pub(crate) fn tell(&self, topic: &Topic, occurrence: &Occurrence) {
-        self.tell_now(&mut self.lock_due(), topic, occurrence);
+    pub(crate) fn enqueue(&self, topic: &Topic, occurrence: &Occurrence) {
+        self.enqueue_now(&mut self.lock_due(), topic, occurrence);
     }
 
     fn began(&self, topic: &Topic, held: &Held, occurrence: Occurrence) {
@@ -139,59 +139,59 @@ impl MemoryQueues {
         }
         let mut state = self.lock_due();
         if state.release(held).is_none() {
-            self.tell_now(&mut state, topic, &occurrence);
+            self.enqueue_now(&mut state, topic, &occurrence);
         }
     }
 
     /// Held also where only the beginning is wanted: a return must not be told.
-    fn ended(&self, topic: &Topic, beginning: Kind, ending: Kind, held: Held) {
+    fn ended(&self, topic: &Topic, beginning: WebhookKind, ending: WebhookKind, held: Held) {
         let wanted = self.wanted(&topic.app);
         if wanted.has(beginning) || wanted.has(ending) {
             self.lock_due().hold(held, Instant::now() + HOLD);
         }
     }
 
-    fn tell_now(&self, state: &mut State, topic: &Topic, occurrence: &Occurrence) {
+    fn enqueue_now(&self, state: &mut State, topic: &Topic, occurrence: &Occurrence) {
         let Some((_, endpoints)) = self.apps.get(&topic.app) else { return };
         state.sequence += 1;
         let at_ms = unix_us() / 1000;
-        let place = Place::new(format!("{at_ms}-{}", state.sequence));
-        let entry = Entry {
-            id: EntryId::new(&topic.app, PARTITION, &place),
-            place,
+        let stream_id = StreamId::new(format!("{at_ms}-{}", state.sequence));
+        let event = WebhookEvent {
+            id: EventId::new(&topic.app, PARTITION, &stream_id),
+            stream_id,
             at_ms,
             only: None,
             channel: topic.channel.clone(),
             occurrence: occurrence.clone(),
         };
-        for (label, _) in endpoints.iter().filter(|(_, endpoint)| endpoint.wants(&entry)) {
+        for (label, _) in endpoints.iter().filter(|(_, endpoint)| endpoint.wants(&event)) {
             let queue = state.queues.entry((topic.app.clone(), label.clone())).or_default();
-            let dropped = queue.push(entry.clone());
+            let dropped = queue.push(event.clone());
             if dropped && !self.has_overflowed.swap(true, Ordering::Relaxed) {
                 tracing::warn!(
                     app = %topic.app,
                     endpoint = %label,
-                    entries = QUEUE_MAX,
+                    events = QUEUE_MAX,
                     bytes = QUEUE_BYTES_MAX,
-                    "the queue of a webhook endpoint is full; dropping the oldest entries, further ones are only counted"
+                    "the queue of a webhook endpoint is full; dropping the oldest events, further ones are only counted"
                 );
             }
         }
         state.news.insert(topic.app.clone());
     }
 
-    fn wanted(&self, app: &AppId) -> Wanted {
+    fn wanted(&self, app: &AppId) -> WebhookKinds {
         self.apps.get(app).map(|(wanted, _)| *wanted).unwrap_or_default()
     }
 
-    fn tell_due(&self, state: &mut State, now: Instant) {
+    fn enqueue_due(&self, state: &mut State, now: Instant) {
         while let Some(first) = state.due.first_entry().filter(|first| first.key().0 <= now) {
             let held = first.remove();
             state.holds.remove(&held);
             match held {
-                Held::Vacated(topic) => self.tell_now(state, &topic, &Occurrence::ChannelVacated),
-                Held::Removed(topic, user_id) => self.tell_now(state, &topic, &Occurrence::MemberRemoved(user_id)),
-                Held::Counted(topic, count) => self.tell_now(state, &topic, &Occurrence::SubscriptionCount(count)),
+                Held::Vacated(topic) => self.enqueue_now(state, &topic, &Occurrence::ChannelVacated),
+                Held::Removed(topic, user_id) => self.enqueue_now(state, &topic, &Occurrence::MemberRemoved(user_id)),
+                Held::Counted(topic, count) => self.enqueue_now(state, &topic, &Occurrence::SubscriptionCount(count)),
             }
         }
     }
@@ -199,7 +199,7 @@ impl MemoryQueues {
     /// What is due is told first: an end whose time is over is not cancelled any more.
     fn lock_due(&self) -> MutexGuard<'_, State> {
         let mut state = self.lock();
-        self.tell_due(&mut state, Instant::now());
+        self.enqueue_due(&mut state, Instant::now());
         state
     }
 
@@ -210,7 +210,7 @@ impl MemoryQueues {
 }
 
 impl Queues for MemoryQueues {
-    fn tend(&self) -> BoxFuture<'_, Result<Vec<(u32, AppId)>, QueueError>> {
+    fn tick(&self) -> BoxFuture<'_, Result<Vec<(u32, AppId)>, QueueError>> {
         let mut state = self.lock_due();
         let now = Instant::now();
         if state.swept.is_none_or(|swept| now.duration_since(swept) > MISS_PAUSE) {
@@ -228,7 +228,7 @@ impl Queues for MemoryQueues {
     fn read<'a>(
         &'a self,
         queue: &'a QueueId,
-        after: Option<&'a Place>,
+        after: Option<&'a StreamId>,
         most: usize,
     ) -> BoxFuture<'a, Result<Batch, QueueError>> {
         let mut state = self.lock();
@@ -236,18 +236,26 @@ impl Queues for MemoryQueues {
         Box::pin(ready(Ok(queue.map(|queue| queue.read(after, most)).unwrap_or_default())))
     }
 
-    fn done<'a>(&'a self, queue: &'a QueueId, places: &'a [Place]) -> BoxFuture<'a, Result<(), QueueError>> {
+    fn acknowledge<'a>(
+        &'a self,
+        queue: &'a QueueId,
+        stream_ids: &'a [StreamId],
+    ) -> BoxFuture<'a, Result<(), QueueError>> {
         if let Some(queue) = self.lock().queues.get_mut(&(queue.app.clone(), queue.endpoint.clone())) {
-            for place in places {
-                queue.unfinished.remove(&number(place));
+            for stream_id in stream_ids {
+                queue.unfinished.remove(&number(stream_id));
             }
         }
         Box::pin(ready(Ok(())))
     }
 
-    fn bury<'a>(&'a self, queue: &'a QueueId, letter: &'a Undelivered) -> BoxFuture<'a, Result<(), QueueError>> {
+    fn add_dead_letter<'a>(
+        &'a self,
+        queue: &'a QueueId,
+        letter: &'a FailedDelivery,
+    ) -> BoxFuture<'a, Result<(), QueueError>> {
         // Nothing keeps it here; the sender logs what it gives up.
-        self.done(queue, std::slice::from_ref(&letter.entry.place))
+        self.acknowledge(queue, std::slice::from_ref(&letter.event.stream_id))
     }
 
     fn backlog<'a>(
@@ -266,10 +274,10 @@ impl Queues for MemoryQueues {
         Box::pin(ready(Ok(backlogs)))
     }
 
-    fn settle(&self) {
+    fn expire_holds(&self) {
         let mut state = self.lock();
         let last = state.due.last_key_value().map(|((due, _), _)| *due);
-        self.tell_due(&mut state, last.unwrap_or_else(Instant::now));
+        self.enqueue_due(&mut state, last.unwrap_or_else(Instant::now));
     }
 }
 
@@ -290,9 +298,9 @@ impl State {
 
 impl Queue {
     /// Appends an entry. Returns whether others were dropped for it.
-    fn push(&mut self, entry: Entry) -> bool {
-        self.waiting_bytes += entry.bytes();
-        self.waiting.push_back(entry);
+    fn push(&mut self, event: WebhookEvent) -> bool {
+        self.waiting_bytes += event.bytes();
+        self.waiting.push_back(event);
         let dropped = self.dropped;
         while self.waiting.len() > QUEUE_MAX || (self.waiting_bytes > QUEUE_BYTES_MAX && self.waiting.len() > 1) {
             if let Some(oldest) = self.waiting.pop_front() {
@@ -303,31 +311,31 @@ impl Queue {
         self.dropped > dropped
     }
 
-    fn read(&mut self, after: Option<&Place>, most: usize) -> Batch {
-        let begun = after.map_or(0, |place| number(place) + 1);
-        let mut entries: Vec<Entry> =
-            self.unfinished.range(begun..).map(|(_, entry)| entry.clone()).take(most).collect();
-        if entries.is_empty() {
-            entries = self.waiting.drain(..most.min(self.waiting.len())).collect();
-            self.waiting_bytes -= entries.iter().map(Entry::bytes).sum::<usize>();
-            self.unfinished.extend(entries.iter().map(|entry| (number(&entry.place), entry.clone())));
+    fn read(&mut self, after: Option<&StreamId>, most: usize) -> Batch {
+        let begun = after.map_or(0, |stream_id| number(stream_id) + 1);
+        let mut events: Vec<WebhookEvent> =
+            self.unfinished.range(begun..).map(|(_, event)| event.clone()).take(most).collect();
+        if events.is_empty() {
+            events = self.waiting.drain(..most.min(self.waiting.len())).collect();
+            self.waiting_bytes -= events.iter().map(WebhookEvent::bytes).sum::<usize>();
+            self.unfinished.extend(events.iter().map(|event| (number(&event.stream_id), event.clone())));
         }
-        Batch { last: entries.last().map(|entry| entry.place.clone()), entries }
+        Batch { last: events.last().map(|event| event.stream_id.clone()), events }
     }
 
     fn backlog(&self) -> Backlog {
-        let read = self.unfinished.first_key_value().map(|(_, entry)| entry.at_ms);
+        let read = self.unfinished.first_key_value().map(|(_, event)| event.at_ms);
         let queued = self.waiting.len() + self.unfinished.len();
         Backlog {
             queued: u64::try_from(queued).unwrap_or(u64::MAX),
-            oldest_ms: read.or_else(|| self.waiting.front().map(|entry| entry.at_ms)),
+            oldest_ms: read.or_else(|| self.waiting.front().map(|event| event.at_ms)),
         }
     }
 }
 
 /// The number of a place of these queues.
-fn number(place: &Place) -> u64 {
-    place.as_str().rsplit('-').next().and_then(|number| number.parse().ok()).unwrap_or(0)
+fn number(stream_id: &StreamId) -> u64 {
+    stream_id.as_str().rsplit('-').next().and_then(|number| number.parse().ok()).unwrap_or(0)
 }
 
 impl PartialEq for Held {

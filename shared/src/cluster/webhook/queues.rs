@@ -6,11 +6,11 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 
 use super::endpoint::Label;
-use super::entry::{Entry, Place};
+use super::event::{StreamId, WebhookEvent};
 use crate::app::AppId;
 
-/// How often [`Queues::tend`] is to be called.
-pub const TEND_INTERVAL: Duration = Duration::from_millis(100);
+/// How often [`Queues::tick`] is to be called.
+pub const TICK_INTERVAL: Duration = Duration::from_millis(100);
 
 /// What one endpoint is told, or was told: its place among the entries of one app in one partition.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -27,9 +27,9 @@ pub struct QueueId {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Batch {
     /// The entries, in order.
-    pub entries: Vec<Entry>,
+    pub events: Vec<WebhookEvent>,
     /// The place up to which the queue has been read with this; `None` when nothing was there.
-    pub last: Option<Place>,
+    pub last: Option<StreamId>,
 }
 
 /// What waits in a queue.
@@ -54,9 +54,9 @@ pub struct Backlogs {
 
 /// An entry that an endpoint did not take in time.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Undelivered {
+pub struct FailedDelivery {
     /// What it should have been told.
-    pub entry: Entry,
+    pub event: WebhookEvent,
     /// Requests that were made.
     pub attempts: u32,
     /// What became of the last one.
@@ -85,7 +85,7 @@ pub trait Queues: Send + Sync {
     ///
     /// # Errors
     /// [`QueueError`].
-    fn tend(&self) -> BoxFuture<'_, Result<Vec<(u32, AppId)>, QueueError>>;
+    fn tick(&self) -> BoxFuture<'_, Result<Vec<(u32, AppId)>, QueueError>>;
 
     /// Whether this sender is the one that sends what waits in a partition.
     fn leads(&self, partition: u32) -> bool;
@@ -99,7 +99,7 @@ pub trait Queues: Send + Sync {
     fn read<'a>(
         &'a self,
         queue: &'a QueueId,
-        after: Option<&'a Place>,
+        after: Option<&'a StreamId>,
         most: usize,
     ) -> BoxFuture<'a, Result<Batch, QueueError>>;
 
@@ -107,13 +107,21 @@ pub trait Queues: Send + Sync {
     ///
     /// # Errors
     /// [`QueueError`].
-    fn done<'a>(&'a self, queue: &'a QueueId, places: &'a [Place]) -> BoxFuture<'a, Result<(), QueueError>>;
+    fn acknowledge<'a>(
+        &'a self,
+        queue: &'a QueueId,
+        stream_ids: &'a [StreamId],
+    ) -> BoxFuture<'a, Result<(), QueueError>>;
 
     /// The endpoint will not be told of this any more, unless someone says so. What keeps dead letters keeps it.
     ///
     /// # Errors
     /// [`QueueError`].
-    fn bury<'a>(&'a self, queue: &'a QueueId, letter: &'a Undelivered) -> BoxFuture<'a, Result<(), QueueError>>;
+    fn add_dead_letter<'a>(
+        &'a self,
+        queue: &'a QueueId,
+        letter: &'a FailedDelivery,
+    ) -> BoxFuture<'a, Result<(), QueueError>>;
 
     /// Returns what waits for each of an app's endpoints in a partition. Drops what all of them are done with, and what belongs
     /// to endpoints that no sender has had for a day. `endpoints`: all of them. Leaves out those that were never read for.
@@ -128,10 +136,10 @@ pub trait Queues: Send + Sync {
     ) -> BoxFuture<'a, Result<Backlogs, QueueError>>;
 
     /// No transition will follow: what is held for a return becomes due where nobody else could tell it.
-    fn settle(&self) {}
+    fn expire_holds(&self) {}
 
     /// Lets another sender lead what this one leads.
-    fn leave(&self) -> BoxFuture<'_, ()> {
+    fn release(&self) -> BoxFuture<'_, ()> {
         Box::pin(std::future::ready(()))
     }
 }

@@ -16,10 +16,10 @@ use futures_util::stream::{self, StreamExt};
 use redis::aio::MultiplexedConnection;
 use redis::{FromRedisValue, RedisError, Value};
 
-use super::Wishes;
+use super::EventTypes;
 use super::endpoint::Label;
-use super::entry::{Entry, Fields, Place};
-use super::queues::{Backlog, Backlogs, Batch, QueueError, QueueId, Queues, Undelivered};
+use super::event::{Fields, StreamId, WebhookEvent};
+use super::queues::{Backlog, Backlogs, Batch, FailedDelivery, QueueError, QueueId, Queues};
 use crate::app::AppId;
 use crate::cluster::node::NodeId;
 use crate::cluster::redis::link::LinkError;
@@ -60,7 +60,7 @@ type StreamEntries = Vec<(String, Option<Vec<Value>>)>;
 pub struct RedisQueues {
     link: Link,
     metrics: Metrics,
-    wishes: Wishes,
+    event_types: EventTypes,
     /// Names this sender in leases.
     sender: String,
     partitions: Mutex<HashMap<u32, Partition>>,
@@ -86,17 +86,22 @@ struct Partition {
 
 impl RedisQueues {
     /// Queues whose sender leads nothing yet.
-    pub fn new(link: Link, metrics: Metrics, wishes: Wishes) -> Arc<Self> {
-        Self::with_grace(link, metrics, wishes, ENDPOINT_GRACE)
+    pub fn new(link: Link, metrics: Metrics, event_types: EventTypes) -> Arc<Self> {
+        Self::with_grace(link, metrics, event_types, ENDPOINT_GRACE)
     }
 
     /// Queues that keep the places of unknown endpoints for so long.
-    pub(crate) fn with_grace(link: Link, metrics: Metrics, wishes: Wishes, endpoint_grace: Duration) -> Arc<Self> {
+    pub(crate) fn with_grace(
+        link: Link,
+        metrics: Metrics,
+        event_types: EventTypes,
+        endpoint_grace: Duration,
+    ) -> Arc<Self> {
         Arc::new(Self {
             endpoint_grace,
             link,
             metrics,
-            wishes,
+            event_types,
             sender: NodeId::fresh().to_string(),
             partitions: Mutex::default(),
             next: AtomicU32::new(0),
@@ -105,17 +110,17 @@ impl RedisQueues {
         })
     }
 
-    async fn tend_now(&self) -> Result<Vec<(u32, AppId)>, QueueError> {
-        if self.wishes.is_empty() || self.has_left.load(Ordering::Acquire) {
+    async fn tick_now(&self) -> Result<Vec<(u32, AppId)>, QueueError> {
+        if self.event_types.is_empty() || self.has_left.load(Ordering::Acquire) {
             return Ok(Vec::new());
         }
-        let tended: Vec<_> = stream::iter(self.partitions_to_tend())
-            .map(|partition| self.tend_partition(partition))
+        let ticked: Vec<_> = stream::iter(self.partitions_to_tick())
+            .map(|partition| self.tick_partition(partition))
             .buffer_unordered(8)
             .collect()
             .await;
         let (mut news, mut error) = (Vec::new(), None);
-        for apps in tended {
+        for apps in ticked {
             match apps {
                 Ok(apps) => news.extend(apps),
                 Err(one) => error = Some(one),
@@ -129,7 +134,7 @@ impl RedisQueues {
     }
 
     /// Partitions whose turn it is: all that this sender leads, and now and then the others.
-    fn partitions_to_tend(&self) -> Vec<u32> {
+    fn partitions_to_tick(&self) -> Vec<u32> {
         let all = self.link.keys().partitions();
         let count = all.min(PARTITIONS_AT_ONCE);
         let first = self.next.fetch_add(count, Ordering::Relaxed) % all;
@@ -140,15 +145,15 @@ impl RedisQueues {
         (0..count).map(|offset| (first + offset) % all).filter(is_due).collect()
     }
 
-    async fn tend_partition(&self, partition: u32) -> Result<Vec<(u32, AppId)>, QueueError> {
-        let tended = self.lead(partition).await;
-        if tended.is_err() {
+    async fn tick_partition(&self, partition: u32) -> Result<Vec<(u32, AppId)>, QueueError> {
+        let ticked = self.lead(partition).await;
+        if ticked.is_err() {
             // The news may have been taken out of Redis with an answer that did not arrive.
             if let Some(known) = lock(&self.partitions).get_mut(&partition) {
                 known.has_missed = true;
             }
         }
-        tended
+        ticked
     }
 
     async fn lead(&self, partition: u32) -> Result<Vec<(u32, AppId)>, QueueError> {
@@ -180,7 +185,7 @@ impl RedisQueues {
     }
 
     async fn apps_with_queues(&self, partition: u32) -> Result<Vec<String>, QueueError> {
-        let apps: Vec<AppId> = self.wishes.apps().cloned().collect();
+        let apps: Vec<AppId> = self.event_types.apps().cloned().collect();
         let mut pipeline = redis::Pipeline::with_capacity(apps.len());
         for app in &apps {
             pipeline.cmd("EXISTS").arg(self.link.keys().webhook_queue(app, partition));
@@ -193,12 +198,12 @@ impl RedisQueues {
         Ok(apps.iter().zip(exist).filter(|(_, exists)| *exists).map(|(app, _)| app.to_string()).collect())
     }
 
-    async fn read_now(&self, queue: &QueueId, after: Option<&Place>, most: usize) -> Result<Batch, QueueError> {
+    async fn read_now(&self, queue: &QueueId, after: Option<&StreamId>, most: usize) -> Result<Batch, QueueError> {
         let keys = self.link.keys();
         let (lease, key) = (keys.webhook_lease(queue.partition), keys.webhook_queue(&queue.app, queue.partition));
         let (sender, group) = (self.sender.clone(), queue.endpoint.to_string());
-        let after = after.map_or_else(|| "0".to_owned(), |place| place.as_str().to_owned());
-        let (_leads, entries): (bool, StreamEntries) = self
+        let after = after.map_or_else(|| "0".to_owned(), |stream_id| stream_id.as_str().to_owned());
+        let (_leads, events): (bool, StreamEntries) = self
             .run("webhook_read", move |mut connection| {
                 Box::pin(async move {
                     let script = scripts::read();
@@ -210,31 +215,31 @@ impl RedisQueues {
             .await?;
         let mut batch = Batch::default();
         let mut unreadable = Vec::new();
-        for (id, fields) in entries {
-            let place = Place::new(id);
-            match entry_of(&queue.app, queue.partition, &place, fields) {
-                Some(entry) => batch.entries.push(entry),
-                None => unreadable.push(place.clone()),
+        for (id, fields) in events {
+            let stream_id = StreamId::new(id);
+            match event_of(&queue.app, queue.partition, &stream_id, fields) {
+                Some(event) => batch.events.push(event),
+                None => unreadable.push(stream_id.clone()),
             }
-            batch.last = Some(place);
+            batch.last = Some(stream_id);
         }
         if !unreadable.is_empty() {
             for _ in &unreadable {
                 self.metrics.dropped("malformed_webhook");
             }
-            self.done_now(queue, &unreadable).await?;
+            self.acknowledge_now(queue, &unreadable).await?;
         }
         Ok(batch)
     }
 
-    async fn done_now(&self, queue: &QueueId, places: &[Place]) -> Result<(), QueueError> {
-        if places.is_empty() {
+    async fn acknowledge_now(&self, queue: &QueueId, stream_ids: &[StreamId]) -> Result<(), QueueError> {
+        if stream_ids.is_empty() {
             return Ok(());
         }
         let mut command = redis::cmd("XACK");
         command.arg(self.link.keys().webhook_queue(&queue.app, queue.partition)).arg(queue.endpoint.as_str());
-        for place in places {
-            command.arg(place.as_str());
+        for stream_id in stream_ids {
+            command.arg(stream_id.as_str());
         }
         self.run("webhook_done", move |mut connection| {
             Box::pin(async move { command.exec_async(&mut connection).await })
@@ -242,19 +247,19 @@ impl RedisQueues {
         .await
     }
 
-    async fn bury_now(&self, queue: &QueueId, letter: &Undelivered) -> Result<(), QueueError> {
+    async fn add_dead_letter_now(&self, queue: &QueueId, letter: &FailedDelivery) -> Result<(), QueueError> {
         let keys = self.link.keys();
         let (key, dead) =
             (keys.webhook_queue(&queue.app, queue.partition), keys.webhook_dead(&queue.app, queue.partition));
-        let (group, place) = (queue.endpoint.to_string(), letter.entry.place.as_str().to_owned());
-        let mut fields = letter.entry.fields_for(&queue.endpoint);
+        let (group, stream_id) = (queue.endpoint.to_string(), letter.event.stream_id.as_str().to_owned());
+        let mut fields = letter.event.fields_for(&queue.endpoint);
         fields.push((dead_letters::ATTEMPTS, letter.attempts.to_string()));
         fields.push((dead_letters::ERROR, letter.error.clone()));
         self.run("webhook_bury", move |mut connection| {
             Box::pin(async move {
                 let script = scripts::bury();
                 let mut call = script.key(key);
-                call.key(dead).arg(group).arg(place).arg(DEAD_MAX).arg(DEAD_BYTES_MAX).arg(millis(DEAD_AGE_MAX));
+                call.key(dead).arg(group).arg(stream_id).arg(DEAD_MAX).arg(DEAD_BYTES_MAX).arg(millis(DEAD_AGE_MAX));
                 for (name, value) in fields {
                     call.arg(name).arg(value);
                 }
@@ -289,7 +294,7 @@ impl RedisQueues {
         let (triples, _) = triples.as_chunks::<3>();
         let by_endpoint = triples.iter().map(|[name, queued, oldest]| {
             let (name, oldest): (String, String) = (from_value(name)?, from_value(oldest)?);
-            let oldest_ms = Place::new(oldest).at_ms().ok();
+            let oldest_ms = StreamId::new(oldest).at_ms().ok();
             Ok((Label::from(name.as_str()), Backlog { queued: from_value(queued)?, oldest_ms }))
         });
         Ok(Backlogs {
@@ -299,7 +304,7 @@ impl RedisQueues {
         })
     }
 
-    async fn leave_now(&self) {
+    async fn release_now(&self) {
         self.has_left.store(true, Ordering::Release);
         let led: Vec<u32> = {
             let mut partitions = lock(&self.partitions);
@@ -345,8 +350,8 @@ impl RedisQueues {
 }
 
 impl Queues for RedisQueues {
-    fn tend(&self) -> BoxFuture<'_, Result<Vec<(u32, AppId)>, QueueError>> {
-        Box::pin(self.tend_now())
+    fn tick(&self) -> BoxFuture<'_, Result<Vec<(u32, AppId)>, QueueError>> {
+        Box::pin(self.tick_now())
     }
 
     fn leads(&self, partition: u32) -> bool {
@@ -357,18 +362,26 @@ impl Queues for RedisQueues {
     fn read<'a>(
         &'a self,
         queue: &'a QueueId,
-        after: Option<&'a Place>,
+        after: Option<&'a StreamId>,
         most: usize,
     ) -> BoxFuture<'a, Result<Batch, QueueError>> {
         Box::pin(self.read_now(queue, after, most))
     }
 
-    fn done<'a>(&'a self, queue: &'a QueueId, places: &'a [Place]) -> BoxFuture<'a, Result<(), QueueError>> {
-        Box::pin(self.done_now(queue, places))
+    fn acknowledge<'a>(
+        &'a self,
+        queue: &'a QueueId,
+        stream_ids: &'a [StreamId],
+    ) -> BoxFuture<'a, Result<(), QueueError>> {
+        Box::pin(self.acknowledge_now(queue, stream_ids))
     }
 
-    fn bury<'a>(&'a self, queue: &'a QueueId, letter: &'a Undelivered) -> BoxFuture<'a, Result<(), QueueError>> {
-        Box::pin(self.bury_now(queue, letter))
+    fn add_dead_letter<'a>(
+        &'a self,
+        queue: &'a QueueId,
+        letter: &'a FailedDelivery,
+    ) -> BoxFuture<'a, Result<(), QueueError>> {
+        Box::pin(self.add_dead_letter_now(queue, letter))
     }
 
     fn backlog<'a>(
@@ -380,16 +393,16 @@ impl Queues for RedisQueues {
         Box::pin(self.backlog_now(partition, app, endpoints))
     }
 
-    fn leave(&self) -> BoxFuture<'_, ()> {
-        Box::pin(self.leave_now())
+    fn release(&self) -> BoxFuture<'_, ()> {
+        Box::pin(self.release_now())
     }
 }
 
 /// `None` for what was cut off the stream while it waited, and for what is none of ours.
-fn entry_of(app: &AppId, partition: u32, place: &Place, fields: Option<Vec<Value>>) -> Option<Entry> {
+fn event_of(app: &AppId, partition: u32, stream_id: &StreamId, fields: Option<Vec<Value>>) -> Option<WebhookEvent> {
     let fields = Value::Array(fields?);
     let fields = Fields::from_redis_value(fields).ok()?;
-    Entry::read(app, partition, place.clone(), &fields).ok()
+    WebhookEvent::read(app, partition, stream_id.clone(), &fields).ok()
 }
 
 fn from_value<T: FromRedisValue>(value: &Value) -> Result<T, QueueError> {

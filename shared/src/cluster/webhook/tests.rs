@@ -10,12 +10,12 @@ fn endpoint(value: serde_json::Value) -> Endpoint {
     serde_json::from_value(value).unwrap()
 }
 
-fn entry(channel: &str, occurrence: Occurrence) -> Entry {
-    let place = Place::new("1700000000123-4");
-    Entry {
-        id: EntryId::new(&"shop".into(), 7, &place),
+fn event(channel: &str, occurrence: Occurrence) -> WebhookEvent {
+    let stream_id = StreamId::new("1700000000123-4");
+    WebhookEvent {
+        id: EventId::new(&"shop".into(), 7, &stream_id),
         at_ms: 1_700_000_000_123,
-        place,
+        stream_id,
         only: None,
         channel: ChannelName::parse(channel, 200).unwrap(),
         occurrence,
@@ -56,21 +56,21 @@ fn every_kind_is_told_in_the_form_that_libraries_read() {
     for (occurrence, mut expected) in occurrences() {
         expected["channel"] = "presence-room".into();
         expected["id"] = "shop-7-1700000000123-4".into();
-        assert_eq!(serde_json::to_value(entry("presence-room", occurrence)).unwrap(), expected);
+        assert_eq!(serde_json::to_value(event("presence-room", occurrence)).unwrap(), expected);
     }
 }
 
 #[test]
 fn every_kind_survives_its_way_through_a_stream() {
     for (occurrence, _) in occurrences() {
-        let written = entry("presence-room", occurrence);
-        let fields = |pairs: Vec<(&'static str, String)>| -> entry::Fields {
+        let written = event("presence-room", occurrence);
+        let fields = |pairs: Vec<(&'static str, String)>| -> event::Fields {
             pairs.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
         };
         let first = fields(written.occurrence.fields(&written.channel));
-        assert_eq!(Entry::read(&"shop".into(), 7, written.place.clone(), &first).unwrap(), written);
+        assert_eq!(WebhookEvent::read(&"shop".into(), 7, written.stream_id.clone(), &first).unwrap(), written);
         let again = fields(written.fields_for(&"example.org:443-0".into()));
-        let read = Entry::read(&"shop".into(), 7, Place::new("1800000000000-0"), &again).unwrap();
+        let read = WebhookEvent::read(&"shop".into(), 7, StreamId::new("1800000000000-0"), &again).unwrap();
         assert_eq!((read.id, read.only.as_deref()), (written.id, Some("example.org:443-0")));
         assert_eq!(read.at_ms, 1_800_000_000_000, "its time begins anew");
     }
@@ -93,9 +93,9 @@ fn endpoints_choose_kinds_and_channels() {
         ("room-7", Occurrence::ChannelVacated, false),
     ];
     for (channel, occurrence, expected) in cases {
-        let entry = entry(channel, occurrence);
-        assert!(all.wants(&entry));
-        assert_eq!(some.wants(&entry), expected, "{entry:?}");
+        let event = event(channel, occurrence);
+        assert!(all.wants(&event));
+        assert_eq!(some.wants(&event), expected, "{event:?}");
     }
 }
 
@@ -108,11 +108,11 @@ fn an_app_wants_what_one_of_its_endpoints_wants() {
         { "url": "http://example.org/", "event_types": ["channel_vacated"] },
         { "url": "http://example.org/", "event_types": ["cache_miss"] }
     ]));
-    assert_eq!(Wanted::of(&some).to_string(), "VM");
-    assert_eq!(Wanted::of(&app(json!([{ "url": "http://example.org/" }]))).to_string(), "OVAREMC");
-    assert!(Wanted::of(&app(json!([]))).is_empty());
-    let wishes = Wishes::new(&Apps::new([some]).unwrap());
-    assert!(wishes.of(&"a".into()).has(Kind::CacheMiss) && wishes.of(&"b".into()).is_empty());
+    assert_eq!(WebhookKinds::of(&some).to_string(), "VM");
+    assert_eq!(WebhookKinds::of(&app(json!([{ "url": "http://example.org/" }]))).to_string(), "OVAREMC");
+    assert!(WebhookKinds::of(&app(json!([]))).is_empty());
+    let event_types = EventTypes::new(&Apps::new([some]).unwrap());
+    assert!(event_types.of(&"a".into()).has(WebhookKind::CacheMiss) && event_types.of(&"b".into()).is_empty());
 }
 
 fn labels_of(endpoints: &[Endpoint]) -> Vec<String> {

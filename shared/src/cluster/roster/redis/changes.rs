@@ -9,7 +9,7 @@ use crate::cluster::envelope::{Position, Topic, unix_us};
 use crate::cluster::node::NodeId;
 use crate::cluster::redis::scripts;
 use crate::cluster::roster::{Claimed, Joined, RosterError};
-use crate::cluster::webhook::{Kind, MISS_PAUSE};
+use crate::cluster::webhook::{MISS_PAUSE, WebhookKind};
 use crate::protocol::{ChannelKind, Member, UserId};
 
 impl RedisRoster {
@@ -150,7 +150,7 @@ impl RedisRoster {
     }
 
     pub(super) async fn miss_now(&self, topic: &Topic) -> Result<(), RosterError> {
-        if !self.wishes.of(&topic.app).has(Kind::CacheMiss) {
+        if !self.event_types.of(&topic.app).has(WebhookKind::CacheMiss) {
             return Ok(());
         }
         let (key, hooks, channel) =

@@ -49,7 +49,7 @@ impl RedisRoster {
             earlier: earlier.iter().map(|node| channel.tombstone(&node.to_string())).collect(),
             base: keys.base(partition),
             app: topic.app.to_string(),
-            wanted: self.wishes.of(&topic.app).to_string(),
+            wanted: self.event_types.of(&topic.app).to_string(),
             is_news: !is_again,
         }
     }

@@ -2,11 +2,11 @@
 
 use redis::Value;
 
-use super::{StreamEntries, entry_of, from_value, queues_error};
+use super::{StreamEntries, event_of, from_value, queues_error};
 use crate::app::AppId;
 use crate::cluster::redis::Link;
 use crate::cluster::webhook::endpoint::Label;
-use crate::cluster::webhook::entry::{Entry, Fields, Place};
+use crate::cluster::webhook::event::{Fields, StreamId, WebhookEvent};
 use crate::cluster::webhook::queues::QueueError;
 
 /// Fields of a dead letter besides those of its entry.
@@ -22,11 +22,11 @@ pub struct DeadLetter {
     /// Where it is kept.
     pub partition: u32,
     /// When it was given up, and its place among the others.
-    pub place: Place,
+    pub stream_id: StreamId,
     /// Who did not take it.
     pub endpoint: Label,
     /// What it should have been told; its place is that of the letter.
-    pub entry: Entry,
+    pub event: WebhookEvent,
     /// Requests that were made.
     pub attempts: u32,
     /// What became of the last one.
@@ -57,8 +57,9 @@ impl DeadLetters {
                 let page = self.page(partition, &from).await?;
                 let Some((last, _)) = page.last() else { break };
                 from = format!("({last}");
-                let letters =
-                    page.into_iter().filter_map(|(id, fields)| letter_of(&self.app, partition, Place::new(id), fields));
+                let letters = page
+                    .into_iter()
+                    .filter_map(|(id, fields)| letter_of(&self.app, partition, StreamId::new(id), fields));
                 all.extend(letters);
             }
         }
@@ -74,12 +75,16 @@ impl DeadLetters {
         let mut pipeline = redis::pipe();
         pipeline.atomic();
         pipeline.cmd("XADD").arg(keys.webhook_queue(&self.app, letter.partition)).arg("*");
-        for (name, value) in letter.entry.fields_for(endpoint) {
+        for (name, value) in letter.event.fields_for(endpoint) {
             pipeline.arg(name).arg(value);
         }
         pipeline.ignore();
         pipeline.cmd("SADD").arg(keys.webhook_news(letter.partition)).arg(self.app.as_str()).ignore();
-        pipeline.cmd("XDEL").arg(keys.webhook_dead(&self.app, letter.partition)).arg(letter.place.as_str()).ignore();
+        pipeline
+            .cmd("XDEL")
+            .arg(keys.webhook_dead(&self.app, letter.partition))
+            .arg(letter.stream_id.as_str())
+            .ignore();
         let run =
             self.link.run(move |mut connection| Box::pin(async move { pipeline.exec_async(&mut connection).await }));
         run.await.map_err(|error| queues_error(&error))
@@ -91,7 +96,7 @@ impl DeadLetters {
     /// [`QueueError`].
     pub async fn purge(&self, letter: &DeadLetter) -> Result<(), QueueError> {
         let mut command = redis::cmd("XDEL");
-        command.arg(self.link.keys().webhook_dead(&self.app, letter.partition)).arg(letter.place.as_str());
+        command.arg(self.link.keys().webhook_dead(&self.app, letter.partition)).arg(letter.stream_id.as_str());
         let run =
             self.link.run(move |mut connection| Box::pin(async move { command.exec_async(&mut connection).await }));
         run.await.map_err(|error| queues_error(&error))
@@ -107,11 +112,11 @@ impl DeadLetters {
 }
 
 /// `None` for what is none of ours.
-fn letter_of(app: &AppId, partition: u32, place: Place, fields: Option<Vec<Value>>) -> Option<DeadLetter> {
+fn letter_of(app: &AppId, partition: u32, stream_id: StreamId, fields: Option<Vec<Value>>) -> Option<DeadLetter> {
     let all: Fields = from_value(&Value::Array(fields.clone()?)).ok()?;
-    let entry = entry_of(app, partition, &place, fields)?;
-    let endpoint = Label::from(entry.only.as_deref()?);
+    let event = event_of(app, partition, &stream_id, fields)?;
+    let endpoint = Label::from(event.only.as_deref()?);
     let attempts = all.get(ATTEMPTS)?.parse().ok()?;
     let error = all.get(ERROR)?.clone();
-    Some(DeadLetter { partition, place, endpoint, entry, attempts, error })
+    Some(DeadLetter { partition, stream_id, endpoint, event, attempts, error })
 }

@@ -61,39 +61,39 @@ impl World for Memory {
 
 impl World for RedisCluster {
     fn queues(&self) -> Arc<dyn Queues> {
-        self.queues_of(Wishes::new(&apps()))
+        self.queues_of(EventTypes::new(&apps()))
     }
 }
 
 async fn redis() -> RedisCluster {
-    RedisCluster::with_wishes(Wishes::new(&apps())).await
+    RedisCluster::with_event_types(EventTypes::new(&apps())).await
 }
 
 /// Tends until entries come, and reads so many.
-async fn read(queues: &Arc<dyn Queues>, last: &mut Option<Place>, count: usize) -> Vec<Entry> {
+async fn read(queues: &Arc<dyn Queues>, last: &mut Option<StreamId>, count: usize) -> Vec<WebhookEvent> {
     let mut all = Vec::new();
     let reading = async {
         while all.len() < count {
-            queues.tend().await.unwrap();
+            queues.tick().await.unwrap();
             let batch = queues.read(&queue(), last.as_ref(), 100).await.unwrap();
-            all.extend(batch.entries);
+            all.extend(batch.events);
             *last = batch.last.or(last.take());
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(10), reading).await.expect("entries come");
+    tokio::time::timeout(Duration::from_secs(10), reading).await.expect("events come");
     assert_eq!(all.len(), count, "{all:?}");
     all
 }
 
-fn words(entries: &[Entry]) -> Vec<String> {
-    let word = |entry: &Entry| match &entry.occurrence {
+fn words(events: &[WebhookEvent]) -> Vec<String> {
+    let word = |event: &WebhookEvent| match &event.occurrence {
         Occurrence::MemberAdded(user) => format!("+{user}"),
         Occurrence::MemberRemoved(user) => format!("-{user}"),
         Occurrence::SubscriptionCount(count) => format!("={count}"),
         other => other.kind().name().to_owned(),
     };
-    entries.iter().map(word).collect()
+    events.iter().map(word).collect()
 }
 
 async fn join(node: &Node, topic: &crate::cluster::envelope::Topic, user: &str) {
@@ -129,7 +129,7 @@ async fn transitions_are_told_once_and_held_ends_later(world: impl World) {
     let ends = read(&queues, &mut last, 3).await;
     assert_eq!(words(&ends), ["-ana", "-bo", "channel_vacated"]);
     assert!(before.elapsed() >= Duration::from_millis(2900), "held for {:?} only", before.elapsed());
-    let ids: std::collections::HashSet<_> = first.iter().chain(&ends).map(|entry| entry.id.clone()).collect();
+    let ids: std::collections::HashSet<_> = first.iter().chain(&ends).map(|event| event.id.clone()).collect();
     assert_eq!(ids.len(), 5);
 }
 
@@ -162,7 +162,7 @@ async fn what_is_done_with_is_gone_and_the_rest_is_counted(world: impl World) {
     for number in 0..5 {
         node.roster.occupy(&topic("shop", &format!("room-{number}")), 1, false).await.unwrap();
     }
-    let entries = read(&queues, &mut last, 5).await;
+    let events = read(&queues, &mut last, 5).await;
     let queue = queue();
     let labels = [queue.endpoint.clone()];
     let backlog = async || queues.backlog(0, &"shop".into(), &labels).await.unwrap();
@@ -170,12 +170,12 @@ async fn what_is_done_with_is_gone_and_the_rest_is_counted(world: impl World) {
         by_endpoint: vec![(queue.endpoint.clone(), Backlog { queued, oldest_ms })],
         ..Backlogs::default()
     };
-    assert_eq!(backlog().await, expected(5, Some(entries[0].at_ms)));
-    let places: Vec<Place> = entries[..4].iter().map(|entry| entry.place.clone()).collect();
-    queues.done(&queue, &places).await.unwrap();
-    assert_eq!(backlog().await, expected(1, Some(entries[4].at_ms)));
-    let letter = Undelivered { entry: entries[4].clone(), attempts: 3, error: "no".into() };
-    queues.bury(&queue, &letter).await.unwrap();
+    assert_eq!(backlog().await, expected(5, Some(events[0].at_ms)));
+    let stream_ids: Vec<StreamId> = events[..4].iter().map(|event| event.stream_id.clone()).collect();
+    queues.acknowledge(&queue, &stream_ids).await.unwrap();
+    assert_eq!(backlog().await, expected(1, Some(events[4].at_ms)));
+    let letter = FailedDelivery { event: events[4].clone(), attempts: 3, error: "no".into() };
+    queues.add_dead_letter(&queue, &letter).await.unwrap();
     assert_eq!(backlog().await, expected(0, None));
 }
 
@@ -204,11 +204,11 @@ async fn what_was_handed_out_in_an_answer_that_was_lost_is_handed_out_again(worl
     let first = read(&queues, &mut last, 3).await;
     node.roster.occupy(&topic("shop", "room-3"), 1, false).await.unwrap();
     // The worker knows of the first only.
-    let after = Some(&first[0].place);
+    let after = Some(&first[0].stream_id);
     let again = queues.read(&queue(), after, 100).await.unwrap();
-    assert_eq!(again.entries, first[1..]);
+    assert_eq!(again.events, first[1..]);
     let next = queues.read(&queue(), again.last.as_ref(), 100).await.unwrap();
-    assert_eq!(next.entries.len(), 1);
+    assert_eq!(next.events.len(), 1);
 }
 
 /// Publishes client events of a megabyte each, numbered in their names.
@@ -224,8 +224,8 @@ async fn publish_large(node: &Node, topic: &crate::cluster::envelope::Topic, cou
     }
 }
 
-fn event_name(entry: &Entry) -> &str {
-    match &entry.occurrence {
+fn event_name(event: &WebhookEvent) -> &str {
+    match &event.occurrence {
         Occurrence::ClientEvent { event, .. } => event,
         other => panic!("{other:?}"),
     }
@@ -235,8 +235,8 @@ async fn a_queue_is_bounded_by_bytes_and_drops_the_oldest(world: impl World) {
     const COUNT: u64 = 70;
     let (node, queues) = (Node::start(&world).await, world.queues());
     publish_large(&node, &topic("shop", "private-room"), COUNT).await;
-    queues.tend().await.unwrap();
-    let first = queues.read(&queue(), None, 1).await.unwrap().entries;
+    queues.tick().await.unwrap();
+    let first = queues.read(&queue(), None, 1).await.unwrap().events;
     let labels = [queue().endpoint];
     let backlogs = async || queues.backlog(0, &"shop".into(), &labels).await.unwrap();
     let Backlogs { by_endpoint, dropped, .. } = backlogs().await;
@@ -289,16 +289,16 @@ async fn dead_letters_are_bounded_by_bytes_and_expire() {
     for number in 0..COUNT {
         node.roster.occupy(&topic("shop", &format!("room-{number}")), 1, false).await.unwrap();
     }
-    let entries = read(&queues, &mut None, 40).await;
-    for (number, mut entry) in entries.into_iter().enumerate() {
-        entry.occurrence = Occurrence::ClientEvent {
+    let events = read(&queues, &mut None, 40).await;
+    for (number, mut event) in events.into_iter().enumerate() {
+        event.occurrence = Occurrence::ClientEvent {
             event: format!("client-{number}"),
             data: "x".repeat(1 << 20),
             socket_id: "12.34".parse().unwrap(),
             user_id: None,
         };
-        let letter = Undelivered { entry, attempts: 1, error: "no".into() };
-        queues.bury(&queue(), &letter).await.unwrap();
+        let letter = FailedDelivery { event, attempts: 1, error: "no".into() };
+        queues.add_dead_letter(&queue(), &letter).await.unwrap();
     }
     let left: u64 = world.query("XLEN", &["carillon:{0}:wd:shop"]).await;
     assert!((16..=32).contains(&left), "{left} are left");
@@ -306,7 +306,7 @@ async fn dead_letters_are_bounded_by_bytes_and_expire() {
     let dropped = queues.backlog(0, &"shop".into(), &labels).await.unwrap().dead_dropped;
     assert_eq!(dropped + left, COUNT);
     let first = world.dead_letters("shop").list().await.unwrap().swap_remove(0);
-    assert_eq!(event_name(&first.entry), format!("client-{dropped}"));
+    assert_eq!(event_name(&first.event), format!("client-{dropped}"));
     const DAY_MS: i64 = 24 * 3600 * 1000;
     for (key, days) in [("wq:shop", 1), ("wq:shop:m", 1), ("wd:shop", 7), ("wd:shop:m", 7)] {
         let left_ms: i64 = world.query("PTTL", &[&format!("carillon:{{0}}:{key}")]).await;
@@ -338,7 +338,7 @@ async fn an_endpoint_that_nobody_has_loses_its_place_after_the_grace_period() {
     };
     assert_eq!(look(&patient, &other).await, 0);
     assert_eq!(groups().await, 1, "another publisher may still have it");
-    let hasty: Arc<dyn Queues> = world.queues_with_grace(Wishes::new(&apps()), Duration::ZERO);
+    let hasty: Arc<dyn Queues> = world.queues_with_grace(EventTypes::new(&apps()), Duration::ZERO);
     assert_eq!(look(&hasty, &known).await, 1);
     assert_eq!(groups().await, 1, "it is configured");
     tokio::time::sleep(Duration::from_millis(20)).await;
@@ -354,13 +354,13 @@ async fn one_sender_leads_and_the_next_reads_what_it_had_begun() {
     let mut last = None;
     node.roster.occupy(&topic("shop", "room"), 1, false).await.unwrap();
     let begun = read(&first, &mut last, 1).await;
-    assert_eq!(second.tend().await.unwrap(), []);
+    assert_eq!(second.tick().await.unwrap(), []);
     assert!(first.leads(0) && !second.leads(0));
-    first.leave().await;
+    first.release().await;
     assert!(!first.leads(0));
     let news = async {
         loop {
-            let news = second.tend().await.unwrap();
+            let news = second.tick().await.unwrap();
             if !news.is_empty() {
                 return news;
             }
@@ -370,7 +370,7 @@ async fn one_sender_leads_and_the_next_reads_what_it_had_begun() {
     let news = tokio::time::timeout(Duration::from_secs(10), news).await.expect("the second takes over");
     assert_eq!(news, [(0, AppId::from("shop"))]);
     let again = second.read(&queue(), None, 100).await.unwrap();
-    assert_eq!(again.entries, begun);
+    assert_eq!(again.events, begun);
     let nothing = second.read(&queue(), again.last.as_ref(), 100).await.unwrap();
     assert_eq!(nothing, Batch::default());
 }
@@ -380,15 +380,15 @@ async fn who_does_not_lead_reads_nothing() {
     let world = redis().await;
     let node = Node::start(&world).await;
     let (first, second) = (world.queues(), world.queues());
-    first.tend().await.unwrap();
+    first.tick().await.unwrap();
     node.roster.occupy(&topic("shop", "room"), 1, false).await.unwrap();
     assert_eq!(second.read(&queue(), None, 100).await.unwrap(), Batch::default());
-    assert_eq!(first.read(&queue(), None, 100).await.unwrap().entries.len(), 1);
+    assert_eq!(first.read(&queue(), None, 100).await.unwrap().events.len(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_nobody_wants_is_not_kept() {
-    let world = RedisCluster::with_wishes(Wishes::default()).await;
+    let world = RedisCluster::with_event_types(EventTypes::default()).await;
     let node = Node::start(&world).await;
     let topic = topic("shop", CHANNEL);
     join(&node, &topic, "ana").await;

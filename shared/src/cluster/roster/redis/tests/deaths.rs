@@ -18,7 +18,7 @@ use crate::cluster::redis::metrics::Metrics;
 use crate::cluster::redis::server::RedisCluster;
 use crate::cluster::roster::redis::Times;
 use crate::cluster::roster::{RedisRoster, Roster};
-use crate::cluster::webhook::Wishes;
+use crate::cluster::webhook::EventTypes;
 use crate::protocol::Member;
 
 const DIVISOR: u32 = 20;
@@ -44,9 +44,9 @@ impl Node {
         .unwrap();
         let registry = Registry::new();
         let link = Link::new(&cluster.config(), Handle::current()).unwrap();
-        let wishes = Wishes::new(&Apps::new([app]).unwrap());
+        let event_types = EventTypes::new(&Apps::new([app]).unwrap());
         let metrics = Metrics::new(&registry, true);
-        let roster = RedisRoster::with_times(link, metrics, wishes, Times::divided(DIVISOR));
+        let roster = RedisRoster::with_times(link, metrics, event_types, Times::divided(DIVISOR));
         let kept = roster.clone();
         let keeping = spawn_local(async move { match kept.keep(Arc::new(Deaf)).await {} });
         Self { roster, registry, keeping }

@@ -10,12 +10,12 @@ use crate::cluster::redis::Link;
 use crate::cluster::redis::metrics::Metrics;
 use crate::cluster::redis::server::RedisCluster;
 use crate::cluster::roster::{RedisRoster, Roster};
-use crate::cluster::webhook::Wishes;
+use crate::cluster::webhook::EventTypes;
 
 async fn start(cluster: &RedisCluster) -> Arc<RedisRoster> {
     let link = Link::new(&cluster.config(), Handle::current()).unwrap();
     let metrics = Metrics::new(&Registry::new(), true);
-    let roster = RedisRoster::new(link, metrics, Wishes::new(&Apps::new([]).unwrap()));
+    let roster = RedisRoster::new(link, metrics, EventTypes::new(&Apps::new([]).unwrap()));
     roster.renew().await.unwrap();
     roster
 }

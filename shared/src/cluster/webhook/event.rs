@@ -12,7 +12,7 @@ use crate::protocol::{ChannelName, SocketId, UserId};
 /// Kinds of occurrences, by the names that endpoints choose them by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Kind {
+pub enum WebhookKind {
     /// A channel has its first subscriber.
     ChannelOccupied,
     /// A channel has lost its last subscriber.
@@ -32,15 +32,15 @@ pub enum Kind {
 /// What happened on a channel.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Occurrence {
-    /// See [`Kind::ChannelOccupied`].
+    /// See [`WebhookKind::ChannelOccupied`].
     ChannelOccupied,
-    /// See [`Kind::ChannelVacated`].
+    /// See [`WebhookKind::ChannelVacated`].
     ChannelVacated,
-    /// See [`Kind::MemberAdded`].
+    /// See [`WebhookKind::MemberAdded`].
     MemberAdded(UserId),
-    /// See [`Kind::MemberRemoved`].
+    /// See [`WebhookKind::MemberRemoved`].
     MemberRemoved(UserId),
-    /// See [`Kind::ClientEvent`].
+    /// See [`WebhookKind::ClientEvent`].
     ClientEvent {
         /// The event's name.
         event: String,
@@ -51,27 +51,27 @@ pub enum Occurrence {
         /// Their user, on presence channels.
         user_id: Option<UserId>,
     },
-    /// See [`Kind::CacheMiss`].
+    /// See [`WebhookKind::CacheMiss`].
     CacheMiss,
-    /// See [`Kind::SubscriptionCount`].
+    /// See [`WebhookKind::SubscriptionCount`].
     SubscriptionCount(u64),
 }
 
 /// Names an entry in the whole cluster: one transition, one id, however often it is told.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct EntryId(String);
+pub struct EventId(String);
 
 /// A place in a queue; later places are greater, though not as text.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Place(String);
+pub struct StreamId(String);
 
 /// One occurrence that waits to be told.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Entry {
+pub struct WebhookEvent {
     /// Its name.
-    pub id: EntryId,
+    pub id: EventId,
     /// Where it stands in its queue; another place when it is told again by hand.
-    pub place: Place,
+    pub stream_id: StreamId,
     /// When it came into its queue, in milliseconds of Unix time.
     pub at_ms: u64,
     /// The one endpoint that is told, by its label; `None` for all that want to be.
@@ -82,7 +82,7 @@ pub struct Entry {
     pub occurrence: Occurrence,
 }
 
-impl Kind {
+impl WebhookKind {
     /// All of them.
     pub const ALL: [Self; 7] = [
         Self::ChannelOccupied,
@@ -123,20 +123,20 @@ impl Kind {
 
 impl Occurrence {
     /// Its kind.
-    pub fn kind(&self) -> Kind {
+    pub fn kind(&self) -> WebhookKind {
         match self {
-            Self::ChannelOccupied => Kind::ChannelOccupied,
-            Self::ChannelVacated => Kind::ChannelVacated,
-            Self::MemberAdded(_) => Kind::MemberAdded,
-            Self::MemberRemoved(_) => Kind::MemberRemoved,
-            Self::ClientEvent { .. } => Kind::ClientEvent,
-            Self::CacheMiss => Kind::CacheMiss,
-            Self::SubscriptionCount(_) => Kind::SubscriptionCount,
+            Self::ChannelOccupied => WebhookKind::ChannelOccupied,
+            Self::ChannelVacated => WebhookKind::ChannelVacated,
+            Self::MemberAdded(_) => WebhookKind::MemberAdded,
+            Self::MemberRemoved(_) => WebhookKind::MemberRemoved,
+            Self::ClientEvent { .. } => WebhookKind::ClientEvent,
+            Self::CacheMiss => WebhookKind::CacheMiss,
+            Self::SubscriptionCount(_) => WebhookKind::SubscriptionCount,
         }
     }
 }
 
-impl Place {
+impl StreamId {
     /// The place of this id in a stream.
     pub fn new(stream_id: impl Into<String>) -> Self {
         Self(stream_id.into())
@@ -156,10 +156,10 @@ impl Place {
     }
 }
 
-impl EntryId {
+impl EventId {
     /// The id of what came into the queue of an app and partition at this place.
-    pub fn new(app: &AppId, partition: u32, place: &Place) -> Self {
-        Self(format!("{app}-{partition}-{}", place.as_str()))
+    pub fn new(app: &AppId, partition: u32, stream_id: &StreamId) -> Self {
+        Self(format!("{app}-{partition}-{}", stream_id.as_str()))
     }
 
     /// The id as text.
@@ -168,7 +168,7 @@ impl EntryId {
     }
 }
 
-impl fmt::Display for EntryId {
+impl fmt::Display for EventId {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(&self.0)
     }
@@ -192,7 +192,7 @@ struct Told<'a> {
     id: &'a str,
 }
 
-impl Serialize for Entry {
+impl Serialize for WebhookEvent {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut told = Told {
             name: self.occurrence.kind().name(),
@@ -223,16 +223,16 @@ impl Serialize for Entry {
 
 /// Why the fields of a stream's entry are none of ours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("not an entry of a webhook: {0}")]
+#[error("not an event of a webhook: {0}")]
 pub struct Malformed(pub &'static str);
 
 /// The fields of an entry in a stream: a letter, the channel, and what else its kind needs.
 pub type Fields = HashMap<String, String>;
 
 /// The bytes of an entry besides its texts, as far as bounds are concerned.
-const ENTRY_BYTES: usize = 256;
+const EVENT_BYTES: usize = 256;
 
-impl Entry {
+impl WebhookEvent {
     /// The bytes that it takes in memory, more or less.
     pub fn bytes(&self) -> usize {
         let texts = match &self.occurrence {
@@ -240,14 +240,14 @@ impl Entry {
             Occurrence::MemberAdded(user) | Occurrence::MemberRemoved(user) => user.as_str().len(),
             _ => 0,
         };
-        ENTRY_BYTES + self.channel.as_str().len() + texts
+        EVENT_BYTES + self.channel.as_str().len() + texts
     }
 
     /// Reads what a script or [`Occurrence::fields`] has put into a stream.
     ///
     /// # Errors
     /// [`Malformed`]: what comes from Redis is not trusted.
-    pub fn read(app: &AppId, partition: u32, place: Place, fields: &Fields) -> Result<Self, Malformed> {
+    pub fn read(app: &AppId, partition: u32, stream_id: StreamId, fields: &Fields) -> Result<Self, Malformed> {
         let field = |name: &'static str| fields.get(name).map(String::as_str).ok_or(Malformed(name));
         let user = || field("u").map(UserId::from);
         let occurrence = match field("k")? {
@@ -266,16 +266,16 @@ impl Entry {
             _ => return Err(Malformed("k")),
         };
         Ok(Self {
-            id: fields.get(ID).map_or_else(|| EntryId::new(app, partition, &place), |id| EntryId(id.clone())),
-            at_ms: place.at_ms()?,
-            place,
+            id: fields.get(ID).map_or_else(|| EventId::new(app, partition, &stream_id), |id| EventId(id.clone())),
+            at_ms: stream_id.at_ms()?,
+            stream_id,
             only: fields.get(ONLY).cloned(),
             channel: ChannelName::parse(field("c")?, usize::MAX).map_err(|_| Malformed("c"))?,
             occurrence,
         })
     }
 
-    /// The fields that [`Entry::read`] takes to tell `endpoint` of this once more, under the same id.
+    /// The fields that [`WebhookEvent::read`] takes to tell `endpoint` of this once more, under the same id.
     pub fn fields_for(&self, endpoint: &Label) -> Vec<(&'static str, String)> {
         let mut fields = self.occurrence.fields(&self.channel);
         fields.extend([(ID, self.id.to_string()), (ONLY, endpoint.to_string())]);
@@ -288,7 +288,7 @@ const ID: &str = "id";
 const ONLY: &str = "to";
 
 impl Occurrence {
-    /// The fields that [`Entry::read`] takes, with the channel.
+    /// The fields that [`WebhookEvent::read`] takes, with the channel.
     pub fn fields(&self, channel: &ChannelName) -> Vec<(&'static str, String)> {
         let mut fields = vec![("k", self.kind().letter().to_string()), ("c", channel.to_string())];
         match self {
