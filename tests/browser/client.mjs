@@ -5,14 +5,14 @@ import { readFileSync } from 'node:fs';
 
 import { DEADLINE_MS, eventually, open } from './harness.mjs';
 
-const README = readFileSync(new URL('../../README.md', import.meta.url), 'utf8');
+const CLIENTS = readFileSync(new URL('../../docs/CLIENTS.md', import.meta.url), 'utf8');
 
 /**
- * The configuration of README.md for `pusher-js` or `Echo`, as JavaScript, with the host and ports of `address` (`{ host, port, url }`)
+ * The configuration of docs/CLIENTS.md for `pusher-js` or `Echo`, as JavaScript, with the host and ports of `address` (`{ host, port, url }`)
  * in place of its own. `changes`: pairs of what to replace, and what by.
  */
 export function documented(library, address, changes = []) {
-  const [section] = README.split('## Behind proxies that block WebSockets\n')[1]?.split('\n## ') ?? [];
+  const [section] = CLIENTS.split('## WebSocket with HTTP fallback\n')[1]?.split('\n## ') ?? [];
   const snippets = [...(section ?? '').matchAll(/```js\n([^]*?)```/g)].map(([, snippet]) => snippet);
   let snippet = snippets.find((each) => each.includes(library === 'Echo' ? 'new Echo' : 'new Pusher'));
   const replacements = [
@@ -24,7 +24,7 @@ export function documented(library, address, changes = []) {
   ];
   for (const [from, to] of replacements) {
     const changed = snippet.replaceAll(from, to);
-    assert(changed !== snippet || from instanceof RegExp || from === to, `README.md has no ${from}:\n${snippet}`);
+    assert(changed !== snippet || from instanceof RegExp || from === to, `docs/CLIENTS.md has no ${from}:\n${snippet}`);
     snippet = changed;
   }
   return snippet;
