@@ -4,13 +4,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
+use client::ServerUrl;
 use serde_json::value::RawValue;
 use shared::app::{AppId, AppKey};
 use shared::protocol::SocketId;
 use shared::secret::Secret;
-
-use crate::config::Role;
-use client::ServerUrl;
 
 /// A server for the Pusher Channels protocol.
 #[derive(Debug, Parser)]
@@ -82,7 +80,7 @@ pub struct RoleSettings {
     pub settings: Settings,
     /// Role that it is for: each has its own defaults and its own rules
     #[arg(long, value_enum, default_value = "up")]
-    pub role: NodeRole,
+    pub role: Role,
 }
 
 /// Files that configuration is read from.
@@ -104,7 +102,7 @@ pub struct Doctor {
     pub settings: Settings,
     /// What the node is to be
     #[arg(long, value_enum, default_value = "up")]
-    pub role: NodeRole,
+    pub role: Role,
     /// Public address at which clients reach it, as `https://ws.example.org` or `wss://ws.example.org`; it must be running
     #[arg(long)]
     pub url: Option<ServerUrl>,
@@ -113,25 +111,15 @@ pub struct Doctor {
     pub ca: Option<PathBuf>,
 }
 
-/// What a node can be.
+/// The part of a cluster that a node plays.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum NodeRole {
+pub enum Role {
     /// Gateway and publisher in one process
     Up,
     /// WebSockets
     Gateway,
     /// The signed HTTP API
     Publisher,
-}
-
-impl From<NodeRole> for Role {
-    fn from(role: NodeRole) -> Self {
-        match role {
-            NodeRole::Up => Self::Up,
-            NodeRole::Gateway => Self::Gateway,
-            NodeRole::Publisher => Self::Publisher,
-        }
-    }
 }
 
 /// Arguments of `healthcheck`.

@@ -20,7 +20,7 @@ use shared::config::{self, ConfigError, Layers, Mistake, Variables};
 use shared::secret::Secret;
 use shared::serve::{admin, telemetry, tls};
 
-use crate::args::Settings;
+use crate::args::{Role, Settings};
 use env_file::EnvFile;
 use laravel::{Completed, Laravel};
 
@@ -67,17 +67,6 @@ pub struct Config {
     /// Settings and lines of files that have no effect, for the operator.
     #[serde(skip)]
     pub warnings: Vec<String>,
-}
-
-/// For which command the configuration is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Role {
-    /// Gateway and publisher in one process.
-    Up,
-    /// WebSockets.
-    Gateway,
-    /// The signed HTTP API.
-    Publisher,
 }
 
 /// Where a publisher listens unless told otherwise: beside a gateway on the same machine.

@@ -10,9 +10,8 @@ pub mod output;
 mod commands;
 mod serve;
 
-use crate::args::{AppCommand, Args, Command};
+use crate::args::{AppCommand, Args, Command, Role};
 use crate::commands::{app_new, check_config, doctor, healthcheck, listen, print_config, trigger, webhooks};
-use crate::config::Role;
 use crate::output::Failure;
 use crate::serve::roles;
 

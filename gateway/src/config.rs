@@ -8,7 +8,7 @@ use bytesize::ByteSize;
 use humantime_serde::re::humantime::format_duration;
 use hyper::http::uri::Authority;
 use serde::{Deserialize, Serialize};
-use shared::config::{self, Mistake};
+use shared::config::{self, Mistake, Validate};
 use shared::serve::listener::AcceptPolicy;
 use shared::serve::network::{Access, Networks};
 use shared::serve::tls::Tls;
@@ -181,9 +181,8 @@ impl Server {
     }
 }
 
-impl Config {
-    /// Checks what types cannot say; gives all mistakes.
-    pub fn validate(&self) -> Vec<Mistake> {
+impl Validate for Config {
+    fn validate(&self) -> Vec<Mistake> {
         let server = &self.server;
         let mut mistakes = Vec::new();
         for (key, time) in [

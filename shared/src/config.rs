@@ -63,6 +63,12 @@ impl Mistake {
     }
 }
 
+/// A part of the configuration that has rules which its types cannot express.
+pub trait Validate {
+    /// Returns every broken rule, in the order of the settings.
+    fn validate(&self) -> Vec<Mistake>;
+}
+
 impl fmt::Display for Mistake {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if !self.key.is_empty() {

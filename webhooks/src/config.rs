@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use shared::config::{Mistake, Validate};
 use shared::serve::tls::files::FileError;
 use shared::serve::tls::trust::Trust;
 
@@ -43,22 +44,23 @@ const TIMEOUT_MIN: Duration = Duration::from_millis(10);
 /// What waits longer only fills the queues.
 const GIVE_UP_MAX: Duration = Duration::from_secs(24 * 3600);
 
-impl Config {
-    /// Returns what is wrong, as keys and complaints.
-    pub fn mistakes(&self) -> Vec<(&'static str, String)> {
+impl Validate for Config {
+    fn validate(&self) -> Vec<Mistake> {
         let mut mistakes = Vec::new();
         if !(TIMEOUT_MIN..=TIMEOUT_MAX).contains(&self.timeout) {
-            mistakes.push(("webhooks.timeout", "expected between 10ms and 1m".into()));
+            mistakes.push(Mistake::new("webhooks.timeout", "expected between 10ms and 1m"));
         }
         if self.give_up_after > GIVE_UP_MAX {
-            mistakes.push(("webhooks.give_up_after", "expected at most 1day".into()));
+            mistakes.push(Mistake::new("webhooks.give_up_after", "expected at most 1day"));
         }
         if let Err(error) = self.trust() {
-            mistakes.push(("webhooks.ca_file", error.to_string()));
+            mistakes.push(Mistake::new("webhooks.ca_file", error.to_string()));
         }
         mistakes
     }
+}
 
+impl Config {
     /// The CA certificates that are trusted for endpoints.
     pub(super) fn trust(&self) -> Result<Trust, FileError> {
         Trust::public_and(self.ca_file.as_deref())

@@ -6,7 +6,7 @@ use crate::output::{Failure, say, warn};
 
 /// Says that the configuration is valid, or fails with what is wrong.
 pub(crate) fn run(args: &RoleSettings) -> Result<(), Failure> {
-    let config = Config::load(&args.settings, args.role.into())?;
+    let config = Config::load(&args.settings, args.role)?;
     warn(&config.warnings);
     say(&verdict(&config));
     Ok(())

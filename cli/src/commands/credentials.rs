@@ -6,8 +6,8 @@ use anyhow::anyhow;
 use shared::app::App;
 use shared::config::Mistake;
 
-use crate::args::{Settings, Target};
-use crate::config::{Config, Role};
+use crate::args::{Role, Settings, Target};
+use crate::config::Config;
 use crate::output::Failure;
 use client::{ServerUrl, Trust};
 

@@ -1,71 +1,28 @@
 //! `carillon doctor`: looks for what would go wrong before it does.
 
+mod finding;
 mod public;
 mod redis;
 
-use std::fmt;
-use std::time::{SystemTime, UNIX_EPOCH};
-
 use shared::serve::descriptors;
 
-use crate::args::Doctor;
+use crate::args::{Doctor, Role};
 use crate::commands::credentials;
-use crate::config::{Config, Role};
+use crate::config::Config;
 use crate::output::{Failure, say};
-
-/// What a check found.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Verdict {
-    Good,
-    /// It runs, but not as it should.
-    Warning,
-    /// It does not run, or loses something.
-    Problem,
-}
-
-/// What was found, in words, and what to do about it.
-struct Finding {
-    verdict: Verdict,
-    subject: &'static str,
-    text: String,
-}
-
-impl Finding {
-    fn good(subject: &'static str, text: impl Into<String>) -> Self {
-        Self { verdict: Verdict::Good, subject, text: text.into() }
-    }
-
-    fn warning(subject: &'static str, text: impl Into<String>) -> Self {
-        Self { verdict: Verdict::Warning, subject, text: text.into() }
-    }
-
-    fn problem(subject: &'static str, text: impl Into<String>) -> Self {
-        Self { verdict: Verdict::Problem, subject, text: text.into() }
-    }
-}
-
-impl fmt::Display for Finding {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let verdict = match self.verdict {
-            Verdict::Good => "ok",
-            Verdict::Warning => "warning",
-            Verdict::Problem => "problem",
-        };
-        writeln!(f, "{verdict:<8} {:<14} {}", self.subject, self.text)
-    }
-}
+use finding::{CLOCK, Finding, Verdict};
 
 /// Prints what each check found; fails when one found a problem.
 pub(crate) async fn run(args: &Doctor) -> Result<(), Failure> {
     let trust = credentials::trust(args.ca.as_deref())?;
-    let config = Config::load(&args.settings, args.role.into())?;
+    let config = Config::load(&args.settings, args.role)?;
     let mut worst = Verdict::Good;
     let mut tell = |finding: Finding| {
         worst = worst.max(finding.verdict);
         say(&finding.to_string());
     };
     tell(Finding::good("configuration", format!("valid; apps: {}", config.apps.len())));
-    tell(descriptors_of(&config, args.role.into()));
+    tell(descriptors_of(&config, args.role));
     if config.redis.is_set() {
         let has_webhooks = config.apps.iter().any(|app| !app.webhooks.is_empty());
         for finding in redis::examine(&config.redis, has_webhooks).await {
@@ -89,26 +46,6 @@ pub(crate) async fn run(args: &Doctor) -> Result<(), Failure> {
     match worst {
         Verdict::Problem => Err(anyhow::anyhow!("there are problems").into()),
         Verdict::Warning | Verdict::Good => Ok(()),
-    }
-}
-
-const CLOCK: &str = "clock";
-
-/// Clocks that are further apart confuse whoever reads logs and latencies.
-const CLOCK_WARNING_S: u64 = 2;
-
-/// From how many seconds on clocks that are apart are a problem, and which.
-type ClockLimit = (u64, &'static str);
-
-/// What a clock says that should go like the one here; both in seconds since 1970.
-fn compare_clocks(there: u64, whose: &str, (limit_s, problem): ClockLimit) -> Finding {
-    let here = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-    let apart = here.abs_diff(there);
-    let text = format!("{apart} s apart from that of {whose}");
-    match apart {
-        _ if apart >= limit_s => Finding::problem(CLOCK, format!("{text}: {problem}")),
-        CLOCK_WARNING_S.. => Finding::warning(CLOCK, text),
-        _ => Finding::good(CLOCK, text),
     }
 }
 

@@ -8,7 +8,7 @@ use crate::output::{Failure, say, warn};
 
 /// Prints what every key is in the end, secrets masked.
 pub(crate) fn run(args: &RoleSettings) -> Result<(), Failure> {
-    let config = Config::load(&args.settings, args.role.into())?;
+    let config = Config::load(&args.settings, args.role)?;
     warn(&config.warnings);
     say(&toml::to_string(&config).context("cannot print the configuration as TOML")?);
     Ok(())

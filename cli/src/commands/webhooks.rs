@@ -9,8 +9,8 @@ use shared::cluster::redis::Link;
 use shared::cluster::webhook::{DeadLetter, DeadLetters, Endpoint, Label, QueueError};
 use tokio::runtime::Handle;
 
-use crate::args::{Letters, Settings, WebhooksCommand};
-use crate::config::{Config, Role};
+use crate::args::{Letters, Role, Settings, WebhooksCommand};
+use crate::config::Config;
 use crate::output::{Failure, say};
 
 /// Runs one of the commands.

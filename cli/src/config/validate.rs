@@ -5,9 +5,8 @@ use hyper::header::{HeaderName, HeaderValue};
 use shared::app::{App, AppLimits, Apps, KEY_EXPECTED, is_key};
 use shared::cluster::webhook::Endpoint;
 use shared::cluster::webhook::endpoint::CONCURRENCY_MAX;
-use shared::config::Mistake;
+use shared::config::{Mistake, Validate};
 use shared::protocol::channel::USER_PREFIX;
-use shared::serve::{telemetry, tls};
 
 use super::Config;
 
@@ -18,18 +17,10 @@ const MESSAGE_BYTES_CEILING: ByteSize = ByteSize::mib(64);
 pub(crate) const NAME_EXPECTED: &str = "expected one or more letters, digits, hyphens, dots, underscores or tildes";
 
 impl Config {
-    /// Checks what types cannot say.
+    /// Checks the rules of all sections, and those between sections.
     pub(super) fn validate(&self, mistakes: &mut Vec<Mistake>) {
-        mistakes.extend(self.gateway().validate());
-        if let Err(error) = self.redis.validate() {
-            mistakes.push(Mistake::new(error.key(), error.to_string()));
-        }
-        for (key, complaint) in self.webhooks.mistakes() {
-            mistakes.push(Mistake::new(key, complaint));
-        }
-        if let Err(error) = tls::Tls::new(&self.tls) {
-            mistakes.push(Mistake::new(error.key(), error.to_string()));
-        }
+        let sections: [&dyn Validate; 4] = [&self.gateway(), &self.redis, &self.webhooks, &self.tls];
+        mistakes.extend(sections.into_iter().flat_map(Validate::validate));
         for (key, host) in
             [("server.host", &self.server.host), ("admin.host", &self.admin.host), ("peers.host", &self.peers.host)]
         {
@@ -37,12 +28,7 @@ impl Config {
                 mistakes.push(Mistake::new(key, "expected an address to listen on, as \"127.0.0.1\""));
             }
         }
-        if telemetry::log::filter(&self.log).is_err() {
-            let level = &self.log.level;
-            let complaint =
-                format!("expected a level or a filter, as \"info\" or \"info,gateway=debug\", not {level:?}");
-            mistakes.push(Mistake::new("log.level", complaint));
-        }
+        mistakes.extend(self.log.validate());
         for (index, app) in self.apps.iter().enumerate() {
             validate_app(&format!("apps.{index}"), app, mistakes);
             for (number, endpoint) in app.webhooks.iter().enumerate() {

@@ -5,7 +5,8 @@ use std::net::{IpAddr, SocketAddr};
 
 use shared::app::{App, AppLimits};
 
-use crate::config::{Config, DEMO_ID, DEMO_KEY, DEMO_SECRET, Role};
+use crate::args::Role;
+use crate::config::{Config, DEMO_ID, DEMO_KEY, DEMO_SECRET};
 
 /// Apps that are named; a longer list is cut short.
 const APPS_NAMED: usize = 5;

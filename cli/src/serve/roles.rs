@@ -19,8 +19,8 @@ use tokio::signal::unix::Signal;
 use tokio::sync::oneshot;
 use webhooks::Dispatcher;
 
-use crate::args::Settings;
-use crate::config::{Config, Role};
+use crate::args::{Role, Settings};
+use crate::config::Config;
 use crate::output::{Failure, say};
 use crate::serve::backbone::Backbone;
 use crate::serve::banner::Banner;

@@ -26,7 +26,7 @@ use redis::{Client, ConnectionAddr, IntoConnectionInfo, ProtocolVersion};
 use rustls::ClientConfig;
 use serde::{Deserialize, Serialize, Serializer};
 
-use crate::config;
+use crate::config::{self, Mistake, Validate};
 use crate::secret::Secret;
 use crate::serve::tls::files::{self, FileError, PairError};
 use crate::serve::tls::trust::Trust;
@@ -181,6 +181,12 @@ const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
 const KEEPALIVE_RETRIES: u32 = 3;
 const USER_TIMEOUT: Duration = Duration::from_secs(15);
 
+impl Validate for Config {
+    fn validate(&self) -> Vec<Mistake> {
+        self.check().err().map(|error| Mistake::new(error.key(), error.to_string())).into_iter().collect()
+    }
+}
+
 impl Config {
     /// Whether a Redis is configured.
     pub fn is_set(&self) -> bool {
@@ -188,10 +194,7 @@ impl Config {
     }
 
     /// Checks what can be checked without a connection.
-    ///
-    /// # Errors
-    /// [`ConfigError`].
-    pub fn validate(&self) -> Result<(), ConfigError> {
+    fn check(&self) -> Result<(), ConfigError> {
         let named = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
         if self.prefix.is_empty() || !self.prefix.bytes().all(named) {
             return Err(ConfigError::Prefix);

@@ -1,98 +1,77 @@
-//! Why the server ends a connection, and what the client will do next.
+//! The codes with which the server closes a connection.
 
-/// Why a connection ends.
-///
-/// pusher-js: 4000 to 4099 never reconnect, 4100 to 4199 reconnect after a second, 4200 to 4299 at once, 1000 to 3999
-/// after a second. Source: protocol reference 1.3.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum CloseCode {
-    /// 1000: the client asked to close.
-    Normal,
-    /// 1002: the client broke RFC 6455.
-    ProtocolError,
-    /// 1003: a binary message, which the protocol does not have.
-    UnsupportedData,
-    /// 1007: a text that is not UTF-8.
-    InvalidText,
-    /// 1008: the rest of a message did not arrive in time.
-    PolicyViolation,
-    /// 1009: a message above the app's limit.
-    MessageTooBig,
-    /// 4001: no app has this key.
-    UnknownApp,
-    /// 4003: the app is switched off.
-    AppDisabled,
-    /// 4004: the app has as many connections as it may.
-    OverQuota,
-    /// 4005: no WebSocket is served at this path.
-    PathNotFound,
-    /// 4006: the protocol version is not a number.
-    InvalidVersion,
-    /// 4007: a protocol version that this server does not speak.
-    UnsupportedVersion,
-    /// 4009: wrong origin, a terminated user, or no sign-in within the app's time.
-    Unauthorized,
-    /// 4100: the node is full, it restarts, it cannot tell whether the app is over its quota, or this client reads too slowly.
-    OverCapacity,
-    /// 4200: reconnect at once; the node is shutting down and others take its clients over.
-    Reconnect,
-    /// 4201: nothing was heard from the client in time.
-    PongTimeout,
+/// Defines [`CloseCode`] from one table of names and numbers.
+macro_rules! close_codes {
+    ($(#[doc = $doc:literal] $name:ident = $code:literal,)*) => {
+        /// The reason why the server closes a connection, as the status code of the close frame.
+        ///
+        /// pusher-js does not reconnect after 4000 to 4099. It reconnects at once after 4200 to 4299, and after a second for
+        /// all other codes. Source: protocol reference 1.3.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum CloseCode {
+            $(#[doc = concat!(stringify!($code), ":", $doc)] $name = $code,)*
+        }
+
+        impl CloseCode {
+            /// Returns the code as a metric label.
+            pub fn label(self) -> &'static str {
+                match self {
+                    $(Self::$name => stringify!($code),)*
+                }
+            }
+        }
+    };
+}
+
+close_codes! {
+    /// The client asked to close.
+    Normal = 1000,
+    /// The client violated RFC 6455.
+    ProtocolError = 1002,
+    /// The client sent a binary message. The protocol has only text messages.
+    UnsupportedData = 1003,
+    /// The client sent a text message that is not valid UTF-8.
+    InvalidText = 1007,
+    /// The rest of a message did not arrive in time.
+    PolicyViolation = 1008,
+    /// The client sent a message that is larger than the app allows.
+    MessageTooBig = 1009,
+    /// No app has this key.
+    UnknownApp = 4001,
+    /// The app is disabled.
+    AppDisabled = 4003,
+    /// The app has reached its connection limit.
+    OverQuota = 4004,
+    /// The path is not a WebSocket endpoint.
+    PathNotFound = 4005,
+    /// The protocol version is not a number.
+    InvalidVersion = 4006,
+    /// The server does not support the protocol version.
+    UnsupportedVersion = 4007,
+    /// The origin or network is not allowed, the user was terminated, or the connection did not sign in within the time limit.
+    Unauthorized = 4009,
+    /// The node is full or restarts, the app's connection count is uncertain, or the client reads too slowly.
+    OverCapacity = 4100,
+    /// The node shuts down, and the client must reconnect to another node.
+    Reconnect = 4200,
+    /// The client sent nothing within the timeout.
+    PongTimeout = 4201,
 }
 
 impl CloseCode {
-    /// The number in the close frame.
+    /// Returns the status code of the close frame.
     pub fn code(self) -> u16 {
-        match self {
-            Self::Normal => 1000,
-            Self::ProtocolError => 1002,
-            Self::UnsupportedData => 1003,
-            Self::InvalidText => 1007,
-            Self::PolicyViolation => 1008,
-            Self::MessageTooBig => 1009,
-            Self::UnknownApp => 4001,
-            Self::AppDisabled => 4003,
-            Self::OverQuota => 4004,
-            Self::PathNotFound => 4005,
-            Self::InvalidVersion => 4006,
-            Self::UnsupportedVersion => 4007,
-            Self::Unauthorized => 4009,
-            Self::OverCapacity => 4100,
-            Self::Reconnect => 4200,
-            Self::PongTimeout => 4201,
-        }
+        self as u16
     }
 
-    /// Whether clients never connect again by themselves after this code.
+    /// Whether clients do not reconnect by themselves after this code.
     pub fn is_final(self) -> bool {
         (4000..4100).contains(&self.code())
     }
 
-    /// Whether a `pusher:error` with the same code goes ahead of the close frame: clients that announce protocol 5
-    /// read only that.
+    /// Whether a `pusher:error` with the same code precedes the close frame. Clients that announce protocol 5 read only the
+    /// `pusher:error`.
     pub fn announced(self) -> bool {
         self.code() >= 4000
-    }
-
-    /// The code as a metric label.
-    pub fn label(self) -> &'static str {
-        match self {
-            Self::Normal => "1000",
-            Self::ProtocolError => "1002",
-            Self::UnsupportedData => "1003",
-            Self::InvalidText => "1007",
-            Self::PolicyViolation => "1008",
-            Self::MessageTooBig => "1009",
-            Self::UnknownApp => "4001",
-            Self::AppDisabled => "4003",
-            Self::OverQuota => "4004",
-            Self::PathNotFound => "4005",
-            Self::InvalidVersion => "4006",
-            Self::UnsupportedVersion => "4007",
-            Self::Unauthorized => "4009",
-            Self::OverCapacity => "4100",
-            Self::Reconnect => "4200",
-            Self::PongTimeout => "4201",
-        }
     }
 }

@@ -19,6 +19,7 @@ use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
+use crate::config::{Mistake, Validate};
 use files::PairError;
 
 /// `[tls]`: both or none.
@@ -51,6 +52,12 @@ impl TlsError {
             Self::Missing("tls.cert") | Self::Pair(PairError::Key(_) | PairError::Mismatch { .. }) => "tls.key",
             Self::Missing(_) | Self::Pair(PairError::Certificate(_) | PairError::Order { .. }) => "tls.cert",
         }
+    }
+}
+
+impl Validate for Config {
+    fn validate(&self) -> Vec<Mistake> {
+        Tls::new(self).err().map(|error| Mistake::new(error.key(), error.to_string())).into_iter().collect()
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use shared::app::AppKey;
 use tokio::time::timeout;
 
-use super::{CLOCK, ClockLimit, Finding, compare_clocks};
+use super::finding::{CLOCK, ClockLimit, Finding, compare_clocks};
 use client::{Client, ClientError, Options, ServerUrl, Trust};
 
 /// How long a server may take to greet a client.

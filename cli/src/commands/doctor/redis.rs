@@ -10,7 +10,7 @@ use redis::{AsyncConnectionConfig, RedisError, cmd};
 use shared::cluster::redis::{Config, Connector};
 use tokio::time::timeout;
 
-use super::{CLOCK, ClockLimit, Finding, compare_clocks};
+use super::finding::{CLOCK, ClockLimit, Finding, compare_clocks};
 
 /// The oldest version that is served.
 const VERSION_MIN: (u32, u32) = (7, 0);

@@ -17,7 +17,7 @@ fn a_url_is_printed_without_what_one_logs_in_with() {
 fn every_form_of_url_makes_a_client() {
     for url in ["redis://h", "redis://u:p@h:1/2", "rediss://:p@h", "redis+unix:///s?db=1", "unix:///s"] {
         let config = Config { url: Secret::new(url), ..Config::default() };
-        assert!(config.validate().is_ok(), "{url}");
+        assert!(config.check().is_ok(), "{url}");
     }
 }
 
@@ -48,7 +48,7 @@ fn a_mistake_in_the_url_is_named_without_repeating_it() {
         ("host:6379", "expected redis://, rediss://"),
     ] {
         let config = Config { url: Secret::new(url), ..Config::default() };
-        let error = config.validate().expect_err(url);
+        let error = config.check().expect_err(url);
         assert_eq!(error.key(), "redis.url", "{url}");
         assert!(error.to_string().contains(expected), "{url}: {error}");
         assert!(!error.to_string().contains("hush"), "{url}: {error}");
@@ -60,7 +60,7 @@ fn a_mistake_in_the_url_is_named_without_repeating_it() {
         ("rediss://u:%25%3F@host:6380/0?protocol=3", "%?"),
     ] {
         let config = Config { url: Secret::new(url), ..Config::default() };
-        config.validate().unwrap_or_else(|error| panic!("{url}: {error}"));
+        config.check().unwrap_or_else(|error| panic!("{url}: {error}"));
         let info = config.parse_url().unwrap();
         assert_eq!(info.redis_settings().password(), Some(password), "{url}");
     }

@@ -6,6 +6,8 @@ use serde::{Deserialize, Serialize};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt;
 
+use crate::config::{Mistake, Validate};
+
 /// `[log]`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -32,6 +34,14 @@ impl Default for Config {
     }
 }
 
+impl Validate for Config {
+    fn validate(&self) -> Vec<Mistake> {
+        let Err(LogError { level, .. }) = filter(self) else { return Vec::new() };
+        let complaint = format!("expected a level or a filter, as \"info\" or \"info,gateway=debug\", not {level:?}");
+        vec![Mistake::new("log.level", complaint)]
+    }
+}
+
 /// A log filter that cannot be read.
 #[derive(Debug, thiserror::Error)]
 #[error("log.level: {level:?} is not a log filter")]
@@ -41,11 +51,7 @@ pub struct LogError {
     source: tracing_subscriber::filter::ParseError,
 }
 
-/// Checks the filter without setting anything up.
-///
-/// # Errors
-/// [`LogError`].
-pub fn filter(config: &Config) -> Result<EnvFilter, LogError> {
+fn filter(config: &Config) -> Result<EnvFilter, LogError> {
     EnvFilter::try_new(&config.level).map_err(|source| LogError { level: config.level.clone(), source })
 }
 

@@ -11,7 +11,7 @@ use shared::cluster::redis::Connector;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
-use super::super::Finding;
+use crate::commands::doctor::finding::Finding;
 
 /// How long what is written lives, in milliseconds, should it not come to deleting it: longer than a slow Redis takes for
 /// all commands.

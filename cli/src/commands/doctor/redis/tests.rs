@@ -3,7 +3,7 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::*;
-use crate::doctor::Verdict;
+use crate::commands::doctor::finding::Verdict;
 
 #[track_caller]
 fn check(finding: &Finding, verdict: Verdict, words: &str) {

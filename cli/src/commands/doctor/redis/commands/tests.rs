@@ -7,7 +7,7 @@ use shared::secret::Secret;
 use tempfile::TempDir;
 
 use super::*;
-use crate::doctor::Verdict;
+use crate::commands::doctor::finding::Verdict;
 
 /// A redis-server on a socket in a folder of its own, which ends when dropped.
 struct Server {
