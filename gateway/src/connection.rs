@@ -14,6 +14,7 @@ use socket2::SockRef;
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
 
+use crate::http::upgrade::Carrier;
 use crate::limits::{CLOSING_BYTES_MAX, READS_PER_TURN};
 use crate::node::Admission;
 use crate::outbox::{Flushed, Outbox};
@@ -21,7 +22,6 @@ use crate::reject::Farewell;
 use crate::session::Session;
 use crate::shard::Shard;
 use crate::shard::partials::PartialCharge;
-use crate::upgrade::Carrier;
 use crate::websocket::{Incoming, Reader};
 
 /// One client. Lives on one shard for life.

@@ -4,11 +4,13 @@
 //! A session is an ordinary connection of a shard whose frames wait in its outbox until a request takes them, so limits,
 //! presence, drain and slow clients are what they are for WebSockets. Source: protocol reference 6.
 
+pub(crate) mod body;
 mod collect;
+mod forwarded;
 mod lines;
 mod name;
-mod opener;
-mod passed;
+pub(crate) mod peer_client;
+pub(crate) mod peer_server;
 pub(crate) mod peers;
 mod registry;
 mod session;
@@ -30,20 +32,20 @@ use shared::serve::listener::accept_policy::NETWORK_REFUSED;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::sleep;
 
-use crate::body::{Answer, Body, Gone, Lines};
 use crate::capacity::addresses::AddressPermit;
+use crate::http::key::find_app;
+use crate::http::opener::{OpenedBy, Opener};
+use crate::http::upgrade;
 use crate::node::Node;
 use crate::reject::Farewell;
 use crate::shard::Shard;
 use crate::transport::Transport;
-use crate::upgrade::{self, find_app};
 
+use body::{Answer, Body, Gone, Lines};
 use collect::{collect, discard};
 
 pub(crate) use collect::body_bytes_max;
 pub(crate) use name::{SessionName, Target, Verb};
-pub(crate) use opener::{OpenedBy, Opener};
-pub(crate) use passed::Passed;
 pub(crate) use registry::{Claim, Known, Registry};
 pub(crate) use session::{Ask, FallbackSession, Response};
 

@@ -23,15 +23,13 @@ use tokio::runtime::Runtime;
 use tokio::sync::oneshot;
 use tokio::task::LocalSet;
 
-mod accept;
-
 #[cfg(feature = "benchmark")]
 pub mod benchmark;
-mod body;
 mod capacity;
 pub mod config;
 mod connection;
 mod fallback;
+mod http;
 mod inbox;
 mod limits;
 mod metrics;
@@ -41,9 +39,7 @@ mod reject;
 mod relay;
 mod session;
 mod shard;
-mod tls;
 mod transport;
-mod upgrade;
 pub mod websocket;
 
 pub use config::Config;
@@ -216,15 +212,15 @@ impl Gateway {
         };
         let serve = async {
             tokio::select! {
-                () = listener.while_accepting(accept::accept(&listener, &node, &relay), async { drop(draining.await) }) => {}
+                () = listener.while_accepting(http::accept::accept(&listener, &node, &relay), async { drop(draining.await) }) => {}
                 () = leaving => {}
                 (_, index, _) = &mut ended => {
                     return Err(io::Error::other(format!("shard {index} ended before it was told to")));
                 }
             }
             shared::serve::listener::close(listener, |stream, peer| {
-                if let Ok(stream) = accept::prepare(stream) {
-                    accept::hand_out(stream, peer, &node, &relay);
+                if let Ok(stream) = http::accept::prepare(stream) {
+                    http::accept::hand_out(stream, peer, &node, &relay);
                 }
             });
             let plan = if node.is_clustered() {
@@ -263,7 +259,7 @@ impl Gateway {
         let serve_peers = async {
             let Some(peers) = &node.peers else { return };
             let ended = async { drop(ended.await) };
-            fallback::peers::serve(peers, &node, ended).await;
+            fallback::peer_server::serve(peers, &node, ended).await;
         };
         tokio::select! {
             (served, ()) = futures_util::future::join(serve, serve_peers) => served,

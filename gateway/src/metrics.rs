@@ -14,7 +14,7 @@ use shared::serve::telemetry::metrics::{app_labels, from_zero, latency, register
 use crate::fallback::RequestKind;
 use crate::fallback::peers::Forwarded;
 use crate::transport::Transport;
-use crate::upgrade::InvalidHandshake;
+use crate::websocket::handshake::InvalidHandshake;
 
 /// Everything the gateway counts.
 #[derive(Clone)]

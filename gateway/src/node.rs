@@ -23,7 +23,7 @@ use crate::metrics::Metrics;
 use crate::reject::Farewell;
 use crate::relay::Relay;
 use crate::transport::Transport;
-use crate::upgrade::WarningLimit;
+use crate::websocket::handshake::WarningLimit;
 
 /// A shard whose timer has not fired for this long counts as stalled.
 const STALL: Duration = Duration::from_secs(10);

@@ -37,7 +37,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::connection::{Connection, Wire};
 use crate::fallback;
-use crate::fallback::peers::{self, Forwarder};
+use crate::fallback::peer_client::{self, Forwarder};
+use crate::http::opener::OpenedBy;
+use crate::http::upgrade::{self, Carrier};
 use crate::inbox::{Accepted, ConnectionKey, InboxReceiver, Messages};
 use crate::limits::{
     INBOX_BATCH, PARTIAL_BYTES_MAX, PARTIALS_MIN, PUBLISHES_MAX, READ_BUFFER_BYTES, TASKS_AT_ONCE, TASKS_WAITING_MAX,
@@ -46,7 +48,6 @@ use crate::node::{Admission, Node};
 use crate::outbox::{Burst, Flushed};
 use crate::reject::{Farewell, Refusal};
 use crate::session::subscriptions::Subscription;
-use crate::upgrade::{self, Carrier};
 use crate::websocket::writer;
 use hub::Hub;
 use partials::Partials;
@@ -218,7 +219,7 @@ impl Shard {
         client: IpAddr,
         admission: Admission,
         claim: fallback::Claim,
-        opened_by: fallback::OpenedBy,
+        opened_by: OpenedBy,
         response: fallback::Response,
     ) {
         let connection = self.establish(Wire::Requests(Box::default()), client, admission);
@@ -431,7 +432,7 @@ impl Shard {
 
     /// What passes requests on to other nodes, made when it is first needed.
     pub(crate) fn forwarder(&self) -> &Forwarder {
-        self.forwarder.get_or_init(|| peers::forwarder(&self.node, self.index))
+        self.forwarder.get_or_init(|| peer_client::forwarder(&self.node, self.index))
     }
 
     /// Resolves once the shard is being drained; returns how long HTTP connections may take.

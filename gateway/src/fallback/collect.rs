@@ -10,8 +10,8 @@ use shared::app::{App, as_usize};
 use shared::serve::http::RequestBody;
 use tokio::time::timeout;
 
+use super::body::Answer;
 use super::error;
-use crate::body::Answer;
 use crate::limits::{EMPTY_BODY_BYTES_MAX, FALLBACK_BODY_FACTOR, LARGE_BODIES_BYTES_MAX, SMALL_BODY_BYTES_MAX};
 use crate::node::Node;
 

@@ -24,23 +24,17 @@ use shared::serve::network::Access;
 use tokio::sync::OnceCell;
 use tokio::time::{Instant, sleep, timeout};
 
+use super::body::{Answer, Body};
+use super::forwarded::Passed;
 use super::name::{SessionName, Target, Verb, end_path};
-use super::passed::Passed;
-use crate::body::{Answer, Body};
 use crate::config;
+use crate::http::key::find_app;
 use crate::node::Node;
 use crate::shard::Shard;
 use crate::transport::Transport;
-use crate::upgrade::find_app;
-
-mod forwarder;
-mod server;
-
-pub(crate) use forwarder::{Forwarder, forwarder};
-pub(crate) use server::serve;
 
 /// Says when a request was passed on, and proves that a node did it: `seconds.signature`.
-const PASSED_ON: HeaderName = HeaderName::from_static("x-carillon-passed-on");
+pub(super) const PASSED_ON: HeaderName = HeaderName::from_static("x-carillon-passed-on");
 
 /// An answer to a poll takes as long as one heartbeat; this is longer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(40);
@@ -54,9 +48,9 @@ const END_TIMEOUT: Duration = Duration::from_millis(500);
 /// This node among others.
 pub(crate) struct Peers {
     directory: Directory,
-    listener: BoundListener,
+    pub(super) listener: BoundListener,
     /// Who may ask.
-    access: Access,
+    pub(super) access: Access,
     /// Where others reach it, if that is configured.
     advertise: Option<String>,
     /// Tells this node from one that had its address before, or has the same one elsewhere.
@@ -313,12 +307,12 @@ impl Forwarded {
     }
 }
 
-fn unix_s() -> u64 {
+pub(super) fn unix_s() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
 /// What a node's answer to a proven request has in the same header.
-fn answer_proof(secret: &Secret, proof: &str) -> String {
+pub(super) fn answer_proof(secret: &Secret, proof: &str) -> String {
     secret.sign(&[b"answered\n", proof.as_bytes()]).to_hex()
 }
 
@@ -329,13 +323,13 @@ fn proof(secret: &Secret, path: &str, body: &[u8], now_s: u64) -> String {
 /// How far clocks of nodes may be apart, and how long a request may take from one to the other.
 const PROOF_AGE_MAX_S: u64 = 60;
 
-fn is_proven(secret: &Secret, path: &str, body: &[u8], proof: &str, now_s: u64) -> bool {
+pub(super) fn is_proven(secret: &Secret, path: &str, body: &[u8], proof: &str, now_s: u64) -> bool {
     let Some((at, signature)) = in_time(proof, now_s) else { return false };
     secret.verifies(&proven(at, path, body), &signature)
 }
 
 /// When a proof was made and its signature, if it is one, and of this minute: all that can be said before the body is there.
-fn in_time(proof: &str, now_s: u64) -> Option<(&str, Signature)> {
+pub(super) fn in_time(proof: &str, now_s: u64) -> Option<(&str, Signature)> {
     let (at, signature) = proof.split_once('.')?;
     let at_s: u64 = at.parse().ok()?;
     (at_s.abs_diff(now_s) <= PROOF_AGE_MAX_S).then_some((at, Signature::from_hex(signature)?))

@@ -13,9 +13,9 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::{Instant, sleep_until};
 
 use super::lines::{self, Lines};
-use super::opener::OpenedBy;
 use super::registry::Claim;
 use crate::connection::{Connection, Departure};
+use crate::http::opener::OpenedBy;
 use crate::limits::{FALLBACK_MESSAGES_PER_TURN, STREAM_PIECE_BYTES};
 use crate::reject::Farewell;
 use crate::shard::Shard;

@@ -3,11 +3,6 @@
 //! Refusals of the protocol come after the upgrade: a browser tells a page nothing about a failed one, and pusher-js
 //! would try again for ever.
 
-mod handshake;
-mod key;
-mod origin;
-mod refuse;
-
 use std::borrow::Cow;
 use std::cell::RefCell;
 use std::net::{IpAddr, SocketAddr};
@@ -29,17 +24,18 @@ use shared::serve::network::RemoteAddr;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 
-use crate::body::{Answer, Body};
+use super::key::{self, find_app};
+use super::opener::Opener;
+use super::tls::{self, Stall};
+use super::{origin, refuse};
 use crate::capacity::addresses::OverLimit;
-use crate::fallback::{self, Opener, Target};
+use crate::fallback::body::{Answer, Body};
+use crate::fallback::{self, Target};
 use crate::node::{Admission, Load, Node};
 use crate::reject::Farewell;
 use crate::shard::Shard;
-use crate::tls::{self, Stall};
 use crate::transport::Transport;
-
-pub(crate) use handshake::{InvalidHandshake, WarningLimit};
-pub(crate) use key::find_app;
+use crate::websocket::handshake::{self, InvalidHandshake};
 
 /// Subprotocols that some clients offer: only then is one answered, since browsers refuse an answer to no offer.
 const SUBPROTOCOL_PREFIX: &str = "pusher-channels-protocol-";

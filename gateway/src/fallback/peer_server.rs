@@ -12,12 +12,12 @@ use shared::serve::listener::Acceptor;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use super::{PASSED_ON, Peers, Target, Verb, answer_proof, in_time, is_proven, unix_s};
-use crate::body::Answer;
-use crate::fallback::collect::collect;
-use crate::fallback::{body_bytes_max, end_here, error, receive_here, send_here};
+use super::body::Answer;
+use super::collect::collect;
+use super::peers::{PASSED_ON, Peers, answer_proof, in_time, is_proven, unix_s};
+use super::{Target, Verb, body_bytes_max, end_here, error, receive_here, send_here};
+use crate::http::key::find_app;
 use crate::node::{Load, Node};
-use crate::upgrade::find_app;
 
 /// What is under way when the node has said goodbye to everyone has this long to get out.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(1);

@@ -7,8 +7,8 @@ use bytes::Bytes;
 use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
 use tokio::sync::oneshot;
 
+use super::body::Gone;
 use super::lines;
-use crate::body::Gone;
 use crate::shard::drain::going_away;
 
 /// An answer that is passed on. A stream that ends without a word costs its client one of two lives, so one that has to

@@ -9,7 +9,7 @@ use hyper::Response;
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use tokio::sync::mpsc;
 
-use crate::fallback::Passed;
+use super::forwarded::Passed;
 
 /// An answer with any body.
 pub(crate) type Answer = Response<Body>;
