@@ -132,7 +132,7 @@ impl Backbone {
             Self::Redis(cluster) => {
                 let probe = Probe::new(cluster.link.clone(), cluster.metrics.clone());
                 let Some(listener) = &cluster.listener else { return probe.run().await };
-                tokio::join!(probe.run(), cluster.roster.keep(listener.clone())).0
+                tokio::join!(probe.run(), cluster.roster.maintain(listener.clone())).0
             }
         }
     }
@@ -140,7 +140,7 @@ impl Backbone {
     /// Takes what is left of this node out of the cluster.
     pub(crate) async fn leave(&self) {
         let Self::Redis(cluster) = self else { return };
-        if cluster.listener.is_some() && timeout(RESIGN_TIMEOUT, cluster.roster.resign()).await.is_err() {
+        if cluster.listener.is_some() && timeout(RESIGN_TIMEOUT, cluster.roster.release()).await.is_err() {
             tracing::warn!("redis did not answer; other nodes will take this one out when its lease is over");
         }
     }

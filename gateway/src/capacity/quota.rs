@@ -203,7 +203,7 @@ impl Node {
         }
         let count = places.count();
         let quota = app.limits.connections as u64;
-        let claimed = match self.relay.roster().claim(&app.id, count as u64, wanted as u64, quota).await {
+        let claimed = match self.relay.roster().claim_connections(&app.id, count as u64, wanted as u64, quota).await {
             Ok(claimed) => claimed,
             Err(error) => {
                 // The roster may have counted them: report the right number as soon as it answers again.
@@ -302,7 +302,7 @@ impl Node {
             return self.occupants.changed.notify_one();
         }
         reported.may_be_counted = true;
-        match self.relay.roster().connect(app, count as u64).await {
+        match self.relay.roster().report_connections(app, count as u64).await {
             Ok(_) => *reported = Reported { count, failed: None, may_be_counted: true },
             Err(_) => {
                 reported.failed = Some(Instant::now());
@@ -316,7 +316,7 @@ impl Node {
     pub(crate) fn count_changed(&self, app: &AppId, places: &AppPlaces) {
         // The count is read under the lock, so that the last update has the last count.
         let _updating = places.updating.lock().unwrap_or_else(PoisonError::into_inner);
-        if self.relay.roster().connect_at_once(app, places.count() as u64).is_none() {
+        if self.relay.roster().report_connections_now(app, places.count() as u64).is_none() {
             self.occupants.changed.notify_one();
         }
     }

@@ -169,7 +169,7 @@ impl Relay {
 
     /// Lets the application know that nothing is kept of a cache channel. Damage is told by what else meets it.
     async fn tell_miss(&self, topic: &Topic) {
-        let _ = persist(|| self.roster.miss(topic)).await;
+        let _ = persist(|| self.roster.report_cache_miss(topic)).await;
     }
 
     /// Must be called under the topic's gate.
@@ -196,7 +196,7 @@ impl Relay {
             None
         } else {
             let joining = if may_return {
-                self.roster.join_again(topic, member, !is_built)
+                self.roster.rejoin(topic, member, !is_built)
             } else {
                 self.roster.join(topic, member, app.limits.presence_members, !is_built)
             };
@@ -291,8 +291,8 @@ impl Relay {
         };
         let report = || match is_again {
             // Of a channel that it knows already, unless it has lost it.
-            true => self.roster.occupy_again(topic, count, announce),
-            false => self.roster.occupy(topic, count, announce),
+            true => self.roster.resend_subscriptions(topic, count, announce),
+            false => self.roster.set_subscriptions(topic, count, announce),
         };
         if persist(report).await.is_err() {
             self.doubts.raise(topic);
@@ -319,7 +319,7 @@ impl Relay {
                 _ => return,
             }
         };
-        match self.roster.occupy_again(&topic, count, announces).await {
+        match self.roster.resend_subscriptions(&topic, count, announces).await {
             Ok(()) => {
                 if let Some(state) = self.stripe(&topic).get_mut(&topic) {
                     state.reported = count;

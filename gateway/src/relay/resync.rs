@@ -154,7 +154,7 @@ impl Relay {
     /// Removes this node from channels that it has left, and that an older state of Redis still lists for it. Otherwise
     /// their members would stay for as long as another node keeps the channel.
     async fn release_left_channels(&self) -> Result<(), RosterError> {
-        let left = self.roster.left_channels().await?;
+        let left = self.roster.stale_channels().await?;
         stream::iter(&left)
             .map(|topic| self.release_left_channel(topic))
             .buffer_unordered(RESYNCS_AT_ONCE)
@@ -185,11 +185,11 @@ impl Relay {
             return Ok(());
         }
         if topic.channel.kind().is_presence() {
-            for user_id in self.roster.held(topic).await? {
+            for user_id in self.roster.own_members(topic).await? {
                 self.roster.leave(topic, &user_id).await?;
             }
         }
-        self.roster.occupy_again(topic, 0, false).await
+        self.roster.resend_subscriptions(topic, 0, false).await
     }
 
     fn held_topics(&self) -> Vec<Topic> {
@@ -231,7 +231,7 @@ impl Relay {
         };
         let Some((last, others)) = own.split_last() else { return Ok(()) };
         let here: HashSet<&UserId> = own.iter().map(|member| &member.user_id).collect();
-        for user_id in self.roster.held(topic).await? {
+        for user_id in self.roster.own_members(topic).await? {
             if !here.contains(&user_id) {
                 self.roster.leave(topic, &user_id).await?;
             }
@@ -239,20 +239,20 @@ impl Relay {
         // One before all others: it notes for a sweep that this node is in the channel.
         let others = match others.split_first() {
             Some((first, others)) => {
-                self.roster.join_again(topic, first, false).await?;
+                self.roster.rejoin(topic, first, false).await?;
                 others
             }
             None => others,
         };
         stream::iter(others)
-            .map(|member| self.roster.join_again(topic, member, false))
+            .map(|member| self.roster.rejoin(topic, member, false))
             .buffer_unordered(REJOINS_AT_ONCE)
             .try_for_each(async |_| Ok(()))
             .await?;
         if let Some(replica) = self.stripe(topic).get_mut(topic).and_then(|state| state.replica.as_mut()) {
             replica.doubt();
         }
-        let joined = self.roster.join_again(topic, last, true).await?;
+        let joined = self.roster.rejoin(topic, last, true).await?;
         self.take_list(topic, joined.position, joined.members.unwrap_or_default(), missing);
         Ok(())
     }
@@ -306,7 +306,7 @@ impl Relay {
             }
             (state.subscriptions, state.announces)
         };
-        self.roster.occupy_again(topic, count, announces).await?;
+        self.roster.resend_subscriptions(topic, count, announces).await?;
         if let Some(state) = self.stripe(topic).get_mut(topic) {
             state.reported = count;
         }

@@ -92,7 +92,7 @@ impl World {
 
     /// Lets sockets of this node be in a channel.
     pub(super) async fn occupy(&self, channel: &str, subscriptions: u64) {
-        self.roster.occupy(&self.topic(channel), subscriptions, false).await.unwrap();
+        self.roster.set_subscriptions(&self.topic(channel), subscriptions, false).await.unwrap();
     }
 
     /// Lets a user be in a presence channel, with one socket.

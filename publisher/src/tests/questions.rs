@@ -70,6 +70,6 @@ async fn the_stats_of_2012_are_the_channel_without_attributes() {
 async fn open_connections_are_counted() {
     let world = World::new();
     world.get("/apps/3/connections", &[]).await.ok(r#"{"connections":0}"#);
-    shared::cluster::roster::Roster::connect(&*world.roster, &world.app.id, 42).await.unwrap();
+    shared::cluster::roster::Roster::report_connections(&*world.roster, &world.app.id, 42).await.unwrap();
     world.get("/apps/3/connections", &[]).await.ok(r#"{"connections":42}"#);
 }

@@ -87,7 +87,7 @@ impl Roster for Away {
         away()
     }
 
-    fn held<'a>(&'a self, _: &'a Topic) -> BoxFuture<'a, Result<Vec<UserId>, RosterError>> {
+    fn own_members<'a>(&'a self, _: &'a Topic) -> BoxFuture<'a, Result<Vec<UserId>, RosterError>> {
         away()
     }
 
@@ -95,7 +95,7 @@ impl Roster for Away {
         away()
     }
 
-    fn occupy<'a>(&'a self, _: &'a Topic, _: u64, _: bool) -> BoxFuture<'a, Result<(), RosterError>> {
+    fn set_subscriptions<'a>(&'a self, _: &'a Topic, _: u64, _: bool) -> BoxFuture<'a, Result<(), RosterError>> {
         away()
     }
 
@@ -115,11 +115,17 @@ impl Roster for Away {
         away()
     }
 
-    fn connect<'a>(&'a self, _: &'a AppId, _: u64) -> BoxFuture<'a, Result<u64, RosterError>> {
+    fn report_connections<'a>(&'a self, _: &'a AppId, _: u64) -> BoxFuture<'a, Result<u64, RosterError>> {
         away()
     }
 
-    fn claim<'a>(&'a self, _: &'a AppId, _: u64, _: u64, _: u64) -> BoxFuture<'a, Result<Claimed, RosterError>> {
+    fn claim_connections<'a>(
+        &'a self,
+        _: &'a AppId,
+        _: u64,
+        _: u64,
+        _: u64,
+    ) -> BoxFuture<'a, Result<Claimed, RosterError>> {
         away()
     }
 

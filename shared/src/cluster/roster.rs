@@ -102,7 +102,7 @@ pub trait Roster: Send + Sync {
     ///
     /// # Errors
     /// [`RosterError::Unavailable`].
-    fn join_again<'a>(
+    fn rejoin<'a>(
         &'a self,
         topic: &'a Topic,
         member: &'a Member,
@@ -122,7 +122,7 @@ pub trait Roster: Send + Sync {
     ///
     /// # Errors
     /// [`RosterError::Unavailable`].
-    fn held<'a>(&'a self, topic: &'a Topic) -> BoxFuture<'a, Result<Vec<UserId>, RosterError>>;
+    fn own_members<'a>(&'a self, topic: &'a Topic) -> BoxFuture<'a, Result<Vec<UserId>, RosterError>>;
 
     /// The members of a presence channel; nobody when it is not occupied.
     ///
@@ -136,7 +136,7 @@ pub trait Roster: Send + Sync {
     ///
     /// # Errors
     /// [`RosterError::Unavailable`].
-    fn occupy<'a>(
+    fn set_subscriptions<'a>(
         &'a self,
         topic: &'a Topic,
         subscriptions: u64,
@@ -144,24 +144,24 @@ pub trait Roster: Send + Sync {
     ) -> BoxFuture<'a, Result<(), RosterError>>;
 
     /// The same for a count that this node has told before, and that the roster may have forgotten; see
-    /// [`Roster::join_again`].
+    /// [`Roster::rejoin`].
     ///
     /// # Errors
     /// [`RosterError::Unavailable`].
-    fn occupy_again<'a>(
+    fn resend_subscriptions<'a>(
         &'a self,
         topic: &'a Topic,
         subscriptions: u64,
         announce: bool,
     ) -> BoxFuture<'a, Result<(), RosterError>> {
-        self.occupy(topic, subscriptions, announce)
+        self.set_subscriptions(topic, subscriptions, announce)
     }
 
     /// A subscriber of a cache channel found no event kept. Webhooks tell of it, but not of every one.
     ///
     /// # Errors
     /// [`RosterError::Unavailable`].
-    fn miss<'a>(&'a self, _topic: &'a Topic) -> BoxFuture<'a, Result<(), RosterError>> {
+    fn report_cache_miss<'a>(&'a self, _topic: &'a Topic) -> BoxFuture<'a, Result<(), RosterError>> {
         Box::pin(std::future::ready(Ok(())))
     }
 
@@ -192,10 +192,10 @@ pub trait Roster: Send + Sync {
     ///
     /// # Errors
     /// [`RosterError::Unavailable`].
-    fn connect<'a>(&'a self, app: &'a AppId, connections: u64) -> BoxFuture<'a, Result<u64, RosterError>>;
+    fn report_connections<'a>(&'a self, app: &'a AppId, connections: u64) -> BoxFuture<'a, Result<u64, RosterError>>;
 
-    /// The same as [`Roster::connect`] for a roster that never waits. Returns `None` if [`Roster::connect`] must be used.
-    fn connect_at_once(&self, _app: &AppId, _connections: u64) -> Option<u64> {
+    /// The same as [`Roster::report_connections`] for a roster that never waits. Returns `None` if [`Roster::report_connections`] must be used.
+    fn report_connections_now(&self, _app: &AppId, _connections: u64) -> Option<u64> {
         None
     }
 
@@ -204,7 +204,7 @@ pub trait Roster: Send + Sync {
     ///
     /// # Errors
     /// [`RosterError::Unavailable`]. The claim may have been granted all the same; the next report corrects it.
-    fn claim<'a>(
+    fn claim_connections<'a>(
         &'a self,
         app: &'a AppId,
         connections: u64,
@@ -218,7 +218,7 @@ pub trait Roster: Send + Sync {
     /// [`RosterError::Unavailable`].
     fn connections<'a>(&'a self, app: &'a AppId) -> BoxFuture<'a, Result<u64, RosterError>>;
 
-    /// How often in a second one node should tell the count of one channel, [`Roster::occupy`], at most; the counts in
+    /// How often in a second one node should tell the count of one channel, [`Roster::set_subscriptions`], at most; the counts in
     /// between are of no use to anyone. Coming to and from 0 is always told.
     fn reports_per_second(&self) -> u32 {
         u32::MAX
@@ -229,7 +229,7 @@ pub trait Roster: Send + Sync {
     ///
     /// # Errors
     /// [`RosterError::Unavailable`].
-    fn left_channels(&self) -> BoxFuture<'_, Result<Vec<Topic>, RosterError>> {
+    fn stale_channels(&self) -> BoxFuture<'_, Result<Vec<Topic>, RosterError>> {
         Box::pin(std::future::ready(Ok(Vec::new())))
     }
 

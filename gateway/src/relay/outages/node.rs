@@ -90,7 +90,7 @@ impl Node {
         std::thread::spawn(move || run_shard(work));
         let node = Self { runtime, shard, relay, roster, app: app.clone(), view };
         let (roster, relay) = (node.roster.clone(), node.relay.clone());
-        node.on_shard(async move || match roster.keep(relay).await {});
+        node.on_shard(async move || match roster.maintain(relay).await {});
         let relay = node.relay.clone();
         node.on_shard(async move || match relay.keep_synchronised().await {});
         let relay = node.relay.clone();

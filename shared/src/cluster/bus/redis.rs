@@ -139,7 +139,7 @@ impl Outgoing {
                 continue;
             }
             let partition = link.keys().partition(topic);
-            keys.extend([link.keys().webhook_queue(&topic.app, partition), link.keys().webhook_news(partition)]);
+            keys.extend([link.keys().webhook_queue(&topic.app, partition), link.keys().webhook_ready_apps(partition)]);
             arguments.push(topic.app.as_str().as_bytes().to_vec());
             for (name, value) in fields {
                 arguments.extend([name.as_bytes().to_vec(), value.into_bytes()]);
@@ -172,8 +172,10 @@ impl Outgoing {
     async fn send(self, mut connection: MultiplexedConnection) -> Result<(), RedisError> {
         match self {
             Self::Commands(pipeline) => pipeline.exec_async(&mut connection).await,
-            Self::Told { keys, arguments } => invoke(scripts::client_event(), keys, arguments, &mut connection).await,
-            Self::Kept { keys, arguments } => invoke(scripts::publish(), keys, arguments, &mut connection).await,
+            Self::Told { keys, arguments } => {
+                invoke(scripts::publish_client_events(), keys, arguments, &mut connection).await
+            }
+            Self::Kept { keys, arguments } => invoke(scripts::publish_cached(), keys, arguments, &mut connection).await,
         }
     }
 }

@@ -50,16 +50,16 @@ impl Directory {
     ) -> Result<Vec<String>, LinkError> {
         let keys = self.link.keys();
         // One command has keys of one partition.
-        let mut order: Vec<_> = sessions.iter().map(|name| keys.session_partition(name)).zip(0..).collect();
+        let mut order: Vec<_> = sessions.iter().map(|name| keys.fallback_session_partition(name)).zip(0..).collect();
         order.sort_unstable();
         let mut holders = vec![String::new(); sessions.len()];
         let same = |a: &(u32, usize), b: &(u32, usize)| a.0 == b.0;
         for batch in order.chunk_by(same).flat_map(|partition| partition.chunks(BATCH)) {
-            let names: Vec<String> = batch.iter().map(|(_, index)| keys.session(&sessions[*index])).collect();
+            let names: Vec<String> = batch.iter().map(|(_, index)| keys.fallback_session(&sessions[*index])).collect();
             let (address, gone) = (address.to_owned(), instead_of.unwrap_or_default().to_owned());
             let held = self.link.run(move |mut connection| {
                 Box::pin(async move {
-                    let script = scripts::hold_sessions();
+                    let script = scripts::claim_sessions();
                     let mut call = script.prepare_invoke();
                     for key in names {
                         call.key(key);
@@ -80,7 +80,7 @@ impl Directory {
     /// # Errors
     /// [`LinkError`].
     pub async fn holder(&self, session: &str) -> Result<Option<String>, LinkError> {
-        let key = self.link.keys().session(session);
+        let key = self.link.keys().fallback_session(session);
         let asked = self.link.run(move |mut connection| Box::pin(async move { connection.get(key).await }));
         self.timed("holder", asked).await
     }
@@ -90,10 +90,10 @@ impl Directory {
     /// # Errors
     /// [`LinkError`].
     pub async fn release(&self, address: &str, session: &str) -> Result<(), LinkError> {
-        let (key, address) = (self.link.keys().session(session), address.to_owned());
+        let (key, address) = (self.link.keys().fallback_session(session), address.to_owned());
         let released = self.link.run(move |mut connection| {
             Box::pin(async move {
-                let script = scripts::give_back();
+                let script = scripts::release_key();
                 script.key(key).arg(address).invoke_async::<()>(&mut connection).await
             })
         });

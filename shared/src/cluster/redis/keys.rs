@@ -46,7 +46,7 @@ impl Keys {
 
     /// The keys of one channel.
     pub fn channel(&self, topic: &Topic) -> ChannelKeys {
-        ChannelKeys { base: self.base(self.partition(topic)), name: topic.to_string() }
+        ChannelKeys { base: self.partition_prefix(self.partition(topic)), name: topic.to_string() }
     }
 
     /// What is published on for a channel: [`ChannelKeys::topic`], made in one piece since every event needs it.
@@ -61,7 +61,7 @@ impl Keys {
 
     /// Set of an app's occupied channels in one partition.
     pub fn occupied(&self, app: &AppId, partition: u32) -> String {
-        format!("{}:ch:{app}", self.base(partition))
+        format!("{}:ch:{app}", self.partition_prefix(partition))
     }
 
     /// Sorted set of nodes by the end of their lease, in milliseconds of Redis' clock.
@@ -70,7 +70,7 @@ impl Keys {
     }
 
     /// There for a while after all leases seemed to be over: living nodes renew theirs meanwhile.
-    pub fn quiet(&self) -> String {
+    pub fn lease_grace(&self) -> String {
         format!("{}:quiet", self.prefix)
     }
 
@@ -90,7 +90,7 @@ impl Keys {
     }
 
     /// Names the node that sweeps a dead one.
-    pub fn sweep(&self, node: &str) -> String {
+    pub fn sweep_claim(&self, node: &str) -> String {
         format!("{}:sweep:{node}", self.prefix)
     }
 
@@ -120,42 +120,42 @@ impl Keys {
     }
 
     /// Where a session of the HTTP transports is, by its name in their paths.
-    pub fn session(&self, name: &str) -> String {
-        format!("{}:hs:{name}", self.base(self.session_partition(name)))
+    pub fn fallback_session(&self, name: &str) -> String {
+        format!("{}:hs:{name}", self.partition_prefix(self.fallback_session_partition(name)))
     }
 
     /// The partition of such a session.
-    pub fn session_partition(&self, name: &str) -> u32 {
+    pub fn fallback_session_partition(&self, name: &str) -> u32 {
         self.partition_of(name.bytes())
     }
 
     /// Stream of what an app's endpoints are told, with a group for each endpoint.
     pub fn webhook_queue(&self, app: &AppId, partition: u32) -> String {
-        format!("{}:wq:{app}", self.base(partition))
+        format!("{}:wq:{app}", self.partition_prefix(partition))
     }
 
     /// Stream of what an app's endpoints did not take in time.
-    pub fn webhook_dead(&self, app: &AppId, partition: u32) -> String {
-        format!("{}:wd:{app}", self.base(partition))
+    pub fn webhook_dead_letters(&self, app: &AppId, partition: u32) -> String {
+        format!("{}:wd:{app}", self.partition_prefix(partition))
     }
 
     /// Set of the apps with something new in their queues.
-    pub fn webhook_news(&self, partition: u32) -> String {
-        format!("{}:wn", self.base(partition))
+    pub fn webhook_ready_apps(&self, partition: u32) -> String {
+        format!("{}:wn", self.partition_prefix(partition))
     }
 
     /// Sorted set of ends that wait for a return, by when they are told.
     pub fn webhook_holds(&self, partition: u32) -> String {
-        format!("{}:wh", self.base(partition))
+        format!("{}:wh", self.partition_prefix(partition))
     }
 
     /// Names the sender that sends what waits in a partition.
     pub fn webhook_lease(&self, partition: u32) -> String {
-        format!("{}:wl", self.base(partition))
+        format!("{}:wl", self.partition_prefix(partition))
     }
 
     /// What the keys of a partition begin with.
-    pub(crate) fn base(&self, partition: u32) -> String {
+    pub(crate) fn partition_prefix(&self, partition: u32) -> String {
         format!("{}:{{{partition}}}", self.prefix)
     }
 }
@@ -209,7 +209,7 @@ impl ChannelKeys {
     }
 
     /// There for a while once it was told that a cache channel has nothing.
-    pub fn missed(&self) -> String {
+    pub fn cache_miss_sent(&self) -> String {
         self.key("wm")
     }
 

@@ -42,7 +42,7 @@ script!(
 );
 script!(
     /// A node joins again for a user that Redis may have lost.
-    join_again, "scripts/join.lua", allow_oom
+    rejoin, "scripts/join.lua", allow_oom
 );
 script!(
     /// A node holds no socket of a user any more.
@@ -50,19 +50,19 @@ script!(
 );
 script!(
     /// A node's count of subscriptions in a channel.
-    occupy, "scripts/occupy.lua"
+    set_subscriptions, "scripts/set_subscriptions.lua"
 );
 script!(
     /// A node reports an app's connections and claims places for more.
-    connect, "scripts/connect.lua", allow_oom
+    claim_connections, "scripts/claim_connections.lua", allow_oom
 );
 script!(
     /// An app's connections, cluster-wide.
-    connections, "scripts/connections.lua", allow_oom
+    count_connections, "scripts/count_connections.lua", allow_oom
 );
 script!(
     /// The same for a count that is 0, or that Redis may have lost.
-    occupy_again, "scripts/occupy.lua", allow_oom
+    resend_subscriptions, "scripts/set_subscriptions.lua", allow_oom
 );
 script!(
     /// A node still holds a channel.
@@ -70,31 +70,31 @@ script!(
 );
 script!(
     /// A dead node is taken out of a channel, some users at a time.
-    evict, "scripts/evict.lua", allow_oom
+    evict_node, "scripts/evict_node.lua", allow_oom
 );
 script!(
     /// Events of which at least one is kept, published together.
-    publish, "scripts/publish.lua"
+    publish_cached, "scripts/publish_cached.lua"
 );
 script!(
     /// Client events that go to webhooks too.
-    client_event, "scripts/client_event.lua"
+    publish_client_events, "scripts/publish_client_events.lua"
 );
 script!(
     /// A node renews its lease.
-    heartbeat, "scripts/heartbeat.lua", allow_oom
+    renew_lease, "scripts/renew_lease.lua", allow_oom
 );
 script!(
     /// A node gives up its lease.
-    resign, "scripts/resign.lua", allow_oom
+    release_lease, "scripts/release_lease.lua", allow_oom
 );
 script!(
     /// A node gives up an earlier identity.
-    give_up, "scripts/give_up.lua", allow_oom
+    release_earlier_id, "scripts/release_earlier_id.lua", allow_oom
 );
 script!(
     /// A node notes what it may hold.
-    index, "scripts/index.lua", allow_oom
+    add_to_index, "scripts/add_to_index.lua", allow_oom
 );
 script!(
     /// A sweeper claims a dead node, or renews its claim.
@@ -106,33 +106,33 @@ script!(
 );
 script!(
     /// Lists nodes and leases, and declares nodes dead.
-    claim, "scripts/claim.lua", allow_oom
+    declare_dead, "scripts/declare_dead.lua", allow_oom
 );
 
 script!(
     /// A node has sessions of the HTTP transports.
-    hold_sessions, "scripts/hold_sessions.lua", allow_oom
+    claim_sessions, "scripts/claim_sessions.lua", allow_oom
 );
 script!(
     /// What one of many has is given back, unless it is another's by now.
-    give_back, "scripts/give_back.lua", allow_oom
+    release_key, "scripts/release_key.lua", allow_oom
 );
 
 script!(
     /// A sender takes or keeps its lease of a partition's webhooks, and what was held long enough becomes due.
-    lead, "scripts/lead.lua", allow_oom
+    acquire_partition, "scripts/acquire_partition.lua", allow_oom
 );
 script!(
     /// A cache channel has nothing for a subscriber.
-    miss, "scripts/miss.lua"
+    enqueue_cache_miss, "scripts/enqueue_cache_miss.lua"
 );
 script!(
     /// A sender reads what an endpoint is to be told.
-    read, "scripts/read.lua", allow_oom
+    read_queue, "scripts/read_queue.lua", allow_oom
 );
 script!(
     /// An endpoint did not take an entry in time.
-    bury, "scripts/bury.lua", allow_oom
+    dead_letter, "scripts/dead_letter.lua", allow_oom
 );
 script!(
     /// How much waits in a queue of webhooks; what is done with goes.

@@ -60,7 +60,7 @@ pub async fn a_node_holds_who_joined_there_and_has_not_left(cluster: impl Cluste
     }
     a.roster.leave(&topic, &"ana".into()).await.expect("the roster is reachable");
     for (node, expected) in [(&a, user_ids(&["bo"])), (&b, user_ids(&["bo", "cy"]))] {
-        let mut held = node.roster.held(&topic).await.expect("the roster is reachable");
+        let mut held = node.roster.own_members(&topic).await.expect("the roster is reachable");
         held.sort();
         assert_eq!(held, expected);
     }
@@ -90,7 +90,7 @@ async fn leave(node: &Node, topic: &Topic, id: &str) {
 }
 
 async fn occupy(node: &Node, topic: &Topic, subscriptions: u64, announce: bool) {
-    node.roster.occupy(topic, subscriptions, announce).await.expect("the roster is reachable");
+    node.roster.set_subscriptions(topic, subscriptions, announce).await.expect("the roster is reachable");
 }
 
 async fn occupancy(node: &Node, topic: &Topic) -> (u64, u64) {
@@ -375,7 +375,7 @@ pub async fn apps_are_isolated(cluster: impl Cluster) {
     let ana = Node::start(&cluster).await;
     occupy(&ana, &two, 3, true).await;
     join(&ana, &two, "1").await;
-    ana.roster.connect(&AppId::from("two"), 5).await.expect("the roster is reachable");
+    ana.roster.report_connections(&AppId::from("two"), 5).await.expect("the roster is reachable");
     assert_eq!(occupancy(&ana, &one).await, (0, 0));
     assert_eq!(member_ids(&ana, &one).await, [""; 0]);
     assert_eq!(listed(&ana, "one", "").await, [""; 0]);
@@ -391,7 +391,8 @@ pub async fn claims_admit_no_more_than_the_quota_on_all_nodes_together(cluster: 
     let app = AppId::from("one");
     let (ana, bo) = (Node::start(&cluster).await, Node::start(&cluster).await);
     let claim = async |node: &Node, connections, wanted| {
-        let claimed = node.roster.claim(&app, connections, wanted, 5).await.expect("the roster is reachable");
+        let claimed =
+            node.roster.claim_connections(&app, connections, wanted, 5).await.expect("the roster is reachable");
         assert!(claimed.oldest_report_at_ms <= claimed.answered_at_ms, "{claimed:?}");
         claimed.admitted
     };
@@ -399,7 +400,7 @@ pub async fn claims_admit_no_more_than_the_quota_on_all_nodes_together(cluster: 
     assert_eq!(claim(&bo, 0, 3).await, 2, "as many as there are places for");
     assert_eq!(ana.roster.connections(&app).await, Ok(5), "the admitted count at once");
     assert_eq!((claim(&ana, 3, 1).await, claim(&bo, 2, 1).await), (0, 0));
-    assert_eq!(ana.roster.connect(&app, 2).await, Ok(4));
+    assert_eq!(ana.roster.report_connections(&app, 2).await, Ok(4));
     assert_eq!(claim(&bo, 2, 2).await, 1, "a place that became free on another node");
     assert_eq!(claim(&bo, 2, 1).await, 1, "and one on the node itself");
     assert_eq!(claim(&ana, 9, 1).await, 0, "a node that has more than the quota");
@@ -412,7 +413,7 @@ pub async fn connections_add_up_over_nodes(cluster: impl Cluster) {
     assert_eq!(ana.roster.connections(&app).await, Ok(0));
     for (node, connections, total) in [(&ana, 3, 3), (&bo, 4, 7), (&ana, 1, 5), (&ana, 1, 5), (&bo, 0, 1), (&ana, 0, 0)]
     {
-        assert_eq!(node.roster.connect(&app, connections).await, Ok(total));
+        assert_eq!(node.roster.report_connections(&app, connections).await, Ok(total));
         assert_eq!((ana.roster.connections(&app).await, bo.roster.connections(&app).await), (Ok(total), Ok(total)));
     }
 }

@@ -193,7 +193,7 @@ impl Roster for MemoryRoster {
         Box::pin(ready(Ok(())))
     }
 
-    fn held<'a>(&'a self, topic: &'a Topic) -> BoxFuture<'a, Result<Vec<UserId>, RosterError>> {
+    fn own_members<'a>(&'a self, topic: &'a Topic) -> BoxFuture<'a, Result<Vec<UserId>, RosterError>> {
         let state = self.lock();
         let held = state.channel(topic).map(|channel| channel.held_by(self.node)).unwrap_or_default();
         Box::pin(ready(Ok(held)))
@@ -205,7 +205,7 @@ impl Roster for MemoryRoster {
         Box::pin(ready(Ok(members)))
     }
 
-    fn occupy<'a>(
+    fn set_subscriptions<'a>(
         &'a self,
         topic: &'a Topic,
         subscriptions: u64,
@@ -243,22 +243,22 @@ impl Roster for MemoryRoster {
         Box::pin(ready(Ok(self.bus.kept(topic))))
     }
 
-    fn miss<'a>(&'a self, topic: &'a Topic) -> BoxFuture<'a, Result<(), RosterError>> {
+    fn report_cache_miss<'a>(&'a self, topic: &'a Topic) -> BoxFuture<'a, Result<(), RosterError>> {
         if let Some(queues) = self.bus.queues() {
             queues.missed(topic);
         }
         Box::pin(ready(Ok(())))
     }
 
-    fn connect<'a>(&'a self, app: &'a AppId, connections: u64) -> BoxFuture<'a, Result<u64, RosterError>> {
+    fn report_connections<'a>(&'a self, app: &'a AppId, connections: u64) -> BoxFuture<'a, Result<u64, RosterError>> {
         Box::pin(ready(Ok(self.connect_now(app, connections))))
     }
 
-    fn connect_at_once(&self, app: &AppId, connections: u64) -> Option<u64> {
+    fn report_connections_now(&self, app: &AppId, connections: u64) -> Option<u64> {
         Some(self.connect_now(app, connections))
     }
 
-    fn claim<'a>(
+    fn claim_connections<'a>(
         &'a self,
         app: &'a AppId,
         connections: u64,

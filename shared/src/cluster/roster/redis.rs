@@ -111,7 +111,7 @@ struct Held {
 }
 
 impl RedisRoster {
-    /// A roster whose lease has not begun; [`RedisRoster::keep`] begins it.
+    /// A roster whose lease has not begun; [`RedisRoster::maintain`] begins it.
     pub fn new(link: Link, metrics: Metrics, event_types: EventTypes) -> Arc<Self> {
         Self::with_times(link, metrics, event_types, Times::REAL)
     }
@@ -135,12 +135,12 @@ impl RedisRoster {
 
     /// Keeps the lease, keeps alive what this node holds, and sweeps dead nodes; never returns. `listener` is told when
     /// everything has to be asserted again.
-    pub async fn keep(self: &Arc<Self>, listener: Arc<dyn Listener>) -> Infallible {
+    pub async fn maintain(self: &Arc<Self>, listener: Arc<dyn Listener>) -> Infallible {
         tokio::join!(self.keep_lease(listener.clone()), self.keep_alive(listener), self.keep_sweeping()).0
     }
 
     /// Releases the lease and everything that this node still holds, so that others need not wait for its end.
-    pub async fn resign(&self) {
+    pub async fn release(&self) {
         self.has_resigned.store(true, Ordering::Release);
         let buried = self.bury_past().await;
         let node = self.node().to_string();
@@ -150,7 +150,7 @@ impl RedisRoster {
             let node = node.clone();
             self.run("resign", move |mut connection| {
                 Box::pin(async move {
-                    let script = scripts::resign();
+                    let script = scripts::release_lease();
                     let mut call = script.key(nodes);
                     call.key(dead).key(marker).arg(node).arg(millis(lease::NODE_TOMBSTONE_TTL));
                     call.invoke_async::<i64>(&mut connection).await
@@ -224,7 +224,7 @@ impl Roster for RedisRoster {
         Box::pin(self.join_now(topic, member, members_max, with_members, false))
     }
 
-    fn join_again<'a>(
+    fn rejoin<'a>(
         &'a self,
         topic: &'a Topic,
         member: &'a Member,
@@ -237,7 +237,7 @@ impl Roster for RedisRoster {
         Box::pin(self.leave_now(topic, user_id))
     }
 
-    fn held<'a>(&'a self, topic: &'a Topic) -> BoxFuture<'a, Result<Vec<UserId>, RosterError>> {
+    fn own_members<'a>(&'a self, topic: &'a Topic) -> BoxFuture<'a, Result<Vec<UserId>, RosterError>> {
         Box::pin(self.held_now(topic))
     }
 
@@ -245,7 +245,7 @@ impl Roster for RedisRoster {
         Box::pin(self.members_now(topic))
     }
 
-    fn occupy<'a>(
+    fn set_subscriptions<'a>(
         &'a self,
         topic: &'a Topic,
         subscriptions: u64,
@@ -254,7 +254,7 @@ impl Roster for RedisRoster {
         Box::pin(self.occupy_now(topic, subscriptions, announce, false))
     }
 
-    fn occupy_again<'a>(
+    fn resend_subscriptions<'a>(
         &'a self,
         topic: &'a Topic,
         subscriptions: u64,
@@ -263,7 +263,7 @@ impl Roster for RedisRoster {
         Box::pin(self.occupy_now(topic, subscriptions, announce, true))
     }
 
-    fn miss<'a>(&'a self, topic: &'a Topic) -> BoxFuture<'a, Result<(), RosterError>> {
+    fn report_cache_miss<'a>(&'a self, topic: &'a Topic) -> BoxFuture<'a, Result<(), RosterError>> {
         Box::pin(self.miss_now(topic))
     }
 
@@ -283,11 +283,11 @@ impl Roster for RedisRoster {
         Box::pin(self.kept_now(topic))
     }
 
-    fn connect<'a>(&'a self, app: &'a AppId, connections: u64) -> BoxFuture<'a, Result<u64, RosterError>> {
+    fn report_connections<'a>(&'a self, app: &'a AppId, connections: u64) -> BoxFuture<'a, Result<u64, RosterError>> {
         Box::pin(async move { self.claim_now(app, connections, 0, 0).await.map(|(total, _)| total) })
     }
 
-    fn claim<'a>(
+    fn claim_connections<'a>(
         &'a self,
         app: &'a AppId,
         connections: u64,
@@ -301,8 +301,8 @@ impl Roster for RedisRoster {
         Box::pin(self.connections_now(app))
     }
 
-    fn left_channels(&self) -> BoxFuture<'_, Result<Vec<Topic>, RosterError>> {
-        Box::pin(self.left_channels_now())
+    fn stale_channels(&self) -> BoxFuture<'_, Result<Vec<Topic>, RosterError>> {
+        Box::pin(self.stale_channels_now())
     }
 
     fn reports_per_second(&self) -> u32 {

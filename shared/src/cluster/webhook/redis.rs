@@ -159,13 +159,13 @@ impl RedisQueues {
     async fn lead(&self, partition: u32) -> Result<Vec<(u32, AppId)>, QueueError> {
         let keys = self.link.keys();
         let (lease, holds, news) =
-            (keys.webhook_lease(partition), keys.webhook_holds(partition), keys.webhook_news(partition));
-        let (base, sender) = (keys.base(partition), self.sender.clone());
+            (keys.webhook_lease(partition), keys.webhook_holds(partition), keys.webhook_ready_apps(partition));
+        let (base, sender) = (keys.partition_prefix(partition), self.sender.clone());
         let looked = Instant::now();
         let (status, mut apps): (u8, Vec<String>) = self
             .run("webhook_lead", move |mut connection| {
                 Box::pin(async move {
-                    let script = scripts::lead();
+                    let script = scripts::acquire_partition();
                     let mut call = script.key(lease);
                     call.key(holds).key(news).arg(sender).arg(millis(LEASE)).arg(base).arg(DUE_MAX);
                     call.invoke_async(&mut connection).await
@@ -206,7 +206,7 @@ impl RedisQueues {
         let (_leads, events): (bool, StreamEntries) = self
             .run("webhook_read", move |mut connection| {
                 Box::pin(async move {
-                    let script = scripts::read();
+                    let script = scripts::read_queue();
                     let mut call = script.key(lease);
                     call.key(key).arg(sender).arg(group).arg(CONSUMER).arg(after).arg(most);
                     call.invoke_async(&mut connection).await
@@ -250,14 +250,14 @@ impl RedisQueues {
     async fn add_dead_letter_now(&self, queue: &QueueId, letter: &FailedDelivery) -> Result<(), QueueError> {
         let keys = self.link.keys();
         let (key, dead) =
-            (keys.webhook_queue(&queue.app, queue.partition), keys.webhook_dead(&queue.app, queue.partition));
+            (keys.webhook_queue(&queue.app, queue.partition), keys.webhook_dead_letters(&queue.app, queue.partition));
         let (group, stream_id) = (queue.endpoint.to_string(), letter.event.stream_id.as_str().to_owned());
         let mut fields = letter.event.fields_for(&queue.endpoint);
         fields.push((dead_letters::ATTEMPTS, letter.attempts.to_string()));
         fields.push((dead_letters::ERROR, letter.error.clone()));
         self.run("webhook_bury", move |mut connection| {
             Box::pin(async move {
-                let script = scripts::bury();
+                let script = scripts::dead_letter();
                 let mut call = script.key(key);
                 call.key(dead).arg(group).arg(stream_id).arg(DEAD_MAX).arg(DEAD_BYTES_MAX).arg(millis(DEAD_AGE_MAX));
                 for (name, value) in fields {
@@ -271,7 +271,7 @@ impl RedisQueues {
 
     async fn backlog_now(&self, partition: u32, app: &AppId, endpoints: &[Label]) -> Result<Backlogs, QueueError> {
         let keys = self.link.keys();
-        let (key, dead) = (keys.webhook_queue(app, partition), keys.webhook_dead(app, partition));
+        let (key, dead) = (keys.webhook_queue(app, partition), keys.webhook_dead_letters(app, partition));
         let groups: Vec<String> = endpoints.iter().map(ToString::to_string).collect();
         let grace = self.endpoint_grace;
         let answer: Vec<Value> = self
@@ -314,9 +314,9 @@ impl RedisQueues {
             let (lease, sender) = (self.link.keys().webhook_lease(partition), self.sender.clone());
             let resigned: Result<(), _> = self
                 .run("webhook_lead", move |mut connection| {
-                    Box::pin(
-                        async move { scripts::give_back().key(lease).arg(sender).invoke_async(&mut connection).await },
-                    )
+                    Box::pin(async move {
+                        scripts::release_key().key(lease).arg(sender).invoke_async(&mut connection).await
+                    })
                 })
                 .await;
             if let Err(error) = resigned {

@@ -67,7 +67,7 @@ impl RedisRoster {
         let (hooks, channel) = (self.hooks(topic, is_again), topic.channel.to_string());
         let (user_id, info) = (member.user_id.clone(), member.user_info.clone());
         let answer: (i64, String, String, Vec<(String, String)>) = self
-            .change("join", node, topic, if is_again { scripts::join_again } else { scripts::join }, move |call| {
+            .change("join", node, topic, if is_again { scripts::rejoin } else { scripts::join }, move |call| {
                 let node = node.to_string();
                 call.key(keys.members()).key(keys.holders()).key(keys.meta()).key(keys.tombstone(&node));
                 hooks.add_keys(call);
@@ -103,7 +103,8 @@ impl RedisRoster {
         let is_user = topic.channel.kind() == ChannelKind::User;
         let (hooks, name) = (self.hooks(topic, is_again), topic.channel.to_string());
         // What frees memory or keeps what is there must pass when Redis' memory is full.
-        let script = if is_again || subscriptions == 0 { scripts::occupy_again } else { scripts::occupy };
+        let script =
+            if is_again || subscriptions == 0 { scripts::resend_subscriptions } else { scripts::set_subscriptions };
         let status: i64 = self
             .change("occupy", node, topic, script, move |call| {
                 let node = node.to_string();
@@ -154,10 +155,10 @@ impl RedisRoster {
             return Ok(());
         }
         let (key, hooks, channel) =
-            (self.link.keys().channel(topic).missed(), self.hooks(topic, false), topic.channel.to_string());
+            (self.link.keys().channel(topic).cache_miss_sent(), self.hooks(topic, false), topic.channel.to_string());
         self.run("miss", move |mut connection| {
             Box::pin(async move {
-                let script = scripts::miss();
+                let script = scripts::enqueue_cache_miss();
                 let mut call = script.key(key);
                 hooks.add_keys(&mut call);
                 call.arg(millis(MISS_PAUSE)).arg(channel);
@@ -180,12 +181,12 @@ impl RedisRoster {
         lock(&self.held).connections.insert(app.clone(), connections);
         let (keys, entry) = (self.link.keys(), Entry::Connections(app.clone()));
         let (counts, reports, nodes) = (keys.connections(app), keys.connection_reports(app), keys.nodes());
-        let (index, quiet) = (keys.index(&node.to_string()), keys.quiet());
+        let (index, quiet) = (keys.index(&node.to_string()), keys.lease_grace());
         let (recount, app) = (keys.recount(), app.to_string());
         let claimed = self
             .run("connect", move |mut connection| {
                 Box::pin(async move {
-                    let script = scripts::connect();
+                    let script = scripts::claim_connections();
                     let mut call = script.key(counts);
                     call.key(reports).key(nodes).key(index).key(quiet);
                     call.arg(node.to_string()).arg(connections).arg(wanted).arg(quota);
@@ -205,7 +206,7 @@ pub(super) async fn note_in_index(
     index: &str,
     entries: &[String],
 ) -> Result<(), RedisError> {
-    let script = scripts::index();
+    let script = scripts::add_to_index();
     let mut call = script.key(index);
     call.arg(millis(INDEX_TTL)).arg(entries);
     call.invoke_async::<i64>(connection).await.map(drop)

@@ -44,10 +44,10 @@ impl RedisRoster {
         let channel = keys.channel(topic);
         Hooks {
             queue: keys.webhook_queue(&topic.app, partition),
-            news: keys.webhook_news(partition),
+            news: keys.webhook_ready_apps(partition),
             holds: keys.webhook_holds(partition),
             earlier: earlier.iter().map(|node| channel.tombstone(&node.to_string())).collect(),
-            base: keys.base(partition),
+            base: keys.partition_prefix(partition),
             app: topic.app.to_string(),
             wanted: self.event_types.of(&topic.app).to_string(),
             is_news: !is_again,

@@ -231,11 +231,11 @@ impl RedisRoster {
     async fn send_heartbeat(&self, node: NodeId) -> Result<Renewal, RosterError> {
         let keys = self.link.keys();
         let (nodes, dead, tombstone) = (keys.nodes(), keys.dead(), keys.node_tombstone(&node.to_string()));
-        let quiet = keys.quiet();
+        let quiet = keys.lease_grace();
         let lease = millis(self.times.lease);
         let answer: i64 = self
             .run_aside("heartbeat", async move |mut connection| {
-                let script = scripts::heartbeat();
+                let script = scripts::renew_lease();
                 let mut call = script.key(nodes);
                 call.key(dead).key(tombstone).key(quiet).arg(node.to_string()).arg(lease);
                 call.invoke_async(&mut connection).await
@@ -259,7 +259,7 @@ impl RedisRoster {
             let nodes = self.link.keys().nodes();
             self.run("give_up", move |mut connection| {
                 Box::pin(async move {
-                    let script = scripts::give_up();
+                    let script = scripts::release_earlier_id();
                     script.key(nodes).arg(node.to_string()).invoke_async::<i64>(&mut connection).await
                 })
             })

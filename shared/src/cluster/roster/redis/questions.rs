@@ -131,10 +131,10 @@ impl RedisRoster {
 
     pub(super) async fn connections_now(&self, app: &AppId) -> Result<u64, RosterError> {
         let keys = self.link.keys();
-        let (counts, nodes, quiet) = (keys.connections(app), keys.nodes(), keys.quiet());
+        let (counts, nodes, quiet) = (keys.connections(app), keys.nodes(), keys.lease_grace());
         self.run("connections", move |mut connection| {
             Box::pin(async move {
-                let script = scripts::connections();
+                let script = scripts::count_connections();
                 script.key(counts).key(nodes).key(quiet).invoke_async(&mut connection).await
             })
         })

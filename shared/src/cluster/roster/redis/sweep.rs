@@ -101,7 +101,7 @@ impl RedisRoster {
         let markers: Vec<String> = silent.iter().map(|(node, _)| keys.node_tombstone(node)).collect();
         self.run("claim", move |mut connection| {
             Box::pin(async move {
-                let script = scripts::claim();
+                let script = scripts::declare_dead();
                 let mut call = script.key(nodes);
                 call.key(dead);
                 for marker in markers {
@@ -191,7 +191,7 @@ impl RedisRoster {
     }
 
     /// Returns the channels in this node's index that it has left.
-    pub(super) async fn left_channels_now(&self) -> Result<Vec<Topic>, RosterError> {
+    pub(super) async fn stale_channels_now(&self) -> Result<Vec<Topic>, RosterError> {
         let index = self.link.keys().index(&self.node().to_string());
         let (mut cursor, mut left) = (0, Vec::new());
         loop {
@@ -212,7 +212,7 @@ impl RedisRoster {
     }
 
     async fn begin_sweep(&self, node: &str, sweeper: &str) -> Result<bool, RosterError> {
-        let (dead, claim) = (self.link.keys().dead(), self.link.keys().sweep(node));
+        let (dead, claim) = (self.link.keys().dead(), self.link.keys().sweep_claim(node));
         let (node, sweeper, claim_ms) = (node.to_owned(), sweeper.to_owned(), millis(self.times.claim));
         self.run("sweep_claim", move |mut connection| {
             Box::pin(async move {
@@ -226,7 +226,7 @@ impl RedisRoster {
     }
 
     async fn end_sweep(&self, node: &str, sweeper: &str) -> Result<bool, RosterError> {
-        let (dead, claim) = (self.link.keys().dead(), self.link.keys().sweep(node));
+        let (dead, claim) = (self.link.keys().dead(), self.link.keys().sweep_claim(node));
         let (node, sweeper) = (node.to_owned(), sweeper.to_owned());
         self.run("swept", move |mut connection| {
             Box::pin(async move {
@@ -300,7 +300,7 @@ impl RedisRoster {
         let (node, name, hooks) = (node.to_owned(), topic.channel.to_string(), self.hooks(topic, false));
         self.run("evict", move |mut connection| {
             Box::pin(async move {
-                let script = scripts::evict();
+                let script = scripts::evict_node();
                 let mut call = script.key(keys.members());
                 call.key(keys.holders()).key(keys.meta());
                 call.key(keys.occupancy()).key(occupied).key(keys.tombstone(&node));

@@ -79,10 +79,10 @@ impl DeadLetters {
             pipeline.arg(name).arg(value);
         }
         pipeline.ignore();
-        pipeline.cmd("SADD").arg(keys.webhook_news(letter.partition)).arg(self.app.as_str()).ignore();
+        pipeline.cmd("SADD").arg(keys.webhook_ready_apps(letter.partition)).arg(self.app.as_str()).ignore();
         pipeline
             .cmd("XDEL")
-            .arg(keys.webhook_dead(&self.app, letter.partition))
+            .arg(keys.webhook_dead_letters(&self.app, letter.partition))
             .arg(letter.stream_id.as_str())
             .ignore();
         let run =
@@ -96,7 +96,7 @@ impl DeadLetters {
     /// [`QueueError`].
     pub async fn purge(&self, letter: &DeadLetter) -> Result<(), QueueError> {
         let mut command = redis::cmd("XDEL");
-        command.arg(self.link.keys().webhook_dead(&self.app, letter.partition)).arg(letter.stream_id.as_str());
+        command.arg(self.link.keys().webhook_dead_letters(&self.app, letter.partition)).arg(letter.stream_id.as_str());
         let run =
             self.link.run(move |mut connection| Box::pin(async move { command.exec_async(&mut connection).await }));
         run.await.map_err(|error| queues_error(&error))
@@ -104,7 +104,12 @@ impl DeadLetters {
 
     async fn page(&self, partition: u32, from: &str) -> Result<StreamEntries, QueueError> {
         let mut command = redis::cmd("XRANGE");
-        command.arg(self.link.keys().webhook_dead(&self.app, partition)).arg(from).arg("+").arg("COUNT").arg(PAGE);
+        command
+            .arg(self.link.keys().webhook_dead_letters(&self.app, partition))
+            .arg(from)
+            .arg("+")
+            .arg("COUNT")
+            .arg(PAGE);
         let run =
             self.link.run(move |mut connection| Box::pin(async move { command.query_async(&mut connection).await }));
         run.await.map_err(|error| queues_error(&error))

@@ -107,25 +107,25 @@ async fn transitions_are_told_once_and_held_ends_later(world: impl World) {
     for node in [&a, &b] {
         for _ in 0..2 {
             join(node, &topic, "ana").await;
-            node.roster.occupy(&topic, 1, false).await.unwrap();
+            node.roster.set_subscriptions(&topic, 1, false).await.unwrap();
         }
     }
     let first = read(&queues, &mut last, 2).await;
     assert_eq!(words(&first), ["+ana", "channel_occupied"]);
     for node in [&a, &b] {
         node.roster.leave(&topic, &"ana".into()).await.unwrap();
-        node.roster.occupy(&topic, 0, false).await.unwrap();
+        node.roster.set_subscriptions(&topic, 0, false).await.unwrap();
     }
     // A return cancels both sides.
     join(&a, &topic, "ana").await;
-    a.roster.occupy(&topic, 1, false).await.unwrap();
+    a.roster.set_subscriptions(&topic, 1, false).await.unwrap();
     join(&a, &topic, "bo").await;
     assert_eq!(words(&read(&queues, &mut last, 1).await), ["+bo"]);
     let before = std::time::Instant::now();
     for user in ["ana", "bo"] {
         a.roster.leave(&topic, &user.into()).await.unwrap();
     }
-    a.roster.occupy(&topic, 0, false).await.unwrap();
+    a.roster.set_subscriptions(&topic, 0, false).await.unwrap();
     let ends = read(&queues, &mut last, 3).await;
     assert_eq!(words(&ends), ["-ana", "-bo", "channel_vacated"]);
     assert!(before.elapsed() >= Duration::from_millis(2900), "held for {:?} only", before.elapsed());
@@ -137,10 +137,10 @@ async fn counts_misses_and_client_events_are_told(world: impl World) {
     let node = Node::start(&world).await;
     let (queues, topic, mut last) = (world.queues(), topic("shop", "cache-news"), None);
     for count in [1, 2, 100] {
-        node.roster.occupy(&topic, count, true).await.unwrap();
+        node.roster.set_subscriptions(&topic, count, true).await.unwrap();
     }
     for _ in 0..3 {
-        node.roster.miss(&topic).await.unwrap();
+        node.roster.report_cache_miss(&topic).await.unwrap();
     }
     assert_eq!(words(&read(&queues, &mut last, 5).await), ["channel_occupied", "=1", "=2", "=100", "cache_miss"]);
     let occurrence = occurrences().swap_remove(4).0;
@@ -150,7 +150,7 @@ async fn counts_misses_and_client_events_are_told(world: impl World) {
     assert_eq!(queued[0].occurrence, occurrence);
     let began = std::time::Instant::now();
     for count in [200, 300, 400] {
-        node.roster.occupy(&topic, count, true).await.unwrap();
+        node.roster.set_subscriptions(&topic, count, true).await.unwrap();
     }
     assert_eq!(words(&read(&queues, &mut last, 1).await), ["=400"]);
     assert!(began.elapsed() >= Duration::from_millis(4900), "queued after {:?}", began.elapsed());
@@ -160,7 +160,7 @@ async fn what_is_done_with_is_gone_and_the_rest_is_counted(world: impl World) {
     let node = Node::start(&world).await;
     let (queues, mut last) = (world.queues(), None);
     for number in 0..5 {
-        node.roster.occupy(&topic("shop", &format!("room-{number}")), 1, false).await.unwrap();
+        node.roster.set_subscriptions(&topic("shop", &format!("room-{number}")), 1, false).await.unwrap();
     }
     let events = read(&queues, &mut last, 5).await;
     let queue = queue();
@@ -184,9 +184,9 @@ async fn an_end_whose_time_is_over_is_told_though_nobody_looked(world: impl Worl
     let (queues, topic, mut last) = (world.queues(), topic("shop", CHANNEL), None);
     for _ in 0..2 {
         join(&node, &topic, "ana").await;
-        node.roster.occupy(&topic, 1, false).await.unwrap();
+        node.roster.set_subscriptions(&topic, 1, false).await.unwrap();
         node.roster.leave(&topic, &"ana".into()).await.unwrap();
-        node.roster.occupy(&topic, 0, false).await.unwrap();
+        node.roster.set_subscriptions(&topic, 0, false).await.unwrap();
         // No sender runs meanwhile.
         tokio::time::sleep(HOLD + Duration::from_millis(100)).await;
     }
@@ -199,10 +199,10 @@ async fn what_was_handed_out_in_an_answer_that_was_lost_is_handed_out_again(worl
     let node = Node::start(&world).await;
     let (queues, mut last) = (world.queues(), None);
     for number in 0..3 {
-        node.roster.occupy(&topic("shop", &format!("room-{number}")), 1, false).await.unwrap();
+        node.roster.set_subscriptions(&topic("shop", &format!("room-{number}")), 1, false).await.unwrap();
     }
     let first = read(&queues, &mut last, 3).await;
-    node.roster.occupy(&topic("shop", "room-3"), 1, false).await.unwrap();
+    node.roster.set_subscriptions(&topic("shop", "room-3"), 1, false).await.unwrap();
     // The worker knows of the first only.
     let after = Some(&first[0].stream_id);
     let again = queues.read(&queue(), after, 100).await.unwrap();
@@ -287,7 +287,7 @@ async fn dead_letters_are_bounded_by_bytes_and_expire() {
     let world = redis().await;
     let (node, queues) = (Node::start(&world).await, World::queues(&world));
     for number in 0..COUNT {
-        node.roster.occupy(&topic("shop", &format!("room-{number}")), 1, false).await.unwrap();
+        node.roster.set_subscriptions(&topic("shop", &format!("room-{number}")), 1, false).await.unwrap();
     }
     let events = read(&queues, &mut None, 40).await;
     for (number, mut event) in events.into_iter().enumerate() {
@@ -324,7 +324,7 @@ async fn dead_letters_are_bounded_by_bytes_and_expire() {
 async fn an_endpoint_that_nobody_has_loses_its_place_after_the_grace_period() {
     let world = redis().await;
     let node = Node::start(&world).await;
-    node.roster.occupy(&topic("shop", "room"), 1, false).await.unwrap();
+    node.roster.set_subscriptions(&topic("shop", "room"), 1, false).await.unwrap();
     let patient: Arc<dyn Queues> = World::queues(&world);
     read(&patient, &mut None, 1).await;
     let (known, other) = (queue().endpoint, Label::from("other"));
@@ -352,7 +352,7 @@ async fn one_sender_leads_and_the_next_reads_what_it_had_begun() {
     let node = Node::start(&world).await;
     let (first, second) = (world.queues(), world.queues());
     let mut last = None;
-    node.roster.occupy(&topic("shop", "room"), 1, false).await.unwrap();
+    node.roster.set_subscriptions(&topic("shop", "room"), 1, false).await.unwrap();
     let begun = read(&first, &mut last, 1).await;
     assert_eq!(second.tick().await.unwrap(), []);
     assert!(first.leads(0) && !second.leads(0));
@@ -381,7 +381,7 @@ async fn who_does_not_lead_reads_nothing() {
     let node = Node::start(&world).await;
     let (first, second) = (world.queues(), world.queues());
     first.tick().await.unwrap();
-    node.roster.occupy(&topic("shop", "room"), 1, false).await.unwrap();
+    node.roster.set_subscriptions(&topic("shop", "room"), 1, false).await.unwrap();
     assert_eq!(second.read(&queue(), None, 100).await.unwrap(), Batch::default());
     assert_eq!(first.read(&queue(), None, 100).await.unwrap().events.len(), 1);
 }
@@ -392,10 +392,10 @@ async fn what_nobody_wants_is_not_kept() {
     let node = Node::start(&world).await;
     let topic = topic("shop", CHANNEL);
     join(&node, &topic, "ana").await;
-    node.roster.occupy(&topic, 1, true).await.unwrap();
-    node.roster.miss(&topic).await.unwrap();
+    node.roster.set_subscriptions(&topic, 1, true).await.unwrap();
+    node.roster.report_cache_miss(&topic).await.unwrap();
     node.roster.leave(&topic, &"ana".into()).await.unwrap();
-    node.roster.occupy(&topic, 0, true).await.unwrap();
+    node.roster.set_subscriptions(&topic, 0, true).await.unwrap();
     let keys: Vec<String> = world.query("KEYS", &["*:w*"]).await;
     assert_eq!(keys, [""; 0]);
 }
@@ -407,12 +407,12 @@ async fn what_redis_forgot_and_is_asserted_again_is_not_told() {
     let (queues, topic, mut last) = (world.queues(), topic("shop", CHANNEL), None);
     let member = crate::protocol::Member { user_id: "ana".into(), user_info: None };
     node.roster.join(&topic, &member, 100, true).await.unwrap();
-    node.roster.occupy(&topic, 1, false).await.unwrap();
+    node.roster.set_subscriptions(&topic, 1, false).await.unwrap();
     read(&queues, &mut last, 2).await;
     let _: String = world.query("FLUSHALL", &[]).await;
     node.roster.renew().await.unwrap();
-    node.roster.join_again(&topic, &member, true).await.unwrap();
-    node.roster.occupy_again(&topic, 1, false).await.unwrap();
-    node.roster.occupy(&crate::cluster::bus::contract::topic("shop", "marker"), 1, false).await.unwrap();
+    node.roster.rejoin(&topic, &member, true).await.unwrap();
+    node.roster.resend_subscriptions(&topic, 1, false).await.unwrap();
+    node.roster.set_subscriptions(&crate::cluster::bus::contract::topic("shop", "marker"), 1, false).await.unwrap();
     assert_eq!(words(&read(&queues, &mut last, 1).await), ["channel_occupied"]);
 }

@@ -48,7 +48,7 @@ impl Node {
         let metrics = Metrics::new(&registry, true);
         let roster = RedisRoster::with_times(link, metrics, event_types, Times::divided(DIVISOR));
         let kept = roster.clone();
-        let keeping = spawn_local(async move { match kept.keep(Arc::new(Deaf)).await {} });
+        let keeping = spawn_local(async move { match kept.maintain(Arc::new(Deaf)).await {} });
         Self { roster, registry, keeping }
     }
 
@@ -60,7 +60,7 @@ impl Node {
     async fn join(&self, channel: &str, user: &str) {
         let (topic, member) = (topic("one", channel), Member { user_id: user.into(), user_info: None });
         self.roster.join(&topic, &member, 100, false).await.unwrap();
-        self.roster.occupy(&topic, 1, false).await.unwrap();
+        self.roster.set_subscriptions(&topic, 1, false).await.unwrap();
     }
 
     async fn members(&self, channel: &str) -> BTreeSet<String> {
@@ -151,7 +151,7 @@ async fn damaged_keys_are_set_aside_and_the_rest_of_a_dead_node_is_swept() {
                 victim.join(&channel, "gone").await;
                 living[0].join(&channel, "here").await;
             }
-            victim.roster.connect(&"one".into(), 1).await.unwrap();
+            victim.roster.report_connections(&"one".into(), 1).await.unwrap();
             let damaged = ["pm", "pr", "m", "oc"].map(|kind| format!("carillon:{{0}}:{kind}:one/presence-{kind}"));
             for key in damaged.iter().map(String::as_str).chain(["carillon:conn:one"]) {
                 cluster.query::<u64>("DEL", &[key]).await;
@@ -238,8 +238,8 @@ async fn a_full_redis_lets_through_what_keeps_and_frees() {
             for node in &living {
                 node.roster.renew().await.unwrap();
                 let member = Member { user_id: node.roster.node().to_string().as_str().into(), user_info: None };
-                node.roster.join_again(&room, &member, false).await.unwrap();
-                node.roster.occupy_again(&room, 1, false).await.unwrap();
+                node.roster.rejoin(&room, &member, false).await.unwrap();
+                node.roster.resend_subscriptions(&room, 1, false).await.unwrap();
             }
             let ids = living.iter().map(|node| node.roster.node().to_string()).collect();
             assert_eq!(living[0].members("presence-room").await, ids);
@@ -247,9 +247,9 @@ async fn a_full_redis_lets_through_what_keeps_and_frees() {
             assert!(living[0].roster.join(&room, &newcomer, 100, false).await.is_err(), "it is full");
             for node in &living {
                 node.roster.leave(&room, &node.roster.node().to_string().as_str().into()).await.unwrap();
-                node.roster.occupy(&room, 0, false).await.unwrap();
+                node.roster.set_subscriptions(&room, 0, false).await.unwrap();
                 node.die();
-                node.roster.resign().await;
+                node.roster.release().await;
             }
             assert_eq!(sum(&living, FENCED), 0);
             for key in ["carillon:nodes", "carillon:dead"] {

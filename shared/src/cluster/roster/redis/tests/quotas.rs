@@ -33,9 +33,10 @@ async fn a_jump_of_the_clock_admits_no_more_than_the_quota() {
     let cluster = RedisCluster::new().await;
     let app = AppId::from("one");
     let (ana, bo) = (start(&cluster).await, start(&cluster).await);
-    let admitted = async |node: &RedisRoster, connections| node.claim(&app, connections, 5, 8).await.unwrap().admitted;
-    assert_eq!(ana.connect(&app, 3).await, Ok(3));
-    assert_eq!(bo.connect(&app, 4).await, Ok(7));
+    let admitted =
+        async |node: &RedisRoster, connections| node.claim_connections(&app, connections, 5, 8).await.unwrap().admitted;
+    assert_eq!(ana.report_connections(&app, 3).await, Ok(3));
+    assert_eq!(bo.report_connections(&app, 4).await, Ok(7));
     jump(&cluster, &[&ana, &bo], 40_000).await;
     assert_eq!(admitted(&ana, 3).await, 1, "no node has renewed its lease yet");
     // The first renewal, by a node that is new.
@@ -54,10 +55,10 @@ async fn a_node_without_a_valid_lease_does_not_count_while_others_renew_theirs()
     let cluster = RedisCluster::new().await;
     let app = AppId::from("one");
     let (ana, bo) = (start(&cluster).await, start(&cluster).await);
-    ana.connect(&app, 3).await.unwrap();
-    bo.connect(&app, 4).await.unwrap();
+    ana.report_connections(&app, 3).await.unwrap();
+    bo.report_connections(&app, 4).await.unwrap();
     jump(&cluster, &[&ana], 40_000).await;
     bo.renew().await.unwrap();
     assert_eq!(bo.connections(&app).await, Ok(4));
-    assert_eq!(bo.claim(&app, 4, 5, 8).await.unwrap().admitted, 4);
+    assert_eq!(bo.claim_connections(&app, 4, 5, 8).await.unwrap().admitted, 4);
 }
