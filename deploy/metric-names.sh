@@ -1,8 +1,8 @@
 #!/bin/sh
-# Prints every metric of Carillon's and of its process that rules and dashboards use, one name per line: what a running node
-# must have.
-# Texts count too, so that no description names a metric which is gone. A histogram's _bucket, _sum and _count are its parts.
-# Names with a colon are recording rules, made from others.
+# Prints the names of all metrics of Carillon and of its process that rules and the dashboard use, one per line. A running node
+# must expose all of them.
+# Texts are searched too, so that no description mentions a metric that does not exist. The suffixes _bucket, _sum and _count of
+# histograms are removed. Names with a colon are recording rules and are skipped.
 set -eu
 cd "$(dirname "$0")"
 

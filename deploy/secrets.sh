@@ -1,14 +1,14 @@
 #!/bin/sh
-# Makes what compose.yml reads from files, once: passwords, the app's secret, a certificate for trying things out.
-# What is there already stays.
+# Creates the secret files that compose.yml reads: passwords, the app's secret, and a self-signed certificate for tests.
+# Existing files are kept.
 #
 #   deploy/secrets.sh [HOST]      the name in the certificate; default: localhost
 set -eu
 cd "$(dirname "$0")"
 host="${1:-localhost}"
 
-# Containers of other users read these files, and compose hands them in as they are on this machine. So they are readable,
-# and the folder is not.
+# Containers with other user ids read these files, and compose mounts them with the permissions of this machine. The files are
+# therefore readable, and the folder is not.
 mkdir -p secrets
 chmod 700 secrets
 umask 022
@@ -18,16 +18,16 @@ random() {
 }
 
 make() {
-    # make NAME: writes standard input to the file, whole or not at all.
+    # make NAME: writes standard input to the file atomically.
     cat > "secrets/$1.new"
     mv "secrets/$1.new" "secrets/$1"
-    echo "made deploy/secrets/$1"
+    echo "created deploy/secrets/$1"
 }
 
 [ -e secrets/app_secret ] || random | make app_secret
 [ -e secrets/grafana_password ] || random | make grafana_password
 
-# The password in three forms: for Redis as a hash, for nodes inside the URL, for redis-cli as it is.
+# The password in three forms: as a hash for Redis, inside the URL for nodes, and in plain text for redis-cli.
 if [ ! -e secrets/redis_users ] || [ ! -e secrets/redis_env ] || [ ! -e secrets/redis_password ]; then
     password="$(random)"
     hash="$(printf %s "$password" | sha256sum | cut -d' ' -f1)"
@@ -43,7 +43,7 @@ if [ ! -e secrets/tls_cert ] || [ ! -e secrets/tls_key ]; then
     chmod 644 secrets/tls_key.new
     for name in tls_key tls_cert; do
         mv "secrets/$name.new" "secrets/$name"
-        echo "made deploy/secrets/$name"
+        echo "created deploy/secrets/$name"
     done
-    echo "the certificate is signed by nobody: for real clients put a real one into tls_cert and tls_key"
+    echo "the certificate is self-signed: for real clients, replace tls_cert and tls_key with a real one"
 fi

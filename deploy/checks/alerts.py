@@ -1,4 +1,4 @@
-"""What promtool does not ask of alerts: texts, a place in the operator's page, and tests of both outcomes.
+"""Checks of the alerts that promtool does not make: texts, a section in the operator's page, and tests of both outcomes.
 
     alerts.py ALERTS.yml TESTS.yml OPERATIONS.md
 """
@@ -18,18 +18,18 @@ def main(alerts, tests, page):
         rules = [rule for group in yaml.safe_load(file)["groups"] for rule in group["rules"]]
     with open(tests) as file:
         moments = [moment for test in yaml.safe_load(file)["tests"] for moment in test["alert_rule_test"]]
-    speaks = {moment["alertname"] for moment in moments if moment["exp_alerts"]}
-    silent = {moment["alertname"] for moment in moments if not moment["exp_alerts"]}
+    fires = {moment["alertname"] for moment in moments if moment["exp_alerts"]}
+    does_not_fire = {moment["alertname"] for moment in moments if not moment["exp_alerts"]}
     headings = None
     if os.path.exists(page):
         with open(page) as file:
-            # As a forge makes anchors: lower case, spaces as hyphens, nothing but letters, digits, hyphens and underscores.
+            # Anchors follow GitHub: lower case, hyphens for spaces, only letters, digits, hyphens and underscores.
             titles = re.findall(r"^#+ +(.*)$", file.read(), re.MULTILINE)
             headings = {re.sub(r"[^\w-]", "", title.strip().lower().replace(" ", "-")) for title in titles}
     mistakes = []
     names = [rule["alert"] for rule in rules]
     if len(names) != len(set(names)):
-        mistakes.append("two alerts have one name")
+        mistakes.append("two alerts have the same name")
     for rule in rules:
         name, annotations = rule["alert"], rule.get("annotations", {})
         for text in ("summary", "description"):
@@ -43,11 +43,11 @@ def main(alerts, tests, page):
         if headings is not None and anchor not in headings:
             mistakes.append(f"{PAGE} has no section on {name}")
         if rule.get("labels", {}).get("severity") not in SEVERITIES:
-            mistakes.append(f"{name} has no severity of {sorted(SEVERITIES)}")
-        if name not in speaks:
-            mistakes.append(f"no test expects {name} to speak")
-        if name not in silent:
-            mistakes.append(f"no test expects {name} to be silent")
+            mistakes.append(f"{name} has none of the severities {sorted(SEVERITIES)}")
+        if name not in fires:
+            mistakes.append(f"no test expects {name} to fire")
+        if name not in does_not_fire:
+            mistakes.append(f"no test expects {name} not to fire")
     for mistake in mistakes:
         print(mistake, file=sys.stderr)
     print(f"{len(rules)} alerts, {len(moments)} moments tested")

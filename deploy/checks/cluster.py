@@ -1,7 +1,8 @@
-"""The cluster of compose.yml without containers: Redis with the users and settings of deploy/redis, nodes with
-deploy/carillon.toml and the secrets that secrets.sh makes, nginx in front. A client hears what is published, every member is
-seen, so are clients of the HTTP transports, Redis never had to refuse a command, and a gateway that is told to leave does. Nodes are replaced one after the other, and
-nobody notices.
+"""Runs the cluster of compose.yml without containers.
+
+Redis has the users and settings of deploy/redis. Nodes have deploy/carillon.toml and the secrets that secrets.sh creates. nginx
+is in front. The checks: clients of all transports receive published events, presence channels work, Redis refuses no command of
+a node, a gateway drains on SIGTERM, and nodes are replaced one after the other without a failed connection.
 
     cluster.py DEPLOY BINARY
 """
@@ -22,27 +23,27 @@ from types import SimpleNamespace
 import fallback
 from nginx import HERE, PATIENCE_S, Nginx, connect, free_port
 
-# nginx counts whole seconds, and passes a node that refused over for more than fail_timeout of them.
+# nginx counts whole seconds, and skips a node that refused a connection for more than fail_timeout of them.
 PASSED_OVER_S = 2.1
 
-# What someone with the password of a node still must not do.
+# Commands that must be refused even with the password of a node.
 FORBIDDEN = (["FLUSHALL"], ["KEYS", "*"], ["CONFIG", "GET", "*"], ["SHUTDOWN"], ["GET", "other:key"], ["PSUBSCRIBE", "*"],
              ["PUBLISH", "other", "x"], ["ACL", "LIST"], ["SCRIPT", "FLUSH"], ["EVAL", "return 1", "0"], ["SCAN", "0"],
              ["MGET", "carillon:x"], ["RENAME", "carillon:x", "carillon:y"], ["CLIENT", "LIST"], ["WATCH", "carillon:x"],
              ["XGROUP", "SETID", "carillon:x", "g", "0"], ["XINFO", "STREAM", "carillon:x"], ["PUBSUB", "CHANNELS"])
 
 
-def eventually(what, holds):
+def eventually(condition, holds):
     end = time.monotonic() + PATIENCE_S
     while not holds():
-        assert time.monotonic() < end, f"{what}: not within {PATIENCE_S} s"
+        assert time.monotonic() < end, f"not within {PATIENCE_S} s: {condition}"
         time.sleep(0.02)
 
 
 def status(url):
     try:
-        with urllib.request.urlopen(url, timeout=PATIENCE_S) as answer:
-            return answer.status
+        with urllib.request.urlopen(url, timeout=PATIENCE_S) as response:
+            return response.status
     except urllib.error.HTTPError as error:
         return error.code
     except OSError:
@@ -57,21 +58,21 @@ class Cluster:
         subprocess.run([folder / "secrets.sh", "ws.example"], check=True, capture_output=True)
         before = {path.name: path.read_bytes() for path in (folder / "secrets").iterdir()}
         subprocess.run([folder / "secrets.sh"], check=True, capture_output=True)
-        assert before == {path.name: path.read_bytes() for path in (folder / "secrets").iterdir()}, "secrets change"
+        assert before == {path.name: path.read_bytes() for path in (folder / "secrets").iterdir()}, "a second run changed secrets"
         assert all(before.values()), f"a secret is empty: {[name for name, text in before.items() if not text]}"
         certificate = ["openssl", "x509", "-in", folder / "secrets/tls_cert", "-noout", "-checkhost", "ws.example", "-pubkey"]
-        told = subprocess.run(certificate, check=True, capture_output=True, text=True).stdout
+        output = subprocess.run(certificate, check=True, capture_output=True, text=True).stdout
         key = ["openssl", "pkey", "-in", folder / "secrets/tls_key", "-pubout"]
-        assert "does match" in told, told
-        assert subprocess.run(key, check=True, capture_output=True, text=True).stdout in told, "certificate and key differ"
+        assert "does match" in output, output
+        assert subprocess.run(key, check=True, capture_output=True, text=True).stdout in output, "certificate and key differ"
         self.password = before["redis_password"].decode()
         self.redis_port = free_port()
         settings = (folder / "redis/redis.conf").read_text().replace("/run/secrets", str(folder / "secrets"))
         (folder / "redis.conf").write_text(settings.replace("dir /data", f"dir {folder}"))
         self.start(["redis-server", folder / "redis.conf", "--port", str(self.redis_port), "--bind", HERE])
-        eventually("redis to answer", lambda: self.redis("PING") == "PONG")
+        eventually("redis answers", lambda: self.redis("PING") == "PONG")
         toml = (folder / "carillon.toml").read_text().replace("/run/secrets", str(folder / "secrets"))
-        # Nobody waits half a minute for a check.
+        # A short drain keeps the check short.
         toml = toml.replace('window = "30s"', 'window = "1s"')
         (folder / "carillon.toml").write_text(toml)
         url = (folder / "secrets/redis_env").read_text().replace("@redis:6379", f"@{HERE}:{self.redis_port}")
@@ -92,15 +93,15 @@ class Cluster:
     def node(self, role):
         return self.start_node(role, free_port(), free_port())
 
-    def again(self, node):
-        """The same node after it was told to leave, which it must do at once."""
+    def replace(self, node):
+        """Drains a node with SIGTERM, waits until it exits, and starts it again."""
         node.process.send_signal(signal.SIGTERM)
-        assert node.process.wait(PATIENCE_S) == 0, f"a {node.role} that was told to leave did not end with 0"
+        assert node.process.wait(PATIENCE_S) == 0, f"a {node.role} did not exit with 0 after SIGTERM"
         self.restart(node)
 
     def restart(self, node):
         node.process = self.start_node(node.role, int(node.address.split(":")[1]), node.admin_port).process
-        eventually("a node to be back", lambda: status(f"{node.admin}/readyz") == 200)
+        eventually("a restarted node is ready", lambda: status(f"{node.admin}/readyz") == 200)
 
     def start_node(self, role, port, admin):
         environment = {**os.environ, "CARILLON_SERVER__TRUSTED_PROXIES": f'["{HERE}"]', "CARILLON_ADMIN__ALLOW": '["127.0.0.0/8"]'}
@@ -123,19 +124,19 @@ class Cluster:
 
 
 class Repeated:
-    """Does something again and again as long as the block runs, and knows how often it went well and what went wrong."""
+    """Repeats an action while the block runs. Counts successes and collects errors."""
 
     def __init__(self, once):
-        self.once, self.well, self.wrong, self.over = once, 0, [], threading.Event()
+        self.once, self.succeeded, self.errors, self.over = once, 0, [], threading.Event()
         self.thread = threading.Thread(target=self.run)
 
     def run(self):
         while not self.over.wait(0.05):
             try:
                 self.once()
-                self.well += 1
+                self.succeeded += 1
             except Exception as error:
-                self.wrong.append(str(error))
+                self.errors.append(str(error))
 
     def __enter__(self):
         self.thread.start()
@@ -147,30 +148,31 @@ class Repeated:
 
 
 def nodes_are_replaced(cluster, nginx, nodes, publish):
-    """One after the other, as docs/OPERATIONS.md says it."""
+    """Replaces nodes one after the other, by the steps of docs/OPERATIONS.md."""
     with Repeated(lambda: greeted(nginx)) as clients, Repeated(publish) as publishes:
         for node in nodes:
-            before = clients.well, publishes.well
-            eventually("clients and publishes", lambda: clients.well > before[0] and publishes.well > before[1])
-            cluster.again(node)
+            before = clients.succeeded, publishes.succeeded
+            eventually("clients connect and publishes succeed",
+                       lambda: clients.succeeded > before[0] and publishes.succeeded > before[1])
+            cluster.replace(node)
             time.sleep(PASSED_OVER_S)
-    assert not clients.wrong, f"of {clients.well} clients some were not greeted: {clients.wrong}"
-    # Those that met the end of a kept connection: nginx sends nothing twice.
-    assert len(publishes.wrong) <= 2, f"of {publishes.well} publishes some failed: {publishes.wrong}"
+    assert not clients.errors, f"{clients.succeeded} clients connected, others failed: {clients.errors}"
+    # A request on a keep-alive connection that the node is closing fails, because nginx never sends a publish twice.
+    assert len(publishes.errors) <= 2, f"{publishes.succeeded} publishes succeeded, others failed: {publishes.errors}"
 
 
 def greeted(nginx):
-    """Connects and reads the greeting."""
+    """Connects and reads pusher:connection_established."""
     stream = connect(nginx.public, tls=False)
     try:
         stream.sendall(b"GET /app/app-key?protocol=7 HTTP/1.1\r\nHost: ws.example\r\nUpgrade: websocket\r\n"
                        b"Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
                        b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n")
-        heard = b""
-        while b"connection_established" not in heard:
+        received = b""
+        while b"connection_established" not in received:
             data = stream.recv(4096)
-            assert data, f"no greeting but {heard!r}"
-            heard += data
+            assert data, f"the connection ended before connection_established, after {received!r}"
+            received += data
     finally:
         stream.close()
 
@@ -181,7 +183,7 @@ def check(deploy, binary, folder):
     try:
         gateways, publisher = [cluster.node("gateway"), cluster.node("gateway")], cluster.node("publisher")
         for node in (*gateways, publisher):
-            eventually("a node to be ready", lambda: status(f"{node.admin}/readyz") == 200)
+            eventually("a node is ready", lambda: status(f"{node.admin}/readyz") == 200)
         print("  nodes are ready with the configuration and the Redis user of compose.yml")
 
         nginx = Nginx(deploy, gateways, [publisher], example="behind-balancer")
@@ -191,14 +193,14 @@ def check(deploy, binary, folder):
         count = lambda: sum(int(float(line.split()[-1])) for gateway in gateways
                             for line in urllib.request.urlopen(f"{gateway.admin}/metrics").read().decode().splitlines()
                             if line.startswith("carillon_subscriptions{"))
-        eventually("both to have subscribed", lambda: count() == 6)
+        eventually("both clients are subscribed", lambda: count() == 6)
         for channel in ("private-news", "presence-room", "cache-last"):
             sent = cluster.run("trigger", *server, channel, "hello", '{"through":"nginx"}')
             assert sent.returncode == 0, sent.stderr
         logs = [folder / f"{cluster.started.index(listener)}.log" for listener in listeners]
         for log in logs:
-            eventually("events to arrive", lambda: log.read_text().count("through") == 3)
-        print("  events published through nginx reach clients that came through nginx, on both gateways")
+            eventually("events arrive", lambda: log.read_text().count("through") == 3)
+        print("  events published through nginx reach clients of both gateways, which are connected through nginx")
 
         def publish(channel, data):
             sent = cluster.run("trigger", *server, channel, "hello", data)
@@ -207,61 +209,61 @@ def check(deploy, binary, folder):
         first = fallback.serve(nginx, gateways, publish)
         fallback.bodies_are_bounded(first[0])
         assert fallback.forwarded(gateways) == 0, "nginx sends requests of a session to a gateway that does not have it"
-        print("  streams and polls go through nginx at once, and all requests of a session to one gateway")
+        print("  streams and polls pass through nginx without buffering, and all requests of a session reach one gateway")
 
-        # A balancer that knows nothing of sessions.
+        # A balancer without session affinity.
         turns = ("carillon/upstreams.conf", "    hash $carillon_session consistent;\n", "")
         unsteady = Nginx(deploy, gateways, [publisher], example="behind-balancer", changes=[turns])
         fallback.serve(unsteady, gateways, publish)
-        assert fallback.forwarded(gateways, "answered") > 0, "gateways passed nothing on"
-        assert fallback.forwarded(gateways, "(failed|unknown)") == 0, "gateways could not pass requests on"
-        print("  they also go through a balancer that takes turns: gateways pass requests on to each other")
+        assert fallback.forwarded(gateways, "answered") > 0, "gateways forwarded no request"
+        assert fallback.forwarded(gateways, "(failed|unknown)") == 0, "gateways could not forward requests"
+        print("  they also pass through a round-robin balancer: gateways forward requests to each other")
 
-        leaving, staying = gateways
-        for command in (["healthcheck", "--admin-port", str(leaving.admin_port)], ["doctor", "--role", "gateway"]):
+        draining, staying = gateways
+        for command in (["healthcheck", "--admin-port", str(draining.admin_port)], ["doctor", "--role", "gateway"]):
             outcome = cluster.run(*command, *map(str, cluster.flags))
             assert outcome.returncode == 0, f"{command[0]}: {outcome.stdout}{outcome.stderr}"
-        print("  carillon healthcheck and carillon doctor are content")
+        print("  carillon healthcheck and carillon doctor succeed")
 
-        last = cluster.start([binary, "listen", *server[:2], "--url", f"http://{leaving.address}", "--timeout", "30s",
+        last = cluster.start([binary, "listen", *server[:2], "--url", f"http://{draining.address}", "--timeout", "30s",
                               "private-news"])
         log = folder / f"{cluster.started.index(last)}.log"
-        eventually("a listener to be there", lambda: "listening" in log.read_text())
-        leaving.process.send_signal(signal.SIGTERM)
-        assert leaving.process.wait(PATIENCE_S) == 0, "a gateway that was told to leave did not end with 0"
-        eventually("its client to be told", lambda: "4200" in log.read_text())
+        eventually("a client listens", lambda: "listening" in log.read_text())
+        draining.process.send_signal(signal.SIGTERM)
+        assert draining.process.wait(PATIENCE_S) == 0, "a gateway did not exit with 0 after SIGTERM"
+        eventually("its client receives 4200", lambda: "4200" in log.read_text())
         publish("private-news", "{}")
-        print("  a gateway drains, tells its clients to reconnect, and ends with 0; publishing goes on")
+        print("  a gateway drains, closes its clients with 4200, and exits with 0; publishing still works")
 
-        for session in (session for session in first if session.kind == "xhr_streaming" and session.home is leaving):
+        for session in (session for session in first if session.kind == "xhr_streaming" and session.home is draining):
             while (line := session.line()).startswith("a["):
                 pass
-            assert line.startswith("c[4200,"), f"a stream of a gateway that leaves hears {line!r}"
+            assert line.startswith("c[4200,"), f"a stream of a draining gateway receives {line!r}"
         for _ in range(8):
             fallback.Session(nginx, "xhr_streaming")
-        print("  so do streams, and sessions that begin then find the gateway that stayed")
+        print("  streams of that gateway receive 4200, and new sessions reach the other gateway")
 
-        # Whatever the nodes asked for they were allowed: only then is the list of rights long enough.
-        nobody = subprocess.run(["redis-cli", "-p", str(cluster.redis_port), "ping"], capture_output=True, text=True).stdout
-        assert "NOAUTH" in nobody, f"redis serves anyone: {nobody}"
+        # The nodes have now run every command that they need, and Redis must have refused none of them.
+        anonymous = subprocess.run(["redis-cli", "-p", str(cluster.redis_port), "ping"], capture_output=True, text=True).stdout
+        assert "NOAUTH" in anonymous, f"redis serves clients without a password: {anonymous}"
         logs = "".join((folder / f"{number}.log").read_text() for number in range(len(cluster.started)))
-        assert "NOPERM" not in logs and "no permissions" not in logs.lower(), "redis refused a node something"
+        assert "NOPERM" not in logs and "no permissions" not in logs.lower(), "redis refused a command of a node"
         refused = sum(float(line.split()[-1]) for node in (staying, publisher)
                       for line in urllib.request.urlopen(f"{node.admin}/metrics").read().decode().splitlines()
                       if line.startswith('carillon_redis_command_errors_total{kind="refused"}'))
         assert refused == 0, f"redis refused {refused} commands"
         for command in FORBIDDEN:
-            answer = cluster.redis(*command)
-            assert "NOPERM" in answer, f"{' '.join(command)} is allowed: {answer}"
-        print("  Redis refused nodes nothing, and refuses them everything that they do not need")
+            reply = cluster.redis(*command)
+            assert "NOPERM" in reply, f"{' '.join(command)} is allowed: {reply}"
+        print("  Redis refused no command of a node, and refuses commands that nodes do not need")
 
-        cluster.restart(leaving)
+        cluster.restart(draining)
         second = cluster.node("publisher")
-        eventually("a second publisher to be ready", lambda: status(f"{second.admin}/readyz") == 200)
+        eventually("a second publisher is ready", lambda: status(f"{second.admin}/readyz") == 200)
         whole = Nginx(deploy, gateways, [publisher, second], example="behind-balancer")
         server[-1] = f"http://{HERE}:{whole.public}"
         nodes_are_replaced(cluster, whole, [*gateways, publisher], lambda: publish("news", "{}"))
-        print("  gateways and a publisher are replaced one after the other, and nobody is turned away meanwhile")
+        print("  gateways and a publisher are replaced one after the other, and no client is refused meanwhile")
     except Exception:
         for path in sorted(folder.glob("*.log")):
             print(f"--- {path.name}\n{path.read_text()[-2000:]}", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""Clients of pusher-js' HTTP transports, through nginx: what they hear, and which gateway their requests came to."""
+"""Clients of pusher-js' HTTP transports behind nginx. Checks received messages and the gateway that each request reached."""
 
 import http.client
 import json
@@ -11,28 +11,28 @@ from itertools import count
 from nginx import HERE, PATIENCE_S, request
 
 KEY = "app-key"
-# What nginx lets through is what a gateway takes: four times message_bytes, which is 64 KiB by default.
+# nginx has the same body limit as a gateway: four times message_bytes, which is 64 KiB by default.
 BODY_BYTES_MAX = 4 * 64 * 1024
 SESSIONS_MAX = 64
 REQUESTS = count(1)
 
 
 class Session:
-    """One socket of pusher-js; `kind`: xhr_streaming or xhr."""
+    """One fallback session of pusher-js; `kind`: xhr_streaming or xhr."""
 
     def __init__(self, nginx, kind):
         self.nginx, self.kind = nginx, kind
         self.name = f"{random.randrange(1000)}/{''.join(random.choices(string.digits + 'abcdefghijklmnopqrstuv', k=8))}"
         self.response, self.lines = None, []
-        assert self.line() == "o", "the first line is no `o`"
+        assert self.line() == "o", "the first line is not `o`"
         (established,) = self.messages()
         assert established["event"] == "pusher:connection_established", established
 
     def target(self, verb):
         return f"/pusher/app/{KEY}/{self.name}/{verb}?protocol=7&client=js&version=8.6.0&t=1&n={next(REQUESTS)}"
 
-    def ask(self):
-        """A request for lines; what a poll is answered with is kept."""
+    def receive(self):
+        """Sends a request for lines and returns the response."""
         connection = http.client.HTTPConnection(HERE, self.nginx.public, timeout=PATIENCE_S)
         connection.request("POST", self.target(self.kind), headers={"Host": "ws.example", "Content-Type": "application/json"})
         response = connection.getresponse()
@@ -41,7 +41,7 @@ class Session:
         return response
 
     def line(self):
-        """The next one that is no sign of life, as soon as it is there."""
+        """Returns the next line that is not a heartbeat, as soon as it arrives."""
         while (line := self.any_line()) == "h":
             pass
         return line
@@ -49,16 +49,16 @@ class Session:
     def any_line(self):
         if self.kind == "xhr":
             while not self.lines:
-                self.lines = self.ask().read().decode().splitlines()
+                self.lines = self.receive().read().decode().splitlines()
             return self.lines.pop(0)
-        self.response = self.response or self.ask()
+        self.response = self.response or self.receive()
         line = self.response.readline().decode()
         assert line.endswith("\n"), f"the stream ended with {line!r}"
         return line[:-1]
 
     def messages(self):
         line = self.line()
-        assert line.startswith("a["), f"no messages but {line!r}"
+        assert line.startswith("a["), f"expected messages, received {line!r}"
         return [json.loads(message) for message in json.loads(line[1:])]
 
     def send(self, body):
@@ -69,12 +69,12 @@ class Session:
     def subscribe(self, channel):
         message = json.dumps({"event": "pusher:subscribe", "data": {"auth": "", "channel": channel}})
         assert self.send(json.dumps([message]).encode()) == (204, b"")
-        (answer,) = self.messages()
-        assert (answer["event"], answer["channel"]) == ("pusher_internal:subscription_succeeded", channel), answer
+        (reply,) = self.messages()
+        assert (reply["event"], reply["channel"]) == ("pusher_internal:subscription_succeeded", channel), reply
 
 
 def metric(gateway, pattern):
-    """The sum of all series that match."""
+    """Returns the sum of all series that match."""
     text = urllib.request.urlopen(f"{gateway.admin}/metrics").read().decode()
     return sum(float(line.split()[-1]) for line in text.splitlines() if re.match(pattern, line))
 
@@ -84,17 +84,17 @@ def forwarded(gateways, result=".*"):
 
 
 def sessions(gateways):
-    """How many sessions each gateway has had."""
+    """Returns the number of sessions that each gateway has opened."""
     return [metric(gateway, r'carillon_connections_opened_total\{.*transport="xhr_') for gateway in gateways]
 
 
 def open_everywhere(nginx, gateways):
-    """Sessions of both transports, until each gateway has one of each; `home` is the gateway's."""
+    """Opens sessions of both transports until each gateway has one of each. Sets `home` to the session's gateway."""
     opened = []
     for kind in ("xhr_streaming", "xhr"):
         homes = set()
         while len(homes) < len(gateways):
-            assert len(opened) < SESSIONS_MAX, f"{len(opened)} sessions and all of {kind} on one gateway"
+            assert len(opened) < SESSIONS_MAX, f"{len(opened)} sessions, and all of {kind} on one gateway"
             before = sessions(gateways)
             session = Session(nginx, kind)
             (session.home,) = [gateway for gateway, was, now in zip(gateways, before, sessions(gateways)) if now > was]
@@ -104,13 +104,13 @@ def open_everywhere(nginx, gateways):
 
 
 def serve(nginx, gateways, publish):
-    """Sessions hear what is published and are heard; returns them, still open."""
+    """Checks that sessions on all gateways subscribe and receive events. Returns the open sessions."""
     opened = open_everywhere(nginx, gateways)
     for session in opened:
         session.subscribe("news")
     publish("news", '{"over":"http"}')
     for session in opened:
-        # A stream is still open: nothing on the way waits for its end.
+        # The stream is still open: no proxy waits for its end.
         (event,) = session.messages()
         assert json.loads(event["data"]) == {"over": "http"}, event
     return opened
@@ -121,5 +121,5 @@ def bodies_are_bounded(session):
     assert status == 204, f"{BODY_BYTES_MAX} bytes get {status}"
     status, _ = session.send(b"[" + b" " * (BODY_BYTES_MAX - 1) + b"]")
     assert status == 413, f"{BODY_BYTES_MAX + 1} bytes get {status}"
-    # It was an empty array, and so the question whether anyone is there.
+    # The accepted body was an empty array, to which the gateway replies with an empty array.
     assert session.line() == "a[]"

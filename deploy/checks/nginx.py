@@ -1,5 +1,6 @@
-"""The nginx configuration at work: a real nginx from the files of deploy/nginx, on free ports, between this program's own
-clients and its own upstreams, which say what they were asked.
+"""Checks a running nginx with the files of deploy/nginx, on free ports.
+
+This program has the clients and the upstreams. The upstreams record every request.
 
     nginx.py DEPLOY
 """
@@ -21,22 +22,22 @@ from pathlib import Path
 
 HERE = "127.0.0.1"
 PATIENCE_S = 10
-# How many handshakes of an address nginx lets through: at once, and a second; and how long a flood may need to be one.
+# The number of handshakes per address that nginx accepts at once and per second, and the time limit of the flood check.
 BURST, RATE, FLOOD_S = 500, 20, 60
 
-# The certificate is made for the occasion.
+# The certificate is self-signed.
 TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 TLS.check_hostname, TLS.verify_mode = False, ssl.CERT_NONE
 
 
 class Node(ThreadingHTTPServer):
-    """An upstream: remembers every request, answers with its name, and upgrades whoever asks for it."""
+    """An upstream: records every request, responds with its name, and accepts upgrades."""
 
     daemon_threads = True
     request_queue_size = 512
 
     def __init__(self, name, port=0):
-        self.name, self.asked, self.drops, self.open = name, [], False, set()
+        self.name, self.requests, self.drops, self.open = name, [], False, set()
         super().__init__((HERE, port), Handler)
         threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
 
@@ -52,8 +53,8 @@ class Node(ThreadingHTTPServer):
         self.open.discard(request)
         super().shutdown_request(request)
 
-    def leave(self):
-        """As a process does: with all of its connections."""
+    def stop(self):
+        """Closes the listener and all connections, like a process that exits."""
         self.shutdown()
         self.server_close()
         for connection in list(self.open):
@@ -71,7 +72,7 @@ class Handler(BaseHTTPRequestHandler):
     def answer(self):
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         headers = {name.lower(): value for name, value in self.headers.items()}
-        self.server.asked.append({"method": self.command, "target": self.path, "headers": headers, "body": body})
+        self.server.requests.append({"method": self.command, "target": self.path, "headers": headers, "body": body})
         if self.server.drops:
             self.close_connection = True
             return
@@ -100,7 +101,7 @@ def free_port():
 
 
 class Nginx:
-    """nginx from deploy/nginx and perhaps an example, in a folder of its own."""
+    """nginx with the files of deploy/nginx, and of an example if there is one, in a temporary folder."""
 
     def __init__(self, deploy, gateways, publishers, example=None, changes=()):
         self.folder = Path(tempfile.mkdtemp(prefix="carillon-nginx-"))
@@ -140,7 +141,7 @@ class Nginx:
         subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes",
                         "-days", "1", "-subj", "/CN=localhost", "-keyout", files / "tls/privkey.pem",
                         "-out", files / "tls/fullchain.pem"], check=True, capture_output=True)
-        # One process, so that none is left when it is ended.
+        # A single process, because a master would leave its workers running after SIGKILL.
         self.process = subprocess.Popen(["nginx", "-p", self.folder, "-c", files / "nginx.conf", "-e", self.folder / "start.log",
                                          "-g", "daemon off; master_process off;"], stdin=subprocess.DEVNULL)
         end = time.monotonic() + PATIENCE_S
@@ -173,7 +174,7 @@ def connect(port, tls=True, before=b""):
 
 
 def request(port, method, target, tls=True, headers=(), body=None):
-    """Status, headers and body. The target goes out as it is written here."""
+    """Returns status, headers and body. The target is sent unchanged."""
     connection = http.client.HTTPConnection(HERE, port, timeout=PATIENCE_S)
     connection.sock = connect(port, tls)
     try:
@@ -190,7 +191,7 @@ def request(port, method, target, tls=True, headers=(), body=None):
 
 
 def upgrade(port, target, tls=True, headers=(), before=b""):
-    """A connection after its 101, and the name of who answers on it."""
+    """Returns a connection after its 101, and the name of the upstream."""
     stream = connect(port, tls, before)
     lines = [f"GET {target} HTTP/1.1", "Host: ws.example", "Upgrade: websocket", "Connection: Upgrade",
              "Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==", *headers]
@@ -198,7 +199,7 @@ def upgrade(port, target, tls=True, headers=(), before=b""):
     head = b""
     while b"\r\n\r\n" not in head:
         data = stream.recv(4096)
-        assert data, f"no answer to an upgrade but {head!r}"
+        assert data, f"the connection ended before the reply to an upgrade, after {head!r}"
         head += data
     assert head.startswith(b"HTTP/1.1 101 "), head
     stream.sendall(b"hello")
@@ -211,40 +212,40 @@ def websockets_pass_through(nginx, gateways, publishers):
                for _ in range(4)]
     names = [name for _, name in streams]
     assert sorted(names) == ["gateway-1", "gateway-1", "gateway-2", "gateway-2"], f"not spread evenly: {names}"
-    asked = gateways[0].asked[0]
-    assert asked["target"] == "/app/app-key?protocol=7&client=js", asked
-    assert asked["headers"]["connection"] == "upgrade" and asked["headers"]["host"] == "ws.example", asked
-    assert asked["headers"]["x-forwarded-for"] == HERE, f"a client chose its own address: {asked}"
-    assert asked["headers"]["x-forwarded-proto"] == "https", asked
+    received = gateways[0].requests[0]
+    assert received["target"] == "/app/app-key?protocol=7&client=js", received
+    assert received["headers"]["connection"] == "upgrade" and received["headers"]["host"] == "ws.example", received
+    assert received["headers"]["x-forwarded-for"] == HERE, f"a client chose its own address: {received}"
+    assert received["headers"]["x-forwarded-proto"] == "https", received
     stream, name = streams[0]
     stream.sendall(b"again")
     assert stream.recv(4096) == f"{name}:again".encode()
     for stream, _ in streams:
         stream.close()
-    gateways[0].asked.clear()
-    gateways[1].asked.clear()
+    gateways[0].requests.clear()
+    gateways[1].requests.clear()
     request(nginx.public, "GET", "/app/app-key")
-    asked = (gateways[0].asked + gateways[1].asked)[0]
-    assert "upgrade" not in asked["headers"] and asked["headers"].get("connection") != "close", asked
+    received = (gateways[0].requests + gateways[1].requests)[0]
+    assert "upgrade" not in received["headers"] and received["headers"].get("connection") != "close", received
 
 
 def signed_requests_arrive_byte_by_byte(nginx, gateways, publishers):
     body = bytes(range(256)) * 400
     for target in ("/apps/1/events?auth_key=k&auth_signature=ab%2Fcd&b=%20+x", "/apps/1/channels/presence-a%2Cb//x/../y?a=%7e"):
         status, _, _ = request(nginx.public, "POST", target, body=body)
-        asked = publishers[0].asked.pop()
-        assert status == 200 and asked["target"] == target and asked["body"] == body, asked["target"]
+        received = publishers[0].requests.pop()
+        assert status == 200 and received["target"] == target and received["body"] == body, received["target"]
     status, _, _ = request(nginx.public, "POST", "/users/7/terminate_connections?auth_key=k", body=b"{}")
-    assert status == 200 and publishers[0].asked.pop()["target"].startswith("/users/7/")
+    assert status == 200 and publishers[0].requests.pop()["target"].startswith("/users/7/")
 
 
-def too_much_is_refused_at_the_door(nginx, gateways, publishers):
+def large_requests_are_refused(nginx, gateways, publishers):
     stream = connect(nginx.public)
     stream.sendall(b"POST /apps/1/events HTTP/1.1\r\nHost: a\r\nContent-Length: 5000000\r\n\r\n")
-    assert b" 413 " in stream.recv(4096), "5 MB are let in"
+    assert b" 413 " in stream.recv(4096), "a body of 5 MB is accepted"
     status, _, _ = request(nginx.public, "GET", "/app/k", headers=[("X-Big", "x" * 9000)])
     assert status in (400, 414), f"a header of 9 KB gets {status}"
-    assert not publishers[0].asked
+    assert not publishers[0].requests
 
 
 def sessions_stay_on_their_node(nginx, gateways, publishers):
@@ -256,32 +257,32 @@ def sessions_stay_on_their_node(nginx, gateways, publishers):
             assert status == 200
             where.setdefault(session, set()).add(name)
     assert all(len(names) == 1 for names in where.values()), f"a session was split: {where}"
-    assert len(set.union(*where.values())) == 2, "one node has all sessions"
+    assert len(set.union(*where.values())) == 2, "all sessions are on one node"
 
 
-def what_is_inside_stays_inside(nginx, gateways, publishers):
+def internal_paths_are_closed(nginx, gateways, publishers):
     for node in (*gateways, *publishers):
-        node.asked.clear()
+        node.requests.clear()
     for target in ("/metrics", "/livez", "/readyz", "/metrics/", "/readyz?x=1", "//metrics", "/app/../metrics", "/nginx", "/",
                    "/wp-login.php", "/appsx", "/up/metrics"):
         status, _, _ = request(nginx.public, "GET", target)
         assert status == 404, f"{target} gets {status}"
-    assert not any(node.asked for node in (*gateways, *publishers)), "a closed path reached a node"
+    assert not any(node.requests for node in (*gateways, *publishers)), "a request for a closed path reached a node"
     status, headers, body = request(nginx.public, "GET", "/up")
     assert (status, body) == (200, b"publisher-1"), (status, body)
     assert "Strict-Transport-Security" in headers and "nginx/" not in headers.get("Server", ""), headers
-    publishers[0].asked.clear()
+    publishers[0].requests.clear()
 
 
-def plain_requests_are_sent_to_https(nginx, gateways, publishers):
+def plain_requests_are_redirected_to_https(nginx, gateways, publishers):
     status, headers, _ = request(nginx.plain, "POST", "/apps/1/events?a=b", tls=False, body=b"")
     assert (status, headers["Location"]) == (308, "https://ws.example/apps/1/events?a=b"), (status, headers)
     status, _, body = request(nginx.status, "GET", "/nginx", tls=False)
     assert status == 200 and body.startswith(b"Active connections"), body
 
 
-def a_node_that_leaves_is_passed_over(nginx, gateways, publishers):
-    gateways[0].leave()
+def a_stopped_node_is_skipped(nginx, gateways, publishers):
+    gateways[0].stop()
     for _ in range(10):
         stream, name = upgrade(nginx.public, "/app/app-key")
         stream.close()
@@ -293,27 +294,27 @@ def a_node_that_leaves_is_passed_over(nginx, gateways, publishers):
 
 def a_publish_is_never_sent_twice(nginx, gateways, publishers):
     for publisher in publishers:
-        publisher.asked.clear()
+        publisher.requests.clear()
         publisher.drops = True
     status, _, _ = request(nginx.public, "POST", "/apps/1/events?auth_key=once", body=b"{}")
-    sent = sum(len(publisher.asked) for publisher in publishers)
-    assert (status, sent) == (502, 1), f"{status} after {sent} requests"
+    sent = sum(len(publisher.requests) for publisher in publishers)
+    assert (status, sent) == (502, 1), f"{status} after {sent} received"
     for publisher in publishers:
         publisher.drops = False
 
 
-def nodes_may_be_replaced_in_turn(nginx, gateways, publishers):
+def nodes_can_be_replaced_one_after_the_other(nginx, gateways, publishers):
     for number, node in enumerate(publishers):
-        node.leave()
+        node.stop()
         for _ in range(20):
             status, _, _ = request(nginx.public, "POST", "/apps/1/events", body=b"{}")
-            assert status == 200, f"{status} while {node.name} is away"
+            assert status == 200, f"{status} while {node.name} is stopped"
         publishers[number] = Node(node.name, node.server_address[1])
-        # nginx counts whole seconds, and passes a node over for more than fail_timeout of them.
+        # nginx counts whole seconds, and skips a node for more than fail_timeout of them.
         time.sleep(2.1)
 
 
-def a_flood_is_held_up(nginx, gateways, publishers):
+def a_flood_is_limited(nginx, gateways, publishers):
     connection = http.client.HTTPConnection(HERE, nginx.public, timeout=PATIENCE_S)
     connection.sock = connect(nginx.public)
     counts, start = {200: 0, 429: 0}, time.monotonic()
@@ -325,38 +326,38 @@ def a_flood_is_held_up(nginx, gateways, publishers):
         counts[response.status] += 1
         assert time.monotonic() - start < FLOOD_S, f"{counts} within {FLOOD_S} s"
     connection.close()
-    # What went before took some of the burst; the faster this machine, the less came back while this ran.
+    # Earlier checks used some of the burst. The longer this loop runs, the more of the limit is refilled.
     most = BURST + 1 + RATE * (time.monotonic() - start)
     assert BURST - 20 <= counts[200] <= most, f"{counts}, of at most {most:.0f}"
 
 
-def a_balancer_may_say_whose_request_it_is(nginx, gateways, publishers):
+def the_balancer_sets_the_client_address(nginx, gateways, publishers):
     hops = "X-Forwarded-For: 6.6.6.6, 203.0.113.9, 10.1.2.3"
     stream, name = upgrade(nginx.public, "/app/app-key", tls=False, headers=[hops])
     stream.close()
-    asked = next(node for node in gateways if node.name == name).asked.pop()
-    assert asked["headers"]["x-forwarded-for"] == "203.0.113.9", asked
+    received = next(node for node in gateways if node.name == name).requests.pop()
+    assert received["headers"]["x-forwarded-for"] == "203.0.113.9", received
     status, _, _ = request(nginx.public, "GET", "/up", tls=False, headers=[("X-Forwarded-For", "203.0.113.9")])
-    assert status == 403, f"health is shown to an address outside: {status}"
+    assert status == 403, f"an address outside the private networks may read /up: {status}"
     status, _, _ = request(nginx.public, "GET", "/up", tls=False, headers=[("X-Forwarded-For", "10.1.2.3")])
-    assert status == 200, f"health is hidden from an address inside: {status}"
+    assert status == 200, f"an address inside the private networks may not read /up: {status}"
 
 
 def the_proxy_protocol_is_read(nginx, gateways, publishers):
     line = b"PROXY TCP4 198.51.100.7 127.0.0.1 4711 443\r\n"
     stream, name = upgrade(nginx.public, "/app/app-key", headers=["X-Forwarded-For: 6.6.6.6"], before=line)
     stream.close()
-    asked = next(node for node in gateways if node.name == name).asked.pop()
-    assert asked["headers"]["x-forwarded-for"] == "198.51.100.7", asked
+    received = next(node for node in gateways if node.name == name).requests.pop()
+    assert received["headers"]["x-forwarded-for"] == "198.51.100.7", received
     try:
         connect(nginx.public).close()
     except (OSError, ssl.SSLError):
         return
-    raise AssertionError("a connection without the PROXY line was served")
+    raise AssertionError("a connection without the PROXY header was served")
 
 
 def run(deploy, checks, publishers=1, **settings):
-    """One nginx, and checks of it one after the other: later ones stop nodes."""
+    """Runs checks against one nginx in order. Later checks stop nodes."""
     gateways = [Node("gateway-1"), Node("gateway-2")]
     publishers = [Node(f"publisher-{number + 1}") for number in range(publishers)]
     nginx = Nginx(deploy, gateways, publishers, **settings)
@@ -375,19 +376,19 @@ def run(deploy, checks, publishers=1, **settings):
         json.loads(line)
     if "auth_" in log:
         failed += 1
-        print("  the access log has the query of a signed request", file=sys.stderr)
+        print("  the access log contains the query of a signed request", file=sys.stderr)
     return failed
 
 
 def main(deploy):
     deploy = Path(deploy).resolve()
-    failed = run(deploy, [websockets_pass_through, signed_requests_arrive_byte_by_byte, too_much_is_refused_at_the_door,
-                          sessions_stay_on_their_node, what_is_inside_stays_inside, plain_requests_are_sent_to_https,
-                          a_flood_is_held_up])
-    failed += run(deploy, [nodes_may_be_replaced_in_turn, a_publish_is_never_sent_twice,
-                           a_node_that_leaves_is_passed_over], publishers=2)
+    failed = run(deploy, [websockets_pass_through, signed_requests_arrive_byte_by_byte, large_requests_are_refused,
+                          sessions_stay_on_their_node, internal_paths_are_closed, plain_requests_are_redirected_to_https,
+                          a_flood_is_limited])
+    failed += run(deploy, [nodes_can_be_replaced_one_after_the_other, a_publish_is_never_sent_twice,
+                           a_stopped_node_is_skipped], publishers=2)
     trusted = ("carillon/real-ip.conf", "set_real_ip_from", f"set_real_ip_from {HERE};\nset_real_ip_from")
-    failed += run(deploy, [a_balancer_may_say_whose_request_it_is], example="behind-balancer", changes=[trusted])
+    failed += run(deploy, [the_balancer_sets_the_client_address], example="behind-balancer", changes=[trusted])
     failed += run(deploy, [the_proxy_protocol_is_read], example="proxy-protocol", changes=[trusted])
     return 1 if failed else 0
 

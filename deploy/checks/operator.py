@@ -1,8 +1,8 @@
-"""The tests of the alerts, with series as a scrape with the Prometheus operator gives them.
+"""Rewrites the tests of the alerts with the labels that the Prometheus operator adds.
 
-The operator sets more labels on every series of a target than a plain scrape does. Prometheus renames a label of a metric that
-has the same name as one of these to `exported_…`. This script writes the tests again with both changes. The written tests compare
-which alerts fire, and for what.
+The operator sets more labels on every series of a target than a plain scrape. If a metric has a label of the same name,
+Prometheus renames it to `exported_…`. The rewritten tests contain both changes. They check which alerts fire, and with which
+labels.
 
     operator.py TESTS.yml WRITTEN.yml
 """
@@ -13,7 +13,7 @@ import sys
 
 import yaml
 
-# A ServiceMonitor sets these, beside `namespace`, `job` and `instance`, which the tests have.
+# Labels that a ServiceMonitor sets. The tests already have `namespace`, `job` and `instance`.
 OF_THE_OPERATOR = {"container": "carillon", "endpoint": "admin", "pod": "", "service": "carillon-metrics"}
 NAMESPACE = "broadcast"
 SERIES = re.compile(r"^(?P<name>[a-z_:]+)\{(?P<labels>.*)\}$")
@@ -21,7 +21,7 @@ LABEL = re.compile(r'([a-z_]+)="([^"]*)"')
 
 
 def scraped(series):
-    """A series of the tests with the labels of the operator."""
+    """Returns a series of the tests with the labels of the operator."""
     found = SERIES.match(series)
     labels = dict(LABEL.findall(found["labels"]))
     if "carillon" not in labels["job"]:
@@ -33,7 +33,7 @@ def scraped(series):
 
 
 def firing(moment):
-    """What `moment` expects, as a question about the series that Prometheus keeps of its alerts."""
+    """Returns the expectation of `moment` as a test of the `ALERTS` series."""
     alerts = moment["exp_alerts"]
     names = sorted({name for alert in alerts for name in alert["exp_labels"]} - {"severity"})
     selected = f'ALERTS{{alertstate="firing",alertname="{moment["alertname"]}"}}'

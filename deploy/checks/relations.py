@@ -1,4 +1,4 @@
-"""What must fit together across the files of deploy/, and no tool of any of them looks at.
+"""Checks settings that must agree across the files of deploy/, which no single tool checks.
 
     relations.py DEPLOY ROOT
 """
@@ -16,11 +16,11 @@ from pathlib import Path
 
 import yaml
 
-# What any role may take after drain.accept and, where it has clients, drain.window.
+# Shutdown time that each role needs after drain.accept and, on gateways, drain.window.
 AFTER_DRAIN_S = 10
-# server.activity_timeout + server.pong_timeout by default: so long may nothing go by on a connection that lives.
+# The longest time without traffic on a live connection: server.activity_timeout + server.pong_timeout by default.
 SILENCE_S = 120 + 30
-# Databases, caches, queues, search, PHP and metrics, which run beside Carillon: a Laravel server has several of them.
+# Ports of databases, caches, queues, search, PHP and metrics that run on the same servers as Carillon.
 SERVICE_PORTS = {1433, 3000, 3306, 4369, 5432, 5672, 6001, 6379, 7700, 8080, 8108, 8123, 8983, 9000, 9090, 9092, 9093, 9100, 9200,
                  9300, 9999, 11211, 11300, 15672, 25672, 26379, 16379, 27017, 27018, 27019, 33060}
 UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -42,7 +42,7 @@ def seconds(text):
 
 
 def interpolated(value):
-    """What compose makes of `${NAME:-default}` without the variable."""
+    """Returns the values with `${NAME:-default}` replaced by the default, like compose without the variable."""
     if isinstance(value, str):
         return re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", value).replace("$$", "$")
     if isinstance(value, list):
@@ -53,20 +53,21 @@ def interpolated(value):
 
 
 def directive(text, name):
-    """All values of a directive of nginx."""
+    """Returns all values of an nginx directive."""
     return re.findall(rf"^\s*{name}\s+([^;]+);", text, re.MULTILINE)
 
 
-def the_number(checks, deploy, root):
-    """Wherever it is said how long leaving takes, it is said alike."""
+def shutdown_times_agree(checks, deploy, root):
+    """Every page that states the shutdown time states the same one."""
     pages = [root / "docs/OPERATIONS.md", deploy / "compose.yml", deploy / "carillon.toml", deploy / "Dockerfile",
              deploy / "supervisor/carillon.conf", *(deploy / "systemd").glob("*.service")]
     for page in pages:
-        said = re.findall(r"(?:accept|window)`? \+ ([0-9]+) s", page.read_text())
-        checks.expect(said and {int(number) for number in said} == {AFTER_DRAIN_S}, f"{page.name}: leaving takes {said} s more")
+        stated = re.findall(r"(?:accept|window)`? \+ ([0-9]+) s", page.read_text())
+        checks.expect(stated and {int(number) for number in stated} == {AFTER_DRAIN_S},
+                      f"{page.name}: states {stated} s instead of {AFTER_DRAIN_S} s after the drain")
 
 
-def compose(checks, deploy, leaving_s):
+def compose(checks, deploy, shutdown_s):
     expect = checks.expect
     file = interpolated(yaml.safe_load((deploy / "compose.yml").read_text()))
     services = file["services"]
@@ -74,9 +75,9 @@ def compose(checks, deploy, leaving_s):
     expect(set(services) == {*nodes, "redis", "nginx", "prometheus", "grafana"}, f"services are {sorted(services)}")
     for name, service in services.items():
         expect("healthcheck" in service, f"{name} has no health check")
-        expect(service.get("restart") == "unless-stopped", f"{name} stays down after a crash")
-        expect(service.get("cap_drop") == ["ALL"], f"{name} keeps rights that it does not need")
-        expect("no-new-privileges:true" in service.get("security_opt", []), f"{name} may gain rights")
+        expect(service.get("restart") == "unless-stopped", f"{name} is not restarted after a crash")
+        expect(service.get("cap_drop") == ["ALL"], f"{name} keeps capabilities that it does not need")
+        expect("no-new-privileges:true" in service.get("security_opt", []), f"{name} may gain privileges")
         for port in service.get("ports", []):
             expect(name in ("nginx", "grafana"), f"{name} publishes {port}")
             expect(name != "grafana" or port.startswith("127.0.0.1:"), f"grafana is published beyond this machine: {port}")
@@ -84,36 +85,37 @@ def compose(checks, deploy, leaving_s):
             expect(not re.search(r"(?i)(password|secret)\s*=|:[^/@\s]+@", str(value)), f"{name} has a secret in {value!r}")
         for secret in service.get("secrets", []):
             source = secret["source"] if isinstance(secret, dict) else secret
-            expect(source in file["secrets"], f"{name} uses a secret that is not declared: {source}")
+            expect(source in file["secrets"], f"{name} uses an undeclared secret: {source}")
         for volume in service.get("volumes", []):
             source, *_ = volume.split(":")
             if source.startswith("."):
-                expect((deploy / source).exists(), f"{name} mounts {source}, which is not there")
+                expect((deploy / source).exists(), f"{name} mounts {source}, which does not exist")
                 expect(volume.endswith(":ro"), f"{name} may write to {source}")
             else:
-                expect(source in file["volumes"], f"{name} uses a volume that is not declared: {source}")
+                expect(source in file["volumes"], f"{name} uses an undeclared volume: {source}")
         for network in service["networks"]:
-            expect(network in file["networks"], f"{name} is in no such network: {network}")
+            expect(network in file["networks"], f"{name} uses an undeclared network: {network}")
     for secret, where in file["secrets"].items():
         script = (deploy / "secrets.sh").read_text()
-        expect(re.search(rf"\b{secret}\b", script), f"secrets.sh does not make {where['file']}")
+        expect(re.search(rf"\b{secret}\b", script), f"secrets.sh does not create {where['file']}")
     for name, role in nodes.items():
         service = services[name]
         expect(service["command"][0] == role, f"{name} runs {service['command'][0]}")
         flags = service["command"][1:]
         expect(service["healthcheck"]["test"][-len(flags):] == flags, f"the health check of {name} reads another configuration")
-        expect("--live" in service["healthcheck"]["test"], f"{name} is unhealthy while Redis is away, and whatever restarts it cuts its clients")
-        expect(service["ulimits"]["nofile"]["hard"] >= 65536, f"{name} may open few descriptors")
-        grace_s, least_s = seconds(service["stop_grace_period"]), leaving_s(role, service["ulimits"]["nofile"]["hard"])
-        expect(grace_s > least_s, f"{name} is killed after {grace_s} s and needs {least_s} s to leave")
-        expect(service["read_only"] is True, f"{name} may write to its own image")
+        expect("--live" in service["healthcheck"]["test"],
+               f"{name} becomes unhealthy while Redis is unavailable; a restart would disconnect its clients")
+        expect(service["ulimits"]["nofile"]["hard"] >= 65536, f"the descriptor limit of {name} is low")
+        grace_s, least_s = seconds(service["stop_grace_period"]), shutdown_s(role, service["ulimits"]["nofile"]["hard"])
+        expect(grace_s > least_s, f"{name} is killed after {grace_s} s but needs {least_s} s to shut down")
+        expect(service["read_only"] is True, f"{name} may write to its image")
     for network in ("store", "watch"):
-        expect(file["networks"][network].get("internal") is True, f"the network {network} leads outside")
-    expect(services["redis"]["networks"] == ["store"], "redis is in a network of others")
+        expect(file["networks"][network].get("internal") is True, f"the network {network} is not internal")
+    expect(services["redis"]["networks"] == ["store"], "redis is in a network other than store")
 
     hosts = services["nginx"]["extra_hosts"]
     for name, address in hosts.items():
-        expect(services[name]["networks"]["edge"]["ipv4_address"] == address, f"nginx looks for {name} at {address}")
+        expect(services[name]["networks"]["edge"]["ipv4_address"] == address, f"nginx has {address} for {name}")
     for name, environment in ((name, services[name]["environment"]) for name in nodes):
         proxies = tomllib.loads(f"value = {environment['CARILLON_SERVER__TRUSTED_PROXIES']}")["value"]
         expect(proxies == [services["nginx"]["networks"]["edge"]["ipv4_address"]], f"{name} trusts {proxies}")
@@ -126,13 +128,13 @@ def compose(checks, deploy, leaving_s):
         expect(name in hosts, f"nginx has no address for {name}")
     targets = yaml.safe_load((deploy / "prometheus/targets/carillon.yml").read_text())
     scraped = [target.split(":")[0] for group in targets for target in group["targets"]]
-    expect(sorted(scraped) == sorted(nodes), f"prometheus asks {scraped}")
+    expect(sorted(scraped) == sorted(nodes), f"prometheus scrapes {scraped}")
     for name in scraped:
-        expect("watch" in services[name]["networks"], f"prometheus does not reach {name}")
+        expect("watch" in services[name]["networks"], f"prometheus cannot reach {name}")
 
 
 def recipes(checks, root):
-    """A page that shows how to put nginx in front also says how many WebSockets the distribution's settings hold."""
+    """Every page with an nginx configuration also states how many WebSockets the distribution's settings allow."""
     pages = [root / "README.md", *root.glob("docs/**/*.md"), *root.glob("*/README.md")]
     shown = [page for page in pages if "```nginx" in page.read_text() or "/etc/nginx/nginx.conf" in page.read_text()]
     checks.expect(len(shown) >= 2, f"recipes for nginx are in {shown}")
@@ -145,49 +147,49 @@ def nginx(checks, deploy):
     routes = (deploy / "nginx/carillon/routes.conf").read_text()
     for location in re.findall(r"^location \^~ (?:/pusher)?/app/ \{.*?^\}", routes, re.MULTILINE | re.DOTALL):
         read_s = seconds(directive(location, "proxy_read_timeout")[0])
-        expect(read_s > SILENCE_S, f"nginx cuts connections off that were silent for {read_s} s")
+        expect(read_s > SILENCE_S, f"nginx closes connections that were silent for {read_s} s")
     stream = (deploy / "nginx/examples/stream/nginx.conf").read_text()
-    expect(seconds(directive(stream, "proxy_timeout")[0]) > SILENCE_S, "the stream example cuts silent connections off")
+    expect(seconds(directive(stream, "proxy_timeout")[0]) > SILENCE_S, "the stream example closes live but silent connections")
     names = [set(re.findall(r"^upstream (\w+)", (deploy / "nginx" / path).read_text(), re.MULTILINE))
              for path in ("carillon/upstreams.conf", "compose/upstreams.conf")]
     expect(names[0] == names[1], f"the two files of upstreams differ: {names}")
     expect(names[0] == set(directive(routes, "proxy_pass http://") or re.findall(r"proxy_pass http://(\w+);", routes)),
-           "an upstream is not used, or used and not there")
+           "an upstream is unused or undefined")
 
 
 def reload(checks, name, command):
-    """Runs a unit's ExecReload as systemd does, without any program in the path: the main process gets SIGHUP."""
-    # A shell that ignores SIGHUP, as under nohup, passes that on.
+    """Runs a unit's ExecReload with an empty path. The main process must receive SIGHUP."""
+    # Resets SIGHUP, because a child of a shell that ignores it, for example under nohup, ignores it too.
     heed = functools.partial(signal.signal, signal.SIGHUP, signal.SIG_DFL)
     main = subprocess.Popen([sys.executable, "-c", "import signal; signal.pause()"], preexec_fn=heed)
     try:
         words = [word.replace("$MAINPID", str(main.pid)) for word in shlex.split(command)]
         done = subprocess.run(words, env={"MAINPID": str(main.pid), "PATH": ""}, capture_output=True, text=True)
         checks.expect(done.returncode == 0, f"{name}: ExecReload failed: {done.stderr}")
-        checks.expect(words[0] == "/bin/sh", f"{name}: ExecReload needs {words[0]}, which some machines do not have")
+        checks.expect(words[0] == "/bin/sh", f"{name}: ExecReload needs {words[0]}, which does not exist on all machines")
         checks.expect(main.wait(timeout=10) == -signal.SIGHUP, f"{name}: ExecReload sends no SIGHUP")
     finally:
         main.kill()
         main.wait()
 
 
-def services(checks, deploy, leaving_s):
+def services(checks, deploy, shutdown_s):
     expect = checks.expect
     for path in sorted((deploy / "systemd").glob("*.service")):
         unit = path.read_text()
         value = lambda key: re.findall(rf"^{key}=(.*)$", unit, re.MULTILINE)
         role = "publisher" if "publisher" in path.name else "gateway"
-        least_s = leaving_s(role, int(value("LimitNOFILE")[0]))
-        expect(seconds(value("TimeoutStopSec")[0]) > least_s, f"{path.name} is killed before it has left")
-        expect(int(value("LimitNOFILE")[0]) >= 65536, f"{path.name} may open few descriptors")
+        least_s = shutdown_s(role, int(value("LimitNOFILE")[0]))
+        expect(seconds(value("TimeoutStopSec")[0]) > least_s, f"{path.name} is killed before its shutdown completes")
+        expect(int(value("LimitNOFILE")[0]) >= 65536, f"the descriptor limit of {path.name} is low")
         expect(value("ProcSubset") == [], f"{path.name} hides /proc/stat, which process metrics read")
         reload(checks, path.name, value("ExecReload")[0])
     parser = configparser.ConfigParser(interpolation=None, inline_comment_prefixes=(";",))
     parser.read(deploy / "supervisor/carillon.conf")
     program = parser["program:carillon"]
-    expect(program["stopsignal"] == "TERM", "supervisor stops with another signal than SIGTERM")
+    expect(program["stopsignal"] == "TERM", "supervisor stops with a signal other than SIGTERM")
     descriptors = int(re.search(r"minfds=([0-9]+)", (deploy / "supervisor/carillon.conf").read_text())[1])
-    expect(int(program["stopwaitsecs"]) > leaving_s("gateway", descriptors), "supervisor kills before the drain is over")
+    expect(int(program["stopwaitsecs"]) > shutdown_s("gateway", descriptors), "supervisor kills the process before the drain ends")
 
 
 def settings_of_the_kernel(deploy):
@@ -202,7 +204,7 @@ def kernel(checks, deploy):
 
 
 def local_ports(checks, deploy):
-    """A connection, or a listener on any free port, never has the port of a service."""
+    """No outgoing connection, and no listener on a free port, uses the port of a service."""
     settings = settings_of_the_kernel(deploy)
     first, last = (int(port) for port in settings["net.ipv4.ip_local_port_range"].split())
     free = set(range(first, last + 1))
@@ -212,8 +214,8 @@ def local_ports(checks, deploy):
     units = "".join(path.read_text() for path in sorted((deploy / "systemd").glob("*.service")))
     named = {int(port) for port in re.findall(r"\b([1-6]?[0-9]{4})\b", "".join(re.findall(r"^#.*$", units, re.M)))}
     for port in sorted(SERVICE_PORTS | {port for port in named if port > 1024}):
-        checks.expect(port not in free, f"a connection may take port {port} away from its service")
-    checks.expect(len(free) > 45_000, f"only {len(free)} ports for connections of this machine")
+        checks.expect(port not in free, f"an outgoing connection could use port {port} of a service")
+    checks.expect(len(free) > 45_000, f"only {len(free)} ports for outgoing connections")
 
 
 def image(checks, deploy, root):
@@ -223,11 +225,11 @@ def image(checks, deploy, root):
     for needed in ["Cargo.toml", "Cargo.lock", *workspace["members"]]:
         expect(f"!{needed}" in ignored, f"the image is built without {needed}")
     text = (deploy / "Dockerfile").read_text()
-    wanted, built = workspace["package"]["rust-version"], re.search(r"^ARG RUST_VERSION=(.*)$", text, re.MULTILINE)[1]
+    required, built = workspace["package"]["rust-version"], re.search(r"^ARG RUST_VERSION=(.*)$", text, re.MULTILINE)[1]
     at_least = lambda version: [int(part) for part in version.split(".")]
-    expect(at_least(built) >= at_least(wanted), f"the image is built with Rust {built}, and {wanted} is needed")
+    expect(at_least(built) >= at_least(required), f"the image is built with Rust {built}, but {required} is required")
     version = re.search(r"^ARG VERSION=(.*)$", text, re.MULTILINE)[1]
-    expect(version == workspace["package"]["version"], f"the image says that it is {version}")
+    expect(version == workspace["package"]["version"], f"the image has version {version}")
     for word in ("HEALTHCHECK", '"healthcheck", "--live"]', "STOPSIGNAL SIGTERM", "EXPOSE 8080 8081 8082 9090", "USER 65532:65532", "ENTRYPOINT ["):
         expect(word in text, f"the Dockerfile has no {word}")
 
@@ -238,18 +240,18 @@ def main(deploy, root):
     config = tomllib.loads((deploy / "carillon.toml").read_text())
     drain = config["drain"]
     accept_s, window_s = seconds(drain["accept"]), seconds(drain["window"])
-    checks.expect(drain["rate"] <= config["server"]["accept_rate"], "a gateway closes more clients than another one accepts")
+    checks.expect(drain["rate"] <= config["server"]["accept_rate"], "a gateway closes more clients per second than another accepts")
 
-    def leaving_s(role, descriptors):
-        """What a role takes to shut down. A gateway has no more clients than descriptors, and closes `drain.rate` a second."""
+    def shutdown_s(role, descriptors):
+        """Returns the shutdown time of a role. A gateway has at most `descriptors` clients and closes `drain.rate` a second."""
         closing_s = max(window_s, descriptors / drain["rate"]) if role == "gateway" else 0
         return accept_s + closing_s + AFTER_DRAIN_S
 
-    the_number(checks, deploy, root)
-    compose(checks, deploy, leaving_s)
+    shutdown_times_agree(checks, deploy, root)
+    compose(checks, deploy, shutdown_s)
     nginx(checks, deploy)
     recipes(checks, root)
-    services(checks, deploy, leaving_s)
+    services(checks, deploy, shutdown_s)
     image(checks, deploy, root)
     local_ports(checks, deploy)
     if os.path.isdir("/proc/sys/net/ipv4"):
