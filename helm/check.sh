@@ -1,16 +1,16 @@
 #!/usr/bin/env bash
-# Checks the chart without a cluster: lint, schemas of Kubernetes, assertions of our own, values that must be refused, and the
-# rendered pods as processes of this machine. Tools that are missing are installed into target/, once.
+# Checks the chart without a cluster: lint, the schemas of Kubernetes, assertions, values that must be refused, and the rendered
+# pods as processes on this machine. Missing tools are installed into target/ once.
 #
-# Needs Go (unless there is a helm of version 3 or 4), Node, Python, Redis, nginx and openssl, and the binary:
-# target/release/carillon, or BINARY_UNDER_TEST. Arguments go to pytest.
+# Requires Go (unless helm 3 or 4 is installed), Node, Python, Redis, nginx and openssl, and the binary target/release/carillon
+# or BINARY_UNDER_TEST. Arguments are passed to pytest.
 #
-#   HELM                the helm to use; default: the one that is installed, or one that is built
-#   HELM_VERSION        the version to build, as v4.3.2; then an installed helm is not used
+#   HELM                the helm to use; default: the installed one, or one that is built
+#   HELM_VERSION        the version to build, for example v4.3.2; an installed helm is then ignored
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-# Building a version takes minutes, so it is kept.
+# The built helm is cached, because a build takes minutes.
 version="${HELM_VERSION:-v3.22.0}"
 
 export DEPLOY="${DEPLOY:-$PWD/deploy}"
@@ -18,7 +18,7 @@ export BINARY_UNDER_TEST="${BINARY_UNDER_TEST:-$PWD/target/release/carillon}"
 tools="$PWD/target/tools"
 venv="$PWD/target/helm-venv"
 
-# A file that is newer than what it led to says that something must be made again.
+# is_older FILE SOURCE: whether FILE is missing or older than SOURCE and must be rebuilt.
 is_older() { [ ! -e "$1" ] || [ "$2" -nt "$1" ]; }
 
 if [ -z "${HELM:-}" ]; then
@@ -28,7 +28,7 @@ if [ -z "${HELM:-}" ]; then
     else
         HELM="$tools/helm-$version/helm"
         if [ ! -x "$HELM" ]; then
-            echo "building helm $version into target/tools, which takes some minutes"
+            echo "building helm $version into target/tools; this takes some minutes"
             GOBIN="$(dirname "$HELM")" GOFLAGS=-trimpath go install "helm.sh/helm/${version%%.*}/cmd/helm@$version"
         fi
     fi

@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Writes helm/carillon/README.md: readme.in.md, with the table of values.yaml in the place of `<!-- values -->`.
+"""Writes helm/carillon/README.md: readme.in.md, with `<!-- values -->` replaced by a table of values.yaml.
 
-    helm/readme.py             writes
-    helm/readme.py --check     fails when the file is not what it would write
+    helm/readme.py             writes the file
+    helm/readme.py --check     fails if the file is not current
 
-A value is described by the line `# -- …` right before its key. A described mapping stands in the table as a whole, unless
-something in it is described too. A leaf that nothing describes is an error.
+The line `# -- …` directly before a key describes its value. A described mapping is one row of the table, unless one of its keys is
+described too. A leaf without a description is an error.
 """
 
 import json
@@ -21,7 +21,7 @@ TEMPLATE = HERE / "readme.in.md"
 README = HERE / "carillon/README.md"
 MARKER = "<!-- values -->"
 
-# Defaults longer than this are left to values.yaml.
+# The longest default that the table shows. For longer ones it refers to values.yaml.
 DEFAULT_LENGTH_MAX = 60
 
 KEY = re.compile(r"^(?P<indent> *)(?P<key>[A-Za-z_][A-Za-z0-9_]*):")
@@ -29,11 +29,11 @@ DESCRIPTION = re.compile(r"^ *# -- (?P<text>.+)$")
 
 
 class Undescribed(Exception):
-    """A value that the table would not show."""
+    """A value without a description."""
 
 
 def descriptions(text: str) -> dict[tuple[str, ...], str]:
-    """What stands before each described key, by the key's path."""
+    """Returns the description of each described key, by the key's path."""
     found: dict[tuple[str, ...], str] = {}
     path: list[tuple[int, str]] = []
     pending = None
@@ -51,7 +51,7 @@ def descriptions(text: str) -> dict[tuple[str, ...], str]:
 
 
 def rows(values: dict, described: dict[tuple[str, ...], str], path: tuple[str, ...] = ()) -> list[str]:
-    """The table's rows, in the order of the file."""
+    """Returns the rows of the table, in the order of the file."""
     out = []
     for key, value in values.items():
         here = (*path, key)
@@ -83,16 +83,16 @@ def readme() -> str:
 
 
 def main() -> int:
-    wanted = readme()
+    expected = readme()
     if sys.argv[1:] == ["--check"]:
-        if not README.exists() or README.read_text() != wanted:
+        if not README.exists() or README.read_text() != expected:
             print("helm/carillon/README.md is not current: run helm/readme.py", file=sys.stderr)
             return 1
         return 0
     if sys.argv[1:]:
         print("usage: helm/readme.py [--check]", file=sys.stderr)
         return 2
-    README.write_text(wanted)
+    README.write_text(expected)
     return 0
 
 

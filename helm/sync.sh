@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Copies what the chart and deploy/ have in common into helm/carillon/files: a chart cannot read files outside its folder.
+# Copies files that the chart shares with deploy/ into helm/carillon/files, because a chart cannot read files outside its folder.
 #
 #   helm/sync.sh             copies
-#   helm/sync.sh --check     fails when the copies differ
+#   helm/sync.sh --check     fails if the copies differ
 #
-# DEPLOY names another folder than deploy/.
+# DEPLOY selects a folder other than deploy/.
 set -euo pipefail
 here="$(cd "$(dirname "$0")" && pwd)"
 deploy="${DEPLOY:-$here/../deploy}"
@@ -15,7 +15,7 @@ fresh="$(mktemp -d)"
 trap 'rm -rf "$fresh"' EXIT
 for path in "${shared[@]}"; do
     if [ ! -e "$deploy/$path" ]; then
-        echo "helm/sync.sh: $deploy/$path is not there" >&2
+        echo "helm/sync.sh: $deploy/$path does not exist" >&2
         exit 1
     fi
     mkdir -p "$fresh/$(dirname "$path")"
@@ -25,7 +25,7 @@ done
 case "${1:-}" in
     --check)
         if ! diff -r "$fresh" "$copies"; then
-            echo "helm/carillon/files is not what deploy/ has: run helm/sync.sh" >&2
+            echo "helm/carillon/files differs from deploy/: run helm/sync.sh" >&2
             exit 1
         fi
         ;;

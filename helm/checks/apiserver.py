@@ -1,5 +1,6 @@
-"""As much of a Kubernetes API server as Helm 3 and 4 need to install, upgrade and uninstall: it lists kinds and stores objects.
-It validates nothing and runs nothing. Of the defaults of Kubernetes it knows one: a Deployment without `replicas` gets 1."""
+"""A minimal Kubernetes API server for Helm 3 and 4: it lists kinds and stores objects, for install, upgrade and uninstall.
+
+It validates no objects and runs no pods. It applies a single default of Kubernetes: a Deployment without `replicas` gets 1."""
 
 import base64
 import json
@@ -12,7 +13,7 @@ from urllib.parse import parse_qs
 
 import yaml
 
-# By group and version: kinds and their names in paths.
+# Kinds and their names in paths, by group and version.
 KINDS = {
     "v1": {
         "ConfigMap": "configmaps",
@@ -32,13 +33,13 @@ VERSION = {"major": "1", "minor": "34", "gitVersion": "v1.34.0"}
 
 
 class ApiServer:
-    """Serves on a free port of 127.0.0.1 until it is left. `objects`: what is kept, by path."""
+    """Serves on a free port of 127.0.0.1 within a `with` block. `objects`: the stored objects, by path."""
 
     def __init__(self):
         self.objects: dict[str, dict[str, Any]] = {}
-        # The objects that Helm 4 applied last, by path. Fields that it leaves out the next time are removed.
+        # The objects that Helm 4 applied last, by path. Fields that the next apply omits are removed.
         self.applied: dict[str, dict[str, Any]] = {}
-        # Replicas that a scaler has set, by path.
+        # Replicas that an autoscaler has set, by path.
         self.scaled: dict[str, int] = {}
         objects, applied, scaled = self.objects, self.applied, self.scaled
 
@@ -52,8 +53,8 @@ class ApiServer:
                 if path in objects:
                     return self.answer(200, objects[path])
                 if (plural := path.rpartition("/")[2]) in COLLECTIONS:
-                    wanted = parse_qs(query).get("labelSelector", [""])[0]
-                    labels = dict(pair.split("=") for pair in wanted.split(",") if pair)
+                    selector = parse_qs(query).get("labelSelector", [""])[0]
+                    labels = dict(pair.split("=") for pair in selector.split(",") if pair)
                     found = [
                         item
                         for name, item in objects.items()
@@ -87,23 +88,23 @@ class ApiServer:
                 self.answer(200, defaulted(objects[path]))
 
             def apply(self, path: str, force: bool):
-                """Server-side apply, with Helm as the only manager beside a scaler."""
-                wanted = yaml.safe_load(self.data())
-                replicas = wanted.get("spec", {}).get("replicas")
+                """Performs a server-side apply. Helm and an autoscaler are the only field managers."""
+                applying = yaml.safe_load(self.data())
+                replicas = applying.get("spec", {}).get("replicas")
                 if replicas != scaled.get(path, replicas) and not force:
                     return self.answer(409, failure("Conflict", 409))
                 live = objects.setdefault(path, {})
-                remove(live, applied.get(path, {}), wanted)
-                merge(live, deepcopy(wanted))
-                applied[path] = wanted
+                remove(live, applied.get(path, {}), applying)
+                merge(live, deepcopy(applying))
+                applied[path] = applying
                 self.answer(200, defaulted(live))
 
             def do_DELETE(self):
                 self.data()
-                gone = objects.pop(self.path.partition("?")[0], None)
+                deleted = objects.pop(self.path.partition("?")[0], None)
                 self.answer(
-                    200 if gone else 404,
-                    {"kind": "Status", "apiVersion": "v1", "status": "Success"} if gone else failure("NotFound", 404),
+                    200 if deleted else 404,
+                    {"kind": "Status", "apiVersion": "v1", "status": "Success"} if deleted else failure("NotFound", 404),
                 )
 
             def data(self) -> bytes:
@@ -139,20 +140,20 @@ class ApiServer:
             "apiVersion": "v1",
             "kind": "Config",
             "clusters": [{"name": "here", "cluster": {"server": f"http://127.0.0.1:{self.server.server_port}"}}],
-            "users": [{"name": "nobody", "user": {}}],
-            "contexts": [{"name": "here", "context": {"cluster": "here", "user": "nobody"}}],
+            "users": [{"name": "anonymous", "user": {}}],
+            "contexts": [{"name": "here", "context": {"cluster": "here", "user": "anonymous"}}],
             "current-context": "here",
         }
         path.write_text(json.dumps(config))
         return path
 
     def scale(self, name: str, replicas: int):
-        """As a HorizontalPodAutoscaler does."""
+        """Sets the replicas of a Deployment like a HorizontalPodAutoscaler."""
         (path,) = [path for path, item in self.objects.items() if item is self.kept("Deployment")[name]]
         self.objects[path]["spec"]["replicas"] = self.scaled[path] = replicas
 
     def kept(self, kind: str) -> dict[str, dict[str, Any]]:
-        """The objects of a kind by name, without Helm's records."""
+        """Returns the objects of a kind by name, without Helm's release records."""
         found = [
             item for item in self.objects.values() if item["kind"] == kind and item.get("type") != "helm.sh/release.v1"
         ]
@@ -163,12 +164,12 @@ def failure(reason: str, code: int) -> dict[str, Any]:
     return {"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": reason, "code": code}
 
 
-# What an object in protobuf begins with.
+# The prefix of an object in protobuf.
 PROTOBUF = b"k8s\0"
 
 
 def secret_of(data: bytes) -> dict[str, Any]:
-    """A Secret from its protobuf, in which Helm sends its own records. Source: kubernetes/api, core/v1/generated.proto."""
+    """Returns a Secret from the protobuf of Helm's release records. Source: kubernetes/api, core/v1/generated.proto."""
     secret = fields(fields(data[len(PROTOBUF) :])[2][0])
     metadata = fields(secret[1][0])
 
@@ -189,7 +190,7 @@ def secret_of(data: bytes) -> dict[str, Any]:
 
 
 def fields(message: bytes) -> dict[int, list[bytes]]:
-    """The texts and messages in a protobuf message, by field; numbers are left out."""
+    """Returns the strings and messages in a protobuf message, by field. Numbers are skipped."""
     found: dict[int, list[bytes]] = {}
     at = 0
 
@@ -224,7 +225,7 @@ def defaulted(item: dict[str, Any]) -> dict[str, Any]:
 
 
 def remove(live: dict[str, Any], before: dict[str, Any], now: dict[str, Any]):
-    """Removes what was applied before and is not any more."""
+    """Removes fields that were applied before and are not applied now."""
     for key, value in before.items():
         if key not in now:
             live.pop(key, None)
@@ -233,7 +234,7 @@ def remove(live: dict[str, Any], before: dict[str, Any], now: dict[str, Any]):
 
 
 def merge(into: dict[str, Any], patch: dict[str, Any]):
-    """A JSON merge patch."""
+    """Applies a JSON merge patch."""
     for key, value in patch.items():
         if value is None:
             into.pop(key, None)
@@ -244,7 +245,7 @@ def merge(into: dict[str, Any], patch: dict[str, Any]):
 
 
 def discovery() -> dict[str, dict[str, Any]]:
-    """What tells clients of the kinds, by path."""
+    """Returns the discovery documents, by path."""
     answers: dict[str, dict[str, Any]] = {"/version": VERSION, "/api": {"kind": "APIVersions", "versions": ["v1"]}}
     groups = []
     for group_version, kinds in KINDS.items():

@@ -1,4 +1,4 @@
-"""The chart as `helm template` renders it, and words for what is in there."""
+"""Renders the chart with `helm template`, and gives access to the rendered objects."""
 
 import base64
 import json
@@ -23,14 +23,14 @@ REFUSED_FILES = sorted((CHART / "ci/bad").glob("*.yaml"))
 RELEASE = "shop"
 NAMESPACE = "broadcast"
 
-# A helm that was built from source believes in a Kubernetes of years ago unless told otherwise.
+# Without a version, a helm that was built from source assumes an outdated Kubernetes.
 KUBERNETES = "1.34"
 
 Manifest = dict[str, Any]
 
 
 def helm(*arguments: str, values: str | None = None) -> subprocess.CompletedProcess[str]:
-    """Runs helm, `values` being a file on its standard input (`-f -`)."""
+    """Runs helm. `values` is a file on its standard input (`-f -`)."""
     return subprocess.run([os.environ["HELM"], *arguments], capture_output=True, text=True, input=values, timeout=60)
 
 
@@ -50,12 +50,12 @@ def template(*arguments: str, values: str | None = None) -> subprocess.Completed
 
 @cache
 def render(file: Path, values: str = "{}") -> "Rendering":
-    """The values file with further values over it, as YAML."""
+    """Renders a values file, with further values as YAML. The result is cached."""
     return fresh(file, values)
 
 
 def fresh(file: Path, values: str = "{}", *arguments: str) -> "Rendering":
-    """The same, not kept: generated secrets are others each time."""
+    """Renders like `render` without the cache. Generated secrets differ each time."""
     rendered = template("-f", str(file), "-f", "-", *arguments, values=values)
     assert rendered.returncode == 0, rendered.stderr
     return Rendering(file.stem, [manifest for manifest in yaml.safe_load_all(rendered.stdout) if manifest])
@@ -63,7 +63,7 @@ def fresh(file: Path, values: str = "{}", *arguments: str) -> "Rendering":
 
 @dataclass(frozen=True)
 class Pod:
-    """What a workload's pods are made from."""
+    """The pod template of a workload, or a pod."""
 
     owner: Manifest
     labels: dict[str, str]
@@ -76,7 +76,7 @@ class Pod:
 
     @property
     def containers(self) -> list[dict[str, Any]]:
-        """All of them, those of the start included."""
+        """Returns all containers, including init containers."""
         return self.spec.get("initContainers", []) + self.spec["containers"]
 
     @property
@@ -89,7 +89,7 @@ class Pod:
         }
 
     def port(self, name_or_number: str | int) -> int | None:
-        """The number of a port that a container has; `None` if none has it."""
+        """Returns the number of a container port, or `None` if no container has it."""
         ports = self.ports()
         if isinstance(name_or_number, str):
             return ports.get(name_or_number)
@@ -133,7 +133,7 @@ class Rendering:
 
     @property
     def configuration(self) -> Manifest:
-        """The ConfigMap or Secret that carillon.toml is in."""
+        """Returns the ConfigMap or Secret that contains carillon.toml."""
         found = [manifest for manifest in self.all("ConfigMap", "Secret") if "carillon.toml" in contents(manifest)]
         assert len(found) == 1
         return found[0]
@@ -144,7 +144,7 @@ class Rendering:
 
     @property
     def secrets(self) -> set[str]:
-        """Every text in a Secret, but for the configuration, of which not all is secret."""
+        """Returns all texts in Secrets except the configuration, which is only partly secret."""
         found = set()
         for manifest in self.all("Secret"):
             for key, text in contents(manifest).items():
@@ -158,7 +158,7 @@ def _pod(owner: Manifest, metadata: dict[str, Any], spec: dict[str, Any]) -> Pod
 
 
 def contents(manifest: Manifest) -> dict[str, str]:
-    """The texts of a ConfigMap or Secret, decoded."""
+    """Returns the decoded texts of a ConfigMap or Secret."""
     data = manifest.get("data", {})
     if manifest["kind"] == "Secret":
         data = {key: base64.b64decode(text).decode() for key, text in data.items()}
@@ -166,7 +166,7 @@ def contents(manifest: Manifest) -> dict[str, str]:
 
 
 def leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    """Every value that has none below it, with its path."""
+    """Yields every scalar value with its path."""
     if isinstance(value, dict):
         for key, below in value.items():
             yield from leaves(below, f"{path}.{key}")

@@ -1,4 +1,4 @@
-"""Every check that takes `chart` is run for every values file of helm/carillon/ci."""
+"""Runs every check with the fixture `chart` for every values file of helm/carillon/ci."""
 
 import pytest
 

@@ -1,5 +1,6 @@
-"""This machine in the place of a cluster: what a rendered pod's containers run, with the files, variables and arguments that
-Kubernetes would give them. Addresses of Services become ports of 127.0.0.1, paths become folders; nothing else is changed."""
+"""Runs the containers of rendered pods on this machine, with the files, variables and arguments that Kubernetes would provide.
+
+Addresses of Services become ports of 127.0.0.1, and paths become folders. Nothing else is changed."""
 
 import os
 import random
@@ -20,23 +21,23 @@ from chart import NAMESPACE, REPOSITORY, Pod, Rendering, contents
 
 BINARY = Path(os.environ.get("BINARY_UNDER_TEST", REPOSITORY / "target/release/carillon"))
 
-# How long something that must happen may take. Only a failing check waits this long.
+# The time limit for expected events. Only a failing check takes this long.
 DEADLINE_S = 20
 
-# Ports that something here has or will have.
+# Ports that are used or reserved by these checks.
 HANDED_OUT: set[int] = set()
 
 
 class Machine:
-    """Where the pods of one rendering run, until it is left."""
+    """Runs the pods of one rendering within a `with` block."""
 
     def __init__(self, chart: Rendering, folder: Path, foreign: dict[str, dict[str, str]] | None = None):
-        """`foreign`: Secrets that come from elsewhere, by name."""
+        """`foreign`: Secrets that the chart does not create, by name."""
         self.chart = chart
         self.foreign = foreign or {}
         self.folder = folder
         self.processes: list[subprocess.Popen] = []
-        # What each component's ports are here.
+        # The local ports of each component, by container port.
         self.ports = {
             pod.component: {port: free_port() for port in pod.ports().values()}
             for pod in chart.pods
@@ -44,13 +45,13 @@ class Machine:
         }
 
     def __enter__(self) -> "Machine":
-        assert BINARY.exists(), f"{BINARY} is not there: make build, or set BINARY_UNDER_TEST"
+        assert BINARY.exists(), f"{BINARY} does not exist: run make build, or set BINARY_UNDER_TEST"
         return self
 
     def __exit__(self, *_):
         for process in self.processes:
             if process.poll() is None and "nginx" in process.args[0]:
-                # Its workers outlive it when it is killed.
+                # Its workers keep running when it is killed.
                 process.terminate()
                 with suppress(subprocess.TimeoutExpired):
                     process.wait(timeout=DEADLINE_S)
@@ -59,7 +60,7 @@ class Machine:
             process.wait()
 
     def files(self, pod: Pod, container: dict[str, Any]) -> Path:
-        """Writes what is mounted, and says where."""
+        """Writes the mounted files of a container and returns their root folder."""
         root = self.folder / f"{pod.owner['metadata']['name']}-{container['name']}"
         for mount in container.get("volumeMounts", []):
             volume = next(volume for volume in pod.spec["volumes"] if volume["name"] == mount["name"])
@@ -72,7 +73,7 @@ class Machine:
         return root
 
     def source(self, source: dict[str, Any]) -> dict[str, str]:
-        """Texts of a ConfigMap or Secret by their names in the folder; none of what is neither."""
+        """Returns the texts of a ConfigMap or Secret by file name. Returns none for other sources."""
         for kind, key in (("ConfigMap", "configMap"), ("Secret", "secret")):
             if key in source:
                 reference = source[key]
@@ -86,7 +87,7 @@ class Machine:
         return contents(own[0]) if own else self.foreign[name]
 
     def here(self, text: str, root: Path, container: dict[str, Any]) -> str:
-        """A text with paths and addresses of the cluster replaced by those of this machine."""
+        """Replaces paths and addresses of the cluster in a text by those of this machine."""
         for mount in container.get("volumeMounts", []):
             text = re.sub(
                 rf"(?<![\w/]){re.escape(mount['mountPath'])}(?![\w-])", str(root / mount["mountPath"].lstrip("/")), text
@@ -104,7 +105,7 @@ class Machine:
         return text
 
     def environment(self, pod: Pod, container: dict[str, Any]) -> dict[str, str]:
-        """The variables of a container, references looked up and `$(NAME)` replaced."""
+        """Returns the environment variables of a container, with references resolved and `$(NAME)` replaced."""
         variables: dict[str, str] = {}
         for variable in container.get("env", []):
             reference = variable.get("valueFrom", {})
@@ -133,14 +134,14 @@ class Machine:
         if command[0] == "carillon":
             command[0] = str(BINARY)
         log = (self.folder / f"{pod.owner['metadata']['name']}-{container['name']}.log").open("a")
-        # Nothing of this shell's own: a container has only what it is given.
+        # Inherits no variable except PATH: a container only has the variables of its pod.
         environment = {"PATH": os.environ["PATH"], **variables, **extra}
         process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, cwd=self.folder)
         self.processes.append(process)
         return process
 
-    def ask(self, role: str, *words: str) -> subprocess.CompletedProcess[str]:
-        """Another command of the binary, with the configuration and the variables of a role."""
+    def run_command(self, role: str, *words: str) -> subprocess.CompletedProcess[str]:
+        """Runs a command of the binary, with the configuration and the variables of a role."""
         pod = self.chart.pod(role)
         config = self.files(pod, pod.main) / "etc/carillon/carillon.toml"
         command = [str(BINARY), *words, "--config", str(config)]
@@ -171,7 +172,7 @@ class Machine:
         return process
 
     def probe(self, role: str, kind: str) -> int:
-        """The status that a role's probe gets."""
+        """Returns the HTTP status of a role's probe."""
         pod = self.chart.pod(role)
         request = pod.main[kind]["httpGet"]
         return status(f"http://127.0.0.1:{self.ports[role][pod.port(request['port'])]}{request['path']}")
@@ -180,7 +181,7 @@ class Machine:
         return "\n".join(f"== {file.name}\n{file.read_text()}" for file in sorted(self.folder.glob(f"*{name}*.log")))
 
     def end(self, process: subprocess.Popen) -> float:
-        """Ends a process as a kubelet does; how long it took."""
+        """Stops a process like a kubelet, and returns the seconds that it took."""
         start = time.monotonic()
         process.send_signal(signal.SIGTERM)
         process.wait(timeout=120)
@@ -188,12 +189,12 @@ class Machine:
 
 
 def status(url: str, authority: Path | None = None, method: str = "GET") -> int:
-    """What a request is answered with; 0 without an answer in HTTP. `authority`: who signed the server's certificate."""
+    """Returns the HTTP status of a request, or 0 without a response. `authority`: the CA certificate of the server."""
     context = ssl.create_default_context(cafile=authority) if authority else None
     request = urllib.request.Request(url, method=method)
     try:
-        with urllib.request.urlopen(request, timeout=2, context=context) as answer:
-            return answer.status
+        with urllib.request.urlopen(request, timeout=2, context=context) as response:
+            return response.status
     except urllib.error.HTTPError as error:
         return error.code
     except (OSError, HTTPException):
@@ -205,7 +206,7 @@ def expand(text: str, variables: dict[str, str]) -> str:
 
 
 def free_port() -> int:
-    """Below those that the system gives to outgoing connections, one of which might take it before it is used."""
+    """Returns a free port below the range of outgoing connections, which could occupy it before it is used."""
     while True:
         port = random.randrange(15_000, 32_000)
         if port not in HANDED_OUT:
@@ -215,15 +216,15 @@ def free_port() -> int:
                 return port
 
 
-def wait(condition, what: str):
+def wait(condition, description: str):
     end = time.monotonic() + DEADLINE_S
     while not condition():
-        assert time.monotonic() < end, f"not within {DEADLINE_S} s: {what}"
+        assert time.monotonic() < end, f"not within {DEADLINE_S} s: {description}"
         time.sleep(0.05)
 
 
 def make_certificates(folder: Path) -> dict[str, str]:
-    """An authority, and a certificate for this machine that it signed: by the names that Secrets have for them."""
+    """Creates a CA and a certificate of this machine. Returns their files by the names of their keys in Secrets."""
 
     def openssl(*arguments: str):
         made = subprocess.run(["openssl", *arguments], cwd=folder, capture_output=True, text=True)

@@ -1,4 +1,4 @@
-"""What the binary says of the configuration that is rendered for it."""
+"""Checks of the rendered configuration with the binary."""
 
 import subprocess
 import tomllib
@@ -11,7 +11,7 @@ from chart import VALUES_FILES, Rendering, values_schema
 from machine import BINARY, Machine, make_certificates
 from test_values import resolve
 
-# Belong to the chart, which decides them in every pod.
+# Settings that the chart controls in every pod.
 OF_THE_CHART = {
     "server": {"host", "port"},
     "admin": {"host", "port"},
@@ -25,7 +25,7 @@ OF_THE_CHART = {
 
 @pytest.fixture(scope="module")
 def foreign(tmp_path_factory) -> dict[str, dict[str, str]]:
-    """What the values files take for granted."""
+    """Secrets that the values files refer to."""
     made = make_certificates(tmp_path_factory.mktemp("certificates"))
     pair = {key: made[key] for key in ("tls.crt", "tls.key")}
     return {
@@ -44,14 +44,14 @@ def foreign(tmp_path_factory) -> dict[str, dict[str, str]]:
 
 
 @pytest.mark.parametrize("role", ["gateway", "publisher"])
-def test_the_binary_takes_the_configuration(chart: Rendering, role: str, foreign, tmp_path: Path):
+def test_the_binary_accepts_the_configuration(chart: Rendering, role: str, foreign, tmp_path: Path):
     with Machine(chart, tmp_path, foreign) as machine:
-        checked = machine.ask(role, "check-config")
+        checked = machine.run_command(role, "check-config")
         assert checked.returncode == 0, checked.stderr
 
 
-def test_settings_arrive_as_they_were_written(values_file: Path, chart: Rendering):
-    """Not as another type, another unit, or not at all."""
+def test_settings_are_rendered_unchanged(values_file: Path, chart: Rendering):
+    """Every setting keeps its type and unit, and none is missing."""
     values = yaml.safe_load(values_file.read_text())
     toml = chart.toml
     for section, settings in values.get("config", {}).items():
@@ -64,7 +64,7 @@ def test_settings_arrive_as_they_were_written(values_file: Path, chart: Renderin
 
 
 def without_files(setting):
-    """Files of headers are Secrets in values, and paths for Carillon."""
+    """Replaces header files by their names: they are Secrets in values and paths in Carillon's configuration."""
     if isinstance(setting, list):
         return [without_files(item) for item in setting]
     if isinstance(setting, dict) and "header_files" in setting:
@@ -72,7 +72,7 @@ def without_files(setting):
     return setting
 
 
-def test_every_setting_that_the_schema_knows_is_tried():
+def test_every_setting_of_the_schema_is_used_in_a_values_file():
     schema = values_schema()
     tried = set()
     for file in VALUES_FILES:
@@ -96,8 +96,7 @@ def test_every_setting_that_the_schema_knows_is_tried():
     assert everything - tried == set()
 
 
-def test_every_setting_of_the_binary_has_a_place(tmp_path: Path):
-    """In the schema, or among those that the chart decides."""
+def test_every_setting_of_the_binary_is_in_the_schema_or_set_by_the_chart(tmp_path: Path):
     schema = values_schema()
     (tmp_path / "carillon.toml").write_text('[[apps]]\nid = "a"\nkey = "a"\nsecret = "a"\n')
     printed = subprocess.run(
@@ -112,13 +111,13 @@ def test_every_setting_of_the_binary_has_a_place(tmp_path: Path):
     known["apps"] = set(schema["definitions"]["settings"]["properties"])
     for section, settings in config.items():
         settings = settings[0] if section == "apps" else settings
-        places = known.get(section, set()) | OF_THE_CHART.get(section, set())
-        assert settings.keys() <= places, f"[{section}]: {settings.keys() - places}"
+        covered = known.get(section, set()) | OF_THE_CHART.get(section, set())
+        assert settings.keys() <= covered, f"[{section}]: {settings.keys() - covered}"
     assert config["apps"][0]["limits"].keys() <= schema["definitions"]["limits"]["properties"].keys()
 
 
 def paths(value: object, path: str = "") -> set[str]:
-    """Every path, those of mappings included; items of lists share one."""
+    """Returns every path, including paths of mappings. Items of a list share one path."""
     if isinstance(value, dict):
         return {path}.union(*(paths(below, f"{path}.{key}".lstrip(".")) for key, below in value.items()))
     if isinstance(value, list) and any(isinstance(item, dict) for item in value):

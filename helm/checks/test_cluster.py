@@ -1,4 +1,4 @@
-"""What is rendered runs: Redis, a gateway, a publisher and nginx as the chart configures them, and the pods of `helm test`."""
+"""Runs the rendered pods: Redis, a gateway, a publisher and nginx as the chart configures them, and the pods of `helm test`."""
 
 import os
 import pwd
@@ -14,7 +14,7 @@ import pytest
 from chart import CHART, Pod, fresh, seconds
 from machine import Machine, free_port, make_certificates, status, wait
 
-# Counts are on: the pod of the test must not take one for the event.
+# Subscription counts are on, because the test pod must not mistake one for the event.
 VALUES = """
 apps: [{id: app, key: app-key, settings: {subscription_count: true}}]
 config: {drain: {accept: 1s, window: 1s}}
@@ -32,7 +32,7 @@ def machine(tmp_path: Path):
 
 @pytest.fixture
 def cluster(machine: Machine):
-    """Both roles, ready by their probes."""
+    """A gateway and a publisher that are ready according to their probes."""
     machine.start_redis()
     machine.roles = {role: machine.start_role(role) for role in ("gateway", "publisher")}
     for role in machine.roles:
@@ -42,23 +42,23 @@ def cluster(machine: Machine):
 
 
 @pytest.mark.parametrize("name", ["broadcast", "presence"])
-def test_what_helm_test_runs_ends_well(cluster: Machine, name: str):
+def test_the_pods_of_helm_test_succeed(cluster: Machine, name: str):
     assert run(cluster, name) == 0, cluster.log("test")
 
 
-def test_the_broadcast_fails_when_nothing_is_published(cluster: Machine):
-    """It must not take anything else for the event."""
+def test_the_broadcast_test_fails_if_nothing_is_published(cluster: Machine):
+    """No other message may count as the event."""
     cluster.end(cluster.roles["publisher"])
     shorten(test_pod(cluster, "broadcast"))
     assert run(cluster, "broadcast") != 0
 
 
-def test_the_presence_fails_when_nobody_comes(cluster: Machine):
+def test_the_presence_test_fails_if_no_other_member_joins(cluster: Machine):
     shorten(test_pod(cluster, "presence"))
     assert run(cluster, "presence", probing=False) != 0
 
 
-def test_pods_leave_within_their_grace(cluster: Machine):
+def test_pods_shut_down_within_their_grace_period(cluster: Machine):
     drain = cluster.chart.toml["drain"]
     gateway, publisher = cluster.roles["gateway"], cluster.roles["publisher"]
     pod = test_pod(cluster, "broadcast")
@@ -71,8 +71,8 @@ def test_pods_leave_within_their_grace(cluster: Machine):
     for role in cluster.roles:
         wait(lambda: cluster.probe(role, "readinessProbe") == 503, f"{role} is not ready any more")
         assert cluster.probe(role, "livenessProbe") == 200
-    assert time.monotonic() - start < seconds(drain["accept"]), "not ready at once"
-    # Still accepted: no preStop hook is needed.
+    assert time.monotonic() - start < seconds(drain["accept"]), "readiness did not fail at once"
+    # The pods still accept connections, so no preStop hook is needed.
     for role, port in (("gateway", 8080), ("publisher", 8081)):
         assert status(f"http://127.0.0.1:{cluster.ports[role][port]}/up") == 200
 
@@ -85,33 +85,33 @@ def test_pods_leave_within_their_grace(cluster: Machine):
     assert "4200" in cluster.log("broadcast")
 
 
-def test_what_is_without_redis_is_not_ready(machine: Machine):
+def test_pods_without_redis_are_live_but_not_ready(machine: Machine):
     roles = [machine.start_role(role) for role in ("gateway", "publisher")]
     for role in ("gateway", "publisher"):
-        wait(lambda: machine.probe(role, "livenessProbe") == 200, f"{role} lives\n{machine.log(role)}")
+        wait(lambda: machine.probe(role, "livenessProbe") == 200, f"{role} is live\n{machine.log(role)}")
     assert machine.probe("gateway", "readinessProbe") == 503
     machine.start_redis()
-    wait(lambda: machine.probe("gateway", "readinessProbe") == 200, "ready once there is a Redis")
+    wait(lambda: machine.probe("gateway", "readinessProbe") == 200, "the gateway is ready with Redis")
     assert [role.poll() for role in roles] == [None, None]
 
 
-def test_redis_wants_its_password_and_keeps_nothing_on_disk(machine: Machine):
+def test_redis_requires_its_password_and_writes_nothing_to_disk(machine: Machine):
     machine.start_redis()
     port = str(machine.ports["redis"][6379])
 
-    def ask(*words: str, **environment: str) -> str:
+    def query(*words: str, **environment: str) -> str:
         environment["PATH"] = os.environ["PATH"]
         return subprocess.run(["redis-cli", "-p", port, *words], env=environment, capture_output=True, text=True).stdout
 
-    assert ask("ping").startswith("NOAUTH")
+    assert query("ping").startswith("NOAUTH")
     password = machine.environment(machine.chart.pod("redis"), machine.chart.pod("redis").main)
-    assert ask("config", "get", "save", **password).split("\n")[1] == ""
-    assert ask("config", "get", "appendonly", **password).split("\n")[1] == "no"
-    assert ask("config", "get", "maxmemory-policy", **password).split("\n")[1] == "noeviction"
+    assert query("config", "get", "save", **password).split("\n")[1] == ""
+    assert query("config", "get", "appendonly", **password).split("\n")[1] == "no"
+    assert query("config", "get", "maxmemory-policy", **password).split("\n")[1] == "noeviction"
 
 
 def test_the_doctor_keeps_a_pod_from_starting_without_redis(tmp_path: Path):
-    # As few as any machine has descriptors for.
+    # A limit that every machine has descriptors for.
     few = "config: {server: {connections_max: 100}}"
     chart = fresh(CHART / "ci/default-values.yaml", f"{{doctor: {{enabled: true}}, {few}}}")
     with Machine(chart, tmp_path) as machine:
@@ -123,7 +123,7 @@ def test_the_doctor_keeps_a_pod_from_starting_without_redis(tmp_path: Path):
         assert machine.start(pod, doctor).wait(timeout=30) == 0, machine.log("doctor")
 
 
-def test_pods_reach_a_redis_that_speaks_tls_and_requires_client_certificates(tmp_path: Path):
+def test_pods_connect_to_a_redis_with_tls_and_client_certificates(tmp_path: Path):
     made = make_certificates(tmp_path)
     port = free_port()
     foreign = {
@@ -142,7 +142,7 @@ def test_pods_reach_a_redis_that_speaks_tls_and_requires_client_certificates(tmp
         assert redis.poll() is None
 
 
-def test_pods_speak_tls_when_they_are_told_to(tmp_path: Path):
+def test_pods_terminate_tls_if_configured(tmp_path: Path):
     bundled = "redis: {url: '', caSecret: {name: ''}, bundled: {enabled: true}}"
     chart = fresh(CHART / "ci/tls-values.yaml", f"{{{bundled}, config: {{server: {{proxy_protocol: false}}}}}}")
     with Machine(chart, tmp_path, {"ws-tls": make_certificates(tmp_path)}) as machine:
@@ -154,27 +154,27 @@ def test_pods_speak_tls_when_they_are_told_to(tmp_path: Path):
             assert status(f"http://localhost:{machine.ports[role][port]}/up") == 0
 
 
-def test_gateways_ask_each_other_where_the_chart_says(cluster: Machine):
-    """And answer nobody who has not the app's secret."""
-    session = "/pusher/app/app-key/1/somebody"
+def test_gateways_listen_for_peers_on_the_port_of_the_chart(cluster: Machine):
+    """They refuse requests without a signature by the app's secret."""
+    session = "/pusher/app/app-key/1/session1"
     assert status(f"http://127.0.0.1:{cluster.ports['gateway'][8080]}{session}/xhr", method="POST") == 200
     assert status(f"http://127.0.0.1:{cluster.ports['gateway'][8082]}{session}/xhr", method="POST") == 403
 
 
-def test_nginx_takes_clients_and_applications(cluster: Machine):
+def test_nginx_serves_clients_and_applications(cluster: Machine):
     port = start_nginx(cluster)
     assert run(cluster, "broadcast", through=f"http://127.0.0.1:{port}") == 0, cluster.log("")
     for transport in ("xhr", "xhr_streaming"):
         url = f"http://127.0.0.1:{port}/pusher/app/app-key/1/{transport.replace('_', '')}/{transport}?protocol=7"
-        with urllib.request.urlopen(urllib.request.Request(url, method="POST"), timeout=2) as answer:
-            assert answer.readline() == b"o\n"
-            assert b"pusher:connection_established" in answer.readline()
+        with urllib.request.urlopen(urllib.request.Request(url, method="POST"), timeout=2) as response:
+            assert response.readline() == b"o\n"
+            assert b"pusher:connection_established" in response.readline()
     for path in ("/metrics", "/livez", "/readyz", "/"):
         assert status(f"http://127.0.0.1:{port}{path}") == 404, path
 
 
 @pytest.mark.parametrize("values", ["nginx-values", "everything-values", "plain"])
-def test_nginx_takes_its_configuration(values: str, tmp_path: Path):
+def test_nginx_accepts_its_configuration(values: str, tmp_path: Path):
     file = CHART / "ci" / ("default-values.yaml" if values == "plain" else f"{values}.yaml")
     chart = fresh(
         file,
@@ -188,7 +188,7 @@ def test_nginx_takes_its_configuration(values: str, tmp_path: Path):
 
 
 def run(machine: Machine, name: str, through: str | None = None, probing: bool = True) -> int:
-    """Runs a pod of `helm test` as a kubelet does, its probe once a second; its exit status. `through`: instead of the Services."""
+    """Runs a pod of `helm test` like a kubelet, with its probe once a second. Returns the exit code. `through`: a URL instead of the Services."""
     pod = test_pod(machine, name)
     probe = pod.main["readinessProbe"]
     commands = [pod.main["command"] + pod.main["args"], probe["exec"]["command"]]
@@ -206,7 +206,7 @@ def run(machine: Machine, name: str, through: str | None = None, probing: bool =
 
 
 def shorten(pod: Pod):
-    """For a run that is to fail."""
+    """Shortens the timeout for a run that is expected to fail."""
     arguments = pod.main["args"]
     arguments[arguments.index("--timeout") + 1] = "2s"
 
@@ -230,7 +230,7 @@ test_pod.__test__ = False
 
 
 def start_nginx(machine: Machine, shorter: dict[str, str] | None = None) -> int:
-    """nginx with its workers, all as one user, as in the pod. `shorter`: directives in the place of others of nginx.conf."""
+    """Starts nginx with its workers, all as one user like in the pod. `shorter`: replacements of directives in nginx.conf."""
     command = nginx_command(machine)
     main = Path(command[-1])
     for directive, other in (shorter or {}).items():
@@ -245,8 +245,8 @@ def start_nginx(machine: Machine, shorter: dict[str, str] | None = None) -> int:
 
 
 def nginx_command(machine: Machine) -> list[str]:
-    """nginx with the chart's files, changed so that Debian's older one can run them here: it does not know `resolve` and
-    `ssl_certificate_cache`, there is no cluster's DNS to ask, and the image's folders are elsewhere."""
+    """Returns the command of nginx with the chart's files, adapted to this machine. Debian's older nginx does not support `resolve` and
+    `ssl_certificate_cache`, there is no cluster DNS, and the image's folders do not exist."""
     pod = machine.chart.pod("nginx")
     folder = machine.folder / "etc-nginx"
     texts = {}

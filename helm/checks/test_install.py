@@ -1,4 +1,4 @@
-"""Installing and upgrading, as far as Helm's own part in it: secrets stay, and pods that need not be replaced are not."""
+"""Checks of Helm's part in installs and upgrades: secrets are kept, and pods are only replaced if they must be."""
 
 import base64
 import re
@@ -16,7 +16,7 @@ THREE_APPS = "apps: [{id: one, key: one}, {id: two, key: two}, {id: three, key: 
 
 
 class Cluster:
-    """A release in a cluster that keeps objects and runs none."""
+    """A release in a cluster that stores objects and runs none."""
 
     def __init__(self, server: ApiServer, folder: Path):
         self.server = server
@@ -53,7 +53,7 @@ class Cluster:
         return {name: contents(secret) for name, secret in self.server.kept("Secret").items()}
 
     def templates(self) -> dict[str, dict]:
-        """What pods are made from, by workload."""
+        """Returns the pod templates, by workload."""
         return {
             name: deepcopy(workload["spec"]["template"])
             for kind in ("Deployment", "StatefulSet")
@@ -67,7 +67,7 @@ def cluster(tmp_path: Path):
         yield Cluster(server, tmp_path)
 
 
-def test_an_upgrade_keeps_what_was_generated_and_replaces_no_pod(cluster: Cluster):
+def test_an_upgrade_keeps_generated_secrets_and_replaces_no_pod(cluster: Cluster):
     cluster.helm("install", DEFAULT, TWO_APPS)
     secrets, templates = cluster.secrets(), cluster.templates()
     assert secrets["shop-carillon-apps"].keys() == {"one", "two"} and len(templates) == 3
@@ -79,7 +79,7 @@ def test_an_upgrade_keeps_what_was_generated_and_replaces_no_pod(cluster: Cluste
     assert cluster.templates() == templates
 
 
-def test_another_app_gets_a_secret_of_its_own_and_the_others_keep_theirs(cluster: Cluster):
+def test_a_new_app_gets_a_separate_secret_and_other_apps_keep_theirs(cluster: Cluster):
     cluster.helm("install", DEFAULT, TWO_APPS)
     secrets, templates = cluster.secrets(), cluster.templates()
     cluster.helm("upgrade", DEFAULT, THREE_APPS)
@@ -92,17 +92,17 @@ def test_another_app_gets_a_secret_of_its_own_and_the_others_keep_theirs(cluster
         )
         assert before["checksum/secrets"] != now["checksum/secrets"]
         assert before["checksum/config"] != now["checksum/config"]
-    # Redis is not restarted for it, which would lose what it holds.
+    # Redis is not restarted, which would lose its data.
     assert cluster.templates()["shop-carillon-redis"] == templates["shop-carillon-redis"]
 
 
-def test_what_was_generated_may_be_changed_in_the_cluster(cluster: Cluster):
-    """As by someone who brings the secret of another server along."""
+def test_a_generated_secret_may_be_changed_in_the_cluster(cluster: Cluster):
+    """An operator may reuse the secret of another server."""
     cluster.helm("install", DEFAULT, TWO_APPS)
     templates = cluster.templates()
-    cluster.server.kept("Secret")["shop-carillon-apps"]["data"]["one"] = base64.b64encode(b"brought along").decode()
+    cluster.server.kept("Secret")["shop-carillon-apps"]["data"]["one"] = base64.b64encode(b"reused secret").decode()
     cluster.helm("upgrade", DEFAULT, TWO_APPS)
-    assert cluster.secrets()["shop-carillon-apps"]["one"] == "brought along"
+    assert cluster.secrets()["shop-carillon-apps"]["one"] == "reused secret"
     assert cluster.templates()["shop-carillon-gateway"] != templates["shop-carillon-gateway"]
 
 
@@ -111,8 +111,8 @@ def scaling(enabled: bool) -> str:
     return f"gateway: {{{pods}}}\npublisher: {{{pods}}}\nnginx: {{enabled: true, {pods}}}\n"
 
 
-def test_autoscaling_takes_over_the_pods_that_are_there(cluster: Cluster):
-    """Kubernetes takes a Deployment without a number as one of a single pod: all clients of the others would come back there."""
+def test_autoscaling_keeps_the_current_number_of_pods(cluster: Cluster):
+    """Without a number Kubernetes would scale a Deployment to one pod, to which all clients would reconnect."""
     parts = ("gateway", "publisher", "nginx")
     cluster.helm("install", DEFAULT, scaling(False))
     assert [cluster.replicas(part) for part in parts] == [6, 6, 6] and not cluster.server.kept("HorizontalPodAutoscaler")
@@ -125,13 +125,13 @@ def test_autoscaling_takes_over_the_pods_that_are_there(cluster: Cluster):
     assert [cluster.replicas(part) for part in parts] == [9, 4, 3]
 
 
-def test_autoscaling_from_the_start_begins_with_its_least(cluster: Cluster):
+def test_autoscaling_from_the_start_begins_with_the_minimum(cluster: Cluster):
     cluster.helm("install", DEFAULT, scaling(True))
     assert [cluster.replicas(part) for part in ("gateway", "publisher", "nginx")] == [2, 2, 2]
 
 
-def test_secrets_of_apps_outlive_the_release(cluster: Cluster):
-    """Pages and applications are configured with them. The same name takes them over."""
+def test_secrets_of_apps_are_kept_after_uninstall(cluster: Cluster):
+    """Pages and applications use them. An installation with the same name uses them again."""
     cluster.helm("install", DEFAULT, TWO_APPS)
     secret = cluster.secrets()["shop-carillon-apps"]
     cluster.uninstall()
@@ -140,7 +140,7 @@ def test_secrets_of_apps_outlive_the_release(cluster: Cluster):
     assert cluster.secrets()["shop-carillon-apps"] == secret
 
 
-def test_what_is_printed_is_for_people(values_file: Path, cluster: Cluster):
+def test_the_notes_are_complete_and_contain_no_secret(values_file: Path, cluster: Cluster):
     printed = cluster.helm("install", values_file, "{}").split("NOTES:\n")[1]
     assert f"in {NAMESPACE}." in printed
     assert not re.search(r"<no value>|%!|<nil>|map\[", printed), printed

@@ -1,4 +1,4 @@
-"""That the examples of the README are what the chart takes, and that its advice holds."""
+"""Checks that the chart accepts the examples of its README, and that these follow the README's advice."""
 
 import re
 
@@ -19,7 +19,7 @@ VALUES = [document for document in DOCUMENTS if document.keys() <= values_schema
 
 @pytest.mark.parametrize("values", VALUES, ids=lambda values: ",".join(values))
 def test_examples_of_values_render(values: dict):
-    # Only one Redis may be given, and that of the base is bundled.
+    # Only one Redis may be configured, and the base has the bundled one.
     bundled = {} if "redis" not in values else {"redis": {"bundled": {"enabled": False}} | values["redis"]}
     assert fresh(BASE, yaml.safe_dump(values | bundled)).manifests
 
@@ -29,8 +29,8 @@ def test_there_are_examples():
     assert len(VALUES) >= 8 and others == {"rules", "BackendConfig", "HealthCheckPolicy", "GCPBackendPolicy"}
 
 
-def test_balancers_check_what_is_well_while_redis_is_away_and_during_a_drain():
-    """Some cut the open connections of a target that fails its check."""
+def test_balancers_check_a_path_that_is_healthy_without_redis_and_during_a_drain():
+    """Some balancers cut the open connections of a target that fails its check."""
     text = yaml.safe_dump_all(DOCUMENTS)
     paths = re.findall(r"(?:health(?:check|-probe)-path|requestPath): (\S+)", text)
     assert len(paths) >= 5 and set(paths) <= {"/up", "/healthz"}
@@ -49,6 +49,6 @@ def test_balancers_keep_open_connections_longer_than_the_drain():
     assert checked == 3
 
 
-def test_no_controller_without_releases_comes_first():
-    rows = re.findall(r"^  \| (\S.*?) \|", README[README.index("## Ways in") :], re.M)
+def test_a_controller_without_releases_is_listed_last():
+    rows = re.findall(r"^  \| (\S.*?) \|", README[README.index("## Ingress and load balancers") :], re.M)
     assert "ingress-nginx" in rows[-1] and not any("ingress-nginx" in row for row in rows[:-1])

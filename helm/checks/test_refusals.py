@@ -1,4 +1,4 @@
-"""Values that must be refused, each for the reason that its first line says."""
+"""Checks values that must be refused, with the reason in the first line of each file."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ def test_bad_values_are_refused_with_their_reason(file: Path):
     assert first.startswith(MARK)
     rendered = template("-f", str(file))
     assert rendered.returncode != 0
-    # One of them: releases of Helm write the place of a value in different ways.
+    # The alternatives cover several releases of Helm, which write the path of a value in different ways.
     assert any(reason in rendered.stderr for reason in first.removeprefix(MARK).split("|")), rendered.stderr
 
 

@@ -1,4 +1,4 @@
-"""That updates and ends of pods lose nobody, and that pods are replaced when what they read has changed."""
+"""Checks that updates and terminating pods do not lose clients, and that pods are replaced when their configuration changes."""
 
 import re
 
@@ -9,34 +9,34 @@ from chart import CHART, VALUES_FILES, Rendering, fresh, render, seconds
 DEFAULT = CHART / "ci/default-values.yaml"
 ELSEWHERE = CHART / "ci/redis-tls-values.yaml"
 
-# What any role may take after drain.accept and, where it has clients, drain.window. docs/OPERATIONS.md promises it.
-LEAVE_S = 10
+# Shutdown time of each role after drain.accept and, on gateways, drain.window. docs/OPERATIONS.md states it.
+SHUTDOWN_S = 10
 
 
-def test_the_grace_exceeds_the_drain(chart: Rendering):
+def test_the_grace_period_exceeds_the_drain(chart: Rendering):
     drain = chart.toml["drain"]
     accept, window = seconds(drain["accept"]), seconds(drain["window"])
-    assert chart.pod("gateway").spec["terminationGracePeriodSeconds"] > accept + window + LEAVE_S
-    assert chart.pod("publisher").spec["terminationGracePeriodSeconds"] > accept + LEAVE_S
+    assert chart.pod("gateway").spec["terminationGracePeriodSeconds"] > accept + window + SHUTDOWN_S
+    assert chart.pod("publisher").spec["terminationGracePeriodSeconds"] > accept + SHUTDOWN_S
     for pod in chart.pods:
         if pod.component == "nginx":
             notice, step, last = (int(number) for number in re.findall(r"sleep (\d+)", nginx_hook(chart)))
             workers, cut = number_of(chart, "worker_processes"), number_of(chart, "worker_shutdown_timeout")
             # A worker cuts its clients after this time, and the hook waits for the last one.
             assert last == cut
-            # After the hook nginx itself shuts down, with the clients that new workers have accepted meanwhile.
+            # After the hook nginx itself shuts down, including clients that new workers accepted in the meantime.
             assert pod.spec["terminationGracePeriodSeconds"] > notice + workers * step + last + cut
 
 
 @pytest.mark.parametrize("accept, window, seconds", [("10s", "30s", 40), ("2m", "5m", 420), ("1500ms", "5s", 7), ("0s", "20m", 1200)])
 def test_an_update_drains_one_gateway_at_a_time(accept: str, window: str, seconds: int):
-    """The clients of a gateway are back before the next one drains: else 20 gateways are replaced in 41 s."""
+    """The clients of a gateway reconnect before the next one drains. Otherwise 20 gateways would be replaced in 41 s."""
     chart = render(DEFAULT, f"config: {{drain: {{accept: {accept}, window: {window}}}}}")
     spec = chart.pod("gateway").owner["spec"]
     assert spec["strategy"]["rollingUpdate"] == {"maxUnavailable": 0, "maxSurge": 1}
     assert spec["minReadySeconds"] == seconds
     assert chart.pod("gateway").spec["terminationGracePeriodSeconds"] == seconds + 20
-    # Kubernetes refuses a Deployment in which it is not longer, and calls the update failed when it is too short.
+    # Kubernetes refuses a Deployment if it is not longer, and reports a failed update if it is too short.
     assert spec["progressDeadlineSeconds"] >= spec["minReadySeconds"] + 300
     scaled = render(DEFAULT, f"{{config: {{drain: {{accept: {accept}, window: {window}}}}}, gateway: {{autoscaling: {{enabled: true}}}}}}")
     (scaler,) = scaled.all("HorizontalPodAutoscaler")
@@ -47,12 +47,12 @@ def test_an_update_drains_one_gateway_at_a_time(accept: str, window: str, second
 @pytest.mark.parametrize(
     "connections, rate, window", [(20000, 5000, 4), (100000, 2000, 50), (100001, 2000, 51), (100000, 0, 1), (0, 5000, 1)]
 )
-def test_the_rate_stretches_the_window_of_a_full_gateway(connections: int, rate: int, window: int):
+def test_the_rate_extends_the_window_of_a_full_gateway(connections: int, rate: int, window: int):
     values = f"config: {{server: {{connections_max: {connections}}}, drain: {{accept: 0s, window: 1s, rate: {rate}}}}}"
     chart = render(DEFAULT, values)
     assert chart.toml["drain"]["rate"] == rate
     assert chart.pod("gateway").owner["spec"]["minReadySeconds"] == window
-    assert chart.pod("gateway").spec["terminationGracePeriodSeconds"] == window + 2 * LEAVE_S
+    assert chart.pod("gateway").spec["terminationGracePeriodSeconds"] == window + 2 * SHUTDOWN_S
 
 
 @pytest.mark.parametrize(
@@ -60,7 +60,7 @@ def test_the_rate_stretches_the_window_of_a_full_gateway(connections: int, rate:
     [
         "{replicas: 100, maxSurge: 5}",
         "{replicas: 3, maxSurge: 25%}",
-        # The scaler may have 100, however many it has now.
+        # The maximum of the autoscaler counts, not the current number.
         "{autoscaling: {enabled: true, maxReplicas: 100}, maxSurge: 10}",
     ],
 )
@@ -69,8 +69,8 @@ def test_a_tenth_of_the_gateways_may_drain_at_a_time(gateway: str):
     assert strategy["rollingUpdate"]["maxSurge"] in (5, "25%", 10)
 
 
-def test_nginx_ends_its_workers_one_after_the_other(chart: Rendering):
-    """Each cuts its clients without a close frame, so all at once they would come back together."""
+def test_nginx_stops_its_workers_one_after_the_other(chart: Rendering):
+    """A worker cuts its clients without a close frame. If all stopped at once, all clients would reconnect at once."""
     for pod in chart.pods:
         if pod.component == "nginx":
             deployment = pod.owner["spec"]
@@ -80,7 +80,7 @@ def test_nginx_ends_its_workers_one_after_the_other(chart: Rendering):
             assert deployment["minReadySeconds"] >= notice + step * number_of(chart, "worker_processes") + last
 
 
-def test_nothing_can_change_the_drain_behind_the_checks_back(chart: Rendering):
+def test_no_variable_overrides_the_drain(chart: Rendering):
     for role in ("gateway", "publisher"):
         for container in chart.pod(role).containers:
             names = {variable["name"] for variable in container.get("env", [])}
@@ -89,7 +89,7 @@ def test_nothing_can_change_the_drain_behind_the_checks_back(chart: Rendering):
             assert "envFrom" not in container
 
 
-def test_updates_take_no_pod_away_before_another_is_ready(chart: Rendering):
+def test_updates_stop_no_pod_before_a_new_one_is_ready(chart: Rendering):
     for deployment in chart.all("Deployment"):
         update = deployment["spec"]["strategy"]
         assert update["type"] == "RollingUpdate"
@@ -106,7 +106,7 @@ def test_roles_need_no_hook_and_no_affinity(chart: Rendering):
         assert "sessionAffinity" not in service["spec"]
 
 
-def test_idle_connections_outlive_what_clients_may_be_silent(chart: Rendering):
+def test_idle_connections_stay_open_longer_than_clients_may_be_silent(chart: Rendering):
     server = chart.toml["server"]
     silence = seconds(server.get("activity_timeout", "2m")) + seconds(server.get("pong_timeout", "30s"))
     if any(pod.component == "nginx" for pod in chart.pods):
@@ -152,8 +152,8 @@ def test_a_change_of_a_secret_replaces_the_pods_that_read_it():
         "tests: {timeoutSeconds: 90}",
     ],
 )
-def test_what_pods_do_not_read_replaces_nobody(values: str):
-    """Generated secrets differ from one rendering to the next, so this has none."""
+def test_changes_that_pods_do_not_read_replace_no_pod(values: str):
+    """The app's secret is given, because generated secrets differ between renderings."""
     given = "apps: [{id: app, key: app-key, secret: given}]\n"
     before, after = render(ELSEWHERE, given), render(ELSEWHERE, given + values)
     for role in ("gateway", "publisher"):
@@ -167,8 +167,8 @@ def test_a_change_of_nginx_replaces_its_pods():
     assert before["gateway"]["config"] == after["gateway"]["config"]
 
 
-def test_the_checksum_is_that_of_the_secret_of_the_same_rendering():
-    """A value that were generated twice would replace all pods at the first upgrade."""
+def test_the_checksum_matches_the_secret_of_the_same_rendering():
+    """If a value were generated twice, the first upgrade would replace all pods."""
     first = fresh(DEFAULT)
     again = fresh(DEFAULT)
     assert checksums(first)["gateway"]["secrets"] == checksums(first)["publisher"]["secrets"]
@@ -188,7 +188,7 @@ def checksums(chart: Rendering) -> dict[str, dict[str, str]]:
 
 
 def nginx_hook(chart: Rendering) -> str:
-    """The script that a pod of nginx runs before it gets SIGTERM."""
+    """Returns the script that an nginx pod runs before it receives SIGTERM."""
     shell, flag, script = chart.pod("nginx").main["lifecycle"]["preStop"]["exec"]["command"]
     assert (shell, flag) == ("sh", "-c")
     return script

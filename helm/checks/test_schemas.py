@@ -1,4 +1,4 @@
-"""What Kubernetes' own schemas, and those of the kinds that others add, say of everything that is rendered."""
+"""Validates everything that is rendered with the schemas of Kubernetes and of custom resources."""
 
 import json
 import subprocess
@@ -13,7 +13,7 @@ from chart import CHART, KUBERNETES, Rendering, contents, helm
 OLDEST, NEWEST = "1.27", "1.37"
 VERSIONS = [OLDEST, "1.29", "1.31", KUBERNETES, NEWEST]
 
-# Their schemas let unknown fields pass, as the API server drops them in silence. These are the fields that exist.
+# The schemas of custom resources accept unknown fields, which the API server drops silently. These are the known fields.
 KNOWN = {
     "HTTPRoute": {"parentRefs", "hostnames", "rules"},
     "HTTPRoute.rules": {"matches", "backendRefs", "timeouts"},
@@ -26,7 +26,7 @@ ADDED = {kind for kind in KNOWN if "." not in kind}
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_kubernetes_takes_what_is_rendered(chart: Rendering, version: str):
+def test_kubernetes_accepts_the_manifests(chart: Rendering, version: str):
     kinds = set()
     for manifest in chart.manifests:
         if manifest["kind"] not in ADDED:
@@ -35,13 +35,13 @@ def test_kubernetes_takes_what_is_rendered(chart: Rendering, version: str):
     assert {"Deployment", "Service", "ConfigMap"} <= kinds or {"Deployment", "Service", "Secret"} <= kinds
 
 
-def test_the_validation_has_teeth():
+def test_the_validation_finds_errors():
     manifest = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "a"}, "spec": {"ports": [], "port": 1}}
     with pytest.raises(kubernetes_validate.ValidationError):
         kubernetes_validate.validate(manifest, KUBERNETES, strict=True)
 
 
-def test_custom_resources_fit_their_schemas(chart: Rendering):
+def test_custom_resources_match_their_schemas(chart: Rendering):
     manifests = chart.all(*ADDED)
     assert not (errors := added_errors(manifests)), errors
     for manifest in manifests:
@@ -52,7 +52,7 @@ def test_custom_resources_fit_their_schemas(chart: Rendering):
                 assert item.keys() <= KNOWN[f"{kind}.{field}"]
 
 
-def test_that_validation_has_teeth_too():
+def test_the_validation_of_custom_resources_finds_errors():
     wrong = [
         {
             "apiVersion": "monitoring.coreos.com/v1",
@@ -80,7 +80,7 @@ def test_that_validation_has_teeth_too():
     ] * 4
 
 
-def test_every_kind_that_others_add_is_checked_somewhere():
+def test_every_custom_resource_is_rendered_by_a_values_file():
     from chart import VALUES_FILES, render
 
     assert {manifest["kind"] for file in VALUES_FILES for manifest in render(file).all(*ADDED)} == ADDED
@@ -106,7 +106,7 @@ def test_rules_and_dashboard_are_the_files_of_the_chart(chart: Rendering):
 
 
 def added_errors(manifests: list) -> str:
-    """What is wrong with them, one a line."""
+    """Returns the validation errors, one per line."""
     checked = subprocess.run(
         ["node", "crds/validate.mjs"],
         cwd=Path(__file__).parent,

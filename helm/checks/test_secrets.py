@@ -1,4 +1,4 @@
-"""Secrets that the chart makes: strong, and different for each. That they stay is for test_install.py."""
+"""Checks that generated secrets are strong and unique. test_install.py checks that upgrades keep them."""
 
 from chart import CHART, contents, fresh
 
@@ -6,7 +6,7 @@ DEFAULT = CHART / "ci/default-values.yaml"
 TWO_APPS = "apps: [{id: one, key: one}, {id: two, key: two}]"
 
 
-def test_what_is_generated_is_long_random_and_different_for_each():
+def test_generated_secrets_are_long_random_and_unique():
     first, again = fresh(DEFAULT, TWO_APPS), fresh(DEFAULT, TWO_APPS)
     generated = [
         *contents(first.one("Secret", "shop-carillon-apps")).values(),
@@ -28,7 +28,7 @@ def test_the_parts_of_the_secret_of_redis_agree():
     assert secret["auth.conf"] == f"requirepass {secret['password']}\n"
 
 
-def test_a_secret_that_is_given_or_elsewhere_is_not_generated():
+def test_a_given_or_existing_secret_is_not_generated():
     chart = fresh(
         DEFAULT, "apps: [{id: one, key: one, secret: given}, {id: two, key: two, existingSecret: {name: mine}}]"
     )

@@ -1,4 +1,4 @@
-"""The restricted pod security standard and more, for every container. Source: kubernetes.io, Pod Security Standards."""
+"""Checks the restricted pod security standard and more for every container. Source: kubernetes.io, Pod Security Standards."""
 
 import json
 
@@ -16,7 +16,7 @@ RESTRICTED_VOLUMES = {
 }
 
 
-def test_pods_meet_the_restricted_standard(chart: Rendering):
+def test_pods_satisfy_the_restricted_standard(chart: Rendering):
     for pod in chart.pods:
         spec, context = pod.spec, pod.spec["securityContext"]
         assert not {"hostNetwork", "hostPID", "hostIPC"} & spec.keys(), pod
@@ -35,7 +35,7 @@ def test_pods_meet_the_restricted_standard(chart: Rendering):
             assert not any("hostPort" in port for port in container.get("ports", [])), pod
 
 
-def test_pods_have_no_rights_and_no_variables_of_services(chart: Rendering):
+def test_pods_have_no_permissions_and_no_variables_of_services(chart: Rendering):
     for pod in chart.pods:
         assert pod.spec["automountServiceAccountToken"] is False, pod
         assert pod.spec["enableServiceLinks"] is False, pod
@@ -44,7 +44,7 @@ def test_pods_have_no_rights_and_no_variables_of_services(chart: Rendering):
     assert not chart.all("Role", "RoleBinding", "ClusterRole", "ClusterRoleBinding")
 
 
-def test_containers_have_requests_and_a_limit_of_memory(chart: Rendering):
+def test_containers_have_requests_and_a_memory_limit(chart: Rendering):
     for pod in chart.pods:
         for container in pod.containers:
             resources = container["resources"]
@@ -60,7 +60,7 @@ def test_images_are_pinned_to_a_version(chart: Rendering):
             assert "@sha256:" in image or (":" in image and not image.endswith(":latest")), container["image"]
 
 
-def test_writable_volumes_are_only_those_of_third_parties(chart: Rendering):
+def test_only_third_party_containers_have_writable_volumes(chart: Rendering):
     for pod in chart.pods:
         empty = {volume["name"] for volume in pod.spec["volumes"] if "emptyDir" in volume}
         for container in pod.containers:
@@ -71,15 +71,15 @@ def test_writable_volumes_are_only_those_of_third_parties(chart: Rendering):
                     assert mount["readOnly"] is True, (pod, mount["name"])
 
 
-def test_secrets_are_in_secrets_alone(chart: Rendering):
-    """Not in ConfigMaps, arguments, variables, annotations, or anywhere else."""
+def test_secrets_are_only_in_secrets(chart: Rendering):
+    """ConfigMaps, arguments, variables and annotations contain none."""
     secrets = {secret for secret in chart.secrets if len(secret) > 8}
     elsewhere = json.dumps([manifest for manifest in chart.manifests if manifest["kind"] != "Secret"])
     for secret in secrets:
         assert json.dumps(secret)[1:-1] not in elsewhere
 
 
-def test_what_values_hold_of_secrets_is_in_secrets_alone():
+def test_secrets_in_values_are_only_in_secrets():
     for name, secret in {
         "everything-values": ["given-in-values", "Bearer of-the-endpoint", "of-the-url", "of-the-query"],
         "tls-values": ["in%20values"],
@@ -90,11 +90,11 @@ def test_what_values_hold_of_secrets_is_in_secrets_alone():
             assert text not in json.dumps([manifest for manifest in chart.manifests if manifest["kind"] != "Secret"])
 
 
-def test_the_configuration_names_files_instead_of_secrets(chart: Rendering):
+def test_the_configuration_has_file_names_instead_of_secrets(chart: Rendering):
     toml = chart.toml
     assert "url" not in toml["redis"]
     for app in toml["apps"]:
-        # The app of the tests has the secret of the first one.
+        # The test app has the secret of the first app.
         name = toml["apps"][0]["id"] if app["id"] == "carillon-helm-test" else app["id"]
         assert "secret" not in app and app["secret_file"] == f"/run/carillon/apps/{name}"
 
@@ -113,7 +113,7 @@ def test_urls_of_webhooks_may_have_credentials():
     assert "of-the-url" not in elsewhere and "of-the-query" not in elsewhere
 
 
-def test_variables_hold_no_credentials(chart: Rendering):
+def test_variables_contain_no_credentials(chart: Rendering):
     for pod in chart.pods:
         for container in pod.containers:
             for variable in container.get("env", []):
@@ -124,13 +124,13 @@ def test_variables_hold_no_credentials(chart: Rendering):
                     assert ":$(REDIS_PASSWORD)@" in plain, (pod, variable["name"])
 
 
-def test_both_forms_are_seen():
+def test_both_kinds_of_configuration_occur():
     kinds = {render(file).configuration["kind"] for file in VALUES_FILES}
     assert kinds == {"ConfigMap", "Secret"}
 
 
 def test_no_value_weakens_a_pod():
-    """The schema has no place for a security context."""
+    """The schema has no key for a security context."""
     from chart import values_schema
 
     def keys(schema: Manifest):

@@ -1,4 +1,4 @@
-"""That values.yaml, its schema, its page and the rest of the repository say the same."""
+"""Checks that values.yaml agrees with its schema and with the rest of the repository."""
 
 import tomllib
 
@@ -6,10 +6,10 @@ import yaml
 
 from chart import CHART, REPOSITORY, helm, values_schema
 
-# Not in values.yaml: Helm passes it to charts inside other charts.
+# Keys that are not in values.yaml: Helm passes them to subcharts.
 OF_HELM = {"global"}
 
-# Mappings that the user fills.
+# Mappings that users fill.
 FILLED = {"labels", "resources", "behavior", "timeouts"}
 
 
@@ -54,7 +54,7 @@ def test_versions_are_those_of_the_repository():
     assert chart["appVersion"] == workspace
 
 
-def test_the_package_has_what_the_chart_needs_and_no_more(tmp_path):
+def test_the_package_contains_only_required_files(tmp_path):
     import tarfile
 
     packed = helm("package", str(CHART), "--destination", str(tmp_path))
@@ -66,7 +66,7 @@ def test_the_package_has_what_the_chart_needs_and_no_more(tmp_path):
 
 
 def is_of_carillon(path: str) -> bool:
-    """Carillon's own settings have their defaults in Carillon."""
+    """Whether a path is one of Carillon's own settings, which have their defaults in Carillon."""
     return path.startswith(".config.")
 
 

@@ -1,4 +1,4 @@
-"""That names, labels and ports of one object are those that another means."""
+"""Checks that names, labels and ports of an object match the references in other objects."""
 
 import re
 from itertools import combinations
@@ -12,7 +12,7 @@ from chart import DEPLOY, NAMESPACE, VALUES_FILES, Manifest, Pod, Rendering, con
 WORKLOADS = ("Deployment", "StatefulSet")
 ROLES = {"gateway": 8080, "publisher": 8081}
 
-# What comes from elsewhere: the values files say so.
+# Secrets that the values files refer to and that the chart does not create.
 FOREIGN_SECRETS = {
     "everything-values": {"elsewhere", "hooks", "hooks-authority"},
     "high-availability-values": {"shop-broadcast", "admin-broadcast", "redis"},
@@ -22,7 +22,7 @@ FOREIGN_SECRETS = {
 }
 
 
-def test_objects_have_a_place_a_name_of_their_own_and_labels(chart: Rendering):
+def test_objects_have_a_namespace_a_unique_name_and_labels(chart: Rendering):
     seen = set()
     for manifest in chart.manifests:
         metadata = manifest["metadata"]
@@ -46,11 +46,11 @@ def test_selectors_select_their_own_pods_and_no_others(chart: Rendering):
             assert [pod.owner for pod in chart.selected(spread["labelSelector"]["matchLabels"])] == [manifest]
 
 
-def test_disruption_budgets_and_scalers_are_of_one_workload_each(chart: Rendering):
+def test_each_disruption_budget_and_autoscaler_has_one_workload(chart: Rendering):
     budgeted = []
     for budget in chart.all("PodDisruptionBudget"):
         (pod,) = chart.selected(budget["spec"]["selector"]["matchLabels"])
-        # While Redis is away no gateway is ready, and all of them keep their clients.
+        # While Redis is unavailable no gateway is ready, but all keep their clients.
         policy = "IfHealthyBudget" if pod.component == "gateway" else "AlwaysAllow"
         assert budget["spec"]["unhealthyPodEvictionPolicy"] == policy
         assert budget["spec"]["maxUnavailable"] not in (0, "0%")
@@ -71,12 +71,12 @@ def test_disruption_budgets_and_scalers_are_of_one_workload_each(chart: Renderin
                 goal, cap = int(metric["pods"]["target"]["averageValue"]), chart.toml["server"]["connections_max"]
                 assert goal < cap
     for deployment in chart.all("Deployment"):
-        # Without a number Kubernetes takes 1. That an upgrade keeps the scaler's number is for test_install.py.
+        # Without a number Kubernetes uses 1. test_install.py checks that an upgrade keeps the autoscaler's number.
         scaler = scaled.get(deployment["metadata"]["name"])
         assert deployment["spec"]["replicas"] >= (scaler["spec"]["minReplicas"] if scaler else 1)
 
 
-def test_services_lead_to_ports_that_pods_have(chart: Rendering):
+def test_services_target_ports_that_pods_have(chart: Rendering):
     for service in chart.all("Service"):
         pods = chart.selected(service["spec"]["selector"])
         component = service["metadata"]["labels"]["app.kubernetes.io/component"]
@@ -87,43 +87,43 @@ def test_services_lead_to_ports_that_pods_have(chart: Rendering):
                 number = pod.port(port["targetPort"])
                 assert number, (service["metadata"]["name"], port)
                 if service["spec"].get("clusterIP") == "None":
-                    assert port["port"] == number, "a headless Service changes no ports"
+                    assert port["port"] == number, "a headless Service maps no ports"
 
 
-def test_services_say_what_their_pods_speak(chart: Rendering):
-    speaks = "https" if "tls" in chart.toml else "http"
-    wanted = {"gateway": speaks, "publisher": speaks}
+def test_services_declare_the_protocol_of_their_pods(chart: Rendering):
+    protocol = "https" if "tls" in chart.toml else "http"
+    expected = {"gateway": protocol, "publisher": protocol}
     if chart.name == "everything-values":
-        wanted["gateway"] = "kubernetes.io/ws"
+        expected["gateway"] = "kubernetes.io/ws"
     found = {}
     for service in chart.all("Service"):
         name = service["metadata"]["name"].rsplit("-", 1)[-1]
         found[name] = {port["name"]: port.get("appProtocol") for port in service["spec"]["ports"]}
-    assert {role: found[role]["http"] for role in ROLES} == wanted
-    # A mesh sends HTTP to a headless Service by the Host header, in which gateways have an address.
+    assert {role: found[role]["http"] for role in ROLES} == expected
+    # A mesh routes HTTP to a headless Service by the Host header, where gateways put an address.
     assert found["peers"] == {"tcp-peers": "tcp"}
     assert found.get("pods", {"http": "http"}) == {"http": "http"}
     assert found.get("metrics", {"admin": "http"}) == {"admin": "http"}
 
 
 @pytest.mark.parametrize("role", ROLES)
-@pytest.mark.parametrize("tls, given, wanted", [("", "", "http"), ("pair", "", "https"), ("pair", "http", "http")])
-def test_a_service_says_https_when_pods_speak_tls(role: str, tls: str, given: str, wanted: str):
+@pytest.mark.parametrize("tls, given, expected", [("", "", "http"), ("pair", "", "https"), ("pair", "http", "http")])
+def test_a_service_declares_https_if_pods_terminate_tls(role: str, tls: str, given: str, expected: str):
     base = next(file for file in VALUES_FILES if file.stem == "default-values")
     values = {"tls": {"existingSecret": tls}, "tests": {"enabled": False}, role: {"service": {"appProtocol": given}}}
     service = render(base, yaml.safe_dump(values)).one("Service", f"shop-carillon-{role}")
-    assert [port["appProtocol"] for port in service["spec"]["ports"]] == [wanted]
+    assert [port["appProtocol"] for port in service["spec"]["ports"]] == [expected]
 
 
 def test_the_peers_port_has_a_headless_service(chart: Rendering):
-    """Without it a mesh with strict mutual TLS refuses what gateways forward to each other."""
+    """Without it a mesh with strict mutual TLS refuses requests that gateways forward to each other."""
     (service,) = [service for service in chart.all("Service") if service["metadata"]["name"].endswith("-peers")]
     assert service["spec"]["clusterIP"] == "None" and service["spec"]["publishNotReadyAddresses"] is True
     (port,) = service["spec"]["ports"]
     assert [pod.port(port["targetPort"]) for pod in chart.selected(service["spec"]["selector"])] == [8082]
 
 
-def test_what_clients_reach_has_neither_admin_port_nor_that_of_peers(chart: Rendering):
+def test_services_for_clients_expose_neither_the_admin_nor_the_peers_port(chart: Rendering):
     for service in chart.all("Service"):
         if service["metadata"]["name"].endswith("-gateway-peers"):
             continue
@@ -138,7 +138,7 @@ def test_what_clients_reach_has_neither_admin_port_nor_that_of_peers(chart: Rend
             assert not {9090, 8082} & leads_to
 
 
-def test_roles_listen_where_their_ports_say(chart: Rendering):
+def test_roles_listen_on_their_declared_ports(chart: Rendering):
     for role, port in ROLES.items():
         pod = chart.pod(role)
         arguments = pod.main["args"]
@@ -151,8 +151,8 @@ def test_roles_listen_where_their_ports_say(chart: Rendering):
         assert "port" not in chart.toml["server"]
 
 
-def test_what_the_image_sets_is_decided_by_the_chart(chart: Rendering):
-    """A variable counts more than the file, so one of the image must be overridden."""
+def test_the_chart_overrides_variables_of_the_image(chart: Rendering):
+    """A variable takes precedence over the file, so the chart must override those of the image."""
     text = (DEPLOY / "Dockerfile").read_text()
     of_the_image = set(re.findall(r"^ENV .*?\b((?:CARILLON|REVERB|PUSHER)_\w+)=", text, re.M))
     assert of_the_image
@@ -161,11 +161,11 @@ def test_what_the_image_sets_is_decided_by_the_chart(chart: Rendering):
             variables = {variable["name"]: variable.get("value") for variable in container["env"]}
             assert of_the_image <= variables.keys()
             assert variables["CARILLON_ADMIN__HOST"] == chart.toml["admin"]["host"]
-    # The commands in containers are found where the image has them.
+    # The commands of containers must be in the image's path.
     assert re.search(r"^COPY .* /usr/local/bin/carillon$", text, re.M)
 
 
-def test_probes_ask_ports_that_their_container_has(chart: Rendering):
+def test_probes_use_ports_of_their_container(chart: Rendering):
     for pod in chart.pods:
         for container in pod.containers:
             own = {port["name"] for port in container.get("ports", [])}
@@ -181,7 +181,7 @@ def test_probes_ask_ports_that_their_container_has(chart: Rendering):
         assert main["readinessProbe"]["httpGet"] == {"path": "/readyz", "port": "admin"}
 
 
-def test_volumes_are_there_and_mounted(chart: Rendering):
+def test_volumes_exist_and_are_mounted(chart: Rendering):
     for pod in chart.pods:
         volumes = [volume["name"] for volume in pod.spec["volumes"]]
         assert len(set(volumes)) == len(volumes)
@@ -190,12 +190,12 @@ def test_volumes_are_there_and_mounted(chart: Rendering):
         for container in pod.containers:
             paths = [mount["mountPath"] for mount in container.get("volumeMounts", [])]
             assert len(set(paths)) == len(paths)
-            # One mount inside another needs a folder that a read-only volume cannot give.
+            # A mount inside another one needs a folder, which a read-only volume cannot provide.
             for one, other in combinations(paths, 2):
                 assert not one.startswith(f"{other}/") and not other.startswith(f"{one}/"), pod
 
 
-def test_configuration_and_secrets_that_pods_name_are_there(chart: Rendering):
+def test_referenced_configuration_and_secrets_exist(chart: Rendering):
     foreign = FOREIGN_SECRETS.get(chart.name, set())
     used = set()
 
@@ -222,7 +222,7 @@ def test_configuration_and_secrets_that_pods_name_are_there(chart: Rendering):
     assert used == foreign
 
 
-def test_files_that_the_configuration_names_are_mounted(chart: Rendering):
+def test_files_in_the_configuration_are_mounted(chart: Rendering):
     toml = chart.toml
     named = [app["secret_file"] for app in toml["apps"]]
     named += [toml["redis"][name] for name in ("ca_file", "cert_file", "key_file") if name in toml["redis"]]
@@ -238,7 +238,7 @@ def test_files_that_the_configuration_names_are_mounted(chart: Rendering):
 
 
 @pytest.mark.parametrize("base", ["", "https://code.example/carillon/blob/main/"])
-def test_alerts_lead_to_the_page_for_operators(base: str):
+def test_alerts_link_to_the_operations_page(base: str):
     file = next(file for file in VALUES_FILES if file.stem == "default-values")
     values = {"metrics": {"prometheusRule": {"enabled": True, "runbookBase": base}}}
     (rule,) = render(file, yaml.safe_dump(values)).all("PrometheusRule")
@@ -246,17 +246,17 @@ def test_alerts_lead_to_the_page_for_operators(base: str):
     assert alerts
     for alert in alerts:
         section = f"docs/OPERATIONS.md#{alert['alert'].lower()}"
-        # Alertmanager's templates make a link of `runbook_url`, so a relative path in it is a link to nowhere.
+        # Alertmanager's templates turn `runbook_url` into a link, where a relative path does not work.
         runbooks = {name: text for name, text in alert["annotations"].items() if name.startswith("runbook")}
         assert runbooks == ({"runbook_url": base + section} if base else {"runbook": section})
 
 
-def test_accounts_are_there(chart: Rendering):
+def test_service_accounts_exist(chart: Rendering):
     accounts = {account["metadata"]["name"] for account in chart.all("ServiceAccount")}
     assert {pod.spec["serviceAccountName"] for pod in chart.pods} == accounts
 
 
-def test_ways_in_lead_to_the_right_role(chart: Rendering):
+def test_routes_lead_to_the_right_role(chart: Rendering):
     prefix = chart.toml["server"].get("path_prefix", "")
     expected = {
         f"{prefix}/app": "gateway",
@@ -287,7 +287,7 @@ def test_ways_in_lead_to_the_right_role(chart: Rendering):
         assert found == expected
 
 
-def test_tests_go_to_services_of_the_chart(chart: Rendering):
+def test_test_pods_use_services_of_the_chart(chart: Rendering):
     prefix = chart.toml["server"].get("path_prefix", "")
     found = []
     for pod in chart.pods:
@@ -302,7 +302,7 @@ def test_tests_go_to_services_of_the_chart(chart: Rendering):
                 assert command[0] == "carillon", "the image has no shell"
                 app = command[command.index("--app-id") + 1]
                 (configured,) = [one for one in chart.toml["apps"] if one["id"] == app]
-                assert "webhooks" not in configured, "a test triggers the webhooks of an application"
+                assert "webhooks" not in configured, "a test would trigger webhooks of an application"
                 url = command[command.index("--url") + 1]
                 host, port, path = re.fullmatch(r"http://([^:/]+):(\d+)(.*)", url).groups()
                 name, namespace, svc = host.split(".")
@@ -311,11 +311,11 @@ def test_tests_go_to_services_of_the_chart(chart: Rendering):
                 assert int(port) in [port["port"] for port in service["spec"]["ports"]]
                 component = service["metadata"]["labels"]["app.kubernetes.io/component"]
                 assert component == {"listen": "gateway", "trigger": "publisher"}[command[1]]
-                assert "$(" not in " ".join(command), "probes expand no variables"
+                assert "$(" not in " ".join(command), "Kubernetes expands no variables in probes"
                 assert command[command.index("--config") + 1] in mounted_files(chart, pod)
                 found.append((pod.owner["metadata"]["name"].rsplit("-", 1)[-1], command[1]))
-    wanted = [("broadcast", "listen"), ("broadcast", "trigger"), ("presence", "listen"), ("presence", "listen")]
-    assert sorted(found) == ([] if chart.name == "tls-values" else wanted)
+    expected = [("broadcast", "listen"), ("broadcast", "trigger"), ("presence", "listen"), ("presence", "listen")]
+    assert sorted(found) == ([] if chart.name == "tls-values" else expected)
 
 
 def test_scrapers_find_both_roles(chart: Rendering):
@@ -330,18 +330,18 @@ def test_scrapers_find_both_roles(chart: Rendering):
         (port,) = services[0]["spec"]["ports"]
         assert endpoint["port"] == port["name"]
         labels = {rule["targetLabel"]: rule.get("replacement") for rule in endpoint["relabelings"]}
-        # What alerts look for.
+        # Alerts select by these labels.
         assert re.fullmatch(".*carillon.*", labels["job"]) and "role" in labels
-        # Alerts and panels name a node by its instance: a pod's name says more than its address, and stays when a container
-        # restarts.
+        # Alerts and panels name a node by its instance. A pod's name is clearer than its address, and does not change when a
+        # container restarts.
         (instance,) = [rule for rule in endpoint["relabelings"] if rule["targetLabel"] == "instance"]
         assert instance["sourceLabels"] == ["__meta_kubernetes_pod_name"]
         assert {pod.component for pod in chart.selected(services[0]["spec"]["selector"])} == set(ROLES)
         assert services[0]["spec"]["publishNotReadyAddresses"] is True
 
 
-def test_maps_of_the_values_replace_those_of_the_chart():
-    """Helm merges maps, so a default that is a map could not be taken away."""
+def test_maps_in_values_replace_those_of_the_chart():
+    """Helm merges maps, so a default that is a map could not be removed."""
     base = next(file for file in VALUES_FILES if file.stem == "everything-values")
     timeouts = lambda chart: [rule.get("timeouts") for rule in chart.all("HTTPRoute")[0]["spec"]["rules"]]
     assert timeouts(render(base, "httpRoute: {timeouts: {}}")) == [None] * 5
@@ -353,14 +353,14 @@ def test_maps_of_the_values_replace_those_of_the_chart():
     assert others["dashboards"] == "mine" and "grafana_dashboard" not in others
 
     for role in ("gateway", "publisher", "nginx"):
-        scaler = lambda chart: chart.one("HorizontalPodAutoscaler", f"broadcast-{role}")["spec"]["behavior"]
-        assert scaler(render(base))["scaleDown"]["policies"][0]["value"] == 1
+        behavior = lambda chart: chart.one("HorizontalPodAutoscaler", f"broadcast-{role}")["spec"]["behavior"]
+        assert behavior(render(base))["scaleDown"]["policies"][0]["value"] == 1
         own = {"scaleUp": {"stabilizationWindowSeconds": 30}}
-        assert scaler(render(base, yaml.safe_dump({role: {"autoscaling": {"behavior": own}}}))) == own
+        assert behavior(render(base, yaml.safe_dump({role: {"autoscaling": {"behavior": own}}}))) == own
 
 
-def test_no_default_is_a_map_that_users_fill():
-    """Those of requests and limits are the exception: `null` takes one of them away, as everywhere in Helm."""
+def test_maps_that_users_fill_are_empty_by_default():
+    """Requests and limits are the exception: as always in Helm, `null` removes one of them."""
     filled = {"labels", "annotations", "behavior", "timeouts", "podLabels", "podAnnotations", "commonLabels"}
     filled |= {"nodeSelector", "affinity", "settings"}
 
@@ -373,7 +373,7 @@ def test_no_default_is_a_map_that_users_fill():
     check(yaml.safe_load((VALUES_FILES[0].parent.parent / "values.yaml").read_text()), "")
 
 
-def test_nginx_goes_to_the_pods_of_both_roles(chart: Rendering):
+def test_nginx_connects_to_the_pods_of_both_roles(chart: Rendering):
     if not has(chart, "nginx"):
         return
     files = nginx_files(chart)
@@ -399,12 +399,12 @@ def test_nginx_goes_to_the_pods_of_both_roles(chart: Rendering):
         int(re.search(rf"^ *{name} (\d+);", files["nginx.conf"], re.M)[1])
         for name in ("worker_processes", "worker_connections")
     )
-    # A WebSocket takes two.
+    # A WebSocket uses two connections.
     assert workers * connections // 2 >= chart.toml["server"]["connections_max"] and workers >= 4
     listened = {int(port) for text in files.values() for port in re.findall(r"listen (?:\[::\]:)?(\d+)\b(?![.])", text)}
     assert listened == set(chart.pod("nginx").ports().values())
     assert "unix:" not in "".join(files.values()), (
-        "a socket's file outlives a container that is killed, and keeps the next from starting"
+        "a socket file remains after a container is killed, and prevents the next start"
     )
 
 
@@ -414,26 +414,26 @@ LIMITS_OF_NGINX = {
     "{enabled: true, service: {type: LoadBalancer}}": False,
     f"{{enabled: true, service: {{type: LoadBalancer, {KEPT}}}}}": True,
     f"{{enabled: true, service: {{type: NodePort, {KEPT}}}}}": True,
-    # The balancer speaks for clients, and nobody is believed about them.
+    # The balancer sends the client address in the PROXY protocol, but no proxy is trusted.
     f"{{enabled: true, proxyProtocol: true, service: {{type: LoadBalancer, {KEPT}}}}}": False,
     "{enabled: true, trustedProxies: [10.0.0.0/8]}": True,
 }
 
 
 @pytest.mark.parametrize("values", LIMITS_OF_NGINX)
-def test_nginx_limits_addresses_only_where_they_are_those_of_clients(values: str):
+def test_nginx_limits_addresses_only_if_it_sees_those_of_clients(values: str):
     base = next(file for file in VALUES_FILES if file.stem == "default-values")
     routes = nginx_files(render(base, f"nginx: {values}"))["carillon/routes.conf"]
     locations = dict(re.findall(r"^location (?:\S+ )?(\S+) \{\n(.*?)^\}", routes, re.S | re.M))
     limits = {path: re.findall(r"^ *(limit_conn|limit_req) ", body, re.M) for path, body in locations.items()}
     limited = {path: kinds for path, kinds in limits.items() if kinds}
     sockets = ["limit_conn", "limit_req"]
-    wanted = {"/app/": sockets, "/pusher/app/": sockets, "/apps/": ["limit_req"], "/users/": ["limit_req"]}
-    assert limited == (wanted if LIMITS_OF_NGINX[values] else {})
+    expected = {"/app/": sockets, "/pusher/app/": sockets, "/apps/": ["limit_req"], "/users/": ["limit_req"]}
+    assert limited == (expected if LIMITS_OF_NGINX[values] else {})
 
 
 @pytest.mark.parametrize("name", ["everything-values", "redis-tls-values"])
-def test_policies_let_in_and_out_what_is_needed_and_no_more(name: str):
+def test_policies_allow_only_required_traffic(name: str):
     chart = render(next(file for file in VALUES_FILES if file.stem == name))
     policies = chart.all("NetworkPolicy")
     for pod in chart.pods:
@@ -445,36 +445,36 @@ def test_policies_let_in_and_out_what_is_needed_and_no_more(name: str):
             for port in rule["ports"]:
                 assert pod.port(port["port"]), (pod, port)
 
-    wanted = {("test", "gateway", 8080), ("test", "publisher", 8081), ("gateway", "gateway", 8082)}
+    expected = {("test", "gateway", 8080), ("test", "publisher", 8081), ("gateway", "gateway", 8082)}
     if has(chart, "nginx"):
-        wanted |= {("nginx", "gateway", 8080), ("nginx", "publisher", 8081)}
+        expected |= {("nginx", "gateway", 8080), ("nginx", "publisher", 8081)}
     if has(chart, "redis"):
-        wanted |= {("gateway", "redis", 6379), ("publisher", "redis", 6379)}
+        expected |= {("gateway", "redis", 6379), ("publisher", "redis", 6379)}
     found = set()
     for source in chart.pods:
         for target in chart.pods:
             for port in target.ports().values():
                 if leaves(policies, source, target, port) and enters(policies, source, target, port):
                     found.add((source.component, target.component, port))
-    # Between roles there is nothing but Redis, and gateways ask each other. Where anyone may come in, only what leaves is
-    # bounded.
-    assert found == wanted
+    # The roles only connect to Redis, and gateways to each other. If all sources may connect to a port, only egress rules limit
+    # the traffic.
+    assert found == expected
     for role in ROLES:
         policy = next(policy for policy in policies if policy["metadata"]["name"].endswith(f"-{role}"))
         out = {port["port"] for rule in policy["spec"]["egress"] for port in rule["ports"]}
         webhooks = {443, 8000} if name == "everything-values" and role == "publisher" else set()
         peers = {8082} if role == "gateway" else set()
         assert out == {53, 5353, 6379 if has(chart, "redis") else 6380} | webhooks | peers
-        # Even of those whom nobody keeps from leaving.
+        # The peers' port is closed even to pods without an egress policy.
         if role == "gateway":
             (rule,) = [rule for rule in policy["spec"]["ingress"] if rule["ports"] == [{"protocol": "TCP", "port": "peers"}]]
             assert [is_peer(peer, chart.pod("gateway")) for peer in rule["from"]] == [True]
 
 
-def test_policies_let_in_whatever_services_lead_to_but_not_around_nginx(values_file: Path):
+def test_policies_allow_what_services_expose_except_around_nginx(values_file: Path):
     chart = render(values_file, "networkPolicy: {enabled: true, clients: [], applications: [], monitoring: []}")
     behind_nginx = has(chart, "nginx") and not chart.all("Ingress", "HTTPRoute")
-    stranger = Pod({}, {}, {}, {})
+    external = Pod({}, {}, {}, {})
     for service in chart.all("Service"):
         if service["metadata"]["labels"]["app.kubernetes.io/component"] == "redis":
             continue
@@ -482,13 +482,13 @@ def test_policies_let_in_whatever_services_lead_to_but_not_around_nginx(values_f
             for pod in chart.selected(service["spec"]["selector"]):
                 number = pod.port(port["targetPort"])
                 hidden = behind_nginx and number == ROLES.get(pod.component) or port["name"] == "tcp-peers"
-                assert enters(chart.all("NetworkPolicy"), stranger, pod, number) != hidden, (pod, port)
+                assert enters(chart.all("NetworkPolicy"), external, pod, number) != hidden, (pod, port)
 
 
 AROUND_NGINX = {
     "{}": set(),
     "networkPolicy: {applications: [{podSelector: {matchLabels: {app: shop}}}]}": {("shop", "publisher")},
-    # Nobody is named who may publish, so anyone may.
+    # The list of publishing applications is empty, so all may publish.
     "ingress: {enabled: true}": {("client", "gateway"), ("client", "publisher"), ("shop", "publisher")},
     "gateway: {service: {type: LoadBalancer}}": {("client", "gateway")},
     "publisher: {service: {type: NodePort}}": {("client", "publisher"), ("shop", "publisher")},
@@ -496,7 +496,7 @@ AROUND_NGINX = {
 
 
 @pytest.mark.parametrize("values", AROUND_NGINX)
-def test_nobody_comes_around_nginx_whom_values_do_not_lead_there(values: str):
+def test_only_configured_sources_bypass_nginx(values: str):
     base = next(file for file in VALUES_FILES if file.stem == "nginx-values")
     given = yaml.safe_load(values)
     policy = {"enabled": True, "clients": [{"podSelector": {"matchLabels": {"app": "client"}}}]}
@@ -517,11 +517,11 @@ def test_nobody_comes_around_nginx_whom_values_do_not_lead_there(values: str):
 
 
 def enters(policies: list[Manifest], source: Pod, target: Pod, port: int) -> bool:
-    return allows(policies, target, "ingress", "from", source, lambda wanted: target.port(wanted) == port)
+    return allows(policies, target, "ingress", "from", source, lambda named: target.port(named) == port)
 
 
 def leaves(policies: list[Manifest], source: Pod, target: Pod, port: int) -> bool:
-    return allows(policies, source, "egress", "to", target, lambda wanted: target.port(wanted) == port)
+    return allows(policies, source, "egress", "to", target, lambda named: target.port(named) == port)
 
 
 def allows(policies, of: Pod, direction: str, peers: str, other: Pod, fits) -> bool:
@@ -536,7 +536,7 @@ def allows(policies, of: Pod, direction: str, peers: str, other: Pod, fits) -> b
 
 
 def is_peer(peer: Manifest, pod: Pod) -> bool:
-    """Peers by namespace or address are elsewhere."""
+    """Whether a peer selects a pod. Peers by namespace or address select no pod of the chart."""
     if set(peer) != {"podSelector"}:
         return False
     return peer["podSelector"]["matchLabels"].items() <= pod.labels.items()
@@ -551,7 +551,7 @@ def keys_of(source: Manifest) -> list[str]:
 
 
 def mounted_files(chart: Rendering, pod: Pod) -> set[str]:
-    """The paths in the first container at which something of the chart or of a foreign Secret is."""
+    """Returns the paths of files of the chart or of foreign Secrets in the first container."""
     found = set()
     for mount in pod.main["volumeMounts"]:
         volume = next(volume for volume in pod.spec["volumes"] if volume["name"] == mount["name"])

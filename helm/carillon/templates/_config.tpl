@@ -1,6 +1,6 @@
-{{/* Carillon's configuration. Secrets are not in it: apps' are files, the URL of Redis is a variable. */}}
+{{/* Carillon's configuration. It contains no secrets: secrets of apps are files, the URL of Redis is a variable. */}}
 
-{{/* A value as TOML. JSON's numbers, booleans and strings are TOML's; its objects are not. */}}
+{{/* A value as TOML. JSON numbers, booleans and strings are valid TOML; JSON objects are not. */}}
 {{- define "carillon.toml.value" -}}
 {{- if kindIs "map" . -}}
 {{- $pairs := list -}}
@@ -19,7 +19,7 @@
 {{- end -}}
 {{- end -}}
 
-{{/* The pairs of a table, one a line. */}}
+{{/* The pairs of a table, one per line. */}}
 {{- define "carillon.toml.pairs" -}}
 {{- range $key, $value := . }}
 {{ $key }} = {{ include "carillon.toml.value" $value }}
@@ -80,7 +80,7 @@ secret_file = {{ printf "/run/carillon/apps/%s" .id | toJson }}
 {{- end }}
 {{- if .Values.tests.enabled }}
 
-# For `helm test`: an app without webhooks, so that a test sends nothing to an application. Its secret is that of the first app.
+# The app for `helm test`. It has no webhooks, so tests send no requests to applications. It has the secret of the first app.
 [[apps]]
 id = {{ include "carillon.testApp" . | toJson }}
 key = {{ include "carillon.testApp" . | toJson }}
@@ -90,15 +90,15 @@ limits = { connections = 10 }
 {{- end }}
 {{ end -}}
 
-{{/* Id and key of the app that `helm test` uses. */}}
+{{/* Id and key of the app for `helm test`. */}}
 {{- define "carillon.testApp" -}}carillon-helm-test{{- end -}}
 
-{{/* Two releases that share a Redis must not become one cluster by chance. */}}
+{{/* The default prefix of Redis keys. It keeps releases that share a Redis separate. */}}
 {{- define "carillon.redisPrefix" -}}
 {{- printf "%s-%s" .Release.Namespace (include "carillon.fullname" .) -}}
 {{- end -}}
 
-{{/* An app's settings with paths in the place of Secrets, as JSON. */}}
+{{/* An app's settings as JSON, with file paths instead of Secrets. */}}
 {{- define "carillon.appSettings" -}}
 {{- $id := .id -}}
 {{- $settings := deepCopy (.settings | default dict) -}}
@@ -111,12 +111,12 @@ limits = { connections = 10 }
 {{- toJson $settings -}}
 {{- end -}}
 
-{{/* Where the value of a webhook's header is, beside the secrets of apps, whose ids begin otherwise. Takes id, index and header. */}}
+{{/* Path of a webhook header's value, next to the secrets of apps. Ids of apps cannot start with `_`. Takes id, index and header. */}}
 {{- define "carillon.headerFile" -}}
 {{- printf "_webhooks/%s/%d/%s" .id (int .index) .header -}}
 {{- end -}}
 
-{{/* Headers, and URLs too, of webhooks carry credentials: a configuration with webhooks is itself a Secret. Empty means no. */}}
+{{/* "yes" if the configuration must be a Secret, else empty. Headers and URLs of webhooks may contain credentials. */}}
 {{- define "carillon.configIsSecret" -}}
 {{- range .Values.apps -}}
 {{- if (.settings | default dict).webhooks }}yes{{ end -}}
@@ -129,7 +129,7 @@ limits = { connections = 10 }
 {{- mul (regexFind "^[0-9]+" . | int64) (get $units (regexFind "[a-z]+$" .) | int64) -}}
 {{- end -}}
 
-{{/* Port of the Redis that is not bundled. */}}
+{{/* Port of an external Redis. */}}
 {{- define "carillon.redisPort" -}}
 {{- if .Values.redis.url -}}
 {{- $place := regexReplaceAll "^rediss?://(.*@)?" .Values.redis.url "" -}}
@@ -139,7 +139,7 @@ limits = { connections = 10 }
 {{- end -}}
 {{- end -}}
 
-{{/* Which paths go to which role, for Ingress and HTTPRoute. */}}
+{{/* Routes by path for Ingress and HTTPRoute. */}}
 {{- define "carillon.routes" -}}
 {{- $prefix := .Values.config.server.path_prefix | default "" -}}
 {{- list

@@ -1,10 +1,10 @@
-{{/* Names and labels. Every name of another object that a template mentions is made here. */}}
+{{/* Names and labels. All names that templates refer to are defined here. */}}
 
 {{- define "carillon.name" -}}
 {{- .Values.nameOverride | default .Chart.Name | trunc 40 | trimSuffix "-" -}}
 {{- end -}}
 
-{{/* The common part of all names: the release's name, and the chart's unless it is in there. Leaves room for what follows it. */}}
+{{/* The common prefix of all names: the release's name, and the chart's name unless the release's contains it. Leaves room for suffixes. */}}
 {{- define "carillon.fullname" -}}
 {{- if .Values.fullnameOverride -}}
 {{- .Values.fullnameOverride | trunc 40 | trimSuffix "-" -}}
@@ -19,7 +19,7 @@
 {{- .Values.serviceAccount.name | default (ternary (include "carillon.fullname" .) "default" .Values.serviceAccount.create) -}}
 {{- end -}}
 
-{{/* What tells the pods of one component from all others. Takes root and component. */}}
+{{/* The selector of the pods of one component. Takes root and component. */}}
 {{- define "carillon.selector" -}}
 app.kubernetes.io/name: {{ include "carillon.name" .root }}
 app.kubernetes.io/instance: {{ .root.Release.Name }}
@@ -38,7 +38,7 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace 
 {{- end }}
 {{- end -}}
 
-{{/* Labels of a pod: no versions, so that a new chart alone restarts nobody. Takes root, component and labels. */}}
+{{/* Labels of a pod. They contain no version, so that a new chart version alone restarts no pod. Takes root, component and labels. */}}
 {{- define "carillon.podLabels" -}}
 {{ include "carillon.selector" . }}
 {{- with merge (dict) (.labels | default dict) .root.Values.commonLabels }}

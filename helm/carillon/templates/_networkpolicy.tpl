@@ -1,4 +1,4 @@
-{{/* Pieces of the policies. */}}
+{{/* Parts of the network policies. */}}
 
 {{- define "carillon.peersOf" -}}
 {{- range .components }}
@@ -24,8 +24,8 @@ spec:
 {{- end -}}
 
 {{/*
-Whether strangers come to a role itself: always without nginx, and with it where values open a way around it. Empty means no.
-Takes root and role.
+"yes" if external clients connect to a role directly, else empty. They always do without nginx. With nginx they do if the values
+expose the role in another way. Takes root and role.
 */}}
 {{- define "carillon.networkPolicy.around" -}}
 {{- $values := .root.Values -}}
@@ -33,7 +33,7 @@ Takes root and role.
 {{- if or (not $values.nginx.enabled) $values.ingress.enabled $values.httpRoute.enabled (ne $service.type "ClusterIP") }}yes{{ end -}}
 {{- end -}}
 
-{{- /* A rule without peers is for everyone. Ports are those of the pods that answer: OpenShift's listen on 5353. */ -}}
+{{- /* A rule without peers allows all. The ports are those of the DNS pods: OpenShift's listen on 5353. */ -}}
 {{- define "carillon.networkPolicy.dns" -}}
 - ports:
     - { protocol: UDP, port: 53 }

@@ -1,8 +1,8 @@
 {{/*
-nginx in front of both roles. The files are those of deploy/nginx, but for the ones that say where things are.
+nginx in front of both roles. The files come from deploy/nginx, except those with addresses.
 */}}
 
-{{/* All files, as JSON by path under /etc/nginx. */}}
+{{/* All files as JSON, by path under /etc/nginx. */}}
 {{- define "carillon.nginx.files" -}}
 {{- $nginx := .Values.nginx -}}
 {{- $files := dict -}}
@@ -11,7 +11,7 @@ nginx in front of both roles. The files are those of deploy/nginx, but for the o
 {{- end -}}
 
 {{- $main := get $files "nginx.conf" -}}
-{{- /* Without a number there is one for each core of the machine, each with memory for all of its connections. */ -}}
+{{- /* By default nginx starts one worker per core of the machine, and each allocates memory for all of its connections. */ -}}
 {{- $main = include "carillon.nginx.change" (list $main "worker_processes auto;" (printf "worker_processes %v;" $nginx.workers)) -}}
 {{- $main = include "carillon.nginx.change" (list $main "worker_shutdown_timeout 10m;" (printf "worker_shutdown_timeout %vs;" (include "carillon.nginx.workerSeconds" .))) -}}
 {{- $main = include "carillon.nginx.change" (list $main "worker_connections 65536;" (printf "worker_connections %d;" (int64 $nginx.workerConnections))) -}}
@@ -23,14 +23,14 @@ nginx in front of both roles. The files are those of deploy/nginx, but for the o
 {{- end -}}
 {{- if not (include "carillon.nginx.knowsClients" .) -}}
 {{- range list "limit_conn carillon_sockets" "limit_req  zone=carillon_handshakes" "limit_req  zone=carillon_fallback" "limit_req zone=carillon_api" -}}
-{{- $routes = include "carillon.nginx.change" (list $routes (printf "    %s " .) (printf "    # Left out, since many clients come from one address: %s " .)) -}}
+{{- $routes = include "carillon.nginx.change" (list $routes (printf "    %s " .) (printf "    # Disabled, because many clients may share one address: %s " .)) -}}
 {{- end -}}
-{{- if regexMatch "(?m)^ *limit_(conn|req) " $routes }}{{ fail "files/nginx: carillon/routes.conf has a limit by client address that this chart does not know" }}{{ end -}}
+{{- if regexMatch "(?m)^ *limit_(conn|req) " $routes }}{{ fail "files/nginx: carillon/routes.conf has a limit by client address that this chart does not handle" }}{{ end -}}
 {{- end -}}
 {{- $_ := set $files "carillon/routes.conf" $routes -}}
 
-{{- /* A file whose name has a variable is read at a handshake instead of at the start. So a certificate that was rotated needs no
-reload, which would cut the WebSockets of the workers before it. The cache reads a file again after a minute. */ -}}
+{{- /* nginx reads a file at each handshake instead of at the start if its name contains a variable. A rotated certificate then needs
+no reload, which would cut the WebSockets of the old workers. The cache reads a file again after a minute. */ -}}
 {{- $tls := get $files "carillon/tls.conf" -}}
 {{- $cached := "ssl_certificate_cache max=4 valid=60s;\nssl_certificate     $carillon_certificates/fullchain.pem;" -}}
 {{- $tls = include "carillon.nginx.change" (list $tls "ssl_certificate     tls/fullchain.pem;" $cached) -}}
@@ -49,9 +49,8 @@ reload, which would cut the WebSockets of the workers before it. The cache reads
 {{- end -}}
 
 {{/*
-Whether nginx sees clients' own addresses: it is told them by a proxy that it trusts, or the Service keeps them. Otherwise an
-Ingress, a balancer or a machine is the client of all connections, and a limit by address would be one for everybody. Empty means
-no.
+"yes" if nginx sees the addresses of clients, else empty. A trusted proxy sends them, or the Service keeps them. Otherwise all
+connections come from an Ingress, a balancer or a node, and a limit by address would apply to all clients together.
 */}}
 {{- define "carillon.nginx.knowsClients" -}}
 {{- $nginx := .Values.nginx -}}
@@ -59,17 +58,17 @@ no.
 {{- if or $nginx.trustedProxies $kept }}yes{{ end -}}
 {{- end -}}
 
-{{/* Replaces what must be there, so that a change of the files cannot go unnoticed. Takes text, old and new. */}}
+{{/* Replaces text that must occur, so that rendering fails if the files change. Takes text, old and new. */}}
 {{- define "carillon.nginx.change" -}}
 {{- if not (contains (index . 1) (index . 0)) -}}
-{{- fail (printf "files/nginx: expected to find %q, which this chart replaces" (index . 1)) -}}
+{{- fail (printf "files/nginx: expected %q, which this chart replaces" (index . 1)) -}}
 {{- end -}}
 {{- index . 0 | replace (index . 1) (index . 2) -}}
 {{- end -}}
 
 {{/*
-Where the nodes are. The file has them on one machine, two gateways and a publisher; here a name stands for all pods of a role
-that are ready, since it is of a headless Service and looked up again and again. What the file says of the machine is left out.
+Upstreams of the nodes. The file lists two gateways and a publisher on one machine. Here, the name of a headless Service resolves to
+all ready pods of a role, and nginx resolves it repeatedly. Comments about the machine are removed.
 */}}
 {{- define "carillon.nginx.upstreams" -}}
 {{- $domain := printf "%s.svc.%s" .Release.Namespace .Values.nginx.clusterDomain -}}
@@ -84,7 +83,7 @@ resolver_timeout 2s;
 {{ $text }}
 {{- end -}}
 
-{{/* An address to listen on, of the family that the cluster speaks. Takes root and port. */}}
+{{/* A listen address of the cluster's IP family. Takes root and port. */}}
 {{- define "carillon.nginx.address" -}}
 {{- if contains ":" .root.Values.listenAddress }}[::]:{{ .port }} ipv6only=off{{ else }}{{ .port }}{{ end -}}
 {{- end -}}
@@ -101,7 +100,7 @@ listen {{ include "carillon.nginx.address" (dict "root" . "port" 8080) }}{{ $pro
 {{ end -}}
 {{- end -}}
 
-{{/* What leads from plain HTTP to TLS: without TLS there is nothing to lead to, and nobody reaches it. */}}
+{{/* The plain HTTP listener that redirects to TLS. Without TLS it only listens inside the pod. */}}
 {{- define "carillon.nginx.listenPlain" -}}
 {{- if .Values.nginx.tlsSecret -}}
 listen {{ include "carillon.nginx.address" (dict "root" . "port" 8080) }}{{ ternary " proxy_protocol" "" .Values.nginx.proxyProtocol }};
@@ -111,7 +110,7 @@ listen 127.0.0.1:8088;
 {{- end -}}
 
 {{- define "carillon.nginx.probes" -}}
-# For the kubelet, which asks from outside the pod.
+# For probes of the kubelet, which come from outside the pod.
 server {
     listen {{ include "carillon.nginx.address" (dict "root" . "port" 8090) }};
     access_log off;
@@ -127,7 +126,7 @@ server {
 {{ end -}}
 
 {{- define "carillon.nginx.realIp" -}}
-# Whose request it is. Whoever is named here may claim to be anyone.
+# The client's address. The listed networks may claim any client address.
 {{- range .Values.nginx.trustedProxies }}
 set_real_ip_from {{ . }};
 {{- end }}

@@ -1,6 +1,6 @@
-{{/* What pods have in common. */}}
+{{/* Parts that several pods share. */}}
 
-{{/* The restricted pod security standard, for a pod. Takes the user's id, which may be null. */}}
+{{/* The restricted pod security standard, for a pod. Takes the user id, which may be null. */}}
 {{- define "carillon.podSecurityContext" -}}
 runAsNonRoot: true
 {{- if not (kindIs "invalid" .) }}
@@ -12,7 +12,7 @@ seccompProfile:
   type: RuntimeDefault
 {{- end -}}
 
-{{/* The same, for a container. */}}
+{{/* The restricted pod security standard, for a container. */}}
 {{- define "carillon.securityContext" -}}
 allowPrivilegeEscalation: false
 readOnlyRootFilesystem: true
@@ -20,7 +20,7 @@ capabilities:
   drop: [ALL]
 {{- end -}}
 
-{{/* Where pods run. Takes the values of a component. */}}
+{{/* Scheduling constraints. Takes the values of a component. */}}
 {{- define "carillon.placement" -}}
 {{- with .priorityClassName }}
 priorityClassName: {{ . }}
@@ -39,7 +39,7 @@ affinity:
 {{- end }}
 {{- end -}}
 
-{{/* Spreads pods over zones and machines. Takes root, role and values. */}}
+{{/* Spreads pods over zones and nodes. Takes root, role and values. */}}
 {{- define "carillon.topologySpread" -}}
 {{- with .values.topologySpread -}}
 topologySpreadConstraints:
@@ -50,13 +50,13 @@ topologySpreadConstraints:
     labelSelector:
       matchLabels:
         {{- include "carillon.selector" (dict "root" $.root "component" $.role) | nindent 8 }}
-    # Counts each version by itself. Otherwise an update spreads the new pods unevenly.
+    # Counts each version separately. Otherwise an update spreads the new pods unevenly.
     matchLabelKeys: [pod-template-hash]
   {{- end }}
 {{- end -}}
 {{- end -}}
 
-{{/* Variables that lead to Redis. */}}
+{{/* Environment variables with the URL of Redis. */}}
 {{- define "carillon.redisEnv" -}}
 {{- $redis := .Values.redis -}}
 {{- if $redis.passwordSecret.name }}
@@ -76,7 +76,7 @@ topologySpreadConstraints:
 {{- end }}
 {{- end -}}
 
-{{/* The files of the configuration. */}}
+{{/* Mounts of the configuration files. */}}
 {{- define "carillon.configMounts" -}}
 - name: config
   mountPath: /etc/carillon
@@ -149,7 +149,7 @@ spec:
   replicas: {{ include "carillon.replicas" (dict "root" $root "role" .role "values" $values) }}
   revisionHistoryLimit: 5
   minReadySeconds: {{ include "carillon.minReadySeconds" . }}
-  # Of one pod: Kubernetes wants it longer than minReadySeconds.
+  # Kubernetes requires that this is longer than minReadySeconds.
   progressDeadlineSeconds: {{ add (include "carillon.minReadySeconds" . | int64) 600 }}
   strategy:
     type: RollingUpdate
@@ -173,8 +173,8 @@ spec:
     spec:
       serviceAccountName: {{ include "carillon.serviceAccountName" $root }}
       automountServiceAccountToken: false
-      # Kubernetes would otherwise put a variable for each Service of the namespace into the container, under names that
-      # may begin as ours do.
+      # Otherwise Kubernetes adds variables for each Service of the namespace to the container. Their names may start like
+      # those of Carillon.
       enableServiceLinks: false
       {{- with $root.Values.imagePullSecrets }}
       imagePullSecrets:
@@ -182,8 +182,8 @@ spec:
       {{- end }}
       securityContext:
         {{- include "carillon.podSecurityContext" $root.Values.userId | nindent 8 }}
-      # Exceeds the drain, see checks.yaml. There is no preStop hook: after the signal the process itself still accepts for
-      # config.drain.accept.
+      # Exceeds the drain, see checks.yaml. There is no preStop hook: after SIGTERM the process itself still accepts connections
+      # for config.drain.accept.
       terminationGracePeriodSeconds: {{ include "carillon.graceSeconds" . }}
       {{- include "carillon.topologySpread" (dict "root" $root "role" .role "values" $values) | nindent 6 }}
       {{- include "carillon.placement" $values | nindent 6 }}
@@ -211,7 +211,7 @@ spec:
             httpGet: { path: /livez, port: admin }
             periodSeconds: 2
             failureThreshold: 30
-          # Looks at the event loops alone, never at Redis.
+          # Checks the event loops only, never Redis.
           livenessProbe:
             httpGet: { path: /livez, port: admin }
             periodSeconds: 10
@@ -253,17 +253,17 @@ spec:
         {{- end }}
 {{ end -}}
 
-{{/* What the containers of a role's pod share. Takes root and values. */}}
+{{/* Common part of the containers of a role's pod. Takes root and values. */}}
 {{- define "carillon.containerRest" -}}
 env:
-  # Set in the image too, where it counts more than the file.
+  # The image sets this variable too, and it takes precedence over the configuration file.
   - name: CARILLON_ADMIN__HOST
     value: {{ .root.Values.listenAddress | quote }}
   {{- include "carillon.redisEnv" .root | nindent 2 }}
   {{- with .values.extraEnv }}
   {{- toYaml . | nindent 2 }}
   {{- end }}
-# A configuration that is refused says why on standard error.
+# If the configuration is invalid, the process writes the reason to standard error.
 terminationMessagePolicy: FallbackToLogsOnError
 securityContext:
   {{- include "carillon.securityContext" . | nindent 2 }}
@@ -289,8 +289,8 @@ volumeMounts:
 {{- end -}}
 
 {{/*
-What a role's port speaks: what the values say, or else what the pods speak. Takes root and values (of the service). nginx has no
-such value, and controllers then go by the name of the port.
+Application protocol of a role's port: from the values, or the protocol of the pods. nginx has no such value, and controllers then use
+the name of the port. Takes root and values (of the service).
 */}}
 {{- define "carillon.appProtocol" -}}
 {{- if hasKey .values "appProtocol" -}}
@@ -298,7 +298,7 @@ such value, and controllers then go by the name of the port.
 {{- end -}}
 {{- end -}}
 
-{{/* The Service of a role or of nginx. Takes root, role, values (of the service), port; portName and more ports where they differ. */}}
+{{/* The Service of a role or of nginx. Takes root, role, values (of the service) and port; portName and more ports if they differ. */}}
 {{- define "carillon.service" -}}
 apiVersion: v1
 kind: Service

@@ -1,8 +1,8 @@
-{{/* Secrets that the chart makes. What was generated once stays: it is looked up in the cluster first. */}}
+{{/* Secrets that the chart creates. A generated value is kept: the chart reads it from the cluster first. */}}
 
 {{/*
-A generated value: what the cluster has under this name and key, or else a new one, which is the same wherever one
-rendering asks for it, so that the checksum on the pods is that of the Secret. Takes root, name and key.
+A generated value: the one in the cluster under this name and key, or else a new one. One rendering always returns the same value, so
+that the checksum on the pods matches the Secret. Takes root, name and key.
 */}}
 {{- define "carillon.generated" -}}
 {{- if not (hasKey .root.Values "generated") -}}
@@ -23,7 +23,7 @@ rendering asks for it, so that the checksum on the pods is that of the Secret. T
 {{- include "carillon.fullname" . }}-apps
 {{- end -}}
 
-{{/* Secrets of the apps that have no Secret of their own, as JSON by id. */}}
+{{/* Secrets of the apps without `existingSecret`, as JSON by id. */}}
 {{- define "carillon.appSecrets" -}}
 {{- $name := include "carillon.appSecretsName" . -}}
 {{- $data := dict -}}
@@ -40,7 +40,7 @@ rendering asks for it, so that the checksum on the pods is that of the Secret. T
 {{- include "carillon.fullname" . }}-redis
 {{- end -}}
 
-{{/* What the chart itself keeps of Redis, as JSON: nothing when the URL or the password is in a Secret already. */}}
+{{/* The Secret of Redis that the chart creates, as JSON. Empty if the URL or the password is in another Secret. */}}
 {{- define "carillon.redisSecret" -}}
 {{- $name := include "carillon.redisName" . -}}
 {{- $data := dict -}}

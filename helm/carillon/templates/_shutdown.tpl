@@ -1,8 +1,8 @@
-{{/* How long pods take to shut down, and what follows from it for updates and scaling. */}}
+{{/* Shutdown times of pods, and the settings for updates and scaling that depend on them. */}}
 
 {{/*
-Milliseconds over which a full gateway closes its connections: config.drain.window, or as long as config.drain.rate takes for
-config.server.connections_max if that is longer. Without a number for connections_max the window counts. Takes root.
+Milliseconds over which a full gateway closes its connections: config.drain.window, or the time that config.drain.rate needs for
+config.server.connections_max if that is longer. Without connections_max only the window counts. Takes root.
 */}}
 {{- define "carillon.windowMilliseconds" -}}
 {{- $config := .root.Values.config -}}
@@ -28,7 +28,7 @@ Seconds of the drain of a role, rounded up: config.drain.accept, and for gateway
 {{- div (add $milliseconds 999) 1000 -}}
 {{- end -}}
 
-{{/* The grace of a role's pods: what is given, or the drain, 10 s for what is under way, and 10 s to spare. Takes root and role. */}}
+{{/* Grace period of a role's pods: the given value, or the drain, 10 s for work in progress, and 10 s of reserve. Takes root and role. */}}
 {{- define "carillon.graceSeconds" -}}
 {{- $given := (index .root.Values .role).terminationGracePeriodSeconds -}}
 {{- if kindIs "invalid" $given -}}
@@ -38,7 +38,7 @@ Seconds of the drain of a role, rounded up: config.drain.accept, and for gateway
 {{- end -}}
 {{- end -}}
 
-{{/* How long a new pod of a role must be ready before the next old one shuts down. Takes root and role. */}}
+{{/* Seconds that a new pod of a role must be ready before the next old one shuts down. Takes root and role. */}}
 {{- define "carillon.minReadySeconds" -}}
 {{- $given := (index .root.Values .role).minReadySeconds -}}
 {{- if not (kindIs "invalid" $given) -}}
@@ -50,15 +50,15 @@ Seconds of the drain of a role, rounded up: config.drain.accept, and for gateway
 {{- end -}}
 {{- end -}}
 
-{{/* How long a worker of nginx finishes requests, a publish 15 s at the most, before it cuts its WebSockets. */}}
+{{/* Seconds for which a worker of nginx finishes requests before it cuts its WebSockets. A publish takes at most 15 s. */}}
 {{- define "carillon.nginx.workerSeconds" -}}20{{- end -}}
 
-{{/* Between the ends of two workers of nginx. */}}
+{{/* Seconds between the stops of two workers of nginx. */}}
 {{- define "carillon.nginx.stepSeconds" -}}
 {{- div .Values.nginx.shutdownTimeoutSeconds .Values.nginx.workers -}}
 {{- end -}}
 
-{{/* Until the last worker has ended, and what connected to a new worker meanwhile. */}}
+{{/* Seconds until the last worker has stopped, including connections to new workers in the meantime. */}}
 {{- define "carillon.nginx.shutdownSeconds" -}}
 {{- $worker := include "carillon.nginx.workerSeconds" . | int64 -}}
 {{- add .Values.nginx.acceptSeconds .Values.nginx.shutdownTimeoutSeconds $worker $worker -}}
@@ -74,9 +74,9 @@ Seconds of the drain of a role, rounded up: config.drain.accept, and for gateway
 {{- end -}}
 
 {{/*
-How many pods a workload has. With a scaler it is the number that the cluster has: a Deployment without `replicas` gets one pod,
-and another number undoes the scaler's work at every upgrade. A rendering without a cluster has the least that the scaler allows.
-Takes root, role and values.
+Number of pods of a workload. With an autoscaler it is the number in the cluster. A Deployment without `replicas` would get one pod, and
+any other number would undo the autoscaler's work at every upgrade. Without a cluster it is the autoscaler's minimum. Takes root, role
+and values.
 */}}
 {{- define "carillon.replicas" -}}
 {{- if .values.autoscaling.enabled -}}
@@ -89,8 +89,8 @@ Takes root, role and values.
 {{- end -}}
 
 {{/*
-The pace of a scaler, as JSON: what the values say, or the chart's own. Every pod that goes sends its clients to the others, so
-gateways and nginx lose one pod at a time, each after the one before it has ended. Takes root, role and values.
+Scaling policy, as JSON: from the values, or the chart's own. Removing a pod reconnects its clients. The chart therefore removes
+gateways and nginx one pod at a time, each after the previous one has ended. Takes root, role and values.
 */}}
 {{- define "carillon.scalingBehavior" -}}
 {{- $pods := int64 60 -}}
@@ -102,7 +102,7 @@ gateways and nginx lose one pod at a time, each after the one before it has ende
 {{- else -}}
 {{- $quiet = 300 -}}
 {{- end -}}
-{{- /* The API takes no more than half an hour. */ -}}
+{{- /* The API allows at most half an hour. */ -}}
 {{- $down := dict "stabilizationWindowSeconds" $quiet "policies" (list (dict "type" "Pods" "value" 1 "periodSeconds" (min 1800 $pods))) -}}
 {{- $own := dict "scaleDown" $down -}}
 {{- if eq .role "gateway" -}}

@@ -1,5 +1,5 @@
-// Validates manifests of kinds that Kubernetes itself does not have. Reads a JSON list of them from standard input, prints what
-// is wrong with each, one a line, and fails if anything is, or if a kind is unknown.
+// Validates manifests of kinds that are not part of Kubernetes. Reads a JSON list of manifests from standard input and prints one
+// line per invalid manifest. Fails if a manifest is invalid or its kind is unknown.
 
 import * as gateway from '@kubernetes-models/gateway-api/gateway.networking.k8s.io/v1'
 import * as monitoring from '@kubernetes-models/prometheus-operator/monitoring.coreos.com/v1'

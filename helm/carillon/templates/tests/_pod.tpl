@@ -1,12 +1,12 @@
-{{/* What the pods of `helm test` have in common. */}}
+{{/* Common parts of the pods for `helm test`. */}}
 
 {{- define "carillon.testUrl" -}}
 http://{{ include "carillon.fullname" .root }}-{{ .role }}.{{ .root.Release.Namespace }}.svc:{{ (index .root.Values .role).service.port }}{{ .root.Values.config.server.path_prefix | default "" }}
 {{- end -}}
 
 {{/*
-Arguments of a command of the tests. They name the app of the tests: the apps of the values may have webhooks, and a test must not
-trigger these. Takes root, command and role.
+Arguments of a test command. They select the test app: the apps of the values may have webhooks, which a test must not trigger. Takes
+root, command and role.
 */}}
 {{- define "carillon.testArguments" -}}
 - {{ .command }}
@@ -20,7 +20,7 @@ trigger these. Takes root, command and role.
 
 {{- define "carillon.testPod" -}}
 restartPolicy: Never
-# Time to pull the image, and then the time of the test itself.
+# The time to pull the image plus the time of the test.
 activeDeadlineSeconds: {{ add .Values.tests.timeoutSeconds 240 }}
 serviceAccountName: {{ include "carillon.serviceAccountName" . }}
 automountServiceAccountToken: false
