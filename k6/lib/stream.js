@@ -1,6 +1,6 @@
-// Events that are numbered in a row, and what each subscription made of them.
+// Numbered events, and the progress of each subscription in them.
 
-/** An event that was answered this long before its connection ended is owed to it; a later one was perhaps on its way. */
+/** An event that was accepted less than this time before its connection ended may have been in flight, and is not expected. */
 const IN_FLIGHT_MS = 2000;
 
 export const FRESH = 'fresh';
@@ -8,16 +8,16 @@ export const DOUBLED = 'doubled';
 export const REORDERED = 'reordered';
 export const MISDIRECTED = 'misdirected';
 
-/** A row of events that are published one after the other, each to all channels of the stream. */
+/** A sequence of events, each published to all channels of the stream. */
 export class Stream {
-  /** `sender`: the connection that sends them itself, which therefore gets none. */
+  /** `sender`: the connection that sends the events itself and therefore receives none. */
   constructor(id, channels, sender) {
     this.id = id;
     this.channels = channels;
     this.sender = sender;
-    /** By sequence number: when the event was accepted; 0 as long as it is not. */
+    /** By sequence number: the time at which the event was accepted, or 0. */
     this.acceptedAt = [];
-    /** Sequence number to the socket id that is to be left out. */
+    /** Sequence number to the excluded socket id. */
     this.excluded = new Map();
   }
 
@@ -25,7 +25,7 @@ export class Stream {
     return this.channels[0];
   }
 
-  /** Takes the next sequence number. */
+  /** Returns the next sequence number. */
   begin(except) {
     const sequence = this.acceptedAt.length;
     this.acceptedAt.push(0);
@@ -33,28 +33,28 @@ export class Stream {
     return sequence;
   }
 
-  /** The event was accepted: from now on it is owed. */
+  /** Marks the event as accepted. From now on it is expected. */
   accepted(sequence) {
     this.acceptedAt[sequence] = Date.now();
   }
 }
 
-/** How far one subscription is in one stream. */
+/** The progress of one subscription in one stream. */
 export class Track {
-  /** Made when the subscription is confirmed: every event that begins from now on is owed. */
+  /** Created when the subscription is confirmed. Every event that starts from now on is expected. */
   constructor(stream, socketId) {
     this.stream = stream;
     this.socketId = socketId;
     this.from = stream.acceptedAt.length;
-    /** The sequence number that is due next. */
+    /** The next expected sequence number. */
     this.next = this.from;
-    /** Those below `next` that have not come. */
+    /** Sequence numbers below `next` that have not arrived. */
     this.missing = new Set();
-    /** Those that had begun before the confirmation: welcome, but not owed. */
+    /** Sequence numbers that started before the confirmation: they may arrive but are not expected. */
     this.early = new Set();
   }
 
-  /** Takes an event, and says what to think of it. */
+  /** Records an event and classifies it. */
   arrived(sequence) {
     if (this.stream.excluded.get(sequence) === this.socketId) return MISDIRECTED;
     if (sequence < this.from) return this.#arrivedEarly(sequence);
@@ -73,19 +73,19 @@ export class Track {
     return sequence < highest ? REORDERED : FRESH;
   }
 
-  /** Whether everything that began since the confirmation has come. */
+  /** Whether all events that started since the confirmation have arrived. */
   get isComplete() {
     return this.missing.size === 0 && this.next === this.stream.acceptedAt.length;
   }
 
-  /** How many accepted events have not come. `endedAt`: when the subscription ended, if it did. */
+  /** Returns the number of expected events that have not arrived. `endedAt`: the end of the subscription, if it has ended. */
   lost(endedAt = Infinity) {
     const { acceptedAt, excluded } = this.stream;
-    const isOwed = (sequence) =>
+    const isExpected = (sequence) =>
       acceptedAt[sequence] > 0 && acceptedAt[sequence] + IN_FLIGHT_MS <= endedAt && excluded.get(sequence) !== this.socketId;
     let lost = 0;
-    for (const sequence of this.missing) if (isOwed(sequence)) lost += 1;
-    for (let sequence = this.next; sequence < acceptedAt.length; sequence += 1) if (isOwed(sequence)) lost += 1;
+    for (const sequence of this.missing) if (isExpected(sequence)) lost += 1;
+    for (let sequence = this.next; sequence < acceptedAt.length; sequence += 1) if (isExpected(sequence)) lost += 1;
     return lost;
   }
 }

@@ -1,5 +1,5 @@
-// What remains of a run: a text for the terminal, and JSON and HTML files named after scenario and profile, in the folder
-// `RESULTS` (which must exist) or here. The HTML needs nothing from elsewhere.
+// The results of a run: a text for the terminal, and JSON and HTML files named after scenario and profile. They are written to the
+// folder `RESULTS`, which must exist, or to the current folder. The HTML page is self-contained.
 
 import { report } from './report.js';
 import { current } from './plan.js';
@@ -17,7 +17,7 @@ export function handleSummary(data) {
   };
 }
 
-/** k6's numbers, in the form in which they are kept. */
+/** Converts k6's numbers to the form of the JSON file. */
 function digest(data) {
   const metrics = {};
   const thresholds = [];
@@ -29,7 +29,7 @@ function digest(data) {
       thresholds.push({ metric: name, expression, value: values[key], ok });
     }
   }
-  // What went wrong stands first.
+  // Crossed thresholds are listed first.
   thresholds.sort((a, b) => a.ok - b.ok);
   return {
     ...current,

@@ -1,4 +1,4 @@
-// What is tested: the app, and where its gateways and publishers are. The defaults are those of `carillon up`.
+// The server under test: the app, and the addresses of its gateways and publishers. The defaults are those of `carillon up`.
 
 const list = (text) => text.split(',').map((url) => url.trim().replace(/\/+$/, ''));
 
@@ -8,8 +8,8 @@ export const APP = {
   secret: __ENV.APP_SECRET || 'app-secret',
 };
 
-/** `ws://host:port` of each gateway, or of the balancer in front of them; connections take them in turn. */
+/** `ws://host:port` of each gateway, or of the balancer in front of them. Connections use them in turn. */
 export const GATEWAYS = list(__ENV.WS_URL || 'ws://127.0.0.1:8080');
 
-/** `http://host:port` of each publisher, or of the balancer in front of them; requests take them in turn. */
+/** `http://host:port` of each publisher, or of the balancer in front of them. Requests use them in turn. */
 export const PUBLISHERS = list(__ENV.API_URL || 'http://127.0.0.1:8080');

@@ -3,7 +3,7 @@
 import { clearTimeout, setTimeout } from 'k6/timers';
 import * as metrics from './metrics.js';
 
-/** A timer with a `stop`. When k6 stops one, it runs the next one too early: hence the look at the clock. */
+/** Starts a timer with a `stop`. After k6 stops a timer, it fires the next one too early, so this function checks the clock. */
 export function after(ms, action) {
   const due = Date.now() + ms;
   let id;
@@ -16,19 +16,19 @@ export function after(ms, action) {
 
 export const pause = (ms) => new Promise((resolve) => after(ms, resolve));
 
-/** What the promise comes to, or an error that names what did not come. */
-export function within(ms, what, promise) {
+/** Returns the result of the promise, or throws an error with the description if it takes too long. */
+export function within(ms, description, promise) {
   let timer;
   const late = new Promise((_, reject) => {
-    timer = after(ms, () => reject(new Error(`${what}: not within ${ms} ms`)));
+    timer = after(ms, () => reject(new Error(`${description}: not within ${ms} ms`)));
   });
   return Promise.race([promise, late]).finally(() => timer.stop());
 }
 
-/** Asks again and again; returns whether the answer became yes in time. */
-export async function eventually(ms, interval, isSo) {
+/** Polls the condition. Returns whether it became true in time. */
+export async function eventually(ms, interval, condition) {
   const until = Date.now() + ms;
-  while (!(await isSo())) {
+  while (!(await condition())) {
     if (Date.now() >= until) return false;
     await pause(interval);
   }
@@ -36,8 +36,8 @@ export async function eventually(ms, interval, isSo) {
 }
 
 /**
- * Calls `action(i)` so many times per second, one after the other. A call that takes too long delays the next ones; they
- * are made up for, and how late they were is in `carillon_publish_lateness`, unless it is not about publishing.
+ * Calls `action(i)` at this rate per second, one call after the other. A slow call delays the next ones, which then follow without a
+ * pause. `carillon_publish_lateness` records the delay if `publishes` is set.
  */
 export async function atRate({ perSecond, seconds, publishes = true }, action) {
   const begin = Date.now();

@@ -1,5 +1,5 @@
-// The WebSocket of k6, whatever this version calls its module: `k6/websockets` since 1.6, experimental before.
-// CommonJS, since only `require` can be tried.
+// k6's WebSocket. Its module is `k6/websockets` since version 1.6, and experimental before.
+// This file is CommonJS, because only `require` can be tried.
 
 function load() {
   try {

@@ -1,5 +1,5 @@
-// Private, encrypted, presence and user channels with true signatures, which must be let in, and with every kind of forged
-// one, which must be turned away and hear nothing. The same for sign-ins and for requests of the HTTP API.
+// Private, encrypted, presence and user channels. Valid signatures must be accepted. All kinds of forged ones must be refused, and
+// their connections must receive no events. Also covers sign-ins and requests of the HTTP API.
 
 import { triggerForged } from '../lib/api.js';
 import * as metrics from '../lib/metrics.js';
@@ -9,7 +9,7 @@ import { signChannel, signUser } from '../lib/sign.js';
 import { APP } from '../lib/target.js';
 import { atRate, within } from '../lib/time.js';
 
-/** Connections of one virtual user that come per second. */
+/** Connections that one virtual user opens per second. */
 const COMING = 50;
 
 const sizes = {
@@ -19,24 +19,24 @@ const sizes = {
   soak: { vus: 4, connections: 50, perSecond: 5, seconds: 3600 },
 };
 
-const THIEF = { ...APP, secret: `${APP.secret}-guessed` };
+const ATTACKER = { ...APP, secret: `${APP.secret}-guessed` };
 const MEMBER = JSON.stringify({ user_id: 'mallory' });
 const OTHER = JSON.stringify({ user_id: 'alice' });
 
-/** What is sent for a subscription to the honest ones' channels. */
+/** Forged credentials for the channels of valid connections. */
 const FORGED = [
-  // No signature at all, one by another secret, for another socket, for another channel, by another key.
+  // No signature, one with another secret, for another socket, for another channel, with another key.
   { name: 'private-orders', forge: () => ({ auth: '' }) },
-  { name: 'private-orders', forge: (id, channel) => ({ auth: signChannel(THIEF, id, channel) }) },
+  { name: 'private-orders', forge: (id, channel) => ({ auth: signChannel(ATTACKER, id, channel) }) },
   { name: 'private-orders', forge: (id, channel) => ({ auth: signChannel(APP, '1.1', channel) }) },
   { name: 'private-orders', forge: (id, channel) => ({ auth: signChannel(APP, id, `${channel}-not`) }) },
   { name: 'private-orders', forge: (id, channel) => ({ auth: signChannel({ ...APP, key: 'other' }, id, channel) }) },
-  { name: 'private-encrypted-letters', forge: (id, channel) => ({ auth: signChannel(THIEF, id, channel) }) },
-  // Nobody in particular, and somebody else than was signed.
+  { name: 'private-encrypted-letters', forge: (id, channel) => ({ auth: signChannel(ATTACKER, id, channel) }) },
+  // No member, and a member other than the signed one.
   { name: 'presence-lobby', forge: (id, channel) => ({ auth: signChannel(APP, id, channel) }) },
   { name: 'presence-lobby', forge: (id, channel) => ({ auth: signChannel(APP, id, channel, MEMBER), channel_data: OTHER }) },
 ];
-/** What becomes of a request after it was signed: another signature, another body, an old one, another key. */
+/** Changes to a request after it was signed: another signature, another body, an old timestamp, another key. */
 const FORGED_REQUESTS = [
   (request) => ({ ...request, query: request.query.replace(/.$/, (digit) => (digit === '0' ? '1' : '0')) }),
   (request) => ({ ...request, content: request.content.replace('forged', 'changed') }),
@@ -44,7 +44,7 @@ const FORGED_REQUESTS = [
   (request) => ({ ...request, query: request.query.replace(`auth_key=${APP.key}`, 'auth_key=other') }),
 ];
 
-/** Those, a sign-in, and a subscription to the channel of a user who is somebody else. */
+/** Forged subscriptions, a forged sign-in, and a subscription to the channel of another user. */
 const KINDS = FORGED.length + 2;
 const { size, options } = plan('auth', sizes, {
   lasts: ({ connections, seconds }) => (2 * connections) / COMING + seconds,
@@ -65,37 +65,37 @@ export default async function () {
   const user = (index) => `user-${index}-${room.name}`;
   const own = Array.from({ length: size.connections }, (_, index) => room.stream(`#server-to-user-${user(index)}`));
   const seats = (index) => [orders, letters, { channel: lobby.channel, member: { id: user(index % 100), info: { seat: index } } }];
-  const honest = await room.connect(size.connections, seats, { overSeconds: size.connections / COMING });
-  await Promise.all(honest.map((connection) => connection.signIn(user(connection.index))));
+  const valid = await room.connect(size.connections, seats, { overSeconds: size.connections / COMING });
+  await Promise.all(valid.map((connection) => connection.signIn(user(connection.index))));
 
-  const thieves = await room.connect(size.connections, () => [], { overSeconds: size.connections / COMING });
-  await Promise.all(thieves.map((thief) => tryAll(room, thief)));
+  const attackers = await room.connect(size.connections, () => [], { overSeconds: size.connections / COMING });
+  await Promise.all(attackers.map((attacker) => tryAll(room, attacker)));
   for (const forge of FORGED_REQUESTS) verdict((await triggerForged(orders.channel, 'forged', forge)) === 401);
 
   const all = [orders, letters, lobby, ...own];
   await atRate(size, (i) => room.publish(all[i % all.length]));
-  await room.judge();
+  await room.finish();
 }
 
-/** One connection, all forgeries one after the other. It stays, and hears no event: whatever comes is misdirected. */
-async function tryAll(room, thief) {
-  thief.provokes = true;
+/** Tries all forgeries on one connection, one after the other. The connection stays open, and any event that it receives is misdirected. */
+async function tryAll(room, attacker) {
+  attacker.provokes = true;
   const victim = `user-0-${room.name}`;
-  // First, since the refusal of a sign-in is a `pusher:error` like those that follow refused subscriptions.
-  await refused(thief.signIn(victim, signUser(THIEF, thief.socketId, JSON.stringify({ id: victim }))));
-  await refused(thief.subscribe(`#server-to-user-${victim}`));
+  // The sign-in is first, because its refusal is a `pusher:error` like the refusals of subscriptions that follow.
+  await refused(attacker.signIn(victim, signUser(ATTACKER, attacker.socketId, JSON.stringify({ id: victim }))));
+  await refused(attacker.subscribe(`#server-to-user-${victim}`));
   for (const { name, forge } of FORGED) {
     const channel = room.channel(name);
-    await refused(thief.subscribe(channel, undefined, forge(thief.socketId, channel)));
+    await refused(attacker.subscribe(channel, undefined, forge(attacker.socketId, channel)));
   }
 }
 
 async function refused(attempt) {
   try {
-    await within(10000, 'an answer', attempt);
+    await within(10000, 'a reply', attempt);
     verdict(false);
   } catch (error) {
-    // Silence is no refusal.
+    // A missing reply is not a refusal.
     verdict(!error.message.includes('not within'));
   }
 }

@@ -1,5 +1,4 @@
-// Batches of ten events, as many as one request may carry: several to the same channel, which must come in the order in
-// which they stand there.
+// Batches of ten events, the maximum of one request. Several events go to the same channel and must arrive in the order of the batch.
 
 import { atMost, plan } from '../lib/plan.js';
 import { Room } from '../lib/room.js';
@@ -30,5 +29,5 @@ export default async function () {
     const batch = Array.from({ length: BATCH }, (_, at) => (at % 2 === 0 ? first : streams[(i * BATCH + at) % streams.length]));
     return room.publishBatch(batch);
   });
-  await room.judge();
+  await room.finish();
 }

@@ -1,5 +1,5 @@
-// Members of a presence channel talk to each other without the application: everyone but the sender hears each event, in
-// order, in the sender's name.
+// Members of a presence channel send client events. All members except the sender must receive each event, in order, with the
+// sender's user id.
 
 import { plan } from '../lib/plan.js';
 import { Room } from '../lib/room.js';
@@ -19,10 +19,10 @@ export { handleSummary } from '../lib/summary.js';
 export default async function () {
   const room = new Room();
   const channel = room.channel('presence-talk');
-  const voices = Array.from({ length: size.connections }, (_, index) => room.stream(channel, index));
+  const clientStreams = Array.from({ length: size.connections }, (_, index) => room.stream(channel, index));
   await room.connect(size.connections, (index) => [{ channel, member: { id: `user-${index}` } }]);
-  // One after the other, so that they do not all speak at once.
+  // The members send in turn, not all at once.
   const pace = { perSecond: size.perSecond * size.connections, seconds: size.seconds };
-  await atRate(pace, (i) => room.whisper(voices[i % voices.length]));
-  await room.judge();
+  await atRate(pace, (i) => room.sendClientEvent(clientStreams[i % clientStreams.length]));
+  await room.finish();
 }

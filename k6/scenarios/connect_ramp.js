@@ -1,13 +1,13 @@
-// Connections come at an even pace until all are there, stay, and hear an event now and then: what connecting costs as
-// their number grows, and whether those who are in still hear everything.
+// Connections open at an even rate, stay open, and receive an event now and then. Measures the cost of connecting as their number
+// grows, and checks that open connections still receive all events.
 
 import { atMost, plan } from '../lib/plan.js';
 import { Room } from '../lib/room.js';
 import { atRate } from '../lib/time.js';
 
-/** Connections that share a channel: few, so that events come all the time and not to everybody at once. */
+/** Connections per channel. The number is small, so that there are always events, but not to all connections at once. */
 const TOGETHER = 50;
-/** Between two events of a channel. */
+/** Time between two events of a channel. */
 const INTERVAL_S = 2;
 
 const sizes = {
@@ -31,5 +31,5 @@ export default async function () {
   const rows = Array.from({ length: Math.ceil(size.connections / TOGETHER) }, (_, number) => room.stream(room.channel(`row-${number}`)));
   await room.connect(size.connections, (index) => [rows[index % rows.length]], { overSeconds: size.rampSeconds });
   await atRate({ perSecond: rows.length / INTERVAL_S, seconds: size.seconds }, (i) => room.publish(rows[i % rows.length]));
-  await room.judge();
+  await room.finish();
 }

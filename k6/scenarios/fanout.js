@@ -19,5 +19,5 @@ export default async function () {
   const news = room.stream(room.channel('news'));
   await room.connect(size.connections, () => [news]);
   await atRate(size, () => room.publish(news, size));
-  await room.judge();
+  await room.finish();
 }

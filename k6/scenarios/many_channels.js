@@ -1,11 +1,11 @@
-// Thousands of channels with two subscribers each, and events that go to twenty of them at a time: routing. What comes
-// to somebody who is not subscribed is misdirected.
+// Thousands of channels with two subscribers each, and events that go to twenty channels at a time. Tests routing: an event for a
+// connection that is not subscribed is misdirected.
 
 import { plan } from '../lib/plan.js';
 import { Room } from '../lib/room.js';
 import { atRate } from '../lib/time.js';
 
-/** Channels of one event; the protocol allows 100. */
+/** Channels per event. The protocol allows 100. */
 const TOGETHER = 20;
 
 const sizes = {
@@ -23,9 +23,9 @@ export default async function () {
   const channels = Array.from({ length: size.channels }, (_, number) => room.channel(`item-${number}`));
   const streams = [];
   for (let at = 0; at < channels.length; at += TOGETHER) streams.push(room.stream(channels.slice(at, at + TOGETHER)));
-  // Neighbours share a channel, and neighbours are on different gateways.
+  // Connections with adjacent numbers share a channel, and are on different gateways.
   const isSubscribed = (index, number) => [index, (index + 1) % size.connections].includes(number % size.connections);
   await room.connect(size.connections, (index) => channels.filter((_, number) => isSubscribed(index, number)).map((channel) => ({ channel })));
   await atRate(size, (i) => room.publish(streams[i % streams.length]));
-  await room.judge();
+  await room.finish();
 }

@@ -1,16 +1,16 @@
-// Everything at once, as an application would: news to all, orders to one each, a lobby with members who talk, and visitors
-// who come, listen for a while, and leave.
+// The traffic of a whole application: news for all connections, orders for one connection each, a lobby whose members send client
+// events, and visitors who connect for a short time.
 
 import { atMost, plan } from '../lib/plan.js';
 import { Room } from '../lib/room.js';
 import { atRate, pause } from '../lib/time.js';
 
 const VISIT_MS = 1500;
-/** Members of the lobby, and those of them who talk. */
+/** Members of the lobby, and the number of them that send client events. */
 const MEMBERS = 20;
 const TALKERS = 5;
 const BATCH = 10;
-/** Connections of one virtual user that come per second. */
+/** Connections that one virtual user opens per second. */
 const COMING = 50;
 
 const sizes = {
@@ -33,7 +33,7 @@ export default async function () {
   const room = new Room();
   const news = room.stream(room.channel('news'));
   const lobby = room.channel('presence-lobby');
-  const voices = Array.from({ length: TALKERS }, (_, index) => room.stream(lobby, index));
+  const clientStreams = Array.from({ length: TALKERS }, (_, index) => room.stream(lobby, index));
   const orders = Array.from({ length: size.connections }, (_, index) => room.stream(room.channel(`private-orders-${index}`)));
   const seat = (index) => [news, orders[index], ...(index < MEMBERS ? [{ channel: lobby, member: { id: `user-${index}` } }] : [])];
   await room.connect(size.connections, seat, { overSeconds: size.connections / COMING });
@@ -44,13 +44,13 @@ export default async function () {
   await Promise.all([
     atRate(size, () => room.publish(news)),
     atRate(size, (i) => room.publishBatch(next(i))),
-    atRate({ perSecond: 2 * TALKERS, seconds }, (i) => room.whisper(voices[i % TALKERS])),
+    atRate({ perSecond: 2 * TALKERS, seconds }, (i) => room.sendClientEvent(clientStreams[i % TALKERS])),
     atRate({ perSecond: size.visitorsPerSecond, seconds, publishes: false }, () => {
       visits.push(visit(room, news));
     }),
   ]);
   await Promise.all(visits);
-  await room.judge();
+  await room.finish();
 }
 
 async function visit(room, news) {
@@ -58,5 +58,5 @@ async function visit(room, news) {
   await visitor.open();
   await pause(VISIT_MS);
   await visitor.close();
-  room.forget(visitor);
+  room.remove(visitor);
 }

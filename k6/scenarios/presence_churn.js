@@ -1,6 +1,6 @@
-// Members of one presence channel come and go in waves, some on two connections, some by leaving the channel and some by
-// leaving altogether. After each wave every member's own view, and the list of the HTTP API, must be who is there; and
-// nobody who stays misses an event meanwhile.
+// Members of one presence channel join and leave in waves, some on two connections. Some unsubscribe, and some close the connection.
+// After each wave the member list of every connection, and that of the HTTP API, must be correct. Members that stay must receive all
+// events.
 
 import * as api from '../lib/api.js';
 import * as metrics from '../lib/metrics.js';
@@ -8,15 +8,15 @@ import { atMost, plan } from '../lib/plan.js';
 import { Room } from '../lib/room.js';
 import { atRate, eventually } from '../lib/time.js';
 
-/** How long views may take to become right. */
+/** Time limit for member lists to become correct. */
 const PATIENCE_MS = 10000;
 
-// Residents and half of the guests are users; a channel has 100 at most.
+// Residents and half of the visitors are users. A channel has at most 100.
 const sizes = {
-  smoke: { vus: 2, residents: 10, guests: 20, waves: 5, perSecond: 10, seconds: 5 },
-  load: { vus: 3, residents: 20, guests: 30, waves: 60, perSecond: 5, seconds: 60 },
-  stress: { vus: 6, residents: 30, guests: 60, waves: 60, perSecond: 5, seconds: 60 },
-  soak: { vus: 2, residents: 20, guests: 30, waves: 1800, perSecond: 2, seconds: 3600 },
+  smoke: { vus: 2, residents: 10, visitors: 20, waves: 5, perSecond: 10, seconds: 5 },
+  load: { vus: 3, residents: 20, visitors: 30, waves: 60, perSecond: 5, seconds: 60 },
+  stress: { vus: 6, residents: 30, visitors: 60, waves: 60, perSecond: 5, seconds: 60 },
+  soak: { vus: 2, residents: 20, visitors: 30, waves: 1800, perSecond: 2, seconds: 3600 },
 };
 const { size, options } = plan('presence_churn', sizes, {
   thresholds: () => ({ carillon_presence_time: atMost(500, 1500) }),
@@ -29,40 +29,40 @@ export default async function () {
   const lobby = room.stream(room.channel('presence-lobby'));
   const seat = (id) => ({ channel: lobby.channel, member: { id, info: { name: `This is ${id}` } } });
   const residents = await room.connect(size.residents, (index) => [seat(`resident-${index}`)]);
-  const guests = Array.from({ length: size.guests }, (_, number) => ({
-    // Two guests are one user on two connections.
-    seat: seat(`guest-${Math.floor(number / 2)}`),
+  const visitors = Array.from({ length: size.visitors }, (_, number) => ({
+    // Two visitors are one user on two connections.
+    seat: seat(`visitor-${Math.floor(number / 2)}`),
     connection: room.add(() => []),
-    isIn: false,
+    isMember: false,
   }));
 
   const talk = atRate(size, () => room.publish(lobby));
   const pace = { perSecond: size.waves / size.seconds, seconds: size.seconds, publishes: false };
   const churn = atRate(pace, async (wave) => {
     const began = Date.now();
-    await Promise.all(guests.filter(() => Math.random() < 0.5).map((guest) => (guest.isIn ? leave(guest, wave) : come(guest))));
-    const present = [...residents, ...guests.filter(({ isIn }) => isIn).map(({ connection }) => connection)];
+    await Promise.all(visitors.filter(() => Math.random() < 0.5).map((visitor) => (visitor.isMember ? leave(visitor, wave) : join(visitor))));
+    const present = [...residents, ...visitors.filter(({ isMember }) => isMember).map(({ connection }) => connection)];
     const wrong = await wrongViews(lobby.channel, present);
-    if (wrong > 0) metrics.wrongViews.add(wrong, { why: 'not right in time' });
+    if (wrong > 0) metrics.wrongViews.add(wrong, { why: 'not correct in time' });
     else metrics.presenceTime.add(Date.now() - began);
   });
   await Promise.all([talk, churn]);
-  await room.judge();
+  await room.finish();
 }
 
-async function come(guest) {
-  guest.isIn = true;
-  if (!guest.connection.isConnected) await guest.connection.open();
-  await guest.connection.subscribe(guest.seat.channel, guest.seat.member);
+async function join(visitor) {
+  visitor.isMember = true;
+  if (!visitor.connection.isConnected) await visitor.connection.open();
+  await visitor.connection.subscribe(visitor.seat.channel, visitor.seat.member);
 }
 
-async function leave(guest, wave) {
-  guest.isIn = false;
-  guest.connection.unsubscribe(guest.seat.channel);
-  if (wave % 2 === 1) await guest.connection.close();
+async function leave(visitor, wave) {
+  visitor.isMember = false;
+  visitor.connection.unsubscribe(visitor.seat.channel);
+  if (wave % 2 === 1) await visitor.connection.close();
 }
 
-/** Waits until all see exactly those who are there; comes to how many do not. */
+/** Waits until all member lists are correct. Returns the number of wrong ones. */
 async function wrongViews(channel, present) {
   const expected = [...new Set(present.map((connection) => connection.subscriptions.get(channel).member.id))].sort().join();
   const isWrong = (ids) => ids === undefined || [...ids].sort().join() !== expected;

@@ -1,5 +1,5 @@
-// All connections leave at once and come back at once, again and again, as after a network outage: how long it takes until
-// everyone is subscribed again, and whether they then hear everything.
+// All connections close at once and reconnect at once, repeatedly, like after a network outage. Measures the time until all are
+// subscribed again, and checks that they then receive all events.
 
 import * as metrics from '../lib/metrics.js';
 import { atMost, plan } from '../lib/plan.js';
@@ -18,7 +18,7 @@ const { size, options } = plan('reconnect_storm', sizes, {
   lasts: ({ waves, seconds }) => seconds + 5 * waves,
   thresholds: () => ({
     carillon_reconnect_time: atMost(1000, 3000),
-    // Those who are back hear events while others still come.
+    // Reconnected clients receive events while others still connect.
     carillon_delivery_latency: atMost(250, 1000),
   }),
 });
@@ -34,11 +34,11 @@ export default async function () {
   for (let wave = 0; wave < size.waves; wave += 1) {
     await atRate(pace, (i) => room.publish(i % 2 === 0 ? news : orders));
     await room.settle();
-    await within(PATIENCE_MS, 'leaving', Promise.all(connections.map((connection) => connection.close())));
+    await within(PATIENCE_MS, 'closing', Promise.all(connections.map((connection) => connection.close())));
     const began = Date.now();
     const back = (connection) => connection.open().then(() => metrics.reconnectTime.add(Date.now() - began));
-    await within(PATIENCE_MS, 'coming back', Promise.all(connections.map(back)));
+    await within(PATIENCE_MS, 'reconnecting', Promise.all(connections.map(back)));
   }
   await atRate(pace, () => room.publish(news));
-  await room.judge();
+  await room.finish();
 }

@@ -1,8 +1,8 @@
-// Gateways are told to leave, one after the other, while events go on. Every client is told to reconnect (4200), does so at
-// once, and misses nothing that was published while it was subscribed. The protocol gives nothing to a client that was
-// away, so what is published between its close and its new subscription is not counted.
+// Gateways drain one after the other while events are published. Every client is closed with 4200, reconnects at once, and must
+// receive all events that were published while it was subscribed. The protocol does not deliver events to a disconnected client, so
+// events between its close and its new subscription do not count.
 //
-// Something else must send the SIGTERM while this runs (`check.sh` does): a run without a drain fails.
+// Another program must send SIGTERM while this runs (`check.sh` does). A run without a drain fails.
 
 import { atMost, plan } from '../lib/plan.js';
 import { Room } from '../lib/room.js';
@@ -18,7 +18,7 @@ const { size, options } = plan('rolling_drain', sizes, {
   thresholds: () => ({
     carillon_drained: ['count>0'],
     carillon_reconnect_time: atMost(1000, 3000),
-    // A client may dial the gateway that is just leaving.
+    // A client may connect to a gateway that is shutting down.
     carillon_connect_failures: null,
   }),
 });
@@ -30,7 +30,7 @@ export default async function () {
   const news = room.stream(room.channel('news'));
   const lobby = room.stream(room.channel('presence-lobby'));
   const seat = (index) => [news, { channel: lobby.channel, member: { id: `user-${index % 50}` } }];
-  await room.connect(size.connections, seat, { comesBack: true });
+  await room.connect(size.connections, seat, { reconnects: true });
   await atRate(size, (i) => room.publish(i % 2 === 0 ? news : lobby));
-  await room.judge();
+  await room.finish();
 }

@@ -1,10 +1,10 @@
-// Some subscribers stop reading while events go on: the others must not feel it, and the server must not keep for the slow
-// ones what they do not take, but close them.
+// Some subscribers stop reading while events are published. The other subscribers must not be affected. The server must close slow
+// subscribers instead of queueing events for them without a bound.
 //
-// Every virtual user of k6 reads its sockets in the background, however busy its script is, but for one module: `k6/ws`
-// hands over one message at a time and reads the next only when the script is done with it. A slow reader here is a
-// `k6/ws` socket whose handler sleeps, so that its system's buffers fill, then those of the server's system (some 4 MB),
-// then the server's own. To fill them soon, a channel that only slow readers hear is flooded with large events.
+// k6 reads sockets in the background even if a script is busy, except in the module `k6/ws`. That module passes one message at a time
+// to the script, and reads the next one when the script is done. A slow reader here is a `k6/ws` socket whose handler sleeps. Its
+// kernel's buffers fill, then those of the server's kernel (about 4 MB), then the server's own. To fill them quickly, a channel for
+// slow readers only receives many large events.
 
 import exec from 'k6/execution';
 import { sleep } from 'k6';
@@ -18,10 +18,10 @@ import { atRate, eventually } from '../lib/time.js';
 
 const FLOOD_BYTES = 10000;
 const BATCH = 10;
-/** After it has woken, until a slow reader must have seen its end. */
+/** Time limit for the close of a slow reader after its sleep. */
 const AFTERMATH_MS = 20000;
 
-// `seconds`: of flooding. It must fill all buffers between server and reader, proxies' included.
+// `seconds`: duration of the flood. It must fill all buffers between server and reader, including those of proxies.
 const sizes = {
   smoke: { connections: 50, slow: 2, perSecond: 10, batchesPerSecond: 20, seconds: 8 },
   load: { connections: 250, slow: 10, perSecond: 10, batchesPerSecond: 10, seconds: 30 },
@@ -35,7 +35,7 @@ const { size, options } = plan('slow_consumer', sizes, {
 export { options };
 export { handleSummary } from '../lib/summary.js';
 
-/** The room in which readers and slow readers meet. */
+/** Returns the name of the room that readers and slow readers share. */
 export function setup() {
   return { name: Date.now().toString(36) };
 }
@@ -45,38 +45,38 @@ export default async function ({ name }) {
   const news = room.stream(room.channel('news'));
   const flood = room.channel('flood');
   await room.connect(size.connections, () => [news]);
-  const areThere = await eventually(20000, 100, async () => (await subscriptionCount(flood)) === size.slow);
-  if (!areThere) throw new Error('the slow readers did not come');
+  const areSubscribed = await eventually(20000, 100, async () => (await subscriptionCount(flood)) === size.slow);
+  if (!areSubscribed) throw new Error('the slow readers did not subscribe in time');
   const event = { name: 'flood', channel: flood, data: JSON.stringify('x'.repeat(FLOOD_BYTES)) };
   await Promise.all([
     atRate(size, () => room.publish(news)),
     atRate({ perSecond: size.batchesPerSecond, seconds: size.seconds }, () => triggerBatch(Array(BATCH).fill(event))),
   ]);
-  await room.judge();
+  await room.finish();
 }
 
 export function slowReader({ name }) {
   const url = `${GATEWAYS[exec.scenario.iterationInTest % GATEWAYS.length]}/app/${APP.key}?protocol=7&client=js&version=8.6.0`;
-  let isAsleep = false;
-  let isLeaving = false;
+  let isSleeping = false;
+  let isClosing = false;
   ws.connect(url, { tags: { name: 'slow socket' } }, (socket) => {
     const subscribe = (channel) => socket.send(JSON.stringify({ event: 'pusher:subscribe', data: { auth: '', channel: `${channel}-${name}` } }));
     socket.on('message', (text) => {
       if (text.includes('pusher:connection_established')) {
         subscribe('news');
         subscribe('flood');
-      } else if (!isAsleep && text.includes('"event":"flood"')) {
-        isAsleep = true;
+      } else if (!isSleeping && text.includes('"event":"flood"')) {
+        isSleeping = true;
         sleep(size.seconds);
         socket.setTimeout(() => {
-          isLeaving = true;
+          isClosing = true;
           socket.close();
         }, AFTERMATH_MS);
       }
     });
     socket.on('close', (code) => {
-      // A full socket rarely has room for the server's close frame, so the code says little.
-      if (isAsleep && !isLeaving) metrics.slowClosed.add(1, { code: `${code}` });
+      // A full socket rarely has room for the server's close frame, so the code is not reliable.
+      if (isSleeping && !isClosing) metrics.slowClosed.add(1, { code: `${code}` });
     });
   });
 }
