@@ -1,11 +1,10 @@
-// Rooms with their messages, the people who have been here, and what each of them was told while looking elsewhere.
-// Rules only; it publishes nothing.
+// Rooms with their messages, users, and the mentions of each user. Contains only the rules and publishes nothing.
 
 import { Problem, text } from '../common/server.mjs';
 
 export const ROOMS = ['general', 'kitchen', 'projects'];
 
-/** Messages kept per room, notifications per person, and people. The oldest go first. */
+/** Maximum numbers of messages per room, notifications per user, and users. The oldest are removed first. */
 const MESSAGES_MAX = 100;
 const NOTIFICATIONS_MAX = 30;
 const PEOPLE_MAX = 500;
@@ -16,8 +15,8 @@ export class Rooms {
   #notifications = new Map();
   #next = 1;
 
-  /** Somebody has signed in, and can be mentioned from now on. */
-  meet({ id, name }) {
+  /** Adds a signed-in user, who can be mentioned from now on. */
+  addUser({ id, name }) {
     this.#people.delete(id);
     this.#people.set(id, { id, name });
     if (this.#people.size <= PEOPLE_MAX) return;
@@ -28,11 +27,11 @@ export class Rooms {
 
   messages(room) {
     const messages = this.#messages.get(room);
-    if (!messages) throw new Problem(404, 'There is no such room.');
+    if (!messages) throw new Problem(404, 'This room does not exist.');
     return messages;
   }
 
-  /** Adds a message; returns it, and a notification for everyone whom it mentions. */
+  /** Adds a message. Returns it, and a notification for each mentioned user. */
   say(author, room, body, at = new Date()) {
     const messages = this.messages(room);
     const words = text(body, 'text', 'The message', { max: 500 });
@@ -64,7 +63,7 @@ export class Rooms {
     return this.#notifications.get(userId) ?? [];
   }
 
-  /** Marks everything as read that a person was told; returns what changed. */
+  /** Marks all notifications of a user as read. Returns the changed ones. */
   read(userId) {
     const unread = this.notifications(userId).filter(({ read }) => !read);
     for (const notification of unread) {
@@ -75,13 +74,13 @@ export class Rooms {
   }
 }
 
-/** Whether `@Name` stands in the words, and not only as the beginning of a longer name. */
+/** Whether the text contains `@Name`, and not only as the start of a longer name. */
 function mentioned(words, name) {
   const escaped = name.replace(/[.*+?^${}()|[\]\\]/g, '\\$&');
   return new RegExp(`@${escaped}(?![\\p{L}\\p{N}])`, 'iu').test(words);
 }
 
-/** Something to read for the first who comes. */
+/** Adds initial messages, so that the first user has something to read. */
 export function beginTalk(rooms) {
   const ago = (minutes) => new Date(Date.now() - minutes * 60_000);
   const [mara, otis] = [

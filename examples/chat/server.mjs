@@ -1,4 +1,4 @@
-// Chat: rooms in which people see each other, and private notifications for those who are mentioned.
+// Chat: rooms with presence, and private notifications for mentioned users.
 
 import { randomUUID } from 'node:crypto';
 
@@ -6,14 +6,14 @@ import { Broadcaster } from '../common/broadcaster.mjs';
 import { person, serve } from '../common/server.mjs';
 import { ROOMS, Rooms, beginTalk } from './rooms.mjs';
 
-/** What Laravel calls the event of every broadcast notification; Echo's `notification()` listens to it. */
+/** Laravel's event name of every broadcast notification. Echo's `notification()` listens to it. */
 const NOTIFICATION = 'Illuminate\\Notifications\\Events\\BroadcastNotificationCreated';
 
 const broadcaster = new Broadcaster();
 const rooms = new Rooms();
 beginTalk(rooms);
 
-/** One life of this process; see `common/public/store.js`. */
+/** Identifies this run of the process, see `common/public/store.js`. */
 const run = randomUUID();
 
 const inbox = (userId) => `private-App.Models.User.${userId}`;
@@ -31,7 +31,7 @@ async function say({ user, body, parameters: { room } }) {
 
 async function read({ user }) {
   const items = rooms.read(user.id);
-  // So that the badge goes in all windows of this person.
+  // Removes the badge in all windows of this user.
   const notice = items.length > 0 ? await broadcaster.publish([inbox(user.id)], 'notifications.read', { run, items }) : null;
   return { run, items, notice };
 }
@@ -43,10 +43,10 @@ await serve({
   broadcaster,
   signIn: (body) => {
     const user = person(body);
-    rooms.meet(user);
+    rooms.addUser(user);
     return user;
   },
-  mayHear: (user, channel) => channel === inbox(user.id) || ROOMS.some((room) => channel === `presence-room.${room}`),
+  maySubscribe: (user, channel) => channel === inbox(user.id) || ROOMS.some((room) => channel === `presence-room.${room}`),
   member: ({ id, name }) => ({ user_id: id, user_info: { id, name } }),
   routes: {
     'GET /api/rooms/:room': ({ parameters }) => ({ run, items: rooms.messages(parameters.room) }),

@@ -1,5 +1,5 @@
-// The appointments of one day: what may become of each, who may do it, and where each patient stands in a doctor's queue.
-// Rules only. It publishes nothing; every method returns the appointments that it changed.
+// The appointments of one day: allowed state changes, the roles that may make them, and each doctor's queue. Contains only the rules
+// and publishes nothing. Every method returns the appointments that it changed.
 
 import { randomBytes } from 'node:crypto';
 
@@ -18,7 +18,7 @@ const WORDS = {
   cancelled: 'cancelled',
 };
 
-/** What can be done, from which states, by whom. */
+/** Actions, with the states that they start from and the roles that may perform them. */
 const ACTIONS = {
   'check-in': { from: ['scheduled'], to: 'checked_in', by: ['registrar'], words: 'checked in' },
   start: { from: ['checked_in'], to: 'in_progress', by: ['doctor'], words: 'started' },
@@ -26,14 +26,14 @@ const ACTIONS = {
   cancel: { from: ['scheduled', 'checked_in'], to: 'cancelled', by: ['registrar', 'doctor'], words: 'cancelled' },
 };
 
-/** Appointments that one day may hold. */
+/** Maximum number of appointments per day. */
 const APPOINTMENTS_MAX = 200;
 
 export class Appointments {
   #all = new Map();
   #next = 1;
 
-  /** Those that a user may see: the registrar all, a doctor and a patient their own. */
+  /** Returns the appointments that a user may see: all for the registrar, their own for doctors and patients. */
   of({ role, id }) {
     return [...this.#all.values()].filter(
       ({ doctor, patient }) => role === 'registrar' || (role === 'doctor' && doctor.id === id) || (role === 'patient' && patient.id === id),
@@ -44,16 +44,16 @@ export class Appointments {
     return [...this.#all.values()].find(({ patient }) => patient.id === id)?.patient;
   }
 
-  /** Makes an appointment from what a form says. */
+  /** Creates an appointment from the values of a form. */
   create(user, body) {
-    if (user.role !== 'registrar') throw new Problem(403, 'Only the registrar makes appointments.');
-    if (this.#all.size >= APPOINTMENTS_MAX) throw new Problem(409, `A day holds ${APPOINTMENTS_MAX} appointments.`);
+    if (user.role !== 'registrar') throw new Problem(403, 'Only the registrar creates appointments.');
+    if (this.#all.size >= APPOINTMENTS_MAX) throw new Problem(409, `A day has at most ${APPOINTMENTS_MAX} appointments.`);
     const name = text(body, 'patient', 'The name of the patient', { min: 2, max: 60 });
     const complaint = text(body, 'complaint', 'The complaint', { min: 3, max: 120 });
     const time = text(body, 'time', 'The time');
-    if (!/^([01]\d|2[0-3]):[0-5]\d$/.test(time)) throw new Problem(422, 'The time is not one.', { time: 'Write the time as 14:30.' });
+    if (!/^([01]\d|2[0-3]):[0-5]\d$/.test(time)) throw new Problem(422, 'The time is invalid.', { time: 'Write the time as 14:30.' });
     const doctor = DOCTORS.find(({ id }) => id === body.doctor);
-    if (!doctor) throw new Problem(422, 'There is no such doctor.', { doctor: 'Choose a doctor.' });
+    if (!doctor) throw new Problem(422, 'This doctor does not exist.', { doctor: 'Choose a doctor.' });
     const clash = [...this.#all.values()].find((other) => other.doctor === doctor && other.time === time && other.status !== 'cancelled');
     if (clash)
       throw new Problem(422, `${doctor.name} sees ${clash.patient.name} at ${time}.`, {
@@ -62,7 +62,7 @@ export class Appointments {
     const appointment = {
       id: this.#next,
       version: 1,
-      // The patient's page needs nothing but this id, so it cannot be guessed.
+      // This id alone gives access to the patient's page, so it must not be guessable.
       patient: { id: randomBytes(6).toString('hex'), name },
       doctor,
       time,
@@ -77,12 +77,12 @@ export class Appointments {
     return [appointment];
   }
 
-  /** Takes one appointment to its next state, and moves the queue behind it. */
+  /** Performs an action on an appointment, and updates the queue. */
   act(user, id, action, body = {}) {
     const appointment = this.of(user).find((one) => one.id === Number(id));
-    if (!appointment) throw new Problem(404, 'There is no such appointment.');
+    if (!appointment) throw new Problem(404, 'This appointment does not exist.');
     const rule = Object.hasOwn(ACTIONS, action) ? ACTIONS[action] : null;
-    if (!rule) throw new Problem(404, 'There is no such action.');
+    if (!rule) throw new Problem(404, 'This action does not exist.');
     if (!rule.by.includes(user.role)) throw new Problem(403, `An appointment is ${rule.words} by the ${rule.by.join(' or the ')}.`);
     if (!rule.from.includes(appointment.status)) {
       throw new Problem(409, `The appointment of ${appointment.patient.name} is ${WORDS[appointment.status]} and cannot be ${rule.words}.`);
@@ -97,7 +97,7 @@ export class Appointments {
     return this.#queue(appointment);
   }
 
-  /** Counts the waiting patients of one doctor anew, in the order of their arrival. */
+  /** Numbers the waiting patients of one doctor in the order of their arrival. */
   #queue(changed) {
     const mine = [...this.#all.values()].filter(({ doctor }) => doctor === changed.doctor);
     const waiting = mine.filter(({ status }) => status === 'checked_in').sort((a, b) => arrival(a) - arrival(b));
@@ -113,7 +113,7 @@ export class Appointments {
 
   #serial = 0;
 
-  /** `at` is for people; `serial` orders entries of the same instant. */
+  /** Returns a log entry. `at` is for display; `serial` orders entries of the same instant. */
   #entry({ name }, from, to, why) {
     this.#serial += 1;
     return { serial: this.#serial, at: new Date().toISOString(), who: name, from, to, why };
@@ -122,7 +122,7 @@ export class Appointments {
 
 const arrival = ({ log }) => log.findLast(({ to }) => to === 'checked_in').serial;
 
-/** A morning that has begun, so that there is something to see. */
+/** Adds the appointments of a morning, so that the panels are not empty. */
 export function beginDay(appointments, registrar) {
   const day = [
     ['09:00', 'Lena Fischer', 'brenner', 'Follow-up after surgery'],

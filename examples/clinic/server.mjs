@@ -1,4 +1,4 @@
-// The clinic: a registrar's panel, a doctor's panel, and a page for each patient, on the same appointments.
+// The clinic: a registrar's panel, a doctor's panel, and a page for each patient, with the same appointments.
 
 import { randomUUID } from 'node:crypto';
 
@@ -12,23 +12,23 @@ const broadcaster = new Broadcaster();
 const appointments = new Appointments();
 beginDay(appointments, REGISTRAR);
 
-/** One life of this process. Versions of an earlier one mean nothing to this one. */
+/** Identifies this run of the process. Versions of an earlier run are not comparable. */
 const run = randomUUID();
 
-/** Who a window is. The demo asks for no password; a real clinic does, here. */
+/** Returns the user of a window. This demo requires no password. A real clinic checks it here. */
 function signIn({ role, id }) {
   if (role === 'registrar') return REGISTRAR;
   const person = role === 'doctor' ? DOCTORS.find((doctor) => doctor.id === id) : role === 'patient' ? appointments.patient(id) : null;
-  if (!person) throw new Problem(404, `There is no such ${role === 'doctor' ? 'doctor' : 'patient'}.`);
+  if (!person) throw new Problem(404, `This ${role === 'doctor' ? 'doctor' : 'patient'} does not exist.`);
   return { role, ...person };
 }
 
-/** The desk hears everything, a doctor and a patient what concerns them. */
-function mayHear({ role, id }, channel) {
+/** The registrar may subscribe to all appointments, a doctor and a patient to their own. */
+function maySubscribe({ role, id }, channel) {
   return channel === (role === 'registrar' ? 'private-appointments' : `private-${role}.${id}`);
 }
 
-/** Tells everyone whom an appointment concerns; one event on three channels. */
+/** Publishes changed appointments to the registrar, the doctor and the patient: one event on three channels. */
 async function announce(changed) {
   const problems = await Promise.all(
     changed.map((item) =>
@@ -48,7 +48,7 @@ await serve({
   pages: { '/': 'index.html', '/registrar': 'panel.html', '/doctor/:id': 'panel.html', '/patient/:id': 'patient.html' },
   broadcaster,
   signIn,
-  mayHear,
+  maySubscribe,
   routes: {
     'GET /api/appointments': ({ user }) => ({ run, items: appointments.of(user), doctors: DOCTORS }),
     'POST /api/appointments': ({ user, body }) => announce(appointments.create(user, body)),

@@ -1,5 +1,5 @@
-// The HTTP server that all examples share: pages, an API in JSON, sessions, and the two endpoints that sign for browsers.
-// It knows no example. It never decides who may hear what: the example's `mayHear` does.
+// The HTTP server of all examples: pages, a JSON API, sessions, and the two endpoints that sign for browsers.
+// It does not depend on any example. The example's `maySubscribe` decides which subscriptions it signs.
 
 import { createHash, createHmac, timingSafeEqual } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
@@ -9,7 +9,7 @@ import { fileURLToPath } from 'node:url';
 
 import { BROWSER, Broadcaster, SESSION_SECRET } from './broadcaster.mjs';
 
-/** Bytes of a request body. Forms of the examples are far smaller. */
+/** Maximum size of a request body. Forms of the examples are far smaller. */
 const BODY_BYTES_MAX = 16 * 1024;
 
 const folder = (path) => fileURLToPath(new URL(path, import.meta.url));
@@ -26,7 +26,7 @@ const TYPES = {
   '.svg': 'image/svg+xml',
 };
 
-/** A request that cannot be served, said to its sender: status, words, and what is wrong with which field. */
+/** A request that cannot be served, with the status, the message, and the messages of single fields. */
 export class Problem extends Error {
   constructor(status, message, fields) {
     super(message);
@@ -37,7 +37,7 @@ export class Problem extends Error {
 /**
  * Checks and trims one text field of a form.
  *
- * @throws {Problem} 422 with the words next to the field's name
+ * @throws {Problem} 422 with the message for the field
  */
 export function text(body, field, label, { min = 1, max = 80 } = {}) {
   const value = typeof body[field] === 'string' ? body[field].trim().replace(/\s+/g, ' ') : '';
@@ -53,21 +53,21 @@ export function text(body, field, label, { min = 1, max = 80 } = {}) {
   return value;
 }
 
-/** Who signs in with nothing but a name. The same name is the same person, in however many windows. */
+/** Returns the user of a sign-in with a name only. The same name is the same user in all windows. */
 export function person(body) {
   const name = text(body, 'name', 'Your name', { min: 2, max: 30 });
   return { id: createHash('sha256').update(name.toLowerCase()).digest('hex').slice(0, 12), name };
 }
 
 /**
- * Serves one example until the process ends.
+ * Serves one example until the process exits.
  *
- * `name`: its folder. `port`: where, unless `PORT` says otherwise. `pages`: files of its `public` folder by path.
- * `signIn(body)`: the user that a person chose to be. `mayHear(user, channel)`: whether to sign for a channel.
- * `member(user)`: `{ user_id, user_info }` in presence channels. `identity(user)`: `{ id, user_info }` when the socket signs in.
- * `routes`: handlers by `METHOD /path/:parameter`, each given `{ user, body, parameters }`; its result is sent as JSON.
+ * `name`: its folder. `port`: the default of `PORT`. `pages`: files of its `public` folder by path.
+ * `signIn(body)`: returns the user of a sign-in form. `maySubscribe(user, channel)`: whether to sign for a channel.
+ * `member(user)`: `{ user_id, user_info }` in presence channels. `identity(user)`: `{ id, user_info }` for the sign-in of a connection.
+ * `routes`: handlers by `METHOD /path/:parameter`, each called with `{ user, body, parameters }`. The result is sent as JSON.
  */
-export async function serve({ name, port, pages, signIn, mayHear, member, identity, routes, broadcaster = new Broadcaster() }) {
+export async function serve({ name, port, pages, signIn, maySubscribe, member, identity, routes, broadcaster = new Broadcaster() }) {
   const own = folder(`../${name}/public/`);
   const table = Object.entries(routes).map(([key, handler]) => {
     const [method, path] = key.split(' ');
@@ -82,18 +82,18 @@ export async function serve({ name, port, pages, signIn, mayHear, member, identi
     },
     'POST /broadcasting/auth': ({ user, body }) => {
       const { socket_id: socketId, channel_name: channel } = body;
-      if (!/^\d+\.\d+$/.test(socketId) || typeof channel !== 'string') throw new Problem(400, 'socket_id and channel_name are needed');
-      if (!mayHear(user, channel)) throw new Problem(403, `${user.name} may not hear ${channel}`);
+      if (!/^\d+\.\d+$/.test(socketId) || typeof channel !== 'string') throw new Problem(400, 'socket_id and channel_name are required');
+      if (!maySubscribe(user, channel)) throw new Problem(403, `${user.name} may not subscribe to ${channel}`);
       return broadcaster.authorize(socketId, channel, channel.startsWith('presence-') ? member(user) : undefined);
     },
     'POST /broadcasting/user-auth': ({ user, body }) => {
-      if (!identity) throw new Problem(404, 'nobody signs in here');
-      if (!/^\d+\.\d+$/.test(body.socket_id)) throw new Problem(400, 'socket_id is needed');
+      if (!identity) throw new Problem(404, 'this example has no user sign-in');
+      if (!/^\d+\.\d+$/.test(body.socket_id)) throw new Problem(400, 'socket_id is required');
       return broadcaster.authenticate(body.socket_id, identity(user));
     },
   };
 
-  async function answer(request, path) {
+  async function route(request, path) {
     const key = `${request.method} ${path}`;
     const user = verify(name, request.headers.authorization);
     if (fixed[key]) {
@@ -106,7 +106,7 @@ export async function serve({ name, port, pages, signIn, mayHear, member, identi
       if (!user) throw new Problem(401, 'Sign in first.');
       return handler({ user, body: await readBody(request), parameters: match.groups ?? {} });
     }
-    throw new Problem(404, 'There is nothing here.');
+    throw new Problem(404, 'Not found.');
   }
 
   const server = createServer(async (request, response) => {
@@ -117,26 +117,26 @@ export async function serve({ name, port, pages, signIn, mayHear, member, identi
         const content = await readFile(file).catch(() => null);
         if (content) return send(response, 200, content, TYPES[extname(file)]);
       }
-      send(response, 200, JSON.stringify((await answer(request, path)) ?? {}));
+      send(response, 200, JSON.stringify((await route(request, path)) ?? {}));
     } catch (error) {
       const known = error instanceof Problem || error instanceof URIError || error.code === 'ERR_INVALID_URL';
       if (!known) console.error(error);
       const { status = known ? 400 : 500, fields } = error;
-      const message = known ? error.message : 'The server of the example failed; its terminal says how.';
+      const message = known ? error.message : 'The server of the example failed. Its terminal shows the error.';
       send(response, status, JSON.stringify({ message, fields }));
     }
   });
 
   const host = process.env.HOST || '127.0.0.1';
   server.once('error', (error) => {
-    const words = error.code === 'EADDRINUSE' ? `Port ${error.port} is taken; PORT=… chooses another.` : error.message;
+    const words = error.code === 'EADDRINUSE' ? `Port ${error.port} is in use. Set PORT to another one.` : error.message;
     console.error(`The example ${name} cannot start: ${words}`);
     process.exit(1);
   });
   await new Promise((settle) => server.listen(Number(process.env.PORT ?? port), host, settle));
   console.log(`The example ${name} is at http://${host}:${server.address().port}`);
   const trouble = await broadcaster.trouble();
-  console.log(trouble ? `${trouble}. \`cargo run --release -- up\` starts one.` : `Carillon at ${broadcaster.address} answers.`);
+  console.log(trouble ? `${trouble}. Start Carillon with \`cargo run --release -- up\`.` : `Carillon at ${broadcaster.address} is reachable.`);
 }
 
 function page(own, pages, path) {
@@ -146,14 +146,14 @@ function page(own, pages, path) {
   return inside(own, '/', path);
 }
 
-/** The file below `root` that a path with this prefix means, if it stays inside. */
+/** Returns the file below `root` for a path with this prefix, unless the path leads outside. */
 function inside(root, prefix, path) {
   if (!path.startsWith(prefix)) return undefined;
   const file = resolve(root, path.slice(prefix.length));
   return file.startsWith(resolve(root) + sep) && extname(file) in TYPES ? file : undefined;
 }
 
-/** Scripts and styles come from here alone; connections go here and to Carillon. */
+/** Allows scripts and styles from this server only, and connections to this server and to Carillon. */
 const CARILLON_ADDRESSES = ['ws', 'wss', 'http', 'https'].map((scheme) => `${scheme}://${BROWSER.host}:${BROWSER.port}`).join(' ');
 const HEADERS = {
   'Cache-Control': 'no-store',
@@ -172,7 +172,7 @@ async function readBody(request) {
   let bytes = 0;
   for await (const chunk of request) {
     bytes += chunk.length;
-    if (bytes > BODY_BYTES_MAX) throw new Problem(413, `A request may have ${BODY_BYTES_MAX} bytes.`);
+    if (bytes > BODY_BYTES_MAX) throw new Problem(413, `A request has at most ${BODY_BYTES_MAX} bytes.`);
     chunks.push(chunk);
   }
   const content = Buffer.concat(chunks).toString('utf8');
@@ -183,15 +183,15 @@ async function readBody(request) {
     const body = JSON.parse(content || '{}');
     if (body && typeof body === 'object') return body;
   } catch {
-    // Said below.
+    // The error is thrown below.
   }
   throw new Problem(400, 'The request is not JSON.');
 }
 
 // === sessions ===
-// A token says who somebody chose to be, signed, so that nobody can change it and a restart of the server forgets nobody. Pages keep
-// it per window: two windows of one browser are two people. It is good for the example that gave it, and for no other. A real application
-// has its own sign-in here.
+// A token is a signed user. It cannot be forged, and stays valid when the server restarts. Pages store it per window, so that two
+// windows of one browser can be two users. It is valid only for the example that issued it. A real application uses its own sign-in
+// here.
 
 function sign(example, user) {
   const content = Buffer.from(JSON.stringify(user)).toString('base64url');

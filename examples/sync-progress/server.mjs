@@ -1,4 +1,4 @@
-// Sync progress: a long job tells everyone in a company how far it is, and the person who started it how it ended.
+// Sync progress: a long job reports its progress to all users of a company, and its end to the user who started it.
 
 import { randomUUID } from 'node:crypto';
 
@@ -9,16 +9,16 @@ import { COMPANIES, Syncs } from './syncs.mjs';
 const broadcaster = new Broadcaster();
 const syncs = new Syncs(report);
 
-/** One life of this process; see `common/public/store.js`. */
+/** Identifies this run of the process, see `common/public/store.js`. */
 const run = randomUUID();
 
 const channelOf = (company) => `private-company.${company}`;
 
-/** Nobody waits for this one: the job goes on whether or not anybody can be told. */
+/** Publishes the progress of a job. The job does not wait for the result and continues if publishing fails. */
 async function report(job) {
   const item = { ...job };
   await broadcaster.publish([channelOf(job.company)], 'sync.progress', { run, item });
-  if (job.state === 'finished') await broadcaster.tell(job.by.id, 'sync.finished', { id: job.id, records: job.records });
+  if (job.state === 'finished') await broadcaster.sendToUser(job.by.id, 'sync.finished', { id: job.id, records: job.records });
 }
 
 async function announce(job) {
@@ -32,11 +32,11 @@ await serve({
   pages: { '/': 'index.html' },
   broadcaster,
   signIn: (body) => {
-    if (!Object.hasOwn(COMPANIES, body.company)) throw new Problem(422, 'There is no such company.', { company: 'Choose a company.' });
+    if (!Object.hasOwn(COMPANIES, body.company)) throw new Problem(422, 'This company does not exist.', { company: 'Choose a company.' });
     const { id, name } = person(body);
     return { id: `${body.company}-${id}`, name, company: body.company, company_name: COMPANIES[body.company] };
   },
-  mayHear: ({ company }, channel) => channel === channelOf(company),
+  maySubscribe: ({ company }, channel) => channel === channelOf(company),
   identity: ({ id, name }) => ({ id, user_info: { name } }),
   routes: {
     'GET /api/syncs': ({ user }) => ({ run, items: syncs.of(user.company) }),

@@ -1,5 +1,5 @@
-// Long jobs, one at a time per company: they compare records with a remote stock list, in phases. Here the work is a clock; what it
-// reports, how often, and how it ends are real. It publishes nothing: `report(job)` is called for each change worth telling.
+// Long jobs, one at a time per company. They simulate the comparison of records with a remote stock list, in phases, with a timer. This
+// module publishes nothing: it calls `report(job)` for each change that pages should show.
 
 import { Problem } from '../common/server.mjs';
 
@@ -11,7 +11,7 @@ const PHASES = [
   { until: 1, words: 'Writing changes' },
 ];
 
-/** Four reports a second are enough for any eye, however many records are done in that time. */
+/** Interval of reports. Four per second look smooth, regardless of the number of records. */
 const TICK_MS = 250;
 const RECORDS_PER_TICK = 50;
 
@@ -28,7 +28,7 @@ export class Syncs {
     this.#report = report;
   }
 
-  /** Jobs of one company, the latest first. */
+  /** Returns the jobs of one company, latest first. */
   of(company) {
     return [...this.#jobs.values()].filter((job) => job.company === company).reverse();
   }
@@ -68,9 +68,9 @@ export class Syncs {
 
   cancel(user, id) {
     const job = this.of(user.company).find((one) => one.id === Number(id));
-    if (!job) throw new Problem(404, 'There is no such sync.');
+    if (!job) throw new Problem(404, 'This sync does not exist.');
     if (job.state !== 'running')
-      throw new Problem(409, `The sync has ${job.state === 'finished' ? 'finished' : 'been cancelled'} already.`);
+      throw new Problem(409, `The sync has already ${job.state === 'finished' ? 'finished' : 'been cancelled'}.`);
     this.#end(job, 'cancelled', user.name);
     return job;
   }

@@ -12,7 +12,7 @@ const broadcaster = new Broadcaster();
 const tickets = new Tickets();
 beginDay(tickets);
 
-/** One life of this process; see `common/public/store.js`. */
+/** Identifies this run of the process, see `common/public/store.js`. */
 const run = randomUUID();
 
 async function announce(item) {
@@ -26,7 +26,7 @@ await serve({
   pages: { '/': 'index.html' },
   broadcaster,
   signIn: person,
-  mayHear: (user, channel) => channel === CHANNEL,
+  maySubscribe: (user, channel) => channel === CHANNEL,
   routes: {
     'GET /api/tickets': () => ({ run, items: tickets.items, figures: tickets.figures }),
     'POST /api/tickets': ({ user, body }) => announce(tickets.create(user, body)),

@@ -1,4 +1,4 @@
-// Requests to a help desk, what may become of them, and the figures about all of them. Rules only; it publishes nothing.
+// Requests to a help desk, their allowed state changes, and the figures about all of them. Publishes nothing.
 
 import { Problem, text } from '../common/server.mjs';
 
@@ -7,7 +7,7 @@ export const PRIORITIES = ['low', 'normal', 'high', 'urgent'];
 const ACTIONS = {
   take: { from: ['open'], to: 'in_progress', words: 'taken' },
   resolve: { from: ['in_progress'], to: 'resolved', words: 'resolved' },
-  reopen: { from: ['resolved'], to: 'open', words: 'opened again' },
+  reopen: { from: ['resolved'], to: 'open', words: 'reopened' },
 };
 
 const WORDS = { open: 'open', in_progress: 'in progress', resolved: 'resolved' };
@@ -22,10 +22,10 @@ export class Tickets {
     return [...this.#all.values()];
   }
 
-  /** Figures over all tickets. Their version counts changes, so that a page keeps the latest. */
+  /** Figures of all tickets. Their version counts changes, so that a page keeps the latest figures. */
   get figures() {
     const { items } = this;
-    const count = (wanted) => items.filter(wanted).length;
+    const count = (matches) => items.filter(matches).length;
     const minutes = items
       .filter(({ resolved }) => resolved)
       .map(({ created, resolved }) => (new Date(resolved) - new Date(created)) / 60_000);
@@ -44,9 +44,9 @@ export class Tickets {
   }
 
   create(user, body, created = new Date()) {
-    if (this.#all.size >= TICKETS_MAX) throw new Problem(409, `The desk holds ${TICKETS_MAX} requests.`);
+    if (this.#all.size >= TICKETS_MAX) throw new Problem(409, `The desk has at most ${TICKETS_MAX} requests.`);
     const subject = text(body, 'subject', 'The subject', { min: 5, max: 100 });
-    if (!PRIORITIES.includes(body.priority)) throw new Problem(422, 'There is no such priority.', { priority: 'Choose a priority.' });
+    if (!PRIORITIES.includes(body.priority)) throw new Problem(422, 'This priority does not exist.', { priority: 'Choose a priority.' });
     const ticket = {
       id: this.#all.size + 1,
       version: 0,
@@ -65,7 +65,7 @@ export class Tickets {
   act(user, id, action, now = new Date()) {
     const ticket = this.#all.get(Number(id));
     const rule = Object.hasOwn(ACTIONS, action) ? ACTIONS[action] : null;
-    if (!ticket || !rule) throw new Problem(404, 'There is no such request, or no such action.');
+    if (!ticket || !rule) throw new Problem(404, 'This request or action does not exist.');
     if (!rule.from.includes(ticket.status)) {
       const by = ticket.assignee ? `, by ${ticket.assignee}` : '';
       throw new Problem(409, `Request ${ticket.id} is ${WORDS[ticket.status]}${by}, and cannot be ${rule.words}.`);
@@ -83,7 +83,7 @@ export class Tickets {
   }
 }
 
-/** A desk in the middle of its day. Each line: minutes ago, requester, priority, subject, who took it, minutes until it was done. */
+/** Adds requests of a working day. Each line: minutes ago, requester, priority, subject, agent, minutes until resolved. */
 export function beginDay(tickets) {
   const day = [
     [214, 'Greta Lind', 'normal', 'New laptop does not find the office printer', 'Sam', 35],

@@ -28,7 +28,7 @@ async function people(t, names, { example = chat, transport = 'Live over WebSock
 test('people come, type, speak and leave, and the others see it', async (t) => {
   const [ana, ben] = await people(t, ['Ana', 'Ben']);
   const cleo = await open(t, browser, `${chat.url}/?as=Cleo`);
-  await sees(ana, '#comings', 'Cleo has come.');
+  await sees(ana, '#comings', 'Cleo has joined.');
   await sees(cleo, '#people li', 'Ben');
 
   await ben.locator('#text').pressSequentially('Hi');
@@ -108,11 +108,11 @@ test('Carillon is away and comes back: said in words, and made up for', async (t
   const [hal, ida] = await people(t, ['Hal', 'Ida']);
   await carillon.stop();
   for (const page of [hal, ida]) {
-    await sees(page, '#offline', `Offline: cannot reach ws://127.0.0.1:${carillon.port}, trying again … Nothing answers there`);
+    await sees(page, '#offline', `Offline: cannot reach ws://127.0.0.1:${carillon.port}, retrying … The server does not respond`);
   }
   await says(ida, 'Can you hear me, @Hal?');
   await sees(ida, '#messages li', 'Can you hear me');
-  await sees(ida, '.toast', 'Saved, but not told to other pages');
+  await sees(ida, '.toast', 'Saved, but not sent to other pages');
   assert.equal(await hal.locator('#messages li', { hasText: 'Can you hear me' }).count(), 0);
 
   await carillon.again();
@@ -132,12 +132,12 @@ test('a room that could not be signed for is not complained about once it is lef
   await carillon.stop();
   await sees(lea, '#offline', 'Offline');
   await carillon.again();
-  await sees(lea, '.toast', 'should sign for presence-room.general');
+  await sees(lea, '.toast', 'must sign for presence-room.general');
   await room(lea, 'kitchen');
-  await sees(lea, '.toast', 'should sign for presence-room.kitchen');
-  await missing(lea, '.toast', 'should sign for presence-room.general');
+  await sees(lea, '.toast', 'must sign for presence-room.kitchen');
+  await missing(lea, '.toast', 'must sign for presence-room.general');
   await example.again();
-  await missing(lea, '.toast', 'Nothing is live here');
+  await missing(lea, '.toast', 'No live updates');
   await sees(lea, '#people li', 'Lea');
   await unchanged(lea);
 });

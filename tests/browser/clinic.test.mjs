@@ -134,7 +134,7 @@ test('a refusal is said where it can be read, and shows what has happened meanwh
 
   await example.stop();
   await cancels(desk, 'Priya Raman');
-  await sees(desk, '.toast', 'The server of this example does not answer.');
+  await sees(desk, '.toast', 'The server of this example does not respond.');
   assert.equal(await desk.locator('#cancel').isVisible(), false, 'nothing is in front of it');
   await unchanged(desk, practice);
 });
@@ -165,12 +165,12 @@ test('Carillon is away and comes back: said in words, and made up for', async (t
   await carillon.stop();
   for (const page of [desk, practice]) {
     await sees(page, '#live', 'Offline');
-    await sees(page, '#offline', `Offline: cannot reach ws://127.0.0.1:${carillon.port}, trying again … Nothing answers there`);
+    await sees(page, '#offline', `Offline: cannot reach ws://127.0.0.1:${carillon.port}, retrying … The server does not respond`);
   }
 
   await press(practice, 'Start: Amira Haddad');
   await sees(practice, `${lane('in_progress')} li`, 'Amira Haddad');
-  await sees(practice, '.toast', /^Saved, but not told to other pages: Carillon at \S+ cannot be reached: nothing listens there/);
+  await sees(practice, '.toast', /^Saved, but not sent to other pages: Carillon at \S+ cannot be reached: connection refused/);
   assert.equal(await desk.locator(`${lane('checked_in')} li`, { hasText: 'Amira Haddad' }).count(), 1, 'the desk could not hear of it');
 
   await carillon.again();

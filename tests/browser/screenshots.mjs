@@ -24,7 +24,7 @@ const PICTURES = {
     await press(desk, 'Cancel the appointment');
     await sees(desk, '[data-lane=in_progress]', 'Lena Fischer');
     await sees(desk, '[data-lane=done]', 'Mei Tanaka');
-    await press(desk, 'Close this note');
+    await press(desk, 'Close this message');
     return desk;
   },
   async tickets(visit) {

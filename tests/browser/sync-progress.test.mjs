@@ -88,7 +88,7 @@ test('who cancels what has been cancelled is told so, and sees by whom', async (
   await press(ana, 'Cancel the sync');
   await sees(ana, '#past li', 'cancelled by Ana');
   await press(ben, 'Cancel the sync');
-  await sees(ben, '.toast', 'The sync has been cancelled already.');
+  await sees(ben, '.toast', 'The sync has already been cancelled.');
   await sees(ben, '#past li', 'cancelled by Ana');
 
   await begin(ana, 50_000);
@@ -123,8 +123,8 @@ test('the console says how the page is connected, and subscribes by hand', async
   });
   const subscribe = (name) => ana.evaluate((channel) => window.subscribeToChannel(channel).catch((error) => error.message), name);
   assert.equal(await subscribe('news'), 'Subscribed to news. Its events appear on the page.');
-  assert.equal(await subscribe('news'), 'Subscribed to news already.');
-  assert.equal(await subscribe('private-company.birch'), 'Not subscribed to private-company.birch: Ana may not hear it (403).');
+  assert.equal(await subscribe('news'), 'Already subscribed to news.');
+  assert.equal(await subscribe('private-company.birch'), 'Not subscribed to private-company.birch: Ana may not subscribe to it (403).');
   const names = await ana.evaluate(() => window.getWebSocketState().channels.map(({ name }) => name));
   assert.deepEqual(names, ['private-company.alder', 'news']);
 });
@@ -157,7 +157,7 @@ test('Carillon is away and comes back: the job went on, and the page knows', asy
   await sees(ben, '#percent', /^\d+ %/);
   await carillon.stop();
   for (const page of [ana, ben]) {
-    await sees(page, '#offline', `Offline: cannot reach ws://127.0.0.1:${carillon.port}, trying again … Nothing answers there`);
+    await sees(page, '#offline', `Offline: cannot reach ws://127.0.0.1:${carillon.port}, retrying … The server does not respond`);
   }
   const api = await apiOf(sync, { name: 'Ana', company: 'alder' });
   const free = async () => (await api.post('/api/syncs', { records: 50 })).status === 200;

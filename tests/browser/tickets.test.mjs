@@ -65,7 +65,7 @@ test('who signed in at another example has not signed in here', async (t) => {
 test('a name is typed and a request is sent by keyboard alone', async (t) => {
   const [iris] = await desks(t);
   const page = await open(t, browser, tickets.url);
-  await sees(page, '#sign-in', 'Who are you?');
+  await sees(page, '#sign-in', 'Sign in');
   await page.keyboard.press('Enter');
   await sees(page, '.field-problem', 'Your name is missing.');
   await page.keyboard.type('Kay');
@@ -93,12 +93,12 @@ test('Carillon is away and comes back: said in words, and made up for', async (t
   const [iris, sam] = await desks(t);
   await carillon.stop();
   for (const page of [iris, sam]) {
-    await sees(page, '#offline', `Offline: cannot reach ws://127.0.0.1:${carillon.port}, trying again … Nothing answers there`);
+    await sees(page, '#offline', `Offline: cannot reach ws://127.0.0.1:${carillon.port}, retrying … The server does not respond`);
   }
   await sees(iris, '#transport', 'none');
   await press(sam, 'Take: VPN drops every few minutes since this morning');
-  await sees(sam, '.toast', 'Saved, but not told to other pages');
-  assert.equal(await iris.locator('#tickets li', { hasText: 'VPN drops' }).getByText('nobody has taken it').count(), 1);
+  await sees(sam, '.toast', 'Saved, but not sent to other pages');
+  assert.equal(await iris.locator('#tickets li', { hasText: 'VPN drops' }).getByText('not assigned').count(), 1);
 
   await carillon.again();
   for (const page of [iris, sam]) await sees(page, '#live', 'Live over WebSocket');
@@ -110,7 +110,7 @@ test('Carillon is away and comes back: said in words, and made up for', async (t
 test('a page that opens while Carillon is away says so, and is live once it is there', async (t) => {
   await carillon.stop();
   const page = await open(t, browser, `${tickets.url}/?as=Lou`);
-  await sees(page, '#offline', 'Nothing answers there: is `carillon up` running?');
+  await sees(page, '#offline', 'The server does not respond. Is `carillon up` running?');
   await sees(page, '#tickets li', 'Card reader');
   await carillon.again();
   // By whichever transport is first: there was no WebSocket before, to which it would go back.
@@ -121,7 +121,7 @@ test('a page whose key Carillon does not know is refused, and says so', async (t
   const stranger = await startExample(t, 'tickets', carillon, { REVERB_APP_KEY: 'no-such-key' });
   const page = await open(t, browser, `${stranger.url}/?as=Mia`);
   await sees(page, '#live', /^Refused$/);
-  await sees(page, '#offline', /^The server refuses: .+ \(4001\)\. Not trying again\./);
+  await sees(page, '#offline', /^The server refused the connection: .+ \(4001\)\. There are no more retries\./);
   await sees(page, '#tickets li', 'Card reader');
   await unchanged(page);
 });
@@ -134,7 +134,7 @@ test('what could not be published is told later, to pages that were live all the
   await way.stop();
   await press(sam, 'Take: A second monitor for the reception');
   await sees(sam, '.toast', 'They catch up when it is back.');
-  assert.equal(await iris.locator('#tickets li', { hasText: 'A second monitor' }).getByText('nobody has taken it').count(), 1);
+  assert.equal(await iris.locator('#tickets li', { hasText: 'A second monitor' }).getByText('not assigned').count(), 1);
   await way.again();
   await sees(iris, '#tickets li', /A second monitor[\s\S]*with Sam/);
   await sees(iris, '#live', 'Live over WebSocket');
@@ -148,9 +148,9 @@ test('a page that reconnects while the example is being restarted says so, and i
   await carillon.stop();
   await sees(iris, '#offline', 'Offline');
   await carillon.again();
-  await sees(iris, '.toast', 'Nothing is live here: the server of this example should sign for private-tickets, but it does not answer.');
+  await sees(iris, '.toast', 'No live updates: the server of this example must sign for private-tickets, but it does not respond.');
   await example.again();
-  await missing(iris, '.toast', 'Nothing is live here');
+  await missing(iris, '.toast', 'No live updates');
   await press(sam, 'Take: A second monitor for the reception');
   await sees(iris, '#tickets li', /A second monitor[\s\S]*with Sam/);
   await unchanged(iris, sam);

@@ -1,4 +1,4 @@
-// The chat: one room at a time, with who is in it and who is typing, and an inbox of mentions from all rooms.
+// The chat: one room at a time, with its members and typing indicators, and an inbox of mentions from all rooms.
 
 import Echo from '/vendor/echo.js';
 import { Live, connectionOptions, keepFresh } from '/common/live.js';
@@ -7,7 +7,7 @@ import { Store } from '/common/store.js';
 
 const ROOMS = ['general', 'kitchen', 'projects'];
 
-/** How often somebody who types says so, and how long it is believed. */
+/** How often a typing member sends a whisper, and how long the indicator is shown. */
 const TYPING_EVERY_MS = 2_000;
 const TYPING_LASTS_MS = 4_000;
 
@@ -50,7 +50,7 @@ function enter(name) {
     })
     .joining((member) => {
       people.set(member.id, member);
-      drawPeople(`${member.name} has come.`);
+      drawPeople(`${member.name} has joined.`);
     })
     .leaving((member) => {
       people.delete(member.id);
@@ -62,7 +62,7 @@ function enter(name) {
       stopTyping(event.item.author.id);
       return drawMessages();
     })
-    // Who whispers is not in the data, which the sender could invent, but in what the server adds to it.
+    // The sender comes from the `user_id` that the server adds, not from the data, which the sender could forge.
     .listenForWhisper('typing', (data, { user_id: id } = {}) => people.has(id) && startTyping(id));
 }
 
@@ -129,7 +129,7 @@ function message({ author, at, text, mentions }) {
   );
 }
 
-/** The text with the mentions in it set off; text nodes and `mark` elements, never markup. */
+/** Returns the text with its mentions highlighted, as text nodes and `mark` elements and never as markup. */
 function marked(text, mentions) {
   const names = mentions.map(({ name }) => `@${name}`).sort((a, b) => b.length - a.length);
   if (names.length === 0) return [text];
@@ -165,15 +165,15 @@ function drawTyping() {
 // === the inbox ===
 
 const notifications = new Store((item, before) => {
-  if (begun && !before && !item.read) toast(`${item.from} mentioned you in ${item.room}: ${item.text}`);
+  if (started && !before && !item.read) toast(`${item.from} mentioned you in ${item.room}: ${item.text}`);
 });
-let begun = false;
+let started = false;
 
 async function refreshInbox() {
   const state = await fetched('/api/notifications');
   if (!state) return;
   notifications.snapshot(state);
-  begun = true;
+  started = true;
   drawInbox();
 }
 
@@ -192,7 +192,7 @@ function drawInbox() {
   const draw = (item) =>
     el(
       'li',
-      { class: item.read ? 'told' : 'told new' },
+      { class: item.read ? 'notification' : 'notification new' },
       el('p', { class: 'fine soft' }, `${item.from} in ${item.room}, ${clock(item.at)}`),
       el('button', { type: 'button', class: 'quiet go', onclick: () => visit(item) }, item.text),
     );
@@ -207,7 +207,7 @@ function visit(item) {
 }
 
 function open(shown) {
-  // What they say is in the inbox too, which they would cover.
+  // Removes toasts about mentions: the inbox lists them too, and they would cover it.
   if (shown) for (const news of document.querySelectorAll('#toasts [data-kind=news]')) news.remove();
   $('#inbox').hidden = !shown;
   $('#bell').setAttribute('aria-expanded', String(shown));
@@ -215,8 +215,8 @@ function open(shown) {
 
 $('#bell').addEventListener('click', () => open($('#inbox').hidden));
 $('#read').addEventListener('click', async () => {
-  const answer = await api('/api/notifications/read', {}).catch((error) => void toast(error.message, 'problem'));
-  if (answer) take(answer);
+  const result = await api('/api/notifications/read', {}).catch((error) => void toast(error.message, 'problem'));
+  if (result) take(result);
   $('#bell').focus();
 });
 document.addEventListener('keydown', ({ key }) => {
@@ -232,11 +232,11 @@ inbox.listen('.notifications.read', take);
 
 // === writing ===
 
-let said = 0;
+let typingSentAt = 0;
 
 $('#text').addEventListener('input', () => {
-  if (Date.now() - said < TYPING_EVERY_MS || $('#text').value === '') return;
-  said = Date.now();
+  if (Date.now() - typingSentAt < TYPING_EVERY_MS || $('#text').value === '') return;
+  typingSentAt = Date.now();
   channel.whisper('typing', {});
 });
 
@@ -251,7 +251,7 @@ form($('#say'), async ({ text }) => {
   const name = room;
   const { run, item } = await api(`/api/rooms/${name}`, { text });
   $('#text').value = '';
-  said = 0;
+  typingSentAt = 0;
   if (room !== name) return;
   if (messages.event({ run, item })) drawMessages();
   else await refreshRoom();

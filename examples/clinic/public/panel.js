@@ -1,4 +1,4 @@
-// The panels of the registrar and of a doctor: the same board, with what each may do.
+// The panels of the registrar and of a doctor: the same board, with different actions.
 
 import Echo from '/vendor/echo.js';
 import { Live, connectionOptions, keepFresh } from '/common/live.js';
@@ -12,7 +12,7 @@ const STATUS = {
   finished: 'Finished',
   cancelled: 'Cancelled',
 };
-const TONES = { scheduled: 'blue', checked_in: 'amber', in_progress: 'green', finished: 'grey', cancelled: 'red' };
+const TONES = { scheduled: 'blue', checked_in: 'amber', in_progress: 'green', finished: 'gray', cancelled: 'red' };
 
 const [, role, id] = location.pathname.split('/');
 const { config, user, token } = await signIn({ role, id }).catch((error) => {
@@ -23,16 +23,16 @@ const registrar = user.role === 'registrar';
 $('#who').textContent = user.name;
 document.title = `${user.name} · Clinic`;
 
-const store = new Store(tell);
-let begun = false;
+const store = new Store(notify);
+let started = false;
 
-/** Fetches everything this panel may see. It runs after each subscription: whatever was missed while away is in it. */
+/** Fetches all appointments of this panel. Runs after each subscription, and so recovers missed events. */
 async function refresh() {
   const state = await api('/api/appointments').catch((error) => void toast(error.message, 'problem'));
   if (!state) return;
-  begun = state.run === store.run;
+  started = state.run === store.run;
   store.snapshot(state);
-  begun = true;
+  started = true;
   arrange(
     $('#doctor'),
     state.doctors,
@@ -55,9 +55,9 @@ channel.listen('.appointment.changed', (event) => {
   draw();
 });
 
-/** Says what others did, to those who look elsewhere. The first snapshot is no news, nor is that of a server that has begun anew. */
-function tell(item, before) {
-  if (!begun || item.log.at(-1).who === user.name || before?.status === item.status) return;
+/** Shows a toast about changes by other users. The first snapshot shows none, nor does the first one after a server restart. */
+function notify(item, before) {
+  if (!started || item.log.at(-1).who === user.name || before?.status === item.status) return;
   const { who, why } = item.log.at(-1);
   toast(`${item.patient.name}: ${STATUS[item.status].toLowerCase()}, by ${who}${why ? `. Reason: ${why}` : ''}`);
 }
@@ -71,10 +71,10 @@ function draw() {
     arrange(list, chosen, card, (item) => item.version);
     $('.count', list.parentElement).textContent = chosen.length;
     list.dataset.empty = {
-      scheduled: 'Nobody else is expected.',
-      checked_in: 'Nobody waits.',
-      in_progress: 'No appointment is running.',
-      done: 'None so far.',
+      scheduled: 'No more patients are expected.',
+      checked_in: 'No patients are waiting.',
+      in_progress: 'No appointment is in progress.',
+      done: 'None yet.',
     }[name];
   };
   const byTime = (a, b) => a.time.localeCompare(b.time) || a.id - b.id;
@@ -126,7 +126,7 @@ function card(item) {
   );
 }
 
-/** What this user may do next. The server enforces the same rules; here they only decide which buttons there are. */
+/** Returns buttons for the user's next actions. The server enforces the same rules. */
 function buttons(item) {
   const button = (action, label, style = '') =>
     el(
@@ -157,25 +157,25 @@ function buttons(item) {
 }
 
 async function perform(button, item, action) {
-  const answer = await act(button, () => api(`/api/appointments/${item.id}/${action}`, {}));
-  if (answer) await changed(answer, item.id);
+  const result = await act(button, () => api(`/api/appointments/${item.id}/${action}`, {}));
+  if (result) await changed(result, item.id);
   else await refused(item.id);
 }
 
-/** Takes the answer to one's own request, which may come before its event, after it, or alone; keeps the focus on the card. */
+/** Applies the response to the user's own request, which may arrive before or after its event. Keeps the focus on the card. */
 async function changed({ run, items }, id) {
   if (items.every((item) => store.event({ run, item }))) draw();
   else await refresh();
   focusOn(id);
 }
 
-/** A refusal means that somebody was faster; this shows what they did. */
+/** Fetches again after a refusal, because another user was faster. */
 async function refused(id) {
   await refresh();
   focusOn(id);
 }
 
-/** Puts the focus on the card of an appointment, wherever it has moved to. */
+/** Moves the focus to the card of an appointment. */
 function focusOn(id) {
   const moved = $(`.board [data-key="${id}"], .done [data-key="${id}"]`);
   if (!moved || moved.contains(document.activeElement)) return;
@@ -199,8 +199,8 @@ function logEntry({ at, who, from, to, why, patient }) {
 if (registrar) {
   $('#create').hidden = false;
   form($('#create form'), async (values) => {
-    const answer = await api('/api/appointments', values);
-    await changed(answer, answer.items[0].id);
+    const result = await api('/api/appointments', values);
+    await changed(result, result.items[0].id);
     $('#create form').reset();
   });
 }
@@ -216,13 +216,13 @@ function askReason(item) {
 
 $('#keep').addEventListener('click', () => $('#cancel').close());
 form($('#cancel form'), async (values) => {
-  const answer = await api(`/api/appointments/${cancelled.id}/cancel`, values).catch((error) => {
+  const result = await api(`/api/appointments/${cancelled.id}/cancel`, values).catch((error) => {
     if (error.fields?.reason) throw error;
-    // What is said outside an open dialog is behind it: covered, not read out, and out of reach.
+    // Toasts are behind an open dialog, where they are covered and cannot be read out or reached.
     $('#cancel').close();
     refused(cancelled.id);
     throw error;
   });
   $('#cancel').close();
-  await changed(answer, cancelled.id);
+  await changed(result, cancelled.id);
 });

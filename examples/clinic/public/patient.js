@@ -1,4 +1,4 @@
-// A patient's page, for a phone in the waiting room: one appointment, and how many are before it.
+// A patient's page, for a phone in the waiting room: one appointment, and the number of patients before it.
 
 import Echo from '/vendor/echo.js';
 import { Live, connectionOptions, keepFresh } from '/common/live.js';
@@ -36,13 +36,13 @@ function draw() {
   if (!appointment)
     return $('#ticket').replaceChildren(
       el('p', { class: 'big' }, 'Not found'),
-      el('p', {}, 'The clinic has begun a new day. Please ask at the desk.'),
+      el('p', {}, 'The clinic has started a new day. Please ask at the desk.'),
     );
   const { status, position, doctor, time, log } = appointment;
   const words = {
-    scheduled: ['Please check in', `Tell the desk that you are here for ${time}.`],
+    scheduled: ['Please check in', `Please go to the desk. Your appointment is at ${time}.`],
     checked_in:
-      position === 1 ? ['You are next', 'Please stay close to the door.'] : [`${position - 1} before you`, 'This page changes by itself.'],
+      position === 1 ? ['You are next', 'Please stay close to the door.'] : [`${position - 1} before you`, 'This page updates automatically.'],
     in_progress: ['Please come in', `${doctor.name} is expecting you.`],
     finished: ['All done', 'Get well soon.'],
     cancelled: ['Cancelled', `Reason: ${log.at(-1).why}`],

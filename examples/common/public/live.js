@@ -1,19 +1,22 @@
-// The connection to Carillon: how pusher-js is told to make it, and the indicator that says in words how it is.
-// pusher-js connects again by itself, and falls back to HTTP by itself. This module only watches, with two exceptions. While nothing
-// answers it asks the server's `/up` now and then, and has pusher-js try at once when that answers again, where pusher-js alone
-// would wait 15 to 60 seconds after its second attempt. And when a page that had a WebSocket before such an outage came back over
-// HTTP, because the turn of that came first, it has pusher-js begin again with a WebSocket, where pusher-js alone would stay with
-// HTTP until Carillon offers a reconnect. Who had HTTP before is left alone: there WebSockets may well be blocked.
+// The connection to Carillon: the options of pusher-js, and an indicator of its state. pusher-js reconnects and falls back to HTTP by
+// itself. This module only observes it, with two exceptions.
+//
+// While the server is unreachable, the module polls `/up` and makes pusher-js connect at once when the server responds again. pusher-js
+// alone would wait 15 to 60 seconds after its second attempt.
+//
+// If a page had a WebSocket before such an outage and reconnected over HTTP, the module makes pusher-js start again with a WebSocket.
+// pusher-js alone would keep HTTP until Carillon requests a reconnect. A page that had HTTP before is not changed, because WebSockets
+// may be blocked there.
 
 import { $, el, toast } from './page.js';
 
-/** How often an unreachable server is looked for. Each page adds up to half of it, so that not all come back in the same instant. */
+/** Polling interval of an unreachable server. Each page varies it by up to half, so that not all pages reconnect at the same time. */
 const LOOK_EVERY_MS = 2_000;
 
-/** How long after a signature that did not come another one is asked for. */
+/** Delay before a failed signature is requested again. */
 const SIGN_AGAIN_MS = 3_000;
 
-/** How long a connection over HTTP that came after an outage stays before a WebSocket is tried: its subscriptions should be settled. */
+/** Delay before a page that reconnected over HTTP tries a WebSocket, so that its subscriptions are confirmed first. */
 const UPGRADE_AFTER_MS = 3_000;
 
 const TRANSPORTS = {
@@ -24,10 +27,10 @@ const TRANSPORTS = {
 };
 
 /**
- * Options of pusher-js, and of Laravel Echo, for the Carillon that `config` names.
+ * Returns the options of pusher-js and Laravel Echo for the Carillon in `config`.
  *
- * `httpHost` and the ports beside it matter: without them the fallback would go to a host of Pusher. With `?transport=http` in the
- * page's address WebSockets are left out, to see the fallback without a network that blocks them.
+ * `httpHost` and the ports next to it are required. Otherwise the fallback would connect to a host of Pusher. With `?transport=http` in
+ * the page's address WebSockets are disabled, to test the fallback without a network that blocks them.
  */
 export function connectionOptions({ host, port, tls }) {
   const http = ['xhr_streaming', 'xhr_polling'];
@@ -45,19 +48,19 @@ export function connectionOptions({ host, port, tls }) {
   };
 }
 
-/** What people call a transport: `WebSocket`, `HTTP streaming`, `HTTP polling`. */
+/** Returns the display name of the transport: `WebSocket`, `HTTP streaming`, `HTTP polling`. */
 export function transportName(pusher) {
   const [kind, name, how] = TRANSPORTS[transportOf(pusher)] ?? [null, 'none'];
   return kind === 'http' ? `HTTP ${how}` : name;
 }
 
-/** The transport that carries a client's connection, as pusher-js calls it, or null. */
+/** Returns pusher-js' name of the transport of a connected client, or null. */
 export function transportOf(pusher) {
   const { state, connection } = pusher.connection;
   return state === 'connected' ? (connection?.transport?.name ?? null) : null;
 }
 
-/** Watches a client and shows how it is connected in `#live` (a few words) and `#offline` (what is wrong, and a button). */
+/** Observes a client and shows its connection in `#live` (a few words) and `#offline` (the problem, and a button). */
 export class Live {
   #pusher;
   #config;
@@ -67,9 +70,9 @@ export class Live {
   #lost = false;
   #looking = null;
   #answered = true;
-  /** Whether nothing answered at some time since the last connection: then WebSockets failed for that reason, and not for another. */
+  /** Whether the server was unreachable since the last connection. If so, WebSockets failed for that reason. */
   #silent = false;
-  /** `ws` or `http`: what the latest connection was. */
+  /** Kind of the latest connection: `ws` or `http`. */
   #latest = null;
   #changed;
 
@@ -84,11 +87,11 @@ export class Live {
     connection.bind('error', (error) => this.#failed(error?.error?.data ?? error?.data));
     addEventListener('offline', () => this.#show());
     addEventListener('online', () => this.#show());
-    // Not before the constructor is done: `changed` may want to use what it makes.
+    // Runs after the constructor, because `changed` may use the new object.
     queueMicrotask(() => this.#moved(connection.state));
   }
 
-  /** Where the page connects to, for people. */
+  /** The address that the page connects to, for display. */
   get address() {
     return `${this.#config.tls ? 'wss' : 'ws'}://${this.#config.host}:${this.#config.port}`;
   }
@@ -105,7 +108,7 @@ export class Live {
     if (this.#restarting) return;
     if (state === 'connected') {
       const kind = this.state;
-      // That there was a WebSocket also says that they are enabled here.
+      // An earlier WebSocket also means that WebSockets are enabled on this page.
       if (this.#silent && this.#latest === 'ws' && kind === 'http') this.#upgradeLater();
       this.#latest = kind;
       this.#refused = this.#lost = this.#silent = false;
@@ -120,20 +123,20 @@ export class Live {
     this.#show();
   }
 
-  /** Tries a WebSocket after a while, unless this connection is gone by then. */
+  /** Tries a WebSocket after a delay, unless this connection has ended. */
   #upgradeLater() {
     const { connection } = this.#pusher;
     const socketId = connection.socket_id;
     setTimeout(() => this.state === 'http' && connection.socket_id === socketId && this.tryNow(), UPGRADE_AFTER_MS);
   }
 
-  /** An error of the connection. Codes from 4000 to 4099 are the server's refusal, after which pusher-js does not try again. */
+  /** Handles an error of the connection. Codes from 4000 to 4099 are refusals, after which pusher-js does not retry. */
   #failed({ code, message } = {}) {
-    if (code >= 4000 && code < 4100) this.#reason = `The server refuses: ${message} (${code}).`;
+    if (code >= 4000 && code < 4100) this.#reason = `The server refused the connection: ${message} (${code}).`;
     this.#show();
   }
 
-  /** Asks whether anything answers, as long as there is no connection. */
+  /** Polls the server while there is no connection. */
   #look() {
     const idle = transportOf(this.#pusher) || this.#refused;
     if (idle) {
@@ -147,7 +150,7 @@ export class Live {
   async #lookNow() {
     const { host, port, tls } = this.#config;
     const before = this.#answered;
-    // The answer itself cannot be read from another origin; that there is one is enough.
+    // The response of another origin cannot be read. It is enough that there is one.
     this.#answered = await fetch(`${tls ? 'https' : 'http'}://${host}:${port}/up`, {
       mode: 'no-cors',
       cache: 'no-store',
@@ -161,14 +164,14 @@ export class Live {
     this.#lost = true;
     this.#silent ||= !this.#answered;
     this.#reason = this.#answered
-      ? 'Something answers there, but no connection opens so far.'
-      : 'Nothing answers there: is `carillon up` running?';
+      ? 'The server responds, but no connection has been established yet.'
+      : 'The server does not respond. Is `carillon up` running?';
     if (this.#answered && !before) this.tryNow();
     this.#look();
     this.#show();
   }
 
-  /** Has pusher-js begin anew, instead of waiting for its next attempt. */
+  /** Restarts pusher-js instead of waiting for its next attempt. */
   tryNow() {
     this.#restarting = true;
     this.#pusher.disconnect();
@@ -192,9 +195,9 @@ export class Live {
     const reason = navigator.onLine ? this.#reason : 'This device has no network.';
     const sentence =
       state === 'refused'
-        ? `${this.#reason || `This browser cannot connect to ${this.address}.`} Not trying again.`
+        ? `${this.#reason || `This browser cannot connect to ${this.address}.`} There are no more retries.`
         : state === 'offline'
-          ? `Offline: cannot reach ${this.address}, trying again … ${reason}`
+          ? `Offline: cannot reach ${this.address}, retrying … ${reason}`
           : '';
     const banner = $('#offline');
     banner.hidden = sentence === '';
@@ -206,12 +209,12 @@ export class Live {
 }
 
 /**
- * Calls `fetchState` whenever a channel has been subscribed: for the first time, and after every reconnection, since events were
- * missed meanwhile. Subscribing comes first and fetching second, so nothing falls between the two. Also on `resync`, which the
- * example's server sends when it could not publish for a while.
+ * Calls `fetchState` after every subscription to a channel: the first one and every later one, because events were missed in between.
+ * The fetch follows the subscription, so no change is missed. Also calls it on `resync`, which the example's server sends after failed
+ * publishes.
  *
- * pusher-js does not ask again for a signature that it did not get, for example because the example's server was being restarted;
- * this does, as long as the refusal is not for good and the page has not left the channel.
+ * pusher-js does not retry a failed signature request, for example while the example's server restarts. This function retries it unless
+ * the refusal is permanent or the page has unsubscribed.
  */
 export function keepFresh(channel, fetchState) {
   let trouble = null;
@@ -223,12 +226,12 @@ export function keepFresh(channel, fetchState) {
   channel.bind('pusher:subscription_error', ({ status }) => {
     trouble?.remove();
     if (status === 403) {
-      trouble = toast(`Nothing is live here: you may not hear ${channel.name}.`, 'problem');
+      trouble = toast(`No live updates: you may not subscribe to ${channel.name}.`, 'problem');
       return;
     }
-    const reason = status ? `it answered ${status}` : 'it does not answer';
+    const reason = status ? `it responded with ${status}` : 'it does not respond';
     trouble = toast(
-      `Nothing is live here: the server of this example should sign for ${channel.name}, but ${reason}. Trying again.`,
+      `No live updates: the server of this example must sign for ${channel.name}, but ${reason}. Retrying.`,
       'problem',
     );
     setTimeout(() => {

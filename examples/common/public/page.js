@@ -1,6 +1,6 @@
-// What the pages of all examples do alike: make elements, ask the example's server, sign in, and say things.
+// Common functions of all pages: elements, requests to the example's server, sign-in, and toasts.
 
-/** Makes an element. Text is always text: nothing here is parsed as HTML, so nothing that a person typed can become markup. */
+/** Creates an element. Children are always text or elements. User input is never parsed as HTML. */
 export function el(tag, properties = {}, ...children) {
   const element = document.createElement(tag);
   for (const [name, value] of Object.entries(properties)) {
@@ -18,12 +18,12 @@ export function el(tag, properties = {}, ...children) {
 export const $ = (selector, within = document) => within.querySelector(selector);
 
 /**
- * Shows a list of items as children of `list`, in order, touching only what differs: the focus stays where it is when something
- * else moves. `draw(item)` makes an element; one is made anew when its `mark(item)` has changed.
+ * Shows items as children of `list`, in order. Only changed elements are replaced, so that the focus is kept when other items change.
+ * `draw(item)` creates an element. It is called again when `mark(item)` changes.
  */
 export function arrange(list, items, draw, mark) {
   const known = new Map([...list.children].map((child) => [child.dataset.key, child]));
-  const wanted = items.map((item) => {
+  const elements = items.map((item) => {
     const [key, now] = [String(item.id), String(mark(item))];
     const old = known.get(key);
     known.delete(key);
@@ -33,13 +33,13 @@ export function arrange(list, items, draw, mark) {
     if (old) replace(old, fresh);
     return fresh;
   });
-  for (const gone of known.values()) gone.remove();
-  wanted.forEach((element, at) => {
+  for (const removed of known.values()) removed.remove();
+  elements.forEach((element, at) => {
     if (list.children[at] !== element) list.insertBefore(element, list.children[at] ?? null);
   });
 }
 
-/** Puts `fresh` in the place of `old`, with the focus on the button of the same name, or else on the item itself. */
+/** Replaces `old` by `fresh`. Moves the focus to the button with the same name, or else to the item itself. */
 function replace(old, fresh) {
   const focused = old.contains(document.activeElement) ? document.activeElement : null;
   old.replaceWith(fresh);
@@ -54,7 +54,7 @@ export const clock = (iso) => new Date(iso).toLocaleTimeString([], { hour: '2-di
 export const clockWithSeconds = (iso) =>
   new Date(iso).toLocaleTimeString([], { hour: '2-digit', minute: '2-digit', second: '2-digit', hourCycle: 'h23' });
 
-/** Two letters for a person. */
+/** Returns up to two initials of a name. */
 export const initials = (name) =>
   name
     .replace(/^Dr\.? /, '')
@@ -69,7 +69,7 @@ export const initials = (name) =>
 let token = null;
 let example = 'example';
 
-/** An answer of the example's server other than success; `fields` says what is wrong with which field of a form. */
+/** An unsuccessful response of the example's server. `fields` has messages by field of a form. */
 export class Refused extends Error {
   constructor(status, { message, fields = {} }) {
     super(message);
@@ -77,7 +77,7 @@ export class Refused extends Error {
   }
 }
 
-/** Asks the example's server: POST with a body, GET without. What it says about Carillon being away becomes a toast. */
+/** Calls the example's server: POST with a body, GET without. A notice in the response becomes a toast. */
 export async function api(path, body) {
   let response;
   try {
@@ -87,15 +87,15 @@ export async function api(path, body) {
       body: body && JSON.stringify(body),
     });
   } catch {
-    throw new Refused(0, { message: `The server of this example does not answer. Is \`make example-${example}\` still running?` });
+    throw new Refused(0, { message: `The server of this example does not respond. Is \`make example-${example}\` still running?` });
   }
-  const answer = await response.json();
-  if (!response.ok) throw new Refused(response.status, answer);
-  if (answer.notice) toast(`Saved, but not told to other pages: ${answer.notice}. They catch up when it is back.`, 'warning');
-  return answer;
+  const result = await response.json();
+  if (!response.ok) throw new Refused(response.status, result);
+  if (result.notice) toast(`Saved, but not sent to other pages: ${result.notice}. They update when Carillon is reachable again.`, 'warning');
+  return result;
 }
 
-/** Runs what a button or a form does, with the button disabled meanwhile; says in words what went wrong. */
+/** Runs the action of a button or a form and disables the button meanwhile. Shows a toast if the server refuses. */
 export async function act(button, action) {
   if (button.getAttribute('aria-busy')) return undefined;
   button.setAttribute('aria-busy', 'true');
@@ -110,7 +110,7 @@ export async function act(button, action) {
   }
 }
 
-/** Lets a form be sent with `send(values)`; marks the fields that the server refuses, with its words beside them. */
+/** Sends a form with `send(values)`. Marks the fields that the server refuses, with its messages. */
 export function form(element, send) {
   element.noValidate = true;
   element.addEventListener('submit', async (event) => {
@@ -141,7 +141,7 @@ function markField(field, words) {
   field.after(el('p', { id, class: 'field-problem' }, words));
 }
 
-/** Becomes somebody in this window: `{ config, user, token }`. */
+/** Signs in a user in this window. Returns `{ config, user, token }`. */
 export async function signIn(who) {
   const config = await api('/config.json');
   example = config.example;
@@ -150,7 +150,7 @@ export async function signIn(who) {
   return { config, ...session };
 }
 
-/** Shows `#sign-in` until its form makes a session, then `#app`. The address may name a person instead: `?as=Ana`. */
+/** Shows `#sign-in` until its form creates a session, then `#app`. The address may name the user instead: `?as=Ana`. */
 export async function askWho() {
   const gate = $('#sign-in');
   const given = new URLSearchParams(location.search);
@@ -167,22 +167,22 @@ export async function askWho() {
   return session;
 }
 
-/** Signs in and remembers it for this window only, so that a reload stays the same person. */
+/** Signs in and stores the user for this window only, so that a reload keeps the same user. */
 async function enter(who) {
   const session = await signIn(who);
   sessionStorage.setItem('who', JSON.stringify(who));
   return session;
 }
 
-// === saying things ===
+// === toasts ===
 
-/** Says something for a while at the edge of the page; warnings and problems stay until they are closed. Returns what to remove. */
+/** Shows a toast. News disappears after a while; warnings and problems stay until they are closed. Returns the element. */
 export function toast(words, kind = 'news') {
   const region = $('#toasts');
   for (const same of region.children) if (same.dataset.words === words) same.remove();
   const item = el('div', { class: 'toast', data: { kind, words } }, el('p', {}, words));
   item.append(
-    el('button', { type: 'button', class: 'quiet small', 'aria-label': 'Close this note', onclick: () => item.remove() }, 'Close'),
+    el('button', { type: 'button', class: 'quiet small', 'aria-label': 'Close this message', onclick: () => item.remove() }, 'Close'),
   );
   region.append(item);
   if (kind === 'news') setTimeout(() => item.remove(), 8_000);

@@ -1,11 +1,11 @@
-// The progress of a company's syncs, and two functions for the console, as people check such a set-up by hand.
+// The progress of a company's syncs, and two console functions for manual checks.
 
 import Echo from '/vendor/echo.js';
 import { Live, connectionOptions, keepFresh, transportOf } from '/common/live.js';
 import { $, act, api, arrange, askWho, clock, clockWithSeconds, el, form, toast } from '/common/page.js';
 import { Store } from '/common/store.js';
 
-/** Lines in the list of events. */
+/** Maximum length of the event list. */
 const EVENTS_MAX = 30;
 
 const { config, user, token } = await askWho();
@@ -14,12 +14,12 @@ $('#own').textContent = user.company;
 $('#other').textContent = user.company === 'alder' ? 'birch' : 'alder';
 
 const jobs = new Store((job, before) => {
-  // `sync.finished` is said once, and lost to who is away. Then the job itself says so, when it is fetched.
-  if (before?.state === 'running' && job.state === 'finished' && job.by.id === user.id) tellFinished(job);
+  // `sync.finished` is sent once and does not reach a disconnected page. In that case the fetched job shows that it has finished.
+  if (before?.state === 'running' && job.state === 'finished' && job.by.id === user.id) showFinished(job);
 });
 
-/** Said twice, by the job and by `sync.finished`, it is still one note. */
-function tellFinished({ records }) {
+/** Shows a toast. The job and `sync.finished` may both call this, but equal toasts replace each other. */
+function showFinished({ records }) {
   toast(`Your sync of ${records.toLocaleString()} records has finished.`);
 }
 
@@ -48,13 +48,13 @@ keepFresh(company.subscription, refresh);
 company.listen('.sync.progress', take);
 pusher.bind_global((event, data) => noteEvent(event, data));
 
-// The socket is signed in as this person: what is meant for one user needs no channel.
+// Signs in on this connection. Events for a single user need no channel.
 echo.connector.signin();
-pusher.user.bind('sync.finished', tellFinished);
+pusher.user.bind('sync.finished', showFinished);
 
-// === in the console ===
+// === console functions ===
 
-/** How this page is connected, and what it hears. */
+/** Returns the state of the connection and its subscriptions. */
 window.getWebSocketState = () => ({
   state: pusher.connection.state,
   transport: transportOf(pusher),
@@ -63,19 +63,19 @@ window.getWebSocketState = () => ({
   channels: pusher.allChannels().map(({ name, subscribed }) => ({ name, subscribed })),
 });
 
-/** Subscribes to a channel by its name on the wire. Resolves once it is subscribed; says in words why it is not. */
+/** Subscribes to a channel by its full name. Resolves after the subscription, or rejects with the reason. */
 window.subscribeToChannel = (name) =>
   new Promise((settle, refuse) => {
     const channel = pusher.subscribe(name);
     const say = (words) => (console.info(words), words);
     if (channel.subscribed) {
-      settle(say(`Subscribed to ${name} already.`));
+      settle(say(`Already subscribed to ${name}.`));
       return;
     }
     const succeeded = () => done(settle, say(`Subscribed to ${name}. Its events appear on the page.`));
     const failed = ({ status, error }) => {
       pusher.unsubscribe(name);
-      const reason = status === 403 ? `${user.name} may not hear it` : (error ?? 'the connection was refused');
+      const reason = status === 403 ? `${user.name} may not subscribe to it` : (error ?? 'the connection was refused');
       done(refuse, new Error(`Not subscribed to ${name}: ${reason}${status ? ` (${status})` : ''}.`));
     };
     const done = (end, result) => {
@@ -85,12 +85,12 @@ window.subscribeToChannel = (name) =>
     };
     channel.bind('pusher:subscription_succeeded', succeeded);
     channel.bind('pusher:subscription_error', failed);
-    if (pusher.connection.state !== 'connected') say(`Not connected yet (${pusher.connection.state}); ${name} follows.`);
+    if (pusher.connection.state !== 'connected') say(`Not connected yet (${pusher.connection.state}). The page subscribes to ${name} later.`);
   });
 
 let serial = 0;
 
-/** Shows that an event has come. Progress comes often, so it has one line, which counts. */
+/** Lists a received event. Progress events are frequent, so they share one line with a count. */
 function noteEvent(event, data) {
   if (event.startsWith('pusher_internal:') || event === 'pusher:pong') return;
   serial += 1;
@@ -177,19 +177,19 @@ function ended(job) {
 }
 
 async function cancel(button, id) {
-  const answer = await act(button, () => api(`/api/syncs/${id}/cancel`, {}));
-  if (answer) await take(answer);
-  // A refusal means that it has ended already; this shows how.
+  const result = await act(button, () => api(`/api/syncs/${id}/cancel`, {}));
+  if (result) await take(result);
+  // After a refusal the sync has already ended. This fetches its state.
   else await refresh();
   $('#records').focus();
 }
 
 form($('#begin'), async ({ records }) => {
-  const answer = await api('/api/syncs', { records: Number(records) }).catch((error) => {
-    // One is running that this page has not heard of.
+  const result = await api('/api/syncs', { records: Number(records) }).catch((error) => {
+    // A sync is running that this page has not received yet.
     if (error.status === 409) refresh();
     throw error;
   });
-  await take(answer);
+  await take(result);
   $('#now button')?.focus();
 });

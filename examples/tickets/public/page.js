@@ -1,11 +1,11 @@
-// The desk: a list, its figures, and what carries the events. With pusher-js alone, without Echo.
+// The desk: a list, its figures, and the transport of the connection. Uses pusher-js without Echo.
 
 import { Live, connectionOptions, keepFresh, transportName } from '/common/live.js';
 import { $, act, api, arrange, askWho, clock, clockWithSeconds, el, form, toast } from '/common/page.js';
 import { Store } from '/common/store.js';
 
 const STATUS = { open: ['Open', 'blue'], in_progress: ['In progress', 'amber'], resolved: ['Resolved', 'green'] };
-const PRIORITY = { urgent: ['Urgent', 'red'], high: ['High', 'amber'], normal: ['Normal', 'grey'], low: ['Low', 'grey'] };
+const PRIORITY = { urgent: ['Urgent', 'red'], high: ['High', 'amber'], normal: ['Normal', 'gray'], low: ['Low', 'gray'] };
 const ORDER = Object.keys(PRIORITY);
 
 const { config, user, token } = await askWho();
@@ -14,7 +14,7 @@ $('#who').textContent = user.name;
 const tickets = new Store();
 const figures = new Store();
 
-/** Takes news of any kind: a snapshot, an event, the answer to one's own request. */
+/** Applies a snapshot, an event, or the response to the user's own request. */
 function take({ run, items, item, figures: latest }) {
   if (items) {
     tickets.snapshot({ run, items });
@@ -97,7 +97,7 @@ function draw() {
 function row(item) {
   const [status, tone] = STATUS[item.status];
   const [priority, urgency] = PRIORITY[item.priority];
-  const by = item.assignee ? `${item.status === 'resolved' ? 'resolved by' : 'with'} ${item.assignee}` : 'nobody has taken it';
+  const by = item.assignee ? `${item.status === 'resolved' ? 'resolved by' : 'with'} ${item.assignee}` : 'not assigned';
   return el(
     'li',
     { class: 'ticket' },
@@ -118,7 +118,7 @@ function row(item) {
 }
 
 function next(item) {
-  const [action, label] = { open: ['take', 'Take'], in_progress: ['resolve', 'Resolve'], resolved: ['reopen', 'Open again'] }[item.status];
+  const [action, label] = { open: ['take', 'Take'], in_progress: ['resolve', 'Resolve'], resolved: ['reopen', 'Reopen'] }[item.status];
   const style = item.status === 'resolved' ? 'small' : 'small primary';
   return el(
     'button',
@@ -133,9 +133,9 @@ function next(item) {
 }
 
 async function perform(button, id, action) {
-  const answer = await act(button, () => api(`/api/tickets/${id}/${action}`, {}));
-  if (answer) take(answer);
-  // A refusal means that somebody was faster; this shows what they did.
+  const result = await act(button, () => api(`/api/tickets/${id}/${action}`, {}));
+  if (result) take(result);
+  // After a refusal, another user was faster. This fetches the current state.
   else refresh();
 }
 
