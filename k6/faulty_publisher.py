@@ -5,6 +5,7 @@ Usage: faulty_publisher.py LISTEN_PORT PUBLISHER_PORT
 
 Of each twenty single events, the 5th is accepted and dropped, and the 10th is published twice. The 15th is delayed until the next one
 has been published. All other requests are forwarded unchanged.
+"""
 
 import http.client
 import http.server
