@@ -12,14 +12,12 @@ use shared::cluster::bus::MemoryBus;
 use shared::cluster::envelope::Topic;
 use shared::cluster::roster::MemoryRoster;
 use shared::protocol::{ChannelName, SocketId};
-use shared::serve::listener::AcceptPolicy;
 
+use crate::capacity::{Capacity, CapacityLimits};
 use crate::config::Server;
 use crate::connection::{Connection, Wire};
 use crate::metrics::Metrics;
-use crate::node::{Capacity, Node};
 use crate::outbox::Burst;
-use crate::relay::Relay;
 use crate::shard::hub::{Hub, Part};
 use crate::transport::Transport;
 
@@ -45,17 +43,10 @@ impl Broadcast {
         let apps = Apps::new([app]).expect("one app is unique");
         let app = apps.iter().next().expect("the app").clone();
         let metrics = Metrics::new(&Registry::new(), &apps, subscribers, 0);
-        let bus = MemoryBus::new();
-        let roster = MemoryRoster::new(bus.clone());
-        let relay = Arc::new(Relay::new(bus, roster, Vec::new(), Arc::default(), metrics.presence.clone()));
-        let node = Arc::new(Node::new(
-            Server::default(),
-            AcceptPolicy::default(),
-            apps,
-            metrics,
-            relay,
-            Capacity { connections_max: subscribers, sockets_max: subscribers, shards: 1 },
-        ));
+        let roster = MemoryRoster::new(MemoryBus::new());
+        let limits =
+            CapacityLimits { connections_max: subscribers, sockets_max: subscribers, shards: 1, is_clustered: false };
+        let capacity = Capacity::new(limits, &Server::default(), &apps, roster, metrics.clone(), Arc::default());
 
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
         let peer = TcpStream::connect(listener.local_addr()?)?;
@@ -64,12 +55,12 @@ impl Broadcast {
         let mut hub = Hub::default();
         for _ in 0..subscribers {
             let stream = tokio::net::TcpStream::from_std(stream.try_clone()?)?;
-            let Ok(admission) = node.take_place(&app, Transport::WebSocket) else {
+            let Ok(admission) = capacity.admit_over_quota(&app, Transport::WebSocket) else {
                 panic!("the app does not admit {subscribers}")
             };
             let wire = Wire::Socket(stream);
             let connection = Connection::new(wire, SocketId::random(&mut rand::rng()), admission, 0);
-            hub.subscribe(&topic, Rc::new(connection), &node.metrics);
+            hub.subscribe(&topic, Rc::new(connection), &metrics);
         }
         Ok(Self { hub, topic, frame, burst: Burst::default(), _peer: peer })
     }

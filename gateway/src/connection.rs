@@ -14,9 +14,9 @@ use socket2::SockRef;
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
 
+use crate::capacity::Admission;
 use crate::http::upgrade::Carrier;
 use crate::limits::{CLOSING_BYTES_MAX, READS_PER_TURN};
-use crate::node::Admission;
 use crate::outbox::{Flushed, Outbox};
 use crate::reject::Farewell;
 use crate::session::Session;
@@ -122,7 +122,7 @@ impl Connection {
     pub(crate) fn begin_closing(&self, code: CloseCode, until_s: u32) {
         self.stage.set(Stage::Closing { until_s, bytes: 0 });
         self.ended_with.set(Some(code));
-        self.admission.leave_app();
+        self.admission.release_quota();
     }
 
     /// Ends the sending side as soon as the close frame is written.

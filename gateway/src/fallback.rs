@@ -172,7 +172,9 @@ async fn receive(
         Err(Known::Ended(line)) => return lines(line.into()),
     };
     let admitted = match permit {
-        Ok((opened_by, address)) => node.admit(app, transport).await.map(|admission| (admission, opened_by, address)),
+        Ok((opened_by, address)) => {
+            node.capacity.admit(app, transport).await.map(|admission| (admission, opened_by, address))
+        }
         Err(farewell) => Err(farewell),
     };
     match admitted {
@@ -202,7 +204,7 @@ fn permit(
         let text = "Too many sessions were opened through this TCP connection, try again later";
         return Err(Farewell::new(CloseCode::OverCapacity, text));
     };
-    match node.addresses.admit(client.counted, transport) {
+    match node.capacity.addresses.admit(client.counted, transport) {
         Ok(address) => Ok((opened_by, address)),
         Err(limit) => Err(upgrade::over_limit(node, limit)),
     }

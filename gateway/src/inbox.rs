@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use shared::app::App;
@@ -10,10 +11,9 @@ use shared::cluster::envelope::Topic;
 use shared::protocol::{ChannelName, SocketId, UserId};
 use tokio::sync::{Notify, mpsc};
 
+use crate::capacity::SocketPermit;
 use crate::limits::{INBOX_BYTES_MAX, INBOX_MESSAGE_BYTES};
-use crate::node::Load;
 use crate::session::subscriptions::Ticket;
-use crate::shard::drain::DrainPlan;
 
 /// One message to a shard. Order within the inbox is the order in which clients hear of it.
 pub(crate) enum ShardMessage {
@@ -42,11 +42,22 @@ pub(crate) enum ShardMessage {
     Drain(DrainPlan),
 }
 
+/// The times of a shutdown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct DrainPlan {
+    /// The time over which closes are spread. Zero closes all connections at once.
+    pub(crate) window: Duration,
+    /// How long requests are still expected on open HTTP connections.
+    pub(crate) linger: Duration,
+    /// How long after the window requests in progress are abandoned.
+    pub(crate) grace: Duration,
+}
+
 /// A fresh TCP connection.
 pub(crate) struct Accepted {
     pub(crate) stream: std::net::TcpStream,
     pub(crate) peer: SocketAddr,
-    pub(crate) load: Load,
+    pub(crate) load: SocketPermit,
 }
 
 /// A frame for the subscribers of a channel.

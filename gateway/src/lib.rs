@@ -44,13 +44,13 @@ pub mod websocket;
 
 pub use config::Config;
 
+use capacity::{Capacity, CapacityLimits};
 use fallback::peers::Peers;
-use inbox::{InboxReceiver, Room, ShardMessage, inbox};
+use inbox::{DrainPlan, InboxReceiver, Room, ShardMessage, inbox};
 use metrics::Metrics;
-use node::{Capacity, Node};
+use node::Node;
 use relay::Relay;
 use shard::Shard;
-use shard::drain::DrainPlan;
 
 /// How long after the last close the departures may take to reach the cluster: longer than a hiccup of Redis, and short
 /// enough for any grace period. If a node ends earlier, the others remove its members.
@@ -142,8 +142,10 @@ impl Gateway {
         let room = Arc::new(Room::default());
         let (inboxes, receivers) = (0..shards).map(|_| inbox(room.clone())).unzip();
         let metrics = Metrics::new(&deps.registry, &deps.apps, connections_max, deps.descriptors_max);
-        let relay = Arc::new(Relay::new(deps.bus, deps.roster, inboxes, room, metrics.presence.clone()));
-        let capacity = Capacity { connections_max, sockets_max, shards };
+        let relay = Arc::new(Relay::new(deps.bus, deps.roster.clone(), inboxes, room, metrics.presence.clone()));
+        let limits = CapacityLimits { connections_max, sockets_max, shards, is_clustered: deps.directory.is_some() };
+        let recounts = relay.recounts().clone();
+        let capacity = Capacity::new(limits, &config.server, &deps.apps, deps.roster, metrics.clone(), recounts);
         let mut node =
             Node::new(config.server.clone(), deps.accept_policy, deps.apps, metrics, relay.clone(), capacity);
         if let Some(routes) = &deps.routes {
@@ -164,7 +166,7 @@ impl Gateway {
 
     /// Most WebSockets that this node will hold.
     pub fn connections_max(&self) -> usize {
-        self.node.connections_max
+        self.node.capacity.connections_max()
     }
 
     /// Where other nodes pass requests on to; `None` for a process that is the whole cluster.
@@ -206,7 +208,7 @@ impl Gateway {
             node.start_draining();
             drop(stop);
             tokio::time::sleep(config.drain.accept).await;
-            if !node.is_clustered() {
+            if !node.capacity.is_clustered() {
                 node.requests_done(QUIESCE_TIMEOUT).await;
             }
         };
@@ -223,8 +225,8 @@ impl Gateway {
                     http::accept::hand_out(stream, peer, &node, &relay);
                 }
             });
-            let plan = if node.is_clustered() {
-                let window = config.drain.duration(node.connections());
+            let plan = if node.capacity.is_clustered() {
+                let window = config.drain.duration(node.capacity.connections());
                 DrainPlan { window, linger: config.drain.accept.min(LINGER), grace: REQUEST_GRACE }
             } else {
                 DrainPlan { window: Duration::ZERO, linger: Duration::ZERO, grace: FAREWELL_TIMEOUT }
@@ -238,9 +240,9 @@ impl Gateway {
                 let (_, _, others) = ended.await;
                 futures_util::future::join_all(others).await;
             };
-            let patience = if node.is_clustered() { LEAVE_TIMEOUT } else { FAREWELL_TIMEOUT };
+            let patience = if node.capacity.is_clustered() { LEAVE_TIMEOUT } else { FAREWELL_TIMEOUT };
             if tokio::time::timeout(plan.window + patience, gone).await.is_err() {
-                if node.is_clustered() {
+                if node.capacity.is_clustered() {
                     tracing::warn!("shut down before Redis confirmed all departures; other nodes will clean up");
                 }
                 return Ok(());
@@ -269,8 +271,8 @@ impl Gateway {
             // Not with the timer of what is done each second: the cluster's answers make that late.
             never = node.metrics.event_loop_lag.keep() => match never {},
             never = keep_sessions(&node) => match never {},
-            never = node.report_connections() => match never {},
-            never = node.serve_queues() => match never {},
+            never = node.capacity.report_connections() => match never {},
+            never = node.capacity.serve_queues() => match never {},
             never = relay.keep_synchronised() => match never {},
         }
     }

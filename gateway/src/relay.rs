@@ -27,12 +27,10 @@ use shared::cluster::bus::{Bus, Listener};
 use shared::cluster::envelope::{Body, Envelope, Position, Topic};
 use shared::cluster::roster::Roster;
 use shared::protocol::ServerFrame;
-use tokio::sync::Notify;
 
+use crate::capacity::RecountRequests;
 use crate::inbox::{Accepted, Broadcast, Inbox, Room, ShardMessage};
-use crate::limits::{
-    COUNTS_AT_ONCE, COUNTS_PER_SECOND, MEMBER_BYTES_AT_ONCE, MEMBER_BYTES_PER_SECOND, RECOUNT_BYTES_MAX, RECOUNTS_MAX,
-};
+use crate::limits::{COUNTS_AT_ONCE, COUNTS_PER_SECOND, MEMBER_BYTES_AT_ONCE, MEMBER_BYTES_PER_SECOND};
 use crate::metrics::PresenceMetrics;
 use crate::websocket::writer;
 use replica::{Change, Effect};
@@ -69,10 +67,7 @@ pub(crate) struct Relay {
     /// Of the kept events of all topics. Locked after a stripe, never before one.
     kept_ages: Mutex<Ages>,
     doubts: Doubts,
-    connections_forgotten: Notify,
-    /// Apps whose connections another node needs to know.
-    asked: Mutex<HashSet<AppId>>,
-    recount: Notify,
+    recounts: Arc<RecountRequests>,
 }
 
 impl Relay {
@@ -97,9 +92,7 @@ impl Relay {
             late_reports: Mutex::default(),
             kept_ages: Mutex::default(),
             doubts: Doubts::default(),
-            connections_forgotten: Notify::new(),
-            asked: Mutex::default(),
-            recount: Notify::new(),
+            recounts: Arc::default(),
         }
     }
 
@@ -113,14 +106,9 @@ impl Relay {
         &*self.roster
     }
 
-    /// Resolves when another node needs to know this node's connections.
-    pub(crate) async fn recount_asked(&self) {
-        self.recount.notified().await;
-    }
-
-    /// Takes the apps that other nodes have asked about.
-    pub(crate) fn take_asked(&self) -> HashSet<AppId> {
-        std::mem::take(&mut *lock(&self.asked))
+    /// Requests to report connection counts to the roster again.
+    pub(crate) fn recounts(&self) -> &Arc<RecountRequests> {
+        &self.recounts
     }
 
     /// Queues a message for one shard.
@@ -354,14 +342,7 @@ impl Listener for Relay {
     }
 
     fn connections_asked(&self, app: &AppId) {
-        {
-            let mut asked = lock(&self.asked);
-            if asked.len() >= RECOUNTS_MAX || app.as_str().len() > RECOUNT_BYTES_MAX {
-                return;
-            }
-            asked.insert(app.clone());
-        }
-        self.recount.notify_one();
+        self.recounts.request(app);
     }
 }
 

@@ -35,6 +35,7 @@ use tokio::sync::{Notify, mpsc};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
+use crate::capacity::Admission;
 use crate::connection::{Connection, Wire};
 use crate::fallback;
 use crate::fallback::peer_client::{self, Forwarder};
@@ -44,7 +45,7 @@ use crate::inbox::{Accepted, ConnectionKey, InboxReceiver, Messages};
 use crate::limits::{
     INBOX_BATCH, PARTIAL_BYTES_MAX, PARTIALS_MIN, PUBLISHES_MAX, READ_BUFFER_BYTES, TASKS_AT_ONCE, TASKS_WAITING_MAX,
 };
-use crate::node::{Admission, Node};
+use crate::node::Node;
 use crate::outbox::{Burst, Flushed};
 use crate::reject::{Farewell, Refusal};
 use crate::session::subscriptions::Subscription;
@@ -112,9 +113,10 @@ impl Shard {
         let (publishes, queue) = mpsc::channel(PUBLISHES_MAX);
         let began = Instant::now();
         let message_bytes_max = node.apps.iter().map(|app| as_usize(app.limits.message_bytes)).max().unwrap_or(0);
-        let partial_bytes_max = PARTIALS_MIN.saturating_mul(message_bytes_max).max(PARTIAL_BYTES_MAX / node.shards());
+        let partial_bytes_max =
+            PARTIALS_MIN.saturating_mul(message_bytes_max).max(PARTIAL_BYTES_MAX / node.capacity.shards());
         let partials = Rc::new(Partials::new(partial_bytes_max));
-        let tasks = Tasks::new((TASKS_WAITING_MAX / node.shards()).max(TASKS_AT_ONCE));
+        let tasks = Tasks::new((TASKS_WAITING_MAX / node.capacity.shards()).max(TASKS_AT_ONCE));
         let shard = Rc::new(Self {
             index,
             node,

@@ -16,7 +16,8 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::net::TcpStream;
 use tower_service::Service;
 
-use crate::node::{Load, Node};
+use crate::capacity::SocketPermit;
+use crate::node::Node;
 
 /// Nodes are near each other.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -63,7 +64,7 @@ impl Service<Uri> for Connector {
 
     fn call(&mut self, address: Uri) -> Self::Future {
         let connecting = self.tcp.call(address);
-        let load = self.node.load(self.shard);
+        let load = self.node.capacity.add_socket(self.shard);
         Box::pin(async move { Ok(Counted { stream: connecting.await?, _load: load }) })
     }
 }
@@ -71,7 +72,7 @@ impl Service<Uri> for Connector {
 /// A connection that counts for as long as it is open.
 pub(crate) struct Counted {
     stream: TokioIo<TcpStream>,
-    _load: Load,
+    _load: SocketPermit,
 }
 
 impl Counted {

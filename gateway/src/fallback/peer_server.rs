@@ -16,8 +16,9 @@ use super::body::Answer;
 use super::collect::collect;
 use super::peers::{PASSED_ON, Peers, answer_proof, in_time, is_proven, unix_s};
 use super::{Target, Verb, body_bytes_max, end_here, error, receive_here, send_here};
+use crate::capacity::SocketPermit;
 use crate::http::key::find_app;
-use crate::node::{Load, Node};
+use crate::node::Node;
 
 /// What is under way when the node has said goodbye to everyone has this long to get out.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(1);
@@ -37,14 +38,14 @@ async fn accept(peers: &Peers, node: &Arc<Node>, connections: &GracefulShutdown)
     loop {
         let (stream, peer) = acceptor.accept().await;
         // A node that is not let in finds another one, or makes the session its own; others have no business here.
-        if peers.access.admits_peer(peer.ip()) && node.has_room_for_socket() {
-            let load = node.load(node.least_loaded_shard());
+        if peers.access.admits_peer(peer.ip()) && node.capacity.has_room_for_socket() {
+            let load = node.capacity.add_socket(node.capacity.least_loaded_shard());
             converse(stream, peer, node.clone(), load, connections);
         }
     }
 }
 
-fn converse(stream: TcpStream, peer: SocketAddr, node: Arc<Node>, load: Load, connections: &GracefulShutdown) {
+fn converse(stream: TcpStream, peer: SocketAddr, node: Arc<Node>, load: SocketPermit, connections: &GracefulShutdown) {
     // Lines are small, and wanted now.
     let _ = stream.set_nodelay(true);
     let state = ConnectionState::new();

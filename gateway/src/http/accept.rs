@@ -28,14 +28,14 @@ pub(crate) async fn accept(listener: &TcpListener, node: &Arc<Node>, relay: &Rel
 
 /// Hands out a connection that was accepted.
 pub(crate) fn hand_out(stream: std::net::TcpStream, peer: SocketAddr, node: &Arc<Node>, relay: &Relay) {
-    if !node.has_room_for_socket() {
+    if !node.capacity.has_room_for_socket() {
         // Those who are in need descriptors of their own, as the node does for Redis.
         node.metrics.connection_dropped(Dropped::Capacity.label());
         tracing::debug!(%peer, "connection dropped: {}", Dropped::Capacity);
         return;
     }
-    let shard = node.least_loaded_shard();
-    let load = node.load(shard);
+    let shard = node.capacity.least_loaded_shard();
+    let load = node.capacity.add_socket(shard);
     relay.accept_on(shard, Accepted { stream, peer, load });
 }
 

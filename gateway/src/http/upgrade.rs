@@ -29,9 +29,10 @@ use super::opener::Opener;
 use super::tls::{self, Stall};
 use super::{origin, refuse};
 use crate::capacity::addresses::OverLimit;
+use crate::capacity::{Admission, SocketPermit};
 use crate::fallback::body::{Answer, Body};
 use crate::fallback::{self, Target};
-use crate::node::{Admission, Load, Node};
+use crate::node::Node;
 use crate::reject::Farewell;
 use crate::shard::Shard;
 use crate::transport::Transport;
@@ -45,7 +46,7 @@ const LAST_HEAD_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The TCP connection beneath a WebSocket, kept as long as that.
 pub(crate) struct Carrier {
-    _load: Load,
+    _load: SocketPermit,
     /// Set where TLS is spoken here.
     stall: Option<Stall>,
 }
@@ -58,7 +59,7 @@ impl Carrier {
 }
 
 /// Serves one TCP connection until it ends or becomes a WebSocket, if it is let in.
-pub(crate) async fn serve(shard: Rc<Shard>, stream: TcpStream, peer: SocketAddr, load: Load) {
+pub(crate) async fn serve(shard: Rc<Shard>, stream: TcpStream, peer: SocketAddr, load: SocketPermit) {
     let too_late = async {
         shard.leaving().await;
         tokio::time::sleep(LAST_HEAD_TIMEOUT).await;
@@ -242,8 +243,9 @@ async fn admit_websocket(
     };
     let app = judge(node, key, request.uri(), request.headers())?;
     let counted = node.accept_policy.access.counted_client(peer, request.headers());
-    let address = node.addresses.admit(counted, Transport::WebSocket).map_err(|limit| over_limit(node, limit))?;
-    Ok(node.admit(app, Transport::WebSocket).await?.counted_for(address))
+    let address =
+        node.capacity.addresses.admit(counted, Transport::WebSocket).map_err(|limit| over_limit(node, limit))?;
+    Ok(node.capacity.admit(app, Transport::WebSocket).await?.counted_for(address))
 }
 
 /// Counts that a client address has too many connections. Returns the farewell for the client, which may try again.

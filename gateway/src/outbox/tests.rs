@@ -3,19 +3,17 @@ use std::sync::Arc;
 
 use prometheus::Registry;
 use proptest::prelude::*;
-use shared::app::Apps;
+use shared::app::{App, Apps};
 use shared::cluster::bus::MemoryBus;
 use shared::cluster::roster::MemoryRoster;
-use shared::serve::listener::AcceptPolicy;
 use socket2::SockRef;
 use tokio::io::AsyncReadExt;
 use tokio::net::{TcpListener, TcpSocket};
 
 use super::*;
+use crate::capacity::{Capacity, CapacityLimits};
 use crate::config::Server;
 use crate::metrics::Metrics;
-use crate::node::{Capacity, Node};
-use crate::relay::Relay;
 use crate::transport::Transport;
 
 /// Far more than the sockets of a [`Client`] hold.
@@ -27,21 +25,14 @@ struct Client {
     stream: TcpStream,
 }
 
-fn node() -> Arc<Node> {
+fn capacity() -> (Arc<Capacity>, Arc<App>) {
     let app = serde_json::from_str(r#"{"id":"app","key":"key","secret":"secret"}"#).unwrap();
     let apps = Apps::new([app]).unwrap();
+    let app = apps.by_id("app").unwrap().clone();
     let metrics = Metrics::new(&Registry::new(), &apps, 10, 10);
-    let bus = MemoryBus::new();
-    let roster = MemoryRoster::new(bus.clone());
-    let relay = Arc::new(Relay::new(bus, roster, Vec::new(), Arc::default(), metrics.presence.clone()));
-    Arc::new(Node::new(
-        Server::default(),
-        AcceptPolicy::default(),
-        apps,
-        metrics,
-        relay,
-        Capacity { connections_max: 10, sockets_max: 10, shards: 1 },
-    ))
+    let roster = MemoryRoster::new(MemoryBus::new());
+    let limits = CapacityLimits { connections_max: 10, sockets_max: 10, shards: 1, is_clustered: false };
+    (Capacity::new(limits, &Server::default(), &apps, roster, metrics, Arc::default()), app)
 }
 
 fn socket(connection: &Connection) -> &TcpStream {
@@ -62,8 +53,8 @@ impl Client {
         accepted.set_nodelay(true).unwrap();
         // A fresh stream counts as full until the runtime has looked at it.
         accepted.writable().await.unwrap();
-        let node = node();
-        let admission = node.take_place(node.apps.by_id("app").unwrap(), Transport::WebSocket).unwrap();
+        let (capacity, app) = capacity();
+        let admission = capacity.admit_over_quota(&app, Transport::WebSocket).unwrap();
         let connection = Rc::new(Connection::new(Wire::Socket(accepted), "1.1".parse().unwrap(), admission, 0));
         Self { connection, stream }
     }

@@ -103,11 +103,6 @@ impl Relay {
         }
     }
 
-    /// Resolves when this node's counts of connections must be told again.
-    pub(crate) async fn connections_forgotten(&self) {
-        self.connections_forgotten.notified().await;
-    }
-
     /// One look at all doubts; returns whether none is left.
     async fn settle_doubts(&self) -> bool {
         let began = Instant::now();
@@ -117,7 +112,7 @@ impl Relay {
                 self.doubts.all.store(true, Ordering::Release);
                 return false;
             }
-            self.connections_forgotten.notify_one();
+            self.recounts.request_all();
             // Not under the lock of the doubts, which others take while they hold a stripe.
             let held = self.held_topics();
             let mut topics = lock(&self.doubts.topics);

@@ -7,23 +7,12 @@ use shared::protocol::CloseCode;
 use tokio::time::{Instant, sleep_until};
 
 use super::{Leave, Shard};
-use crate::inbox::ConnectionKey;
+use crate::inbox::{ConnectionKey, DrainPlan};
 use crate::limits::CLOSES_PER_TURN;
 use crate::reject::Farewell;
 
 /// Shortest time between two groups of closes.
 const STEP: Duration = Duration::from_millis(20);
-
-/// How a node shuts its shards down.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct DrainPlan {
-    /// The time over which closes are spread. Zero closes all connections at once.
-    pub(crate) window: Duration,
-    /// How long requests are still expected on open HTTP connections.
-    pub(crate) linger: Duration,
-    /// How long after the window the requests under way are given up.
-    pub(crate) grace: Duration,
-}
 
 /// When the connections of one shard are closed. The shards of a node take turns, so that all closes of the node are
 /// evenly spread.
@@ -67,7 +56,7 @@ impl Shard {
         self.leaving.cancel();
         let all: Vec<ConnectionKey> =
             self.connections.borrow().iter().map(|(_, connection)| self.key(connection)).collect();
-        let schedule = Schedule::new(plan.window, all.len(), self.index, self.node.shards());
+        let schedule = Schedule::new(plan.window, all.len(), self.index, self.node.capacity.shards());
         let shard = self.clone();
         self.chore(async move {
             let mut closed = 0;
@@ -92,7 +81,7 @@ impl Shard {
         // One that has ended meanwhile needs no close.
         let Some(connection) = self.connection(key) else { return };
         self.close(&connection, &self.farewell());
-        if !self.node.is_clustered() {
+        if !self.node.capacity.is_clustered() {
             // The process ends before every client has answered.
             connection.shut_down_after_close();
         }
@@ -100,7 +89,7 @@ impl Shard {
 
     /// Returns the farewell for clients of a node that shuts down.
     pub(crate) fn farewell(&self) -> Farewell {
-        if self.node.is_clustered() { going_away() } else { restarting() }
+        if self.node.capacity.is_clustered() { going_away() } else { restarting() }
     }
 }
 

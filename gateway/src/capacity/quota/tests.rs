@@ -20,31 +20,31 @@ fn a_refusal_is_final_only_if_all_counts_are_settled() {
 }
 
 #[test]
-fn places_are_counted_up_to_the_quota() {
-    let places = AppPlaces::default();
-    assert!(places.add_below(2) && places.add_below(2) && !places.add_below(2));
-    places.remove();
-    assert!(places.add_below(2));
-    assert_eq!(places.count(), 2);
+fn connections_are_counted_up_to_the_quota() {
+    let connections = AppConnections::default();
+    assert!(connections.add_below(2) && connections.add_below(2) && !connections.add_below(2));
+    connections.remove();
+    assert!(connections.add_below(2));
+    assert_eq!(connections.count(), 2);
 }
 
 #[test]
-fn a_queue_forgets_clients_that_have_gone() {
-    let places = AppPlaces::default();
-    let (gone, receiver) = oneshot::channel();
-    let (there, _receiver) = oneshot::channel();
-    for verdict in [gone, there] {
-        let waiting = Waiting {
+fn the_queue_drops_clients_that_have_disconnected() {
+    let connections = AppConnections::default();
+    let (disconnected, receiver) = oneshot::channel();
+    let (connected, _receiver) = oneshot::channel();
+    for decision in [disconnected, connected] {
+        let waiting = WaitingHandshake {
             transport: Transport::WebSocket,
             since: std::time::Instant::now().into(),
             refused_at_ms: None,
-            verdict,
+            decision,
         };
-        places.queue().waiting.push_back(waiting);
+        connections.queue().waiting.push_back(waiting);
     }
     drop(receiver);
-    assert_eq!(places.wanted(), Some(1));
-    places.queue().waiting.clear();
-    assert_eq!(places.wanted(), None);
-    assert!(!places.queue().is_served);
+    assert_eq!(connections.waiting_count(), Some(1));
+    connections.queue().waiting.clear();
+    assert_eq!(connections.waiting_count(), None);
+    assert!(!connections.queue().is_served);
 }
