@@ -1,0 +1,107 @@
+//! The lengths of files and functions, and marks that a file must or must not have.
+
+use std::path::Path;
+
+use super::files::{is_test_module, scripts, sources};
+use super::imports::Source;
+
+const FILE_LINES_MAX: usize = 400;
+const TEST_FILE_LINES_MAX: usize = 500;
+const FUNCTION_LINES_MAX: usize = 60;
+
+/// Files that are still too long or have a function that is too long.
+const PENDING: [&str; 23] = [
+    "bench/src/compare/case.rs",
+    "bench/src/scenario/delivery.rs",
+    "bench/src/scenario/slow_readers.rs",
+    "cli/src/serve/roles.rs",
+    "gateway/src/fallback/session.rs",
+    "gateway/src/lib.rs",
+    "gateway/src/metrics.rs",
+    "gateway/src/relay/membership.rs",
+    "gateway/src/shard.rs",
+    "shared/src/cluster/bus/redis/subscriber.rs",
+    "shared/src/cluster/redis/metrics.rs",
+    "shared/src/cluster/webhook/redis.rs",
+    "shared/src/protocol/frame.rs",
+    "tests/it/bad_input/requests.rs",
+    "tests/it/cluster/faults/gateways.rs",
+    "tests/it/cluster/metric_names.rs",
+    "tests/it/cluster/refusing.rs",
+    "tests/it/cluster/webhooks.rs",
+    "tests/it/cluster/webhooks/chaos.rs",
+    "tests/it/operator.rs",
+    "tests/it/operator/redis.rs",
+    "tests/it/webhooks.rs",
+    "tests/src/nginx.rs",
+];
+
+#[test]
+fn files_are_short() {
+    let mut long = Vec::new();
+    for (path, text) in sources().iter().chain(&scripts()) {
+        let lines = text.lines().count();
+        let max = if is_for_tests(path) { TEST_FILE_LINES_MAX } else { FILE_LINES_MAX };
+        if lines > max && !is_pending(path) {
+            long.push(format!("{} has {lines} lines, more than {max}", path.display()));
+        }
+    }
+    assert!(long.is_empty(), "{}", long.join("\n"));
+}
+
+#[test]
+fn functions_are_short() {
+    let mut long = Vec::new();
+    for (path, text) in sources().into_iter().filter(|(path, _)| !is_pending(path)) {
+        for (name, line, lines) in long_functions(&text) {
+            long.push(format!("{}:{line}: {name} has {lines} lines, more than {FUNCTION_LINES_MAX}", path.display()));
+        }
+    }
+    assert!(long.is_empty(), "{}", long.join("\n"));
+}
+
+fn long_functions(text: &str) -> Vec<(String, usize, usize)> {
+    let functions = Source::parse(&[], text).expect("Rust source").functions;
+    let long = functions.into_iter().filter(|function| function.lines > FUNCTION_LINES_MAX);
+    long.map(|function| (function.name, function.line, function.lines)).collect()
+}
+
+fn is_pending(path: &Path) -> bool {
+    PENDING.iter().any(|pending| path == Path::new(pending))
+}
+
+fn is_for_tests(path: &Path) -> bool {
+    is_test_module(path) || path.ends_with("contract.rs") || path.starts_with("tests")
+}
+
+#[test]
+fn a_long_function_is_found() {
+    let function = |lines: usize| format!("\n#[test]\nasync fn run<T>(\n{}) -> u8 {{\n1 }}\n", "\n".repeat(lines - 3));
+    assert_eq!(long_functions(&function(FUNCTION_LINES_MAX)), []);
+    let found = [("run".to_owned(), 3, FUNCTION_LINES_MAX + 1)];
+    assert_eq!(long_functions(&function(FUNCTION_LINES_MAX + 1)), found);
+    let inner = format!("#[cfg(test)]\nmod tests {{{}}}", function(FUNCTION_LINES_MAX + 1));
+    assert_eq!(long_functions(&inner).len(), 1);
+}
+
+#[test]
+fn no_work_is_left_for_later() {
+    // The marks are assembled, because the test reads this file too.
+    let marks = [["TO", "DO"].concat(), ["FIX", "ME"].concat(), ["XX", "X"].concat()];
+    for (path, text) in sources().into_iter().chain(scripts()) {
+        for (index, line) in text.lines().enumerate() {
+            let found = marks.iter().any(|mark| line.contains(mark.as_str()));
+            assert!(!found, "{}:{}: {line}", path.display(), index + 1);
+        }
+    }
+}
+
+#[test]
+fn every_module_begins_with_a_description() {
+    let missing: Vec<String> = sources()
+        .iter()
+        .filter(|(path, text)| !text.starts_with("//!") && !is_test_module(path) && !path.starts_with("fuzz"))
+        .map(|(path, _)| path.display().to_string())
+        .collect();
+    assert!(missing.is_empty(), "no `//!` comment at the top of:\n{}", missing.join("\n"));
+}
