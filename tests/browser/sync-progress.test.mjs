@@ -183,7 +183,7 @@ test('where WebSockets are refused, who comes back after an outage stays with HT
   const behind = await startExample(t, 'sync-progress', way);
   const [ana] = await colleagues(t, 'alder', { example: behind, transport: 'Live over HTTP fallback' });
   await way.stop();
-  await sees(ana, '#offline', 'Nothing answers there');
+  await sees(ana, '#offline', 'The server does not respond');
   await way.again();
   await sees(ana, '#live', 'Live over HTTP fallback');
   const { socketId } = await ana.evaluate(() => window.getWebSocketState());

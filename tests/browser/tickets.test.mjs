@@ -133,7 +133,7 @@ test('what could not be published is told later, to pages that were live all the
   const [iris, sam] = await desks(t, { example });
   await way.stop();
   await press(sam, 'Take: A second monitor for the reception');
-  await sees(sam, '.toast', 'They catch up when it is back.');
+  await sees(sam, '.toast', 'They update when Carillon is reachable again.');
   assert.equal(await iris.locator('#tickets li', { hasText: 'A second monitor' }).getByText('not assigned').count(), 1);
   await way.again();
   await sees(iris, '#tickets li', /A second monitor[\s\S]*with Sam/);
