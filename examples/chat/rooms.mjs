@@ -32,7 +32,7 @@ export class Rooms {
   }
 
   /** Adds a message. Returns it, and a notification for each mentioned user. */
-  say(author, room, body, at = new Date()) {
+  post(author, room, body, at = new Date()) {
     const messages = this.messages(room);
     const words = text(body, 'text', 'The message', { max: 500 });
     const mentions = [...this.#people.values()].filter(({ id, name }) => id !== author.id && mentioned(words, name));
@@ -87,9 +87,9 @@ export function beginTalk(rooms) {
     { id: 'mara', name: 'Mara' },
     { id: 'otis', name: 'Otis' },
   ];
-  rooms.say(mara, 'general', { text: 'Good morning. The new price list is on the shared drive.' }, ago(38));
-  rooms.say(otis, 'general', { text: 'Thanks, found it. Page 3 still has the old date, though.' }, ago(31));
-  rooms.say(mara, 'general', { text: 'Oh no. I will fix it before ten.' }, ago(29));
-  rooms.say(otis, 'kitchen', { text: 'The coffee machine is back from repair.' }, ago(54));
-  rooms.say(mara, 'projects', { text: 'Warehouse survey: two sites done, one to go.' }, ago(75));
+  rooms.post(mara, 'general', { text: 'Good morning. The new price list is on the shared drive.' }, ago(38));
+  rooms.post(otis, 'general', { text: 'Thanks, found it. Page 3 still has the old date, though.' }, ago(31));
+  rooms.post(mara, 'general', { text: 'Oh no. I will fix it before ten.' }, ago(29));
+  rooms.post(otis, 'kitchen', { text: 'The coffee machine is back from repair.' }, ago(54));
+  rooms.post(mara, 'projects', { text: 'Warehouse survey: two sites done, one to go.' }, ago(75));
 }

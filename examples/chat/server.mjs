@@ -18,8 +18,8 @@ const run = randomUUID();
 
 const inbox = (userId) => `private-App.Models.User.${userId}`;
 
-async function say({ user, body, parameters: { room } }) {
-  const { message, notifications } = rooms.say(user, room, body);
+async function post({ user, body, parameters: { room } }) {
+  const { message, notifications } = rooms.post(user, room, body);
   const problems = await Promise.all([
     broadcaster.publish([`presence-room.${room}`], 'message.posted', { run, item: message }),
     ...notifications.map(({ userId, notification }) =>
@@ -50,7 +50,7 @@ await serve({
   member: ({ id, name }) => ({ user_id: id, user_info: { id, name } }),
   routes: {
     'GET /api/rooms/:room': ({ parameters }) => ({ run, items: rooms.messages(parameters.room) }),
-    'POST /api/rooms/:room': say,
+    'POST /api/rooms/:room': post,
     'GET /api/notifications': ({ user }) => ({ run, items: rooms.notifications(user.id) }),
     'POST /api/notifications/read': read,
   },
