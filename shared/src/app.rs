@@ -1,5 +1,7 @@
 //! Tenants: who may use this server, and within which limits.
 
+pub mod endpoint;
+
 use std::borrow::Borrow;
 use std::fmt;
 use std::sync::Arc;
@@ -8,9 +10,10 @@ use bytesize::ByteSize;
 use hashbrown::HashMap;
 use serde::{Deserialize, Deserializer, Serialize};
 
-use crate::cluster::webhook::Endpoint;
 use crate::config;
 use crate::secret::Secret;
+
+pub use endpoint::{Endpoint, Label, LabelError};
 
 /// Names an app in URLs, topics and metrics; not secret.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]

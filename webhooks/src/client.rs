@@ -8,8 +8,8 @@ use std::time::Duration;
 use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use reqwest::redirect::Policy;
 use reqwest::{Response, StatusCode};
-use shared::app::App;
-use shared::cluster::webhook::{Endpoint, WebhookEvent};
+use shared::app::{App, Endpoint};
+use shared::cluster::webhook::WebhookEvent;
 
 use crate::ClientError;
 use crate::address::{Guard, RefusedAddress};

@@ -5,10 +5,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use rand::Rng;
-use shared::app::App;
+use shared::app::{App, Endpoint};
 use shared::cluster::envelope::unix_us;
 use shared::cluster::webhook::queues::TICK_INTERVAL;
-use shared::cluster::webhook::{Endpoint, FailedDelivery, QueueId, StreamId, WebhookEvent};
+use shared::cluster::webhook::{FailedDelivery, QueueId, StreamId, WebhookEvent};
 use tokio::sync::Semaphore;
 
 use crate::Context;

@@ -18,9 +18,9 @@ use std::time::{Duration, Instant};
 
 use futures_util::stream::{self, StreamExt};
 use prometheus::Registry;
-use shared::app::{App, AppId, Apps};
+use shared::app::{App, AppId, Apps, Endpoint, Label};
 use shared::cluster::webhook::queues::TICK_INTERVAL;
-use shared::cluster::webhook::{Endpoint, Label, QueueId, Queues};
+use shared::cluster::webhook::{QueueId, Queues};
 use shared::serve::tls::files::FileError;
 use tokio::sync::Notify;
 use tokio::time::MissedTickBehavior;

@@ -4,9 +4,9 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use prometheus::{Gauge, GaugeVec, Histogram, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
-use shared::app::{AppId, Apps};
+use shared::app::{AppId, Apps, Endpoint, Label};
 use shared::cluster::envelope::unix_us;
-use shared::cluster::webhook::{Endpoint, Label, QueueId};
+use shared::cluster::webhook::QueueId;
 use shared::serve::telemetry::metrics::{app_labels, latency, register};
 
 /// Everything that the sender counts.

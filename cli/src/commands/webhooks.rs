@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 
 use anyhow::{Context, anyhow};
-use shared::app::AppId;
+use shared::app::{AppId, Endpoint, Label};
 use shared::cluster::redis::Link;
-use shared::cluster::webhook::{DeadLetter, DeadLetters, Endpoint, Label, QueueError};
+use shared::cluster::webhook::{DeadLetter, DeadLetters, QueueError};
 use tokio::runtime::Handle;
 
 use crate::args::{Letters, Role, Settings, WebhooksCommand};

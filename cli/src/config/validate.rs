@@ -2,9 +2,8 @@
 
 use bytesize::ByteSize;
 use hyper::header::{HeaderName, HeaderValue};
-use shared::app::{App, AppLimits, Apps, KEY_EXPECTED, is_key};
-use shared::cluster::webhook::Endpoint;
-use shared::cluster::webhook::endpoint::CONCURRENCY_MAX;
+use shared::app::endpoint::CONCURRENCY_MAX;
+use shared::app::{App, AppLimits, Apps, Endpoint, KEY_EXPECTED, is_key};
 use shared::config::{Mistake, Validate};
 use shared::protocol::channel::USER_PREFIX;
 

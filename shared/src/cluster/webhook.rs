@@ -4,7 +4,6 @@
 //! Whoever decides a transition puts it into the app's queue in the same step, so one transition is one entry however many
 //! nodes saw it. A sender reads the queues through [`Queues`], once for each endpoint.
 
-pub mod endpoint;
 pub mod event;
 pub mod memory;
 pub mod queues;
@@ -15,9 +14,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::app::{App, AppId, Apps};
+use crate::app::{App, AppId, Apps, Endpoint};
 
-pub use endpoint::{Endpoint, Label, LabelError};
 pub use event::{EventId, Occurrence, StreamId, WebhookEvent, WebhookKind};
 pub use memory::MemoryQueues;
 pub use queues::{Backlog, Backlogs, Batch, FailedDelivery, QueueError, QueueId, Queues};

@@ -301,8 +301,8 @@ async fn dead_letters_are_listed_sent_again_and_purged() {
     }
     let of = |receiver: &Receiver| {
         let webhook = serde_json::json!({ "url": receiver.url() });
-        let endpoint: shared::cluster::webhook::Endpoint = serde_json::from_value(webhook).expect("an endpoint");
-        shared::cluster::webhook::Endpoint::labelled(&[endpoint])[0].0.to_string()
+        let endpoint: shared::app::Endpoint = serde_json::from_value(webhook).expect("an endpoint");
+        shared::app::Endpoint::labelled(&[endpoint])[0].0.to_string()
     };
     let (to_bad, to_good) = (of(&bad), of(&good));
     for flag in ["--to", "--endpoint"] {

@@ -5,8 +5,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::endpoint::Label;
-use crate::app::AppId;
+use crate::app::{AppId, Label};
 use crate::protocol::{ChannelName, SocketId, UserId};
 
 /// Kinds of occurrences, by the names that endpoints choose them by.

@@ -8,11 +8,10 @@ use std::time::Instant;
 
 use futures_util::future::{BoxFuture, ready};
 
-use super::endpoint::{Endpoint, Label};
 use super::event::{EventId, Occurrence, StreamId, WebhookEvent, WebhookKind};
 use super::queues::{Backlog, Backlogs, Batch, FailedDelivery, QueueError, QueueId, Queues};
 use super::{COUNT_FREELY_UP_TO, COUNT_PAUSE, HOLD, MISS_PAUSE, WebhookKinds};
-use crate::app::{AppId, Apps};
+use crate::app::{AppId, Apps, Endpoint, Label};
 use crate::cluster::envelope::{Topic, unix_us};
 use crate::protocol::UserId;
 

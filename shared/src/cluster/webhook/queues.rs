@@ -5,9 +5,8 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 
-use super::endpoint::Label;
 use super::event::{StreamId, WebhookEvent};
-use crate::app::AppId;
+use crate::app::{AppId, Label};
 
 /// How often [`Queues::tick`] is to be called.
 pub const TICK_INTERVAL: Duration = Duration::from_millis(100);

@@ -17,10 +17,9 @@ use redis::aio::MultiplexedConnection;
 use redis::{FromRedisValue, RedisError, Value};
 
 use super::EventTypes;
-use super::endpoint::Label;
 use super::event::{Fields, StreamId, WebhookEvent};
 use super::queues::{Backlog, Backlogs, Batch, FailedDelivery, QueueError, QueueId, Queues};
-use crate::app::AppId;
+use crate::app::{AppId, Label};
 use crate::cluster::node::NodeId;
 use crate::cluster::redis::link::LinkError;
 use crate::cluster::redis::metrics::Metrics;

@@ -1,7 +1,7 @@
 use serde_json::json;
 
 use super::*;
-use crate::app::Apps;
+use crate::app::{Apps, Label, LabelError};
 use crate::protocol::{ChannelName, UserId};
 
 mod queues;

@@ -3,9 +3,8 @@
 use redis::Value;
 
 use super::{StreamEntries, event_of, from_value, queues_error};
-use crate::app::AppId;
+use crate::app::{AppId, Label};
 use crate::cluster::redis::Link;
-use crate::cluster::webhook::endpoint::Label;
 use crate::cluster::webhook::event::{Fields, StreamId, WebhookEvent};
 use crate::cluster::webhook::queues::QueueError;
 

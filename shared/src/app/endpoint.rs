@@ -10,8 +10,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use sha2::{Digest, Sha256};
 use url::Url;
 
-use super::event::{WebhookEvent, WebhookKind};
 use crate::cluster::redis::keys::fnv;
+use crate::cluster::webhook::event::{WebhookEvent, WebhookKind};
 use crate::secret::Secret;
 
 /// Requests of one endpoint that may be under way at once, at most.
