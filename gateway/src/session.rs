@@ -7,9 +7,9 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use shared::allowance::Allowance;
-use shared::app::{App, as_usize};
+use shared::app::{App, WebhookKind, as_usize};
 use shared::auth::{verify_channel, verify_user};
-use shared::cluster::webhook::{Occurrence, WebhookKind, WebhookKinds};
+use shared::cluster::webhook::Occurrence;
 use shared::protocol::event::EventName;
 use shared::protocol::{
     ChannelKind, ChannelName, ClientFrame, Member, MemberError, ServerFrame, SocketId, User, UserId,
@@ -274,7 +274,7 @@ impl Session {
             return Err(ClientEventError::RateLimited { per_second });
         }
         let event = ServerFrame::Event { channel, name: name.as_str(), data, user_id: subscription.user_id.as_ref() };
-        let webhook = WebhookKinds::of(&self.app).has(WebhookKind::ClientEvent).then(|| Occurrence::ClientEvent {
+        let webhook = self.app.webhook_kinds().has(WebhookKind::ClientEvent).then(|| Occurrence::ClientEvent {
             event: name.as_str().to_owned(),
             data: data.to_owned(),
             socket_id: self.socket_id,

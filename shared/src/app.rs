@@ -1,44 +1,23 @@
 //! Tenants: who may use this server, and within which limits.
 
 pub mod endpoint;
+mod id;
+mod kind;
+mod label;
 
-use std::borrow::Borrow;
-use std::fmt;
 use std::sync::Arc;
 
 use bytesize::ByteSize;
 use hashbrown::HashMap;
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Serialize};
 
 use crate::config;
 use crate::secret::Secret;
 
-pub use endpoint::{Endpoint, Label, LabelError};
-
-/// Names an app in URLs, topics and metrics; not secret.
-#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
-pub struct AppId(Arc<str>);
-
-/// Names an app to clients; public.
-#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
-pub struct AppKey(Arc<str>);
-
-/// The rule for keys in errors; [`is_key`] applies it.
-pub const KEY_EXPECTED: &str = "expected a text that a path can hold: neither empty nor longer than 200 bytes, without control \
-                                characters, `?`, `#`, `\\`, and parts between slashes that are `.` or `..`";
-
-/// Longest key, in bytes.
-const KEY_BYTES_MAX: usize = 200;
-
-/// Whether a text may be an app's key. Clients put it into the path of a URL as it is, so everything that survives there is
-/// allowed, as the `+`, `/` and `=` of Base64.
-pub fn is_key(text: &str) -> bool {
-    let survives = |character: char| !character.is_control() && !matches!(character, '?' | '#' | '\\');
-    (1..=KEY_BYTES_MAX).contains(&text.len())
-        && text.trim() == text
-        && text.chars().all(survives)
-        && !text.split('/').any(|part| matches!(part, "." | ".."))
-}
+pub use endpoint::Endpoint;
+pub use id::{AppId, AppKey, KEY_EXPECTED, is_key};
+pub use kind::{WebhookKind, WebhookKinds};
+pub use label::{Label, LabelError};
 
 /// A tenant and its rules.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -123,6 +102,11 @@ impl App {
     pub fn with_defaults(id: &str, key: &str, secret: &str) -> Self {
         serde_json::from_value(serde_json::json!({ "id": id, "key": key, "secret": secret }))
             .expect("every other setting of an app has a default")
+    }
+
+    /// Returns the kinds of webhook events that at least one endpoint of the app receives.
+    pub fn webhook_kinds(&self) -> WebhookKinds {
+        self.webhooks.iter().flat_map(Endpoint::kinds).collect()
     }
 }
 
@@ -213,50 +197,6 @@ impl Apps {
         self.by_id.values()
     }
 }
-
-macro_rules! name {
-    ($name:ident) => {
-        impl $name {
-            /// The text as configured.
-            pub fn as_str(&self) -> &str {
-                &self.0
-            }
-        }
-
-        impl From<&str> for $name {
-            fn from(text: &str) -> Self {
-                Self(text.into())
-            }
-        }
-
-        impl Borrow<str> for $name {
-            fn borrow(&self) -> &str {
-                &self.0
-            }
-        }
-
-        impl fmt::Display for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(&self.0)
-            }
-        }
-
-        impl fmt::Debug for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                write!(f, "{:?}", &*self.0)
-            }
-        }
-
-        impl<'de> Deserialize<'de> for $name {
-            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                config::text(deserializer).map(|text| Self(text.into()))
-            }
-        }
-    };
-}
-
-name!(AppId);
-name!(AppKey);
 
 fn no_secret() -> Secret {
     Secret::new("")

@@ -13,6 +13,7 @@ pub mod auth;
 pub mod cluster;
 pub mod config;
 pub mod excerpt;
+mod fnv;
 pub mod json;
 pub(crate) mod limits;
 pub mod protocol;

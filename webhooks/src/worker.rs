@@ -117,9 +117,9 @@ impl Worker {
 
     fn is_wanted(&self, event: &WebhookEvent) -> bool {
         let Deliverer { queue, recipient, .. } = &self.deliverer;
-        match &event.only {
-            Some(only) => only == queue.endpoint.as_str(),
-            None => recipient.endpoint.wants(event),
+        match &event.replay_to {
+            Some(label) => label == queue.endpoint.as_str(),
+            None => event.is_for(&recipient.endpoint),
         }
     }
 

@@ -1,88 +1,79 @@
-//! Where an app's webhooks go, and which of them.
+//! The configuration of a webhook endpoint: its URL, and which events it receives.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use regex::Regex;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
-use sha2::{Digest, Sha256};
 use url::Url;
 
-use crate::cluster::redis::keys::fnv;
-use crate::cluster::webhook::event::{WebhookEvent, WebhookKind};
+use super::kind::WebhookKind;
+use super::label::{Label, LabelError};
 use crate::secret::Secret;
 
-/// Requests of one endpoint that may be under way at once, at most.
+/// The largest number of concurrent requests to one endpoint.
 pub const CONCURRENCY_MAX: usize = 256;
 
-/// A URL of the application, and what it wants to be told.
+/// A URL of the application that receives webhooks, as `[[apps.webhooks]]`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Endpoint {
-    /// Takes POST requests: `http` or `https`.
+    /// URL that receives POST requests: `http` or `https`.
     #[serde(serialize_with = "masked")]
     pub url: Url,
-    /// The name of the endpoint in Redis, logs and metrics; by default one is made from the URL.
+    /// Name of the endpoint in Redis, logs and metrics. The default is derived from the URL.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub label: Option<String>,
-    /// Kinds that are told; all when there are none.
+    /// Kinds of events that the endpoint receives. If the list is empty, it receives all kinds.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub event_types: Vec<WebhookKind>,
-    /// Channels that are told of.
+    /// Channels whose events the endpoint receives.
     #[serde(default)]
     pub filter: Filter,
-    /// Further headers of each request; never those that carry key and signature.
+    /// Additional request headers. The headers of key and signature cannot be set.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub headers: BTreeMap<String, Secret>,
-    /// Files to read the values of further such headers from; the last line break of each is not part of it.
+    /// Files with the values of additional headers. The last line break of a file is ignored.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub header_files: BTreeMap<String, PathBuf>,
-    /// Whether one request may tell of several occurrences.
+    /// Whether one request can contain several events.
     #[serde(default)]
     pub batch: bool,
-    /// Requests that may be under way at once; those of one channel follow each other.
+    /// Maximum number of concurrent requests. Events of one channel are always sent one after the other.
     #[serde(default = "concurrency")]
     pub concurrency: usize,
 }
 
-/// Which channels an endpoint is told of: those that fit everything that is set. The names with `channel_name_` are
-/// soketi's, the others Sockudo's. Source: protocol reference 5.
+/// A filter on channel names. A channel must satisfy every condition that is set.
+///
+/// The names with `channel_name_` are soketi's, the others are Sockudo's. Source: protocol reference 5.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Filter {
-    /// What the channel's name begins with.
+    /// Prefix of the channel name.
     #[serde(alias = "channel_name_starts_with", skip_serializing_if = "Option::is_none")]
     pub channel_prefix: Option<String>,
-    /// What it ends with.
+    /// Suffix of the channel name.
     #[serde(alias = "channel_name_ends_with", skip_serializing_if = "Option::is_none")]
     pub channel_suffix: Option<String>,
-    /// A regular expression that some part of it matches.
+    /// Regular expression that must match anywhere in the channel name.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub channel_pattern: Option<Pattern>,
 }
 
-/// A regular expression over channel names.
+/// A regular expression for channel names.
 #[derive(Clone, Debug)]
 pub struct Pattern(Regex);
 
-/// The name of an endpoint in Redis, logs and metrics: the configured one, or else host, port, and a hash of the whole URL.
-///
-/// It depends on nothing but the endpoint itself, so an endpoint keeps its queue when others are added or removed. The hash
-/// hides passwords and tokens in the URL.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Label(Arc<str>);
-
 impl Endpoint {
-    /// The kinds that it wants.
+    /// Returns the kinds of events that the endpoint receives.
     pub fn kinds(&self) -> impl Iterator<Item = WebhookKind> {
-        WebhookKind::ALL.into_iter().filter(|kind| self.wants_kind(*kind))
+        WebhookKind::ALL.iter().copied().filter(|kind| self.has_kind(*kind))
     }
 
-    /// Whether it wants to be told.
-    pub fn wants(&self, event: &WebhookEvent) -> bool {
-        self.wants_kind(event.occurrence.kind()) && self.filter.fits(event.channel.as_str())
+    /// Checks whether the endpoint receives events of a kind on a channel.
+    pub fn accepts(&self, kind: WebhookKind, channel: &str) -> bool {
+        self.has_kind(kind) && self.filter.matches(channel)
     }
 
     /// Returns the endpoints of an app with their labels. The labels are unique if [`Endpoint::check_labels`] finds nothing.
@@ -90,66 +81,32 @@ impl Endpoint {
         endpoints.iter().map(|endpoint| (endpoint.label(), endpoint)).collect()
     }
 
-    /// Finds the labels that cannot be used: by the place of the endpoint in the list, and the reason.
+    /// Returns the invalid labels: the index of the endpoint in the list, and the reason.
     pub fn check_labels(endpoints: &[Self]) -> Vec<(usize, LabelError)> {
         let labelled = Self::labelled(endpoints);
         let mut mistakes = Vec::new();
-        for (number, (label, endpoint)) in labelled.iter().enumerate() {
-            if endpoint.label.as_deref().is_some_and(|label| !is_label(label)) {
-                mistakes.push((number, LabelError::Form));
-            } else if labelled[..number].iter().any(|(other, _)| other == label) {
-                mistakes.push((number, LabelError::Taken(label.clone())));
+        for (index, (label, endpoint)) in labelled.iter().enumerate() {
+            if endpoint.label.as_deref().is_some_and(|label| !Label::is_valid(label)) {
+                mistakes.push((index, LabelError::Form));
+            } else if labelled[..index].iter().any(|(other, _)| other == label) {
+                mistakes.push((index, LabelError::Taken(label.clone())));
             }
         }
         mistakes
     }
 
     fn label(&self) -> Label {
-        if let Some(label) = &self.label {
-            return Label::from(label.as_str());
-        }
-        let url = &self.url;
-        let has_secrets = url.query().is_some() || !url.username().is_empty() || url.password().is_some();
-        // A hash that can be inverted would not hide the secrets.
-        let hash = if has_secrets {
-            let digest = Sha256::digest(url.as_str().as_bytes());
-            u32::from_be_bytes([digest[0], digest[1], digest[2], digest[3]])
-        } else {
-            (fnv(url.as_str().bytes()) & 0xffff_ffff) as u32
-        };
-        let (host, port) = (url.host_str().unwrap_or_default(), url.port_or_known_default().unwrap_or_default());
-        Label(format!("{host}:{port}-{hash:08x}").into())
+        self.label.as_deref().map_or_else(|| Label::of_url(&self.url), Label::from)
     }
 
-    fn wants_kind(&self, kind: WebhookKind) -> bool {
+    fn has_kind(&self, kind: WebhookKind) -> bool {
         self.event_types.is_empty() || self.event_types.contains(&kind)
     }
 }
 
-/// A label that an endpoint cannot have.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum LabelError {
-    /// It has other characters, or too many.
-    #[error("expected 1 to {LABEL_LENGTH_MAX} letters, digits, dots, colons, hyphens or underscores")]
-    Form,
-    /// Another endpoint of the app has it.
-    #[error(
-        "expected a label that differs from {0}, which another endpoint of the app has; endpoints with the same URL need one each"
-    )]
-    Taken(Label),
-}
-
-/// Characters of a configured label, at most.
-const LABEL_LENGTH_MAX: usize = 64;
-
-fn is_label(text: &str) -> bool {
-    let is_good = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b':' | b'-' | b'_');
-    (1..=LABEL_LENGTH_MAX).contains(&text.len()) && text.bytes().all(is_good)
-}
-
 impl Filter {
-    /// Whether a channel of this name fits.
-    pub fn fits(&self, channel: &str) -> bool {
+    /// Checks whether a channel satisfies the filter.
+    pub fn matches(&self, channel: &str) -> bool {
         self.channel_prefix.as_ref().is_none_or(|prefix| channel.starts_with(prefix.as_str()))
             && self.channel_suffix.as_ref().is_none_or(|suffix| channel.ends_with(suffix.as_str()))
             && self.channel_pattern.as_ref().is_none_or(|pattern| pattern.0.is_match(channel))
@@ -157,7 +114,7 @@ impl Filter {
 }
 
 impl Pattern {
-    /// The expression as configured.
+    /// Returns the expression as configured.
     pub fn as_str(&self) -> &str {
         self.0.as_str()
     }
@@ -176,44 +133,21 @@ impl<'de> Deserialize<'de> for Pattern {
     }
 }
 
-impl Label {
-    /// The name as text.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl From<&str> for Label {
-    fn from(text: &str) -> Self {
-        Self(text.into())
-    }
-}
-
-impl fmt::Display for Label {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-/// A URL may be printed without what lets others use it: its user, password and query.
+/// Serializes a URL without its secrets: user and password are removed, the query is masked.
 fn masked<S: Serializer>(url: &Url, serializer: S) -> Result<S::Ok, S::Error> {
-    let mut bare = place_of(url);
+    let mut bare = url.clone();
+    // Fails only for URLs that cannot have a host.
+    let _ = bare.set_username("");
+    let _ = bare.set_password(None);
     if url.query().is_some() {
         bare.set_query(Some("***"));
     }
     serializer.serialize_str(bare.as_str())
 }
 
-/// A URL without user, password and query.
-fn place_of(url: &Url) -> Url {
-    let mut bare = url.clone();
-    // A URL with a host takes both.
-    let _ = bare.set_username("");
-    let _ = bare.set_password(None);
-    bare.set_query(None);
-    bare
-}
-
 fn concurrency() -> usize {
     8
 }
+
+#[cfg(test)]
+mod tests;

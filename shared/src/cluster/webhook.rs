@@ -10,13 +10,12 @@ pub mod queues;
 pub mod redis;
 
 use std::collections::HashMap;
-use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::app::{App, AppId, Apps, Endpoint};
+use crate::app::{AppId, Apps, WebhookKinds};
 
-pub use event::{EventId, Occurrence, StreamId, WebhookEvent, WebhookKind};
+pub use event::{EventId, Occurrence, StreamId, WebhookEvent};
 pub use memory::MemoryQueues;
 pub use queues::{Backlog, Backlogs, Batch, FailedDelivery, QueueError, QueueId, Queues};
 pub use redis::RedisQueues;
@@ -34,38 +33,6 @@ pub const COUNT_PAUSE: Duration = Duration::from_secs(5);
 /// Between two times that a cache channel is said to be empty.
 pub const MISS_PAUSE: Duration = Duration::from_secs(5);
 
-/// The kinds of occurrences that at least one endpoint of an app wants: nobody makes or stores the others.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct WebhookKinds(u8);
-
-impl WebhookKinds {
-    /// What the endpoints of `app` want together.
-    pub fn of(app: &App) -> Self {
-        app.webhooks.iter().flat_map(Endpoint::kinds).fold(Self::default(), |wanted, kind| Self(wanted.0 | bit(kind)))
-    }
-
-    /// Whether this kind is among them.
-    pub fn has(self, kind: WebhookKind) -> bool {
-        self.0 & bit(kind) != 0
-    }
-
-    /// Whether there are none.
-    pub fn is_empty(self) -> bool {
-        self.0 == 0
-    }
-}
-
-/// The letters of all kinds, [`WebhookKind::letter`], as scripts in Redis are told of them.
-impl fmt::Display for WebhookKinds {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        WebhookKind::ALL.iter().filter(|kind| self.has(**kind)).try_for_each(|kind| write!(f, "{}", kind.letter()))
-    }
-}
-
-fn bit(kind: WebhookKind) -> u8 {
-    1 << kind as u8
-}
-
 /// What each app wants to be told of.
 #[derive(Clone, Debug, Default)]
 pub struct EventTypes(Arc<HashMap<AppId, WebhookKinds>>);
@@ -73,7 +40,7 @@ pub struct EventTypes(Arc<HashMap<AppId, WebhookKinds>>);
 impl EventTypes {
     /// The wishes of all apps.
     pub fn new(apps: &Apps) -> Self {
-        let all = apps.iter().map(|app| (app.id.clone(), WebhookKinds::of(app)));
+        let all = apps.iter().map(|app| (app.id.clone(), app.webhook_kinds()));
         Self(Arc::new(all.filter(|(_, wanted)| !wanted.is_empty()).collect()))
     }
 

@@ -9,7 +9,7 @@ fn event(number: u32) -> WebhookEvent {
         id: EventId::new(&"shop".into(), 0, &stream_id),
         at_ms: 1_700_000_000_000,
         stream_id,
-        only: None,
+        replay_to: None,
         channel: ChannelName::parse("room", 200).unwrap(),
         occurrence: Occurrence::ChannelOccupied,
     }

@@ -7,6 +7,7 @@ use std::fmt::Write;
 use crate::app::AppId;
 use crate::cluster::envelope::Topic;
 use crate::cluster::node::NodeId;
+use crate::fnv::fnv1a;
 
 /// Builds keys under one prefix.
 #[derive(Clone, Debug)]
@@ -41,7 +42,7 @@ impl Keys {
     }
 
     fn partition_of(&self, bytes: impl Iterator<Item = u8>) -> u32 {
-        u32::try_from(mixed(fnv(bytes)) % u64::from(self.partitions)).unwrap_or(0)
+        u32::try_from(mixed(fnv1a(bytes)) % u64::from(self.partitions)).unwrap_or(0)
     }
 
     /// The keys of one channel.
@@ -158,11 +159,6 @@ impl Keys {
     pub(crate) fn partition_prefix(&self, partition: u32) -> String {
         format!("{}:{{{partition}}}", self.prefix)
     }
-}
-
-/// FNV-1a: the same in every process and version.
-pub(crate) fn fnv(bytes: impl Iterator<Item = u8>) -> u64 {
-    bytes.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
 /// Spreads every bit over all of them. Source: `fmix64` of `MurmurHash3`, which is in the public domain.

@@ -1,34 +1,14 @@
-//! One thing that happened, as it waits to be told.
+//! Webhook events, and their two forms: fields of a Redis stream, and JSON for an endpoint.
 
 use std::collections::HashMap;
 use std::fmt;
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
-use crate::app::{AppId, Label};
+use crate::app::{AppId, Endpoint, Label, WebhookKind};
 use crate::protocol::{ChannelName, SocketId, UserId};
 
-/// Kinds of occurrences, by the names that endpoints choose them by.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum WebhookKind {
-    /// A channel has its first subscriber.
-    ChannelOccupied,
-    /// A channel has lost its last subscriber.
-    ChannelVacated,
-    /// A presence channel has a user more.
-    MemberAdded,
-    /// A presence channel has a user less.
-    MemberRemoved,
-    /// A client sent an event.
-    ClientEvent,
-    /// A client subscribed to a cache channel of which no event is kept.
-    CacheMiss,
-    /// A channel has another number of subscribers.
-    SubscriptionCount,
-}
-
-/// What happened on a channel.
+/// A change or an event on a channel that webhooks report.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Occurrence {
     /// See [`WebhookKind::ChannelOccupied`].
@@ -41,13 +21,13 @@ pub enum Occurrence {
     MemberRemoved(UserId),
     /// See [`WebhookKind::ClientEvent`].
     ClientEvent {
-        /// The event's name.
+        /// The name of the event.
         event: String,
-        /// Its data, as text.
+        /// The data of the event, as text.
         data: String,
-        /// Who sent it.
+        /// The connection that sent it.
         socket_id: SocketId,
-        /// Their user, on presence channels.
+        /// The user of that connection, on presence channels.
         user_id: Option<UserId>,
     },
     /// See [`WebhookKind::CacheMiss`].
@@ -56,112 +36,104 @@ pub enum Occurrence {
     SubscriptionCount(u64),
 }
 
-/// Names an entry in the whole cluster: one transition, one id, however often it is told.
+/// The cluster-wide id of a webhook event. Redeliveries of the event have the same id.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct EventId(String);
 
-/// A place in a queue; later places are greater, though not as text.
+/// The id of an entry in a Redis stream, or its counterpart in memory. Later entries have greater ids, as pairs of numbers
+/// and not as text.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct StreamId(String);
 
-/// One occurrence that waits to be told.
+/// An occurrence in a queue.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WebhookEvent {
-    /// Its name.
+    /// The id that endpoints receive.
     pub id: EventId,
-    /// Where it stands in its queue; another place when it is told again by hand.
+    /// The position in the queue. A replay of a dead letter has a new one.
     pub stream_id: StreamId,
-    /// When it came into its queue, in milliseconds of Unix time.
+    /// The time of queueing, in milliseconds of Unix time.
     pub at_ms: u64,
-    /// The one endpoint that is told, by its label; `None` for all that want to be.
-    pub only: Option<String>,
-    /// Where it happened.
+    /// The label of the endpoint that a replay is for; `None` for all endpoints of the app.
+    pub replay_to: Option<String>,
+    /// The channel on which it happened.
     pub channel: ChannelName,
     /// What happened.
     pub occurrence: Occurrence,
 }
 
-impl WebhookKind {
-    /// All of them.
-    pub const ALL: [Self; 7] = [
-        Self::ChannelOccupied,
-        Self::ChannelVacated,
-        Self::MemberAdded,
-        Self::MemberRemoved,
-        Self::ClientEvent,
-        Self::CacheMiss,
-        Self::SubscriptionCount,
-    ];
+/// The data of an occurrence. Its kind determines which members are present.
+#[derive(Default)]
+struct Details<'a> {
+    event: Option<&'a str>,
+    data: Option<&'a str>,
+    socket_id: Option<String>,
+    user_id: Option<&'a str>,
+    count: Option<u64>,
+}
 
-    /// The name on the wire.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::ChannelOccupied => "channel_occupied",
-            Self::ChannelVacated => "channel_vacated",
-            Self::MemberAdded => "member_added",
-            Self::MemberRemoved => "member_removed",
-            Self::ClientEvent => "client_event",
-            Self::CacheMiss => "cache_miss",
-            Self::SubscriptionCount => "subscription_count",
-        }
-    }
-
-    /// One letter for scripts and streams in Redis.
-    pub fn letter(self) -> char {
-        match self {
-            Self::ChannelOccupied => 'O',
-            Self::ChannelVacated => 'V',
-            Self::MemberAdded => 'A',
-            Self::MemberRemoved => 'R',
-            Self::ClientEvent => 'E',
-            Self::CacheMiss => 'M',
-            Self::SubscriptionCount => 'C',
-        }
+impl<'a> Details<'a> {
+    fn of(user_id: &'a UserId) -> Self {
+        Self { user_id: Some(user_id.as_str()), ..Self::default() }
     }
 }
 
 impl Occurrence {
-    /// Its kind.
+    /// Returns the kind.
     pub fn kind(&self) -> WebhookKind {
+        self.parts().0
+    }
+
+    fn parts(&self) -> (WebhookKind, Details<'_>) {
+        let none = Details::default();
         match self {
-            Self::ChannelOccupied => WebhookKind::ChannelOccupied,
-            Self::ChannelVacated => WebhookKind::ChannelVacated,
-            Self::MemberAdded(_) => WebhookKind::MemberAdded,
-            Self::MemberRemoved(_) => WebhookKind::MemberRemoved,
-            Self::ClientEvent { .. } => WebhookKind::ClientEvent,
-            Self::CacheMiss => WebhookKind::CacheMiss,
-            Self::SubscriptionCount(_) => WebhookKind::SubscriptionCount,
+            Self::ChannelOccupied => (WebhookKind::ChannelOccupied, none),
+            Self::ChannelVacated => (WebhookKind::ChannelVacated, none),
+            Self::MemberAdded(user_id) => (WebhookKind::MemberAdded, Details::of(user_id)),
+            Self::MemberRemoved(user_id) => (WebhookKind::MemberRemoved, Details::of(user_id)),
+            Self::ClientEvent { event, data, socket_id, user_id } => {
+                let details = Details {
+                    event: Some(event),
+                    data: Some(data),
+                    socket_id: Some(socket_id.to_string()),
+                    user_id: user_id.as_ref().map(UserId::as_str),
+                    count: None,
+                };
+                (WebhookKind::ClientEvent, details)
+            }
+            Self::CacheMiss => (WebhookKind::CacheMiss, none),
+            Self::SubscriptionCount(count) => (WebhookKind::SubscriptionCount, Details { count: Some(*count), ..none }),
         }
     }
 }
 
 impl StreamId {
-    /// The place of this id in a stream.
+    /// Wraps the id of a stream entry.
     pub fn new(stream_id: impl Into<String>) -> Self {
         Self(stream_id.into())
     }
 
-    /// The id in the stream.
+    /// Returns the id as text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// When what stands here was put here, in milliseconds of Unix time.
+    /// Returns the time at which the entry was added, in milliseconds of Unix time.
     ///
     /// # Errors
-    /// [`Malformed`] for what is no id of a stream.
+    /// [`Malformed`] if the text is not the id of a stream entry.
     pub fn at_ms(&self) -> Result<u64, Malformed> {
         self.0.split_once('-').and_then(|(at_ms, _)| at_ms.parse().ok()).ok_or(Malformed("id"))
     }
 }
 
 impl EventId {
-    /// The id of what came into the queue of an app and partition at this place.
+    /// Returns the id of the event that was queued for an app, in a partition, with this stream id.
     pub fn new(app: &AppId, partition: u32, stream_id: &StreamId) -> Self {
         Self(format!("{app}-{partition}-{}", stream_id.as_str()))
     }
 
-    /// The id as text.
+    /// Returns the id as text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -173,9 +145,9 @@ impl fmt::Display for EventId {
     }
 }
 
-/// One object of the list `events` in a request's body. Ids and data are texts: receivers' libraries are strict.
+/// One object of the list `events` in a request body. Ids and data are strings, because receiving libraries are strict.
 #[derive(Serialize)]
-struct Told<'a> {
+struct EventJson<'a> {
     name: &'static str,
     channel: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -193,114 +165,113 @@ struct Told<'a> {
 
 impl Serialize for WebhookEvent {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut told = Told {
-            name: self.occurrence.kind().name(),
+        let (kind, Details { event, data, socket_id, user_id, count }) = self.occurrence.parts();
+        let json = EventJson {
+            name: kind.name(),
             channel: self.channel.as_str(),
-            event: None,
-            data: None,
-            socket_id: None,
-            user_id: None,
-            subscription_count: None,
+            event,
+            data,
+            socket_id,
+            user_id,
+            subscription_count: count,
             id: self.id.as_str(),
         };
-        match &self.occurrence {
-            Occurrence::MemberAdded(user_id) | Occurrence::MemberRemoved(user_id) => {
-                told.user_id = Some(user_id.as_str());
-            }
-            Occurrence::ClientEvent { event, data, socket_id, user_id } => {
-                told.event = Some(event);
-                told.data = Some(data);
-                told.socket_id = Some(socket_id.to_string());
-                told.user_id = user_id.as_ref().map(UserId::as_str);
-            }
-            Occurrence::SubscriptionCount(count) => told.subscription_count = Some(*count),
-            Occurrence::ChannelOccupied | Occurrence::ChannelVacated | Occurrence::CacheMiss => {}
-        }
-        told.serialize(serializer)
+        json.serialize(serializer)
     }
 }
 
-/// Why the fields of a stream's entry are none of ours.
+/// An error for a stream entry that is not a webhook event. It names the wrong field.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("not an event of a webhook: {0}")]
+#[error("stream entry is not a webhook event: field {0} is missing or invalid")]
 pub struct Malformed(pub &'static str);
 
-/// The fields of an entry in a stream: a letter, the channel, and what else its kind needs.
+/// The fields of a stream entry: the letter of the kind, the channel, and the details of the kind.
 pub type Fields = HashMap<String, String>;
 
-/// The bytes of an entry besides its texts, as far as bounds are concerned.
+const KIND: &str = "k";
+const CHANNEL: &str = "c";
+const USER_ID: &str = "u";
+const EVENT: &str = "e";
+const DATA: &str = "d";
+const SOCKET_ID: &str = "s";
+const COUNT: &str = "n";
+
+/// Fields of a replay: the id of the event, and the label of the endpoint.
+const ID: &str = "id";
+const REPLAY_TO: &str = "to";
+
+/// The size of an event without its texts, in bytes. Used for the bounds of queues.
 const EVENT_BYTES: usize = 256;
 
 impl WebhookEvent {
-    /// The bytes that it takes in memory, more or less.
+    /// Checks whether an endpoint receives events like this one.
+    pub fn is_for(&self, endpoint: &Endpoint) -> bool {
+        endpoint.accepts(self.occurrence.kind(), self.channel.as_str())
+    }
+
+    /// Estimates the memory of the event, in bytes.
     pub fn bytes(&self) -> usize {
-        let texts = match &self.occurrence {
-            Occurrence::ClientEvent { event, data, .. } => event.len() + data.len(),
-            Occurrence::MemberAdded(user) | Occurrence::MemberRemoved(user) => user.as_str().len(),
-            _ => 0,
-        };
+        let (_, Details { event, data, user_id, .. }) = self.occurrence.parts();
+        let length = |text: Option<&str>| text.map_or(0, str::len);
+        let texts = if event.is_some() { length(event) + length(data) } else { length(user_id) };
         EVENT_BYTES + self.channel.as_str().len() + texts
     }
 
-    /// Reads what a script or [`Occurrence::fields`] has put into a stream.
+    /// Parses the fields of a stream entry, which a script or [`Occurrence::fields`] wrote.
     ///
     /// # Errors
-    /// [`Malformed`]: what comes from Redis is not trusted.
+    /// [`Malformed`]: data from Redis is not trusted.
     pub fn read(app: &AppId, partition: u32, stream_id: StreamId, fields: &Fields) -> Result<Self, Malformed> {
         let field = |name: &'static str| fields.get(name).map(String::as_str).ok_or(Malformed(name));
-        let user = || field("u").map(UserId::from);
-        let occurrence = match field("k")? {
-            "O" => Occurrence::ChannelOccupied,
-            "V" => Occurrence::ChannelVacated,
-            "A" => Occurrence::MemberAdded(user()?),
-            "R" => Occurrence::MemberRemoved(user()?),
-            "E" => Occurrence::ClientEvent {
-                event: field("e")?.to_owned(),
-                data: field("d")?.to_owned(),
-                socket_id: field("s")?.parse().map_err(|_| Malformed("s"))?,
-                user_id: fields.get("u").map(|user| UserId::from(user.as_str())),
+        let user = || field(USER_ID).map(UserId::from);
+        let kind = field(KIND)?.parse().ok().and_then(WebhookKind::from_letter).ok_or(Malformed(KIND))?;
+        let occurrence = match kind {
+            WebhookKind::ChannelOccupied => Occurrence::ChannelOccupied,
+            WebhookKind::ChannelVacated => Occurrence::ChannelVacated,
+            WebhookKind::MemberAdded => Occurrence::MemberAdded(user()?),
+            WebhookKind::MemberRemoved => Occurrence::MemberRemoved(user()?),
+            WebhookKind::ClientEvent => Occurrence::ClientEvent {
+                event: field(EVENT)?.to_owned(),
+                data: field(DATA)?.to_owned(),
+                socket_id: field(SOCKET_ID)?.parse().map_err(|_| Malformed(SOCKET_ID))?,
+                user_id: fields.get(USER_ID).map(|user| UserId::from(user.as_str())),
             },
-            "M" => Occurrence::CacheMiss,
-            "C" => Occurrence::SubscriptionCount(field("n")?.parse().map_err(|_| Malformed("n"))?),
-            _ => return Err(Malformed("k")),
+            WebhookKind::CacheMiss => Occurrence::CacheMiss,
+            WebhookKind::SubscriptionCount => {
+                Occurrence::SubscriptionCount(field(COUNT)?.parse().map_err(|_| Malformed(COUNT))?)
+            }
         };
         Ok(Self {
             id: fields.get(ID).map_or_else(|| EventId::new(app, partition, &stream_id), |id| EventId(id.clone())),
             at_ms: stream_id.at_ms()?,
             stream_id,
-            only: fields.get(ONLY).cloned(),
-            channel: ChannelName::parse(field("c")?, usize::MAX).map_err(|_| Malformed("c"))?,
+            replay_to: fields.get(REPLAY_TO).cloned(),
+            channel: ChannelName::parse(field(CHANNEL)?, usize::MAX).map_err(|_| Malformed(CHANNEL))?,
             occurrence,
         })
     }
 
-    /// The fields that [`WebhookEvent::read`] takes to tell `endpoint` of this once more, under the same id.
+    /// Returns the fields of a stream entry that delivers the event to `endpoint` once more, under the same id.
     pub fn fields_for(&self, endpoint: &Label) -> Vec<(&'static str, String)> {
         let mut fields = self.occurrence.fields(&self.channel);
-        fields.extend([(ID, self.id.to_string()), (ONLY, endpoint.to_string())]);
+        fields.extend([(ID, self.id.to_string()), (REPLAY_TO, endpoint.to_string())]);
         fields
     }
 }
 
-/// Fields of what is told again: its id, and to whom.
-const ID: &str = "id";
-const ONLY: &str = "to";
-
 impl Occurrence {
-    /// The fields that [`WebhookEvent::read`] takes, with the channel.
+    /// Returns the fields of a stream entry, which [`WebhookEvent::read`] parses.
     pub fn fields(&self, channel: &ChannelName) -> Vec<(&'static str, String)> {
-        let mut fields = vec![("k", self.kind().letter().to_string()), ("c", channel.to_string())];
-        match self {
-            Self::MemberAdded(user_id) | Self::MemberRemoved(user_id) => {
-                fields.push(("u", user_id.as_str().to_owned()));
-            }
-            Self::ClientEvent { event, data, socket_id, user_id } => {
-                fields.extend([("e", event.clone()), ("d", data.clone()), ("s", socket_id.to_string())]);
-                fields.extend(user_id.as_ref().map(|user_id| ("u", user_id.as_str().to_owned())));
-            }
-            Self::SubscriptionCount(count) => fields.push(("n", count.to_string())),
-            Self::ChannelOccupied | Self::ChannelVacated | Self::CacheMiss => {}
-        }
+        let (kind, Details { event, data, socket_id, user_id, count }) = self.parts();
+        let mut fields = vec![(KIND, kind.letter().to_string()), (CHANNEL, channel.to_string())];
+        let details = [
+            (EVENT, event.map(str::to_owned)),
+            (DATA, data.map(str::to_owned)),
+            (SOCKET_ID, socket_id),
+            (USER_ID, user_id.map(str::to_owned)),
+            (COUNT, count.map(|count| count.to_string())),
+        ];
+        fields.extend(details.into_iter().filter_map(|(name, text)| Some((name, text?))));
         fields
     }
 }

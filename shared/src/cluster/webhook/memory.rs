@@ -8,10 +8,10 @@ use std::time::Instant;
 
 use futures_util::future::{BoxFuture, ready};
 
-use super::event::{EventId, Occurrence, StreamId, WebhookEvent, WebhookKind};
+use super::event::{EventId, Occurrence, StreamId, WebhookEvent};
 use super::queues::{Backlog, Backlogs, Batch, FailedDelivery, QueueError, QueueId, Queues};
-use super::{COUNT_FREELY_UP_TO, COUNT_PAUSE, HOLD, MISS_PAUSE, WebhookKinds};
-use crate::app::{AppId, Apps, Endpoint, Label};
+use super::{COUNT_FREELY_UP_TO, COUNT_PAUSE, HOLD, MISS_PAUSE};
+use crate::app::{AppId, Apps, Endpoint, Label, WebhookKind, WebhookKinds};
 use crate::cluster::envelope::{Topic, unix_us};
 use crate::protocol::UserId;
 
@@ -68,7 +68,7 @@ impl MemoryQueues {
     pub fn new(apps: &Apps) -> Arc<Self> {
         let endpoints = |webhooks| Endpoint::labelled(webhooks).into_iter().map(|(label, it)| (label, it.clone()));
         let apps = apps.iter().filter(|app| !app.webhooks.is_empty());
-        let apps = apps.map(|app| (app.id.clone(), (WebhookKinds::of(app), endpoints(&app.webhooks).collect())));
+        let apps = apps.map(|app| (app.id.clone(), (app.webhook_kinds(), endpoints(&app.webhooks).collect())));
         Arc::new(Self { apps: apps.collect(), state: Mutex::default(), has_overflowed: AtomicBool::new(false) })
     }
 
@@ -159,11 +159,11 @@ impl MemoryQueues {
             id: EventId::new(&topic.app, PARTITION, &stream_id),
             stream_id,
             at_ms,
-            only: None,
+            replay_to: None,
             channel: topic.channel.clone(),
             occurrence: occurrence.clone(),
         };
-        for (label, _) in endpoints.iter().filter(|(_, endpoint)| endpoint.wants(&event)) {
+        for (label, _) in endpoints.iter().filter(|(_, endpoint)| event.is_for(endpoint)) {
             let queue = state.queues.entry((topic.app.clone(), label.clone())).or_default();
             let dropped = queue.push(event.clone());
             if dropped && !self.has_overflowed.swap(true, Ordering::Relaxed) {

@@ -1,7 +1,7 @@
 use serde_json::json;
 
 use super::*;
-use crate::app::{Apps, Label, LabelError};
+use crate::app::{App, Apps, Endpoint, Label, WebhookKind};
 use crate::protocol::{ChannelName, UserId};
 
 mod queues;
@@ -16,7 +16,7 @@ fn event(channel: &str, occurrence: Occurrence) -> WebhookEvent {
         id: EventId::new(&"shop".into(), 7, &stream_id),
         at_ms: 1_700_000_000_123,
         stream_id,
-        only: None,
+        replay_to: None,
         channel: ChannelName::parse(channel, 200).unwrap(),
         occurrence,
     }
@@ -71,7 +71,7 @@ fn every_kind_survives_its_way_through_a_stream() {
         assert_eq!(WebhookEvent::read(&"shop".into(), 7, written.stream_id.clone(), &first).unwrap(), written);
         let again = fields(written.fields_for(&"example.org:443-0".into()));
         let read = WebhookEvent::read(&"shop".into(), 7, StreamId::new("1800000000000-0"), &again).unwrap();
-        assert_eq!((read.id, read.only.as_deref()), (written.id, Some("example.org:443-0")));
+        assert_eq!((read.id, read.replay_to.as_deref()), (written.id, Some("example.org:443-0")));
         assert_eq!(read.at_ms, 1_800_000_000_000, "its time begins anew");
     }
 }
@@ -94,73 +94,23 @@ fn endpoints_choose_kinds_and_channels() {
     ];
     for (channel, occurrence, expected) in cases {
         let event = event(channel, occurrence);
-        assert!(all.wants(&event));
-        assert_eq!(some.wants(&event), expected, "{event:?}");
+        assert!(event.is_for(&all));
+        assert_eq!(event.is_for(&some), expected, "{event:?}");
     }
 }
 
 #[test]
 fn an_app_wants_what_one_of_its_endpoints_wants() {
-    let app = |webhooks: serde_json::Value| {
+    let app = |webhooks: serde_json::Value| -> App {
         serde_json::from_value(json!({ "id": "a", "key": "k", "secret": "s", "webhooks": webhooks })).unwrap()
     };
     let some = app(json!([
         { "url": "http://example.org/", "event_types": ["channel_vacated"] },
         { "url": "http://example.org/", "event_types": ["cache_miss"] }
     ]));
-    assert_eq!(WebhookKinds::of(&some).to_string(), "VM");
-    assert_eq!(WebhookKinds::of(&app(json!([{ "url": "http://example.org/" }]))).to_string(), "OVAREMC");
-    assert!(WebhookKinds::of(&app(json!([]))).is_empty());
+    assert_eq!(some.webhook_kinds().to_string(), "VM");
+    assert_eq!(app(json!([{ "url": "http://example.org/" }])).webhook_kinds().to_string(), "OVAREMC");
+    assert!(app(json!([])).webhook_kinds().is_empty());
     let event_types = EventTypes::new(&Apps::new([some]).unwrap());
     assert!(event_types.of(&"a".into()).has(WebhookKind::CacheMiss) && event_types.of(&"b".into()).is_empty());
-}
-
-fn labels_of(endpoints: &[Endpoint]) -> Vec<String> {
-    Endpoint::labelled(endpoints).into_iter().map(|(label, _)| label.to_string()).collect()
-}
-
-#[test]
-fn a_label_is_made_of_the_whole_url_and_hides_its_secrets() {
-    let urls = [
-        "https://example.org/a?token=x",
-        "https://example.org/a?token=y",
-        "https://example.org/a",
-        "https://example.org/b",
-        "http://example.org/a",
-        "https://user:pass@example.org/a",
-        "https://user:pass@example.org/a?token=x",
-    ];
-    let endpoints: Vec<Endpoint> = urls.iter().map(|url| endpoint(json!({ "url": url }))).collect();
-    let labels = labels_of(&endpoints);
-    for (number, label) in labels.iter().enumerate() {
-        assert!(label.starts_with("example.org:"), "{label}");
-        assert!(!label.contains("token") && !label.contains("pass"), "{label}");
-        assert_eq!(labels.iter().filter(|other| *other == label).count(), 1, "{label} of {}", urls[number]);
-    }
-    // Whatever stands before an endpoint, or behind it, its label stays.
-    for number in 0..endpoints.len() {
-        assert_eq!(labels_of(&endpoints[number..])[0], labels[number]);
-    }
-    assert_eq!(labels[2], "example.org:443-1ced2904", "it is the same in every release");
-    assert_eq!(labels[0], "example.org:443-16d82822", "it is the same in every release");
-    assert!(Endpoint::check_labels(&endpoints).is_empty());
-}
-
-#[test]
-fn a_configured_label_comes_first_and_endpoints_of_one_url_need_it() {
-    let of = |more: serde_json::Value| {
-        let mut all = json!({ "url": "https://example.org/a" });
-        all.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-        endpoint(all)
-    };
-    let named = [of(json!({ "label": "billing" })), of(json!({ "label": "search-2" })), of(json!({}))];
-    assert_eq!(labels_of(&named)[..2], ["billing", "search-2"]);
-    assert!(Endpoint::check_labels(&named).is_empty());
-    let twice = [of(json!({})), of(json!({ "event_types": ["cache_miss"] }))];
-    assert!(matches!(&Endpoint::check_labels(&twice)[..], [(1, LabelError::Taken(_))]));
-    let same = [of(json!({ "label": "a" })), of(json!({ "label": "a" }))];
-    assert_eq!(Endpoint::check_labels(&same), [(1, LabelError::Taken(Label::from("a")))]);
-    for label in ["", "a b", "a\nb", "ü", &"x".repeat(65)] {
-        assert_eq!(Endpoint::check_labels(&[of(json!({ "label": label }))]), [(0, LabelError::Form)], "{label:?}");
-    }
 }

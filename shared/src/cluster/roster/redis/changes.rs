@@ -4,12 +4,12 @@ use redis::aio::MultiplexedConnection;
 use redis::{FromRedisValue, RedisError, ScriptInvocation};
 
 use super::{CHANNEL_TTL, Entry, INDEX_TTL, RedisRoster, lock, millis, number};
-use crate::app::AppId;
+use crate::app::{AppId, WebhookKind};
 use crate::cluster::envelope::{Position, Topic, unix_us};
 use crate::cluster::node::NodeId;
 use crate::cluster::redis::scripts;
 use crate::cluster::roster::{Claimed, Joined, RosterError};
-use crate::cluster::webhook::{MISS_PAUSE, WebhookKind};
+use crate::cluster::webhook::MISS_PAUSE;
 use crate::protocol::{ChannelKind, Member, UserId};
 
 impl RedisRoster {

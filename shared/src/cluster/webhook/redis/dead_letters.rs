@@ -119,7 +119,7 @@ impl DeadLetters {
 fn letter_of(app: &AppId, partition: u32, stream_id: StreamId, fields: Option<Vec<Value>>) -> Option<DeadLetter> {
     let all: Fields = from_value(&Value::Array(fields.clone()?)).ok()?;
     let event = event_of(app, partition, &stream_id, fields)?;
-    let endpoint = Label::from(event.only.as_deref()?);
+    let endpoint = Label::from(event.replay_to.as_deref()?);
     let attempts = all.get(ATTEMPTS)?.parse().ok()?;
     let error = all.get(ERROR)?.clone();
     Some(DeadLetter { partition, stream_id, endpoint, event, attempts, error })
