@@ -15,7 +15,7 @@ use tokio::net::TcpStream;
 use tokio::sync::Notify;
 
 use crate::capacity::Admission;
-use crate::http::upgrade::Carrier;
+use crate::carrier::Carrier;
 use crate::limits::{CLOSING_BYTES_MAX, READS_PER_TURN};
 use crate::outbox::{Flushed, Outbox};
 use crate::reject::Farewell;

@@ -6,6 +6,7 @@
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
@@ -26,6 +27,7 @@ use tokio::task::LocalSet;
 #[cfg(feature = "benchmark")]
 pub mod benchmark;
 mod capacity;
+mod carrier;
 pub mod config;
 mod connection;
 mod fallback;
@@ -37,6 +39,7 @@ mod node;
 mod outbox;
 mod reject;
 mod relay;
+mod routes;
 mod session;
 mod shard;
 mod transport;
@@ -45,7 +48,9 @@ pub mod websocket;
 pub use config::Config;
 
 use capacity::{Capacity, CapacityLimits};
+use fallback::Fallback;
 use fallback::peers::Peers;
+use fallback::registry::Registry as SessionRegistry;
 use inbox::{DrainPlan, InboxReceiver, Room, ShardMessage, inbox};
 use metrics::Metrics;
 use node::Node;
@@ -114,6 +119,7 @@ pub struct Gateway {
     address: SocketAddr,
     node: Arc<Node>,
     relay: Arc<Relay>,
+    sessions: Arc<SessionRegistry>,
     receivers: Vec<InboxReceiver>,
 }
 
@@ -152,11 +158,13 @@ impl Gateway {
             node.body_bytes_max = node.body_bytes_max.max(routes.body_bytes_max());
         }
         node.routes = deps.routes;
-        if let Some(directory) = deps.directory {
-            node.peers = Some(Peers::bind(&config.peers, directory, peers).await.map_err(BindError::Peers)?);
-        }
         let node = Arc::new(node);
-        Ok(Self { config, listener, address, node, relay, receivers })
+        let peers = match deps.directory {
+            Some(directory) => Some(Peers::bind(&config.peers, directory, peers).await.map_err(BindError::Peers)?),
+            None => None,
+        };
+        let sessions = SessionRegistry::new(node.clone(), peers);
+        Ok(Self { config, listener, address, node, relay, sessions, receivers })
     }
 
     /// Where it listens.
@@ -171,7 +179,7 @@ impl Gateway {
 
     /// Where other nodes pass requests on to; `None` for a process that is the whole cluster.
     pub fn peers_address(&self) -> Option<SocketAddr> {
-        self.node.peers.as_ref()?.bound().ok()
+        self.sessions.peers()?.bound().ok()
     }
 
     /// What the bus delivers to.
@@ -193,11 +201,11 @@ impl Gateway {
     /// # Errors
     /// When a shard cannot be started, or ends before it was drained.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> io::Result<()> {
-        let Self { config, listener, node, relay, receivers, .. } = self;
+        let Self { config, listener, node, relay, sessions, receivers, .. } = self;
         let shards: Vec<RunningShard> = receivers
             .into_iter()
             .enumerate()
-            .map(|(index, receiver)| RunningShard::start(index, node.clone(), receiver))
+            .map(|(index, receiver)| RunningShard::start(index, node.clone(), sessions.clone(), receiver))
             .collect::<io::Result<_>>()?;
         node.start_serving();
         let (ends, threads): (Vec<_>, Vec<_>) = shards.into_iter().map(|shard| (shard.ended, shard.thread)).unzip();
@@ -222,7 +230,7 @@ impl Gateway {
             }
             shared::serve::listener::close(listener, |stream, peer| {
                 if let Ok(stream) = http::accept::prepare(stream) {
-                    http::accept::hand_out(stream, peer, &node, &relay);
+                    http::accept::assign(stream, peer, &node, &relay);
                 }
             });
             let plan = if node.capacity.is_clustered() {
@@ -258,19 +266,15 @@ impl Gateway {
             drop(all_gone);
             served
         };
-        let serve_peers = async {
-            let Some(peers) = &node.peers else { return };
-            let ended = async { drop(ended.await) };
-            fallback::peer_server::serve(peers, &node, ended).await;
-        };
+        let serve_peers = fallback::peer_server::serve(&sessions, async { drop(ended.await) });
         tokio::select! {
             (served, ()) = futures_util::future::join(serve, serve_peers) => served,
-            never = tend(&relay, &node) => match never {},
+            never = tick(&relay, &sessions) => match never {},
             // Apart from what waits for the cluster.
             never = relay.announce_late() => match never {},
             // Not with the timer of what is done each second: the cluster's answers make that late.
             never = node.metrics.event_loop_lag.keep() => match never {},
-            never = keep_sessions(&node) => match never {},
+            never = sessions.keep_renewed() => match never {},
             never = node.capacity.report_connections() => match never {},
             never = node.capacity.serve_queues() => match never {},
             never = relay.keep_synchronised() => match never {},
@@ -286,12 +290,14 @@ struct RunningShard {
 }
 
 impl RunningShard {
-    fn start(index: usize, node: Arc<Node>, inbox: InboxReceiver) -> io::Result<Self> {
+    fn start(index: usize, node: Arc<Node>, sessions: Arc<SessionRegistry>, inbox: InboxReceiver) -> io::Result<Self> {
         let (alive, ended) = oneshot::channel::<()>();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let thread = thread::Builder::new().name(format!("shard-{index}")).spawn(move || {
             let _alive = alive;
-            run_to_end(runtime, Shard::run(index, node, inbox));
+            let fallback = Rc::new(Fallback::new(sessions, index));
+            let serve = move |shard, stream, peer, permit| routes::serve(fallback.clone(), shard, stream, peer, permit);
+            run_to_end(runtime, Shard::run(index, node, inbox, serve));
         })?;
         Ok(Self { thread, ended })
     }
@@ -306,21 +312,13 @@ fn run_to_end(runtime: Runtime, work: impl Future<Output = ()>) {
     runtime.shutdown_background();
 }
 
-/// Keeps the cluster aware of which sessions of the HTTP transports are here.
-async fn keep_sessions(node: &Node) -> Infallible {
-    match &node.peers {
-        Some(peers) => peers.keep(node).await,
-        None => std::future::pending().await,
-    }
-}
-
-/// Lets the relay and the sessions' registry do what is due, once a second.
-async fn tend(relay: &Relay, node: &Node) -> Infallible {
+/// Runs the periodic work of the relay and of the session registry, once a second.
+async fn tick(relay: &Relay, sessions: &SessionRegistry) -> Infallible {
     let mut second = tokio::time::interval(Duration::from_secs(1));
     loop {
         second.tick().await;
         relay.tend().await;
-        node.fallback.forget_old();
+        sessions.remove_expired();
     }
 }
 

@@ -24,6 +24,8 @@
 
 use std::mem::size_of;
 
+use shared::app::{App, as_usize};
+
 /// Connections that the sums are for.
 pub(crate) const SOCKETS: usize = 100_000;
 
@@ -165,7 +167,12 @@ pub(crate) const SESSION_REQUESTS_MAX: usize = 16;
 
 /// Bytes of a fallback request per byte of `message_bytes`: a message inside a JSON string inside a JSON array. nginx is
 /// configured to the same in `deploy/nginx`.
-pub(crate) const FALLBACK_BODY_FACTOR: usize = 4;
+const FALLBACK_BODY_FACTOR: usize = 4;
+
+/// Returns the maximum size of a fallback request body with messages, in bytes.
+pub(crate) fn fallback_body_bytes_max(app: &App) -> usize {
+    as_usize(app.limits.message_bytes).saturating_mul(FALLBACK_BODY_FACTOR)
+}
 
 /// Fallback sessions that one TCP connection may have opened and that are alive. A browser has one per page, and up to six
 /// TCP connections to a host. A proxy that reuses its connections opens about one session for each of its hanging requests.

@@ -11,9 +11,7 @@ use shared::serve::listener::accept_policy::dropped_counter;
 use shared::serve::telemetry::EventLoopLag;
 use shared::serve::telemetry::metrics::{app_labels, from_zero, latency, register};
 
-use crate::fallback::RequestKind;
-use crate::fallback::peers::Forwarded;
-use crate::transport::Transport;
+use crate::transport::{ForwardResult, RequestKind, Transport};
 use crate::websocket::handshake::InvalidHandshake;
 
 /// Everything the gateway counts.
@@ -212,7 +210,7 @@ impl Metrics {
                     "Requests of the HTTP transports whose session another node has, by what became of them.",
                     &["result"],
                 ),
-                Forwarded::ALL.map(|result| [result.label()]),
+                ForwardResult::ALL.map(|result| [result.label()]),
             ),
             messages_sent: counter("carillon_messages_sent_total", "Messages handed to clients' outboxes."),
             sent_bytes: counter("carillon_sent_bytes_total", "Bytes handed to clients' outboxes, with headers."),
@@ -274,7 +272,7 @@ impl Metrics {
         self.fallback_requests.with_label_values(&[kind.label()]).inc();
     }
 
-    pub(crate) fn fallback_forwarded(&self, result: Forwarded) {
+    pub(crate) fn fallback_forwarded(&self, result: ForwardResult) {
         self.fallback_forwarded.with_label_values(&[result.label()]).inc();
     }
 

@@ -12,9 +12,7 @@ use tokio::sync::Semaphore;
 
 use crate::capacity::Capacity;
 use crate::config::Server;
-use crate::fallback::peers::Peers;
-use crate::fallback::{self, body_bytes_max};
-use crate::limits::LARGE_BODIES_BYTES_MAX;
+use crate::limits::{LARGE_BODIES_BYTES_MAX, fallback_body_bytes_max};
 use crate::metrics::Metrics;
 use crate::relay::Relay;
 use crate::websocket::handshake::WarningLimit;
@@ -37,10 +35,6 @@ pub(crate) struct Node {
     /// The largest request body that is discarded before a refusal is sent, in bytes.
     pub(crate) body_bytes_max: u64,
     pub(crate) handshake_warnings: WarningLimit,
-    /// The fallback sessions of this node.
-    pub(crate) fallback: fallback::Registry,
-    /// The other nodes of a cluster.
-    pub(crate) peers: Option<Peers>,
     started: Instant,
     /// By shard: when its timer last fired, in milliseconds after `started`.
     heartbeats_ms: Box<[AtomicU64]>,
@@ -59,7 +53,7 @@ impl Node {
         relay: Arc<Relay>,
         capacity: Arc<Capacity>,
     ) -> Self {
-        let body_bytes_max = apps.iter().map(|app| body_bytes_max(app)).max().unwrap_or_default() as u64;
+        let body_bytes_max = apps.iter().map(|app| fallback_body_bytes_max(app)).max().unwrap_or_default() as u64;
         let shards = capacity.shards();
         Self {
             server,
@@ -72,8 +66,6 @@ impl Node {
             large_bodies: Semaphore::new(LARGE_BODIES_BYTES_MAX),
             body_bytes_max,
             handshake_warnings: WarningLimit::default(),
-            fallback: fallback::Registry::default(),
-            peers: None,
             started: Instant::now(),
             heartbeats_ms: (0..shards).map(|_| AtomicU64::new(0)).collect(),
             requests: AtomicUsize::new(0),

@@ -7,8 +7,8 @@ use shared::auth::ChannelAuthError;
 use shared::excerpt::{NAME_MAX, excerpt};
 use shared::protocol::{ChannelNameError, CloseCode, EventNameError, FrameError, MemberError, ServerFrame, UserError};
 
-/// Characters of a channel name that is not valid in the error about it: enough for every name that may be a slip, since
-/// clients look up their channel by it.
+/// Characters of a channel name that is not valid in the error about it: enough for every name that may be a slip,
+/// since clients look up their channel by it.
 const INVALID_CHANNEL_MAX: usize = 512;
 
 /// The text for a subscription or a sign-in over the connection's rate.
@@ -269,6 +269,18 @@ pub(crate) struct Farewell {
 impl Farewell {
     pub(crate) fn new(code: CloseCode, message: impl Into<String>) -> Self {
         Self { code, message: message.into() }
+    }
+
+    /// Returns the farewell of a node that is shutting down while other nodes run: pusher-js reconnects at once.
+    pub(crate) fn going_away() -> Self {
+        Self::new(CloseCode::Reconnect, "The server is shutting down, reconnect")
+    }
+
+    /// Returns the farewell of a node that is shutting down and has no other nodes. pusher-js reconnects after a
+    /// second, when the next process listens. If it reconnected at once, it would be refused and then retry only after
+    /// 15 s.
+    pub(crate) fn restarting() -> Self {
+        Self::new(CloseCode::OverCapacity, "The server is restarting, reconnect")
     }
 
     /// The same reason with a code after which clients try again.

@@ -13,10 +13,10 @@ mod sweep;
 mod tasks;
 mod turn;
 
-use std::cell::{Cell, OnceCell, RefCell, RefMut};
+use std::cell::{Cell, RefCell, RefMut};
 use std::convert::Infallible;
 use std::future::{pending, poll_fn};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -36,11 +36,9 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
 use crate::capacity::Admission;
+use crate::capacity::SocketPermit;
+use crate::carrier::Carrier;
 use crate::connection::{Connection, Wire};
-use crate::fallback;
-use crate::fallback::peer_client::{self, Forwarder};
-use crate::http::opener::OpenedBy;
-use crate::http::upgrade::{self, Carrier};
 use crate::inbox::{Accepted, ConnectionKey, InboxReceiver, Messages};
 use crate::limits::{
     INBOX_BATCH, PARTIAL_BYTES_MAX, PARTIALS_MIN, PUBLISHES_MAX, READ_BUFFER_BYTES, TASKS_AT_ONCE, TASKS_WAITING_MAX,
@@ -85,30 +83,34 @@ pub(crate) struct Shard {
     chores: Cell<usize>,
     tasks: RefCell<Tasks>,
     draining: Cell<bool>,
-    /// Passes requests on to other nodes.
-    forwarder: OnceCell<Forwarder>,
-    /// Cancelled when the shard is drained, for connections that are no WebSockets.
-    leaving: CancellationToken,
-    /// How long those may take, once it is; meaningless before.
-    leave: Cell<Leave>,
+    /// Cancelled when a drain begins.
+    drain_started: CancellationToken,
+    /// The deadlines of HTTP connections. Set when a drain begins.
+    drain_deadlines: Cell<DrainDeadlines>,
     /// Told whenever a connection or a chore ended while draining.
     settled: Notify,
 }
 
-/// How long HTTP connections may take when the shard leaves.
+/// The deadlines of HTTP connections during a drain.
 #[derive(Clone, Copy)]
-pub(crate) struct Leave {
-    /// Until when requests are expected on connections that are open.
+pub(crate) struct DrainDeadlines {
+    /// Until when idle connections wait for a request.
     pub(crate) idle_until: Instant,
-    /// Until when clients are told to go.
+    /// When the last WebSocket is closed.
     pub(crate) window_ends: Instant,
-    /// Until when everything must be answered.
-    pub(crate) leave_by: Instant,
+    /// Until when requests in progress must be answered.
+    pub(crate) requests_until: Instant,
 }
 
 impl Shard {
-    /// Runs a shard on the current thread until it has been drained.
-    pub(crate) async fn run(index: usize, node: Arc<Node>, inbox: InboxReceiver) {
+    /// Runs a shard on the current thread until it has been drained. `serve`: serves a TCP connection until it ends or
+    /// becomes a WebSocket.
+    pub(crate) async fn run<F: Future<Output = ()> + 'static>(
+        index: usize,
+        node: Arc<Node>,
+        inbox: InboxReceiver,
+        serve: impl Fn(Rc<Self>, TcpStream, SocketAddr, SocketPermit) -> F,
+    ) {
         let InboxReceiver { mut messages, accepted } = inbox;
         let (publishes, queue) = mpsc::channel(PUBLISHES_MAX);
         let began = Instant::now();
@@ -134,16 +136,16 @@ impl Shard {
             chores: Cell::new(0),
             tasks: RefCell::new(tasks),
             draining: Cell::new(false),
-            forwarder: OnceCell::new(),
-            leaving: CancellationToken::new(),
-            leave: Cell::new(Leave { idle_until: began, window_ends: began, leave_by: began }),
+            drain_started: CancellationToken::new(),
+            drain_deadlines: Cell::new(DrainDeadlines { idle_until: began, window_ends: began, requests_until: began }),
             settled: Notify::new(),
         });
         tokio::task::spawn_local(tracked::publish_client_events(shard.node.clone(), queue));
-        // Side by side: many events are handled in many turns, and between two of them time goes on and clients connect.
+        // Side by side: many events are handled in many turns, and between two of them time goes on and clients
+        // connect.
         tokio::select! {
             () = shard.serve_inbox(&mut messages) => {}
-            never = shard.serve_accepted() => match never {},
+            never = shard.serve_accepted(serve) => match never {},
             never = shard.keep_time() => match never {},
         }
     }
@@ -164,13 +166,22 @@ impl Shard {
         }
     }
 
-    /// Serves new connections.
-    async fn serve_accepted(self: &Rc<Self>) -> Infallible {
+    /// Serves new TCP connections. A drain waits for each of them.
+    async fn serve_accepted<F: Future<Output = ()> + 'static>(
+        self: &Rc<Self>,
+        serve: impl Fn(Rc<Self>, TcpStream, SocketAddr, SocketPermit) -> F,
+    ) -> Infallible {
         loop {
-            match poll_fn(|context| self.accepted.borrow_mut().poll_recv(context)).await {
-                Some(accepted) => self.accept(accepted),
+            let Some(accepted) = poll_fn(|context| self.accepted.borrow_mut().poll_recv(context)).await else {
                 // The node has ended.
-                None => pending().await,
+                pending().await
+            };
+            let Accepted { stream, peer, load } = accepted;
+            match TcpStream::from_std(stream) {
+                Ok(stream) => self.chore(serve(self.clone(), stream, peer, load)),
+                Err(error) => {
+                    tracing::warn!(%error, "cannot register a new connection with the event loop; dropping it")
+                }
             }
         }
     }
@@ -202,7 +213,8 @@ impl Shard {
         SocketId::random(&mut *self.rng.borrow_mut())
     }
 
-    /// Makes a WebSocket of this shard out of an upgraded stream. `client`: its address, for the log. `early`: bytes that came with the handshake.
+    /// Makes a WebSocket of this shard out of an upgraded stream. `client`: its address, for the log. `early`: bytes
+    /// that came with the handshake.
     pub(crate) fn open(
         self: &Rc<Self>,
         stream: TcpStream,
@@ -215,26 +227,8 @@ impl Shard {
         tokio::task::spawn_local(connection.run(self.clone(), carrier, early));
     }
 
-    /// Makes a session of the HTTP transports. `response`: what the request that asked for it is answered with.
-    pub(crate) fn open_session(
-        self: &Rc<Self>,
-        client: IpAddr,
-        admission: Admission,
-        claim: fallback::Claim,
-        opened_by: OpenedBy,
-        response: fallback::Response,
-    ) {
-        let connection = self.establish(Wire::Requests(Box::default()), client, admission);
-        let session = fallback::FallbackSession::new(self.clone(), connection.clone(), claim, opened_by, response);
-        tokio::task::spawn_local(async move {
-            if let Wire::Requests(news) = &connection.wire {
-                session.run(news).await;
-            }
-        });
-    }
-
-    /// Takes a client in and greets it. What is counted here as opened [`Shard::depart`] counts as closed.
-    fn establish(self: &Rc<Self>, wire: Wire, client: IpAddr, admission: Admission) -> Rc<Connection> {
+    /// Creates a connection and greets its client. It counts as opened until [`Shard::depart`] counts it as closed.
+    pub(crate) fn establish(self: &Rc<Self>, wire: Wire, client: IpAddr, admission: Admission) -> Rc<Connection> {
         self.node.metrics.app(&admission.app.id).opened(admission.transport).inc();
         let connection = Rc::new(Connection::new(wire, self.socket_id(), admission, self.now_s()));
         tracing::debug!(target: "activity", { socket.id = %connection.socket_id, app.id = %connection.app.id, client.address = %client }, "Connection opened");
@@ -423,24 +417,10 @@ impl Shard {
         connections.get(key.slot).filter(|connection| connection.socket_id == key.socket_id).cloned()
     }
 
-    fn accept(self: &Rc<Self>, accepted: Accepted) {
-        let Accepted { stream, peer, load } = accepted;
-        match TcpStream::from_std(stream) {
-            // Its request is answered before the shard ends.
-            Ok(stream) => self.chore(upgrade::serve(self.clone(), stream, peer, load)),
-            Err(error) => tracing::warn!(%error, "cannot watch a new connection"),
-        }
-    }
-
-    /// What passes requests on to other nodes, made when it is first needed.
-    pub(crate) fn forwarder(&self) -> &Forwarder {
-        self.forwarder.get_or_init(|| peer_client::forwarder(&self.node, self.index))
-    }
-
-    /// Resolves once the shard is being drained; returns how long HTTP connections may take.
-    pub(crate) async fn leaving(&self) -> Leave {
-        self.leaving.cancelled().await;
-        self.leave.get()
+    /// Resolves when a drain of the shard begins. Returns the deadlines of HTTP connections.
+    pub(crate) async fn drain_started(&self) -> DrainDeadlines {
+        self.drain_started.cancelled().await;
+        self.drain_deadlines.get()
     }
 
     /// How long a client that is told to go has to answer.

@@ -1,48 +1,45 @@
-//! Bodies of a gateway's answers.
+//! The bodies of responses to clients.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http_body_util::Full;
-use hyper::Response;
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use tokio::sync::mpsc;
 
-use super::forwarded::Passed;
+use super::disconnect::Disconnected;
+use super::forwarded::ForwardedBody;
 
-/// An answer with any body.
-pub(crate) type Answer = Response<Body>;
+/// A response to a client.
+pub(crate) type Response = hyper::Response<Body>;
 
-/// What an answer is made of.
+/// The body of a response.
 pub(crate) enum Body {
-    /// All of it.
+    /// A complete body.
     Whole(Full<Bytes>),
-    /// Lines as they come, for as long as their session may send.
-    Lines(Lines),
-    /// What another node answers.
-    Passed(Passed),
+    /// The lines of a session, as they are written.
+    Lines(LineStream),
+    /// The body of a response from another node.
+    Forwarded(ForwardedBody),
 }
 
-/// Lines of a streaming response.
-pub(crate) struct Lines {
+/// The lines of a streaming response.
+pub(crate) struct LineStream {
     lines: mpsc::Receiver<Bytes>,
-    /// Resolves when the client has ended its side, and the response with it.
-    gone: Option<Gone>,
+    /// Resolves when the client has closed its side. The response then ends.
+    disconnected: Option<Disconnected>,
 }
 
-/// Resolves when the client of a response has ended its side.
-pub(crate) type Gone = Pin<Box<dyn Future<Output = ()> + Send>>;
-
-impl Lines {
-    pub(crate) fn new(lines: mpsc::Receiver<Bytes>, gone: Gone) -> Self {
-        Self { lines, gone: Some(gone) }
+impl LineStream {
+    pub(super) fn new(lines: mpsc::Receiver<Bytes>, disconnected: Disconnected) -> Self {
+        Self { lines, disconnected: Some(disconnected) }
     }
 
     fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<Bytes>> {
-        if self.gone.as_mut().is_some_and(|gone| gone.as_mut().poll(context).is_ready()) {
-            self.gone = None;
-            // What was sent is delivered; then the response ends.
+        if self.disconnected.as_mut().is_some_and(|disconnected| disconnected.as_mut().poll(context).is_ready()) {
+            self.disconnected = None;
+            // Lines that are already in the channel are still delivered.
             self.lines.close();
         }
         self.lines.poll_recv(context)
@@ -74,7 +71,7 @@ impl HttpBody for Body {
                 .poll_frame(context)
                 .map(|frame| frame.map(|frame| frame.map_err(|never| match never {}))),
             Self::Lines(lines) => lines.poll_next(context).map(|bytes| bytes.map(|bytes| Ok(Frame::data(bytes)))),
-            Self::Passed(passed) => Pin::new(passed).poll_frame(context),
+            Self::Forwarded(forwarded) => Pin::new(forwarded).poll_frame(context),
         }
     }
 
@@ -82,7 +79,7 @@ impl HttpBody for Body {
         match self {
             Self::Whole(whole) => whole.is_end_stream(),
             Self::Lines(_) => false,
-            Self::Passed(passed) => passed.is_end_stream(),
+            Self::Forwarded(forwarded) => forwarded.is_end_stream(),
         }
     }
 
@@ -90,7 +87,7 @@ impl HttpBody for Body {
         match self {
             Self::Whole(whole) => whole.size_hint(),
             Self::Lines(_) => SizeHint::default(),
-            Self::Passed(passed) => passed.size_hint(),
+            Self::Forwarded(forwarded) => forwarded.size_hint(),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Bodies of fallback requests.
+//! Reads the bodies of fallback requests.
 
 use std::time::Duration;
 
@@ -6,28 +6,22 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::StatusCode;
 use hyper::body::Body as _;
-use shared::app::{App, as_usize};
 use shared::serve::http::RequestBody;
 use tokio::time::timeout;
 
-use super::body::Answer;
-use super::error;
-use crate::limits::{EMPTY_BODY_BYTES_MAX, FALLBACK_BODY_FACTOR, LARGE_BODIES_BYTES_MAX, SMALL_BODY_BYTES_MAX};
+use super::body::Response;
+use super::responses::error;
+use crate::limits::{EMPTY_BODY_BYTES_MAX, LARGE_BODIES_BYTES_MAX, SMALL_BODY_BYTES_MAX};
 use crate::node::Node;
 
-/// A body must arrive within this time, as at the HTTP API.
+/// The time within which a body must arrive. The HTTP API has the same timeout.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The largest body of messages.
-pub(crate) fn body_bytes_max(app: &App) -> usize {
-    as_usize(app.limits.message_bytes).saturating_mul(FALLBACK_BODY_FACTOR)
-}
-
-/// Reads a whole body of at most `max` bytes. A large one first waits until the node has room for it.
+/// Reads a body of at most `max` bytes. A large body first waits for a permit of the node.
 ///
 /// # Errors
-/// The response for a body that is too large, too slow or broken.
-pub(super) async fn collect(node: &Node, body: RequestBody, max: usize) -> Result<Bytes, Answer> {
+/// The response for a body that is too large, too slow or incomplete.
+pub(super) async fn collect(node: &Node, body: RequestBody, max: usize) -> Result<Bytes, Response> {
     let announced = body.size_hint().exact().map_or(max, |bytes| usize::try_from(bytes).unwrap_or(usize::MAX));
     if announced > max {
         return Err(too_large(max));
@@ -44,20 +38,21 @@ pub(super) async fn collect(node: &Node, body: RequestBody, max: usize) -> Resul
     match timeout(BODY_TIMEOUT, read).await {
         Ok(Ok(collected)) => Ok(collected.to_bytes()),
         Ok(Err(cause)) if cause.is::<LengthLimitError>() => Err(too_large(max)),
-        Ok(Err(_)) => Err(broken()),
+        Ok(Err(_)) => Err(incomplete()),
         Err(_) => Err(too_slow()),
     }
 }
 
-/// Discards the body of a request that needs none. While it is on its way, hyper does not see whether its client is away.
+/// Reads and discards the body of a request that needs none. hyper does not notice that a client disconnects until the
+/// body is read.
 ///
 /// # Errors
-/// As [`collect`].
-pub(super) async fn discard(mut body: RequestBody) -> Result<(), Answer> {
+/// The same as for [`collect`].
+pub(super) async fn discard(mut body: RequestBody) -> Result<(), Response> {
     let read = async {
         let mut bytes = 0;
         while let Some(frame) = body.frame().await {
-            let frame = frame.map_err(|_| broken())?;
+            let frame = frame.map_err(|_| incomplete())?;
             bytes += frame.data_ref().map_or(0, Bytes::len);
             if bytes > EMPTY_BODY_BYTES_MAX {
                 return Err(too_large(EMPTY_BODY_BYTES_MAX));
@@ -71,14 +66,14 @@ pub(super) async fn discard(mut body: RequestBody) -> Result<(), Answer> {
     }
 }
 
-fn too_large(max: usize) -> Answer {
-    error(StatusCode::PAYLOAD_TOO_LARGE, &format!("The body may have {max} bytes"))
+fn too_large(max: usize) -> Response {
+    error(StatusCode::PAYLOAD_TOO_LARGE, &format!("The body is larger than {max} bytes"))
 }
 
-fn broken() -> Answer {
-    error(StatusCode::BAD_REQUEST, "The body ended too early")
+fn incomplete() -> Response {
+    error(StatusCode::BAD_REQUEST, "The body is incomplete")
 }
 
-fn too_slow() -> Answer {
-    error(StatusCode::REQUEST_TIMEOUT, "The body took too long")
+fn too_slow() -> Response {
+    error(StatusCode::REQUEST_TIMEOUT, "The body did not arrive in time")
 }

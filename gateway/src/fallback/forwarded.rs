@@ -1,4 +1,4 @@
-//! What another node answers, on its way to a client of this one.
+//! The body of a response that another node sends to a client of this one.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -7,26 +7,30 @@ use bytes::Bytes;
 use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
 use tokio::sync::oneshot;
 
-use super::body::Gone;
+use super::disconnect::Disconnected;
 use super::lines;
-use crate::shard::drain::going_away;
+use crate::reject::Farewell;
 
-/// An answer that is passed on. A stream that ends without a word costs its client one of two lives, so one that has to
-/// end, because this node leaves or the other one is gone, has a last line.
-pub(crate) struct Passed {
+/// The body of a forwarded response.
+///
+/// pusher-js counts a stream that ends without a close message as a failure of the transport, and gives the transport
+/// up after the second. If a stream has to end because one of the nodes is shutting down, a last line is therefore
+/// added.
+pub(crate) struct ForwardedBody {
     body: Incoming,
-    /// Resolves when it must end since this node leaves; `None` for an answer whose length is told, which is whole by then.
+    /// Resolves when the stream must end because this node is shutting down. `None` for a body of known length, which
+    /// is complete before that.
     must_end: Option<oneshot::Receiver<()>>,
-    /// Resolves when the client has ended its side.
-    gone: Option<Gone>,
-    /// Whether the last line has no end yet.
+    /// Resolves when the client has closed its side.
+    disconnected: Option<Disconnected>,
+    /// Whether the end of the last line has not been received.
     is_line_open: bool,
     is_over: bool,
 }
 
-impl Passed {
-    /// `must_end`: resolves when a stream must end since this node leaves; what it waits for may go once this is dropped.
-    pub(crate) fn new(body: Incoming, must_end: impl Future<Output = ()> + 'static) -> Self {
+impl ForwardedBody {
+    /// `must_end`: resolves when a stream must end because this node is shutting down. It is cancelled with the body.
+    pub(super) fn new(body: Incoming, must_end: impl Future<Output = ()> + 'static) -> Self {
         let is_stream = body.size_hint().exact().is_none();
         let must_end = is_stream.then(|| {
             let (mut sender, receiver) = oneshot::channel();
@@ -38,12 +42,12 @@ impl Passed {
             });
             receiver
         });
-        Self { body, must_end, gone: None, is_line_open: false, is_over: false }
+        Self { body, must_end, disconnected: None, is_line_open: false, is_over: false }
     }
 
-    /// The same, ended when `gone` resolves.
-    pub(crate) fn until(self, gone: Gone) -> Self {
-        Self { gone: Some(gone), ..self }
+    /// Ends the body when `disconnected` resolves.
+    pub(super) fn until(self, disconnected: Disconnected) -> Self {
+        Self { disconnected: Some(disconnected), ..self }
     }
 
     fn end(&mut self, line: Bytes) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
@@ -52,7 +56,7 @@ impl Passed {
     }
 }
 
-impl HttpBody for Passed {
+impl HttpBody for ForwardedBody {
     type Data = Bytes;
     type Error = hyper::Error;
 
@@ -71,20 +75,20 @@ impl HttpBody for Passed {
                 }
                 return Poll::Ready(Some(Ok(frame)));
             }
-            // The other node is gone: to a client whose session is open this says that it is lost.
+            // The other node has failed. From this line the client learns that its session is lost.
             Poll::Ready(Some(Err(_))) if can_end => {
                 return self.end(Bytes::from_static(lines::OPEN.as_bytes()));
             }
             Poll::Ready(ended) => return Poll::Ready(ended),
             Poll::Pending => {}
         }
-        if self.gone.as_mut().is_some_and(|gone| gone.as_mut().poll(context).is_ready()) {
+        if self.disconnected.as_mut().is_some_and(|disconnected| disconnected.as_mut().poll(context).is_ready()) {
             self.is_over = true;
             return Poll::Ready(None);
         }
-        // Not while a line is open: the future is asked again with what completes it.
+        // Not while a line is open. The task is polled again when the rest of the line arrives.
         if can_end && self.must_end.as_mut().is_some_and(|must_end| Pin::new(must_end).poll(context).is_ready()) {
-            return self.end(lines::farewell(&going_away()).into());
+            return self.end(lines::farewell(&Farewell::going_away()).into());
         }
         Poll::Pending
     }

@@ -1,4 +1,4 @@
-//! From frames to the lines that pusher-js reads. Source: protocol reference 6.2.
+//! Encodes frames as the lines that pusher-js reads. Source: protocol reference 6.2.
 
 use std::borrow::Cow;
 use std::fmt::Write;
@@ -7,30 +7,30 @@ use bytes::Bytes;
 
 use crate::reject::Farewell;
 
-/// A session begins; where one is open already, it is lost.
+/// The line that opens a session. If the client already has a session, that session is lost.
 pub(crate) const OPEN: &str = "o\n";
 
-/// Nothing but a sign of life, which a stream's client answers.
+/// A heartbeat. The client of a stream answers it.
 pub(crate) const HEARTBEAT: &str = "h\n";
 
-/// A sign of life that nobody answers.
+/// An empty list of messages. The client does not answer it.
 const ALIVE: &str = "a[]\n";
 
-/// What ends a line of messages.
+/// The end of a line of messages.
 const ARRAY_END: &str = "]\n";
 
-/// Lines in the making.
+/// A buffer of lines.
 #[derive(Debug, Default)]
 pub(crate) struct Lines {
     text: String,
-    /// UTF-16 units of `text`, as the client counts.
+    /// The UTF-16 units of `text`. The client counts these.
     units: usize,
-    /// Whether the last line is an array that more messages may join.
+    /// Whether the last line is an array to which messages can be added.
     is_array_open: bool,
 }
 
-/// What a frame of this server's own making says.
-enum Said<'a> {
+/// The content of a frame from this server.
+enum Content<'a> {
     Text(Cow<'a, str>),
     Ping,
     Pong,
@@ -38,23 +38,23 @@ enum Said<'a> {
 }
 
 impl Lines {
-    /// Adds a whole line.
+    /// Adds a complete line.
     pub(crate) fn line(&mut self, line: &str) {
         self.close_array();
         self.push(line);
     }
 
-    /// Adds what a WebSocket frame says; returns whether it was the last of its connection.
+    /// Adds the content of a WebSocket frame. Returns whether it is a close frame.
     pub(crate) fn frame(&mut self, frame: &[u8]) -> bool {
         match read(frame) {
-            Said::Text(message) => {
+            Content::Text(message) => {
                 self.push(if self.is_array_open { "," } else { "a[" });
                 self.is_array_open = true;
                 self.push_json(&message);
             }
-            Said::Ping => self.line(HEARTBEAT),
-            Said::Pong => self.line(ALIVE),
-            Said::Close { code, reason } => {
+            Content::Ping => self.line(HEARTBEAT),
+            Content::Pong => self.line(ALIVE),
+            Content::Close { code, reason } => {
                 self.line(&close(code, &reason));
                 return true;
             }
@@ -62,22 +62,22 @@ impl Lines {
         false
     }
 
-    /// Whether there is nothing.
+    /// Whether the buffer is empty.
     pub(crate) fn is_empty(&self) -> bool {
         self.text.is_empty()
     }
 
-    /// Bytes so far.
+    /// Returns the size in bytes.
     pub(crate) fn bytes(&self) -> usize {
         self.text.len()
     }
 
-    /// UTF-16 units so far, with the end of the last line.
+    /// Returns the UTF-16 units, including the end of the last line.
     pub(crate) fn units(&self) -> usize {
         self.units + if self.is_array_open { ARRAY_END.len() } else { 0 }
     }
 
-    /// The lines, and their UTF-16 units.
+    /// Returns the lines and their UTF-16 units.
     pub(crate) fn finish(mut self) -> (Bytes, usize) {
         self.close_array();
         (self.text.into(), self.units)
@@ -99,7 +99,7 @@ impl Lines {
     }
 }
 
-/// The last lines of a connection: what clients of protocol 5 need, and the end.
+/// Returns the last lines of a connection: the error message, which clients of protocol 5 need, and the close message.
 pub(crate) fn farewell(farewell: &Farewell) -> String {
     let mut text = String::new();
     if let Some(announcement) = farewell.announcement() {
@@ -115,15 +115,15 @@ fn close(code: u16, reason: &str) -> String {
 }
 
 fn json(text: &str) -> String {
-    serde_json::to_string(text).expect("a text is always valid JSON")
+    serde_json::to_string(text).expect("a string can always be encoded as JSON")
 }
 
 fn utf16_units(text: &str) -> usize {
     text.chars().map(char::len_utf16).sum()
 }
 
-/// Reads a frame that `websocket::writer` made: whole, and never masked.
-fn read(frame: &[u8]) -> Said<'_> {
+/// Parses a frame of `websocket::writer`. It is complete and not masked.
+fn read(frame: &[u8]) -> Content<'_> {
     const PING: u8 = 9;
     const PONG: u8 = 10;
     const CLOSE: u8 = 8;
@@ -134,13 +134,13 @@ fn read(frame: &[u8]) -> Said<'_> {
     };
     let payload = frame.get(header_bytes..).unwrap_or_default();
     match frame.first().map_or(0, |byte| byte & 0x0f) {
-        PING => Said::Ping,
-        PONG => Said::Pong,
-        CLOSE => Said::Close {
+        PING => Content::Ping,
+        PONG => Content::Pong,
+        CLOSE => Content::Close {
             code: payload.first_chunk().map_or(1000, |code| u16::from_be_bytes(*code)),
             reason: String::from_utf8_lossy(payload.get(2..).unwrap_or_default()),
         },
-        _ => Said::Text(String::from_utf8_lossy(payload)),
+        _ => Content::Text(String::from_utf8_lossy(payload)),
     }
 }
 
@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn an_open_line_counts_with_its_end() {
+    fn an_open_line_is_counted_with_its_end() {
         let mut lines = Lines::default();
         assert_eq!(lines.units(), 0);
         for frame in [writer::text(b"a"), writer::text("\u{1f514}".as_bytes()), writer::pong(b"")] {
@@ -174,23 +174,23 @@ mod tests {
     }
 
     #[test]
-    fn messages_share_a_line_and_everything_else_has_its_own() {
+    fn messages_share_a_line_and_other_frames_have_their_own() {
         let frames = [
             writer::text(br#"{"event":"a"}"#),
             writer::text("\n\u{1f514}".as_bytes()),
             writer::ping(),
             writer::text(b"b"),
             writer::pong(b""),
-            writer::close(CloseCode::Reconnect, "the server \"leaves\""),
+            writer::close(CloseCode::Reconnect, "the server \"drains\""),
         ];
-        let expected = "a[\"{\\\"event\\\":\\\"a\\\"}\",\"\\n\u{1f514}\"]\nh\na[\"b\"]\na[]\nc[4200,\"the server \\\"leaves\\\"\"]\n";
+        let expected = "a[\"{\\\"event\\\":\\\"a\\\"}\",\"\\n\u{1f514}\"]\nh\na[\"b\"]\na[]\nc[4200,\"the server \\\"drains\\\"\"]\n";
         let (text, units) = lines(&frames);
         assert_eq!(text, expected);
         assert_eq!(units, expected.encode_utf16().count());
     }
 
     #[test]
-    fn messages_of_any_length() {
+    fn a_message_of_any_length_is_encoded() {
         for length in [0, 125, 126, 65_535, 65_536] {
             let message = "x".repeat(length);
             assert_eq!(lines(&[writer::text(message.as_bytes())]).0, format!("a[\"{message}\"]\n"));
@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_close_frame_is_the_last() {
+    fn only_a_close_frame_is_reported_as_the_last() {
         let mut lines = Lines::default();
         assert!(!lines.frame(&writer::text(b"a")));
         assert!(!lines.frame(&writer::ping()));
@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn a_farewell_is_announced_as_to_websockets() {
+    fn a_farewell_has_the_same_error_message_as_for_websockets() {
         let text = farewell(&Farewell::new(CloseCode::UnknownApp, "no such app"));
         let (announcement, close) = text.split_once('\n').unwrap();
         let messages: Vec<String> = serde_json::from_str(announcement.strip_prefix('a').unwrap()).unwrap();

@@ -1,58 +1,58 @@
-//! What the paths of the HTTP transports name.
+//! The paths of the fallback transports.
 
 use shared::serve::http;
 
 use crate::transport::Transport;
 
-/// A session: the app's key, and the two parts that the client chose, as `KEY/SRV/SID`. They stay what they are for the
-/// life of the client's socket object.
+/// The name of a fallback session, `KEY/SRV/SID`: the app's key and two parts that the client chose. It is the same for
+/// all requests of a session.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct SessionName(String);
 
 impl SessionName {
-    /// The app's key, as the client wrote it: it may hold slashes and percent-encoded characters.
+    /// Returns the app's key as in the path. It may contain slashes and percent-encoded characters.
     pub(crate) fn key(&self) -> &str {
         self.0.rsplitn(3, '/').nth(2).unwrap_or_default()
     }
 
-    /// As it stands in paths.
+    /// Returns the name as in the path.
     pub(crate) fn as_str(&self) -> &str {
         &self.0
     }
 }
 
-/// What a request is for.
+/// The operation that a path requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Verb {
-    /// Messages to the client.
+    /// Return messages to the client.
     Receive(Transport),
-    /// Messages from the client.
+    /// Accept messages from the client.
     Send,
-    /// The end of the session, for which only nodes ask.
+    /// End the session. Only other nodes request it.
     End,
 }
 
-/// Ends the path of [`Verb::End`].
+/// The last segment of the path of [`Verb::End`].
 const END: &str = "end";
 
-/// What a path below `/pusher/app/` names.
+/// The session and the operation of a path below `/pusher/app/`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Target {
     pub(crate) name: SessionName,
     pub(crate) verb: Verb,
 }
 
-/// Longest of the two parts that the client chooses; pusher-js has 3 digits and 8 letters.
+/// The maximum length of each part that the client chooses. pusher-js uses 3 digits and 8 letters.
 const PART_LENGTH_MAX: usize = 64;
 
 impl Target {
-    /// Reads `{prefix}/pusher/app/{key}/{srv}/{sid}/{verb}`, as clients ask; `None` for other paths.
+    /// Parses `{prefix}/pusher/app/{key}/{srv}/{sid}/{verb}` of a client. Returns `None` for other paths.
     pub(crate) fn parse(path: &str, prefix: &str) -> Option<Self> {
-        Self::parse_of_node(path, prefix).filter(|target| target.verb != Verb::End)
+        Self::parse_from_node(path, prefix).filter(|target| target.verb != Verb::End)
     }
 
-    /// The same, as nodes ask each other.
-    pub(crate) fn parse_of_node(path: &str, prefix: &str) -> Option<Self> {
+    /// Parses the path of a request from another node.
+    pub(super) fn parse_from_node(path: &str, prefix: &str) -> Option<Self> {
         let rest = http::below(path, prefix)?.strip_prefix("/pusher/app/")?;
         let (name, verb) = rest.rsplit_once('/')?;
         let verb = match verb {
@@ -74,8 +74,8 @@ impl Target {
     }
 }
 
-/// The path at which a node asks for the end of the session that this path, or this one with a query, is of.
-pub(crate) fn end_path(path: &str) -> Option<String> {
+/// Returns the path that ends the session of `path`. `path` may have a query.
+pub(super) fn end_path(path: &str) -> Option<String> {
     let path = path.split('?').next()?;
     let (session, _) = path.rsplit_once('/')?;
     Some(format!("{session}/{END}"))
@@ -92,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn paths() {
+    fn a_path_names_a_session_and_an_operation() {
         let streaming = Verb::Receive(Transport::XhrStreaming);
         check("/ws/pusher/app/KEY/347/0a1b2c3d/xhr_streaming", Some(("KEY/347/0a1b2c3d", streaming)));
         check("/ws/pusher/app/KEY/0/v/xhr", Some(("KEY/0/v", Verb::Receive(Transport::XhrPolling))));
@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn the_key_is_what_precedes_the_two_names() {
+    fn the_key_precedes_the_two_parts_that_the_client_chose() {
         let target = Target::parse("/pusher/app/KEY/347/0a1b2c3d/xhr", "").unwrap();
         assert_eq!((target.name.key(), target.name.as_str()), ("KEY", "KEY/347/0a1b2c3d"));
         let target = Target::parse("/pusher/app/K%45+/Y=/347/0a1b2c3d/xhr", "").unwrap();
@@ -118,9 +118,9 @@ mod tests {
     }
 
     #[test]
-    fn nodes_may_ask_for_the_end_of_any_session() {
+    fn only_other_nodes_can_end_a_session() {
         let path = end_path("/ws/pusher/app/KEY/0/v/xhr_streaming?protocol=7&path=a/b").unwrap();
-        let target = Target::parse_of_node(&path, "/ws").unwrap();
+        let target = Target::parse_from_node(&path, "/ws").unwrap();
         assert_eq!((target.name.as_str(), target.verb), ("KEY/0/v", Verb::End));
     }
 }

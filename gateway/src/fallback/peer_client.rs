@@ -1,4 +1,4 @@
-//! The way to other nodes.
+//! The HTTP client of a shard for requests to other nodes.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -16,40 +16,40 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::net::TcpStream;
 use tower_service::Service;
 
-use crate::capacity::SocketPermit;
-use crate::node::Node;
+use crate::capacity::{Capacity, SocketPermit};
 
-/// Nodes are near each other.
+/// The timeout of a connection attempt. Nodes are in the same network.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// A node that is gone without a word, under a stream that says nothing, shows in the first and three times the second.
+/// TCP keep-alive. A node that has failed is detected after the first interval and three times the second, even if the
+/// stream is idle.
 const KEEPALIVE: Duration = Duration::from_secs(10);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
 const KEEPALIVE_RETRIES: u32 = 3;
 
-/// Connections to other nodes that wait for the next request.
+/// How long a connection without a request stays open.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// The client of one shard's requests to other nodes: its connections live on the shard's thread.
-pub(crate) type Forwarder = Client<Connector, Full<Bytes>>;
+/// The HTTP client of one shard. Its connections run on the thread of the shard.
+pub(super) type PeerClient = Client<Connector, Full<Bytes>>;
 
-/// The client of this shard.
-pub(crate) fn forwarder(node: &Arc<Node>, shard: usize) -> Forwarder {
+/// Returns the client of a shard.
+pub(super) fn new(capacity: Arc<Capacity>, shard: usize) -> PeerClient {
     let mut tcp = HttpConnector::new();
     tcp.set_connect_timeout(Some(CONNECT_TIMEOUT));
     tcp.set_nodelay(true);
     tcp.set_keepalive(Some(KEEPALIVE));
     tcp.set_keepalive_interval(Some(KEEPALIVE_INTERVAL));
     tcp.set_keepalive_retries(Some(KEEPALIVE_RETRIES));
-    let connector = Connector { tcp, node: node.clone(), shard };
+    let connector = Connector { tcp, capacity, shard };
     Client::builder(TokioExecutor::new()).pool_timer(TokioTimer::new()).pool_idle_timeout(IDLE_TIMEOUT).build(connector)
 }
 
-/// Connects, and counts what it connected among the shard's TCP connections, whether requests use it or not.
+/// Opens TCP connections and counts them as connections of the shard.
 #[derive(Clone)]
-pub(crate) struct Connector {
+pub(super) struct Connector {
     tcp: HttpConnector,
-    node: Arc<Node>,
+    capacity: Arc<Capacity>,
     shard: usize,
 }
 
@@ -64,15 +64,15 @@ impl Service<Uri> for Connector {
 
     fn call(&mut self, address: Uri) -> Self::Future {
         let connecting = self.tcp.call(address);
-        let load = self.node.capacity.add_socket(self.shard);
-        Box::pin(async move { Ok(Counted { stream: connecting.await?, _load: load }) })
+        let permit = self.capacity.add_socket(self.shard);
+        Box::pin(async move { Ok(Counted { stream: connecting.await?, _permit: permit }) })
     }
 }
 
-/// A connection that counts for as long as it is open.
-pub(crate) struct Counted {
+/// A connection that is counted while it is open.
+pub(super) struct Counted {
     stream: TokioIo<TcpStream>,
-    _load: SocketPermit,
+    _permit: SocketPermit,
 }
 
 impl Counted {

@@ -1,4 +1,4 @@
-//! What other nodes pass on to this one.
+//! Serves the fallback requests that other nodes forward.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -12,86 +12,102 @@ use shared::serve::listener::Acceptor;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use super::body::Answer;
+use super::body::Response;
 use super::collect::collect;
-use super::peers::{PASSED_ON, Peers, answer_proof, in_time, is_proven, unix_s};
-use super::{Target, Verb, body_bytes_max, end_here, error, receive_here, send_here};
+use super::local;
+use super::name::{Target, Verb};
+use super::peers::Peers;
+use super::proof::{self, PROOF};
+use super::registry::Registry;
+use super::responses::{error, unknown_session};
 use crate::capacity::SocketPermit;
 use crate::http::key::find_app;
-use crate::node::Node;
+use crate::limits::fallback_body_bytes_max;
 
-/// What is under way when the node has said goodbye to everyone has this long to get out.
-const LEAVE_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long requests in progress may take after the last client connection is closed.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Serves other nodes until `shutdown` resolves; the last answers get out.
-pub(crate) async fn serve(peers: &Peers, node: &Arc<Node>, shutdown: impl Future<Output = ()>) {
+/// Serves other nodes until `shutdown` resolves, then completes the requests in progress. Returns at once without a
+/// cluster.
+pub(crate) async fn serve(registry: &Arc<Registry>, shutdown: impl Future<Output = ()>) {
+    let Some(peers) = registry.peers() else { return };
     let connections = GracefulShutdown::new();
     tokio::select! {
-        () = accept(peers, node, &connections) => {}
+        () = accept(peers, registry, &connections) => {}
         () = shutdown => {}
     }
-    let _ = timeout(LEAVE_TIMEOUT, connections.shutdown()).await;
+    let _ = timeout(SHUTDOWN_TIMEOUT, connections.shutdown()).await;
 }
 
-async fn accept(peers: &Peers, node: &Arc<Node>, connections: &GracefulShutdown) {
+async fn accept(peers: &Peers, registry: &Arc<Registry>, connections: &GracefulShutdown) {
     let mut acceptor = Acceptor::new(&peers.listener, "peers");
+    let capacity = &registry.node.capacity;
     loop {
         let (stream, peer) = acceptor.accept().await;
-        // A node that is not let in finds another one, or makes the session its own; others have no business here.
-        if peers.access.admits_peer(peer.ip()) && node.capacity.has_room_for_socket() {
-            let load = node.capacity.add_socket(node.capacity.least_loaded_shard());
-            converse(stream, peer, node.clone(), load, connections);
+        // A rejected node looks for another holder or opens the session itself.
+        if peers.access.admits_peer(peer.ip()) && capacity.has_room_for_socket() {
+            let permit = capacity.add_socket(capacity.least_loaded_shard());
+            serve_connection(stream, peer, registry.clone(), permit, connections);
         }
     }
 }
 
-fn converse(stream: TcpStream, peer: SocketAddr, node: Arc<Node>, load: SocketPermit, connections: &GracefulShutdown) {
-    // Lines are small, and wanted now.
+fn serve_connection(
+    stream: TcpStream,
+    peer: SocketAddr,
+    registry: Arc<Registry>,
+    permit: SocketPermit,
+    connections: &GracefulShutdown,
+) {
+    // Lines are small and must not be delayed.
     let _ = stream.set_nodelay(true);
     let state = ConnectionState::new();
+    let node = &registry.node;
     let limits = Limits { body_bytes_max: node.body_bytes_max, write_timeout: node.server.outbox_timeout };
     let connection = http::connection(stream, limits, state.clone(), {
         let state = state.clone();
         move |request| {
-            let (node, state) = (node.clone(), state.clone());
-            async move { answer(&node, request, &state).await }
+            let (registry, state) = (registry.clone(), state.clone());
+            async move { respond(&registry, request, &state).await }
         }
     });
     let connection = connections.watch(connection);
     tokio::spawn(async move {
-        let _load = load;
+        let _permit = permit;
         if let Some(Err(error)) = http::in_time(connection, &state).await {
-            tracing::debug!(%error, %peer, "connection of another node ended");
+            tracing::debug!(%error, %peer, "connection from another node failed");
         }
     });
 }
 
-async fn answer(node: &Node, request: Request<RequestBody>, connection: &Arc<ConnectionState>) -> Answer {
-    let unknown = || error(StatusCode::NOT_FOUND, "Unknown session");
+async fn respond(registry: &Registry, request: Request<RequestBody>, connection: &Arc<ConnectionState>) -> Response {
+    let node = &registry.node;
     let (head, body) = request.into_parts();
-    let Some(target) = Target::parse_of_node(head.uri.path(), &node.server.path_prefix) else { return unknown() };
-    let Some(app) = find_app(&node.apps, target.name.key()) else { return unknown() };
+    let Some(target) = Target::parse_from_node(head.uri.path(), &node.server.path_prefix) else {
+        return unknown_session();
+    };
+    let Some(app) = find_app(&node.apps, target.name.key()) else { return unknown_session() };
     let refused = || error(StatusCode::FORBIDDEN, "Only nodes of the cluster may send requests here");
-    let proof = head.headers.get(PASSED_ON).and_then(|proof| proof.to_str().ok()).unwrap_or_default();
-    if in_time(proof, unix_s()).is_none() || head.method != Method::POST {
+    let proof = head.headers.get(PROOF).and_then(|proof| proof.to_str().ok()).unwrap_or_default();
+    if !proof::is_recent(proof, proof::unix_s()) || head.method != Method::POST {
         return refused();
     }
-    let body = match collect(node, body, body_bytes_max(app)).await {
+    let body = match collect(node, body, fallback_body_bytes_max(app)).await {
         Ok(body) => body,
-        Err(answer) => return answer,
+        Err(response) => return response,
     };
     let path = head.uri.path_and_query().map_or("", |path| path.as_str());
-    if !is_proven(&app.secret, path, &body, proof, unix_s()) {
+    if !proof::verify(&app.secret, path, &body, proof, proof::unix_s()) {
         return refused();
     }
-    let answer = match target.verb {
-        Verb::Receive(transport) => receive_here(node, &target.name, transport, connection).await,
-        Verb::Send => send_here(node, &target.name, &body).await,
-        Verb::End => end_here(node, &target.name).await,
+    let response = match target.verb {
+        Verb::Receive(transport) => local::receive(registry, &target.name, transport, connection).await,
+        Verb::Send => local::send(registry, &target.name, &body).await,
+        Verb::End => local::end(registry, &target.name).await,
     };
-    let mut answer = answer.unwrap_or_else(unknown);
-    if let Ok(mark) = HeaderValue::try_from(answer_proof(&app.secret, proof)) {
-        answer.headers_mut().insert(PASSED_ON, mark);
+    let mut response = response.unwrap_or_else(unknown_session);
+    if let Ok(mark) = HeaderValue::try_from(proof::sign_response(&app.secret, proof)) {
+        response.headers_mut().insert(PROOF, mark);
     }
-    answer
+    response
 }

@@ -1,6 +1,8 @@
-//! The sessions of a node, whatever shard has them: requests come to any.
+//! The fallback sessions of a node, by name. Requests of a session can reach any shard, so all shards share the
+//! registry.
 
 use std::collections::VecDeque;
+use std::convert::Infallible;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -9,58 +11,72 @@ use hashbrown::HashMap;
 use hashbrown::hash_map::Entry;
 use tokio::sync::mpsc;
 
+use super::ask::{Ask, LineSink};
 use super::lines;
 use super::name::SessionName;
-use super::session::{Ask, Response};
+use super::peers::Peers;
 use crate::limits::SESSION_REQUESTS_MAX;
 use crate::node::Node;
 
-/// How long the last line of a session is kept for a client that was not there to hear it: longer than pusher-js waits
-/// before it asks again.
-const LAST_LINE_TTL: Duration = Duration::from_secs(30);
+/// How long the last lines of a session are kept for a client that has not received them. It is longer than pusher-js
+/// waits before its next request.
+const LAST_LINES_TTL: Duration = Duration::from_secs(30);
 
-/// Finds sessions by name. Behind a plain lock, held for a look.
-#[derive(Default)]
+/// The fallback sessions of a node.
 pub(crate) struct Registry {
+    pub(super) node: Arc<Node>,
+    peers: Option<Arc<Peers>>,
+    /// No `.await` holds the lock.
     sessions: Mutex<Sessions>,
 }
 
 #[derive(Default)]
 struct Sessions {
     live: HashMap<SessionName, mpsc::Sender<Ask>>,
-    /// What nobody has heard yet, and until when it is kept.
+    /// Last lines that no client has received, and when they expire.
     last_lines: HashMap<SessionName, (Bytes, Instant)>,
-    /// Their names, oldest first.
+    /// The names of `last_lines`, oldest first.
     expiries: VecDeque<(Instant, SessionName)>,
 }
 
-/// What a name stands for.
+/// A session that the registry knows.
 pub(crate) enum Known {
-    /// A session.
+    /// A live session.
     Live(mpsc::Sender<Ask>),
-    /// One that ended with these lines, which its client has not heard.
+    /// A session that ended with these lines, which its client has not received.
     Ended(Bytes),
 }
 
-/// A name that is taken; free again once dropped.
+/// A session name that is taken until the claim is dropped.
 pub(crate) struct Claim {
-    node: Arc<Node>,
+    registry: Arc<Registry>,
     name: SessionName,
-    pub(crate) asks: mpsc::Receiver<Ask>,
-    /// What those hear who come too late.
+    /// The requests to the session.
+    pub(super) asks: mpsc::Receiver<Ask>,
+    /// The response to requests that arrive after the end of the session.
     last_lines: Option<Bytes>,
-    /// Whether the client is still to be told.
-    is_unheard: bool,
+    /// Whether the client has not received `last_lines`.
+    is_unread: bool,
 }
 
 impl Registry {
-    /// The session of that name, if it lives.
-    pub(crate) fn live(&self, name: &SessionName) -> Option<mpsc::Sender<Ask>> {
+    /// `peers`: set if the node is part of a cluster.
+    pub(crate) fn new(node: Arc<Node>, peers: Option<Peers>) -> Arc<Self> {
+        Arc::new(Self { node, peers: peers.map(Arc::new), sessions: Mutex::default() })
+    }
+
+    /// The connection to other nodes, in a cluster.
+    pub(crate) fn peers(&self) -> Option<&Arc<Peers>> {
+        self.peers.as_ref()
+    }
+
+    /// Returns the live session of that name.
+    pub(super) fn live(&self, name: &SessionName) -> Option<mpsc::Sender<Ask>> {
         self.lock().live.get(name).cloned()
     }
 
-    /// The session of that name, dead or alive. What a dead one has to say is said once.
-    pub(crate) fn find(&self, name: &SessionName) -> Option<Known> {
+    /// Returns the session of that name. The last lines of an ended session are returned once.
+    pub(super) fn find(&self, name: &SessionName) -> Option<Known> {
         let mut sessions = self.lock();
         if let Some(session) = sessions.live.get(name) {
             return Some(Known::Live(session.clone()));
@@ -68,8 +84,11 @@ impl Registry {
         sessions.take_last_lines(name).map(Known::Ended)
     }
 
-    /// A place for a new one, unless the name stands for something.
-    pub(crate) fn claim(&self, node: &Arc<Node>, name: &SessionName) -> Result<Claim, Known> {
+    /// Claims a name for a new session.
+    ///
+    /// # Errors
+    /// The session that the name already refers to.
+    pub(super) fn claim(self: &Arc<Self>, name: &SessionName) -> Result<Claim, Known> {
         let mut sessions = self.lock();
         if let Some(lines) = sessions.take_last_lines(name) {
             return Err(Known::Ended(lines));
@@ -79,20 +98,26 @@ impl Registry {
             Entry::Vacant(vacant) => {
                 let (sender, asks) = mpsc::channel(SESSION_REQUESTS_MAX);
                 vacant.insert(sender);
-                let (node, name) = (node.clone(), name.clone());
-                Ok(Claim { node, name, asks, last_lines: None, is_unheard: false })
+                let (registry, name) = (self.clone(), name.clone());
+                Ok(Claim { registry, name, asks, last_lines: None, is_unread: false })
             }
         }
     }
 
-    /// The names of all live sessions.
-    pub(crate) fn names(&self) -> Vec<String> {
-        self.lock().live.keys().map(|name| name.as_str().to_owned()).collect()
+    /// Renews the sessions of this node in the directory of the cluster, periodically.
+    pub(crate) async fn keep_renewed(&self) -> Infallible {
+        let Some(peers) = &self.peers else { return std::future::pending().await };
+        let mut interval = tokio::time::interval(shared::cluster::redis::directory::KEEP_INTERVAL);
+        loop {
+            interval.tick().await;
+            let names: Vec<String> = self.lock().live.keys().map(|name| name.as_str().to_owned()).collect();
+            peers.renew(&names).await;
+        }
     }
 
-    /// Drops last lines that nobody came for in time.
-    pub(crate) fn forget_old(&self) {
-        self.lock().forget_old();
+    /// Drops last lines that have expired.
+    pub(crate) fn remove_expired(&self) {
+        self.lock().remove_expired();
     }
 
     fn lock(&self) -> MutexGuard<'_, Sessions> {
@@ -105,17 +130,17 @@ impl Sessions {
         self.last_lines.remove(name).filter(|(_, until)| *until > Instant::now()).map(|(lines, _)| lines)
     }
 
-    fn bury(&mut self, name: SessionName, lines: Bytes) {
-        let until = Instant::now() + LAST_LINE_TTL;
+    fn keep_last_lines(&mut self, name: SessionName, lines: Bytes) {
+        let until = Instant::now() + LAST_LINES_TTL;
         self.last_lines.insert(name.clone(), (lines, until));
         self.expiries.push_back((until, name));
     }
 
-    fn forget_old(&mut self) {
+    fn remove_expired(&mut self) {
         let now = Instant::now();
         while self.expiries.front().is_some_and(|(until, _)| *until <= now) {
             let Some((_, name)) = self.expiries.pop_front() else { return };
-            // A name may have been buried again since.
+            // The name may have newer last lines.
             if self.last_lines.get(&name).is_some_and(|(_, until)| *until <= now) {
                 self.last_lines.remove(&name);
             }
@@ -124,42 +149,43 @@ impl Sessions {
 }
 
 impl Claim {
-    /// Refuses the session to all who ask for it.
-    pub(crate) fn refuse(&mut self, farewell: &str) {
+    /// Answers all requests that wait for the session with `farewell`.
+    pub(super) fn refuse(&mut self, farewell: &str) {
         self.last_lines = Some(format!("{}{farewell}", lines::OPEN).into());
     }
 
-    /// Keeps the last lines of a session whose client was not there.
-    pub(crate) fn bury(&mut self, lines: Bytes) {
+    /// Keeps the last lines of a session for the next request of its client.
+    pub(super) fn keep_last_lines(&mut self, lines: Bytes) {
         self.last_lines = Some(lines);
-        self.is_unheard = true;
+        self.is_unread = true;
     }
 }
 
 impl Drop for Claim {
     fn drop(&mut self) {
-        let mut sessions = self.node.fallback.lock();
+        let mut sessions = self.registry.lock();
         sessions.live.remove(&self.name);
-        // Those who found the session and have not asked yet are refused from here on.
+        // Requests that have found the session but not reached it are refused from now on.
         self.asks.close();
         let lines = self.last_lines.take().unwrap_or(Bytes::from_static(lines::OPEN.as_bytes()));
         while let Ok(ask) = self.asks.try_recv() {
-            let is_heard = match ask {
-                Ask::Receive(Response::Poll(poll)) => poll.send(lines.clone()).is_ok(),
-                Ask::Receive(Response::Stream(stream)) => stream.try_send(lines.clone()).is_ok(),
+            let is_sent = match ask {
+                Ask::Receive(LineSink::Poll(poll)) => poll.send(lines.clone()).is_ok(),
+                Ask::Receive(LineSink::Stream(stream)) => stream.try_send(lines.clone()).is_ok(),
                 Ask::Send { .. } | Ask::End => false,
             };
-            self.is_unheard &= !is_heard;
+            self.is_unread &= !is_sent;
         }
-        if self.is_unheard {
-            sessions.bury(self.name.clone(), lines);
-            if !self.node.is_draining() {
-                // The client's next request may come to another node, which is to ask for the last lines here.
+        if self.is_unread {
+            sessions.keep_last_lines(self.name.clone(), lines);
+            if !self.registry.node.is_draining() {
+                // The directory entry stays. If the client's next request reaches another node, that node forwards it
+                // here.
                 return;
             }
         }
         drop(sessions);
-        if let Some(peers) = &self.node.peers {
+        if let Some(peers) = &self.registry.peers {
             peers.release(self.name.clone());
         }
     }

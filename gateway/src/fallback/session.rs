@@ -1,7 +1,7 @@
-//! One session of the HTTP transports: a task on the connection's shard that hands frames to whichever request is there
-//! to take them.
+//! The task of a fallback session: writes the frames of a connection to the requests of its client.
 
 use std::collections::VecDeque;
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -9,117 +9,115 @@ use bytes::Bytes;
 use rand::Rng;
 use shared::app::as_usize;
 use shared::protocol::CloseCode;
-use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::sync::{Notify, mpsc};
 use tokio::time::{Instant, sleep_until};
 
+use super::ask::{Ask, LineSink};
 use super::lines::{self, Lines};
 use super::registry::Claim;
-use crate::connection::{Connection, Departure};
+use crate::capacity::Admission;
+use crate::connection::{Connection, Departure, Wire};
 use crate::http::opener::OpenedBy;
 use crate::limits::{FALLBACK_MESSAGES_PER_TURN, STREAM_PIECE_BYTES};
 use crate::reject::Farewell;
 use crate::shard::Shard;
-use crate::shard::drain::going_away;
 
-/// What a client takes of one response before it asks for another, in UTF-16 units. Source: protocol reference 6.3, rule 5.
+/// The UTF-16 units of a response after which the client sends the next request. Source: protocol reference 6.3, rule
+/// 5.
 const RESPONSE_UNITS_MAX: usize = 262_144;
 
-/// Once a response with that much has arrived, and nobody asks for another in this time, the client is none that counts.
-const NEXT_RESPONSE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long to wait for the next request after a full response. A client that takes longer does not enforce the limit.
+const NEXT_REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The same for a close frame that waits behind it: shorter than the time that its client has.
-const LAST_RESPONSE_TIMEOUT: Duration = Duration::from_secs(1);
+/// The same if a close frame waits. It is shorter than the time that the client has to answer the close frame.
+const LAST_REQUEST_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// How long a session lives without a request for its messages: longer than a phone's way there and back.
-const RESPONSE_GRACE: Duration = Duration::from_secs(5);
+/// How long a session lives without a request for messages. It is longer than a round trip of a mobile network.
+const REQUEST_GRACE: Duration = Duration::from_secs(5);
 
-/// What the slowest of links takes in a second, for telling when a response has arrived. Buffers on the way take it at once.
+/// The throughput of the slowest supported link, in bytes per second. The time until a response has arrived follows
+/// from it, because buffers on the way accept the response at once.
 const LINK_BYTES_PER_S: usize = 8 * 1024;
 
-/// No response is waited for longer than that to arrive.
+/// The longest time that a response is assumed to be in transit.
 const ARRIVAL_MAX: Duration = Duration::from_secs(60);
 
-/// Longest silence of a response: many proxies end those that say nothing for 30 s.
+/// The longest pause between two writes of a response. Many proxies end a response after 30 s without data.
 const HEARTBEAT_MAX: Duration = Duration::from_secs(25);
 
-/// A request of the session's client.
-pub(crate) enum Ask {
-    /// For messages.
-    Receive(Response),
-    /// With messages; none are a sign of life. `bytes`: what they took on the wire.
-    Send { messages: Vec<String>, bytes: usize },
-    /// A node that its requests came through leaves.
-    End,
+/// Opens a session on a shard. `sink`: the response to the request that opened it.
+pub(super) fn open(
+    shard: &Rc<Shard>,
+    client: IpAddr,
+    admission: Admission,
+    claim: Claim,
+    opened_by: OpenedBy,
+    sink: LineSink,
+) {
+    let connection = shard.establish(Wire::Requests(Box::default()), client, admission);
+    let session = FallbackSession::new(shard.clone(), connection.clone(), claim, opened_by, sink);
+    tokio::task::spawn_local(async move {
+        if let Wire::Requests(changed) = &connection.wire {
+            session.run(changed).await;
+        }
+    });
 }
 
-/// What takes lines to the client.
-pub(crate) enum Response {
-    /// One answer, and done.
-    Poll(oneshot::Sender<Bytes>),
-    /// An answer that goes on.
-    Stream(mpsc::Sender<Bytes>),
-}
-
-/// A session's task and what it knows.
-pub(crate) struct FallbackSession {
+/// A fallback session and its state.
+struct FallbackSession {
     shard: Rc<Shard>,
     connection: Rc<Connection>,
     claim: Claim,
     /// Counts the session for the TCP connection that opened it.
     opened_by: OpenedBy,
-    /// Whether the client has sent no request since it opened the session.
+    /// Whether the client has sent no request since the one that opened the session.
     is_unconfirmed: bool,
-    response: Option<Response>,
-    /// Lines that a request did not take after all.
+    /// The current response.
+    sink: Option<LineSink>,
+    /// Lines that could not be written to a response.
     unsent: Option<Bytes>,
-    /// Whether the client has been told that the session is open.
+    /// Whether the client has received the line that opens the session.
     is_announced: bool,
-    /// UTF-16 units of the current response.
+    /// The UTF-16 units of the current response.
     units: usize,
-    /// Its bytes.
+    /// The bytes of the current response.
     bytes: usize,
-    /// When it began.
+    /// When the current response began.
     began: Instant,
-    /// Since when it has had as much as its client takes.
+    /// When the current response reached [`RESPONSE_UNITS_MAX`].
     full_since: Option<Instant>,
-    /// While nobody asks for messages: until when that may last.
-    alone_until: Option<Instant>,
-    /// When the current response began, or was written to last.
-    spoke: Instant,
-    /// Since when a stream's client owes an answer to a heartbeat.
-    asked_since: Option<Instant>,
+    /// While there is no request for messages: when the session ends.
+    detached_until: Option<Instant>,
+    /// When the current response began or was last written to.
+    written_at: Instant,
+    /// When a heartbeat was sent that the client of a stream has not answered.
+    heartbeat_at: Option<Instant>,
     /// When the client is asked to reconnect; `None` for never.
     reconnect_at: Option<Instant>,
-    /// Whether the close frame has been handed over.
-    has_said_all: bool,
+    /// Whether the close frame has been written.
+    has_written_close: bool,
 }
 
-/// What a session waits for.
+/// An event that a session waits for.
 enum Event {
     Ask(Ask),
-    /// Frames wait, or the connection is over.
-    News,
-    /// A stream has room again.
-    Room,
-    /// The request that messages went to is gone.
-    Gone,
-    /// The TCP connection that opened the session broke off, and the client has sent no other request.
+    /// The outbox or the state of the connection changed.
+    Changed,
+    /// A stream accepts more lines.
+    Writable,
+    /// The client of the current response disconnected.
+    Detached,
+    /// The TCP connection that opened the session failed, and the client has sent no other request.
     Lost,
-    /// Something is due.
-    Time,
+    /// A deadline passed.
+    Deadline,
 }
 
 impl FallbackSession {
-    pub(crate) fn new(
-        shard: Rc<Shard>,
-        connection: Rc<Connection>,
-        claim: Claim,
-        opened_by: OpenedBy,
-        response: Response,
-    ) -> Self {
+    fn new(shard: Rc<Shard>, connection: Rc<Connection>, claim: Claim, opened_by: OpenedBy, sink: LineSink) -> Self {
         let now = Instant::now();
         let reconnect = shard.node.server.fallback_reconnect;
-        // Those who came together need not all return together.
+        // Spreads the reconnects of clients that connected at the same time.
         let spread = reconnect.mul_f64(rand::rng().random_range(0.0..0.05));
         Self {
             shard,
@@ -127,96 +125,99 @@ impl FallbackSession {
             claim,
             opened_by,
             is_unconfirmed: true,
-            response: Some(response),
+            sink: Some(sink),
             unsent: None,
             is_announced: false,
             units: 0,
             bytes: 0,
             began: now,
             full_since: None,
-            alone_until: None,
-            spoke: now,
-            asked_since: None,
+            detached_until: None,
+            written_at: now,
+            heartbeat_at: None,
             reconnect_at: (!reconnect.is_zero()).then(|| now + reconnect + spread),
-            has_said_all: false,
+            has_written_close: false,
         }
     }
 
-    /// Runs until the connection is over. `news`: told whenever that, or the outbox, changed.
-    pub(crate) async fn run(mut self, news: &Notify) {
-        let _end = Departure::of(&self.connection, &self.shard);
+    /// Runs until the connection ends. `changed`: notified when the outbox or the state of the connection changed.
+    async fn run(mut self, changed: &Notify) {
+        let _departure = Departure::of(&self.connection, &self.shard);
         loop {
-            self.hand_over();
+            self.write_queued();
             if self.connection.is_over() {
                 break;
             }
-            match self.next_event(news).await {
-                Event::Ask(Ask::Receive(response)) => self.attach(response),
-                Event::Ask(Ask::Send { messages, bytes }) => self.take(&messages, bytes).await,
-                Event::Ask(Ask::End) => self.end(&going_away()),
-                Event::News | Event::Room => {}
-                Event::Gone => self.detach(),
-                // Its client cannot know that the session is open.
+            match self.next_event(changed).await {
+                Event::Ask(Ask::Receive(sink)) => self.attach(sink),
+                Event::Ask(Ask::Send { messages, bytes }) => self.on_messages(&messages, bytes).await,
+                Event::Ask(Ask::End) => self.close(&Farewell::going_away()),
+                Event::Changed | Event::Writable => {}
+                Event::Detached => self.detach(),
+                // The client may not know that the session is open.
                 Event::Lost => self.connection.abandon(),
-                Event::Time => self.on_time(),
+                Event::Deadline => self.on_deadline(),
             }
         }
         self.keep_last_lines();
     }
 
-    async fn next_event(&mut self, news: &Notify) -> Event {
-        let due = self.due();
-        let time = async {
-            match due {
-                Some(due) => sleep_until(due).await,
+    async fn next_event(&mut self, changed: &Notify) -> Event {
+        let next_deadline = self.next_deadline();
+        let deadline = async {
+            match next_deadline {
+                Some(deadline) => sleep_until(deadline).await,
                 None => std::future::pending().await,
             }
         };
-        let waits = self.connection.outbox.bytes() > 0 || self.unsent.is_some();
-        let request = async {
-            match &mut self.response {
+        let is_queued = self.connection.outbox.bytes() > 0 || self.unsent.is_some();
+        let response = async {
+            match &mut self.sink {
                 None => std::future::pending().await,
-                Some(Response::Poll(poll)) => {
+                Some(LineSink::Poll(poll)) => {
                     poll.closed().await;
-                    Event::Gone
+                    Event::Detached
                 }
-                // Also when nothing waits: heartbeats are due from when the last piece is on its way.
-                Some(Response::Stream(stream)) if (waits || stream.capacity() == 0) && self.full_since.is_none() => {
+                // Also if nothing is queued: the heartbeat interval begins when the last piece has left the channel.
+                Some(LineSink::Stream(stream))
+                    if (is_queued || stream.capacity() == 0) && self.full_since.is_none() =>
+                {
                     match stream.reserve().await {
-                        Ok(_) => Event::Room,
-                        Err(_) => Event::Gone,
+                        Ok(_) => Event::Writable,
+                        Err(_) => Event::Detached,
                     }
                 }
-                Some(Response::Stream(stream)) => {
+                Some(LineSink::Stream(stream)) => {
                     stream.closed().await;
-                    Event::Gone
+                    Event::Detached
                 }
             }
         };
         tokio::select! {
-            ask = self.claim.asks.recv() => ask.map_or(Event::News, Event::Ask),
-            () = news.notified() => Event::News,
-            event = request => event,
+            ask = self.claim.asks.recv() => ask.map_or(Event::Changed, Event::Ask),
+            () = changed.notified() => Event::Changed,
+            event = response => event,
             () = self.opened_by.lost(), if self.is_unconfirmed => Event::Lost,
-            () = time => Event::Time,
+            () = deadline => Event::Deadline,
         }
     }
 
-    /// Gives the current request what waits, as far as it takes it.
-    fn hand_over(&mut self) {
+    /// Writes queued frames to the current response, as many as it accepts.
+    fn write_queued(&mut self) {
         while self.full_since.is_none() {
-            let room = match &self.response {
+            let room = match &self.sink {
                 None => return,
-                Some(Response::Poll(_)) => RESPONSE_UNITS_MAX,
-                Some(Response::Stream(stream)) if stream.capacity() == 0 => return,
-                Some(Response::Stream(_)) => STREAM_PIECE_BYTES,
+                Some(LineSink::Poll(_)) => RESPONSE_UNITS_MAX,
+                Some(LineSink::Stream(stream)) if stream.capacity() == 0 => return,
+                Some(LineSink::Stream(_)) => STREAM_PIECE_BYTES,
             };
             let Some((piece, units)) = self.next_piece(room) else { return };
-            self.give(piece, units);
+            self.write(piece, units);
         }
     }
 
-    /// Takes lines out of the outbox: `room` bytes of them, or one message more.
+    /// Takes frames from the outbox until their lines have at least `room` bytes. Returns the lines and their UTF-16
+    /// units.
     fn next_piece(&mut self, room: usize) -> Option<(Bytes, usize)> {
         if let Some(unsent) = self.unsent.take() {
             let units = String::from_utf8_lossy(&unsent).encode_utf16().count();
@@ -230,84 +231,84 @@ impl FallbackSession {
         while lines.bytes() < room && self.units + lines.units() <= RESPONSE_UNITS_MAX {
             let Some(frame) = self.connection.outbox.take(now_s) else { break };
             if lines.frame(&frame) {
-                self.has_said_all = true;
+                self.has_written_close = true;
                 break;
             }
         }
         (!lines.is_empty()).then(|| lines.finish())
     }
 
-    fn give(&mut self, piece: Bytes, units: usize) {
+    fn write(&mut self, piece: Bytes, units: usize) {
         let bytes = piece.len();
-        let refused = match self.response.take() {
+        let refused = match self.sink.take() {
             None => Some(piece),
-            Some(Response::Poll(poll)) => poll.send(piece).err(),
-            Some(Response::Stream(stream)) => match stream.try_send(piece) {
+            Some(LineSink::Poll(poll)) => poll.send(piece).err(),
+            Some(LineSink::Stream(stream)) => match stream.try_send(piece) {
                 Ok(()) => {
                     self.units += units;
                     self.bytes += bytes;
-                    self.spoke = Instant::now();
+                    self.written_at = Instant::now();
                     self.full_since = (self.units > RESPONSE_UNITS_MAX).then(Instant::now);
-                    self.response = Some(Response::Stream(stream));
+                    self.sink = Some(LineSink::Stream(stream));
                     None
                 }
                 Err(mpsc::error::TrySendError::Full(piece) | mpsc::error::TrySendError::Closed(piece)) => Some(piece),
             },
         };
-        let is_taken = refused.is_none();
+        let is_written = refused.is_none();
         self.unsent = refused;
-        if self.has_said_all && is_taken {
+        if self.has_written_close && is_written {
             self.connection.abandon();
-        } else if self.response.is_none() {
+        } else if self.sink.is_none() {
             self.detach();
-            if is_taken {
-                // The client reads the answer first.
-                self.alone_until = self.alone_until.map(|until| until + arrival(bytes));
+            if is_written {
+                // The client reads the response before it sends the next request.
+                self.detached_until = self.detached_until.map(|until| until + arrival(bytes));
             }
         }
     }
 
-    /// A request for messages: from here on they go to it, and the one before it ends.
-    fn attach(&mut self, response: Response) {
+    /// Makes a request for messages the current one. The previous one ends.
+    fn attach(&mut self, sink: LineSink) {
         self.is_unconfirmed = false;
         self.connection.hear(self.shard.now_s());
-        self.response = Some(response);
+        self.sink = Some(sink);
         self.units = 0;
         self.bytes = 0;
         self.full_since = None;
-        self.alone_until = None;
-        self.asked_since = None;
+        self.detached_until = None;
+        self.heartbeat_at = None;
         self.began = Instant::now();
-        self.spoke = self.began;
+        self.written_at = self.began;
     }
 
     fn detach(&mut self) {
-        self.response = None;
+        self.sink = None;
         self.full_since = None;
-        self.asked_since = None;
-        self.alone_until = Some(Instant::now() + RESPONSE_GRACE);
+        self.heartbeat_at = None;
+        self.detached_until = Some(Instant::now() + REQUEST_GRACE);
     }
 
-    /// A message is larger than messages may be.
+    /// Closes the session because a message exceeds the size limit.
     fn refuse_size(&self) {
         self.shard.node.metrics.protocol_error("too_large");
-        self.end(&Farewell::new(CloseCode::MessageTooBig, "the message is too large"));
+        self.close(&Farewell::new(CloseCode::MessageTooBig, "the message is too large"));
     }
 
-    /// Takes messages from the client. Now and then all others on the shard have their turn.
-    async fn take(&mut self, messages: &[String], bytes: usize) {
+    /// Handles messages from the client. Yields to other tasks of the shard between groups of messages.
+    async fn on_messages(&mut self, messages: &[String], bytes: usize) {
         self.is_unconfirmed = false;
         let (shard, connection) = (&self.shard, &self.connection);
         connection.hear(shard.now_s());
         shard.node.metrics.received_bytes.inc_by(bytes as u64);
-        if messages.is_empty() && self.asked_since.is_none() {
-            // It asks whether anyone is there.
+        if messages.is_empty() && self.heartbeat_at.is_none() {
+            // The client checks whether the connection is alive.
             shard.pong(connection, b"");
         }
-        self.asked_since = None;
+        self.heartbeat_at = None;
         let message_bytes_max = as_usize(connection.app.limits.message_bytes);
-        for some in messages.chunks(FALLBACK_MESSAGES_PER_TURN) {
-            for message in some {
+        for group in messages.chunks(FALLBACK_MESSAGES_PER_TURN) {
+            for message in group {
                 if !connection.is_open() {
                     break;
                 }
@@ -325,92 +326,94 @@ impl FallbackSession {
         shard.flush();
     }
 
-    /// When something is due next.
-    fn due(&self) -> Option<Instant> {
+    fn next_deadline(&self) -> Option<Instant> {
         let server = &self.shard.node.server;
-        let heartbeat = self.receives().then(|| self.spoke + self.heartbeat());
-        let answer = self.asked_since.filter(|_| self.connection.is_open()).map(|asked| asked + server.pong_timeout);
+        let heartbeat = self.needs_heartbeat().then(|| self.written_at + self.heartbeat_interval());
+        let pong = self.heartbeat_at.filter(|_| self.connection.is_open()).map(|sent| sent + server.pong_timeout);
         let reconnect = self.reconnect_at.filter(|_| self.connection.is_open());
-        [heartbeat, answer, self.alone_until, reconnect, self.next_response_by()].into_iter().flatten().min()
+        [heartbeat, pong, self.detached_until, reconnect, self.next_request_by()].into_iter().flatten().min()
     }
 
-    fn on_time(&mut self) {
+    fn on_deadline(&mut self) {
         let now = Instant::now();
         let server = &self.shard.node.server;
         let is_past = |since: Option<Instant>, limit: Duration| since.is_some_and(|since| since + limit <= now);
-        if self.alone_until.is_some_and(|until| until <= now) {
-            // What the client left of a close that it did not come for is kept by `keep_last_lines`.
+        if self.detached_until.is_some_and(|until| until <= now) {
+            // `keep_last_lines` keeps a close message that the client has not received.
             return self.connection.abandon();
         }
-        if self.next_response_by().is_some_and(|by| by <= now) {
+        if self.next_request_by().is_some_and(|by| by <= now) {
             self.full_since = None;
             self.units = 0;
             self.bytes = 0;
             self.began = now;
-            // What waits goes first.
+            // Queued frames are written first.
             return;
         }
         if !self.connection.is_open() {
             return;
         }
-        if is_past(self.asked_since, server.pong_timeout) {
-            self.asked_since = None;
+        if is_past(self.heartbeat_at, server.pong_timeout) {
+            self.heartbeat_at = None;
             self.shard.node.metrics.ping_timeouts.inc();
-            self.end(&Farewell::new(CloseCode::PongTimeout, "Pong reply not received in time"));
+            self.close(&Farewell::new(CloseCode::PongTimeout, "Pong reply not received in time"));
         } else if self.reconnect_at.is_some_and(|reconnect| reconnect <= now) {
-            self.end(&Farewell::new(CloseCode::Reconnect, "Reconnect to see whether WebSockets work again"));
-        } else if self.receives() && self.spoke + self.heartbeat() <= now {
-            if matches!(self.response, Some(Response::Stream(_))) {
-                self.asked_since.get_or_insert(now);
+            self.close(&Farewell::new(CloseCode::Reconnect, "Reconnect to check whether WebSockets work again"));
+        } else if self.needs_heartbeat() && self.written_at + self.heartbeat_interval() <= now {
+            if matches!(self.sink, Some(LineSink::Stream(_))) {
+                self.heartbeat_at.get_or_insert(now);
             }
-            self.spoke = now;
-            self.give(Bytes::from_static(lines::HEARTBEAT.as_bytes()), lines::HEARTBEAT.len());
+            self.written_at = now;
+            self.write(Bytes::from_static(lines::HEARTBEAT.as_bytes()), lines::HEARTBEAT.len());
         }
     }
 
-    fn end(&self, farewell: &Farewell) {
+    fn close(&self, farewell: &Farewell) {
         self.shard.close(&self.connection, farewell);
         self.shard.flush();
     }
 
-    /// Whether someone is there who must be kept from thinking that nobody is here.
-    fn receives(&self) -> bool {
-        let has_room = match &self.response {
+    /// Whether a client waits for messages and therefore needs heartbeats.
+    fn needs_heartbeat(&self) -> bool {
+        let is_writable = match &self.sink {
             None => false,
-            Some(Response::Poll(_)) => true,
-            Some(Response::Stream(stream)) => stream.capacity() > 0,
+            Some(LineSink::Poll(_)) => true,
+            Some(LineSink::Stream(stream)) => stream.capacity() > 0,
         };
-        has_room && self.full_since.is_none() && self.connection.is_open()
+        is_writable && self.full_since.is_none() && self.connection.is_open()
     }
 
-    /// Below the client's own activity timeout, so that it has no reason to ask.
-    fn heartbeat(&self) -> Duration {
+    /// Returns the heartbeat interval. It is below the activity timeout of the client, so that the client does not
+    /// ping.
+    fn heartbeat_interval(&self) -> Duration {
         HEARTBEAT_MAX.min(self.shard.node.server.activity_timeout / 3 * 2)
     }
 
-    /// Until when the client of a response that is full may ask for another. A close frame does not wait that long.
-    fn next_response_by(&self) -> Option<Instant> {
+    /// Returns when the wait for the next request after a full response ends. The wait is shorter if a close frame
+    /// waits.
+    fn next_request_by(&self) -> Option<Instant> {
         let full = self.full_since?;
         if !self.connection.is_open() {
-            return Some(full + LAST_RESPONSE_TIMEOUT);
+            return Some(full + LAST_REQUEST_TIMEOUT);
         }
-        Some(full.max(self.began + arrival(self.bytes)) + NEXT_RESPONSE_TIMEOUT)
+        Some(full.max(self.began + arrival(self.bytes)) + NEXT_REQUEST_TIMEOUT)
     }
 
-    /// Keeps the end that the client should have heard of, for when it comes after all; nothing of what waited before it.
+    /// Keeps the close message for the next request of the client, if it has not been written. Other queued frames are
+    /// dropped.
     fn keep_last_lines(&mut self) {
-        if self.unsent.is_none() && self.has_said_all || self.connection.ended_with().is_none() {
+        if self.unsent.is_none() && self.has_written_close || self.connection.ended_with().is_none() {
             return;
         }
         let mut text = String::new();
-        if let Some(unsent) = self.unsent.take().filter(|_| self.has_said_all) {
+        if let Some(unsent) = self.unsent.take().filter(|_| self.has_written_close) {
             let unsent = String::from_utf8_lossy(&unsent).into_owned();
             let begin = unsent.trim_end().rmatch_indices('\n').nth(1).map_or(0, |(at, _)| at + 1);
             text.push_str(&unsent[begin..]);
         }
         let mut last: VecDeque<Bytes> = VecDeque::new();
         while let Some(frame) = self.connection.outbox.take(self.shard.now_s()) {
-            // The announcement, and the close frame.
+            // The last two frames are the announcement and the close frame.
             if last.len() == 2 {
                 last.pop_front();
             }
@@ -421,11 +424,11 @@ impl FallbackSession {
             lines.frame(frame);
         }
         text.push_str(&String::from_utf8_lossy(&lines.finish().0));
-        self.claim.bury(text.into());
+        self.claim.keep_last_lines(text.into());
     }
 }
 
-/// How long a response may be on its way.
+/// Returns how long a response of this size may be in transit.
 fn arrival(bytes: usize) -> Duration {
     ARRIVAL_MAX.min(Duration::from_secs((bytes / LINK_BYTES_PER_S) as u64))
 }

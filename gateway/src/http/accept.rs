@@ -1,4 +1,4 @@
-//! Hands new sockets to the shards.
+//! Accepts TCP connections and assigns them to shards.
 
 use std::io;
 use std::net::SocketAddr;
@@ -12,26 +12,25 @@ use crate::inbox::Accepted;
 use crate::node::Node;
 use crate::relay::Relay;
 
-/// Accepts connections for ever, each for the shard that has the fewest.
+/// Accepts connections forever and assigns each to the shard with the fewest.
 pub(crate) async fn accept(listener: &TcpListener, node: &Arc<Node>, relay: &Relay) {
     let mut acceptor = Acceptor::new(listener, "public");
     let mut pace = node.accept_policy.pace();
     loop {
         pace.wait().await;
         let (stream, peer) = acceptor.accept().await;
-        // A client that gave up before its turn came may leave nothing to prepare.
+        // If the client has already disconnected, the socket options cannot be set.
         if let Ok(stream) = prepare(stream) {
-            hand_out(stream, peer, node, relay);
+            assign(stream, peer, node, relay);
         }
     }
 }
 
-/// Hands out a connection that was accepted.
-pub(crate) fn hand_out(stream: std::net::TcpStream, peer: SocketAddr, node: &Arc<Node>, relay: &Relay) {
+/// Assigns an accepted connection to a shard, or drops it if no descriptor is left for it.
+pub(crate) fn assign(stream: std::net::TcpStream, peer: SocketAddr, node: &Arc<Node>, relay: &Relay) {
     if !node.capacity.has_room_for_socket() {
-        // Those who are in need descriptors of their own, as the node does for Redis.
         node.metrics.connection_dropped(Dropped::Capacity.label());
-        tracing::debug!(%peer, "connection dropped: {}", Dropped::Capacity);
+        tracing::debug!({ client.address = %peer, error = %Dropped::Capacity }, "connection dropped before its first request");
         return;
     }
     let shard = node.capacity.least_loaded_shard();
@@ -39,7 +38,8 @@ pub(crate) fn hand_out(stream: std::net::TcpStream, peer: SocketAddr, node: &Arc
     relay.accept_on(shard, Accepted { stream, peer, load });
 }
 
-/// Events are small and must not wait for each other; the stream leaves this thread's runtime for the shard's.
+/// Disables Nagle's algorithm, because events are small and must not be delayed, and detaches the stream from this
+/// runtime.
 pub(crate) fn prepare(stream: tokio::net::TcpStream) -> io::Result<std::net::TcpStream> {
     stream.set_nodelay(true)?;
     stream.into_std()

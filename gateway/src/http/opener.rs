@@ -1,4 +1,4 @@
-//! The fallback sessions that one TCP connection has opened.
+//! Counts the fallback sessions that one TCP connection opened.
 
 use std::cell::{Cell, OnceCell};
 use std::rc::Rc;
@@ -7,21 +7,21 @@ use tokio_util::sync::CancellationToken;
 
 use crate::limits::SESSIONS_PER_TCP_CONNECTION;
 
-/// One TCP connection, as far as sessions are opened through it.
+/// The session counter of one TCP connection.
 #[derive(Default)]
 pub(crate) struct Opener {
     sessions: Cell<usize>,
     lost: OnceCell<CancellationToken>,
 }
 
-/// A session counts for the TCP connection that opened it until this is dropped.
+/// A permit for one session. The session counts for its TCP connection until the permit is dropped.
 pub(crate) struct OpenedBy {
     opener: Rc<Opener>,
     lost: CancellationToken,
 }
 
 impl Opener {
-    /// Counts one more session; `None` when the TCP connection has opened as many as it may.
+    /// Counts one more session. Returns `None` if the TCP connection has reached the limit.
     pub(crate) fn open(self: &Rc<Self>) -> Option<OpenedBy> {
         if self.sessions.get() >= SESSIONS_PER_TCP_CONNECTION {
             return None;
@@ -31,7 +31,7 @@ impl Opener {
         Some(OpenedBy { opener: self.clone(), lost })
     }
 
-    /// Says that the TCP connection broke off. Its client may not have read that its sessions are open.
+    /// Reports that the TCP connection failed. Its client may not have learned that its sessions are open.
     pub(crate) fn lose(&self) {
         if let Some(lost) = self.lost.get() {
             lost.cancel();
@@ -40,7 +40,7 @@ impl Opener {
 }
 
 impl OpenedBy {
-    /// Resolves when the TCP connection has broken off.
+    /// Resolves when the TCP connection has failed.
     pub(crate) async fn lost(&self) {
         self.lost.cancelled().await;
     }
@@ -59,7 +59,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_tcp_connection_opens_as_many_sessions_as_it_may() {
+    fn a_tcp_connection_opens_sessions_up_to_the_limit() {
         let opener = Rc::new(Opener::default());
         let mut sessions: Vec<_> = (0..SESSIONS_PER_TCP_CONNECTION).map(|_| opener.open().unwrap()).collect();
         assert!(opener.open().is_none());
@@ -71,7 +71,7 @@ mod tests {
     }
 
     #[test]
-    fn a_session_learns_that_its_tcp_connection_broke_off() {
+    fn a_session_is_notified_when_its_tcp_connection_fails() {
         let opener = Rc::new(Opener::default());
         opener.lose();
         let session = opener.open().unwrap();

@@ -1,9 +1,9 @@
-//! Which pages may connect.
+//! Checks the origin of a page.
 
 /// Whether a page of this origin may connect.
 ///
-/// `allowed`: hosts, or whole origins with a scheme; `*` stands for any run of characters. `origin`: the header as the
-/// browser sent it. Clients that are no browsers send none, and could send any; they are let in.
+/// `allowed`: hosts, or whole origins with a scheme; `*` matches any sequence of characters. `origin`: the header of
+/// the browser. A client that sends none is allowed. It is not a browser and could send any origin.
 pub(crate) fn is_allowed(allowed: &[String], origin: Option<&str>) -> bool {
     let Some(origin) = origin else { return true };
     let host_and_port = origin.split_once("://").map_or(origin, |(_, rest)| rest);
@@ -18,7 +18,7 @@ fn without_port(host_and_port: &str) -> &str {
     }
 }
 
-/// Whether the whole of `text` fits `pattern`, letter case aside, as in host names.
+/// Whether `pattern` matches all of `text`. Letter case is ignored, as in host names.
 fn matches(pattern: &str, text: &str) -> bool {
     let (pattern, text) = (pattern.to_ascii_lowercase(), text.to_ascii_lowercase());
     let mut parts = pattern.split('*');

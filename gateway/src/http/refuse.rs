@@ -1,4 +1,4 @@
-//! Turning a client away after the upgrade, so that it learns why.
+//! Refuses a client after the upgrade, so that it receives the reason.
 
 use std::time::Duration;
 
@@ -10,16 +10,16 @@ use tokio::time::timeout;
 use crate::reject::Farewell;
 use crate::websocket::writer;
 
-/// How long a refused client has to take the news and end its side.
+/// How long a refused client has to read the reason and to close its side.
 const GRACE: Duration = Duration::from_secs(5);
 
-/// Sends the error and the close frame, then waits for the client to end the connection.
+/// Sends the error message and the close frame, then waits until the client closes the connection.
 pub(crate) async fn refuse(mut stream: TcpStream, farewell: &Farewell) {
-    // A client that is gone, or does not take this in time, has lost nothing that it can be given.
-    let _ = timeout(GRACE, say(&mut stream, farewell)).await;
+    // A failure has no consequence: the connection is dropped in any case.
+    let _ = timeout(GRACE, send(&mut stream, farewell)).await;
 }
 
-async fn say(stream: &mut TcpStream, farewell: &Farewell) -> std::io::Result<()> {
+async fn send(stream: &mut TcpStream, farewell: &Farewell) -> std::io::Result<()> {
     let mut bytes = BytesMut::new();
     if let Some(announcement) = farewell.announcement() {
         bytes.extend_from_slice(&writer::text(announcement.as_bytes()));

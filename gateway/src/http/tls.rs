@@ -1,9 +1,9 @@
-//! TLS in front of a shard: the shard's side is a plain socket, as its write loop wants it.
+//! Terminates TLS for a shard, which writes to plain sockets.
 //!
-//! A pair of local sockets stands between: one end is the shard's connection, the other is copied to and from TLS by a task
-//! on the same thread. It costs a copy, two descriptors and some memory per socket, and only those who ask for it.
+//! A pair of local sockets connects the two. One end is the connection of the shard. A task on the same thread copies
+//! data between the other end and the TLS stream. This costs a copy, two descriptors and some memory for each TLS
+//! connection.
 
-use std::cell::Cell;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
@@ -14,27 +14,17 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, split};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
 
+use crate::carrier::Stall;
 use crate::limits::TLS_COPY_BYTES;
 use crate::shard::Shard;
 
-/// Saying goodbye may take this long.
-const GRACE: Duration = Duration::from_secs(2);
+/// The timeout of the TLS close notification.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Whether a client was cut off for taking nothing: its shard sees no more of that than the end of the stream.
-#[derive(Clone, Default)]
-pub(crate) struct Stall(Rc<Cell<bool>>);
-
-impl Stall {
-    /// Whether it was.
-    pub(crate) fn has_come(&self) -> bool {
-        self.0.get()
-    }
-}
-
-/// Shakes hands; returns the shard's end. The copying lasts hardly longer than either side.
+/// Performs the TLS handshake and returns the plaintext socket. A background task copies data until either side closes.
 ///
-/// A client that takes nothing is cut off after `server.outbox_timeout`. The shard does not end before what it said last is
-/// out.
+/// If the client reads nothing for `server.outbox_timeout`, the task closes the connection and sets the stall flag. The
+/// shard does not end before the task has written the last data of the shard.
 pub(crate) async fn terminate(shard: &Rc<Shard>, tls: &Tls, stream: TcpStream) -> io::Result<(TcpStream, Stall)> {
     let encrypted = tls.accept(stream).await?;
     let (near, far) = std::os::unix::net::UnixStream::pair()?;
@@ -43,29 +33,29 @@ pub(crate) async fn terminate(shard: &Rc<Shard>, tls: &Tls, stream: TcpStream) -
     let near = UnixStream::from_std(near)?;
     let stall = Stall::default();
     shard.chore(pump(shard.clone(), encrypted, near, stall.clone()));
-    // To the system a connected stream is a connected stream.
+    // The system calls for a connected stream are the same for both kinds of socket.
     Ok((TcpStream::from_std(std::net::TcpStream::from(OwnedFd::from(far)))?, stall))
 }
 
 async fn pump(shard: Rc<Shard>, encrypted: impl AsyncRead + AsyncWrite, near: UnixStream, stall: Stall) {
-    let patience = shard.node.server.outbox_timeout;
+    let write_timeout = shard.node.server.outbox_timeout;
     let (from_client, to_client) = split(encrypted);
     let (from_shard, to_shard) = near.into_split();
-    let down = async { stall.0.set(copy(from_shard, to_client, patience).await == End::Stall) };
-    // A shard that does not read has a reason, and ends the connection when it has had enough.
+    let down = async { stall.set(copy(from_shard, to_client, write_timeout).await == End::Stall) };
+    // No timeout: the shard pauses reading on purpose, and closes the connection itself if needed.
     let up = copy(from_client, to_shard, Duration::MAX);
     tokio::pin!(down, up);
     let both = async {
-        // Whoever is left has nobody to talk to any more, and is dropped when it does not see that by itself.
+        // When one direction ends, the other is dropped if it does not end within the grace time.
         tokio::select! {
             () = &mut down => drop(timeout(grace(&shard), up).await),
-            _ = &mut up => drop(timeout(grace(&shard).max(patience), down).await),
+            _ = &mut up => drop(timeout(grace(&shard).max(write_timeout), down).await),
         }
     };
-    // A client that takes nothing does not hold up a node that leaves.
+    // A client that reads nothing does not delay a drain.
     let too_late = async {
-        let leave = shard.leaving().await;
-        tokio::time::sleep_until(leave.leave_by).await;
+        let deadlines = shard.drain_started().await;
+        tokio::time::sleep_until(deadlines.requests_until).await;
     };
     tokio::select! {
         () = both => {}
@@ -73,25 +63,25 @@ async fn pump(shard: Rc<Shard>, encrypted: impl AsyncRead + AsyncWrite, near: Un
     }
 }
 
-/// When one side has ended, the other has this long to do so: as long as a close frame's answer.
+/// Returns how long one side may take to end after the other. It equals the time to answer a close frame.
 fn grace(shard: &Shard) -> Duration {
     Duration::from_secs(shard.close_grace_s().into())
 }
 
-/// What copying ended with.
+/// How copying ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum End {
-    /// The end of either side.
+    /// Either side ended.
     Stream,
-    /// `to` took nothing for too long.
+    /// `to` accepted no data within the timeout.
     Stall,
 }
 
-/// Copies until the end of either side, which is told to the other, or until what was read waits longer than `patience`.
-async fn copy(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin, patience: Duration) -> End {
+/// Copies until either side ends, or until a write takes longer than `write_timeout`. Shuts `to` down if `from` ends.
+async fn copy(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin, write_timeout: Duration) -> End {
     let mut buffer = vec![0; TLS_COPY_BYTES];
     while let Ok(read @ 1..) = from.read(&mut buffer).await {
-        let written = timeout(patience, async {
+        let written = timeout(write_timeout, async {
             to.write_all(&buffer[..read]).await?;
             to.flush().await
         });
@@ -101,8 +91,8 @@ async fn copy(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin,
             Err(_) => return End::Stall,
         }
     }
-    // Who is gone already need not be told.
-    let _ = timeout(GRACE, to.shutdown()).await;
+    // If the other side is already closed, this fails without consequence.
+    let _ = timeout(CLOSE_TIMEOUT, to.shutdown()).await;
     End::Stream
 }
 
@@ -112,19 +102,19 @@ mod tests {
 
     use super::*;
 
-    const PATIENCE: Duration = Duration::from_millis(50);
+    const WRITE_TIMEOUT: Duration = Duration::from_millis(50);
 
     #[tokio::test]
-    async fn a_reader_that_takes_nothing_is_told_from_one_that_is_gone() {
+    async fn a_stalled_reader_is_distinguished_from_a_closed_one() {
         let event = [b'x'; 100];
         let (to, _reader) = duplex(99);
-        assert_eq!(copy(&event[..], to, PATIENCE).await, End::Stall);
+        assert_eq!(copy(&event[..], to, WRITE_TIMEOUT).await, End::Stall);
         let (to, reader) = duplex(99);
         drop(reader);
-        assert_eq!(copy(&event[..], to, PATIENCE).await, End::Stream);
+        assert_eq!(copy(&event[..], to, WRITE_TIMEOUT).await, End::Stream);
         let (to, mut reader) = duplex(99);
-        let mut taken = Vec::new();
-        let (end, _) = tokio::join!(copy(&event[..], to, PATIENCE), reader.read_to_end(&mut taken));
-        assert_eq!((end, taken.as_slice()), (End::Stream, &event[..]));
+        let mut received = Vec::new();
+        let (end, _) = tokio::join!(copy(&event[..], to, WRITE_TIMEOUT), reader.read_to_end(&mut received));
+        assert_eq!((end, received.as_slice()), (End::Stream, &event[..]));
     }
 }

@@ -3,10 +3,9 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use shared::protocol::CloseCode;
 use tokio::time::{Instant, sleep_until};
 
-use super::{Leave, Shard};
+use super::{DrainDeadlines, Shard};
 use crate::inbox::{ConnectionKey, DrainPlan};
 use crate::limits::CLOSES_PER_TURN;
 use crate::reject::Farewell;
@@ -52,8 +51,9 @@ impl Shard {
         self.draining.set(true);
         let started = Instant::now();
         let window_ends = started + plan.window;
-        self.leave.set(Leave { idle_until: started + plan.linger, window_ends, leave_by: window_ends + plan.grace });
-        self.leaving.cancel();
+        let (idle_until, requests_until) = (started + plan.linger, window_ends + plan.grace);
+        self.drain_deadlines.set(DrainDeadlines { idle_until, window_ends, requests_until });
+        self.drain_started.cancel();
         let all: Vec<ConnectionKey> =
             self.connections.borrow().iter().map(|(_, connection)| self.key(connection)).collect();
         let schedule = Schedule::new(plan.window, all.len(), self.index, self.node.capacity.shards());
@@ -89,19 +89,8 @@ impl Shard {
 
     /// Returns the farewell for clients of a node that shuts down.
     pub(crate) fn farewell(&self) -> Farewell {
-        if self.node.capacity.is_clustered() { going_away() } else { restarting() }
+        if self.node.capacity.is_clustered() { Farewell::going_away() } else { Farewell::restarting() }
     }
-}
-
-/// The farewell of a node whose clients are taken over by others: pusher-js reconnects at once.
-pub(crate) fn going_away() -> Farewell {
-    Farewell::new(CloseCode::Reconnect, "The server is shutting down, reconnect")
-}
-
-/// The farewell of a node whose clients have nowhere else to go. pusher-js reconnects after a second, when the next process
-/// listens. If it came at once it would be refused, and then try again only after 15 s.
-fn restarting() -> Farewell {
-    Farewell::new(CloseCode::OverCapacity, "The server is restarting, reconnect")
 }
 
 #[cfg(test)]

@@ -73,15 +73,16 @@ impl InvalidHandshake {
         }
     }
 
-    /// The response, which ends its connection. Sources of the statuses: RFC 6455, 4.2.1 and 4.4, and RFC 9110, 15.5.
-    pub(crate) fn answer(self) -> Response {
+    /// Returns the response, which closes the connection. Sources of the status codes: RFC 6455, 4.2.1 and 4.4, and
+    /// RFC 9110, 15.5.
+    pub(crate) fn response(self) -> Response {
         let status = match self {
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
             Self::Http10 | Self::NoUpgrade | Self::UpgradeRemoved | Self::Version => StatusCode::UPGRADE_REQUIRED,
             Self::Host | Self::Repeated(_) | Self::Key | Self::Body => StatusCode::BAD_REQUEST,
         };
-        let mut answer = http::text(status, self.to_string());
-        let headers = answer.headers_mut();
+        let mut response = http::text(status, self.to_string());
+        let headers = response.headers_mut();
         if status == StatusCode::UPGRADE_REQUIRED {
             headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
         }
@@ -90,12 +91,12 @@ impl InvalidHandshake {
             Self::Version => drop(headers.insert(SEC_WEBSOCKET_VERSION, HeaderValue::from_static(VERSION))),
             _ => {}
         }
-        http::end_connection(&mut answer);
-        answer
+        http::end_connection(&mut response);
+        response
     }
 
-    /// Whether an operator must act: a proxy makes WebSockets impossible.
-    pub(crate) fn is_of_a_proxy(self) -> bool {
+    /// Whether a proxy causes the error. An operator must then change its configuration.
+    pub(crate) fn is_caused_by_proxy(self) -> bool {
         matches!(self, Self::Http10 | Self::UpgradeRemoved)
     }
 }

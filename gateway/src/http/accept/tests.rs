@@ -13,21 +13,21 @@ use tokio::time::timeout;
 use crate::config::{Config, Server};
 use crate::{Deps, Gateway};
 
-/// Longer than anything here takes.
+/// The timeout of each step.
 const DEADLINE: Duration = Duration::from_secs(10);
 
-/// What the server says first; nothing when it ends the connection.
+/// Returns the first byte of the response, or `None` if the server closes the connection.
 async fn first_byte(stream: &mut TcpStream, request: &[u8]) -> Option<u8> {
-    // Of a connection that was dropped the write may fail already.
+    // If the connection has been dropped, the write may fail.
     let _ = stream.write_all(request).await;
-    timeout(DEADLINE, stream.read_u8()).await.expect("an answer or an end").ok()
+    timeout(DEADLINE, stream.read_u8()).await.expect("a response or the end of the connection").ok()
 }
 
 #[tokio::test]
-async fn connections_beyond_the_descriptors_are_dropped_and_those_who_left_make_room() {
+async fn a_connection_beyond_the_descriptor_limit_is_dropped_until_another_one_closes() {
     let app = serde_json::from_str(r#"{"id":"app","key":"key","secret":"secret"}"#).unwrap();
     let (bus, registry) = (MemoryBus::new(), Registry::new());
-    // Four for each of two shards, and two for clients.
+    // Four for each of two shards and two for clients.
     let descriptors_max = RESERVED + 10;
     let deps = Deps {
         sockets: Inherited::default(),
@@ -52,7 +52,7 @@ async fn connections_beyond_the_descriptors_are_dropped_and_those_who_left_make_
         let mut idle = Vec::new();
         for _ in 0..sockets_max(descriptors_max, 2, false) {
             let mut stream = TcpStream::connect(address).await.unwrap();
-            // Half a request: it is there, and holds on.
+            // An incomplete request keeps the connection open.
             stream.write_all(b"GET /up HTTP/1.1\r\n").await.unwrap();
             idle.push(stream);
         }
@@ -71,11 +71,12 @@ async fn connections_beyond_the_descriptors_are_dropped_and_those_who_left_make_
                 tokio::task::yield_now().await;
             }
         };
-        timeout(DEADLINE, served).await.expect("room is made by who leaves");
+        timeout(DEADLINE, served).await.expect("a connection is served after another one closed");
         drop(idle);
         stop.send(()).unwrap();
     };
-    let (ran, ()) =
-        timeout(6 * DEADLINE, futures_util::future::join(gateway.run(shutdown), clients)).await.expect("it ends");
+    let (ran, ()) = timeout(6 * DEADLINE, futures_util::future::join(gateway.run(shutdown), clients))
+        .await
+        .expect("the gateway shuts down");
     ran.unwrap();
 }

@@ -130,11 +130,11 @@ fn every_kind_has_a_label_and_a_status_that_names_the_cause() {
     ];
     assert_eq!(kinds.map(|(kind, ..)| kind.label()), InvalidHandshake::LABELS);
     for (kind, status, text) in kinds {
-        let answer = kind.answer();
-        assert_eq!((answer.status().as_u16(), kind.to_string().contains(text)), (status, true), "{kind}");
-        assert_eq!(answer.headers()["connection"], "close");
-        assert_eq!(answer.headers().contains_key("upgrade"), status == 426);
-        assert_eq!(answer.headers().contains_key("sec-websocket-version"), kind == InvalidHandshake::Version);
+        let response = kind.response();
+        assert_eq!((response.status().as_u16(), kind.to_string().contains(text)), (status, true), "{kind}");
+        assert_eq!(response.headers()["connection"], "close");
+        assert_eq!(response.headers().contains_key("upgrade"), status == 426);
+        assert_eq!(response.headers().contains_key("sec-websocket-version"), kind == InvalidHandshake::Version);
     }
 }
 
