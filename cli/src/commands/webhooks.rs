@@ -4,8 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 
 use anyhow::{Context, anyhow};
+use prometheus::Registry;
 use shared::app::{AppId, Endpoint, Label};
 use shared::cluster::redis::Link;
+use shared::cluster::redis::metrics::Metrics;
 use shared::cluster::webhook::{DeadLetter, DeadLetters, QueueError};
 use tokio::runtime::Handle;
 
@@ -62,7 +64,8 @@ impl<'a> Selected<'a> {
                 "no Redis is configured (redis.url): without one, webhooks that cannot be delivered are not kept";
             return Err(anyhow!(text).into());
         }
-        let link = Link::new(&config.redis, Handle::current()).context("redis")?;
+        let link =
+            Link::new(&config.redis, Handle::current(), Metrics::new(&Registry::new(), false)).context("redis")?;
         let labels = |webhooks| Endpoint::labelled(webhooks).into_iter().map(|(label, _)| label).collect();
         let endpoints: BTreeMap<AppId, Vec<Label>> =
             config.apps.iter().map(|app| (app.id.clone(), labels(&app.webhooks))).collect();

@@ -39,7 +39,6 @@ pub(crate) enum Backbone {
 /// One node's place in a cluster.
 pub(crate) struct Cluster {
     link: Link,
-    metrics: Metrics,
     bus: Arc<RedisBus>,
     roster: Arc<RedisRoster>,
     queues: Arc<RedisQueues>,
@@ -56,16 +55,12 @@ impl Backbone {
             return Ok(Self::Memory { roster: MemoryRoster::new(bus.clone()), bus, queues });
         }
         let event_types = EventTypes::new(apps);
-        let link = Link::new(config, Handle::current()).context("redis")?;
-        let metrics = Metrics::new(registry, hears);
-        link.report_to(&metrics);
-        let subscriber = Subscriber::new(link.clone(), metrics.clone());
+        let link = Link::new(config, Handle::current(), Metrics::new(registry, hears)).context("redis")?;
         Ok(Self::Redis(Box::new(Cluster {
-            bus: RedisBus::new(link.clone(), subscriber, metrics.clone()),
-            roster: RedisRoster::new(link.clone(), metrics.clone(), event_types.clone()),
-            queues: RedisQueues::new(link.clone(), metrics.clone(), event_types),
+            bus: RedisBus::new(link.clone(), Subscriber::new(link.clone())),
+            roster: RedisRoster::new(link.clone(), event_types.clone()),
+            queues: RedisQueues::new(link.clone(), event_types),
             link,
-            metrics,
             listener: None,
         })))
     }
@@ -88,7 +83,7 @@ impl Backbone {
     pub(crate) fn directory(&self) -> Option<Directory> {
         match self {
             Self::Memory { .. } => None,
-            Self::Redis(cluster) => Some(Directory::new(cluster.link.clone(), cluster.metrics.clone())),
+            Self::Redis(cluster) => Some(Directory::new(cluster.link.clone())),
         }
     }
 
@@ -130,7 +125,7 @@ impl Backbone {
                 }
             }
             Self::Redis(cluster) => {
-                let probe = Probe::new(cluster.link.clone(), cluster.metrics.clone());
+                let probe = Probe::new(cluster.link.clone());
                 let Some(listener) = &cluster.listener else { return probe.run().await };
                 tokio::join!(probe.run(), cluster.roster.maintain(listener.clone())).0
             }

@@ -1,5 +1,6 @@
 //! Connecting to Redis: `[redis]`, and the connections that the bus and the roster use.
 
+pub mod command;
 pub mod connector;
 mod dialer;
 pub mod directory;
@@ -31,6 +32,7 @@ use crate::secret::Secret;
 use crate::serve::tls::files::{self, FileError, PairError};
 use crate::serve::tls::trust::Trust;
 
+pub use command::Command;
 pub use connector::Connector;
 pub use directory::Directory;
 pub use health::RedisHealth;

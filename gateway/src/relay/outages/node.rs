@@ -60,11 +60,10 @@ impl Node {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
         let runtime = runtime.expect("a runtime");
         let apps = Apps::new([app.clone()]).expect("one app is unique");
-        let link = Link::new(config, runtime.handle().clone()).expect("a valid configuration");
         let redis_metrics = shared::cluster::redis::metrics::Metrics::new(&Registry::new(), true);
-        let subscriber = Subscriber::new(link.clone(), redis_metrics.clone());
-        let bus = RedisBus::new(link.clone(), subscriber, redis_metrics.clone());
-        let roster = RedisRoster::with_times(link, redis_metrics, EventTypes::new(&apps), Times::divided(DIVISOR));
+        let link = Link::new(config, runtime.handle().clone(), redis_metrics).expect("a valid configuration");
+        let bus = RedisBus::new(link.clone(), Subscriber::new(link.clone()));
+        let roster = RedisRoster::with_times(link, EventTypes::new(&apps), Times::divided(DIVISOR));
         let room = Arc::new(Room::default());
         let (sender, receiver) = inbox(room.clone());
         let mut messages = receiver.messages;

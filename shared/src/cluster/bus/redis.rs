@@ -7,24 +7,21 @@ pub mod subscriber;
 use std::error::Error;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
 
 use futures_util::future::BoxFuture;
 use redis::aio::MultiplexedConnection;
-use redis::{Pipeline, RedisError, Script};
+use redis::{Pipeline, RedisResult, ScriptInvocation};
 
 use super::{Bus, BusError, Listener, Message};
 use crate::cluster::envelope::{Body, Topic};
 use crate::cluster::node::NodeId;
-use crate::cluster::redis::metrics::Metrics;
-use crate::cluster::redis::{Link, scripts};
+use crate::cluster::redis::{Command, Link, scripts};
 use subscriber::Subscriber;
 
 /// One node's place on the bus of a cluster.
 pub struct RedisBus {
     link: Link,
     subscriber: Arc<Subscriber>,
-    metrics: Metrics,
     /// Whether a refusal has been logged.
     complained: AtomicBool,
     /// A key that does not exist. To delete it is a write, which only a master accepts.
@@ -33,9 +30,9 @@ pub struct RedisBus {
 
 impl RedisBus {
     /// A place that only publishes until [`RedisBus::listen`] is called.
-    pub fn new(link: Link, subscriber: Arc<Subscriber>, metrics: Metrics) -> Arc<Self> {
+    pub fn new(link: Link, subscriber: Arc<Subscriber>) -> Arc<Self> {
         let absent_key = link.keys().write_probe(NodeId::fresh());
-        Arc::new(Self { link, subscriber, metrics, complained: AtomicBool::new(false), absent_key })
+        Arc::new(Self { link, subscriber, complained: AtomicBool::new(false), absent_key })
     }
 
     /// Says where this node's envelopes go, and begins to hear.
@@ -50,18 +47,13 @@ impl RedisBus {
     /// nodes that followed the failover would not receive the event.
     async fn publish_all(&self, messages: Vec<Message>) -> Result<(), BusError> {
         if !self.link.accepts_events().await {
-            self.metrics.failed("refused");
+            self.link.metrics().failed("refused");
             return Err(BusError::Unavailable);
         }
         let outgoing = Outgoing::new(&self.link, messages, &self.absent_key);
-        let began = Instant::now();
-        match self.link.publish(async |connection| outgoing.send(connection).await).await {
-            Ok(()) => {
-                self.metrics.answered("publish", began.elapsed());
-                Ok(())
-            }
+        match self.link.publish("publish", &outgoing).await {
+            Ok(()) => Ok(()),
             Err(error) => {
-                self.metrics.failed(error.cause_label());
                 if error.is_answer() && !self.complained.swap(true, Ordering::Relaxed) {
                     let cause = error.source().map(ToString::to_string).unwrap_or_default();
                     tracing::warn!(%error, cause, "events were refused; further refusals are only counted");
@@ -94,10 +86,8 @@ impl Bus for RedisBus {
 enum Outgoing {
     /// For several events a transaction: Redis runs it when its last command has arrived. One needs none.
     Commands(Box<Pipeline>),
-    /// Some go to webhooks too: a script publishes and appends in one step.
-    Told { keys: Vec<String>, arguments: Vec<Vec<u8>> },
-    /// Some are kept: a script keeps and publishes in one step.
-    Kept { keys: Vec<String>, arguments: Vec<Vec<u8>> },
+    /// Some go to webhooks or are kept too: a script does that and publishes in one step.
+    Script(ScriptInvocation<'static>),
 }
 
 impl Outgoing {
@@ -129,71 +119,53 @@ impl Outgoing {
     }
 
     fn told(link: &Link, messages: &[Message]) -> Self {
-        let (mut keys, mut arguments) = (Vec::new(), Vec::new());
+        let mut call = scripts::publish_client_events().prepare_invoke();
         for Message { topic, envelope, webhook, .. } in messages {
-            arguments.push(link.keys().topic(topic).into_bytes());
-            arguments.push(envelope.encode());
+            call.arg(link.keys().topic(topic)).arg(envelope.encode());
             let fields = webhook.as_ref().map(|occurrence| occurrence.fields(&topic.channel)).unwrap_or_default();
-            arguments.push((2 * fields.len()).to_string().into_bytes());
+            call.arg(2 * fields.len());
             if fields.is_empty() {
                 continue;
             }
             let partition = link.keys().partition(topic);
-            keys.extend([link.keys().webhook_queue(&topic.app, partition), link.keys().webhook_ready_apps(partition)]);
-            arguments.push(topic.app.as_str().as_bytes().to_vec());
+            call.key(link.keys().webhook_queue(&topic.app, partition)).key(link.keys().webhook_ready_apps(partition));
+            call.arg(topic.app.as_str());
             for (name, value) in fields {
-                arguments.extend([name.as_bytes().to_vec(), value.into_bytes()]);
+                call.arg(name).arg(value);
             }
         }
-        Self::Told { keys, arguments }
+        Self::Script(call)
     }
 
     fn kept(link: &Link, messages: &[Message]) -> Self {
-        let (mut keys, mut arguments) = (Vec::new(), Vec::new());
+        let mut call = scripts::publish_cached().prepare_invoke();
         for message in messages {
             let channel = link.keys().channel(&message.topic);
             let keep_ms = message.keep.map_or(0, |keep| keep.as_millis());
-            arguments.push(channel.topic().into_bytes());
-            let (text, except) = match (&message.envelope.body, keep_ms) {
+            call.arg(channel.topic());
+            let except = match (&message.envelope.body, keep_ms) {
                 (Body::Event { frame, except, .. }, 1..) => {
-                    keys.extend([channel.meta(), channel.kept()]);
-                    (frame.to_vec(), except.map_or_else(|| "-".to_owned(), |except| except.to_string()))
+                    call.key(channel.meta()).key(channel.kept()).arg(frame.as_ref());
+                    except.map_or_else(|| "-".to_owned(), |except| except.to_string())
                 }
-                _ => (message.envelope.encode(), "-".to_owned()),
+                _ => {
+                    call.arg(message.envelope.encode());
+                    "-".to_owned()
+                }
             };
-            arguments.push(text);
-            arguments.push(keep_ms.to_string().into_bytes());
-            arguments.push(message.envelope.published_at_us.to_string().into_bytes());
-            arguments.push(except.into_bytes());
+            call.arg(keep_ms.to_string()).arg(message.envelope.published_at_us).arg(except);
         }
-        Self::Kept { keys, arguments }
-    }
-
-    async fn send(self, mut connection: MultiplexedConnection) -> Result<(), RedisError> {
-        match self {
-            Self::Commands(pipeline) => pipeline.exec_async(&mut connection).await,
-            Self::Told { keys, arguments } => {
-                invoke(scripts::publish_client_events(), keys, arguments, &mut connection).await
-            }
-            Self::Kept { keys, arguments } => invoke(scripts::publish_cached(), keys, arguments, &mut connection).await,
-        }
+        Self::Script(call)
     }
 }
 
-async fn invoke(
-    script: &Script,
-    keys: Vec<String>,
-    arguments: Vec<Vec<u8>>,
-    connection: &mut MultiplexedConnection,
-) -> Result<(), RedisError> {
-    let mut call = script.prepare_invoke();
-    for key in keys {
-        call.key(key);
+impl Command<()> for Outgoing {
+    async fn send(&self, connection: &mut MultiplexedConnection) -> RedisResult<()> {
+        match self {
+            Self::Commands(pipeline) => pipeline.exec_async(connection).await,
+            Self::Script(call) => call.invoke_async(connection).await,
+        }
     }
-    for argument in arguments {
-        call.arg(argument);
-    }
-    call.invoke_async(connection).await
 }
 
 #[cfg(test)]

@@ -3,8 +3,9 @@
 use std::collections::HashMap;
 
 use redis::aio::MultiplexedConnection;
-use redis::{FromRedisValue, Pipeline, RedisError, Value};
+use redis::{FromRedisValue, Pipeline, RedisError, RedisResult, Value};
 
+use super::command::Command;
 use super::error::{Refusal, Verdict};
 
 /// Identifies one process of a Redis server; another one after each restart.
@@ -39,16 +40,6 @@ impl Identity {
     pub(crate) async fn ask(connection: &mut MultiplexedConnection) -> Result<Self, RedisError> {
         let mut pipeline = redis::pipe();
         pipeline.cmd("ROLE").cmd("HELLO").cmd("INFO").arg("server");
-        Self::ask_with(pipeline, connection).await
-    }
-
-    /// The same without the run id, which does not change while a connection lasts.
-    ///
-    /// # Errors
-    /// As [`Identity::ask`].
-    pub(crate) async fn ask_role(connection: &mut MultiplexedConnection) -> Result<Self, RedisError> {
-        let mut pipeline = redis::pipe();
-        pipeline.cmd("ROLE").cmd("HELLO");
         Self::ask_with(pipeline, connection).await
     }
 
@@ -98,6 +89,17 @@ fn read_role(role: &Value) -> Option<(String, Option<String>)> {
     let name = text(0)?;
     let master = if name == "slave" { text(1).zip(text(2)) } else { None };
     Some((name, master.map(|(host, port)| format!("{host}:{port}"))))
+}
+
+/// Asks for the identity without the run id, which does not change while a connection lasts.
+pub(crate) struct AskRole;
+
+impl Command<Identity> for AskRole {
+    async fn send(&self, connection: &mut MultiplexedConnection) -> RedisResult<Identity> {
+        let mut pipeline = redis::pipe();
+        pipeline.cmd("ROLE").cmd("HELLO");
+        Identity::ask_with(pipeline, connection).await
+    }
 }
 
 #[cfg(test)]

@@ -8,12 +8,12 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use futures_util::future::BoxFuture;
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, ConnectionAddr, RedisError};
 use tokio::runtime::Handle;
 use tokio::sync::Mutex;
 
+use super::command::Command;
 use super::dialer::{Connected, Dialer};
 use super::error::Verdict;
 use super::metrics::Metrics;
@@ -35,6 +35,7 @@ struct Shared {
     pool: Pool,
     keys: Keys,
     standing: Arc<Standing>,
+    metrics: Metrics,
     /// Kept over many publishes.
     publishing: Mutex<Publishing>,
 }
@@ -48,12 +49,12 @@ struct Publishing {
 }
 
 impl Link {
-    /// A link whose connections live on `runtime`. Connects with the first command.
+    /// A link whose connections live on `runtime`. Connects with the first command, and reports to `metrics`.
     ///
     /// # Errors
     /// [`ConfigError`].
-    pub fn new(config: &Config, runtime: Handle) -> Result<Self, ConfigError> {
-        let standing = Arc::new(Standing::default());
+    pub fn new(config: &Config, runtime: Handle, metrics: Metrics) -> Result<Self, ConfigError> {
+        let standing = Arc::new(Standing::new(metrics.clone()));
         let dialer = Dialer {
             connector: config.connector()?,
             runtime,
@@ -70,12 +71,12 @@ impl Link {
             .build()
             .expect("a pool with a runtime can be built");
         let keys = Keys::new(&config.prefix, config.partitions);
-        Ok(Self { shared: Arc::new(Shared { dialer, pool, keys, standing, publishing: Mutex::default() }) })
+        Ok(Self { shared: Arc::new(Shared { dialer, pool, keys, standing, metrics, publishing: Mutex::default() }) })
     }
 
-    /// Makes the state of the primary visible in these metrics.
-    pub fn report_to(&self, metrics: &Metrics) {
-        self.shared.standing.report_to(metrics);
+    /// The metrics of this Redis.
+    pub fn metrics(&self) -> &Metrics {
+        &self.shared.metrics
     }
 
     /// The keys of this cluster.
@@ -116,21 +117,23 @@ impl Link {
         Err(reason)
     }
 
-    /// Runs a command on a connection of the pool.
+    /// Runs a command on a connection of the pool, and counts it as `name`.
     ///
     /// # Errors
     /// [`LinkError`]; at once while the server must not be used.
-    pub async fn run<T, F>(&self, command: F) -> Result<T, LinkError>
-    where
-        T: Send + 'static,
-        F: FnOnce(MultiplexedConnection) -> BoxFuture<'static, Result<T, RedisError>> + Send + 'static,
-    {
+    pub async fn run<T: Send + 'static>(&self, name: &str, command: impl Command<T> + 'static) -> Result<T, LinkError> {
+        let began = Instant::now();
+        let result = self.run_pooled(command).await;
+        self.count(name, began, result)
+    }
+
+    async fn run_pooled<T: Send + 'static>(&self, command: impl Command<T> + 'static) -> Result<T, LinkError> {
         self.admit()?;
         let shared = self.shared.clone();
         let ran = self.runtime().spawn(async move {
             let pooled = shared.pool.get().await.map_err(link_error)?;
-            let (connection, generation) = (pooled.connection.clone(), pooled.generation);
-            let result = within(shared.dialer.command_timeout, command(connection)).await;
+            let (mut connection, generation) = (pooled.connection.clone(), pooled.generation);
+            let result = within(shared.dialer.command_timeout, command.send(&mut connection)).await;
             if let Err(LinkError::Timeout | LinkError::Command(_)) = &result {
                 // A connection that failed once is not given to the next command.
                 drop(pool::Connection::take(pooled));
@@ -138,6 +141,14 @@ impl Link {
             result.map_err(|error| shared.sort(error, generation))
         });
         ran.await.unwrap_or(Err(LinkError::Ended))
+    }
+
+    fn count<T>(&self, name: &str, began: Instant, result: Result<T, LinkError>) -> Result<T, LinkError> {
+        match &result {
+            Ok(_) => self.shared.metrics.answered(name, began.elapsed()),
+            Err(error) => self.shared.metrics.failed(error.cause_label()),
+        }
+        result
     }
 
     /// Whether events may be published. A node that has just started waits for the first answer of the server, for as long
@@ -148,26 +159,27 @@ impl Link {
         self.shared.standing.accepts_events()
     }
 
-    /// Runs a command on the connection that events go out on.
+    /// Runs a command on the connection that events go out on, and counts it as `name`.
     ///
     /// # Errors
     /// [`LinkError`]; at once while the server must not be used.
-    pub async fn publish<T>(
-        &self,
-        command: impl AsyncFnOnce(MultiplexedConnection) -> Result<T, RedisError>,
-    ) -> Result<T, LinkError> {
+    pub async fn publish<T>(&self, name: &str, command: &impl Command<T>) -> Result<T, LinkError> {
+        let began = Instant::now();
+        let result = self.publish_uncounted(command).await;
+        self.count(name, began, result)
+    }
+
+    /// Runs a command like [`Link::publish`] without counting it.
+    pub(crate) async fn publish_uncounted<T>(&self, command: &impl Command<T>) -> Result<T, LinkError> {
         self.admit()?;
         let connected = self.publishing().await?;
         self.publish_on(&connected, command).await
     }
 
-    /// Runs a command on a connection that [`Link::publishing`] returned.
-    pub(crate) async fn publish_on<T>(
-        &self,
-        connected: &Connected,
-        command: impl AsyncFnOnce(MultiplexedConnection) -> Result<T, RedisError>,
-    ) -> Result<T, LinkError> {
-        let result = within(self.shared.dialer.command_timeout, command(connected.connection.clone())).await;
+    /// Runs a command on a connection that [`Link::publishing`] returned, without counting it.
+    pub(crate) async fn publish_on<T>(&self, connected: &Connected, command: &impl Command<T>) -> Result<T, LinkError> {
+        let mut connection = connected.connection.clone();
+        let result = within(self.shared.dialer.command_timeout, command.send(&mut connection)).await;
         result.map_err(|error| {
             let error = self.shared.sort(error, connected.generation);
             if error.ends_connection() {

@@ -7,14 +7,11 @@ use std::convert::Infallible;
 use std::error::Error;
 use std::time::Duration;
 
-use redis::RedisError;
-use redis::aio::MultiplexedConnection;
 use tokio::time::timeout;
 
 use super::dialer::Connected;
 use super::error::{LinkError, Refusal, Verdict};
-use super::identity::Identity;
-use super::metrics::Metrics;
+use super::identity::AskRole;
 use super::standing::State;
 use super::{Link, scripts};
 use crate::cluster::node::NodeId;
@@ -32,7 +29,6 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// Asks the server of a link, for as long as the process lives.
 pub struct Probe {
     link: Link,
-    metrics: Metrics,
     key: String,
     /// Whether it was logged that the server does not answer.
     is_away: bool,
@@ -41,9 +37,9 @@ pub struct Probe {
 
 impl Probe {
     /// A probe of the server at the other end of `link`.
-    pub fn new(link: Link, metrics: Metrics) -> Self {
+    pub fn new(link: Link) -> Self {
         let key = link.keys().write_probe(NodeId::fresh());
-        Self { link, metrics, key, is_away: false, has_answered: false }
+        Self { link, key, is_away: false, has_answered: false }
     }
 
     /// Asks the server at intervals, and at once when another connection doubts it. Never returns.
@@ -72,7 +68,7 @@ impl Probe {
                 (self.is_away, self.has_answered) = (false, true);
             }
             Err(error) => {
-                self.metrics.failed(error.cause_label());
+                self.link.metrics().failed(error.cause_label());
                 // Refusals are logged where they become known.
                 if !matches!(error, LinkError::Refused(_)) {
                     self.away(&error);
@@ -91,12 +87,11 @@ impl Probe {
     }
 
     async fn ask_on(&mut self, connected: &Connected) -> Result<(), LinkError> {
-        let asked = async |mut connection: MultiplexedConnection| Identity::ask_role(&mut connection).await;
-        let identity = self.link.publish_on(connected, asked).await?;
+        let identity = self.link.publish_on(connected, &AskRole).await?;
         if let Some(refusal) = identity.refusal {
             return Err(self.give_up(connected, refusal, &identity.words));
         }
-        match self.link.publish_on(connected, async |connection| self.write(connection).await).await {
+        match self.link.publish_on::<()>(connected, &scripts::probe().key(&self.key)).await {
             Ok(()) => {}
             Err(LinkError::Command(error)) => match Verdict::of(&error) {
                 Verdict::Lost => return Err(error.into()),
@@ -113,10 +108,6 @@ impl Probe {
         }
         self.link.standing().accepted_a_write(connected.generation);
         Ok(())
-    }
-
-    async fn write(&self, mut connection: MultiplexedConnection) -> Result<(), RedisError> {
-        scripts::probe().key(&self.key).invoke_async(&mut connection).await
     }
 
     fn give_up(&self, connected: &Connected, refusal: Refusal, cause: &str) -> LinkError {

@@ -96,6 +96,11 @@ impl Drop for RedisServer {
     }
 }
 
+/// A link to this server, with metrics of its own.
+fn link_to(server: &RedisServer) -> Link {
+    Link::new(&server.config(), Handle::current(), Metrics::new(&Registry::new(), true)).unwrap()
+}
+
 /// Nodes that share one server.
 pub(crate) struct RedisCluster {
     server: RedisServer,
@@ -110,10 +115,8 @@ impl RedisCluster {
     /// With webhooks.
     pub(crate) async fn with_event_types(event_types: EventTypes) -> Self {
         let server = RedisServer::start();
-        let link = Link::new(&server.config(), Handle::current()).unwrap();
-        let ping =
-            || link.run(|mut connection| Box::pin(async move { redis::cmd("PING").exec_async(&mut connection).await }));
-        while ping().await.is_err() {
+        let link = link_to(&server);
+        while link.run::<()>("ping", redis::cmd("PING")).await.is_err() {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         Self { server, event_types }
@@ -121,8 +124,7 @@ impl RedisCluster {
 
     /// One sender's queues.
     pub(crate) fn queues_of(&self, event_types: EventTypes) -> Arc<RedisQueues> {
-        let link = Link::new(&self.server.config(), Handle::current()).unwrap();
-        RedisQueues::new(link, Metrics::new(&Registry::new(), true), event_types)
+        RedisQueues::new(link_to(&self.server), event_types)
     }
 
     /// How to reach the server.
@@ -132,33 +134,29 @@ impl RedisCluster {
 
     /// Queues that keep the places of unknown endpoints for so long.
     pub(crate) fn queues_with_grace(&self, event_types: EventTypes, grace: Duration) -> Arc<RedisQueues> {
-        let link = Link::new(&self.server.config(), Handle::current()).unwrap();
-        RedisQueues::with_grace(link, Metrics::new(&Registry::new(), true), event_types, grace)
+        RedisQueues::with_grace(link_to(&self.server), event_types, grace)
     }
 
     /// The dead letters of an app.
     pub(crate) fn dead_letters(&self, app: &str) -> DeadLetters {
-        DeadLetters::new(Link::new(&self.server.config(), Handle::current()).unwrap(), app.into())
+        DeadLetters::new(link_to(&self.server), app.into())
     }
 
     /// Asks the server itself.
     pub(crate) async fn query<T: redis::FromRedisValue + Send + 'static>(&self, command: &str, words: &[&str]) -> T {
-        let link = Link::new(&self.server.config(), Handle::current()).unwrap();
         let mut command = redis::cmd(command);
         command.arg(words);
-        let run = link.run(move |mut connection| Box::pin(async move { command.query_async(&mut connection).await }));
-        run.await.unwrap()
+        link_to(&self.server).run("query", command).await.unwrap()
     }
 }
 
 impl Cluster for RedisCluster {
     async fn start(&self, listener: Arc<dyn Listener>) -> (Arc<dyn Bus>, Arc<dyn Roster>) {
-        let link = Link::new(&self.server.config(), Handle::current()).unwrap();
-        let metrics = Metrics::new(&Registry::new(), true);
-        let bus = RedisBus::new(link.clone(), Subscriber::new(link.clone(), metrics.clone()), metrics.clone());
+        let link = link_to(&self.server);
+        let bus = RedisBus::new(link.clone(), Subscriber::new(link.clone()));
         bus.listen(listener);
-        tokio::spawn(Probe::new(link.clone(), metrics.clone()).run());
+        tokio::spawn(Probe::new(link.clone()).run());
         link.standing().reaches(|state| state == State::Live).await;
-        (bus, RedisRoster::new(link, metrics, self.event_types.clone()))
+        (bus, RedisRoster::new(link, self.event_types.clone()))
     }
 }

@@ -5,7 +5,7 @@
 
 mod machine;
 
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use futures_util::FutureExt;
@@ -71,7 +71,7 @@ pub struct Standing {
     view: watch::Sender<View>,
     /// Wakes the probe.
     doubted: Notify,
-    metrics: OnceLock<Metrics>,
+    metrics: Metrics,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -82,20 +82,13 @@ struct View {
     accepts_events: bool,
 }
 
-impl Default for Standing {
-    fn default() -> Self {
-        let machine = Machine::default();
-        let view = watch::Sender::new(view_of(&machine));
-        Self { machine: Mutex::new(machine), view, doubted: Notify::new(), metrics: OnceLock::new() }
-    }
-}
-
 impl Standing {
-    /// Makes the state visible in these metrics.
-    pub(crate) fn report_to(&self, metrics: &Metrics) {
-        let metrics = self.metrics.get_or_init(|| metrics.clone());
-        let machine = self.lock();
+    /// The state of a primary that has not answered yet, visible in these metrics.
+    pub(crate) fn new(metrics: Metrics) -> Self {
+        let machine = Machine::default();
         metrics.state_changed(machine.state(), machine.answers());
+        let view = watch::Sender::new(view_of(&machine));
+        Self { machine: Mutex::new(machine), view, doubted: Notify::new(), metrics }
     }
 
     /// The state now.
@@ -251,8 +244,8 @@ impl Standing {
         let changed = change(&mut machine);
         let view = view_of(&machine);
         let is_news = self.view.send_if_modified(|before| std::mem::replace(before, view) != view);
-        if is_news && let Some(metrics) = self.metrics.get() {
-            metrics.state_changed(machine.state(), machine.answers());
+        if is_news {
+            self.metrics.state_changed(machine.state(), machine.answers());
         }
         changed
     }

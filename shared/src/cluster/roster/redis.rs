@@ -20,7 +20,6 @@ use std::time::{Duration, Instant};
 
 use futures_util::future::BoxFuture;
 use hashbrown::{HashMap, HashSet};
-use redis::aio::MultiplexedConnection;
 use redis::{FromRedisValue, RedisError};
 
 use super::{Claimed, Joined, KeptEvent, Occupancy, Roster, RosterError};
@@ -30,7 +29,7 @@ use crate::cluster::envelope::Topic;
 use crate::cluster::node::NodeId;
 use crate::cluster::redis::link::LinkError;
 use crate::cluster::redis::metrics::Metrics;
-use crate::cluster::redis::{Link, is_damage, scripts};
+use crate::cluster::redis::{Command, Link, is_damage, scripts};
 use crate::cluster::webhook::EventTypes;
 use crate::protocol::{ChannelName, Member, UserId};
 
@@ -112,16 +111,16 @@ struct Held {
 
 impl RedisRoster {
     /// A roster whose lease has not begun; [`RedisRoster::maintain`] begins it.
-    pub fn new(link: Link, metrics: Metrics, event_types: EventTypes) -> Arc<Self> {
-        Self::with_times(link, metrics, event_types, Times::REAL)
+    pub fn new(link: Link, event_types: EventTypes) -> Arc<Self> {
+        Self::with_times(link, event_types, Times::REAL)
     }
 
     /// The same with other times than [`Times::REAL`], for tests.
-    pub fn with_times(link: Link, metrics: Metrics, event_types: EventTypes, times: Times) -> Arc<Self> {
+    pub fn with_times(link: Link, event_types: EventTypes, times: Times) -> Arc<Self> {
         let identity = Identity { node: NodeId::fresh(), earlier: Vec::new(), renewed: None, recent: Vec::new() };
         Arc::new(Self {
+            metrics: link.metrics().clone(),
             link,
-            metrics,
             times,
             event_types,
             identity: Mutex::new(identity),
@@ -146,18 +145,9 @@ impl RedisRoster {
         let node = self.node().to_string();
         let keys = self.link.keys();
         let (nodes, dead, marker) = (keys.nodes(), keys.dead(), keys.node_tombstone(&node));
-        let declared = {
-            let node = node.clone();
-            self.run("resign", move |mut connection| {
-                Box::pin(async move {
-                    let script = scripts::release_lease();
-                    let mut call = script.key(nodes);
-                    call.key(dead).key(marker).arg(node).arg(millis(lease::NODE_TOMBSTONE_TTL));
-                    call.invoke_async::<i64>(&mut connection).await
-                })
-            })
-            .await
-        };
+        let mut call = scripts::release_lease().key(nodes);
+        call.key(dead).key(marker).arg(&node).arg(millis(lease::NODE_TOMBSTONE_TTL));
+        let declared = self.run::<i64>("resign", call).await;
         if declared.is_ok() {
             // Little is left: the connections left their channels one by one.
             let swept = self.try_sweep(&node).await;
@@ -169,38 +159,18 @@ impl RedisRoster {
         lock(&self.identity).node
     }
 
-    async fn run<T, F>(&self, command: &'static str, work: F) -> Result<T, RosterError>
-    where
-        T: Send + 'static,
-        F: FnOnce(MultiplexedConnection) -> BoxFuture<'static, Result<T, RedisError>> + Send + 'static,
-    {
-        let began = Instant::now();
-        self.judge(command, began, self.link.run(work).await)
-    }
-
-    /// The same on the connection that events go out on.
-    async fn run_aside<T>(
+    async fn run<T: Send + 'static>(
         &self,
-        command: &'static str,
-        work: impl AsyncFnOnce(MultiplexedConnection) -> Result<T, RedisError>,
+        name: &'static str,
+        command: impl Command<T> + 'static,
     ) -> Result<T, RosterError> {
-        let began = Instant::now();
-        self.judge(command, began, self.link.publish(work).await)
+        self.link.run(name, command).await.map_err(|error| self.failed(name, error))
     }
 
-    fn judge<T>(&self, command: &'static str, began: Instant, result: Result<T, LinkError>) -> Result<T, RosterError> {
-        match result {
-            Ok(answer) => {
-                self.metrics.answered(command, began.elapsed());
-                Ok(answer)
-            }
-            Err(error) => {
-                self.metrics.failed(error.cause_label());
-                match error {
-                    LinkError::Command(cause) if error.is_answer() => Err(self.refused(command, cause)),
-                    _ => Err(RosterError::Unavailable),
-                }
-            }
+    fn failed(&self, command: &'static str, error: LinkError) -> RosterError {
+        match error {
+            LinkError::Command(cause) if error.is_answer() => self.refused(command, cause),
+            _ => RosterError::Unavailable,
         }
     }
 

@@ -13,8 +13,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::future::BoxFuture;
 use futures_util::stream::{self, StreamExt};
-use redis::aio::MultiplexedConnection;
-use redis::{FromRedisValue, RedisError, Value};
+use redis::{FromRedisValue, Value};
 
 use super::EventTypes;
 use super::event::{Fields, StreamId, WebhookEvent};
@@ -23,7 +22,7 @@ use crate::app::{AppId, Label};
 use crate::cluster::node::NodeId;
 use crate::cluster::redis::link::LinkError;
 use crate::cluster::redis::metrics::Metrics;
-use crate::cluster::redis::{Link, is_damage, scripts};
+use crate::cluster::redis::{Command, Link, is_damage, scripts};
 
 /// How long a sender leads after its last word.
 const LEASE: Duration = Duration::from_secs(10);
@@ -85,21 +84,16 @@ struct Partition {
 
 impl RedisQueues {
     /// Queues whose sender leads nothing yet.
-    pub fn new(link: Link, metrics: Metrics, event_types: EventTypes) -> Arc<Self> {
-        Self::with_grace(link, metrics, event_types, ENDPOINT_GRACE)
+    pub fn new(link: Link, event_types: EventTypes) -> Arc<Self> {
+        Self::with_grace(link, event_types, ENDPOINT_GRACE)
     }
 
     /// Queues that keep the places of unknown endpoints for so long.
-    pub(crate) fn with_grace(
-        link: Link,
-        metrics: Metrics,
-        event_types: EventTypes,
-        endpoint_grace: Duration,
-    ) -> Arc<Self> {
+    pub(crate) fn with_grace(link: Link, event_types: EventTypes, endpoint_grace: Duration) -> Arc<Self> {
         Arc::new(Self {
             endpoint_grace,
+            metrics: link.metrics().clone(),
             link,
-            metrics,
             event_types,
             sender: NodeId::fresh().to_string(),
             partitions: Mutex::default(),
@@ -157,20 +151,11 @@ impl RedisQueues {
 
     async fn lead(&self, partition: u32) -> Result<Vec<(u32, AppId)>, QueueError> {
         let keys = self.link.keys();
-        let (lease, holds, news) =
-            (keys.webhook_lease(partition), keys.webhook_holds(partition), keys.webhook_ready_apps(partition));
-        let (base, sender) = (keys.partition_prefix(partition), self.sender.clone());
         let looked = Instant::now();
-        let (status, mut apps): (u8, Vec<String>) = self
-            .run("webhook_lead", move |mut connection| {
-                Box::pin(async move {
-                    let script = scripts::acquire_partition();
-                    let mut call = script.key(lease);
-                    call.key(holds).key(news).arg(sender).arg(millis(LEASE)).arg(base).arg(DUE_MAX);
-                    call.invoke_async(&mut connection).await
-                })
-            })
-            .await?;
+        let mut call = scripts::acquire_partition().key(keys.webhook_lease(partition));
+        call.key(keys.webhook_holds(partition)).key(keys.webhook_ready_apps(partition));
+        call.arg(&self.sender).arg(millis(LEASE)).arg(keys.partition_prefix(partition)).arg(DUE_MAX);
+        let (status, mut apps): (u8, Vec<String>) = self.run("webhook_lead", call).await?;
         let renewed = (status > 0).then_some(looked);
         let known = Partition { renewed, looked, has_missed: false };
         let before = lock(&self.partitions).insert(partition, known);
@@ -189,29 +174,17 @@ impl RedisQueues {
         for app in &apps {
             pipeline.cmd("EXISTS").arg(self.link.keys().webhook_queue(app, partition));
         }
-        let exist: Vec<bool> = self
-            .run("webhook_lead", move |mut connection| {
-                Box::pin(async move { pipeline.query_async(&mut connection).await })
-            })
-            .await?;
+        let exist: Vec<bool> = self.run("webhook_lead", pipeline).await?;
         Ok(apps.iter().zip(exist).filter(|(_, exists)| *exists).map(|(app, _)| app.to_string()).collect())
     }
 
     async fn read_now(&self, queue: &QueueId, after: Option<&StreamId>, most: usize) -> Result<Batch, QueueError> {
         let keys = self.link.keys();
-        let (lease, key) = (keys.webhook_lease(queue.partition), keys.webhook_queue(&queue.app, queue.partition));
-        let (sender, group) = (self.sender.clone(), queue.endpoint.to_string());
-        let after = after.map_or_else(|| "0".to_owned(), |stream_id| stream_id.as_str().to_owned());
-        let (_leads, events): (bool, StreamEntries) = self
-            .run("webhook_read", move |mut connection| {
-                Box::pin(async move {
-                    let script = scripts::read_queue();
-                    let mut call = script.key(lease);
-                    call.key(key).arg(sender).arg(group).arg(CONSUMER).arg(after).arg(most);
-                    call.invoke_async(&mut connection).await
-                })
-            })
-            .await?;
+        let mut call = scripts::read_queue().key(keys.webhook_lease(queue.partition));
+        call.key(keys.webhook_queue(&queue.app, queue.partition));
+        call.arg(&self.sender).arg(queue.endpoint.as_str()).arg(CONSUMER);
+        call.arg(after.map_or("0", StreamId::as_str)).arg(most);
+        let (_leads, events): (bool, StreamEntries) = self.run("webhook_read", call).await?;
         let mut batch = Batch::default();
         let mut unreadable = Vec::new();
         for (id, fields) in events {
@@ -240,52 +213,30 @@ impl RedisQueues {
         for stream_id in stream_ids {
             command.arg(stream_id.as_str());
         }
-        self.run("webhook_done", move |mut connection| {
-            Box::pin(async move { command.exec_async(&mut connection).await })
-        })
-        .await
+        self.run("webhook_done", command).await
     }
 
     async fn add_dead_letter_now(&self, queue: &QueueId, letter: &FailedDelivery) -> Result<(), QueueError> {
         let keys = self.link.keys();
-        let (key, dead) =
-            (keys.webhook_queue(&queue.app, queue.partition), keys.webhook_dead_letters(&queue.app, queue.partition));
-        let (group, stream_id) = (queue.endpoint.to_string(), letter.event.stream_id.as_str().to_owned());
-        let mut fields = letter.event.fields_for(&queue.endpoint);
-        fields.push((dead_letters::ATTEMPTS, letter.attempts.to_string()));
-        fields.push((dead_letters::ERROR, letter.error.clone()));
-        self.run("webhook_bury", move |mut connection| {
-            Box::pin(async move {
-                let script = scripts::dead_letter();
-                let mut call = script.key(key);
-                call.key(dead).arg(group).arg(stream_id).arg(DEAD_MAX).arg(DEAD_BYTES_MAX).arg(millis(DEAD_AGE_MAX));
-                for (name, value) in fields {
-                    call.arg(name).arg(value);
-                }
-                call.invoke_async::<i64>(&mut connection).await.map(drop)
-            })
-        })
-        .await
+        let mut call = scripts::dead_letter().key(keys.webhook_queue(&queue.app, queue.partition));
+        call.key(keys.webhook_dead_letters(&queue.app, queue.partition));
+        call.arg(queue.endpoint.as_str()).arg(letter.event.stream_id.as_str());
+        call.arg(DEAD_MAX).arg(DEAD_BYTES_MAX).arg(millis(DEAD_AGE_MAX));
+        for (name, value) in letter.event.fields_for(&queue.endpoint) {
+            call.arg(name).arg(value);
+        }
+        call.arg(dead_letters::ATTEMPTS).arg(letter.attempts).arg(dead_letters::ERROR).arg(&letter.error);
+        self.run::<i64>("webhook_bury", call).await.map(drop)
     }
 
     async fn backlog_now(&self, partition: u32, app: &AppId, endpoints: &[Label]) -> Result<Backlogs, QueueError> {
         let keys = self.link.keys();
-        let (key, dead) = (keys.webhook_queue(app, partition), keys.webhook_dead_letters(app, partition));
-        let groups: Vec<String> = endpoints.iter().map(ToString::to_string).collect();
-        let grace = self.endpoint_grace;
-        let answer: Vec<Value> = self
-            .run("webhook_backlog", move |mut connection| {
-                Box::pin(async move {
-                    let script = scripts::backlog();
-                    let mut call = script.key(key);
-                    call.key(dead).arg(millis(grace)).arg(millis(DEAD_AGE_MAX));
-                    for group in groups {
-                        call.arg(group);
-                    }
-                    call.invoke_async(&mut connection).await
-                })
-            })
-            .await?;
+        let mut call = scripts::backlog().key(keys.webhook_queue(app, partition));
+        call.key(keys.webhook_dead_letters(app, partition)).arg(millis(self.endpoint_grace)).arg(millis(DEAD_AGE_MAX));
+        for endpoint in endpoints {
+            call.arg(endpoint.as_str());
+        }
+        let answer: Vec<Value> = self.run("webhook_backlog", call).await?;
         let [dropped, dead_dropped, removed, triples @ ..] = answer.as_slice() else { return Err(QueueError::Damaged) };
         if from_value::<u64>(removed)? > 0 {
             tracing::info!(app = %app, partition, "removed the queue of an endpoint that no publisher has any more");
@@ -310,14 +261,9 @@ impl RedisQueues {
             partitions.drain().filter(|(_, known)| known.renewed.is_some()).map(|(partition, _)| partition).collect()
         };
         for partition in led {
-            let (lease, sender) = (self.link.keys().webhook_lease(partition), self.sender.clone());
-            let resigned: Result<(), _> = self
-                .run("webhook_lead", move |mut connection| {
-                    Box::pin(async move {
-                        scripts::release_key().key(lease).arg(sender).invoke_async(&mut connection).await
-                    })
-                })
-                .await;
+            let mut call = scripts::release_key().key(self.link.keys().webhook_lease(partition));
+            call.arg(&self.sender);
+            let resigned: Result<(), _> = self.run("webhook_lead", call).await;
             if let Err(error) = resigned {
                 tracing::debug!(partition, %error, "the lease of a partition's webhooks ends by itself");
                 return;
@@ -325,26 +271,18 @@ impl RedisQueues {
         }
     }
 
-    async fn run<T, F>(&self, command: &'static str, work: F) -> Result<T, QueueError>
-    where
-        T: Send + 'static,
-        F: FnOnce(MultiplexedConnection) -> BoxFuture<'static, Result<T, RedisError>> + Send + 'static,
-    {
-        let began = Instant::now();
-        match self.link.run(work).await {
-            Ok(answer) => {
-                self.metrics.answered(command, began.elapsed());
-                Ok(answer)
+    async fn run<T: Send + 'static>(
+        &self,
+        name: &'static str,
+        command: impl Command<T> + 'static,
+    ) -> Result<T, QueueError> {
+        self.link.run(name, command).await.map_err(|error| {
+            if error.is_answer() && !self.has_complained.swap(true, Ordering::Relaxed) {
+                let cause = error.source().map(ToString::to_string).unwrap_or_default();
+                tracing::warn!(command = name, %error, cause, "webhooks wait; further refusals are only counted");
             }
-            Err(error) => {
-                self.metrics.failed(error.cause_label());
-                if error.is_answer() && !self.has_complained.swap(true, Ordering::Relaxed) {
-                    let cause = error.source().map(ToString::to_string).unwrap_or_default();
-                    tracing::warn!(command, %error, cause, "webhooks wait; further refusals are only counted");
-                }
-                Err(queues_error(&error))
-            }
-        }
+            queues_error(&error)
+        })
     }
 }
 

@@ -21,9 +21,8 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 use super::super::{BusError, Listener};
 use crate::cluster::envelope::Topic;
 use crate::cluster::node::NodeId;
+use crate::cluster::redis::Link;
 use crate::cluster::redis::error::Verdict;
-use crate::cluster::redis::link::{Link, LinkError};
-use crate::cluster::redis::metrics::Metrics;
 use crate::cluster::redis::standing::{Generation, State as Standing};
 use crate::limits::{SUBSCRIBE_BATCH, TOPICS_MAX};
 use reader::Reader;
@@ -49,7 +48,6 @@ pub struct Subscriber {
     probe_topic: String,
     /// Where gateways are asked to report their connections.
     recount_topic: String,
-    metrics: Metrics,
     state: Mutex<State>,
     /// Notified when topics have changed, or a caller waits to catch up.
     changed: Notify,
@@ -100,14 +98,13 @@ impl Reason {
 
 impl Subscriber {
     /// A subscriber that is not connected yet.
-    pub fn new(link: Link, metrics: Metrics) -> Arc<Self> {
+    pub fn new(link: Link) -> Arc<Self> {
         let probe_topic = link.keys().probe(NodeId::fresh());
         let recount_topic = link.keys().recount();
         Arc::new(Self {
             link,
             probe_topic,
             recount_topic,
-            metrics,
             state: Mutex::default(),
             changed: Notify::new(),
             caught_up: watch::Sender::new(0),
@@ -186,7 +183,7 @@ impl Subscriber {
             let began = Instant::now();
             let (reason, was_live) = self.stay_connected(&listener).await;
             self.link.standing().unsubscribed();
-            self.metrics.subscriber_down(reason);
+            self.link.metrics().subscriber_down(reason);
             self.lock().topics.disconnected();
             if was_live {
                 tracing::warn!(reason = reason.label(), "lost the subscription to redis; connecting again");
@@ -261,7 +258,7 @@ impl Subscriber {
         }
         *is_live = true;
         self.link.standing().subscribed();
-        self.metrics.subscriber_live(began.elapsed());
+        self.link.metrics().subscriber_live(began.elapsed());
         tracing::info!(topics, "subscribed in redis");
         drop(all);
         reader.listener.came_back();
@@ -311,14 +308,9 @@ impl Subscriber {
     /// nothing of the subscription: then Redis is away as a whole, and the ping decides.
     async fn probe(&self, reader: &Reader) -> bool {
         let sent_us = reader.now_us();
-        let topic = self.probe_topic.clone();
-        let published: Result<(), LinkError> = self
-            .link
-            .publish(async |mut connection| {
-                redis::cmd("PUBLISH").arg(topic).arg("probe").exec_async(&mut connection).await
-            })
-            .await;
-        if published.is_err() {
+        let mut command = redis::cmd("PUBLISH");
+        command.arg(&self.probe_topic).arg("probe");
+        if self.link.publish_uncounted::<()>(&command).await.is_err() {
             return true;
         }
         let arrived = async {
@@ -329,7 +321,7 @@ impl Subscriber {
         };
         let is_back = timeout(PROBE_TIMEOUT, arrived).await.is_ok();
         if is_back {
-            self.metrics.probed(Duration::from_micros(reader.probed_us().saturating_sub(sent_us)));
+            self.link.metrics().probed(Duration::from_micros(reader.probed_us().saturating_sub(sent_us)));
         }
         is_back
     }
@@ -379,7 +371,7 @@ impl Subscriber {
             pipeline.exec_async(connection).await?;
             self.lock().topics.confirmed(names);
         }
-        self.metrics.subscribed_topics(self.lock().topics.len());
+        self.link.metrics().subscribed_topics(self.lock().topics.len());
         Ok(())
     }
 

@@ -70,7 +70,7 @@ async fn a_real_server_says_what_it_is() {
     redis::cmd("REPLICAOF").arg("127.0.0.1").arg(1).exec_async(&mut connection).await.unwrap();
     let replica = Identity::ask(&mut connection).await.unwrap();
     assert_eq!((replica.refusal, &replica.run_id), (Some(Refusal::Replica), &master.run_id));
-    assert_eq!(Identity::ask_role(&mut connection).await.unwrap().refusal, Some(Refusal::Replica));
+    assert_eq!(AskRole.send(&mut connection).await.unwrap().refusal, Some(Refusal::Replica));
     // A user who may ask for neither.
     redis::cmd("ACL")
         .arg("SETUSER")

@@ -1,10 +1,12 @@
 use futures_util::FutureExt;
+use prometheus::Registry;
 
 use super::*;
 
 #[tokio::test]
 async fn whether_events_may_be_published_is_known_once_the_server_has_answered() {
-    let (accepted, refused) = (Standing::default(), Standing::default());
+    let standing = || Standing::new(Metrics::new(&Registry::new(), true));
+    let (accepted, refused) = (standing(), standing());
     assert!(accepted.known().now_or_never().is_none() && refused.known().now_or_never().is_none());
     accepted.accepted_a_write(accepted.generation());
     accepted.known().await;

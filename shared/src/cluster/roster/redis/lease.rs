@@ -230,17 +230,15 @@ impl RedisRoster {
     /// Uses the connection of events, which waits for nothing: behind a herd of joins a heartbeat would come too late.
     async fn send_heartbeat(&self, node: NodeId) -> Result<Renewal, RosterError> {
         let keys = self.link.keys();
-        let (nodes, dead, tombstone) = (keys.nodes(), keys.dead(), keys.node_tombstone(&node.to_string()));
-        let quiet = keys.lease_grace();
-        let lease = millis(self.times.lease);
-        let answer: i64 = self
-            .run_aside("heartbeat", async move |mut connection| {
-                let script = scripts::renew_lease();
-                let mut call = script.key(nodes);
-                call.key(dead).key(tombstone).key(quiet).arg(node.to_string()).arg(lease);
-                call.invoke_async(&mut connection).await
-            })
-            .await?;
+        let id = node.to_string();
+        let mut call = scripts::renew_lease().key(keys.nodes());
+        call.key(keys.dead())
+            .key(keys.node_tombstone(&id))
+            .key(keys.lease_grace())
+            .arg(id)
+            .arg(millis(self.times.lease));
+        let answer: Result<i64, _> = self.link.publish("heartbeat", &call).await;
+        let answer = answer.map_err(|error| self.failed("heartbeat", error))?;
         Ok(match answer {
             0 => Renewal::Refused,
             2 => Renewal::Started,
@@ -256,25 +254,17 @@ impl RedisRoster {
                 None => return Ok(()),
             };
             self.note_all_in_index(node, entries).await?;
-            let nodes = self.link.keys().nodes();
-            self.run("give_up", move |mut connection| {
-                Box::pin(async move {
-                    let script = scripts::release_earlier_id();
-                    script.key(nodes).arg(node.to_string()).invoke_async::<i64>(&mut connection).await
-                })
-            })
-            .await?;
+            let mut call = scripts::release_earlier_id().key(self.link.keys().nodes());
+            call.arg(node.to_string());
+            self.run::<i64>("give_up", call).await?;
             lock(&self.past).retain(|past| past.node != node);
         }
     }
 
     async fn note_all_in_index(&self, node: NodeId, entries: Vec<String>) -> Result<(), RosterError> {
+        let index = self.link.keys().index(&node.to_string());
         for some in entries.chunks(QUESTIONS_MAX) {
-            let (index, some) = (self.link.keys().index(&node.to_string()), some.to_vec());
-            self.run("index", move |mut connection| {
-                Box::pin(async move { note_in_index(&mut connection, &index, &some).await })
-            })
-            .await?;
+            self.run::<i64>("index", note_in_index(&index, some)).await?;
         }
         Ok(())
     }
@@ -317,17 +307,11 @@ impl RedisRoster {
         let apps_entries = apps.iter().map(|app| format!("{app}/"));
         self.note_all_in_index(node, topics.iter().map(Topic::to_string).chain(apps_entries).collect()).await?;
         for app in &apps {
-            let (counts, reports) = (self.link.keys().connections(app), self.link.keys().connection_reports(app));
-            self.run("touch", move |mut connection| {
-                Box::pin(async move {
-                    let mut pipeline = redis::pipe();
-                    for key in [counts, reports] {
-                        pipeline.pexpire(key, millis(CHANNEL_TTL)).ignore();
-                    }
-                    pipeline.exec_async(&mut connection).await
-                })
-            })
-            .await?;
+            let mut pipeline = redis::pipe();
+            for key in [self.link.keys().connections(app), self.link.keys().connection_reports(app)] {
+                pipeline.pexpire(key, millis(CHANNEL_TTL)).ignore();
+            }
+            self.run::<()>("touch", pipeline).await?;
         }
         let touched: Vec<_> = stream::iter(topics)
             .map(async |topic| (self.touch_channel(node, &topic).await, topic))
@@ -354,22 +338,13 @@ impl RedisRoster {
     async fn touch_channel(&self, node: NodeId, topic: &Topic) -> Result<bool, RosterError> {
         let keys = self.link.keys().channel(topic);
         let occupied = self.link.keys().occupied(&topic.app, self.link.keys().partition(topic));
-        let is_presence = topic.channel.kind().is_presence();
-        let name = topic.channel.to_string();
-        let found: i64 = self
-            .run("touch", move |mut connection| {
-                Box::pin(async move {
-                    let script = scripts::touch();
-                    let mut call = script.key(keys.occupancy());
-                    call.key(occupied).key(keys.meta());
-                    if is_presence {
-                        call.key(keys.members()).key(keys.holders());
-                    }
-                    call.arg(node.to_string()).arg(name).arg(millis(CHANNEL_TTL));
-                    call.invoke_async(&mut connection).await
-                })
-            })
-            .await?;
+        let mut call = scripts::touch().key(keys.occupancy());
+        call.key(occupied).key(keys.meta());
+        if topic.channel.kind().is_presence() {
+            call.key(keys.members()).key(keys.holders());
+        }
+        call.arg(node.to_string()).arg(topic.channel.as_str()).arg(millis(CHANNEL_TTL));
+        let found: i64 = self.run("touch", call).await?;
         Ok(found == 1)
     }
 }

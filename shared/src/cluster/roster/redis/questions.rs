@@ -16,24 +16,18 @@ use crate::protocol::{ChannelKind, ChannelName, Member, UserId};
 
 impl RedisRoster {
     pub(super) async fn held_now(&self, topic: &Topic) -> Result<Vec<UserId>, RosterError> {
-        let (node, holders) = (self.node().to_string(), self.link.keys().channel(topic).holders());
-        let users: Vec<(String, String)> = self
-            .run("held", move |mut connection| {
-                Box::pin(async move { redis::cmd("HGETALL").arg(holders).query_async(&mut connection).await })
-            })
-            .await?;
+        let node = self.node().to_string();
+        let mut command = redis::cmd("HGETALL");
+        command.arg(self.link.keys().channel(topic).holders());
+        let users: Vec<(String, String)> = self.run("held", command).await?;
         let held = users.iter().filter(|(_, nodes)| nodes.contains(&node));
         Ok(held.map(|(user_id, _)| UserId::from(user_id.as_str())).collect())
     }
 
     pub(super) async fn members_now(&self, topic: &Topic) -> Result<Vec<Member>, RosterError> {
-        let members = self.link.keys().channel(topic).members();
-        let list: Vec<(String, String)> = self
-            .run("members", move |mut connection| {
-                Box::pin(async move { redis::cmd("HGETALL").arg(members).query_async(&mut connection).await })
-            })
-            .await?;
-        Ok(self.members_of(list))
+        let mut command = redis::cmd("HGETALL");
+        command.arg(self.link.keys().channel(topic).members());
+        self.run("members", command).await.map(|list| self.members_of(list))
     }
 
     /// Ids and infos as members, in the order of ids. An entry that is not ours is left out and counted.
@@ -57,11 +51,7 @@ impl RedisRoster {
                 let keys = self.link.keys().channel(topic);
                 pipeline.cmd("HGETALL").arg(keys.occupancy()).cmd("HLEN").arg(keys.members());
             }
-            let answers: Vec<redis::Value> = self
-                .run("occupancy", move |mut connection| {
-                    Box::pin(async move { pipeline.query_async(&mut connection).await })
-                })
-                .await?;
+            let answers: Vec<redis::Value> = self.run("occupancy", pipeline).await?;
             let (pairs, _) = answers.as_chunks::<2>();
             for [nodes, users] in pairs {
                 let nodes: HashMap<String, u64> = from_value(nodes)?;
@@ -78,18 +68,11 @@ impl RedisRoster {
         prefix: &str,
     ) -> Result<Vec<(ChannelName, Occupancy)>, RosterError> {
         let keys = self.link.keys();
-        let sets: Vec<String> = (0..keys.partitions()).map(|partition| keys.occupied(app, partition)).collect();
-        let names: Vec<Vec<String>> = self
-            .run("channels", move |mut connection| {
-                Box::pin(async move {
-                    let mut pipeline = Pipeline::with_capacity(sets.len());
-                    for set in sets {
-                        pipeline.cmd("SMEMBERS").arg(set);
-                    }
-                    pipeline.query_async(&mut connection).await
-                })
-            })
-            .await?;
+        let mut pipeline = redis::pipe();
+        for partition in 0..keys.partitions() {
+            pipeline.cmd("SMEMBERS").arg(keys.occupied(app, partition));
+        }
+        let names: Vec<Vec<String>> = self.run("channels", pipeline).await?;
         let mut names: Vec<ChannelName> = names
             .iter()
             .flatten()
@@ -106,13 +89,9 @@ impl RedisRoster {
 
     pub(super) async fn kept_now(&self, topic: &Topic) -> Result<Option<KeptEvent>, RosterError> {
         let key = self.link.keys().channel(topic).kept();
-        let (kept, ttl_ms): (Option<Vec<u8>>, i64) = self
-            .run("kept", move |mut connection| {
-                Box::pin(async move {
-                    redis::pipe().cmd("GET").arg(&key).cmd("PTTL").arg(&key).query_async(&mut connection).await
-                })
-            })
-            .await?;
+        let mut pipeline = redis::pipe();
+        pipeline.cmd("GET").arg(&key).cmd("PTTL").arg(&key);
+        let (kept, ttl_ms): (Option<Vec<u8>>, i64) = self.run("kept", pipeline).await?;
         let Some(kept) = kept else { return Ok(None) };
         let read = || {
             let end = kept.iter().position(|byte| *byte == b'\n')?;
@@ -131,13 +110,8 @@ impl RedisRoster {
 
     pub(super) async fn connections_now(&self, app: &AppId) -> Result<u64, RosterError> {
         let keys = self.link.keys();
-        let (counts, nodes, quiet) = (keys.connections(app), keys.nodes(), keys.lease_grace());
-        self.run("connections", move |mut connection| {
-            Box::pin(async move {
-                let script = scripts::count_connections();
-                script.key(counts).key(nodes).key(quiet).invoke_async(&mut connection).await
-            })
-        })
-        .await
+        let mut call = scripts::count_connections().key(keys.connections(app));
+        call.key(keys.nodes()).key(keys.lease_grace());
+        self.run("connections", call).await
     }
 }

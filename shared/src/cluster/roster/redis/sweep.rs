@@ -97,24 +97,13 @@ impl RedisRoster {
     /// Declares `silent` nodes dead, unless they have renewed the given leases meanwhile.
     async fn claim(&self, silent: Vec<(String, String)>) -> Result<Look, RosterError> {
         let keys = self.link.keys();
-        let (nodes, dead) = (keys.nodes(), keys.dead());
-        let markers: Vec<String> = silent.iter().map(|(node, _)| keys.node_tombstone(node)).collect();
-        self.run("claim", move |mut connection| {
-            Box::pin(async move {
-                let script = scripts::declare_dead();
-                let mut call = script.key(nodes);
-                call.key(dead);
-                for marker in markers {
-                    call.key(marker);
-                }
-                call.arg(NODES_MAX).arg(WATCHED_MAX).arg(millis(NODE_TOMBSTONE_TTL));
-                for (node, lease) in silent {
-                    call.arg(node).arg(lease);
-                }
-                call.invoke_async(&mut connection).await
-            })
-        })
-        .await
+        let mut call = scripts::declare_dead().key(keys.nodes());
+        call.key(keys.dead());
+        call.arg(NODES_MAX).arg(WATCHED_MAX).arg(millis(NODE_TOMBSTONE_TTL));
+        for (node, lease) in silent {
+            call.key(keys.node_tombstone(&node)).arg(node).arg(lease);
+        }
+        self.run("claim", call).await
     }
 
     /// Sweeps one dead node, unless another node does. After an error the next look finds what is left.
@@ -212,54 +201,30 @@ impl RedisRoster {
     }
 
     async fn begin_sweep(&self, node: &str, sweeper: &str) -> Result<bool, RosterError> {
-        let (dead, claim) = (self.link.keys().dead(), self.link.keys().sweep_claim(node));
-        let (node, sweeper, claim_ms) = (node.to_owned(), sweeper.to_owned(), millis(self.times.claim));
-        self.run("sweep_claim", move |mut connection| {
-            Box::pin(async move {
-                let script = scripts::begin_sweep();
-                let mut call = script.key(dead);
-                call.key(claim).arg(node).arg(sweeper).arg(claim_ms);
-                call.invoke_async(&mut connection).await
-            })
-        })
-        .await
+        let mut call = scripts::begin_sweep().key(self.link.keys().dead());
+        call.key(self.link.keys().sweep_claim(node)).arg(node).arg(sweeper).arg(millis(self.times.claim));
+        self.run("sweep_claim", call).await
     }
 
     async fn end_sweep(&self, node: &str, sweeper: &str) -> Result<bool, RosterError> {
-        let (dead, claim) = (self.link.keys().dead(), self.link.keys().sweep_claim(node));
-        let (node, sweeper) = (node.to_owned(), sweeper.to_owned());
-        self.run("swept", move |mut connection| {
-            Box::pin(async move {
-                let script = scripts::end_sweep();
-                let mut call = script.key(dead);
-                call.key(claim).arg(node).arg(sweeper);
-                call.invoke_async(&mut connection).await
-            })
-        })
-        .await
+        let mut call = scripts::end_sweep().key(self.link.keys().dead());
+        call.key(self.link.keys().sweep_claim(node)).arg(node).arg(sweeper);
+        self.run("swept", call).await
     }
 
     async fn scan_index(&self, index: &str, cursor: u64) -> Result<(u64, Vec<String>), RosterError> {
-        let index = index.to_owned();
-        self.run("sweep_index", move |mut connection| {
-            Box::pin(async move {
-                let mut command = redis::cmd("SSCAN");
-                command.arg(index).arg(cursor).arg("COUNT").arg(INDEX_BATCH);
-                command.query_async(&mut connection).await
-            })
-        })
-        .await
+        let mut command = redis::cmd("SSCAN");
+        command.arg(index).arg(cursor).arg("COUNT").arg(INDEX_BATCH);
+        self.run("sweep_index", command).await
     }
 
     async fn forget_entries(&self, index: &str, entries: Vec<String>) -> Result<(), RosterError> {
         if entries.is_empty() {
             return Ok(());
         }
-        let index = index.to_owned();
-        self.run("sweep_index", move |mut connection| {
-            Box::pin(async move { redis::cmd("SREM").arg(index).arg(entries).exec_async(&mut connection).await })
-        })
-        .await
+        let mut command = redis::cmd("SREM");
+        command.arg(index).arg(entries);
+        self.run("sweep_index", command).await
     }
 
     /// Sweeps one entry of an index: `APP/CHANNEL`, or `APP/` for the app's connections.
@@ -270,15 +235,9 @@ impl RedisRoster {
         let app = AppId::from(app);
         if channel.is_empty() {
             let keys = self.link.keys();
-            let (counts, reports, node) = (keys.connections(&app), keys.connection_reports(&app), node.to_owned());
-            self.run("sweep_connections", move |mut connection| {
-                Box::pin(async move {
-                    let mut pipeline = redis::pipe();
-                    pipeline.hdel(&counts, &node).ignore().hdel(&reports, &node).ignore();
-                    pipeline.exec_async(&mut connection).await
-                })
-            })
-            .await?;
+            let mut pipeline = redis::pipe();
+            pipeline.hdel(keys.connections(&app), node).ignore().hdel(keys.connection_reports(&app), node).ignore();
+            self.run::<()>("sweep_connections", pipeline).await?;
             return Ok(total);
         }
         let Ok(channel) = ChannelName::parse(channel, usize::MAX) else { return Ok(total) };
@@ -297,21 +256,15 @@ impl RedisRoster {
         let keys = self.link.keys().channel(topic);
         let occupied = self.link.keys().occupied(&topic.app, self.link.keys().partition(topic));
         let is_user = topic.channel.kind() == ChannelKind::User;
-        let (node, name, hooks) = (node.to_owned(), topic.channel.to_string(), self.hooks(topic, false));
-        self.run("evict", move |mut connection| {
-            Box::pin(async move {
-                let script = scripts::evict_node();
-                let mut call = script.key(keys.members());
-                call.key(keys.holders()).key(keys.meta());
-                call.key(keys.occupancy()).key(occupied).key(keys.tombstone(&node));
-                hooks.add_keys(&mut call);
-                call.arg(&node).arg(keys.topic()).arg(name).arg(EVICT_BATCH).arg(millis(TOMBSTONE));
-                call.arg(u8::from(is_user)).arg(unix_us());
-                hooks.add_arguments(&mut call);
-                call.invoke_async(&mut connection).await
-            })
-        })
-        .await
+        let hooks = self.hooks(topic, false);
+        let mut call = scripts::evict_node().key(keys.members());
+        call.key(keys.holders()).key(keys.meta());
+        call.key(keys.occupancy()).key(occupied).key(keys.tombstone(node));
+        hooks.add_keys(&mut call);
+        call.arg(node).arg(keys.topic()).arg(topic.channel.as_str()).arg(EVICT_BATCH).arg(millis(TOMBSTONE));
+        call.arg(u8::from(is_user)).arg(unix_us());
+        hooks.add_arguments(&mut call);
+        self.run("evict", call).await
     }
 }
 

@@ -84,9 +84,7 @@ impl DeadLetters {
             .arg(keys.webhook_dead_letters(&self.app, letter.partition))
             .arg(letter.stream_id.as_str())
             .ignore();
-        let run =
-            self.link.run(move |mut connection| Box::pin(async move { pipeline.exec_async(&mut connection).await }));
-        run.await.map_err(|error| queues_error(&error))
+        self.link.run("webhook_replay", pipeline).await.map_err(|error| queues_error(&error))
     }
 
     /// Drops a letter.
@@ -96,9 +94,7 @@ impl DeadLetters {
     pub async fn purge(&self, letter: &DeadLetter) -> Result<(), QueueError> {
         let mut command = redis::cmd("XDEL");
         command.arg(self.link.keys().webhook_dead_letters(&self.app, letter.partition)).arg(letter.stream_id.as_str());
-        let run =
-            self.link.run(move |mut connection| Box::pin(async move { command.exec_async(&mut connection).await }));
-        run.await.map_err(|error| queues_error(&error))
+        self.link.run("webhook_purge", command).await.map_err(|error| queues_error(&error))
     }
 
     async fn page(&self, partition: u32, from: &str) -> Result<StreamEntries, QueueError> {
@@ -109,9 +105,7 @@ impl DeadLetters {
             .arg("+")
             .arg("COUNT")
             .arg(PAGE);
-        let run =
-            self.link.run(move |mut connection| Box::pin(async move { command.query_async(&mut connection).await }));
-        run.await.map_err(|error| queues_error(&error))
+        self.link.run("webhook_list", command).await.map_err(|error| queues_error(&error))
     }
 }
 

@@ -50,7 +50,7 @@ impl Reader {
     fn message(&self, data: Vec<Value>) {
         let mut data = data.into_iter();
         let (Some(Value::BulkString(name)), Some(Value::BulkString(message))) = (data.next(), data.next()) else {
-            return self.subscriber.metrics.dropped("malformed");
+            return self.subscriber.link.metrics().dropped("malformed");
         };
         if name == self.subscriber.probe_topic.as_bytes() {
             return self.probed_us.store(self.now_us(), Ordering::Release);
@@ -70,7 +70,7 @@ impl Reader {
         }
         match Envelope::decode(&Bytes::from(message)) {
             Ok(envelope) => {
-                self.subscriber.metrics.received();
+                self.subscriber.link.metrics().received();
                 self.listener.deliver(&topic, envelope);
             }
             Err(error) => self.refuse(error),
@@ -78,7 +78,7 @@ impl Reader {
     }
 
     fn refuse(&self, error: WireError) {
-        if self.subscriber.metrics.dropped_first(error.cause_label()) {
+        if self.subscriber.link.metrics().dropped_first(error.cause_label()) {
             tracing::warn!(%error, "redis delivered a message that is not ours; further ones are only counted");
         }
     }

@@ -8,6 +8,7 @@ use super::*;
 use crate::app::AppId;
 use crate::cluster::envelope::Envelope;
 use crate::cluster::redis::Config;
+use crate::cluster::redis::metrics::Metrics;
 use crate::cluster::redis::server::RedisServer;
 use crate::protocol::ChannelName;
 use crate::secret::Secret;
@@ -23,8 +24,8 @@ fn topic(name: &str) -> Topic {
 }
 
 fn subscriber_of(config: &Config) -> Arc<Subscriber> {
-    let link = Link::new(config, Handle::current()).unwrap();
-    let subscriber = Subscriber::new(link, Metrics::new(&Registry::new(), true));
+    let link = Link::new(config, Handle::current(), Metrics::new(&Registry::new(), true)).unwrap();
+    let subscriber = Subscriber::new(link);
     subscriber.start(Arc::new(Deaf));
     subscriber
 }

@@ -43,10 +43,10 @@ impl Node {
         }))
         .unwrap();
         let registry = Registry::new();
-        let link = Link::new(&cluster.config(), Handle::current()).unwrap();
-        let event_types = EventTypes::new(&Apps::new([app]).unwrap());
         let metrics = Metrics::new(&registry, true);
-        let roster = RedisRoster::with_times(link, metrics, event_types, Times::divided(DIVISOR));
+        let link = Link::new(&cluster.config(), Handle::current(), metrics).unwrap();
+        let event_types = EventTypes::new(&Apps::new([app]).unwrap());
+        let roster = RedisRoster::with_times(link, event_types, Times::divided(DIVISOR));
         let kept = roster.clone();
         let keeping = spawn_local(async move { match kept.maintain(Arc::new(Deaf)).await {} });
         Self { roster, registry, keeping }

@@ -13,9 +13,9 @@ use crate::cluster::roster::{RedisRoster, Roster};
 use crate::cluster::webhook::EventTypes;
 
 async fn start(cluster: &RedisCluster) -> Arc<RedisRoster> {
-    let link = Link::new(&cluster.config(), Handle::current()).unwrap();
     let metrics = Metrics::new(&Registry::new(), true);
-    let roster = RedisRoster::new(link, metrics, EventTypes::new(&Apps::new([]).unwrap()));
+    let link = Link::new(&cluster.config(), Handle::current(), metrics).unwrap();
+    let roster = RedisRoster::new(link, EventTypes::new(&Apps::new([]).unwrap()));
     roster.renew().await.unwrap();
     roster
 }
