@@ -9,7 +9,7 @@ export BINARY_UNDER_TEST := $(abspath target/release/carillon)
 # What stands in for that binary when a suite that is written for one process runs against a cluster.
 IN_CLUSTER := BINARY_UNDER_TEST=$(abspath target/debug/cluster) BINARY_IN_CLUSTER=$(BINARY_UNDER_TEST)
 
-.PHONY: help build lint test test-rust test-node test-node-fallback test-python test-node-cluster test-python-cluster test-deploy test-k6 test-helm cluster needs deny fuzz bench \
+.PHONY: help build lint docs test test-rust test-node test-node-fallback test-python test-node-cluster test-python-cluster test-deploy test-k6 test-helm cluster needs deny fuzz bench \
         bench-smoke bench-compare bench-growth bench-pieces test-browser screenshots $(EXAMPLES:%=example-%)
 
 help: ## List the recipes
@@ -22,6 +22,10 @@ lint: ## Check format, lints and documentation, with warnings denied
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets --all-features --locked -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --document-private-items --locked
+
+# A test compares the files with the types, so `make test` fails when they differ.
+docs: ## Write the pages that are generated from the source
+	WRITE_DOCS=1 $(CARGO) test --locked -p carillon --test configuration
 
 test: needs build test-rust test-node test-node-fallback test-python test-node-cluster test-python-cluster bench-smoke test-browser test-deploy test-k6 test-helm ## Install what the tests need, and run all of them
 

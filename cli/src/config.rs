@@ -13,6 +13,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use bytesize::ByteSize;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use shared::app::App;
 use shared::cluster::redis;
@@ -40,31 +41,54 @@ const DEMO_HOST: &str = "127.0.0.1";
 const ACTIVITY: &str = "activity";
 
 /// The root of the configuration.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
-    /// `[server]`.
+    /// The public listener, and the limits of its connections.
+    ///
+    /// `host` and `port` have no effect if the process inherits its
+    /// [listening socket](OPERATIONS.md#sockets-that-outlive-the-process).
     pub server: gateway::config::Server,
-    /// `[admin]`.
+    /// The listener for `/metrics`, `/livez` and `/readyz`.
     pub admin: admin::Config,
-    /// `[tls]`.
+    /// TLS on the public port, for installations without a proxy in front. Both settings are required together. A TLS connection
+    /// takes three file descriptors and one copy of each byte.
+    ///
+    /// The files are read again within a minute of a change, like that of a mounted Kubernetes secret, and at once on SIGHUP. Open
+    /// connections keep their certificate. If the new files cannot be used, the old certificate stays in use and one error is
+    /// logged per change. A server without TLS ignores SIGHUP unless it runs in a terminal.
     pub tls: tls::Config,
-    /// `[redis]`.
+    /// The Redis that joins gateways and publishers to a cluster. Without `url` and `url_file`, the state is in memory, which only
+    /// `carillon up` supports.
+    ///
+    /// The files are checked at the start and read again for each new connection, so that renewed certificates need no restart. A
+    /// certificate that is itself in `ca_file`, byte for byte, is trusted too. A self-signed certificate of `openssl req -x509` can
+    /// therefore be both the certificate of the server and the `ca_file`. Its name and dates are still checked. The same applies to
+    /// `webhooks.ca_file` and to the flag `--ca`.
+    ///
+    /// In the URL, special characters of user and password are percent-encoded: `/` is `%2F`, `?` is `%3F`, `#` is `%23`, `@` is
+    /// `%40`, `:` is `%3A` and `%` is `%25`.
     pub redis: redis::Config,
-    /// `[webhooks]`.
+    /// The delivery of webhooks to the endpoints of all apps. `carillon publisher` and `carillon up` deliver webhooks.
     pub webhooks: webhooks::Config,
-    /// `[drain]`.
+    /// The shutdown of a node after SIGINT or SIGTERM.
     pub drain: gateway::config::Drain,
-    /// `[peers]`.
+    /// The listener for requests that gateways of a cluster forward to each other. The requests of one fallback session can reach any
+    /// gateway, and the gateway that has the session must handle them. `carillon up` with Redis listens here too. Nothing listens
+    /// without Redis.
+    ///
+    /// Only gateways need access to this port. A forwarded request is signed with the secret of its app and is not encrypted. The
+    /// clocks of the gateways must agree within a minute.
     pub peers: gateway::config::Peers,
-    /// `[log]`.
+    /// The log on standard error.
     pub log: telemetry::log::Config,
-    /// `[[apps]]`, in the order configured; never empty once loaded.
+    /// The apps that clients and the HTTP API use, in the order configured. Without any, `carillon up` serves a demo app.
+    // Never empty once loaded.
     pub apps: Vec<App>,
     /// Whether `apps` is the demo app, because none was configured.
     #[serde(skip)]
     pub demo: bool,
-    /// Settings and lines of files that have no effect, for the operator.
+    /// Settings and lines of files that have no effect, as texts for the operator.
     #[serde(skip)]
     pub warnings: Vec<String>,
 }

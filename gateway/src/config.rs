@@ -1,4 +1,4 @@
-//! `[server]` and `[drain]`: the gateway's part of the configuration.
+//! The settings of a gateway: `[server]`, `[peers]` and `[drain]`.
 
 use std::sync::Arc;
 use std::thread;
@@ -7,108 +7,151 @@ use std::time::Duration;
 use bytesize::ByteSize;
 use humantime_serde::re::humantime::format_duration;
 use hyper::http::uri::Authority;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use shared::config::{self, Mistake, Validate};
+use shared::config::{self, Mistake, Validate, schema};
 use shared::serve::listener::AcceptPolicy;
 use shared::serve::network::{Access, Networks};
 use shared::serve::tls::Tls;
 
 use crate::limits::{SESSIONS_PER_ADDRESS, SHARDS_MAX};
 
-/// What the gateway is configured with.
+/// The configuration of a gateway.
 #[derive(Clone, Debug, Default)]
 pub struct Config {
-    /// `[server]`.
+    /// The settings of connections.
     pub server: Server,
-    /// `[drain]`.
+    /// The settings of the shutdown.
     pub drain: Drain,
-    /// `[peers]`.
+    /// The settings of the listener for other gateways.
     pub peers: Peers,
 }
 
-/// `[server]`.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+/// The public listener of a gateway or a publisher, and the limits of its connections.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Server {
-    /// Address to listen on.
+    /// The address to listen on. An IPv6 address may be written with or without brackets. If no app is configured, the server
+    /// listens on `127.0.0.1`.
     #[serde(deserialize_with = "config::host")]
     pub host: String,
-    /// Port; 0 takes any free one.
+    /// The port for WebSockets, the HTTP transports and the HTTP API. 0 selects any free port, and the start banner shows it. The
+    /// default of `carillon publisher` is 8081.
     pub port: u16,
-    /// What precedes `/app` and `/apps` in every path, as `/ws`; empty for nothing.
+    /// A path that precedes `/app`, `/pusher/app` and `/apps`, like `/ws`.
     #[serde(deserialize_with = "config::text")]
+    #[schemars(schema_with = "schema::text")]
     pub path_prefix: String,
-    /// Open WebSockets of this node, of all apps together; 0 means as many as the descriptor limit allows.
+    /// The maximum number of connections of this node, over all apps and transports. Further clients are closed with 4100. 0 means
+    /// as many as the limit of open files allows: the limit minus 256, minus 4 for each of `shards`. The server does not start if
+    /// that leaves no room.
     pub connections_max: usize,
-    /// Open connections of one client address, WebSockets and fallback sessions together; 0 means no limit. Beyond it: 4100.
-    /// An IPv6 address counts as its /64 network. Behind loopback and trusted proxies the address in `X-Forwarded-For`
-    /// counts; a client that they do not name is not counted.
+    /// The maximum number of connections of one client address on this node, WebSockets and fallback sessions together. Further
+    /// clients are closed with 4100 and retry. 0 means no limit.
+    ///
+    /// An IPv6 address counts as its /64 network. For connections from loopback addresses and `trusted_proxies`, the address in
+    /// `X-Forwarded-For` counts. A client that such a proxy does not name is not counted. Allow for many users behind one address.
     pub connections_per_address: usize,
-    /// Fallback sessions of one client address, at most half of `connections_max`; 0 means no limit. Beyond it: 4100.
+    /// The maximum number of fallback sessions of one client address on this node, at most half of `connections_max`. 0 means no
+    /// limit. It counts and refuses like `connections_per_address`.
+    ///
+    /// Raise it if all clients come through a proxy that is not in `trusted_proxies`. In addition, one TCP connection may have at
+    /// most 64 live sessions.
     pub fallback_sessions_per_address: usize,
-    /// Threads that hold connections; 0 means one per core.
+    /// The number of threads that serve connections. 0 means one per core.
+    #[schemars(range(max = SHARDS_MAX))]
     pub shards: usize,
-    /// Connections accepted in a second; 0 means no limit. The others wait in the system's queue, so that those who return
-    /// all at once do not starve those who are in.
+    /// The maximum number of connections to accept per second. Further connections wait in the queue of the operating system, so
+    /// that a wave of reconnects does not starve connected clients. 0 means no limit.
     pub accept_rate: u32,
-    /// Proxies that are believed about their clients' addresses, by `X-Forwarded-For` or the PROXY protocol.
+    /// The networks of proxies whose statements about client addresses are trusted. The address comes from `X-Forwarded-For` or
+    /// from the PROXY protocol. In `X-Forwarded-For`, the last address that is not itself a trusted proxy counts.
+    #[schemars(schema_with = "schema::networks")]
     pub trusted_proxies: Networks,
-    /// Whether every connection begins with a PROXY header.
+    /// Whether every connection begins with a PROXY protocol header, version 1 or 2. If `trusted_proxies` is set, connections from
+    /// other addresses are dropped.
     pub proxy_protocol: bool,
-    /// Networks of clients that are let in; everyone when there are none.
+    /// The networks that clients may connect from, like `["10.0.0.0/8", "::1"]`. An empty list allows all. Connections from other
+    /// addresses are dropped. Behind a trusted proxy, other clients are closed with 4009 and their requests get 403.
+    #[schemars(schema_with = "schema::networks")]
     pub allow: Networks,
-    /// Networks of clients that are not.
+    /// The networks that clients may not connect from. It takes precedence over `allow`.
+    #[schemars(schema_with = "schema::networks")]
     pub deny: Networks,
-    /// Silence after which a client pings, told to it in whole seconds, and after which the server does.
+    /// How long a client may be silent before it sends a ping, in whole seconds. The server pings a third of `pong_timeout` later,
+    /// so that it does not ping clients that ping by themselves. At least 1s.
+    ///
+    /// The default is 30s if an app comes from `REVERB_APP_ID`. Proxies in front of the server need a longer read timeout.
     #[serde(with = "humantime_serde")]
+    #[schemars(schema_with = "schema::duration")]
     pub activity_timeout: Duration,
-    /// How long the server then waits for any sign of life before it closes with 4201.
+    /// How long after `activity_timeout` the server closes a silent client, with 4201. At least 1s.
     #[serde(with = "humantime_serde")]
+    #[schemars(schema_with = "schema::duration")]
     pub pong_timeout: Duration,
-    /// Bytes that may wait for one slow client before it is closed with 4100. A list of members that is larger by itself is
-    /// not counted.
+    /// The maximum size of the send queue of one client. A slower client is closed with 4100. At least 16KiB, and at least twice
+    /// the `event_bytes` of every app. A list of members that is larger does not count.
     #[serde(serialize_with = "config::exact_size")]
+    #[schemars(schema_with = "schema::size")]
     pub outbox_bytes: ByteSize,
-    /// How long a client may take nothing of what waits for it before it is closed with 4100.
+    /// How long a client may read nothing from its send queue before it is closed with 4100. A caller of the HTTP API that reads
+    /// nothing of its response for this time is disconnected. At least 1s.
     #[serde(with = "humantime_serde")]
+    #[schemars(schema_with = "schema::duration")]
     pub outbox_timeout: Duration,
-    /// How long a client may stay on an HTTP transport before it is told to reconnect, so that it tries a WebSocket again; 0
-    /// means for ever. pusher-js remembers for 30 minutes that HTTP worked, and a shorter time keeps it from forgetting.
+    /// How long a client may use an HTTP transport before it is closed with 4200 and tries a WebSocket again. The server adds up to
+    /// a twentieth, so that clients do not reconnect together. `0s` means no limit; other values are at least 1s.
+    ///
+    /// pusher-js remembers for 30 minutes that HTTP worked. With a shorter time, it keeps using HTTP.
     #[serde(with = "humantime_serde")]
+    #[schemars(schema_with = "schema::duration")]
     pub fallback_reconnect: Duration,
 }
 
-/// `[peers]`: where gateways of a cluster pass requests of the HTTP transports on to each other. Nothing listens there without
-/// Redis.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+/// The listener for forwarded requests of other gateways.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Peers {
-    /// Address to listen on.
+    /// The address to listen on. Use `::` if gateways reach Redis over IPv6.
     #[serde(deserialize_with = "config::host")]
     pub host: String,
-    /// Port; 0 takes any free one.
+    /// The port. 0 selects any free port. Set a number if a firewall or a network policy must allow it.
     pub port: u16,
-    /// Networks that are let in; everyone when there are none.
+    /// The networks that other gateways may connect from. An empty list allows all.
+    #[schemars(schema_with = "schema::networks")]
     pub allow: Networks,
-    /// Networks that are not.
+    /// The networks that nobody may connect from. It takes precedence over `allow`.
+    #[schemars(schema_with = "schema::networks")]
     pub deny: Networks,
-    /// `host:port` at which other gateways reach this one; empty for the address by which it reaches Redis.
+    /// The `host:port` at which other gateways reach this one. If it is empty, they use `port` and the address from which this
+    /// gateway connects to Redis.
+    ///
+    /// Set it if that address is not reachable, like that of a container whose ports are published on its host, or if `host` is
+    /// another address.
     #[serde(deserialize_with = "config::text")]
+    #[schemars(schema_with = "schema::text")]
     pub advertise: String,
 }
 
-/// `[drain]`: leaving without losing anyone.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+/// The shutdown of a node.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Drain {
-    /// How long connections are still accepted after the signal, while load balancers notice.
+    /// How long the node still accepts connections after the signal, until load balancers stop sending them. The default of
+    /// `carillon gateway` and `carillon publisher` is 5s. `carillon up` has no other node to replace it and stops at once.
     #[serde(with = "humantime_serde")]
+    #[schemars(schema_with = "schema::duration")]
     pub accept: Duration,
-    /// Shortest time over which the closes with 4200 are spread. Clients reconnect at once, so the server sets the pace.
+    /// The minimum time over which a gateway spreads its closes with 4200. `carillon up` without Redis closes all clients at once
+    /// with 4100.
     #[serde(with = "humantime_serde")]
+    #[schemars(schema_with = "schema::duration")]
     pub window: Duration,
-    /// Connections closed in a second, at most; 0 means no limit. A node with more of them than `window` allows takes
-    /// longer than `window`.
+    /// The maximum number of connections that a gateway closes per second. 0 means no limit. Other gateways must accept these
+    /// clients, which costs about 70 us of CPU time each.
+    ///
+    /// A gateway with more than `window` times `rate` connections takes longer than `window`. Set the grace period of the process
+    /// manager accordingly.
     pub rate: u32,
 }
 
@@ -152,7 +195,7 @@ impl Default for Drain {
 }
 
 impl Drain {
-    /// How long closing so many connections takes.
+    /// Returns the time that closing this many connections takes.
     pub(crate) fn duration(&self, connections: usize) -> Duration {
         match self.rate {
             0 => self.window,
@@ -162,7 +205,7 @@ impl Drain {
 }
 
 impl Server {
-    /// How many threads hold connections.
+    /// Returns the number of threads that serve connections.
     pub fn shard_count(&self) -> usize {
         match self.shards {
             0 => thread::available_parallelism().map_or(1, usize::from),
@@ -170,7 +213,7 @@ impl Server {
         }
     }
 
-    /// What its listener asks of connections.
+    /// Returns the policy of the public listener.
     pub fn accept_policy(&self, tls: Option<Arc<Tls>>) -> AcceptPolicy {
         let access = Access {
             allow: self.allow.clone(),
@@ -186,7 +229,7 @@ impl Validate for Config {
         let server = &self.server;
         let mut mistakes = Vec::new();
         for (key, time) in [
-            // pusher-js throws on a handshake that says 0.
+            // pusher-js throws if the handshake announces an activity timeout of 0.
             ("server.activity_timeout", server.activity_timeout),
             ("server.pong_timeout", server.pong_timeout),
             ("server.outbox_timeout", server.outbox_timeout),
@@ -212,8 +255,8 @@ impl Validate for Config {
         }
         let is_selective = !(server.allow.is_empty() && server.deny.is_empty());
         if server.proxy_protocol && is_selective && server.trusted_proxies.is_empty() {
-            let complaint = "expected the balancers, since with proxy_protocol anyone else could name an address that \
-                             server.allow and server.deny let in";
+            let complaint = "expected the networks of the load balancers: with proxy_protocol, any other client could claim an \
+                             address that server.allow and server.deny admit";
             mistakes.push(Mistake::new("server.trusted_proxies", complaint));
         }
         let is_address = |authority: Authority| {
@@ -238,7 +281,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_drain_takes_its_window_or_as_long_as_its_rate_needs() {
+    fn a_drain_takes_its_window_or_longer_if_its_rate_requires_it() {
         let drain = |window_ms, rate, connections| {
             let drain = Drain { accept: Duration::ZERO, window: Duration::from_millis(window_ms), rate };
             drain.duration(connections).as_millis()

@@ -9,18 +9,8 @@ import yaml
 
 from chart import VALUES_FILES, Rendering, values_schema
 from machine import BINARY, Machine, make_certificates
+from test_settings import OF_THE_CHART
 from test_values import resolve
-
-# Settings that the chart controls in every pod.
-OF_THE_CHART = {
-    "server": {"host", "port"},
-    "admin": {"host", "port"},
-    "redis": {"url", "ca_file", "cert_file", "key_file"},
-    "peers": {"host", "port", "advertise"},
-    "tls": {"cert", "key"},
-    "webhooks": {"ca_file"},
-    "apps": {"id", "key", "secret", "secret_file"},
-}
 
 
 @pytest.fixture(scope="module")

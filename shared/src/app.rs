@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use bytesize::ByteSize;
 use hashbrown::HashMap;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::config;
@@ -19,81 +20,108 @@ pub use id::{AppId, AppKey, KEY_EXPECTED, is_key};
 pub use kind::{WebhookKind, WebhookKinds};
 pub use label::{Label, LabelError};
 
-/// A tenant and its rules.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+/// An app: a tenant with its credentials, features and limits.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct App {
-    /// Stands in the URLs of the HTTP API.
+    /// The id of the app in the URLs of the HTTP API: letters, digits, hyphens, dots, underscores and tildes.
+    #[schemars(schema_with = "config::schema::text")]
     pub id: AppId,
-    /// Stands in the URL of the WebSocket and before the colon of signatures.
+    /// The public key of the app. Clients put it into their URL, and it precedes the last colon of signatures. At most 200 bytes
+    /// that the path of a URL can hold.
+    #[schemars(schema_with = "config::schema::text")]
     pub key: AppKey,
-    /// Signs everything.
+    /// The secret that signs requests, channels and sign-ins. Either `secret` or `secret_file` is required.
     #[serde(default = "no_secret")]
+    #[schemars(schema_with = "config::schema::secret")]
     pub secret: Secret,
-    /// A file to read the secret from instead; its last line break is not part of it.
+    /// A file to read the secret from. Its last line break is ignored.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "config::schema::path")]
     pub secret_file: Option<std::path::PathBuf>,
-    /// A switched-off app refuses connections with 4003 and requests with 403.
+    /// Whether the app is enabled. A disabled app refuses connections with 4003 and requests with 403.
     #[serde(default = "yes")]
     pub enabled: bool,
-    /// Hosts whose pages may connect: exact, or with `*` for any run of characters. A client without an `Origin`
-    /// header, which no browser is, is let in.
+    /// The origins whose pages may connect: hosts, or origins with a scheme. `*` matches any characters. A client without an
+    /// `Origin` header may connect, because every browser sends one.
     #[serde(default = "any_origin")]
     pub allowed_origins: Vec<String>,
-    /// Whether sockets may send `client-` events.
+    /// Whether clients may send `client-` events.
     #[serde(default = "yes")]
     pub client_events: bool,
-    /// Whether subscribers hear how many they are.
+    /// Whether subscribers receive the number of subscriptions of their channels.
     #[serde(default)]
     pub subscription_count: bool,
-    /// Whether signed-in users may watch others come and go.
+    /// Whether signed-in users may watch the presence of other users.
     #[serde(default = "yes")]
     pub watchlist: bool,
     /// Whether a connection must sign in, or join a private or presence channel, within 30 s.
     #[serde(default)]
     pub authorized_connections: bool,
-    /// Where the application is told of what happens, as `[[apps.webhooks]]`.
+    /// The endpoints that receive the app's webhooks, one table each. They must be the same on every node. [Webhooks](WEBHOOKS.md)
+    /// describes the events.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub webhooks: Vec<Endpoint>,
-    /// Bounds on everything that this app's users send or hold.
+    /// The limits of what the app's users and backend may send, and of what the server stores for them. The defaults are those of
+    /// Pusher if Pusher has such a limit.
     #[serde(default)]
     pub limits: AppLimits,
 }
 
-/// Bounds on what an app's users send or hold. The defaults are Pusher's where it has one. Source: protocol reference 3.4.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+/// The limits of an app. Source of the defaults: protocol reference 3.4.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct AppLimits {
-    /// Open connections in the whole cluster; 0 means no limit. Beyond it: 4004, or 4100 while the count is uncertain.
+    /// The maximum number of connections in the whole cluster. On one node, while Redis is unavailable. 0 means no limit.
+    ///
+    /// A further client waits for about half a second until another one disconnects. Then it is closed with 4004, after which
+    /// pusher-js does not reconnect. If the count may be outdated, it is closed with 4100, and it retries.
     pub connections: usize,
-    /// Subscriptions of one connection.
+    /// The maximum number of subscriptions of one connection. A further one gets an error with code 4301. At least 1.
+    ///
+    /// It also limits the rate: this many subscriptions and sign-ins, plus 100, are accepted at once, and then 50 per second.
+    /// Unsubscribing is never limited.
+    #[schemars(range(min = 1))]
     pub channels_per_connection: usize,
-    /// Client events that one connection may send in a second, on average and as a burst; 0 means no limit.
+    /// The maximum number of client events that one connection may send per second, on average and at once. Further ones get an
+    /// error with code 4301. 0 means no limit.
     pub client_events_per_second: u32,
-    /// Events that the HTTP API takes in a second on one node, on average and as a burst; 0 means no limit. Beyond it: 429.
+    /// The maximum number of events that the HTTP API accepts per second on one node, on average and at once. Further requests get
+    /// 429. 0 means no limit.
     pub events_per_second: u32,
-    /// Largest message from a client. Beyond it: 1009.
+    /// The maximum size of a message from a client, at most 64MiB. A client with a larger message is closed with 1009. Requests of
+    /// the HTTP transports may be four times as large because of JSON escapes. Larger ones get 413.
     #[serde(serialize_with = "config::exact_size")]
+    #[schemars(schema_with = "config::schema::size")]
     pub message_bytes: ByteSize,
-    /// Largest `data` of an event, from the HTTP API or a client.
+    /// The maximum size of the `data` of an event, at most half of `server.outbox_bytes`. A larger event gets 413, or an error if a
+    /// client sent it.
     #[serde(serialize_with = "config::exact_size")]
+    #[schemars(schema_with = "config::schema::size")]
     pub event_bytes: ByteSize,
-    /// Longest channel name, in characters.
+    /// The maximum length of a channel name in characters, with its prefix. It must have room for `#server-to-user-` and a user id.
+    #[schemars(range(min = 1))]
     pub channel_name_length: usize,
-    /// Longest event name, in characters.
+    /// The maximum length of an event name in characters.
+    #[schemars(range(min = 1))]
     pub event_name_length: usize,
-    /// Channels of one publish.
+    /// The maximum number of channels of one publish.
+    #[schemars(range(min = 1))]
     pub channels_per_event: usize,
-    /// Events of one batch.
+    /// The maximum number of events of one batch.
+    #[schemars(range(min = 1))]
     pub batch: usize,
-    /// Users of one presence channel.
+    /// The maximum number of users of one presence channel.
+    #[schemars(range(min = 1))]
     pub presence_members: usize,
-    /// Largest `user_info` of a member, in bytes of JSON.
+    /// The maximum size of the `user_info` of a member, as JSON.
     #[serde(serialize_with = "config::exact_size")]
+    #[schemars(schema_with = "config::schema::size")]
     pub user_info_bytes: ByteSize,
-    /// Longest user id, in characters.
+    /// The maximum length of a user id in characters.
+    #[schemars(range(min = 1))]
     pub user_id_length: usize,
-    /// Users that one signed-in connection may watch.
+    /// The maximum number of users that one signed-in connection may watch.
     pub watchlist: usize,
 }
 

@@ -5,6 +5,7 @@
 
 mod kubernetes;
 mod lists;
+pub mod schema;
 mod text;
 mod variables;
 

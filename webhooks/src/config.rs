@@ -3,26 +3,31 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use shared::config::{Mistake, Validate};
+use shared::config::{Mistake, Validate, schema};
 use shared::serve::tls::files::FileError;
 use shared::serve::tls::trust::Trust;
 
-/// `[webhooks]`.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+/// The delivery of webhooks.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
-    /// How long one request may take, from connecting to the answer.
+    /// How long one request may take, from connecting to the end of the response. Between 10ms and 1m.
     #[serde(with = "humantime_serde")]
+    #[schemars(schema_with = "schema::duration")]
     pub timeout: Duration,
-    /// For how long after something happened its endpoint is told of it again, when it does not answer with success.
+    /// How long a webhook is retried after its event if the endpoint does not respond with 2xx. Then it becomes a dead letter. At
+    /// most one day.
     #[serde(with = "humantime_serde")]
+    #[schemars(schema_with = "schema::duration")]
     pub give_up_after: Duration,
-    /// Whether endpoints in private networks, this machine included, are refused. Link-local addresses, where clouds keep
-    /// their metadata, always are.
+    /// Whether endpoints in private networks and on loopback addresses are refused. Link-local addresses and the metadata services
+    /// of cloud providers are always refused. The check applies to URLs and to the addresses that host names resolve to.
     pub refuse_private_networks: bool,
-    /// A PEM file with CA certificates that are trusted for endpoints, besides the public CAs.
+    /// A PEM file with CA certificates that are trusted for endpoints, in addition to the public CAs.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::path")]
     pub ca_file: Option<PathBuf>,
 }
 

@@ -4,60 +4,71 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use regex::Regex;
+use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use url::Url;
 
 use super::kind::WebhookKind;
 use super::label::{Label, LabelError};
+use crate::config::schema;
 use crate::secret::Secret;
 
 /// The largest number of concurrent requests to one endpoint.
 pub const CONCURRENCY_MAX: usize = 256;
 
-/// A URL of the application that receives webhooks, as `[[apps.webhooks]]`.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+/// An endpoint of an app: a URL that receives webhooks, and the events that it receives.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Endpoint {
-    /// URL that receives POST requests: `http` or `https`.
+    /// The URL that receives POST requests, with `http://` or `https://`.
     #[serde(serialize_with = "masked")]
+    #[schemars(schema_with = "schema::url")]
     pub url: Url,
-    /// Name of the endpoint in Redis, logs and metrics. The default is derived from the URL.
+    /// The name of the endpoint in Redis, logs, metrics and commands: up to 64 letters, digits, `.`, `:`, `-` and `_`. With a label,
+    /// the URL can change and the queue stays. Endpoints of one app with the same URL need one.
+    ///
+    /// The default consists of the host, the port and a hash of the whole URL. A change of the password or the query then makes a
+    /// new endpoint with an empty queue.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub label: Option<String>,
-    /// Kinds of events that the endpoint receives. If the list is empty, it receives all kinds.
+    /// The events that the endpoint receives. An empty list means all.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub event_types: Vec<WebhookKind>,
-    /// Channels whose events the endpoint receives.
+    /// The channels whose events the endpoint receives: those that match everything that is set. The default is all channels.
     #[serde(default)]
     pub filter: Filter,
-    /// Additional request headers. The headers of key and signature cannot be set.
+    /// Additional headers of each request, like `{ Authorization = "Bearer …" }`. The headers of the key and the signature cannot be
+    /// set.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(schema_with = "schema::secrets")]
     pub headers: BTreeMap<String, Secret>,
-    /// Files with the values of additional headers. The last line break of a file is ignored.
+    /// Files to read the values of additional headers from, like `{ Authorization = "/run/secrets/webhook" }`. The last line break of
+    /// each is ignored. A header may not be in both tables.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(schema_with = "schema::paths")]
     pub header_files: BTreeMap<String, PathBuf>,
-    /// Whether one request can contain several events.
+    /// Whether one request may hold up to 100 events. The endpoint then gets one request at a time.
     #[serde(default)]
     pub batch: bool,
-    /// Maximum number of concurrent requests. Events of one channel are always sent one after the other.
+    /// The maximum number of concurrent requests to the endpoint. The events of one channel are always sent one after the other.
     #[serde(default = "concurrency")]
+    #[schemars(range(min = 1, max = CONCURRENCY_MAX))]
     pub concurrency: usize,
 }
 
-/// A filter on channel names. A channel must satisfy every condition that is set.
-///
-/// The names with `channel_name_` are soketi's, the others are Sockudo's. Source: protocol reference 5.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+/// A filter for channels. The `channel_name_` aliases come from soketi, the other names from Sockudo. Source: protocol reference 5.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Filter {
-    /// Prefix of the channel name.
+    /// The beginning of the channel name. `channel_name_starts_with` has the same meaning.
     #[serde(alias = "channel_name_starts_with", skip_serializing_if = "Option::is_none")]
     pub channel_prefix: Option<String>,
-    /// Suffix of the channel name.
+    /// The end of the channel name. `channel_name_ends_with` has the same meaning.
     #[serde(alias = "channel_name_ends_with", skip_serializing_if = "Option::is_none")]
     pub channel_suffix: Option<String>,
-    /// Regular expression that must match anywhere in the channel name.
+    /// A regular expression that matches a part of the channel name.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::pattern")]
     pub channel_pattern: Option<Pattern>,
 }
 

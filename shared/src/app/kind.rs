@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Declares the kinds from one table: each row has the kind, its name on the wire and in the configuration, and its letter
@@ -9,7 +10,8 @@ use serde::{Deserialize, Serialize};
 macro_rules! kinds {
     ($($(#[$doc:meta])* $kind:ident, $name:literal, $letter:literal;)*) => {
         /// A kind of webhook event, in the configuration one of `event_types`.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+        #[schemars(inline)]
         pub enum WebhookKind {
             $($(#[$doc])* #[serde(rename = $name)] $kind,)*
         }

@@ -25,9 +25,10 @@ use std::time::Duration;
 use redis::io::tcp::TcpSettings;
 use redis::{Client, ConnectionAddr, IntoConnectionInfo, ProtocolVersion};
 use rustls::ClientConfig;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize, Serializer};
 
-use crate::config::{self, Mistake, Validate};
+use crate::config::{self, Mistake, Validate, schema};
 use crate::secret::Secret;
 use crate::serve::tls::files::{self, FileError, PairError};
 use crate::serve::tls::trust::Trust;
@@ -43,35 +44,49 @@ pub use standing::{Standing, State};
 
 pub(crate) use error::is_damage;
 
-/// `[redis]`.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+/// The connection to the Redis that joins nodes to a cluster.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
-    /// `redis://`, `rediss://` or `redis+unix://`, with user, password and database; empty means that there is no Redis.
+    /// The URL of the server: `redis://user:password@host:6379/0`, `rediss://…` for TLS, or `redis+unix:///path?db=0`. The server
+    /// is a Redis 7.0 or newer, a master, and not part of a Redis Cluster. Percent-encode special characters in user and password.
     #[serde(serialize_with = "masked", skip_serializing_if = "Secret::is_empty")]
+    #[schemars(schema_with = "schema::secret")]
     pub url: Secret,
-    /// A file to read the URL from instead; its last line break is not part of it.
+    /// A file to read the URL from, like a secret of Docker or Kubernetes. Its last line break is ignored. `--redis` overrides it.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::path")]
     pub url_file: Option<PathBuf>,
-    /// What all keys and topics begin with.
+    /// The prefix of all keys and topics: letters, digits, hyphens and underscores. Clusters with different prefixes can share a
+    /// Redis. A different database number is not enough, because topics are shared by all databases of a server.
     #[serde(deserialize_with = "config::text")]
+    #[schemars(schema_with = "schema::text")]
     pub prefix: String,
-    /// Into how many slots channels are spread; 1 for a single Redis.
+    /// The number of hash slots over which channels are spread, by a `{tag}` in their keys. It must be the same on every node. Change
+    /// it only while no node runs.
+    #[schemars(range(min = 1, max = PARTITIONS_MAX))]
     pub partitions: u32,
-    /// A PEM file with the CA certificates that are trusted for the server's certificate; without it the public CAs.
+    /// A PEM file with the CA certificates that are trusted for the server, for `rediss://`. Without it, the public CAs are
+    /// trusted.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::path")]
     pub ca_file: Option<PathBuf>,
-    /// A PEM file with the client certificate, followed by those that lead to its CA.
+    /// A PEM file with the client certificate, followed by the intermediate certificates. A Redis with `tls-auth-clients yes`
+    /// requires it.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::path")]
     pub cert_file: Option<PathBuf>,
-    /// A PEM file with the private key of the client certificate.
+    /// A PEM file with the private key of the client certificate. It must not be encrypted.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::path")]
     pub key_file: Option<PathBuf>,
-    /// How long connecting may take.
+    /// How long connecting may take. Between 10ms and 10s.
     #[serde(with = "humantime_serde")]
+    #[schemars(schema_with = "schema::duration")]
     pub connect_timeout: Duration,
-    /// How long a command may take.
+    /// How long one command may take. Between 10ms and 10s. A publish that takes longer fails with 503.
     #[serde(with = "humantime_serde")]
+    #[schemars(schema_with = "schema::duration")]
     pub command_timeout: Duration,
 }
 

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use futures_util::future::BoxFuture;
 use hyper::{Method, Request, StatusCode};
 use prometheus::{Encoder, Registry, TextEncoder};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tokio::net::TcpStream;
 use tokio::task::{self, AbortHandle, JoinSet};
@@ -18,18 +19,20 @@ use crate::serve::http::{self, RequestBody, Response, Routes};
 use crate::serve::listener::{Acceptor, BoundListener};
 use crate::serve::network::{Access, Networks};
 
-/// `[admin]`.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+/// The listener for metrics and health checks.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
-    /// Address to listen on.
+    /// The address to listen on.
     #[serde(deserialize_with = "config::host")]
     pub host: String,
-    /// Port; 0 takes any free one.
+    /// The port. 0 selects any free port.
     pub port: u16,
-    /// Networks that are let in; everyone when there are none.
+    /// The networks that may connect, like `["10.0.0.0/8"]`. An empty list allows all.
+    #[schemars(schema_with = "config::schema::networks")]
     pub allow: Networks,
-    /// Networks that are not.
+    /// The networks that may not connect. It takes precedence over `allow`.
+    #[schemars(schema_with = "config::schema::networks")]
     pub deny: Networks,
 }
 

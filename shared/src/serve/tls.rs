@@ -12,6 +12,7 @@ use std::time::Duration;
 use rustls::ServerConfig;
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use tokio::net::TcpStream;
@@ -19,18 +20,20 @@ use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
-use crate::config::{Mistake, Validate};
+use crate::config::{Mistake, Validate, schema};
 use files::PairError;
 
-/// `[tls]`: both or none.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+/// The certificate of the public listener. Both settings are required for TLS.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
-    /// PEM file with the certificate, followed by those that lead to its authority.
+    /// A PEM file with the certificate, followed by the intermediate certificates.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::path")]
     pub cert: Option<PathBuf>,
-    /// PEM file with its private key.
+    /// A PEM file with the private key of the certificate.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::path")]
     pub key: Option<PathBuf>,
 }
 

@@ -2,27 +2,30 @@
 
 use std::io::IsTerminal;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt;
 
 use crate::config::{Mistake, Validate};
 
-/// `[log]`.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+/// The log on standard error.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
-    /// A level, or a filter in the form of `tracing-subscriber`, as `info,gateway=debug`.
+    /// The lowest level that is written: `error`, `warn`, `info`, `debug` or `trace`. A filter in the form of `tracing-subscriber`
+    /// sets it per target, like `info,gateway=debug`.
     pub level: String,
-    /// How lines look.
+    /// The format of log lines: `text` for people, or `json` with one object per line.
     pub format: LogFormat,
 }
 
-/// How log lines look.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// The format of log lines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
+#[schemars(inline)]
 pub enum LogFormat {
-    /// For people.
+    /// Readable by people.
     Text,
     /// One JSON object per line.
     Json,
