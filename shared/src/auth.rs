@@ -1,4 +1,4 @@
-//! Who may subscribe or sign in, and who may call the HTTP API.
+//! Signatures of subscriptions, sign-ins and HTTP API requests.
 
 pub mod channel;
 pub mod request;

@@ -1,18 +1,19 @@
-//! How much of an outside text an error or a log line repeats.
+//! Excerpts of external text for errors and log lines.
 
 use std::borrow::Cow;
 use std::fmt::{self, Write};
 
-/// Of a name, in characters.
+/// The maximum length of a name in characters.
 pub const NAME_MAX: usize = 64;
 
-/// Of a message for a client, in characters, where it is logged.
+/// The maximum length of a logged client message in characters.
 pub const MESSAGE_MAX: usize = 256;
 
-/// Of a text that should have been signed, in characters: all of it but for large channel data or user data.
+/// The maximum length of a text that should have been signed, in characters. Only large channel data or user data
+/// exceeds it.
 pub const SIGNED_TEXT_MAX: usize = 1024;
 
-/// The text, or its beginning of `characters_max` characters and an ellipsis.
+/// Returns the text, or its first `characters_max` characters and an ellipsis.
 pub fn excerpt(text: &str, characters_max: usize) -> Cow<'_, str> {
     match text.char_indices().nth(characters_max) {
         Some((end, _)) => Cow::Owned(format!("{}…", &text[..end])),
@@ -20,8 +21,8 @@ pub fn excerpt(text: &str, characters_max: usize) -> Cow<'_, str> {
     }
 }
 
-/// Outside text as a log field shows it: its beginning, with escapes for all characters that could break a line, drive a
-/// terminal or change the direction of the text.
+/// Returns external text for a log field: cut, and with escapes for characters that break a line, control a terminal or
+/// change the text direction.
 pub fn logged(text: &str, characters_max: usize) -> impl fmt::Display + '_ {
     Logged { text, characters_max }
 }
@@ -45,7 +46,7 @@ impl fmt::Display for Logged<'_> {
     }
 }
 
-/// Controls, line and paragraph separators, and the marks that reorder text.
+/// Whether the character is a control, a line or paragraph separator, or a mark that reorders text.
 fn must_be_escaped(character: char) -> bool {
     character.is_control()
         || matches!(character, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')

@@ -1,4 +1,4 @@
-//! JSON as others send it.
+//! Parsing of JSON from external sources.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -6,7 +6,8 @@ use std::marker::PhantomData;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 
-/// A value that is read from a JSON object only. A derived `Deserialize` also takes an array of the members by position.
+/// A value that is parsed from a JSON object only. A derived `Deserialize` also accepts an array of the members by
+/// position.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Object<T>(pub T);
 

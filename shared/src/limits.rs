@@ -1,6 +1,6 @@
-//! The bounds of this crate, and what happens at them.
+//! The bounds of this crate and their policies.
 //!
-//! The sums are for a gateway with 100,000 connections.
+//! Calculations assume a gateway with 100,000 connections.
 
 /// Connections of the pool to Redis. Commands wait for one, as long as a command may take; beyond that they fail. More
 /// connections would only queue in Redis.
@@ -16,7 +16,7 @@ pub(crate) const SUBSCRIBE_BATCH: usize = 512;
 /// Topics that a node subscribes to. Beyond it a subscription fails and its client gets an error. Existing
 /// subscriptions stay.
 ///
-/// 100,000 connections with 10 channels each, none shared, are 1,000,000 topics. A topic takes some 300 bytes here (its
+/// 100,000 connections with 10 channels each, none shared, are 1,000,000 topics. A topic takes about 300 bytes here (its
 /// name twice, its entry in the map, and one waiting subscription), so all of them take 300 MB at most. While Redis is away
 /// nothing else is kept: the list of changes to be sent begins with the next connection.
 pub(crate) const TOPICS_MAX: usize = 1_000_000;

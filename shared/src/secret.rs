@@ -1,4 +1,4 @@
-//! Texts that must never be printed.
+//! Secrets and digests. Secrets are never printed.
 
 use std::fmt;
 
@@ -7,7 +7,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use sha2::Sha256;
 use subtle::ConstantTimeEq;
 
-/// An app's secret: prints as `***`, compares in constant time, signs.
+/// An app's secret. It prints as `***` and compares in constant time.
 #[derive(Clone)]
 pub struct Secret(String);
 
@@ -17,22 +17,22 @@ impl Secret {
         Self(text.into())
     }
 
-    /// The secret itself, for the one command that hands out fresh credentials.
+    /// Returns the secret. Only the command that prints new credentials needs it.
     pub fn reveal(&self) -> &str {
         &self.0
     }
 
-    /// Whether nothing was configured.
+    /// Whether the secret is empty.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// HMAC-SHA256 of `parts`, joined without a separator.
+    /// Returns the HMAC-SHA256 of `parts`, joined without a separator.
     pub fn sign(&self, parts: &[&[u8]]) -> Signature {
         Signature(self.mac(parts).finalize().into_bytes().into())
     }
 
-    /// Whether `signature` is this secret's over `parts`, in constant time.
+    /// Whether `signature` is the HMAC-SHA256 of `parts` under this secret, in constant time.
     pub fn verifies(&self, parts: &[&[u8]], signature: &Signature) -> bool {
         self.mac(parts).verify_slice(&signature.0).is_ok()
     }
@@ -46,12 +46,12 @@ impl Secret {
     }
 }
 
-/// An HMAC-SHA256 digest; on the wire 64 lower-case hex digits.
+/// An HMAC-SHA256 digest; on the wire Returns 64 lower-case hex digits.
 #[derive(Clone, Copy)]
 pub struct Signature([u8; 32]);
 
 impl Signature {
-    /// Reads 64 lower-case hex digits; `None` for anything else. Upper case is refused, as Pusher does.
+    /// Parses 64 lower-case hex digits; `None` for anything else. Like Pusher, it rejects upper case.
     pub fn from_hex(text: &str) -> Option<Self> {
         if text.bytes().any(|byte| byte.is_ascii_uppercase()) {
             return None;
@@ -61,13 +61,13 @@ impl Signature {
         Some(Self(bytes))
     }
 
-    /// 64 lower-case hex digits.
+    /// Returns 64 lower-case hex digits.
     pub fn to_hex(self) -> String {
         hex::encode(self.0)
     }
 }
 
-/// Whether two texts are equal, in time that depends on their lengths alone.
+/// Whether two texts are equal. The time depends only on their lengths.
 pub fn constant_time_eq(a: &str, b: &str) -> bool {
     a.as_bytes().ct_eq(b.as_bytes()).into()
 }
@@ -98,7 +98,7 @@ impl Serialize for Secret {
 
 impl<'de> Deserialize<'de> for Secret {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        // The usual error would quote the value.
+        // serde's own error would quote the value.
         crate::config::text(deserializer).map(Self).map_err(|_| serde::de::Error::custom("a secret must be a text"))
     }
 }

@@ -23,19 +23,19 @@ fn a_burst_may_be_as_large_as_a_second() {
 }
 
 #[test]
-fn what_was_taken_comes_back_evenly() {
+fn tokens_refill_evenly() {
     check(2, &[0, 0, 0, 499, 500, 501, 999, 1000], "yynnynny");
     check(10, &[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 99, 100, 101], "yyyyyyyyyynyn");
     check(1, &[0, 999, 1000, 1999, 2000], "ynyny");
 }
 
 #[test]
-fn refused_takes_cost_nothing() {
+fn a_refused_request_removes_no_tokens() {
     check(1, &[0, 100, 200, 300, 400, 500, 600, 700, 800, 900, 1000], "ynnnnnnnnny");
 }
 
 #[test]
-fn no_more_than_a_second_is_saved_up() {
+fn the_bucket_has_at_most_one_second_of_tokens() {
     check(2, &[0, 60_000, 60_000, 60_000], "yyyn");
 }
 
@@ -76,7 +76,7 @@ fn the_largest_numbers_do_not_overflow() {
 }
 
 #[test]
-fn a_clock_that_stands_still_refills_nothing() {
+fn a_stopped_clock_refills_nothing() {
     let (mut allowance, start) = (Allowance::default(), Instant::now());
     assert!(allowance.take_of_burst(3, 3, 1, start + Duration::from_secs(5)));
     assert!(!allowance.take_of_burst(1, 3, 1, start));
@@ -84,7 +84,7 @@ fn a_clock_that_stands_still_refills_nothing() {
 
 proptest! {
     #[test]
-    fn any_stretch_of_time_grants_its_share_and_one_burst_at_most(
+    fn any_period_grants_its_share_and_at_most_one_burst(
         per_second in 1_u32..50, steps_ms in prop::collection::vec(0_u64..400, 1..200),
     ) {
         let (mut allowance, start) = (Allowance::default(), Instant::now());
@@ -115,7 +115,7 @@ proptest! {
 }
 
 #[test]
-fn several_are_taken_together_or_not_at_all() {
+fn a_request_for_several_tokens_is_all_or_nothing() {
     let (mut allowance, start) = (Allowance::default(), Instant::now());
     assert!(allowance.take(7, 10, start));
     assert!(!allowance.take(4, 10, start));
@@ -124,7 +124,7 @@ fn several_are_taken_together_or_not_at_all() {
 }
 
 #[test]
-fn more_than_a_second_holds_takes_all_of_it() {
+fn a_request_above_the_capacity_empties_the_bucket() {
     let (mut allowance, start) = (Allowance::default(), Instant::now());
     assert!(allowance.take(25, 10, start));
     assert!(!allowance.take(1, 10, start));

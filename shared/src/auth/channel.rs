@@ -1,4 +1,4 @@
-//! Signatures that an application's backend gives its clients.
+//! Signatures that an application's backend creates for its clients.
 //!
 //! Source: protocol reference 3.2 and 3.3.
 
@@ -7,28 +7,28 @@ use crate::excerpt::{SIGNED_TEXT_MAX, excerpt};
 use crate::protocol::{ChannelName, SocketId};
 use crate::secret::{Signature, constant_time_eq};
 
-/// Why an `auth` text was refused.
+/// The reason why an `auth` text was refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ChannelAuthError {
-    /// Nothing was sent.
+    /// The client sent no `auth`.
     #[error("auth is missing")]
     Missing,
-    /// Not `key:signature`.
+    /// The text is not `key:signature`.
     #[error("auth is not of the form key:signature")]
     Format,
     /// The key before the colon is not this app's.
     #[error("auth is signed with the key of another app")]
     Key,
-    /// The digest does not fit. `expected_over` is the text that should have been signed; it holds no secret.
+    /// The digest is wrong. `expected_over` is the text that should have been signed. It contains no secret.
     #[error("signature does not fit")]
     Signature {
-        /// What the signature should cover.
+        /// The text that the signature should cover.
         expected_over: String,
     },
 }
 
 impl ChannelAuthError {
-    /// What the client is told; the digest that would have been right is never part of it.
+    /// Returns the text for the client. It never contains the correct digest.
     pub fn client_text(&self, subject: &str) -> String {
         match self {
             Self::Missing | Self::Format => {
@@ -42,7 +42,7 @@ impl ChannelAuthError {
         }
     }
 
-    /// The error as a metric label.
+    /// Returns the error as a metric label.
     pub fn cause_label(&self) -> &'static str {
         match self {
             Self::Missing => "missing",
@@ -53,15 +53,15 @@ impl ChannelAuthError {
     }
 }
 
-/// The `auth` text that lets `socket_id` subscribe to `channel`.
+/// Returns the `auth` text with which `socket_id` may subscribe to `channel`.
 ///
-/// `channel_data`: the exact text that the client will send along.
+/// `channel_data`: the exact text that the client sends.
 pub fn sign_channel(app: &App, socket_id: SocketId, channel: &ChannelName, channel_data: Option<&str>) -> String {
     let signature = app.secret.sign(&[signed_text(socket_id, channel, channel_data).as_bytes()]);
     format!("{}:{}", app.key, signature.to_hex())
 }
 
-/// The `auth` text that signs `socket_id` in with `user_data`.
+/// Returns the `auth` text that signs `socket_id` in with `user_data`.
 pub fn sign_user(app: &App, socket_id: SocketId, user_data: &str) -> String {
     let signature = app.secret.sign(&[user_text(socket_id, user_data).as_bytes()]);
     format!("{}:{}", app.key, signature.to_hex())
@@ -69,8 +69,8 @@ pub fn sign_user(app: &App, socket_id: SocketId, user_data: &str) -> String {
 
 /// Checks the `auth` of a subscription.
 ///
-/// Where channel data came along it is part of the signed text. On channels without members some auth helpers leave it
-/// out, so both forms are accepted there; on presence channels only the full form is.
+/// Channel data is part of the signed text. Some libraries leave it out on channels without members, so both forms are
+/// accepted there. On presence channels only the full form is accepted.
 ///
 /// # Errors
 /// [`ChannelAuthError`].
@@ -113,7 +113,7 @@ pub fn verify_user(
 
 fn signature_of(app: &App, auth: Option<&str>) -> Result<Signature, ChannelAuthError> {
     let auth = auth.filter(|auth| !auth.is_empty()).ok_or(ChannelAuthError::Missing)?;
-    // A key may hold colons, a digest cannot.
+    // A key may contain colons, a digest cannot.
     let (key, digest) = auth.rsplit_once(':').ok_or(ChannelAuthError::Format)?;
     if !constant_time_eq(key, app.key.as_str()) {
         return Err(ChannelAuthError::Key);

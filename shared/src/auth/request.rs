@@ -10,53 +10,53 @@ use percent_encoding::percent_decode_str;
 use crate::app::App;
 use crate::secret::{Signature, constant_time_eq};
 
-/// Largest difference between a request's timestamp and the server's clock, in seconds; exclusive.
+/// The maximum difference between a request's timestamp and the server's clock in seconds, exclusive.
 pub const TIMESTAMP_WINDOW_S: u64 = 600;
 
 /// The query of a signed request.
 #[derive(Clone, Debug)]
 pub struct SignedQuery {
     params: Params,
-    /// The parameters without any decoding, if that makes a difference: the libraries for Node and Python send a key with a
-    /// plus sign as it is.
+    /// The parameters without decoding, if that makes a difference. The libraries for Node and Python do not encode a
+    /// plus sign in a key.
     verbatim: Option<Params>,
     signature: Option<String>,
 }
 
-/// All parameters but the signature: lower-cased names in byte order, each with its values in order of appearance.
+/// All parameters except the signature: lower-case names in byte order, each with its values in order of appearance.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Params(BTreeMap<String, Vec<String>>);
 
-/// Why a request was refused with 401.
+/// The reason why a request was refused with 401.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RequestAuthError {
-    /// A parameter of the signature is missing.
+    /// A required parameter is missing.
     #[error("parameter {0} is missing")]
     Missing(&'static str),
-    /// A parameter of the signature came more than once.
+    /// A parameter of the signature is repeated.
     #[error("parameter {0} is repeated")]
     Repeated(&'static str),
     /// The key is not the app's.
     #[error("auth_key is unknown")]
     UnknownKey,
-    /// Not `1.0`.
+    /// The version is not `1.0`.
     #[error("auth_version is not supported")]
     Version,
-    /// Not a number.
+    /// The timestamp is not a number.
     #[error("auth_timestamp is not a number of seconds")]
     TimestampFormat,
-    /// Too far from the server's clock.
+    /// The timestamp is too far from the server's clock.
     #[error("auth_timestamp is not within {TIMESTAMP_WINDOW_S}s of the server time")]
     TimestampExpired {
-        /// What the request said, in Unix seconds.
+        /// The timestamp of the request in Unix seconds.
         given_s: u64,
-        /// What the server's clock says, in Unix seconds.
+        /// The server's clock in Unix seconds.
         now_s: u64,
     },
-    /// The digest does not fit. `expected_over` is the text that should have been signed; it holds no secret.
+    /// The digest is wrong. `expected_over` is the text that should have been signed. It contains no secret.
     #[error("signature does not fit")]
     Signature {
-        /// What the signature should cover.
+        /// The text that the signature should cover.
         expected_over: String,
     },
     /// The body is not the one that was signed.
@@ -65,7 +65,7 @@ pub enum RequestAuthError {
 }
 
 impl RequestAuthError {
-    /// What the caller is told.
+    /// Returns the text for the caller.
     pub fn client_text(&self) -> String {
         match self {
             Self::Missing("auth_version") => "Version required".into(),
@@ -79,7 +79,8 @@ impl RequestAuthError {
                 "Timestamp expired: Given timestamp ({given_s}) not within {TIMESTAMP_WINDOW_S}s of server time ({now_s})"
             ),
             Self::Signature { expected_over } => {
-                // Which of the two it is cannot be known here, and a digest would be a valid signature.
+                // It is unknown which of the two is wrong. The correct digest must not be shown, because it would be a
+                // valid signature.
                 format!(
                     "Invalid signature: the request was signed with another secret than the app's, or changed after that. \
                      You should have sent HmacSHA256Hex({expected_over:?}, your_secret_key)"
@@ -89,7 +90,7 @@ impl RequestAuthError {
         }
     }
 
-    /// The error as a metric label.
+    /// Returns the error as a metric label.
     pub fn cause_label(&self) -> &'static str {
         match self {
             Self::Missing(_) => "missing",
@@ -104,8 +105,7 @@ impl RequestAuthError {
 }
 
 impl SignedQuery {
-    /// Decodes a raw query string, as it stands after the `?`. Never fails: what is missing shows in
-    /// [`Self::verify_head`].
+    /// Decodes the raw query string after the `?`. It never fails: [`Self::verify_head`] reports missing parameters.
     pub fn parse(query: &str) -> Self {
         let decoded = form_urlencoded::parse(query.as_bytes());
         let (params, signature) = Params::new(decoded.map(|(name, value)| (name.into_owned(), value.into_owned())));
@@ -116,16 +116,17 @@ impl SignedQuery {
         Self { verbatim: verbatim.filter(|verbatim| *verbatim != params), params, signature }
     }
 
-    /// The first value of a parameter, by its lower-case name.
+    /// Returns the first value of a parameter, by its lower-case name.
     pub fn param(&self, name: &str) -> Option<&str> {
         self.params.0.get(name)?.first().map(String::as_str)
     }
 
-    /// Checks that the holder of the app's secret made this request, now. The signature covers the digest of the body, so
-    /// no body is needed before [`Self::verify_body`].
+    /// Checks the signature and the timestamp. The signature covers the digest of the body, so the body is needed only
+    /// for [`Self::verify_body`].
     ///
-    /// `path`: as on the wire, without the query. `now_s`: the server's clock in Unix seconds. Libraries differ in
-    /// what they sign, so the whole path, the path without what precedes `/apps/`, and both percent-decoded are tried.
+    /// `path`: the raw path without the query. `now_s`: the server's clock in Unix seconds. Libraries sign different
+    /// forms of the path. Four forms are accepted: the whole path, the path from `/apps/` on, and both of them
+    /// percent-decoded.
     ///
     /// # Errors
     /// [`RequestAuthError`], in the order key, version, timestamp, signature.
@@ -140,10 +141,10 @@ impl SignedQuery {
         }
     }
 
-    /// Checks that this is the body that was signed, once [`Self::verify_head`] has found the signature right.
+    /// Checks that the body is the signed one, after [`Self::verify_head`] has accepted the signature.
     ///
     /// # Errors
-    /// [`RequestAuthError`] about `body_md5`.
+    /// [`RequestAuthError`] for `body_md5`.
     pub fn verify_body(&self, body: &[u8]) -> Result<(), RequestAuthError> {
         let digest = match self.params.0.get("body_md5").map(Vec::as_slice) {
             None if body.is_empty() => return Ok(()),
@@ -157,7 +158,7 @@ impl SignedQuery {
 }
 
 impl Params {
-    /// Sorts parameters, and takes the signature out.
+    /// Sorts the parameters and removes the signature.
     fn new(pairs: impl Iterator<Item = (String, String)>) -> (Self, Option<String>) {
         let mut params: BTreeMap<String, Vec<String>> = BTreeMap::new();
         for (mut name, value) in pairs {
@@ -232,9 +233,9 @@ impl Params {
     }
 }
 
-/// The query string that signs a request: what the official server libraries append to their URLs.
+/// Returns the query string that signs a request, like the official server libraries append it to their URLs.
 ///
-/// `path`: without a prefix. `params`: further query parameters, not encoded.
+/// `path`: the path without a prefix. `params`: further query parameters, not encoded.
 pub fn signed_query(app: &App, method: &str, path: &str, params: &[(&str, &str)], body: &[u8], now_s: u64) -> String {
     let mut all: BTreeMap<String, String> =
         params.iter().map(|(name, value)| (name.to_ascii_lowercase(), (*value).to_owned())).collect();
@@ -254,7 +255,7 @@ fn signed_text(method: &str, path: &str, params: &str) -> String {
     format!("{}\n{path}\n{params}", method.to_ascii_uppercase())
 }
 
-/// pusher-signature (Ruby) signs every value of an array under its own `name[]`.
+/// pusher-signature (Ruby) signs each value of an array under `name[]`.
 fn repeated(name: &str, values: &[String]) -> String {
     let pairs: Vec<String> = values.iter().map(|value| format!("{name}={value}")).collect();
     pairs.join("&")

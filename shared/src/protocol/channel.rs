@@ -1,66 +1,66 @@
-//! Channel names, and the one place where their prefixes are looked at.
+//! Channel names and their kinds. Only this module examines the prefix of a name.
 
 use std::borrow::Borrow;
 use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
-/// Names of the channel that reaches every signed-in connection of one user start with this.
+/// The prefix of the channel that reaches all signed-in connections of one user.
 pub const USER_PREFIX: &str = "#server-to-user-";
 
-/// A validated channel name; its kind is decided once, here.
+/// A validated channel name with its kind.
 ///
-/// Cheap to clone: the text is shared.
+/// Clones share the text.
 #[derive(Clone)]
 pub struct ChannelName {
     text: Arc<str>,
     kind: ChannelKind,
 }
 
-/// What a channel's prefix says about it; the nine kinds of the protocol.
+/// The kind of a channel, given by the prefix of its name. The protocol has nine kinds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ChannelKind {
-    /// No prefix: anyone may subscribe.
+    /// No prefix: a subscription needs no signature.
     Public,
-    /// `cache-`: public, and the last event is replayed to new subscribers.
+    /// `cache-`: a public channel that sends its last event to new subscribers.
     Cache,
-    /// `private-`: a signature is needed.
+    /// `private-`: a subscription needs a signature.
     Private,
     /// `private-cache-`.
     PrivateCache,
-    /// `private-encrypted-`: a signature is needed and the payload is opaque to the server.
+    /// `private-encrypted-`: a subscription needs a signature, and the server cannot read the data.
     Encrypted,
     /// `private-encrypted-cache-`.
     EncryptedCache,
-    /// `presence-`: a signature is needed and subscribers see each other.
+    /// `presence-`: a subscription needs a signature, and subscribers receive the list of members.
     Presence,
     /// `presence-cache-`.
     PresenceCache,
-    /// `#server-to-user-`: reaches every connection that is signed in as that user.
+    /// `#server-to-user-`: reaches all connections that are signed in as that user.
     User,
 }
 
-/// Why a channel name was refused.
+/// The reason why a channel name was refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ChannelNameError {
     /// The name has no characters, or nothing follows `#server-to-user-`.
     #[error("channel name is empty")]
     Empty,
-    /// The name is longer than the app allows; `max` counts bytes, which for valid names are characters.
+    /// The name is longer than the app allows. `max` counts bytes. In a valid name each character is one byte.
     #[error("channel name is longer than {max} characters")]
     TooLong {
-        /// Longest name allowed.
+        /// The maximum length.
         max: usize,
     },
-    /// A character outside `A-Z a-z 0-9 _ - = @ , . ;`.
+    /// The name has a character outside `A-Z a-z 0-9 _ - = @ , . ;`.
     #[error("channel name has a character that is not allowed")]
     Character,
 }
 
 impl ChannelName {
-    /// Checks length and characters and decides the kind.
+    /// Checks the length and the characters, and determines the kind.
     ///
-    /// `max`: longest name in characters, the prefix included.
+    /// `max`: the maximum length in characters, including the prefix.
     ///
     /// # Errors
     /// [`ChannelNameError`], in the order empty, too long, character. Source: protocol reference 3.1.
@@ -82,11 +82,11 @@ impl ChannelName {
         Ok(Self { text: raw.into(), kind })
     }
 
-    /// The channel that reaches the user `id`.
+    /// Returns the channel that reaches the user `id`.
     ///
     /// # Errors
-    /// [`ChannelNameError`] when the id is empty, longer than `max` characters, or has characters that no channel name
-    /// may have.
+    /// [`ChannelNameError`] if the id is empty, longer than `max` characters, or has a character that channel names
+    /// must not have.
     pub fn of_user(id: &str, max: usize) -> Result<Self, ChannelNameError> {
         if id.len() > max {
             return Err(ChannelNameError::TooLong { max });
@@ -94,44 +94,44 @@ impl ChannelName {
         Self::parse(&format!("{USER_PREFIX}{id}"), USER_PREFIX.len() + max)
     }
 
-    /// The name as it goes over the wire.
+    /// Returns the name as text.
     pub fn as_str(&self) -> &str {
         &self.text
     }
 
-    /// What the prefix says.
+    /// Returns the kind.
     pub fn kind(&self) -> ChannelKind {
         self.kind
     }
 
-    /// The user that a `#server-to-user-` channel belongs to; `None` for every other kind.
+    /// Returns the user of a `#server-to-user-` channel; `None` for every other kind.
     pub fn user_id(&self) -> Option<&str> {
         self.text.strip_prefix(USER_PREFIX)
     }
 }
 
 impl ChannelKind {
-    /// Whether subscribing takes a signature by the app's secret. User channels take a sign-in instead.
+    /// Whether a subscription needs a signature by the app's secret. User channels need a sign-in instead.
     pub fn needs_auth(self) -> bool {
         !matches!(self, Self::Public | Self::Cache | Self::User)
     }
 
-    /// Whether subscribers are members that see each other.
+    /// Whether subscribers are members of a presence list.
     pub fn is_presence(self) -> bool {
         matches!(self, Self::Presence | Self::PresenceCache)
     }
 
-    /// Whether the last event published over the HTTP API is replayed to new subscribers.
+    /// Whether new subscribers receive the last event that was published over the HTTP API.
     pub fn is_cache(self) -> bool {
         matches!(self, Self::Cache | Self::PrivateCache | Self::EncryptedCache | Self::PresenceCache)
     }
 
-    /// Whether a subscriber may send `client-` events to the others. Source: protocol reference 2.5.
+    /// Whether subscribers may send `client-` events. Source: protocol reference 2.5.
     pub fn takes_client_events(self) -> bool {
         matches!(self, Self::Private | Self::PrivateCache | Self::Presence | Self::PresenceCache)
     }
 
-    /// The kind as a metric label.
+    /// Returns the kind as a metric label.
     pub fn label(self) -> &'static str {
         match self {
             Self::Public => "public",
@@ -147,7 +147,8 @@ impl ChannelKind {
     }
 }
 
-/// Longest prefix first, anchored and with the dash: `my-cache-x`, `privatex` and `presence_x` are public.
+/// Returns the kind and compares prefixes from the longest to the shortest. `my-cache-x`, `privatex` and `presence_x`
+/// are public.
 fn kind_of(name: &str) -> ChannelKind {
     const PREFIXES: [(&str, ChannelKind); 7] = [
         ("private-encrypted-cache-", ChannelKind::EncryptedCache),
@@ -185,7 +186,7 @@ impl Ord for ChannelName {
     }
 }
 
-/// Equal, ordered and hashed like its text.
+/// Compares, orders and hashes a name like its text.
 impl Borrow<str> for ChannelName {
     fn borrow(&self) -> &str {
         &self.text

@@ -1,35 +1,35 @@
-//! Names of events that users exchange.
+//! Names of events that applications and clients publish.
 
-/// Whether an event name may be used, and by whom.
+/// A validated event name.
 ///
-/// Backslash, dot, colon and slash are allowed: Laravel sends `App\Events\OrderShipped`.
+/// Backslash, dot, colon and slash are allowed, because Laravel sends names like `App\Events\OrderShipped`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EventName<'a>(&'a str);
 
-/// Why an event name was refused.
+/// The reason why an event name was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum EventNameError {
-    /// No characters.
+    /// The name is empty.
     #[error("event name is empty")]
     Empty,
-    /// Longer than the app allows.
+    /// The name is longer than the app allows.
     #[error("event name is longer than {max} characters")]
     TooLong {
-        /// Longest name allowed, in characters.
+        /// The maximum length in characters.
         max: usize,
     },
-    /// `pusher:` and `pusher_internal:` are the server's own; clients act on them.
+    /// The prefixes `pusher:` and `pusher_internal:` are reserved for the server, because clients act on such events.
     #[error("event names that start with pusher: or pusher_internal: are reserved")]
     Reserved,
-    /// A control character.
+    /// The name has a control character.
     #[error("event name has a control character")]
     Control,
 }
 
 impl<'a> EventName<'a> {
-    /// Checks a name that a user of the app wants to publish.
+    /// Checks the name of an event that an application or a client publishes.
     ///
-    /// `max`: longest name, in characters.
+    /// `max`: the maximum length in characters.
     ///
     /// # Errors
     /// [`EventNameError`]. Source: protocol reference 3.1.
@@ -49,18 +49,18 @@ impl<'a> EventName<'a> {
         Ok(Self(raw))
     }
 
-    /// The name as it goes over the wire.
+    /// Returns the name as text.
     pub fn as_str(self) -> &'a str {
         self.0
     }
 }
 
-/// Whether the server alone may use this event name.
+/// Whether the name is reserved for the server.
 pub fn is_reserved(name: &str) -> bool {
     name.starts_with("pusher:") || name.starts_with("pusher_internal:")
 }
 
-/// Whether a name is one that a socket may send.
+/// Whether the name is that of a client event.
 pub fn is_client_event(name: &str) -> bool {
     name.starts_with("client-")
 }

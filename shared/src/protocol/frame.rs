@@ -1,6 +1,6 @@
-//! Messages on a socket: [`ClientFrame`] in, [`ServerFrame`] out.
+//! The messages of the protocol: [`ClientFrame`] from clients, [`ServerFrame`] to clients.
 //!
-//! A frame here is one JSON text; the WebSocket header around it belongs to the gateway.
+//! A frame here is one JSON text. The gateway adds the WebSocket header.
 
 use std::borrow::Cow;
 
@@ -11,32 +11,32 @@ use serde_json::value::RawValue;
 use super::json::{STRING, kind_of};
 use super::{CloseCode, Member, SocketId, UserId};
 
-/// One message from a client.
+/// A message from a client.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ClientFrame<'a> {
     /// `pusher:subscribe`.
     Subscribe {
         /// As sent; not yet checked.
         channel: String,
-        /// `KEY:HEX`; pusher-js sends an empty text for public channels.
+        /// `KEY:HEX`. pusher-js sends an empty text for public channels.
         auth: Option<String>,
-        /// The raw text that the signature covers; an empty text is not the same as none.
+        /// The raw text that the signature covers. An empty text is different from `None`.
         channel_data: Option<String>,
     },
-    /// `pusher:subscribe` whose channel is known, and whose rest cannot be read.
+    /// A `pusher:subscribe` with a channel and another field of the wrong type.
     BadSubscribe {
         /// As sent; not yet checked.
         channel: String,
-        /// The field that is not a string.
+        /// The name of the field.
         field: &'static str,
-        /// The kind of value that it is.
+        /// The kind of its value, for the error text.
         found: &'static str,
     },
-    /// `pusher:signin` with a field that is not a string.
+    /// A `pusher:signin` with a field that is not a string.
     BadSignIn {
-        /// The field.
+        /// The name of the field.
         field: &'static str,
-        /// The kind of value that it is.
+        /// The kind of its value, for the error text.
         found: &'static str,
     },
     /// `pusher:unsubscribe`.
@@ -55,13 +55,13 @@ pub enum ClientFrame<'a> {
     Ping,
     /// `pusher:pong`.
     Pong,
-    /// An event named `client-…`.
+    /// An event whose name starts with `client-`.
     ClientEvent {
         /// As sent; not yet checked.
         name: Cow<'a, str>,
         /// As sent; not yet checked.
         channel: Cow<'a, str>,
-        /// The text that other clients get as `data`: a string's content, any other value as its JSON.
+        /// The text that other clients receive as `data`: the content of a string, or the JSON of any other value.
         data: Cow<'a, str>,
     },
     /// Any other event name.
@@ -71,28 +71,28 @@ pub enum ClientFrame<'a> {
     },
 }
 
-/// Why a message could not be read.
+/// The reason why a message could not be read.
 #[derive(Debug, thiserror::Error)]
 pub enum FrameError {
-    /// Not JSON, or not an object with an `event`.
+    /// The message is not JSON, or not an object with an `event`.
     #[error("message is not a JSON object with an event")]
     Json(#[source] serde_json::Error),
-    /// The `data` of a `pusher:` event lacks what that event needs.
+    /// The `data` of a `pusher:` event lacks a required field.
     #[error("data of {event} is not valid")]
     Data {
         /// The event's name.
         event: &'static str,
-        /// What serde missed.
+        /// The error of the JSON parser.
         #[source]
         source: serde_json::Error,
     },
-    /// A client event without a channel.
+    /// The client event has no channel.
     #[error("client event has no channel")]
     NoChannel,
 }
 
 impl FrameError {
-    /// The error as a metric label.
+    /// Returns the error as a metric label.
     pub fn cause_label(&self) -> &'static str {
         match self {
             Self::Json(_) => "json",
@@ -133,8 +133,8 @@ struct SignInData {
 }
 
 impl<'a> ClientFrame<'a> {
-    /// Reads one message. Unknown members are ignored; `data` of `pusher:` events may be an object or a string that
-    /// holds one.
+    /// Parses one message. Unknown members are ignored. The `data` of `pusher:` events may be an object or a string
+    /// with the JSON of an object.
     ///
     /// # Errors
     /// [`FrameError`]. Source: protocol reference 2.1.
@@ -176,7 +176,7 @@ impl<'a> ClientFrame<'a> {
     }
 }
 
-/// Reads the `data` of a `pusher:` event: an object, or a string that holds one.
+/// Parses the `data` of a `pusher:` event: an object, or a string with the JSON of an object.
 fn read_data<T: DeserializeOwned>(event: &'static str, data: &str) -> Result<T, FrameError> {
     let object = match serde_json::from_str::<Cow<'_, str>>(data) {
         Ok(text) => text,
@@ -185,7 +185,7 @@ fn read_data<T: DeserializeOwned>(event: &'static str, data: &str) -> Result<T, 
     super::read_object(&object).map_err(|source| FrameError::Data { event, source })
 }
 
-/// The text of a JSON string, or the kind of any other value.
+/// Returns the text of a JSON string, or the kind of any other value.
 fn text_in(json: Option<&RawValue>) -> Result<Option<String>, &'static str> {
     let Some(json) = json else { return Ok(None) };
     match kind_of(json) {
@@ -194,7 +194,7 @@ fn text_in(json: Option<&RawValue>) -> Result<Option<String>, &'static str> {
     }
 }
 
-/// A JSON string's content, or any other value as its JSON; an absent value reads as `null`.
+/// Returns the content of a JSON string, or the JSON of any other value; `null` for an absent value.
 fn text_of(data: Option<&RawValue>) -> Cow<'_, str> {
     let raw = data.map_or("null", RawValue::get);
     match serde_json::from_str::<Cow<'_, str>>(raw) {
@@ -203,107 +203,107 @@ fn text_of(data: Option<&RawValue>) -> Cow<'_, str> {
     }
 }
 
-/// One message to a client. [`ServerFrame::encode`] fixes which `data` is an object and which a string that holds JSON;
-/// clients in several languages break on the wrong one. Source: protocol reference 0.
+/// A message to a client. [`ServerFrame::encode`] decides which `data` is an object and which is a string with JSON.
+/// Some clients fail on the wrong form. Source: protocol reference 0.
 #[derive(Clone, Debug)]
 pub enum ServerFrame<'a> {
-    /// The first message on every accepted connection.
+    /// The first message of every accepted connection.
     ConnectionEstablished {
-        /// The connection's public name.
+        /// The id of the connection.
         socket_id: SocketId,
-        /// Seconds of silence after which the client pings; at least 1.
+        /// The inactivity in seconds after which the client pings; at least 1.
         activity_timeout_s: u64,
     },
-    /// A subscription to a channel without members stands.
+    /// The confirmation of a subscription to a channel without members.
     Subscribed {
-        /// Channel name.
+        /// The channel name.
         channel: &'a str,
     },
-    /// A subscription to a presence channel stands.
+    /// The confirmation of a subscription to a presence channel.
     SubscribedWithMembers {
-        /// Channel name.
+        /// The channel name.
         channel: &'a str,
-        /// All members, the new one included.
+        /// All members, including the new one.
         members: &'a [Member],
     },
-    /// A subscription was refused; goes with an [`ServerFrame::Error`].
+    /// The refusal of a subscription. An [`ServerFrame::Error`] is sent too.
     SubscriptionError {
-        /// Channel name as the client sent it.
+        /// The channel name as the client sent it.
         channel: &'a str,
         /// `AuthError`, `LimitReached` or `ServerError`.
         kind: &'a str,
-        /// For developers.
+        /// A text for developers.
         error: &'a str,
-        /// 401, or a code from the range that other servers use.
+        /// 401, or a code that other servers of the protocol use.
         status: u16,
     },
-    /// A user joined a presence channel.
+    /// The notification that a user joined a presence channel.
     MemberAdded {
-        /// Channel name.
+        /// The channel name.
         channel: &'a str,
-        /// Who.
+        /// The member.
         member: &'a Member,
     },
-    /// A user's last socket left a presence channel.
+    /// The notification that a user left a presence channel with its last connection.
     MemberRemoved {
-        /// Channel name.
+        /// The channel name.
         channel: &'a str,
-        /// Who.
+        /// The member.
         user_id: &'a UserId,
     },
-    /// How many sockets are subscribed.
+    /// The number of subscriptions of a channel.
     SubscriptionCount {
-        /// Channel name.
+        /// The channel name.
         channel: &'a str,
-        /// Cluster-wide.
+        /// The number in the whole cluster.
         count: u64,
     },
-    /// A cache channel has no event to replay.
+    /// The notification that a cache channel has no cached event.
     CacheMiss {
-        /// Channel name.
+        /// The channel name.
         channel: &'a str,
     },
-    /// An event of a channel.
+    /// An event on a channel.
     Event {
-        /// Channel name.
+        /// The channel name.
         channel: &'a str,
-        /// Event name.
+        /// The event name.
         name: &'a str,
-        /// Exactly the publisher's text.
+        /// The unchanged text of the publisher.
         data: &'a str,
-        /// The sender, on client events of presence channels only.
+        /// The sender's user id, only for client events on presence channels.
         user_id: Option<&'a UserId>,
     },
-    /// A sign-in stands.
+    /// The confirmation of a sign-in.
     SignedIn {
-        /// Exactly the text that was signed.
+        /// The unchanged text that was signed.
         user_data: &'a str,
     },
-    /// Watched users came or went.
+    /// The users of the watchlist that went online or offline.
     Watchlist {
-        /// Signed in on at least one connection.
+        /// The users that are now signed in on at least one connection.
         online: &'a [UserId],
-        /// Not signed in anywhere.
+        /// The users that are now signed in on no connection.
         offline: &'a [UserId],
     },
-    /// Something the client did was refused.
+    /// The refusal of a client's message.
     Error {
-        /// A number from the close code ranges, or none.
+        /// A number from the ranges of close codes, if any.
         code: Option<u16>,
-        /// For developers.
+        /// A text for developers.
         message: &'a str,
     },
-    /// Answers `pusher:ping`.
+    /// The answer to `pusher:ping`.
     Pong,
 }
 
 impl ServerFrame<'_> {
-    /// The announcement that goes ahead of a close frame.
+    /// Returns the error message that is sent before a close frame.
     pub fn closing(code: CloseCode, message: &str) -> ServerFrame<'_> {
         ServerFrame::Error { code: Some(code.code()), message }
     }
 
-    /// The message as JSON text.
+    /// Returns the message as JSON text.
     pub fn encode(&self) -> String {
         match self {
             Self::ConnectionEstablished { socket_id, activity_timeout_s } => {
@@ -349,7 +349,7 @@ impl ServerFrame<'_> {
     }
 }
 
-/// `data`: JSON, already in the form that the event takes.
+/// Encodes a message. `data`: JSON in the form that the event requires.
 fn message(event: &str, channel: Option<&str>, data: &str) -> String {
     let mut json = String::with_capacity(48 + event.len() + channel.map_or(0, str::len) + data.len());
     json.push_str(r#"{"event":""#);
@@ -365,9 +365,10 @@ fn message(event: &str, channel: Option<&str>, data: &str) -> String {
     json
 }
 
-/// The one message that is built per event and not per change of state.
+/// Encodes a channel event. This is the only message that is encoded for each event.
 fn event(channel: &str, name: &str, data: &str, user_id: Option<&UserId>) -> String {
-    // 48: the member names and punctuation; an eighth more for the escapes of typical JSON inside a string.
+    // 48 bytes for member names and punctuation, and an eighth of the data for the escapes of typical JSON inside a
+    // string.
     let mut json = Vec::with_capacity(48 + name.len() + channel.len() + data.len() + data.len() / 8);
     json.extend_from_slice(br#"{"event":"#);
     quote_into(&mut json, name);
@@ -419,7 +420,7 @@ fn watchlist_json(online: &[UserId], offline: &[UserId]) -> String {
     format!(r#"{{"events":[{}]}}"#, groups.join(","))
 }
 
-/// `text` as a JSON string, quotes included.
+/// Returns `text` as a JSON string with its quotes.
 fn quoted(text: &str) -> String {
     serde_json::to_string(text).expect("a text is always valid JSON")
 }

@@ -1,4 +1,4 @@
-//! The kinds of JSON values, as errors name them.
+//! The names of JSON value kinds in error texts.
 
 use serde_json::value::RawValue;
 
@@ -6,7 +6,7 @@ pub(super) const STRING: &str = "a string";
 pub(super) const NUMBER: &str = "a number";
 pub(super) const LIST: &str = "a list";
 
-/// The kind of a value, by its first character.
+/// Returns the kind of a JSON value, by its first character.
 pub(super) fn kind_of(json: &RawValue) -> &'static str {
     match json.get().as_bytes().first() {
         Some(b'"') => STRING,

@@ -1,4 +1,4 @@
-//! Members of presence channels and signed-in users, as applications describe them.
+//! Members of presence channels and signed-in users, parsed from the data that applications sign.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -9,41 +9,41 @@ use serde_json::value::RawValue;
 
 use super::json::{LIST, NUMBER, STRING, kind_of};
 
-/// A user's id in a presence channel or of a sign-in: any non-empty text, compared and sent as a string even when the
+/// A user id of a presence channel or a sign-in: a non-empty text. It is compared and sent as a string even if the
 /// application signed a number.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct UserId(Arc<str>);
 
-/// One user of a presence channel.
+/// A user of a presence channel.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Member {
-    /// Unique in the channel; many sockets may share it.
+    /// The id, unique in the channel. Several connections may have it.
     pub user_id: UserId,
-    /// What the application tells the other members: raw JSON, kept byte for byte; `None` when it gave nothing.
+    /// The data that the other members receive: raw JSON, unchanged; `None` if the application sent none.
     pub user_info: Option<Arc<str>>,
 }
 
 /// A signed-in user.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct User {
-    /// The user's id.
+    /// The user id.
     pub id: UserId,
-    /// Raw JSON; used as `user_info` where the user joins presence channels without channel data.
+    /// Raw JSON, used as `user_info` if the user joins a presence channel without channel data.
     pub user_info: Option<Arc<str>>,
-    /// Users whose coming and going this one wants to hear about, in the order given, without repeats.
+    /// The users whose online status this user is notified of, in the given order, without duplicates.
     pub watchlist: Vec<UserId>,
 }
 
-/// Why `channel_data` was refused.
+/// The reason why `channel_data` was refused.
 #[derive(Debug, thiserror::Error)]
 pub enum MemberError {
-    /// Not a JSON object of the expected shape.
+    /// The text is not a JSON object of the expected form.
     #[error("channel_data is not valid JSON with a user_id")]
     Json(#[source] serde_json::Error),
     /// `user_id` is neither a string nor a number.
     #[error("user_id in channel_data is {found}; expected a string or a number")]
     UserIdKind {
-        /// The kind of value that it is.
+        /// The kind of its value.
         found: &'static str,
     },
     /// `user_id` is missing or empty.
@@ -52,39 +52,39 @@ pub enum MemberError {
     /// `user_id` is longer than the app allows.
     #[error("user_id is longer than {max} characters")]
     UserIdTooLong {
-        /// Longest id allowed, in characters.
+        /// The maximum length in characters.
         max: usize,
     },
     /// `user_info` is larger than the app allows.
     #[error("user_info is larger than {max} bytes")]
     UserInfoTooLarge {
-        /// Largest `user_info` allowed, in bytes of JSON.
+        /// The maximum size in bytes of JSON.
         max: usize,
     },
 }
 
-/// Why `user_data` was refused.
+/// The reason why `user_data` was refused.
 #[derive(Debug, thiserror::Error)]
 pub enum UserError {
-    /// Not a JSON object of the expected shape.
+    /// The text is not a JSON object of the expected form.
     #[error("user_data is not valid JSON with an id")]
     Json(#[source] serde_json::Error),
-    /// The id is not a string; pusher-js discards such a sign-in.
+    /// The id is not a string. pusher-js ignores the answer to such a sign-in.
     #[error("id in user_data is {found}; expected a string, as \"7\"")]
     IdKind {
-        /// The kind of value that it is.
+        /// The kind of its value.
         found: &'static str,
     },
     /// The watchlist is not a list.
     #[error("watchlist in user_data is {found}; expected a list of user ids as strings, as [\"7\"]")]
     WatchlistKind {
-        /// The kind of value that it is.
+        /// The kind of its value.
         found: &'static str,
     },
     /// An entry of the watchlist is not a string.
     #[error("watchlist in user_data has {found} in it; expected user ids as strings, as [\"7\"]")]
     WatchedKind {
-        /// The kind of value that it is.
+        /// The kind of its value.
         found: &'static str,
     },
     /// The id is missing or empty.
@@ -93,13 +93,13 @@ pub enum UserError {
     /// The id is longer than the app allows.
     #[error("user id is longer than {max} characters")]
     IdTooLong {
-        /// Longest id allowed, in characters.
+        /// The maximum length in characters.
         max: usize,
     },
 }
 
 impl UserId {
-    /// The id as it goes over the wire.
+    /// Returns the id as text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -123,8 +123,8 @@ impl fmt::Debug for UserId {
     }
 }
 
-/// The id in a JSON string or number; every other value is refused. A number stays as it was written, since the members
-/// and the application compare texts.
+/// Reads an id from a JSON string or number. A number keeps its notation, because members and applications compare
+/// texts. Any other value is an error.
 fn id_text(json: &RawValue) -> Result<Cow<'_, str>, MemberError> {
     match kind_of(json) {
         STRING => serde_json::from_str::<String>(json.get()).map(Cow::Owned).map_err(MemberError::Json),
@@ -134,7 +134,7 @@ fn id_text(json: &RawValue) -> Result<Cow<'_, str>, MemberError> {
 }
 
 impl Member {
-    /// Reads the `channel_data` of a presence subscription: `{"user_id": string | number, "user_info"?: any}`.
+    /// Parses the `channel_data` of a presence subscription: `{"user_id": string | number, "user_info"?: any}`.
     ///
     /// `id_max` counts characters, `info_max` bytes of JSON.
     ///
@@ -163,7 +163,7 @@ impl Member {
 }
 
 impl User {
-    /// Reads the `user_data` of a sign-in: `{"id": string, "user_info"?: any, "watchlist"?: [string]}`.
+    /// Parses the `user_data` of a sign-in: `{"id": string, "user_info"?: any, "watchlist"?: [string]}`.
     ///
     /// # Errors
     /// [`UserError`].
@@ -207,7 +207,7 @@ impl User {
         Ok(Self { id: UserId::from(&*id), user_info: data.user_info.map(|info| info.get().into()), watchlist })
     }
 
-    /// This user as a member of a presence channel that was joined without channel data.
+    /// Returns this user as a member of a presence channel that it joined without channel data.
     pub fn as_member(&self) -> Member {
         Member { user_id: self.id.clone(), user_info: self.user_info.clone() }
     }

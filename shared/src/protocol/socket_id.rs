@@ -1,30 +1,31 @@
-//! The public name of a connection.
+//! Public ids of connections.
 
 use std::fmt;
 use std::str::FromStr;
 
 use rand::Rng;
 
-/// The public name of one connection, `digits.digits`.
+/// The public id of a connection, `digits.digits`.
 ///
-/// Every official server library refuses any other form. Drawn from a cryptographic generator and never reused, since
-/// channel signatures bind to it and do not expire.
+/// Every official server library rejects other forms. Ids come from a cryptographic generator and are never reused,
+/// because channel signatures cover the id and do not expire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SocketId {
     left: u64,
     right: u64,
 }
 
-/// A text that is not `digits.digits`, or whose numbers no server of this protocol hands out.
+/// The error for a text that is not `digits.digits`, or whose numbers are outside the range that servers of this
+/// protocol use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("socket id is not of the form digits.digits")]
 pub struct SocketIdError;
 
-/// Each half is below this: the range that Reverb, soketi and Sockudo stay within, so no client has seen larger ones.
+/// The exclusive upper bound of each number. Reverb, soketi and Sockudo use the same range, so clients accept it.
 const HALF_END: u64 = 10_000_000_000;
 
 impl SocketId {
-    /// A fresh id: 66 random bits, so that two live connections of a cluster never share one.
+    /// Returns a new id with 66 random bits. Two connections of a cluster never have the same id.
     pub fn random(rng: &mut impl Rng) -> Self {
         Self { left: rng.random_range(1..HALF_END), right: rng.random_range(1..HALF_END) }
     }
@@ -39,7 +40,7 @@ impl FromStr for SocketId {
     }
 }
 
-/// `u64::from_str` would also take a leading `+`.
+/// `u64::from_str` also accepts a leading `+`.
 fn digits(raw: &str) -> Result<u64, SocketIdError> {
     if !raw.bytes().all(|byte| byte.is_ascii_digit()) {
         return Err(SocketIdError);

@@ -51,7 +51,7 @@ fn a_secret_of_another_type_is_refused_without_being_quoted() {
 }
 
 #[test]
-fn an_empty_secret_says_so() {
+fn an_empty_secret_is_recognized() {
     assert!(Secret::new("").is_empty());
     assert!(!Secret::new(" ").is_empty());
 }
@@ -85,7 +85,7 @@ fn texts_are_compared_whole() {
 
 proptest! {
     #[test]
-    fn what_was_signed_verifies_however_it_is_cut(key in any::<String>(), text in any::<Vec<u8>>(), at: prop::sample::Index) {
+    fn a_signature_verifies_for_any_split_of_the_text(key in any::<String>(), text in any::<Vec<u8>>(), at: prop::sample::Index) {
         let secret = Secret::new(key);
         let (left, right) = text.split_at(at.index(text.len() + 1));
         let signature = secret.sign(&[left, right]);

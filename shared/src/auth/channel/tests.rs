@@ -115,7 +115,7 @@ fn auth_of_another_form_is_refused() {
 }
 
 #[test]
-fn a_digest_over_something_else_is_refused_and_says_what_was_expected() {
+fn a_digest_of_another_text_is_refused_with_the_expected_text() {
     #[track_caller]
     fn check(signed: (&str, &str, Option<&str>), name: &str, channel_data: Option<&str>, expected_over: &str) {
         let auth = sign_channel(&app(), signed.0.parse().unwrap(), &channel(signed.1), signed.2);
@@ -154,7 +154,7 @@ fn on_other_channels_both_forms_are_accepted() {
 }
 
 #[test]
-fn a_sign_in_is_no_subscription_and_the_reverse() {
+fn a_sign_in_signature_is_not_valid_for_a_subscription_and_vice_versa() {
     let sign_in = sign_user(&app(), socket(), "{}");
     assert!(verify("private-user", Some("{}"), Some(&sign_in)).is_err());
     let subscription = sign_channel(&app(), socket(), &channel("private-user"), Some("{}"));
@@ -162,7 +162,7 @@ fn a_sign_in_is_no_subscription_and_the_reverse() {
 }
 
 #[test]
-fn clients_are_told_what_to_sign_and_never_the_digest() {
+fn clients_receive_the_text_to_sign_and_never_the_digest() {
     let auth = format!("{KEY}:{}", "0".repeat(64));
     let error = verify("private-foobar", None, Some(&auth)).unwrap_err();
     assert_eq!(
@@ -183,7 +183,7 @@ fn channel_data() -> impl Strategy<Value = Option<String>> {
 
 proptest! {
     #[test]
-    fn what_was_signed_is_accepted(
+    fn signed_texts_are_accepted(
         name in "(private|presence|private-encrypted|private-cache)-[a-z0-9;,.=@_-]{0,10}", data in channel_data(),
     ) {
         let auth = sign_channel(&app(), socket(), &channel(&name), data.as_deref());
@@ -217,7 +217,7 @@ proptest! {
 }
 
 #[test]
-fn a_key_may_hold_every_character_that_a_path_can() {
+fn a_key_may_have_every_character_that_is_valid_in_a_path() {
     for key in ["MWfOjqT8cbGdjnb+Qjv/oK1Nn0qk==", "a:b:c", "a b", "ключ", "a%2Fb", "a&b=c"] {
         let app: App = serde_json::from_value(json!({"id": "3", "key": key, "secret": "+/= :"})).unwrap();
         let auth = sign_channel(&app, socket(), &channel("private-a"), None);

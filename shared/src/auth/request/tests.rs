@@ -48,7 +48,7 @@ fn a_key_of_another_app_is_refused() {
 }
 
 #[test]
-fn a_timestamp_is_good_for_599_seconds_either_way() {
+fn a_timestamp_may_differ_by_599_seconds() {
     #[track_caller]
     fn check(now_s: u64, expected: Result<(), RequestAuthError>) {
         let query = signed_query(&app(), "POST", EVENTS, &[], b"{}", NOW_S);
@@ -65,7 +65,7 @@ fn a_timestamp_is_good_for_599_seconds_either_way() {
 }
 
 #[test]
-fn a_timestamp_that_is_no_number_is_refused() {
+fn a_timestamp_that_is_not_a_number_is_refused() {
     for timestamp in ["", "soon", "-1", "1353088179.5", "99999999999999999999", "0x10"] {
         let query = format!("auth_key={KEY}&auth_timestamp={timestamp}&auth_version=1.0");
         assert_eq!(verify(&query, "GET", EVENTS, b""), Err(RequestAuthError::TimestampFormat), "{timestamp:?}");
@@ -81,7 +81,7 @@ fn an_altered_body_is_refused() {
 }
 
 #[test]
-fn a_body_needs_an_md5_and_no_body_may_do_without() {
+fn a_body_requires_body_md5_and_an_empty_body_does_not() {
     let bare = with_signature(&auth_params(), &format!("POST\n{EVENTS}\n{}", auth_params()));
     assert_eq!(verify(&bare, "POST", EVENTS, b"{}"), Err(RequestAuthError::Missing("body_md5")));
     assert_eq!(verify(&bare, "POST", EVENTS, b""), Ok(()));
@@ -94,7 +94,7 @@ fn a_body_needs_an_md5_and_no_body_may_do_without() {
 }
 
 #[test]
-fn parameters_of_the_signature_must_be_there() {
+fn parameters_of_the_signature_are_required() {
     let whole = signed_query(&app(), "POST", EVENTS, &[], b"{}", NOW_S);
     for name in ["auth_key", "auth_version", "auth_timestamp", "auth_signature"] {
         let rest: Vec<&str> = whole.split('&').filter(|pair| !pair.starts_with(&format!("{name}="))).collect();
@@ -183,7 +183,7 @@ fn a_path_may_be_signed_with_or_without_its_prefix() {
 }
 
 #[test]
-fn a_path_may_be_signed_as_it_travels_or_decoded() {
+fn a_path_may_be_signed_encoded_or_decoded() {
     let wire = "/prefix/apps/3/users/a%40b%20%C3%AB/terminate_connections";
     let text = |path: &str| format!("GET\n{path}\n{}", auth_params());
     check_get(wire, &auth_params(), &text(wire), true);
@@ -204,7 +204,7 @@ fn arrays_may_be_signed_as_ruby_or_as_php_does() {
 }
 
 #[test]
-fn methods_and_paths_are_part_of_what_is_signed() {
+fn the_signature_covers_method_and_path() {
     let query = signed_query(&app(), "POST", EVENTS, &[], b"{}", NOW_S);
     assert_eq!(verify(&query, "post", EVENTS, b"{}"), Ok(()));
     for (method, path) in [("GET", EVENTS), ("POST", "/apps/3/batch_events"), ("POST", "/apps/4/events")] {
@@ -213,7 +213,7 @@ fn methods_and_paths_are_part_of_what_is_signed() {
 }
 
 #[test]
-fn callers_are_told_what_to_sign_and_never_the_digest() {
+fn callers_receive_the_text_to_sign_and_never_the_digest() {
     let query = format!("{}&auth_signature=00", auth_params());
     let error = verify(&query, "GET", "/apps/3/channels", b"").unwrap_err();
     let expected = format!(
@@ -253,7 +253,7 @@ fn signed(params: &[(String, String)], body: &[u8]) -> String {
 
 proptest! {
     #[test]
-    fn what_was_signed_is_accepted(params in params(), body in any::<Vec<u8>>()) {
+    fn signed_requests_are_accepted(params in params(), body in any::<Vec<u8>>()) {
         prop_assert_eq!(verify(&signed(&params, &body), "POST", EVENTS, &body), Ok(()));
     }
 
@@ -287,7 +287,7 @@ proptest! {
 }
 
 #[test]
-fn keys_may_hold_what_libraries_send_encoded_or_as_it_is() {
+fn keys_may_be_sent_encoded_or_unencoded() {
     for key in ["MWfOjqT8cbGdjnb+Qjv/oK1Nn0qk==", "a%2Fb", "a:b", "100%"] {
         let app: App = serde_json::from_value(json!({"id": "3", "key": key, "secret": "s+/="})).unwrap();
         let encoded = signed_query(&app, "POST", EVENTS, &[], b"{}", NOW_S);

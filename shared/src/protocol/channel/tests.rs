@@ -64,7 +64,7 @@ fn empty_names_are_refused() {
 }
 
 #[test]
-fn the_prefix_counts_towards_the_length() {
+fn the_length_includes_the_prefix() {
     check(&"a".repeat(200), Ok(ChannelKind::Public));
     check(&"a".repeat(201), Err(ChannelNameError::TooLong { max: 200 }));
     check(&format!("private-{}", "a".repeat(192)), Ok(ChannelKind::Private));
@@ -72,7 +72,7 @@ fn the_prefix_counts_towards_the_length() {
 }
 
 #[test]
-fn the_channel_of_a_user_knows_the_user() {
+fn a_user_channel_returns_its_user() {
     let name = ChannelName::of_user("12345", 128).unwrap();
     assert_eq!((name.as_str(), name.kind()), ("#server-to-user-12345", ChannelKind::User));
     assert_eq!(name.user_id(), Some("12345"));
@@ -80,7 +80,7 @@ fn the_channel_of_a_user_knows_the_user() {
 }
 
 #[test]
-fn users_whose_ids_no_channel_may_have_get_none() {
+fn user_ids_that_are_invalid_in_channel_names_are_refused() {
     assert_eq!(ChannelName::of_user("", 128), Err(ChannelNameError::Empty));
     assert_eq!(ChannelName::of_user("a b", 128), Err(ChannelNameError::Character));
     assert!(ChannelName::of_user(&"a".repeat(128), 128).is_ok());
@@ -88,7 +88,7 @@ fn users_whose_ids_no_channel_may_have_get_none() {
 }
 
 #[test]
-fn kinds_say_what_the_protocol_says_of_them() {
+fn kinds_have_the_properties_that_the_protocol_defines() {
     #[track_caller]
     fn check(kind: ChannelKind, auth: bool, presence: bool, cache: bool, client_events: bool) {
         let said = (kind.needs_auth(), kind.is_presence(), kind.is_cache(), kind.takes_client_events());
@@ -131,7 +131,7 @@ proptest! {
     }
 
     #[test]
-    fn a_name_is_kept_as_it_was(raw in nearly_a_name()) {
+    fn a_name_keeps_its_text(raw in nearly_a_name()) {
         if let Ok(name) = ChannelName::parse(&raw, 200) {
             prop_assert_eq!(name.as_str(), &raw);
             prop_assert_eq!(name.to_string(), raw.clone());

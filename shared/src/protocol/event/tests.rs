@@ -8,7 +8,7 @@ fn check(raw: &str, expected: Result<(), EventNameError>) {
 }
 
 #[test]
-fn names_of_laravel_and_of_people_are_allowed() {
+fn class_names_and_unicode_names_are_allowed() {
     for raw in [r"App\Events\OrderShipped", ".client-typing", "a:b/c.d", "client-typing", "été", "a b", "pusher", "🎉"]
     {
         check(raw, Ok(()));
@@ -16,7 +16,7 @@ fn names_of_laravel_and_of_people_are_allowed() {
 }
 
 #[test]
-fn names_of_the_server_are_refused() {
+fn reserved_names_are_refused() {
     check("pusher:subscribe", Err(EventNameError::Reserved));
     check("pusher_internal:member_added", Err(EventNameError::Reserved));
     check("pusher:", Err(EventNameError::Reserved));
@@ -41,7 +41,7 @@ fn empty_names_and_control_characters_are_refused() {
 }
 
 #[test]
-fn client_events_are_told_by_their_prefix() {
+fn client_events_are_recognized_by_their_prefix() {
     for (raw, expected) in [("client-x", true), ("client-", true), ("client", false), ("Client-x", false), ("x", false)]
     {
         assert_eq!(is_client_event(raw), expected, "{raw:?}");

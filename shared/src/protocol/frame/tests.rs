@@ -79,7 +79,7 @@ fn data_may_be_a_text_that_holds_the_object() {
 }
 
 #[test]
-fn absent_null_and_empty_channel_data_are_told_apart() {
+fn absent_null_and_empty_channel_data_are_distinguished() {
     check(
         r#"{"event":"pusher:subscribe","data":{"channel":"a","auth":null,"channel_data":null}}"#,
         subscribe("a", None, None),
@@ -122,7 +122,7 @@ fn pings_may_carry_anything_or_nothing() {
 }
 
 #[test]
-fn what_is_no_object_with_an_event_is_refused() {
+fn a_message_that_is_not_an_object_with_an_event_is_refused() {
     for text in [
         "",
         " ",
@@ -150,7 +150,7 @@ fn what_is_no_object_with_an_event_is_refused() {
 }
 
 #[test]
-fn data_that_lacks_what_its_event_needs_is_refused() {
+fn data_without_a_required_field_is_refused() {
     for data in ["{}", "null", "7", "[]", r#"["news"]"#, r#"{"channel":7}"#, r#"{"channel":null}"#, "\"\""] {
         check_refused(&format!(r#"{{"event":"pusher:subscribe","data":{data}}}"#), "data");
         check_refused(&format!(r#"{{"event":"pusher:unsubscribe","data":{data}}}"#), "data");
@@ -167,7 +167,7 @@ fn data_that_lacks_what_its_event_needs_is_refused() {
 }
 
 #[test]
-fn data_of_client_events_is_passed_on_as_text() {
+fn data_of_client_events_is_forwarded_as_text() {
     let cases = [
         (r#""plain""#, "plain"),
         (r#""{\"x\":1}""#, r#"{"x":1}"#),
@@ -189,7 +189,7 @@ fn data_of_client_events_is_passed_on_as_text() {
 }
 
 #[test]
-fn a_text_that_is_not_unicode_is_passed_on_as_json() {
+fn a_string_with_invalid_unicode_is_forwarded_as_json() {
     check(
         r#"{"event":"client-a","channel":"private-a","data":"\ud800"}"#,
         client_event("client-a", "private-a", r#""\ud800""#),
@@ -204,14 +204,14 @@ fn client_events_need_a_channel() {
 }
 
 #[test]
-fn names_are_not_yet_checked() {
+fn parsing_does_not_check_names() {
     check(r#"{"event":"client-\u0000","channel":"\u0000","data":1}"#, client_event("client-\0", "\0", "1"));
     check(r#"{"event":"client-","channel":"","data":1}"#, client_event("client-", "", "1"));
     check(r#"{"event":"pusher:subscribe","data":{"channel":"\u0000 é"}}"#, subscribe("\0 é", None, None));
 }
 
 #[test]
-fn unknown_events_are_told_apart_from_broken_ones() {
+fn unknown_events_are_distinguished_from_invalid_ones() {
     check(r#"{"event":"pusher:hello","data":7}"#, unknown("pusher:hello"));
     check(
         r#"{"event":"pusher_internal:member_added","channel":"presence-a"}"#,

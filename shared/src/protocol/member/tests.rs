@@ -37,7 +37,7 @@ fn check_user(user_data: &str, expected: Result<(&str, Option<&str>, &[&str]), &
 }
 
 #[test]
-fn user_ids_are_texts_even_when_a_number_was_signed() {
+fn user_ids_are_texts_even_if_a_number_was_signed() {
     check_member(r#"{"user_id":"1"}"#, Ok(("1", None)));
     check_member(r#"{"user_id":10}"#, Ok(("10", None)));
     check_member(r#"{"user_id":-1}"#, Ok(("-1", None)));
@@ -48,7 +48,7 @@ fn user_ids_are_texts_even_when_a_number_was_signed() {
 }
 
 #[test]
-fn a_number_is_the_id_as_it_was_written() {
+fn a_numeric_id_keeps_its_notation() {
     for number in ["12345678901234567890123", "1.50", "1e2", "-0", "18446744073709551616"] {
         let member = Member::parse(&format!(r#"{{"user_id": {number} }}"#), 128, 32).unwrap();
         assert_eq!(member.user_id.as_str(), number);
@@ -76,7 +76,7 @@ fn channel_data_without_a_user_id_is_refused() {
 }
 
 #[test]
-fn channel_data_that_is_no_such_object_is_refused() {
+fn channel_data_of_another_form_is_refused() {
     for data in ["", "null", "[]", r#"["1"]"#, "1", r#""{}""#, "{"] {
         check_member(data, Err("json"));
     }
@@ -99,7 +99,7 @@ fn ids_are_counted_in_characters_and_info_in_bytes() {
 }
 
 #[test]
-fn deep_nesting_neither_overflows_nor_passes_the_limit() {
+fn deep_nesting_does_not_overflow_and_respects_the_limit() {
     let deep = "[".repeat(100_000) + &"]".repeat(100_000);
     check_member(&format!(r#"{{"user_id":"1","user_info":{deep}}}"#), Err("info too large"));
     check_member(&format!(r#"{{"user_id":{deep}}}"#), Err("a list"));

@@ -30,13 +30,13 @@ fn anything_else_is_refused() {
 }
 
 #[test]
-fn numbers_that_no_server_hands_out_are_refused() {
+fn numbers_outside_the_range_of_servers_are_refused() {
     check("18446744073709551616.1", None);
     check("1.99999999999999999999999999", None);
 }
 
 #[test]
-fn fresh_ids_differ_and_stay_in_the_range_that_clients_know() {
+fn new_ids_differ_and_stay_in_the_range_that_clients_accept() {
     let mut rng = StdRng::seed_from_u64(1);
     let ids: HashSet<SocketId> = (0..10_000).map(|_| SocketId::random(&mut rng)).collect();
     assert_eq!(ids.len(), 10_000);
