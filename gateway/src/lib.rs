@@ -240,7 +240,7 @@ impl Gateway {
                 DrainPlan { window: Duration::ZERO, linger: Duration::ZERO, grace: FAREWELL_TIMEOUT }
             };
             for index in 0..threads.len() {
-                relay.tell_shard(index, ShardMessage::Drain(plan));
+                relay.send_to_shard(index, ShardMessage::Drain(plan));
             }
             // A shard ends when its last connection is closed and the cluster has been notified. Joining the threads waits
             // for the rest.
@@ -271,13 +271,13 @@ impl Gateway {
             (served, ()) = futures_util::future::join(serve, serve_peers) => served,
             never = tick(&relay, &sessions) => match never {},
             // Apart from what waits for the cluster.
-            never = relay.announce_late() => match never {},
+            never = relay.send_late_notifications() => match never {},
             // Not with the timer of what is done each second: the cluster's answers make that late.
             never = node.metrics.event_loop_lag.keep() => match never {},
             never = sessions.keep_renewed() => match never {},
             never = node.capacity.report_connections() => match never {},
             never = node.capacity.serve_queues() => match never {},
-            never = relay.keep_synchronised() => match never {},
+            never = relay.keep_synchronized() => match never {},
         }
     }
 }
@@ -317,7 +317,7 @@ async fn tick(relay: &Relay, sessions: &SessionRegistry) -> Infallible {
     let mut second = tokio::time::interval(Duration::from_secs(1));
     loop {
         second.tick().await;
-        relay.tend().await;
+        relay.tick().await;
         sessions.remove_expired();
     }
 }

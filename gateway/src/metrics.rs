@@ -128,7 +128,7 @@ impl PresenceMetrics {
     }
 
     /// So many channels were brought up to date with the cluster.
-    pub(crate) fn resynchronised(&self, channels: usize, took: std::time::Duration) {
+    pub(crate) fn resynchronized(&self, channels: usize, took: std::time::Duration) {
         self.resyncs.inc_by(channels as u64);
         self.resync_seconds.observe(took.as_secs_f64());
     }

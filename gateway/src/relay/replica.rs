@@ -1,7 +1,7 @@
-//! This node's copy of one presence channel, fed by the roster's announcements.
+//! A node's copy of the member list of one presence channel.
 //!
-//! The first local subscriber takes the list from the roster; later ones are answered from here, once the copy has
-//! reached the position that their own join returned.
+//! The first subscriber of a node reads the list from the roster. The roster's announcements keep it up to date. Later
+//! subscribers receive the copy once it has reached the position that their own join returned.
 
 use std::collections::BTreeMap;
 
@@ -11,95 +11,96 @@ use shared::protocol::{Member, UserId};
 
 use crate::limits::{EARLY_CHANGES_MAX, NOTIFICATION_BYTES};
 
-/// A presence channel as this node knows it.
+/// The replica of one presence channel.
 #[derive(Default)]
-pub(crate) struct Replica {
-    /// What the list reflects; `None` until the list has been taken from the roster.
+pub(super) struct Replica {
+    /// The position that the list reflects; `None` before the list is read and while the replica is suspended.
     position: Option<Position>,
-    /// What the list reflected before it was doubted.
-    doubted: Option<Position>,
+    /// The position that the list reflected when the replica was suspended.
+    suspended: Option<Position>,
     members: BTreeMap<UserId, Member>,
-    /// Whether some of them are not in the roster's list, but may come back.
-    is_keeping: bool,
-    /// Changes that arrived before the list, in order.
+    /// Whether the list has members that the roster's list lacks, and that may return.
+    has_retained: bool,
+    /// Changes that arrived while there was no list, in order.
     early: Vec<(Position, Change)>,
-    /// This node's users.
+    /// The users with sockets of this node.
     own: HashMap<UserId, Own>,
-    /// Users that changed since local subscribers were last notified, each as they know it; `None` if they do not.
-    news: BTreeMap<UserId, Option<Member>>,
+    /// Users that changed since subscribers of this node were last notified. The value is the member that subscribers know, or
+    /// `None` if they do not know the user.
+    unsent: BTreeMap<UserId, Option<Member>>,
 }
 
-/// A user that this node has sockets of.
+/// A user with sockets of this node.
 struct Own {
     sockets: usize,
-    /// As the user joined here; the channel shows what the first joiner anywhere brought.
+    /// The member as it joined on this node. The channel shows the member as it first joined on any node.
     member: Member,
 }
 
-/// One announced change.
+/// An announced change of the member list.
 #[derive(Clone, Debug)]
-pub(crate) enum Change {
+pub(super) enum Change {
     Added(Member),
     Removed(UserId),
 }
 
-/// What a change did to the copy.
+/// The effect of a change on the replica.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Effect {
-    /// Local subscribers must hear of it.
-    News,
-    /// The list reflects it already, or will.
+pub(super) enum Effect {
+    /// The list has changed, and subscribers must be notified.
+    Changed,
+    /// The list reflects the change already, or will when it is read.
     None,
-    /// Changes before it were missed: the copy is doubted from here on, until it is rebuilt.
+    /// Earlier changes were missed. The replica is suspended until it is rebuilt.
     Gap,
 }
 
 impl Replica {
-    /// Whether the list has been taken.
-    pub(crate) fn is_built(&self) -> bool {
+    /// Whether the list has been read, and the replica is not suspended.
+    pub(super) fn is_built(&self) -> bool {
         self.position.is_some()
     }
 
-    /// Whether the list is, or was when it was doubted, of this epoch.
-    pub(crate) fn is_of(&self, epoch: u64) -> bool {
-        self.position.or(self.doubted).is_some_and(|own| own.epoch == epoch)
+    /// Whether the position of the list, or of the suspended list, is in this epoch.
+    pub(super) fn is_of(&self, epoch: u64) -> bool {
+        self.position.or(self.suspended).is_some_and(|own| own.epoch == epoch)
     }
 
-    /// Whether some members are kept that the roster's list lacked.
-    pub(crate) fn is_keeping(&self) -> bool {
-        self.is_keeping
+    /// Whether the list has members that the roster's list lacked.
+    pub(super) fn has_retained(&self) -> bool {
+        self.has_retained
     }
 
-    /// Whether the user is a member as far as local subscribers know, while the roster may have lost it.
-    pub(crate) fn expects(&self, user_id: &UserId) -> bool {
-        (self.is_keeping || self.is_doubted()) && self.members.contains_key(user_id)
+    /// Whether subscribers of this node know the user as a member, while the roster may have lost the member.
+    pub(super) fn expects(&self, user_id: &UserId) -> bool {
+        (self.has_retained || self.is_suspended()) && self.members.contains_key(user_id)
     }
 
     /// Whether the list reflects `position`.
-    pub(crate) fn has_reached(&self, position: Position) -> bool {
+    pub(super) fn has_reached(&self, position: Position) -> bool {
         self.position.is_some_and(|own| own >= position)
     }
 
-    /// Takes the roster's list and replays what arrived before it; returns whether that was without gaps. If not, what
-    /// came after the gap is dropped, and the list may lack it.
+    /// Sets the list, and applies the changes that arrived before it. Returns whether these had no gap. Changes after a gap
+    /// are dropped, and the list may lack them.
     #[must_use]
-    pub(crate) fn build(&mut self, position: Position, members: Vec<Member>) -> bool {
+    pub(super) fn build(&mut self, position: Position, members: Vec<Member>) -> bool {
         self.position = Some(position);
-        self.doubted = None;
+        self.suspended = None;
         self.members = members.into_iter().map(|member| (member.user_id.clone(), member)).collect();
-        let is_whole = self.replay();
-        // Local subscribers get the list as a whole.
-        self.news.clear();
-        is_whole
+        let is_complete = self.apply_early();
+        // Subscribers receive the whole list.
+        self.unsent.clear();
+        is_complete
     }
 
-    /// Takes what arrived early, as long as it follows; returns whether all of it followed.
-    fn replay(&mut self) -> bool {
+    /// Applies the changes that arrived before the list, up to a gap. Returns whether there was none.
+    fn apply_early(&mut self) -> bool {
         for (position, change) in std::mem::take(&mut self.early) {
             match self.position {
                 Some(own) if position <= own => {}
                 Some(own) if own.is_followed_by(position) => {
-                    self.take(position, change);
+                    self.change(position, change);
                 }
                 _ => return false,
             }
@@ -107,16 +108,16 @@ impl Replica {
         true
     }
 
-    /// Whether members changed since local subscribers were last notified.
-    pub(crate) fn has_news(&self) -> bool {
-        !self.news.is_empty()
+    /// Whether members changed since subscribers were last notified.
+    pub(super) fn has_unsent(&self) -> bool {
+        !self.unsent.is_empty()
     }
 
-    /// Returns the changes that turn the list that local subscribers know into the current one. A user who came and left
-    /// in between is in none of them.
-    pub(crate) fn take_news(&mut self) -> Vec<Change> {
+    /// Returns the changes from the list that subscribers know to the current one. They do not include a user who joined and
+    /// left in between.
+    pub(super) fn take_unsent(&mut self) -> Vec<Change> {
         let (mut removed, mut added) = (Vec::new(), Vec::new());
-        for (user_id, before) in std::mem::take(&mut self.news) {
+        for (user_id, before) in std::mem::take(&mut self.unsent) {
             let now = self.members.get(&user_id);
             if before.as_ref().map(|member| &member.user_info) == now.map(|member| &member.user_info) {
                 continue;
@@ -128,74 +129,76 @@ impl Replica {
         removed
     }
 
-    /// About how many bytes the notifications of [`Replica::take_news`] take.
-    pub(crate) fn news_bytes(&self) -> usize {
+    /// Estimates the bytes of the notifications of [`Replica::take_unsent`].
+    pub(super) fn unsent_bytes(&self) -> usize {
         let info_bytes = |user_id| {
             let info = self.members.get(user_id).and_then(|member| member.user_info.as_ref());
             info.map_or(0, |info| info.len())
         };
-        self.news.keys().map(|user_id| NOTIFICATION_BYTES + user_id.as_str().len() + info_bytes(user_id)).sum()
+        self.unsent.keys().map(|user_id| NOTIFICATION_BYTES + user_id.as_str().len() + info_bytes(user_id)).sum()
     }
 
-    fn note(&mut self, user_id: &UserId, before: Option<Member>) {
-        self.news.entry(user_id.clone()).or_insert(before);
+    /// Records a changed user for the next notification, unless an earlier change is recorded.
+    fn record(&mut self, user_id: &UserId, before: Option<Member>) {
+        self.unsent.entry(user_id.clone()).or_insert(before);
     }
 
-    /// Forgets what the list reflects: changes may have been missed. They are kept for the new list from here on.
-    pub(crate) fn doubt(&mut self) {
+    /// Suspends the replica, because changes may have been missed. Changes are queued until the list is rebuilt.
+    pub(super) fn suspend(&mut self) {
         if let Some(position) = self.position.take() {
-            self.doubted = Some(position);
+            self.suspended = Some(position);
         }
     }
 
-    /// Whether there is a list that may have missed changes: local subscribers have it, and go on from it.
-    pub(crate) fn is_doubted(&self) -> bool {
-        self.doubted.is_some()
+    /// Whether there is a list that may have missed changes. Subscribers of this node know it.
+    pub(super) fn is_suspended(&self) -> bool {
+        self.suspended.is_some()
     }
 
-    /// Goes on with a doubted list, since no new one can be had now, and takes the changes that were kept; returns those
-    /// that local subscribers must hear of.
-    pub(crate) fn trust(&mut self) -> Vec<Change> {
-        let Some(doubted) = self.doubted.take() else { return Vec::new() };
-        self.position = Some(doubted);
-        self.replay();
-        self.take_news()
+    /// Resumes a suspended replica with its old list, because no new one is available. Applies the queued changes. Returns
+    /// the changes that subscribers must be notified of.
+    pub(super) fn resume(&mut self) -> Vec<Change> {
+        let Some(suspended) = self.suspended.take() else { return Vec::new() };
+        self.position = Some(suspended);
+        self.apply_early();
+        self.take_unsent()
     }
 
-    /// Takes a new list in place of a doubted one; returns what local subscribers must hear of to have it too, and
-    /// whether there was no gap, as [`Replica::build`] does.
+    /// Replaces a suspended list by a new one. Returns the changes that subscribers must be notified of, and whether there was
+    /// no gap, like [`Replica::build`].
     ///
-    /// `keeping`: whether members that the new list lacks stay in this copy, since they may be about to come back.
-    pub(crate) fn rebuild(&mut self, position: Position, members: Vec<Member>, keeping: bool) -> (Vec<Change>, bool) {
+    /// `retain`: whether members that the new list lacks remain in this replica, because they may return.
+    pub(super) fn rebuild(&mut self, position: Position, members: Vec<Member>, retain: bool) -> (Vec<Change>, bool) {
         let before = std::mem::take(&mut self.members);
-        let news = std::mem::take(&mut self.news);
-        let is_whole = self.build(position, members);
-        self.news = news;
-        self.is_keeping = keeping && before.keys().any(|user_id| !self.members.contains_key(user_id));
-        if keeping {
+        let unsent = std::mem::take(&mut self.unsent);
+        let is_complete = self.build(position, members);
+        self.unsent = unsent;
+        self.has_retained = retain && before.keys().any(|user_id| !self.members.contains_key(user_id));
+        if retain {
             for (user_id, member) in &before {
                 self.members.entry(user_id.clone()).or_insert_with(|| member.clone());
             }
         }
-        let came: Vec<UserId> = self.members.keys().filter(|user_id| !before.contains_key(*user_id)).cloned().collect();
-        for user_id in &came {
-            self.note(user_id, None);
+        let joined: Vec<UserId> =
+            self.members.keys().filter(|user_id| !before.contains_key(*user_id)).cloned().collect();
+        for user_id in &joined {
+            self.record(user_id, None);
         }
         for (user_id, member) in before {
             if self.members.get(&user_id).is_none_or(|now| now.user_info != member.user_info) {
-                self.note(&user_id, Some(member));
+                self.record(&user_id, Some(member));
             }
         }
-        (self.take_news(), is_whole)
+        (self.take_unsent(), is_complete)
     }
 
-    /// The users that this node has sockets of, as the channel knows them.
-    pub(crate) fn own_members(&self) -> Vec<Member> {
+    /// Returns the users with sockets of this node, as the channel shows them.
+    pub(super) fn own_members(&self) -> Vec<Member> {
         self.own.values().map(|own| self.members.get(&own.member.user_id).unwrap_or(&own.member).clone()).collect()
     }
 
-    /// Takes one change.
-    pub(crate) fn apply(&mut self, position: Position, change: Change) -> Effect {
+    /// Applies one change.
+    pub(super) fn apply(&mut self, position: Position, change: Change) -> Effect {
         let Some(own) = self.position else {
             if self.early.len() >= EARLY_CHANGES_MAX {
                 self.early.clear();
@@ -207,28 +210,28 @@ impl Replica {
             return Effect::None;
         }
         if !own.is_followed_by(position) {
-            self.doubt();
+            self.suspend();
             self.early.push((position, change));
             return Effect::Gap;
         }
-        if self.take(position, change) { Effect::News } else { Effect::None }
+        if self.change(position, change) { Effect::Changed } else { Effect::None }
     }
 
-    /// Makes a change; returns whether it changed anything.
-    fn take(&mut self, position: Position, change: Change) -> bool {
+    /// Changes the list. Returns whether the change had an effect.
+    fn change(&mut self, position: Position, change: Change) -> bool {
         self.position = Some(position);
         match change {
             Change::Added(member) => {
                 let user_id = member.user_id.clone();
-                let is_news = self.members.insert(user_id.clone(), member).is_none();
-                if is_news {
-                    self.note(&user_id, None);
+                let is_new = self.members.insert(user_id.clone(), member).is_none();
+                if is_new {
+                    self.record(&user_id, None);
                 }
-                is_news
+                is_new
             }
             Change::Removed(user_id) => match self.members.remove(&user_id) {
                 Some(before) => {
-                    self.note(&user_id, Some(before));
+                    self.record(&user_id, Some(before));
                     true
                 }
                 None => false,
@@ -236,24 +239,24 @@ impl Replica {
         }
     }
 
-    /// All members, in the order of their ids.
-    pub(crate) fn members(&self) -> Vec<Member> {
+    /// Returns all members, in the order of their ids.
+    pub(super) fn members(&self) -> Vec<Member> {
         self.members.values().cloned().collect()
     }
 
-    /// How many sockets of this node `user_id` has.
-    pub(crate) fn sockets_of(&self, user_id: &UserId) -> usize {
+    /// Returns the number of sockets of this node that `user_id` has.
+    pub(super) fn sockets_of(&self, user_id: &UserId) -> usize {
         self.own.get(user_id).map_or(0, |own| own.sockets)
     }
 
-    /// One more socket of this user.
-    pub(crate) fn add_socket(&mut self, member: &Member) {
-        let fresh = || Own { sockets: 0, member: member.clone() };
-        self.own.entry(member.user_id.clone()).or_insert_with(fresh).sockets += 1;
+    /// Counts one more socket of a user.
+    pub(super) fn add_socket(&mut self, member: &Member) {
+        let new = || Own { sockets: 0, member: member.clone() };
+        self.own.entry(member.user_id.clone()).or_insert_with(new).sockets += 1;
     }
 
-    /// One socket less; returns whether it was the user's last on this node.
-    pub(crate) fn remove_socket(&mut self, user_id: &UserId) -> bool {
+    /// Counts one socket of a user less. Returns whether it was the user's last on this node.
+    pub(super) fn remove_socket(&mut self, user_id: &UserId) -> bool {
         match self.own.get_mut(user_id) {
             Some(own) if own.sockets > 1 => {
                 own.sockets -= 1;
@@ -267,8 +270,8 @@ impl Replica {
         }
     }
 
-    /// Whether this node has no socket in the channel.
-    pub(crate) fn is_idle(&self) -> bool {
+    /// Whether this node has no subscription of the channel.
+    pub(super) fn is_idle(&self) -> bool {
         self.own.is_empty()
     }
 }

@@ -1,171 +1,93 @@
-//! After messages may have been missed: this node asserts what it holds, and asks for what it shows.
+//! Resynchronization with the roster: the node registers everything that it has again, and reads everything that it shows.
 
 use std::convert::Infallible;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use futures_util::stream::{self, StreamExt, TryStreamExt};
-use hashbrown::{HashMap, HashSet};
-use shared::cluster::envelope::{Position, Topic};
+use hashbrown::HashSet;
+use shared::cluster::envelope::Topic;
 use shared::cluster::roster::RosterError;
 use shared::protocol::{ChannelKind, Member, UserId};
-use tokio::sync::Notify;
 
-use super::membership::{BACKOFF_MIN, back_off};
-use super::replica::Change;
-use super::{Relay, lock};
+use super::Relay;
+use super::retry::{BACKOFF_MIN, back_off};
+use super::topics::LockedTopic;
+use super::unverified::Missing;
 use crate::inbox::ShardMessage;
 use crate::limits::{REJOINS_AT_ONCE, RESYNCS_AT_ONCE};
-use crate::relay::topic::TopicState;
-
-/// After Redis lost data, every node puts back its own part. Members that are missing are removed from this node's copies
-/// after this long only, or clients would see the users of other nodes leave and come back. A node needs up to 2 s until
-/// its next attempt to connect, 4 s to connect, and 3 s for 10,000 channels. Users of a node that died meanwhile are
-/// removed late, but within the 30 s that are promised.
-const PATIENCE: Duration = Duration::from_secs(12);
-
-/// Channels that may be out of step with the cluster.
-pub(super) struct Doubts {
-    /// [`PATIENCE`], or less in tests.
-    pub(super) patience: Duration,
-    topics: Mutex<HashMap<Topic, Missing>>,
-    /// Channels to look at again once [`PATIENCE`] is over, and since when.
-    late: Mutex<HashMap<Topic, Instant>>,
-    all: AtomicBool,
-    raised: Notify,
-}
-
-/// What to think of members, users and counts that were there and are missing now.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Missing {
-    /// They may be about to come back, if Redis has begun anew.
-    MayReturn,
-    Gone,
-}
-
-impl Default for Doubts {
-    fn default() -> Self {
-        Self {
-            patience: PATIENCE,
-            topics: Mutex::default(),
-            late: Mutex::default(),
-            all: AtomicBool::new(false),
-            raised: Notify::new(),
-        }
-    }
-}
-
-impl Doubts {
-    /// One channel is in doubt.
-    pub(super) fn raise(&self, topic: &Topic) {
-        lock(&self.topics).entry(topic.clone()).or_insert(Missing::MayReturn);
-        self.raised.notify_one();
-    }
-
-    /// Looks at the channel again once [`PATIENCE`] is over. Redis lost data now.
-    fn raise_after_loss(&self, topic: &Topic) {
-        lock(&self.late).insert(topic.clone(), Instant::now());
-    }
-
-    /// Looks at the channel again once [`PATIENCE`] is over, if that is not planned already.
-    fn raise_later(&self, topic: &Topic) {
-        lock(&self.late).entry(topic.clone()).or_insert_with(Instant::now);
-    }
-
-    /// Raises the doubts whose time has come.
-    pub(super) fn raise_late(&self, now: Instant) {
-        let is_due = |_: &Topic, since: &mut Instant| now.saturating_duration_since(*since) >= self.patience;
-        let due: Vec<Topic> = lock(&self.late).extract_if(is_due).map(|(topic, _)| topic).collect();
-        if due.is_empty() {
-            return;
-        }
-        lock(&self.topics).extend(due.into_iter().map(|topic| (topic, Missing::Gone)));
-        self.raised.notify_one();
-    }
-
-    /// Everything is.
-    pub(super) fn raise_all(&self) {
-        self.all.store(true, Ordering::Release);
-        self.raised.notify_one();
-    }
-}
 
 impl Relay {
-    /// Brings every doubtful channel up to date; what fails is tried again until it does not.
-    pub(crate) async fn keep_synchronised(&self) -> Infallible {
+    /// Resynchronizes every unverified channel. Retries until all succeed.
+    pub(crate) async fn keep_synchronized(&self) -> Infallible {
         loop {
-            self.doubts.raised.notified().await;
+            self.unverified.added().await;
             let mut ceiling = BACKOFF_MIN;
-            while !self.settle_doubts().await {
+            while !self.verify().await {
                 back_off(&mut ceiling).await;
             }
         }
     }
 
-    /// One look at all doubts; returns whether none is left.
-    async fn settle_doubts(&self) -> bool {
+    /// Resynchronizes the unverified channels once. Returns whether all succeeded.
+    async fn verify(&self) -> bool {
         let began = Instant::now();
-        let all = self.doubts.all.swap(false, Ordering::AcqRel);
+        let all = self.unverified.take_all();
         if all {
             if self.roster.renew().await.is_err() {
-                self.doubts.all.store(true, Ordering::Release);
+                self.unverified.mark_all();
                 return false;
             }
             self.recounts.request_all();
-            // Not under the lock of the doubts, which others take while they hold a stripe.
-            let held = self.held_topics();
-            let mut topics = lock(&self.doubts.topics);
-            for topic in held {
-                topics.entry(topic).or_insert(Missing::MayReturn);
-            }
+            self.unverified.extend(self.used_topics());
         }
-        let topics = std::mem::take(&mut *lock(&self.doubts.topics));
+        let topics = self.unverified.take();
         let count = topics.len();
         let failed: Vec<(Topic, Missing)> = stream::iter(topics)
             .map(async |(topic, missing)| {
-                let error = self.resynchronise(&topic, missing).await.err()?;
-                tracing::debug!({ channel.name = %topic, error = %error }, "not brought up to date yet");
+                let error = self.resynchronize(&topic, missing).await.err()?;
+                tracing::debug!(
+                    { app.id = %topic.app, channel.name = %topic.channel, %error },
+                    "cannot resynchronize a channel; retrying"
+                );
                 Some((topic, missing))
             })
             .buffer_unordered(RESYNCS_AT_ONCE)
             .filter_map(async |failed| failed)
             .collect()
             .await;
-        self.metrics.resynchronised(count - failed.len(), began.elapsed());
+        self.metrics.resynchronized(count - failed.len(), began.elapsed());
         if all && failed.is_empty() {
-            tracing::info!(channels = count, "brought up to date with the cluster");
+            tracing::info!(channels = count, "resynchronized all channels with the cluster");
         }
-        let mut is_settled = failed.is_empty();
-        lock(&self.doubts.topics).extend(failed);
-        if all && let Err(error) = self.release_left_channels().await {
-            tracing::debug!(%error, "cannot remove this node from channels that it has left yet; retrying");
-            self.doubts.all.store(true, Ordering::Release);
-            is_settled = false;
+        let mut is_verified = failed.is_empty();
+        self.unverified.put_back(failed);
+        if all && let Err(error) = self.release_stale_channels().await {
+            tracing::debug!(%error, "cannot remove this node from channels that it has left; retrying");
+            self.unverified.mark_all();
+            is_verified = false;
         }
-        is_settled
+        is_verified
     }
 
-    /// Removes this node from channels that it has left, and that an older state of Redis still lists for it. Otherwise
-    /// their members would stay for as long as another node keeps the channel.
-    async fn release_left_channels(&self) -> Result<(), RosterError> {
-        let left = self.roster.stale_channels().await?;
-        stream::iter(&left)
-            .map(|topic| self.release_left_channel(topic))
+    /// Removes this node from channels that it has left, but that an older state of Redis still lists for it. Otherwise their
+    /// members would remain for as long as another node uses the channel.
+    async fn release_stale_channels(&self) -> Result<(), RosterError> {
+        let stale = self.roster.stale_channels().await?;
+        stream::iter(&stale)
+            .map(|topic| self.release_stale_channel(topic))
             .buffer_unordered(RESYNCS_AT_ONCE)
             .try_for_each(async |()| Ok(()))
             .await
     }
 
-    async fn release_left_channel(&self, topic: &Topic) -> Result<(), RosterError> {
-        // Held for the gate, which keeps those who enter the channel now waiting.
-        self.hold(topic, 0);
-        let gate = self.gate(topic);
+    async fn release_stale_channel(&self, topic: &Topic) -> Result<(), RosterError> {
+        // The gate makes new subscriptions of the channel wait.
+        let gate = self.topics.acquire(topic, 0);
         let released = {
-            let _serial = gate.lock().await;
-            self.leave_if_unused(topic).await
+            let locked = gate.lock().await;
+            self.leave_if_unused(&locked).await
         };
-        self.release(topic, 0);
+        self.topics.release(topic, 0);
         match released {
             // Retrying does not help: an operator must repair the key.
             Err(RosterError::Damaged) => Ok(()),
@@ -173,10 +95,8 @@ impl Relay {
         }
     }
 
-    /// Must be called under the topic's gate.
-    async fn leave_if_unused(&self, topic: &Topic) -> Result<(), RosterError> {
-        let is_used = self.stripe(topic).get(topic).is_some_and(|state| state.subscriptions > 0);
-        if is_used {
+    async fn leave_if_unused(&self, topic: &LockedTopic<'_>) -> Result<(), RosterError> {
+        if self.topics.with(topic, |state| state.subscriptions > 0) == Some(true) {
             return Ok(());
         }
         if topic.channel.kind().is_presence() {
@@ -187,51 +107,41 @@ impl Relay {
         self.roster.resend_subscriptions(topic, 0, false).await
     }
 
-    fn held_topics(&self) -> Vec<Topic> {
-        let held = |stripe: &Mutex<HashMap<Topic, TopicState>>| {
-            let stripe = lock(stripe);
-            stripe.iter().filter(|(_, state)| state.is_held()).map(|(topic, _)| topic.clone()).collect::<Vec<_>>()
-        };
-        self.stripes.iter().flat_map(held).collect()
-    }
-
-    /// Every list may miss changes from here on; what comes in is kept until there is a new one.
-    pub(super) fn doubt_all_members(&self) {
-        for stripe in &self.stripes {
-            for replica in lock(stripe).values_mut().filter_map(|state| state.replica.as_mut()) {
-                replica.doubt();
+    fn used_topics(&self) -> Vec<Topic> {
+        let mut used = Vec::new();
+        self.topics.for_each(|topic, state| {
+            if state.is_used() {
+                used.push(topic.clone());
             }
-        }
+        });
+        used
     }
 
-    async fn resynchronise(&self, topic: &Topic, missing: Missing) -> Result<(), RosterError> {
-        let Some(gate) = self.stripe(topic).get(topic).map(|state| state.gate.clone()) else { return Ok(()) };
-        let _serial = gate.lock().await;
-        let asserted = self.assert_members(topic, missing).await;
-        if asserted.is_err() {
-            self.trust_members(topic);
+    async fn resynchronize(&self, topic: &Topic, missing: Missing) -> Result<(), RosterError> {
+        let Some(gate) = self.topics.gate(topic) else { return Ok(()) };
+        let locked = gate.lock().await;
+        let registered = self.register_members(&locked, missing).await;
+        if registered.is_err() {
+            self.resume_members(&locked);
         }
-        asserted?;
-        self.assert_occupancy(topic).await?;
-        self.ask_again(topic, missing).await
+        registered?;
+        self.register_subscriptions(&locked).await?;
+        self.read_announced(&locked, missing).await
     }
 
-    /// Joins again as everyone who is here, leaves as everyone who is not, takes the list anew, and tells local
-    /// subscribers what they missed.
-    async fn assert_members(&self, topic: &Topic, missing: Missing) -> Result<(), RosterError> {
-        let own: Vec<Member> = {
-            let stripe = self.stripe(topic);
-            let Some(replica) = stripe.get(topic).and_then(|state| state.replica.as_ref()) else { return Ok(()) };
-            replica.own_members()
-        };
+    /// Registers the members of this node again, removes those that have left, reads the list of members, and notifies
+    /// subscribers of the changes that they missed.
+    async fn register_members(&self, topic: &LockedTopic<'_>, missing: Missing) -> Result<(), RosterError> {
+        let own = self.topics.with(topic, |state| state.replica.as_ref().map(|replica| replica.own_members()));
+        let own: Vec<Member> = own.flatten().unwrap_or_default();
         let Some((last, others)) = own.split_last() else { return Ok(()) };
-        let here: HashSet<&UserId> = own.iter().map(|member| &member.user_id).collect();
+        let present: HashSet<&UserId> = own.iter().map(|member| &member.user_id).collect();
         for user_id in self.roster.own_members(topic).await? {
-            if !here.contains(&user_id) {
+            if !present.contains(&user_id) {
                 self.roster.leave(topic, &user_id).await?;
             }
         }
-        // One before all others: it notes for a sweep that this node is in the channel.
+        // One before all others: it records for a sweep that this node uses the channel.
         let others = match others.split_first() {
             Some((first, others)) => {
                 self.roster.rejoin(topic, first, false).await?;
@@ -244,101 +154,54 @@ impl Relay {
             .buffer_unordered(REJOINS_AT_ONCE)
             .try_for_each(async |_| Ok(()))
             .await?;
-        if let Some(replica) = self.stripe(topic).get_mut(topic).and_then(|state| state.replica.as_mut()) {
-            replica.doubt();
-        }
-        let joined = self.roster.rejoin(topic, last, true).await?;
-        self.take_list(topic, joined.position, joined.members.unwrap_or_default(), missing);
-        Ok(())
-    }
-
-    /// Takes the roster's list; subscribers who have an older one hear what is different.
-    pub(super) fn take_members(&self, topic: &Topic, position: Position, members: Vec<Member>) {
-        self.take_list(topic, position, members, Missing::MayReturn);
-    }
-
-    fn take_list(&self, topic: &Topic, position: Position, members: Vec<Member>, missing: Missing) {
-        self.change_members(topic, |state| {
-            let Some(replica) = &mut state.replica else { return Vec::new() };
-            let (changes, is_whole) = if replica.is_doubted() {
-                let begins_anew = !replica.is_of(position.epoch);
-                let keeping = missing == Missing::MayReturn && (begins_anew || replica.is_keeping());
-                let rebuilt = replica.rebuild(position, members, keeping);
-                if begins_anew && replica.is_keeping() {
-                    self.doubts.raise_after_loss(topic);
-                }
-                rebuilt
-            } else {
-                // Nobody here has a list yet.
-                (Vec::new(), replica.build(position, members))
-            };
-            if !is_whole {
-                self.doubts.raise(topic);
+        self.topics.with(topic, |state| {
+            if let Some(replica) = &mut state.replica {
+                replica.suspend();
             }
-            changes
         });
-    }
-
-    fn trust_members(&self, topic: &Topic) {
-        self.change_members(topic, |state| state.replica.as_mut().map(|replica| replica.trust()).unwrap_or_default());
-    }
-
-    /// Changes the list of members, and tells local subscribers of what changed.
-    fn change_members(&self, topic: &Topic, change: impl FnOnce(&mut TopicState) -> Vec<Change>) {
-        let mut stripe = self.stripe(topic);
-        let Some(state) = stripe.get_mut(topic) else { return };
-        let changes = change(state);
-        self.send_changes(state, topic, &changes);
-        self.release_parked(state);
-    }
-
-    async fn assert_occupancy(&self, topic: &Topic) -> Result<(), RosterError> {
-        let (count, announces) = {
-            let stripe = self.stripe(topic);
-            let Some(state) = stripe.get(topic) else { return Ok(()) };
-            if state.subscriptions == 0 && state.reported == 0 {
-                return Ok(());
-            }
-            (state.subscriptions, state.announces)
-        };
-        self.roster.resend_subscriptions(topic, count, announces).await?;
-        if let Some(state) = self.stripe(topic).get_mut(topic) {
-            state.reported = count;
-        }
+        let joined = self.roster.rejoin(topic, last, true).await?;
+        self.set_members(topic, joined.position, joined.members.unwrap_or_default(), missing);
         Ok(())
     }
 
-    /// Asks for what was announced while nobody here heard it: whether a user is online, how many subscribe.
-    async fn ask_again(&self, topic: &Topic, missing: Missing) -> Result<(), RosterError> {
+    async fn register_subscriptions(&self, topic: &LockedTopic<'_>) -> Result<(), RosterError> {
+        let current = self.topics.with(topic, |state| {
+            let is_registered = state.subscriptions > 0 || state.reported > 0;
+            is_registered.then_some((state.subscriptions, state.announces))
+        });
+        let Some(Some((count, announces))) = current else { return Ok(()) };
+        self.roster.resend_subscriptions(topic, count, announces).await?;
+        self.topics.with(topic, |state| state.reported = count);
+        Ok(())
+    }
+
+    /// Reads the state whose announcement may have been missed: whether a user is online, or the channel's number of
+    /// subscriptions.
+    async fn read_announced(&self, topic: &LockedTopic<'_>, missing: Missing) -> Result<(), RosterError> {
         let is_user = topic.channel.kind() == ChannelKind::User;
-        let heard = {
-            let stripe = self.stripe(topic);
-            match stripe.get(topic) {
-                Some(state) if is_user || state.announces => state.heard,
-                _ => return Ok(()),
+        let received = self.topics.with(topic, |state| (is_user || state.announces).then_some(state.announcements));
+        let Some(Some(received)) = received else { return Ok(()) };
+        let occupancies = self.roster.occupancy(std::slice::from_ref(&**topic)).await?;
+        let subscriptions = occupancies.first().map_or(0, |occupancy| occupancy.subscriptions);
+        self.topics.with(topic, |state| {
+            let is_less = match is_user {
+                true => subscriptions == 0,
+                false => state.count.value.is_some_and(|count| subscriptions < count),
+            };
+            if is_less && missing == Missing::MayReturn {
+                return self.unverified.add_later(topic);
             }
-        };
-        let answer = self.roster.occupancy(std::slice::from_ref(topic)).await?;
-        let subscriptions = answer.first().map_or(0, |occupancy| occupancy.subscriptions);
-        let mut stripe = self.stripe(topic);
-        let told = stripe.get(topic).and_then(|state| state.count.value);
-        let is_less = if is_user { subscriptions == 0 } else { told.is_some_and(|told| subscriptions < told) };
-        if is_less && missing == Missing::MayReturn {
-            self.doubts.raise_later(topic);
-            return Ok(());
-        }
-        match stripe.get_mut(topic) {
-            // What was heard since the question is newer than the answer, or will be followed by what is.
-            Some(state) if state.heard == heard => {
-                if is_user {
-                    let online = subscriptions > 0;
-                    self.tell(state, || ShardMessage::UserOnline { topic: topic.clone(), online });
-                } else {
-                    self.count_changed(state, topic, subscriptions);
-                }
+            // An announcement that arrived after the query is newer than its result, or a newer one follows.
+            if state.announcements != received {
+                return;
             }
-            _ => {}
-        }
+            if is_user {
+                let online = subscriptions > 0;
+                self.send_to_shards(state, || ShardMessage::UserOnline { topic: Topic::clone(topic), online });
+            } else {
+                self.count_changed(state, topic, subscriptions);
+            }
+        });
         Ok(())
     }
 }

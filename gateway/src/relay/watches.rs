@@ -1,47 +1,43 @@
-//! Topics that a shard receives without being counted as a subscriber of them: the channels of watched users.
+//! Topics that a shard receives without a subscription: the user channels of watched users.
 
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 use shared::cluster::envelope::Topic;
 
 use super::Relay;
-use super::membership::EnterError;
+use super::error::EnterError;
+use super::topics::Gate;
 use crate::limits::WATCHES_AT_ONCE;
 
 impl Relay {
-    /// Subscribes to topics on behalf of a shard, without counting as a subscriber of them.
+    /// Subscribes to topics for a shard, without adding subscriptions to their channels.
     ///
     /// # Errors
-    /// [`EnterError`]; no topic is subscribed then.
+    /// [`EnterError`]. All topics are released.
     ///
     /// # Cancel safety
-    /// Dropped, it undoes what it did.
+    /// If the future is dropped, all topics are released.
     pub(crate) async fn watch_all(&self, topics: Vec<Topic>, shard: usize) -> Result<Watches<'_>, EnterError> {
-        for topic in &topics {
-            self.hold(topic, shard);
-        }
-        let watches = Watches { relay: self, topics, shard };
-        stream::iter(&watches.topics)
-            .map(|topic| self.watch(topic))
+        let gates: Vec<Gate<'_>> = topics.iter().map(|topic| self.topics.acquire(topic, shard)).collect();
+        let watches = Watches { relay: self, topics: topics.clone(), shard };
+        stream::iter(gates)
+            .map(|gate| self.watch(gate))
             .buffer_unordered(WATCHES_AT_ONCE)
             .try_for_each(async |()| Ok(()))
             .await?;
         Ok(watches)
     }
 
-    /// The topic must be held.
-    async fn watch(&self, topic: &Topic) -> Result<(), EnterError> {
-        let gate = self.gate(topic);
-        let _serial = gate.lock().await;
-        self.hear(topic).await
+    async fn watch(&self, gate: Gate<'_>) -> Result<(), EnterError> {
+        self.subscribe(&gate.lock().await).await
     }
 
     /// Ends the watch of one topic of [`Relay::watch_all`].
     pub(crate) fn unwatch(&self, topic: &Topic, shard: usize) {
-        self.release(topic, shard);
+        self.topics.release(topic, shard);
     }
 }
 
-/// Topics that a shard watches. Dropped, it ends the watches, unless they are kept.
+/// Topics that a shard watches. The watches end when it is dropped.
 pub(crate) struct Watches<'a> {
     relay: &'a Relay,
     topics: Vec<Topic>,
@@ -49,12 +45,12 @@ pub(crate) struct Watches<'a> {
 }
 
 impl Watches<'_> {
-    /// The topics.
+    /// The watched topics.
     pub(crate) fn topics(&self) -> &[Topic] {
         &self.topics
     }
 
-    /// Leaves the topics watched: each must be given back with [`Relay::unwatch`].
+    /// Keeps the watches. The caller ends each of them with [`Relay::unwatch`].
     pub(crate) fn keep(mut self) {
         self.topics.clear();
     }

@@ -45,7 +45,7 @@ impl Shard {
             Action::Resubscribe { channel, ticket } => {
                 let topic = Topic::new(&connection.app.id, &channel);
                 let key = self.key(connection);
-                self.node.relay.answer_again(&topic, self.index, move |frames| ShardMessage::Resubscribed {
+                self.node.relay.reply_again(&topic, self.index, move |frames| ShardMessage::Resubscribed {
                     connection: key,
                     channel,
                     ticket,

@@ -18,7 +18,7 @@ use crate::connection::Connection;
 use crate::inbox::{ConnectionKey, ShardMessage};
 use crate::limits::TASKS_PER_TURN;
 use crate::reject::{Refusal, SignInError, SubscribeError};
-use crate::relay::membership::EnterError;
+use crate::relay::EnterError;
 use crate::session::subscriptions::Ticket;
 use crate::websocket::writer;
 pub(super) use queue::Tasks;
@@ -279,7 +279,7 @@ impl Shard {
                     let user = UserId::from(topic.channel.user_id()?);
                     Some((user, occupancy.subscriptions > 0))
                 });
-                relay.tell_shard(self.index, ShardMessage::Watched { connection, users: users.collect() });
+                relay.send_to_shard(self.index, ShardMessage::Watched { connection, users: users.collect() });
             }
             // The client still receives changes; only the state at the sign-in is missing.
             Err(error) => tracing::warn!(%error, "cannot read which watched users are online"),

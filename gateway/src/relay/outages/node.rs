@@ -27,7 +27,7 @@ use crate::inbox::{Broadcast, Room, ShardMessage, inbox};
 use crate::metrics::Metrics;
 
 /// How long members that are missing after a loss of data are kept. Subscribers reconnect within 2 s.
-const PATIENCE: Duration = Duration::from_secs(4);
+const RETENTION: Duration = Duration::from_secs(4);
 
 /// The members of each channel as a client of one node sees them, and what it received out of place.
 #[derive(Default)]
@@ -69,7 +69,7 @@ impl Node {
         let mut messages = receiver.messages;
         let metrics = Metrics::new(&Registry::new(), &apps, 10, 10);
         let mut relay = Relay::new(bus.clone(), roster.clone(), vec![sender], room, metrics.presence.clone());
-        relay.doubts.patience = PATIENCE;
+        relay.unverified.retention = RETENTION;
         let relay = Arc::new(relay);
         bus.listen(relay.clone());
         let view = Arc::new(Mutex::new(View::default()));
@@ -91,12 +91,12 @@ impl Node {
         let (roster, relay) = (node.roster.clone(), node.relay.clone());
         node.on_shard(async move || match roster.maintain(relay).await {});
         let relay = node.relay.clone();
-        node.on_shard(async move || match relay.keep_synchronised().await {});
+        node.on_shard(async move || match relay.keep_synchronized().await {});
         let relay = node.relay.clone();
         node.on_shard(async move || {
             loop {
                 tokio::time::sleep(Duration::from_secs(1)).await;
-                relay.tend().await;
+                relay.tick().await;
             }
         });
         node
