@@ -1,6 +1,6 @@
-//! Why a request was refused, and the one place where that becomes a status and a body.
+//! The errors of requests, with the status and the body that callers receive.
 //!
-//! Source of statuses and texts: protocol reference 4.3, with Pusher's own texts where it has one.
+//! Source: protocol reference 4.3. Texts that Pusher has are the same here.
 
 use std::borrow::Cow;
 
@@ -13,7 +13,7 @@ use shared::excerpt::{NAME_MAX, excerpt};
 use shared::protocol::{ChannelName, ChannelNameError, EventNameError, SocketIdError};
 use shared::serve::http::{self, Response};
 
-/// Why a request was refused. No variant holds event data, a secret or a signature.
+/// The reason why a request was refused. No variant contains event data, a secret or a signature.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ApiError {
     /// No route has this path.
@@ -28,13 +28,13 @@ pub(crate) enum ApiError {
     /// No app has this id.
     #[error("app {id:?} is unknown")]
     UnknownApp {
-        /// The beginning of what the path says.
+        /// The id in the path, cut to a maximum length.
         id: String,
     },
-    /// The app is switched off.
+    /// The app is disabled.
     #[error("app is disabled")]
     AppDisabled,
-    /// The request is not signed as it should be.
+    /// The signature is missing or wrong.
     #[error("request is not authentic")]
     Auth(#[from] RequestAuthError),
     /// The body is larger than a full batch of the app's events.
@@ -45,13 +45,13 @@ pub(crate) enum ApiError {
         /// Largest body, in bytes.
         max: usize,
     },
-    /// The app has as many bytes of bodies under way as it may.
-    #[error("the bodies of the app's requests under way take all of their memory")]
+    /// The concurrent request bodies of the app use its whole budget.
+    #[error("concurrent request bodies of the app use its whole memory budget")]
     TooManyBodies,
     /// The body did not arrive in time.
     #[error("body did not arrive in time")]
     BodyTimeout,
-    /// The body broke off, or is not text where text is needed.
+    /// The body was cut off, or is not UTF-8.
     #[error("body is not readable")]
     BodyBroken,
     /// The body is not JSON, or a member has the wrong type.
@@ -60,70 +60,70 @@ pub(crate) enum ApiError {
     /// A required member of the body is absent.
     #[error("parameter {0} is missing")]
     Missing(&'static str),
-    /// The event's name is not one that applications may use.
+    /// The name of the event is reserved or not valid.
     #[error("event name is not valid")]
     EventName(#[from] EventNameError),
-    /// A channel's name is not valid.
+    /// The name of a channel is not valid.
     #[error("channel name {name:?} is not valid")]
     ChannelName {
-        /// The beginning of the name.
+        /// The name, cut to a maximum length.
         name: String,
-        /// What is wrong.
+        /// The cause.
         #[source]
         source: ChannelNameError,
     },
-    /// No user can have this id, since no channel name can hold it.
+    /// The user id contains characters that channel names cannot contain.
     #[error("user id is not valid")]
     UserId(#[source] ChannelNameError),
-    /// The connection to leave out is not named by a socket id.
+    /// The excluded connection is not a socket id.
     #[error("socket id is not valid")]
     SocketId(#[from] SocketIdError),
-    /// An event has more data than the app allows.
+    /// The data of an event is larger than the limit of the app.
     #[error("event data has {bytes} bytes, more than {max}")]
     DataTooLarge {
-        /// The data of the event, in bytes.
+        /// The size of the data, in bytes.
         bytes: usize,
-        /// Its channels, for people.
+        /// The channels of the event, for the error text.
         channels: String,
-        /// Most data of one event, in bytes.
+        /// The limit, in bytes.
         max: usize,
     },
-    /// An event goes to more channels than the app allows.
+    /// An event has more channels than the limit of the app.
     #[error("event has {given} channels, more than {max}")]
     TooManyChannels {
         /// Channels in the request.
         given: usize,
-        /// Most channels of one event.
+        /// The limit.
         max: usize,
     },
-    /// A batch has more events than the app allows.
+    /// A batch has more events than the limit of the app.
     #[error("batch has {given} events, more than {max}")]
     BatchTooLarge {
         /// Events in the request.
         given: usize,
-        /// Most events of one batch.
+        /// The limit.
         max: usize,
     },
-    /// A user count was asked of a channel without members.
-    #[error("user count was asked of a channel that is not a presence channel")]
+    /// The user count of a channel without members was requested.
+    #[error("user count requested for a channel that is not a presence channel")]
     UserCount,
-    /// User counts were asked of channels that may have no members.
-    #[error("user counts were asked without a prefix of presence channels")]
+    /// User counts of channels without members were requested.
+    #[error("user counts requested without a presence channel prefix")]
     UserCountPrefix,
-    /// Users were asked of a channel without members.
-    #[error("users were asked of a channel that is not a presence channel")]
+    /// The users of a channel without members were requested.
+    #[error("users requested for a channel that is not a presence channel")]
     Users,
-    /// The app publishes more than it may.
+    /// The app exceeded its rate limit.
     #[error("more than {per_second} events per second")]
     RateLimited {
-        /// Events that the app may publish in a second.
+        /// The limit.
         per_second: u32,
     },
-    /// Events cannot be handed on now.
-    #[error("events cannot be published")]
+    /// The bus is unavailable.
+    #[error("cannot publish events")]
     Bus(#[from] BusError),
-    /// The state of channels cannot be asked now.
-    #[error("channels cannot be asked")]
+    /// The roster is unavailable.
+    #[error("cannot read channel state")]
     Roster(#[from] RosterError),
 }
 
@@ -145,7 +145,7 @@ impl ApiError {
         Self::DataTooLarge { bytes, channels, max }
     }
 
-    /// The error as a caller sees it: a status and one line of plain text.
+    /// Returns the response for the caller: a status and one line of plain text.
     pub(crate) fn response(&self) -> Response {
         let mut response = http::text(self.status(), self.client_text().into_owned());
         match self {
@@ -190,7 +190,7 @@ impl ApiError {
         }
     }
 
-    /// What the caller is told. Libraries surface it as it is, Laravel in its log; so it never repeats event data.
+    /// Returns the text for the caller. It contains no event data, because client libraries log it.
     fn client_text(&self) -> Cow<'static, str> {
         match self {
             Self::NotFound => "Not found".into(),
@@ -206,10 +206,10 @@ impl ApiError {
                 )
                 .into()
             }
-            Self::TooManyBodies => "Too many large requests of this app are under way, please retry".into(),
+            Self::TooManyBodies => "Too many concurrent large requests for this app, please retry".into(),
             Self::BodyTimeout => "The body of this request did not arrive in time".into(),
             Self::BodyBroken => "The body of this request is not readable".into(),
-            // serde's own text can quote what it read.
+            // The text of serde can quote the input.
             Self::Json(error) if error.is_data() => {
                 format!("Invalid parameter type at line {} column {}", error.line(), error.column()).into()
             }
@@ -239,7 +239,7 @@ impl ApiError {
         }
     }
 
-    /// The error as a word of a fixed set.
+    /// Returns the cause as a metric label.
     pub(crate) fn cause_label(&self) -> &'static str {
         match self {
             Self::NotFound => "not_found",
@@ -268,7 +268,7 @@ impl ApiError {
         }
     }
 
-    /// The reason, when the caller could not show that it may use the app.
+    /// Returns the cause if the request failed authentication.
     pub(crate) fn auth_failure(&self) -> Option<&'static str> {
         matches!(self, Self::UnknownApp { .. } | Self::AppDisabled | Self::Auth(_)).then(|| self.cause_label())
     }

@@ -1,23 +1,18 @@
-//! One event of a publish: as it stands in the request, and once it is known to be fit for its app.
+//! Events in publish requests: [`EventFields`] as received, and [`Event`] once validated.
 
 use std::borrow::Cow;
 use std::collections::HashSet;
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
-use shared::app::{AppId, AppLimits, as_usize};
-use shared::cluster::bus::Message;
-use shared::cluster::envelope::{Body, Envelope, Topic};
+use shared::app::{AppLimits, as_usize};
 use shared::protocol::{ChannelName, EventName, SocketId};
 
 use crate::api_error::ApiError;
 use crate::info::Info;
-use crate::limits::KEPT_EVENT_TTL;
 use crate::text::{Text, data_of};
 
-mod frames;
-
-/// An event as it stands in a request; nothing is checked. `null` counts as absent, unknown members are ignored.
+/// The fields of an event in a request, not validated. `null` counts as absent; unknown members are ignored.
 #[derive(Deserialize)]
 pub(crate) struct EventFields<'a> {
     #[serde(borrow)]
@@ -34,7 +29,7 @@ pub(crate) struct EventFields<'a> {
     info: Option<&'a RawValue>,
 }
 
-/// An event that may be published.
+/// A valid event.
 pub(crate) struct Event<'a> {
     name: EventName<'a>,
     data: Cow<'a, str>,
@@ -43,7 +38,7 @@ pub(crate) struct Event<'a> {
 }
 
 impl EventFields<'_> {
-    /// Every channel of `channels`, or else the one of `channel`; each once, in the order given.
+    /// Returns the channels of `channels`, or the one of `channel`. Removes duplicates and keeps the order.
     pub(crate) fn channels(&self, limits: &AppLimits) -> Result<Vec<ChannelName>, ApiError> {
         let given = match &self.channels {
             Some(names) if !names.is_empty() => names,
@@ -56,18 +51,18 @@ impl EventFields<'_> {
         given.iter().filter(|name| seen.insert(&***name)).map(|name| parse_channel(name, limits)).collect()
     }
 
-    /// The one channel of an event in a batch.
+    /// Returns the single channel of an event in a batch.
     pub(crate) fn channel(&self, limits: &AppLimits) -> Result<ChannelName, ApiError> {
         let name = self.channel.as_deref().ok_or(ApiError::Missing("channel"))?;
         parse_channel(name, limits)
     }
 
-    /// What the caller wants to know about the channels.
+    /// Returns the channel attributes that the caller requests.
     pub(crate) fn info(&self) -> Info {
         Info::of_event(self.info)
     }
 
-    /// The event on `channels`.
+    /// Validates the event for `channels`.
     pub(crate) fn event(&self, channels: Vec<ChannelName>, limits: &AppLimits) -> Result<Event<'_>, ApiError> {
         let name = self.name.as_deref().ok_or(ApiError::Missing("name"))?;
         let data = data_of(self.data.ok_or(ApiError::Missing("data"))?).map_err(ApiError::Json)?;
@@ -76,12 +71,12 @@ impl EventFields<'_> {
 }
 
 impl<'a> Event<'a> {
-    /// Checks an event against the limits of its app.
+    /// Validates an event against the limits of its app.
     ///
-    /// `data`: passed to clients exactly. `socket_id`: names the connection that must not get the event.
+    /// `data`: sent to clients unchanged. `socket_id`: the connection that does not receive the event.
     ///
     /// # Errors
-    /// [`ApiError`], in the order name, data, socket id.
+    /// [`ApiError`]. The order of the checks is: name, data, socket id.
     pub(crate) fn new(
         name: &'a str,
         data: Cow<'a, str>,
@@ -102,27 +97,17 @@ impl<'a> Event<'a> {
         self.name.as_str()
     }
 
+    pub(crate) fn data(&self) -> &str {
+        &self.data
+    }
+
     pub(crate) fn channels(&self) -> &[ChannelName] {
         &self.channels
     }
 
-    pub(crate) fn data_bytes(&self) -> usize {
-        self.data.len()
-    }
-
-    /// One message for each channel, in order. The event is encoded here, once per channel, and never again.
-    pub(crate) fn messages(&self, app: &AppId, published_at_us: u64) -> impl Iterator<Item = Message> {
-        let frames = frames::encode(self.name(), &self.data, &self.channels);
-        self.channels.iter().zip(frames).map(move |(channel, frame)| Message {
-            topic: Topic::new(app, channel),
-            envelope: Envelope {
-                published_at_us,
-                position: None,
-                body: Body::Event { frame, except: self.except, kept: false },
-            },
-            keep: channel.kind().is_cache().then_some(KEPT_EVENT_TTL),
-            webhook: None,
-        })
+    /// Returns the connection that does not receive the event.
+    pub(crate) fn except(&self) -> Option<SocketId> {
+        self.except
     }
 }
 

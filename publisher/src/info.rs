@@ -1,28 +1,27 @@
-//! What callers ask about channels with `info`, and what they get.
+//! The channel attributes that callers request with `info`.
 
 use std::borrow::Cow;
 
 use serde::ser::{Serialize, Serializer};
 use serde_json::value::RawValue;
 use shared::cluster::envelope::Topic;
-use shared::cluster::roster::Occupancy;
+use shared::cluster::roster::{Occupancy, Roster};
 use shared::protocol::ChannelName;
 
-use crate::Api;
 use crate::api_error::ApiError;
 
-/// The attributes that a caller asks for. Source: protocol reference 4.2.
+/// The requested attributes. Source: protocol reference 4.2.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Info {
-    /// Distinct users; only presence channels have them.
+    /// The number of distinct users, for presence channels.
     pub(crate) user_count: bool,
-    /// Subscribed sockets.
+    /// The number of subscriptions.
     pub(crate) subscription_count: bool,
-    /// The last event; only cache channels have it, and only single ones tell.
+    /// The cached event, for a request about a single cache channel.
     pub(crate) cache: bool,
 }
 
-/// The attributes of one channel; what was not asked for is left out.
+/// The attributes of one channel. Attributes that were not requested are absent.
 #[derive(Debug, Default, serde::Serialize)]
 pub(crate) struct Attributes {
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -31,7 +30,7 @@ pub(crate) struct Attributes {
     subscription_count: Option<u64>,
 }
 
-/// `{"channels":{name: attributes}}`, in the order given; `{}` and never `[]` when there are none.
+/// The JSON `{"channels":{name: attributes}}`. Without channels the inner value is `{}`, never `[]`.
 #[derive(serde::Serialize)]
 pub(crate) struct ChannelList {
     #[serde(serialize_with = "as_object")]
@@ -39,7 +38,7 @@ pub(crate) struct ChannelList {
 }
 
 impl Info {
-    /// Reads a list of attributes with commas between them; unknown ones are ignored.
+    /// Parses a comma-separated list of attributes. Ignores unknown attributes.
     pub(crate) fn parse(list: Option<&str>) -> Self {
         let mut info = Self::default();
         for attribute in list.unwrap_or_default().split(',') {
@@ -53,7 +52,7 @@ impl Info {
         info
     }
 
-    /// Reads the `info` member of an event. It never refuses the event: a value of another type asks for nothing.
+    /// Parses the `info` member of an event. A value of another type requests no attributes, and is not an error.
     pub(crate) fn of_event(json: Option<&RawValue>) -> Self {
         let json = json.map_or("null", RawValue::get);
         if let Ok(list) = serde_json::from_str::<Cow<'_, str>>(json) {
@@ -63,13 +62,13 @@ impl Info {
         Self::parse(Some(&names.join(",")))
     }
 
-    /// Whether any count is asked for.
+    /// Checks whether any count is requested.
     pub(crate) fn counts(self) -> bool {
         self.user_count || self.subscription_count
     }
 
-    /// Refuses a question about the user count of a channel that has none. Publishes are never refused for it: there
-    /// the channel goes without the attribute.
+    /// Refuses a request for the user count of a channel without users. A publish is not refused for this; its response
+    /// has no such attribute.
     ///
     /// # Errors
     /// [`ApiError::UserCount`].
@@ -80,7 +79,8 @@ impl Info {
         Ok(())
     }
 
-    /// Returns the requested attributes of one channel that its kind has and the cluster has answered.
+    /// Returns the requested attributes that the kind of the channel has. `occupancy`: `None` if the roster is
+    /// unavailable.
     ///
     /// pusher-http-php's `testPushWithInfo` expects
     /// `{"my-channel":{"subscription_count":1},"presence-my-channel":{"user_count":0,"subscription_count":0}}`.
@@ -93,13 +93,13 @@ impl Info {
     }
 }
 
-/// Asks for the occupancy of a publish's topics, before the publish. A failure leaves all of them out: the event is
-/// published all the same.
-pub(crate) async fn occupancies(api: &Api, topics: &[Topic]) -> Vec<Option<Occupancy>> {
-    match api.roster.occupancy(topics).await {
+/// Returns the occupancy of topics before a publish. After an error it is `None` for all topics, and the event is
+/// published without counts.
+pub(crate) async fn occupancies(roster: &dyn Roster, topics: &[Topic]) -> Vec<Option<Occupancy>> {
+    match roster.occupancy(topics).await {
         Ok(occupancies) => occupancies.into_iter().map(Some).collect(),
         Err(error) => {
-            tracing::debug!(%error, "publishing without the counts that info asks for");
+            tracing::debug!(%error, "cannot read channel counts; publishing the event without them");
             vec![None; topics.len()]
         }
     }

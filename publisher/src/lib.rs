@@ -1,25 +1,18 @@
-//! The signed HTTP API: takes events from applications' own servers and answers what they ask about channels.
+//! The signed HTTP API: publishes events of applications and returns the state of channels.
 //!
-//! Reached through [`Api`], which any listener that speaks HTTP can serve, as the [`Server`] of the role of its own
-//! does. It never meets a client's socket: events go to the bus, questions to the roster. Source: protocol reference 4.
+//! [`Api`] is served by a gateway's listener, or by the [`Server`] of the publisher role. It has no access to clients:
+//! events go to the bus, and the roster has the state of channels. Source: protocol reference 4.
 
-use std::collections::HashMap;
 use std::error::Error;
-use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use hyper::Request;
 use hyper::body::Body;
-use prometheus::Registry;
-use shared::allowance::Allowance;
-use shared::app::{AppId, Apps};
-use shared::cluster::bus::Bus;
-use shared::cluster::roster::Roster;
 use shared::serve::http::{RequestBody, Response, Routes};
-use tokio::sync::Semaphore;
 
+mod api;
 mod api_error;
 mod event;
 mod info;
@@ -28,62 +21,29 @@ mod metrics;
 mod publish;
 mod received;
 mod refusal_log;
+mod response;
 mod routes;
 mod server;
 mod signed;
 mod text;
 
+pub use api::{Api, Deps};
 pub use server::Server;
 
 use api_error::ApiError;
-use metrics::Metrics;
 use received::Received;
-use refusal_log::RefusalLog;
-use routes::{Path, Route};
-
-/// What the API works with.
-pub struct Deps {
-    /// The tenants, found by the id in a request's path.
-    pub apps: Apps,
-    /// Takes the events.
-    pub bus: Arc<dyn Bus>,
-    /// Knows members, occupancy and last events.
-    pub roster: Arc<dyn Roster>,
-    /// Where metrics are registered.
-    pub registry: Registry,
-    /// What precedes `/apps` in every path, as `/ws`; empty for nothing.
-    pub path_prefix: String,
-}
-
-/// The HTTP API of all apps.
-pub struct Api {
-    apps: Apps,
-    bus: Arc<dyn Bus>,
-    roster: Arc<dyn Roster>,
-    metrics: Metrics,
-    path_prefix: String,
-    /// What each app may still publish in this second; behind a lock that is held for a few instructions.
-    allowances: HashMap<AppId, Mutex<Allowance>>,
-    /// The bytes of request bodies that each app may still have under way.
-    body_budgets: HashMap<AppId, Semaphore>,
-    refusal_log: RefusalLog,
-}
+use routes::{Path, RouteMatch};
 
 impl Api {
-    /// Puts the API together and registers its metrics.
+    /// Creates the API and registers its metrics.
     ///
     /// # Panics
-    /// When the registry has an API's metrics already.
+    /// Panics if the registry already has these metrics.
     pub fn new(deps: Deps) -> Self {
-        let Deps { apps, bus, roster, registry, path_prefix } = deps;
-        let metrics = Metrics::new(&registry, &apps);
-        let allowances = apps.iter().map(|app| (app.id.clone(), Mutex::default())).collect();
-        let body_budgets = apps.iter().map(|app| (app.id.clone(), Semaphore::new(signed::body_budget(app)))).collect();
-        let refusal_log = RefusalLog::default();
-        Self { apps, bus, roster, metrics, path_prefix, allowances, body_budgets, refusal_log }
+        Self::with_routes(deps, routes::labels())
     }
 
-    /// Answers one request, whatever its body is made of.
+    /// Handles one request. The body can have any type.
     async fn handle<B>(&self, request: Request<B>) -> Response
     where
         B: Body<Data = Bytes>,
@@ -93,25 +53,25 @@ impl Api {
         let (head, body) = request.into_parts();
         let path = Path::split(head.uri.path(), &self.path_prefix);
         let segments = path.segments();
-        let route = Route::find(&segments);
-        let endpoint = route.as_ref().map_or(metrics::UNKNOWN_ENDPOINT, Route::label);
+        let found = RouteMatch::find(&segments);
+        let label = found.as_ref().map_or(metrics::UNKNOWN_ROUTE, RouteMatch::label);
         let mut body = Received::new(body);
-        let response = match &route {
-            Some(route) => routes::respond(self, route, &head, &mut body).await,
+        let result = match &found {
+            Some(found) => found.respond(self, &head, &mut body).await,
             None => Err(ApiError::NotFound),
         };
-        let response = match response {
+        let response = match result {
             Ok(response) => response,
             Err(error) => {
                 if let Some(reason) = error.auth_failure() {
                     self.metrics.auth_failed(reason);
                 }
-                let (app, channel) = route.as_ref().map_or((None, None), Route::names);
-                self.refusal_log.write(endpoint, app, channel, &head, &mut body, &error).await;
+                let (app, channel) = found.as_ref().map_or((None, None), |found| (found.app, found.channel));
+                self.refusal_log.write(label, app, channel, &head, &mut body, &error).await;
                 error.response()
             }
         };
-        self.metrics.answered(endpoint, response.status(), started.elapsed());
+        self.metrics.answered(label, response.status(), started.elapsed());
         response
     }
 }

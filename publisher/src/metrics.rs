@@ -1,4 +1,4 @@
-//! The API's counters, declared in one place.
+//! The metrics of the API.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -11,49 +11,49 @@ use shared::app::{AppId, Apps};
 use shared::serve::telemetry::metrics::{app_labels, latency, register};
 
 use crate::event::Event;
-use crate::routes;
 
-/// The value of the label `route` for requests to paths that no route has.
-pub(crate) const UNKNOWN_ENDPOINT: &str = "unknown";
+/// The value of the label `route` for requests to unknown paths.
+pub(crate) const UNKNOWN_ROUTE: &str = "unknown";
 
-/// Answers that are counted from 0 on, since alerts ask how fast they increase: the first of an outage come by the thousand
-/// between two looks of Prometheus.
+/// Statuses whose counters exist from the start.
+///
+/// Alerts use the rate of these counters. Without a 0, the first responses of an outage would be missing from the rate:
+/// there can be thousands between two scrapes.
 const STATUSES: [StatusCode; 4] =
     [StatusCode::OK, StatusCode::TOO_MANY_REQUESTS, StatusCode::INTERNAL_SERVER_ERROR, StatusCode::SERVICE_UNAVAILABLE];
 
-/// Everything that the API counts. Labels that are known at the start are resolved then.
+/// The metrics of the API. Label values that are known at the start are resolved then.
 pub(crate) struct Metrics {
     requests: IntCounterVec,
-    endpoints: HashMap<&'static str, EndpointMetrics>,
+    routes: HashMap<&'static str, RouteMetrics>,
     auth_failures: IntCounterVec,
     events: HashMap<AppId, IntCounter>,
     event_bytes: Histogram,
     channels_per_event: Histogram,
 }
 
-struct EndpointMetrics {
+struct RouteMetrics {
     ok: IntCounter,
     seconds: Histogram,
 }
 
 impl Metrics {
-    /// Registers all metrics.
+    /// Registers all metrics. `routes`: the labels of all routes.
     ///
     /// # Panics
-    /// When the registry has them already.
-    pub(crate) fn new(registry: &Registry, apps: &Apps) -> Self {
+    /// Panics if the registry already has these metrics.
+    pub(crate) fn new(registry: &Registry, apps: &Apps, routes: impl Iterator<Item = &'static str> + Clone) -> Self {
         let requests = counters(
             registry,
             "carillon_publisher_requests_total",
-            "Requests answered, by route and status.",
+            "Requests to the HTTP API, by route and status.",
             &["route", "code"],
         );
-        let endpoints = || routes::LABELS.into_iter().chain([UNKNOWN_ENDPOINT]);
-        for (endpoint, status) in endpoints().flat_map(|endpoint| STATUSES.iter().map(move |status| (endpoint, status)))
-        {
-            requests.with_label_values(&[endpoint, status.as_str()]);
+        let routes = routes.chain([UNKNOWN_ROUTE]);
+        for (route, status) in routes.clone().flat_map(|route| STATUSES.iter().map(move |status| (route, status))) {
+            requests.with_label_values(&[route, status.as_str()]);
         }
-        let seconds = latency("carillon_publisher_request_seconds", "Time from a request's head to its answer.");
+        let seconds = latency("carillon_publisher_request_seconds", "Time from the head of a request to its response.");
         let seconds = register(registry, HistogramVec::new(seconds, &["route"]));
         let events = counters(
             registry,
@@ -64,20 +64,19 @@ impl Metrics {
         let auth_failures = counters(
             registry,
             "carillon_publisher_auth_failures_total",
-            "Requests whose sender could not show that it may use the app.",
+            "Requests that failed authentication, by reason.",
             &["reason"],
         );
         // From 64 bytes to 1 MiB in steps of 4.
         let event_bytes = HistogramOpts::new("carillon_event_bytes", "Size of the data of a published event.")
             .buckets(exponential_buckets(64.0, 4.0, 8).expect("start, factor and count are valid"));
-        let channels_per_event =
-            HistogramOpts::new("carillon_channels_per_event", "Channels that one published event goes to.")
-                .buckets(vec![1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1000.0]);
+        let channels_per_event = HistogramOpts::new("carillon_channels_per_event", "Channels of a published event.")
+            .buckets(vec![1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1000.0]);
         Self {
-            endpoints: endpoints()
-                .map(|endpoint| {
-                    let ok = requests.with_label_values(&[endpoint, StatusCode::OK.as_str()]);
-                    (endpoint, EndpointMetrics { ok, seconds: seconds.with_label_values(&[endpoint]) })
+            routes: routes
+                .map(|route| {
+                    let ok = requests.with_label_values(&[route, StatusCode::OK.as_str()]);
+                    (route, RouteMetrics { ok, seconds: seconds.with_label_values(&[route]) })
                 })
                 .collect(),
             requests,
@@ -91,29 +90,29 @@ impl Metrics {
         }
     }
 
-    /// A request was answered.
-    pub(crate) fn answered(&self, endpoint: &'static str, status: StatusCode, took: Duration) {
-        let Some(metrics) = self.endpoints.get(endpoint) else { return };
+    /// Counts a response.
+    pub(crate) fn answered(&self, route: &'static str, status: StatusCode, took: Duration) {
+        let Some(metrics) = self.routes.get(route) else { return };
         metrics.seconds.observe(took.as_secs_f64());
         if status == StatusCode::OK {
             metrics.ok.inc();
         } else {
-            self.requests.with_label_values(&[endpoint, status.as_str()]).inc();
+            self.requests.with_label_values(&[route, status.as_str()]).inc();
         }
     }
 
-    /// Events of one request were published as `messages` messages.
+    /// Counts the events of one request. `messages`: one per event and channel.
     pub(crate) fn published(&self, app: &AppId, messages: usize, events: &[Event<'_>]) {
         if let Some(counter) = self.events.get(app) {
             counter.inc_by(messages as u64);
         }
         for event in events {
-            self.event_bytes.observe(event.data_bytes() as f64);
+            self.event_bytes.observe(event.data().len() as f64);
             self.channels_per_event.observe(event.channels().len() as f64);
         }
     }
 
-    /// A request was refused for what its sender did not show.
+    /// Counts a request that failed authentication.
     pub(crate) fn auth_failed(&self, reason: &'static str) {
         self.auth_failures.with_label_values(&[reason]).inc();
     }

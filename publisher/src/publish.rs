@@ -1,4 +1,4 @@
-//! Handing events to the bus.
+//! Publishes events to the bus.
 
 use std::fmt;
 use std::sync::PoisonError;
@@ -6,24 +6,26 @@ use std::time::Instant;
 
 use shared::app::App;
 use shared::cluster::bus::Message;
-use shared::cluster::envelope::unix_us;
+use shared::cluster::envelope::{Body, Envelope, Topic, unix_us};
 use shared::excerpt::{NAME_MAX, logged};
 use shared::protocol::ChannelName;
 
-use crate::Api;
+use crate::api::Api;
 use crate::api_error::ApiError;
 use crate::event::Event;
-use crate::limits::LOGGED_CHANNELS_MAX;
+use crate::limits::{CACHED_EVENT_TTL, LOGGED_CHANNELS_MAX};
+
+mod frames;
 
 impl Api {
     /// Publishes all events or none, in order.
     ///
     /// # Errors
-    /// [`ApiError::RateLimited`] and [`ApiError::Bus`]; nothing was published then.
+    /// [`ApiError::RateLimited`] and [`ApiError::Bus`]. In both cases no event was published.
     pub(crate) async fn publish(&self, app: &App, events: &[Event<'_>]) -> Result<(), ApiError> {
         self.check_rate(app, events.len())?;
         let now_us = unix_us();
-        let messages: Vec<Message> = events.iter().flat_map(|event| event.messages(&app.id, now_us)).collect();
+        let messages: Vec<Message> = events.iter().flat_map(|event| messages(event, app, now_us)).collect();
         if messages.is_empty() {
             return Ok(());
         }
@@ -37,7 +39,7 @@ impl Api {
                     app.id = %app.id,
                     event.name = %logged(event.name(), NAME_MAX),
                     channel.name = %Listed(event.channels()),
-                    event.bytes = event.data_bytes(),
+                    event.bytes = event.data().len(),
                 },
                 "Event published"
             );
@@ -48,7 +50,7 @@ impl Api {
     fn check_rate(&self, app: &App, events: usize) -> Result<(), ApiError> {
         let per_second = app.limits.events_per_second;
         let Some(allowance) = self.allowances.get(&app.id) else { return Ok(()) };
-        // A panic under the lock leaves two numbers, of which every value is valid.
+        // An allowance is valid after a panic too: it has two numbers without a relation.
         let mut allowance = allowance.lock().unwrap_or_else(PoisonError::into_inner);
         if allowance.take(events, per_second, Instant::now()) {
             return Ok(());
@@ -57,7 +59,22 @@ impl Api {
     }
 }
 
-/// Names with commas between them; costs nothing unless it is printed. The characters of a valid name need no escapes.
+/// Returns one message for each channel, in order. The event is encoded here once per channel, and nowhere else.
+fn messages(event: &Event<'_>, app: &App, published_at_us: u64) -> impl Iterator<Item = Message> {
+    let frames = frames::encode(event.name(), event.data(), event.channels());
+    event.channels().iter().zip(frames).map(move |(channel, frame)| Message {
+        topic: Topic::new(&app.id, channel),
+        envelope: Envelope {
+            published_at_us,
+            position: None,
+            body: Body::Event { frame, except: event.except(), kept: false },
+        },
+        keep: channel.kind().is_cache().then_some(CACHED_EVENT_TTL),
+        webhook: None,
+    })
+}
+
+/// A list of channel names for a log line, formatted only if the line is written. Valid names need no escapes.
 struct Listed<'a>(&'a [ChannelName]);
 
 impl fmt::Display for Listed<'_> {

@@ -1,4 +1,4 @@
-//! The body of a request: read for callers that know the secret, counted and discarded for all others.
+//! Request bodies: read after the signature was verified, otherwise counted and discarded.
 
 use std::error::Error;
 
@@ -10,7 +10,7 @@ use tokio::time::timeout;
 use crate::api_error::ApiError;
 use crate::limits::BODY_TIMEOUT;
 
-/// A request's body, as far as it has been read.
+/// The body of a request, with the part that was read.
 pub(crate) struct Received<B> {
     unread: Option<B>,
     bytes: Bytes,
@@ -28,10 +28,11 @@ where
         Self { unread: Some(body), bytes: Bytes::new(), announced }
     }
 
-    /// Reads the whole body of at most `max` bytes. A body that announces more is refused before its first byte.
+    /// Reads the whole body of at most `max` bytes. Refuses a body with a larger announced length before its first
+    /// byte.
     ///
     /// # Errors
-    /// [`ApiError`] about the size or the arrival of the body.
+    /// [`ApiError`] for the size or the arrival of the body.
     pub(crate) async fn read(&mut self, max: usize) -> Result<Bytes, ApiError> {
         let too_large = ApiError::BodyTooLarge { bytes: self.announced, max };
         if self.announced.is_some_and(|announced| announced > max as u64) {
@@ -47,23 +48,23 @@ where
         Ok(self.bytes.clone())
     }
 
-    /// The most memory that reading the body takes.
+    /// Returns the most memory that reading the body takes, in bytes.
     pub(crate) fn bytes_max(&self, max: usize) -> usize {
         self.announced.and_then(|announced| usize::try_from(announced).ok()).unwrap_or(max).min(max)
     }
 
-    /// How many bytes the body has, if that is known.
+    /// Returns the size of the body in bytes, if it is known.
     pub(crate) fn size(&self) -> Option<u64> {
         let is_read = self.unread.is_none() && !self.bytes.is_empty();
         self.announced.or_else(|| is_read.then_some(self.bytes.len() as u64))
     }
 
-    /// The bytes that were read.
+    /// Returns the bytes that were read.
     pub(crate) fn bytes(&self) -> &[u8] {
         &self.bytes
     }
 
-    /// Whether the body has not been touched.
+    /// Checks whether no part of the body was read.
     pub(crate) fn is_unread(&self) -> bool {
         self.unread.is_some()
     }

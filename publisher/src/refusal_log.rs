@@ -1,4 +1,4 @@
-//! Log lines of refused requests, for `--debug`.
+//! Logs refused requests, for `--debug`.
 
 use std::error::Error;
 use std::fmt::Write;
@@ -17,13 +17,13 @@ use crate::limits::{LOGGED_BODIES_MAX, LOGGED_BODY_BYTES_MAX, LOGGED_CHANNELS_MA
 use crate::received::Received;
 use crate::text::Text;
 
-/// Writes one line for each refused request. Costs nothing unless someone reads it.
+/// Writes a log line for each refused request. Does nothing if the level is disabled.
 pub(crate) struct RefusalLog {
-    /// Bodies that may be kept for their channels at a time.
+    /// A permit for each body that is kept to log its channels.
     bodies: Semaphore,
 }
 
-/// The channels that a body names, whatever else is wrong with it.
+/// The channels in the body of a request that is not necessarily valid.
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct Named<'a> {
@@ -42,7 +42,7 @@ impl Default for RefusalLog {
 }
 
 impl RefusalLog {
-    /// Logs that a request was refused. `app`: as the path names it. `channel`: the one of the path.
+    /// Logs a refused request. `app` and `channel`: from the path, not validated.
     pub(crate) async fn write<B>(
         &self,
         route: &'static str,
@@ -78,18 +78,18 @@ impl RefusalLog {
         );
     }
 
-    /// Reads an unread body if it is small and few others are being read.
+    /// Reads an unread body if it is small and if few others are being read.
     async fn read_small<B>(&self, head: &Parts, body: &mut Received<B>)
     where
         B: Body<Data = Bytes>,
         B::Error: Into<Box<dyn Error + Send + Sync>>,
     {
-        // A client that waits for a `100 Continue` shall not send a body that is not used.
+        // A client that waits for a `100 Continue` must not send a body that is not used.
         if !body.is_unread() || head.headers.contains_key(EXPECT) {
             return;
         }
         if let Ok(_permit) = self.bodies.try_acquire() {
-            // Without the body the line lacks its channels.
+            // Without the body, the line is written without channels.
             let _ = body.read(LOGGED_BODY_BYTES_MAX).await;
         }
     }

@@ -1,19 +1,20 @@
-//! The route table, and what every route goes through.
+//! The route table.
 
 use std::borrow::Cow;
 use std::error::Error;
 
 use bytes::Bytes;
+use futures_util::future::BoxFuture;
 use hyper::Method;
 use hyper::body::Body;
 use hyper::http::request::Parts;
 use percent_encoding::percent_decode_str;
 use shared::serve::http::{self, HEALTH_PATHS, Response};
 
-use crate::Api;
+use crate::api::Api;
 use crate::api_error::ApiError;
 use crate::received::Received;
-use crate::signed::SignedRequest;
+use crate::signed::{AppName, SignedRequest};
 
 mod batch_events;
 mod channel;
@@ -25,43 +26,89 @@ mod events;
 mod health;
 mod terminate_connections;
 
-/// The percent-decoded segments of a path, the configured prefix taken off.
+/// Segments of a pattern that match any text.
+const APP: &str = "{app}";
+const CHANNEL: &str = "{channel}";
+const USER: &str = "{user}";
+
+/// All routes. Several patterns can share a label. Source: protocol reference 4.2 and 4.4.
+static ROUTES: [Route; 12] = [
+    unsigned(&["up"], "health", health::get),
+    unsigned(&[""], "health", health::get),
+    signed(Method::POST, &["apps", APP, "events"], "events", |api, request, _| Box::pin(events::post(api, request))),
+    signed(Method::POST, &["apps", APP, "batch_events"], "batch_events", |api, request, _| {
+        Box::pin(batch_events::post(api, request))
+    }),
+    signed(Method::GET, &["apps", APP, "channels"], "channels", |api, request, _| {
+        Box::pin(channels::get(api, request))
+    }),
+    signed(Method::GET, &["apps", APP, "channels", CHANNEL], "channel", |api, request, channel| {
+        Box::pin(channel::get(api, request, channel))
+    }),
+    signed(Method::GET, &["apps", APP, "channels", CHANNEL, "users"], "channel_users", |api, request, channel| {
+        Box::pin(channel_users::get(api, request, channel))
+    }),
+    signed(Method::GET, &["apps", APP, "channels", CHANNEL, "stats"], "channel_stats", |api, request, channel| {
+        Box::pin(channel::get_stats(api, request, channel))
+    }),
+    signed(Method::POST, &["apps", APP, "channels", CHANNEL, "events"], "channel_events", |api, request, channel| {
+        Box::pin(channel_events::post(api, request, channel))
+    }),
+    signed(Method::GET, &["apps", APP, "connections"], "connections", |api, request, _| {
+        Box::pin(connections::get(api, request))
+    }),
+    signed(Method::POST, &["apps", APP, "users", USER, "terminate_connections"], TERMINATE, |api, request, user| {
+        Box::pin(terminate_connections::post(api, request, user))
+    }),
+    // pusher-http-python leaves the app out of this path.
+    signed(Method::POST, &["users", USER, "terminate_connections"], TERMINATE, |api, request, user| {
+        Box::pin(terminate_connections::post(api, request, user))
+    }),
+];
+
+const TERMINATE: &str = "terminate_connections";
+
+/// A row of the route table.
+struct Route {
+    method: Method,
+    pattern: &'static [&'static str],
+    /// The value of the metric label `route`.
+    label: &'static str,
+    handler: Handler,
+}
+
+enum Handler {
+    /// For requests without a signature.
+    Unsigned(fn() -> Response),
+    /// For signed requests. The last argument is the channel or the user in the path, or an empty text.
+    Signed(SignedHandler),
+}
+
+type SignedHandler = for<'a> fn(&'a Api, &'a SignedRequest<'a>, &'a str) -> BoxFuture<'a, Result<Response, ApiError>>;
+
+const fn unsigned(pattern: &'static [&'static str], label: &'static str, handler: fn() -> Response) -> Route {
+    Route { method: Method::GET, pattern, label, handler: Handler::Unsigned(handler) }
+}
+
+const fn signed(
+    method: Method,
+    pattern: &'static [&'static str],
+    label: &'static str,
+    handler: SignedHandler,
+) -> Route {
+    Route { method, pattern, label, handler: Handler::Signed(handler) }
+}
+
+/// Returns the labels of all routes. Labels can repeat.
+pub(crate) fn labels() -> impl Iterator<Item = &'static str> + Clone {
+    ROUTES.iter().map(|route| route.label)
+}
+
+/// The percent-decoded segments of a path below the configured prefix.
 pub(crate) struct Path<'a>(Vec<Cow<'a, str>>);
 
-/// What a path names and the method it takes.
-pub(crate) struct Route<'a> {
-    method: Method,
-    resource: Resource<'a>,
-}
-
-enum Resource<'a> {
-    Health,
-    App { app: AppName<'a>, endpoint: Endpoint<'a> },
-}
-
-/// How a request names its app.
-pub(crate) enum AppName<'a> {
-    /// By the id in its path.
-    Id(&'a str),
-    /// By its `auth_key` alone: pusher-http-python leaves the app out of the path when it terminates connections.
-    AuthKey,
-}
-
-/// What one app has to offer; a channel or user is as in the path, not yet checked.
-enum Endpoint<'a> {
-    Events,
-    BatchEvents,
-    Channels,
-    Channel(&'a str),
-    ChannelUsers(&'a str),
-    ChannelStats(&'a str),
-    ChannelEvents(&'a str),
-    Connections,
-    TerminateConnections(&'a str),
-}
-
 impl<'a> Path<'a> {
-    /// Splits a path. One that does not start with `prefix` has no segments, and no route. Health checks need no prefix.
+    /// Splits a path. A path without the prefix has no segments, so no route matches it. Health checks need no prefix.
     pub(crate) fn split(path: &'a str, prefix: &str) -> Self {
         let inner = if HEALTH_PATHS.contains(&path) { Some(path) } else { http::below(path, prefix) };
         let Some(inner) = inner.and_then(|inner| inner.strip_prefix('/')) else {
@@ -75,130 +122,68 @@ impl<'a> Path<'a> {
     }
 }
 
-impl<'a> Route<'a> {
-    /// The table. Source: protocol reference 4.2 and 4.4.
+/// The route of a path, with the names in the path, which are not validated.
+pub(crate) struct RouteMatch<'a> {
+    route: &'static Route,
+    pub(crate) app: Option<&'a str>,
+    pub(crate) channel: Option<&'a str>,
+    user: Option<&'a str>,
+}
+
+impl<'a> RouteMatch<'a> {
+    /// Finds the route of a path.
     pub(crate) fn find(segments: &[&'a str]) -> Option<Self> {
-        let (get, post) = (Method::GET, Method::POST);
-        let (app, rest) = match *segments {
-            ["up"] | [""] => return Some(Self { method: get, resource: Resource::Health }),
-            ["apps", app, ref rest @ ..] => (AppName::Id(app), rest),
-            ["users", _, "terminate_connections"] => (AppName::AuthKey, segments),
-            _ => return None,
-        };
-        let (method, endpoint) = match *rest {
-            ["events"] => (post, Endpoint::Events),
-            ["batch_events"] => (post, Endpoint::BatchEvents),
-            ["channels"] => (get, Endpoint::Channels),
-            ["channels", name] => (get, Endpoint::Channel(name)),
-            ["channels", name, "users"] => (get, Endpoint::ChannelUsers(name)),
-            ["channels", name, "stats"] => (get, Endpoint::ChannelStats(name)),
-            ["channels", name, "events"] => (post, Endpoint::ChannelEvents(name)),
-            ["connections"] => (get, Endpoint::Connections),
-            ["users", id, "terminate_connections"] => (post, Endpoint::TerminateConnections(id)),
-            _ => return None,
-        };
-        Some(Self { method, resource: Resource::App { app, endpoint } })
+        ROUTES.iter().find_map(|route| Self::of(route, segments))
     }
 
-    /// The route as a metric label; all of them are in [`LABELS`].
-    pub(crate) fn label(&self) -> &'static str {
-        match &self.resource {
-            Resource::Health => "health",
-            Resource::App { endpoint, .. } => match endpoint {
-                Endpoint::Events => "events",
-                Endpoint::BatchEvents => "batch_events",
-                Endpoint::Channels => "channels",
-                Endpoint::Channel(_) => "channel",
-                Endpoint::ChannelUsers(_) => "channel_users",
-                Endpoint::ChannelStats(_) => "channel_stats",
-                Endpoint::ChannelEvents(_) => "channel_events",
-                Endpoint::Connections => "connections",
-                Endpoint::TerminateConnections(_) => "terminate_connections",
-            },
+    fn of(route: &'static Route, segments: &[&'a str]) -> Option<Self> {
+        if route.pattern.len() != segments.len() {
+            return None;
         }
+        let mut found = Self { route, app: None, channel: None, user: None };
+        for (expected, segment) in route.pattern.iter().zip(segments) {
+            match *expected {
+                APP => found.app = Some(segment),
+                CHANNEL => found.channel = Some(segment),
+                USER => found.user = Some(segment),
+                expected if expected == *segment => {}
+                _ => return None,
+            }
+        }
+        Some(found)
     }
 
-    /// The app and the channel that the path names, not yet checked.
-    pub(crate) fn names(&self) -> (Option<&'a str>, Option<&'a str>) {
-        let Resource::App { app, endpoint } = &self.resource else { return (None, None) };
-        let app = match app {
-            AppName::Id(id) => Some(*id),
-            AppName::AuthKey => None,
+    /// Returns the value of the metric label `route`.
+    pub(crate) fn label(&self) -> &'static str {
+        self.route.label
+    }
+
+    /// Handles a request to this route.
+    ///
+    /// # Errors
+    /// [`ApiError`]. The order of the checks is: method, app, signature, body, and then those of the handler.
+    pub(crate) async fn respond<B>(&self, api: &Api, head: &Parts, body: &mut Received<B>) -> Result<Response, ApiError>
+    where
+        B: Body<Data = Bytes>,
+        B::Error: Into<Box<dyn Error + Send + Sync>>,
+    {
+        self.check_method(&head.method)?;
+        let handler = match &self.route.handler {
+            Handler::Unsigned(handler) => return Ok(handler()),
+            Handler::Signed(handler) => handler,
         };
-        let channel = match endpoint {
-            Endpoint::Channel(name)
-            | Endpoint::ChannelUsers(name)
-            | Endpoint::ChannelStats(name)
-            | Endpoint::ChannelEvents(name) => Some(*name),
-            _ => None,
-        };
-        (app, channel)
+        let app = self.app.map_or(AppName::AuthKey, AppName::Id);
+        let request = SignedRequest::read(api, &app, head, body).await?;
+        handler(api, &request, self.channel.or(self.user).unwrap_or_default()).await
     }
 
     fn check_method(&self, method: &Method) -> Result<(), ApiError> {
-        let (allowed, allow): (&[Method], _) = match (&self.resource, self.method == Method::POST) {
-            (Resource::Health, _) => (&[Method::GET, Method::HEAD], "GET, HEAD"),
-            (_, true) => (&[Method::POST], "POST"),
-            (_, false) => (&[Method::GET], "GET"),
+        let Route { method: allowed, handler, .. } = self.route;
+        let (is_allowed, allow) = match handler {
+            Handler::Unsigned(_) => (matches!(*method, Method::GET | Method::HEAD), "GET, HEAD"),
+            Handler::Signed(_) if *allowed == Method::POST => (*method == Method::POST, "POST"),
+            Handler::Signed(_) => (*method == Method::GET, "GET"),
         };
-        if allowed.contains(method) { Ok(()) } else { Err(ApiError::MethodNotAllowed { allow }) }
+        if is_allowed { Ok(()) } else { Err(ApiError::MethodNotAllowed { allow }) }
     }
-}
-
-/// Every label that [`Route::label`] gives.
-pub(crate) const LABELS: [&str; 10] = [
-    "health",
-    "events",
-    "batch_events",
-    "channels",
-    "channel",
-    "channel_users",
-    "channel_stats",
-    "channel_events",
-    "connections",
-    "terminate_connections",
-];
-
-/// Answers a request to a known path.
-///
-/// # Errors
-/// [`ApiError`], in the order method, app, signature, body, and then what the endpoint finds.
-pub(crate) async fn respond<B>(
-    api: &Api,
-    route: &Route<'_>,
-    head: &Parts,
-    body: &mut Received<B>,
-) -> Result<Response, ApiError>
-where
-    B: Body<Data = Bytes>,
-    B::Error: Into<Box<dyn Error + Send + Sync>>,
-{
-    route.check_method(&head.method)?;
-    let (app, endpoint) = match &route.resource {
-        Resource::Health => return Ok(health::get()),
-        Resource::App { app, endpoint } => (app, endpoint),
-    };
-    let request = SignedRequest::read(api, app, head, body).await?;
-    match endpoint {
-        Endpoint::Events => events::post(api, &request).await,
-        Endpoint::BatchEvents => batch_events::post(api, &request).await,
-        Endpoint::Channels => channels::get(api, &request).await,
-        Endpoint::Channel(name) => channel::get(api, &request, name).await,
-        Endpoint::ChannelUsers(name) => channel_users::get(api, &request, name).await,
-        Endpoint::ChannelStats(name) => channel::get_stats(api, &request, name).await,
-        Endpoint::ChannelEvents(name) => channel_events::post(api, &request, name).await,
-        Endpoint::Connections => connections::get(api, &request).await,
-        Endpoint::TerminateConnections(id) => terminate_connections::post(api, &request, id).await,
-    }
-}
-
-/// A 200 with `body` as JSON.
-fn ok(body: &impl serde::Serialize) -> Response {
-    let body = serde_json::to_vec(body).expect("answers are made of texts and numbers");
-    shared::serve::http::json(hyper::StatusCode::OK, body)
-}
-
-/// A 200 that says no more: an object, since pusher-http-php has no type for anything else.
-fn ok_empty() -> Response {
-    shared::serve::http::json(hyper::StatusCode::OK, "{}")
 }

@@ -1,4 +1,4 @@
-//! The publisher's own listener, for the role that serves the API alone.
+//! The listener of the publisher role, which serves only the API.
 
 use std::io;
 use std::net::SocketAddr;
@@ -20,7 +20,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use crate::Api;
+use crate::api::Api;
 use crate::limits::{CONNECTIONS_MAX, DRAIN_LINGER, DRAIN_PREAMBLE_TIMEOUT, DRAIN_TIMEOUT};
 
 /// A bound listener of the API.
@@ -29,24 +29,24 @@ pub struct Server {
     accept_policy: Arc<AcceptPolicy>,
     api: Arc<Api>,
     permits: Arc<Semaphore>,
-    /// How many of them there are.
+    /// The number of permits.
     max: usize,
     state: Arc<State>,
     event_loop_lag: EventLoopLag,
 }
 
-/// What the admin listener is told.
+/// The state of the server, which its connections and the admin listener share.
 struct State {
     is_draining: Arc<AtomicBool>,
-    /// Cancelled once nobody new is let in.
-    leaving: CancellationToken,
-    /// Connections that were not let in, by reason.
+    /// Cancelled when the server no longer accepts connections.
+    stopped_accepting: CancellationToken,
+    /// Connections that were dropped before their first request, by reason.
     dropped: IntCounterVec,
-    /// Places that are taken.
+    /// Open connections.
     connections: IntGauge,
 }
 
-/// One connection's place among [`CONNECTIONS_MAX`], counted as long as it is held.
+/// The permit of one open connection, with its count in the metrics.
 struct Permit {
     state: Arc<State>,
     _permit: OwnedSemaphorePermit,
@@ -66,11 +66,11 @@ impl Drop for Permit {
 }
 
 impl State {
-    /// Runs what precedes a connection's first request. While the server leaves it has little time: a connection that says
-    /// nothing must not hold up the end.
+    /// Runs the part of a connection before its first request. While the server drains, that part has a short timeout:
+    /// a silent connection must not delay the shutdown.
     async fn in_time<T>(&self, preamble: impl Future<Output = Result<T, Dropped>>) -> Result<T, Dropped> {
         let too_late = async {
-            self.leaving.cancelled().await;
+            self.stopped_accepting.cancelled().await;
             tokio::time::sleep(DRAIN_PREAMBLE_TIMEOUT).await;
         };
         tokio::select! {
@@ -81,15 +81,15 @@ impl State {
 }
 
 impl Server {
-    /// Binds the listener. `inherited`: the socket that the process was started with.
+    /// Binds the listener. `inherited`: the socket that the process received from its parent.
     ///
-    /// `descriptors_max`: what the process may open; a fifth of it is left for everything else.
+    /// `descriptors_max`: the limit of open files. A fifth of it is reserved for everything except connections.
     ///
     /// # Errors
-    /// When the address cannot be had.
+    /// Fails if the address is not available.
     ///
     /// # Panics
-    /// When the registry has a listener's metrics already.
+    /// Panics if the registry already has the metrics of a listener.
     pub async fn bind(
         (host, port): (&str, u16),
         inherited: Option<std::net::TcpListener>,
@@ -102,12 +102,12 @@ impl Server {
         let room = usize::try_from(descriptors_max / 5 * 4).unwrap_or(usize::MAX);
         let room = room.clamp(1, CONNECTIONS_MAX);
         let gauge = |name, help| register(registry, IntGauge::new(name, help));
-        gauge("carillon_http_connections_max", "Most connections to the HTTP API that this publisher holds.")
+        gauge("carillon_http_connections_max", "Maximum number of open connections to the HTTP API of a publisher.")
             .set(i64::try_from(room).unwrap_or(i64::MAX));
         let permits = Arc::new(Semaphore::new(room));
         let state = State {
             is_draining: Arc::default(),
-            leaving: CancellationToken::new(),
+            stopped_accepting: CancellationToken::new(),
             dropped: dropped_counter(registry),
             connections: gauge("carillon_http_connections", "Open connections to the HTTP API of a publisher."),
         };
@@ -123,21 +123,23 @@ impl Server {
         })
     }
 
-    /// Where it listens.
+    /// Returns the address of the listener.
     ///
     /// # Errors
-    /// When the system does not tell.
+    /// Fails if the system cannot report the address.
     pub fn address(&self) -> io::Result<SocketAddr> {
         self.listener.local_addr()
     }
 
-    /// What the admin listener asks.
+    /// Returns the health checks for the admin listener.
     pub fn health(&self) -> Arc<dyn Health> {
         self.state.clone()
     }
 
-    /// Serves until `shutdown` resolves; goes on for `accept` while balancers notice that it is not ready any more; then
-    /// takes no new connections, answers what is under way, and returns.
+    /// Serves until `shutdown` resolves, and then drains.
+    ///
+    /// During `accept` the server still accepts connections while load balancers notice that it is not ready. Then it
+    /// stops accepting, finishes the open requests, and returns.
     pub async fn run(self, shutdown: impl Future<Output = ()>, accept: Duration) {
         let event_loop_lag = self.event_loop_lag.clone();
         tokio::select! {
@@ -149,7 +151,7 @@ impl Server {
     async fn serve(self, shutdown: impl Future<Output = ()>, accept: Duration) {
         let connections = GracefulShutdown::new();
         let (stop, draining) = oneshot::channel::<()>();
-        let leaving = async {
+        let drained = async {
             shutdown.await;
             self.state.is_draining.store(true, Ordering::Release);
             drop(stop);
@@ -157,25 +159,28 @@ impl Server {
         };
         tokio::select! {
             () = self.listener.while_accepting(self.accept(&connections), async { drop(draining.await) }) => {}
-            () = leaving => {}
+            () = drained => {}
         }
         let Self { listener, accept_policy, api, permits, state, .. } = self;
         shared::serve::listener::close(listener, |stream, peer| {
-            // Beyond the places nobody would have been served in time anyway.
+            // Without a permit, the connection could not be served in time.
             if let Ok(permit) = permits.clone().try_acquire_owned() {
                 serve(&accept_policy, &api, &state, stream, peer, permit, &connections);
             }
         });
-        state.leaving.cancel();
-        // A request may be on its way on a connection that its balancer took for open; each answer ends its connection now.
+        state.stopped_accepting.cancel();
+        // A load balancer may have sent requests on connections that it considered open. Each response now ends its
+        // connection.
         tokio::time::sleep(accept.min(DRAIN_LINGER)).await;
         if timeout(DRAIN_TIMEOUT, connections.shutdown()).await.is_err() {
-            tracing::warn!("shut down while requests were still under way");
+            tracing::warn!("shut down before all open requests were finished");
         }
     }
 
-    /// A place, once there is one. While all are taken callers wait in the system's queue. That is one line of the log until
-    /// a tenth of the places is free again: else each caller that leaves would be an episode of its own.
+    /// Waits for a free permit. Meanwhile, connections wait in the listen queue of the system.
+    ///
+    /// Logs once that the limit is reached, and again only after a tenth of the permits was free. Otherwise the log
+    /// would get a line for each connection that ends.
     async fn permit(&self, full: &mut bool) -> OwnedSemaphorePermit {
         if *full && self.permits.available_permits() > self.max / 10 {
             *full = false;
@@ -184,9 +189,12 @@ impl Server {
             return permit;
         }
         if !std::mem::replace(full, true) {
-            tracing::warn!(connections = self.max, "full: further connections wait until others end");
+            tracing::warn!(
+                connections = self.max,
+                "connection limit reached; new connections are queued until others end"
+            );
         }
-        self.permits.clone().acquire_owned().await.expect("nobody closes it")
+        self.permits.clone().acquire_owned().await.expect("the semaphore is never closed")
     }
 
     async fn accept(&self, connections: &GracefulShutdown) {
@@ -211,14 +219,14 @@ fn serve(
     permit: OwnedSemaphorePermit,
     connections: &GracefulShutdown,
 ) {
-    // Answers are one small write; without this some would wait for the caller's acknowledgement.
+    // A response is one small write. With Nagle's algorithm some would wait for an acknowledgement of the caller.
     let _ = stream.set_nodelay(true);
     let (accept_policy, watcher) = (accept_policy.clone(), connections.watcher());
     let (api, state) = (api.clone(), state.clone());
     let permit = Permit::new(&state, permit);
     tokio::spawn(async move {
         let _permit = permit;
-        if let Err(dropped) = converse(&accept_policy, api, &state, stream, peer, watcher).await {
+        if let Err(dropped) = serve_admitted(&accept_policy, api, &state, stream, peer, watcher).await {
             let cause = std::error::Error::source(&dropped).map(ToString::to_string).unwrap_or_default();
             tracing::debug!(%peer, error = %dropped, cause, "connection dropped");
             state.dropped.with_label_values(&[dropped.label()]).inc();
@@ -226,8 +234,8 @@ fn serve(
     });
 }
 
-/// Serves one connection to its end, if it is let in.
-async fn converse(
+/// Serves one connection until it ends, if the accept policy admits it.
+async fn serve_admitted(
     accept_policy: &AcceptPolicy,
     api: Arc<Api>,
     state: &State,
@@ -246,18 +254,18 @@ async fn converse(
                 Ok((client, tls.accept(stream).await.map_err(Dropped::Tls)?))
             };
             let (client, stream) = state.in_time(preamble).await?;
-            exchange(stream, routes(client), watcher).await;
+            serve_http(stream, routes(client), watcher).await;
         }
         None => {
             let client = state.in_time(accept_policy.admit(&mut stream, peer)).await?;
-            exchange(stream, routes(client), watcher).await;
+            serve_http(stream, routes(client), watcher).await;
         }
     }
     Ok(())
 }
 
-/// Serves HTTP on a stream until its end.
-async fn exchange<S>(stream: S, routes: Arc<Guarded<Api>>, watcher: Watcher)
+/// Serves HTTP on a stream until it ends.
+async fn serve_http<S>(stream: S, routes: Arc<Guarded<Api>>, watcher: Watcher)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -267,7 +275,7 @@ where
         let routes = routes.clone();
         async move { routes.respond(request).await }
     });
-    // An error says that the caller broke the protocol or the connection; it has been answered, or is away.
+    // An error is a violation of HTTP or a lost connection. hyper has sent a response if that was possible.
     let _ = http::in_time(watcher.watch(connection), &state).await;
 }
 

@@ -1,4 +1,5 @@
-//! The extractor that checks signatures: a handler that takes a [`SignedRequest`] cannot forget to.
+//! Verifies the signatures of requests. Handlers take a [`SignedRequest`], so they cannot run without a valid
+//! signature.
 
 use std::error::Error;
 use std::sync::Arc;
@@ -15,13 +16,12 @@ use shared::protocol::ChannelName;
 use tokio::sync::SemaphorePermit;
 use tokio::time::timeout;
 
-use crate::Api;
+use crate::api::Api;
 use crate::api_error::ApiError;
-use crate::limits::{APP_BODY_BYTES_MAX, BODY_TIMEOUT};
+use crate::limits::{BODY_PERMITS_MAX, BODY_TIMEOUT};
 use crate::received::Received;
-use crate::routes::AppName;
 
-/// A request by the holder of an app's secret. There is no other way to make one than [`SignedRequest::read`].
+/// A request with a valid signature. Only [`SignedRequest::read`] creates one.
 pub(crate) struct SignedRequest<'a> {
     app: Arc<App>,
     query: SignedQuery,
@@ -29,22 +29,20 @@ pub(crate) struct SignedRequest<'a> {
     _budget: Option<SemaphorePermit<'a>>,
 }
 
-/// The bytes of bodies that an app may have under way; one body of the largest size always fits.
-pub(crate) fn body_budget(app: &App) -> usize {
-    APP_BODY_BYTES_MAX.max(app.limits.request_bytes()).min(PERMITS_MAX)
+/// The way in which a request identifies its app.
+pub(crate) enum AppName<'a> {
+    /// By the id in its path.
+    Id(&'a str),
+    /// By its `auth_key` alone. pusher-http-python leaves the app out of the path to terminate connections.
+    AuthKey,
 }
 
-/// The largest part of a budget that one caller can claim.
-const PERMITS_MAX: usize = 1 << 29;
-
-const _: () = assert!(PERMITS_MAX <= tokio::sync::Semaphore::MAX_PERMITS && PERMITS_MAX <= u32::MAX as usize);
-
 impl<'a> SignedRequest<'a> {
-    /// Finds the app, checks the signature and reads the body: only who knows the secret can make this server keep one.
+    /// Finds the app, verifies the signature, and then reads the body.
     ///
     /// # Errors
-    /// [`ApiError`], in the order app, signature, disabled app, size and time of the body, digest of the body. So only
-    /// those who know the secret learn that an app is switched off.
+    /// [`ApiError`]. The order of the checks is: app, signature, disabled app, size and time of the body, digest of the
+    /// body. Requests without a valid signature therefore do not reveal that an app is disabled.
     pub(crate) async fn read<B>(
         api: &'a Api,
         app: &AppName<'_>,
@@ -75,10 +73,10 @@ impl<'a> SignedRequest<'a> {
         Ok(Self { app, query, body, _budget: budget })
     }
 
-    /// Waits until the app has room for another body.
+    /// Waits until the app's budget has room for another body.
     async fn reserve(api: &'a Api, app: &App, bytes: usize) -> Result<Option<SemaphorePermit<'a>>, ApiError> {
         let Some(budget) = api.body_budgets.get(&app.id) else { return Ok(None) };
-        let bytes = u32::try_from(bytes.min(PERMITS_MAX)).unwrap_or(u32::MAX);
+        let bytes = u32::try_from(bytes.min(BODY_PERMITS_MAX)).unwrap_or(u32::MAX);
         match timeout(BODY_TIMEOUT, budget.acquire_many(bytes)).await {
             Ok(permit) => Ok(permit.ok()),
             Err(_) => Err(ApiError::TooManyBodies),
@@ -89,7 +87,7 @@ impl<'a> SignedRequest<'a> {
         &self.app
     }
 
-    /// The first value of a query parameter, by its lower-case name.
+    /// Returns the first value of a query parameter. `name`: in lower case.
     pub(crate) fn param(&self, name: &str) -> Option<&str> {
         self.query.param(name)
     }
@@ -98,12 +96,12 @@ impl<'a> SignedRequest<'a> {
         &self.body
     }
 
-    /// The body as a JSON object.
+    /// Parses the body as a JSON object.
     pub(crate) fn json<'b, T: Deserialize<'b>>(&'b self) -> Result<T, ApiError> {
         serde_json::from_slice(&self.body).map(|Object(value)| value).map_err(ApiError::Json)
     }
 
-    /// A channel of the app, by a name that is not yet checked.
+    /// Validates the name of a channel.
     pub(crate) fn channel(&self, name: &str) -> Result<ChannelName, ApiError> {
         let max = self.app.limits.channel_name_length;
         ChannelName::parse(name, max).map_err(|source| ApiError::channel_name(name, source))

@@ -1,4 +1,4 @@
-//! JSON strings as callers send them.
+//! JSON strings in request bodies.
 
 use std::borrow::Cow;
 use std::ops::Deref;
@@ -6,7 +6,7 @@ use std::ops::Deref;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-/// A JSON string, borrowed from the request when it has no escapes; a `Cow` inside an `Option` would always copy.
+/// A JSON string, borrowed from the request if it has no escapes. serde always copies an `Option<Cow<str>>`.
 #[derive(Deserialize)]
 pub(crate) struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 
@@ -24,11 +24,11 @@ impl Deref for Text<'_> {
     }
 }
 
-/// The text that clients get as `data`: a string's content, any other value as its JSON without white space. Numbers
-/// and the order of members stay as they were written.
+/// Returns the text that clients receive as `data`: the content of a string, or the JSON of another value without white
+/// space. Numbers and the order of members are preserved.
 ///
 /// # Errors
-/// When a string holds half of a surrogate pair, which no UTF-8 text can.
+/// Fails if a string contains half of a surrogate pair, which UTF-8 cannot represent.
 pub(crate) fn data_of(value: &RawValue) -> Result<Cow<'_, str>, serde_json::Error> {
     let json = value.get();
     if json.starts_with('"') {
@@ -37,21 +37,21 @@ pub(crate) fn data_of(value: &RawValue) -> Result<Cow<'_, str>, serde_json::Erro
     Ok(compact(json))
 }
 
-/// Takes the white space between the tokens of valid JSON away.
+/// Removes the white space between the tokens of valid JSON.
 fn compact(json: &str) -> Cow<'_, str> {
-    let mut in_string = false;
+    let mut inside_string = false;
     let mut escaped = false;
-    let mut kept = |character: char| {
-        if in_string {
-            in_string = escaped || character != '"';
+    let mut is_kept = |character: char| {
+        if inside_string {
+            inside_string = escaped || character != '"';
             escaped = !escaped && character == '\\';
             return true;
         }
-        in_string = character == '"';
+        inside_string = character == '"';
         !matches!(character, ' ' | '\t' | '\n' | '\r')
     };
     if json.contains([' ', '\t', '\n', '\r']) {
-        Cow::Owned(json.chars().filter(|character| kept(*character)).collect())
+        Cow::Owned(json.chars().filter(|character| is_kept(*character)).collect())
     } else {
         Cow::Borrowed(json)
     }

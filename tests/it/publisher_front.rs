@@ -162,7 +162,7 @@ async fn a_publisher_that_is_full_says_so_once_and_serves_others_when_some_have_
     publisher.ready().await;
     let places = publisher.metric("carillon_http_connections_max").await;
     assert_eq!(places, 240.0, "four fifths of the descriptors");
-    let said = || publisher.log().matches("full: further connections wait").count();
+    let said = || publisher.log().matches("connection limit reached; new connections are queued").count();
     let mut callers = Vec::new();
     for _ in 0..240 {
         callers.push(publisher.tcp().await);

@@ -1,15 +1,15 @@
-//! `POST /apps/{id}/batch_events`: several events, each on one channel, accepted or refused as a whole.
+//! `POST /apps/{id}/batch_events`: publishes several events, each on one channel. All are accepted or all are refused.
 
 use serde::{Deserialize, Serialize};
 use shared::cluster::envelope::Topic;
 use shared::json::Object;
 use shared::serve::http::Response;
 
-use super::{ok, ok_empty};
-use crate::Api;
+use crate::api::Api;
 use crate::api_error::ApiError;
 use crate::event::{Event, EventFields};
 use crate::info::{self, Attributes, Info};
+use crate::response::{ok, ok_empty};
 use crate::signed::SignedRequest;
 
 #[derive(Deserialize)]
@@ -20,7 +20,7 @@ struct BatchRequest<'a> {
 
 #[derive(Serialize)]
 struct BatchResponse {
-    /// One per event, in order, empty where nothing was asked; pusher-http-go reads nothing but an array.
+    /// One entry per event, in order. It is empty if no attributes were requested. pusher-http-go needs an array.
     batch: Vec<Attributes>,
 }
 
@@ -42,7 +42,7 @@ pub(super) async fn post(api: &Api, request: &SignedRequest<'_>) -> Result<Respo
         return Ok(ok_empty());
     }
     let topics: Vec<Topic> = events.iter().flat_map(Event::channels).map(|channel| request.topic(channel)).collect();
-    let occupancies = info::occupancies(api, &topics).await;
+    let occupancies = info::occupancies(&*api.roster, &topics).await;
     api.publish(request.app(), &events).await?;
     let attributes = infos.iter().zip(&topics).zip(occupancies);
     Ok(ok(&BatchResponse {

@@ -1,4 +1,5 @@
-//! `GET /apps/{id}/channels/{name}`: one channel, occupied or not; and its form of 2012, `/stats`.
+//! `GET /apps/{id}/channels/{name}`: returns the state of one channel. `/stats` is the path that libraries used until
+//! 2012.
 
 use std::time::Duration;
 
@@ -8,10 +9,10 @@ use shared::cluster::roster::{KeptEvent, Occupancy};
 use shared::json::Object;
 use shared::serve::http::Response;
 
-use super::ok;
-use crate::Api;
+use crate::api::Api;
 use crate::api_error::ApiError;
 use crate::info::{Attributes, Info};
+use crate::response::ok;
 use crate::signed::SignedRequest;
 use crate::text::Text;
 
@@ -20,7 +21,7 @@ struct Channel<'a> {
     occupied: bool,
     #[serde(flatten)]
     attributes: Attributes,
-    /// `null` when asked for and nothing is kept, absent when not asked for.
+    /// Absent if not requested; `null` if requested and the channel has no cached event.
     #[serde(skip_serializing_if = "Option::is_none")]
     cache: Option<Option<Cache<'a>>>,
 }
@@ -28,11 +29,11 @@ struct Channel<'a> {
 #[derive(Serialize)]
 struct Cache<'a> {
     data: &'a str,
-    /// Whole seconds that the event will still be kept, at least 1.
+    /// The remaining time in the cache in whole seconds, at least 1.
     ttl: u64,
 }
 
-/// What is read of a kept event's client JSON.
+/// The part of a cached event's JSON that the response contains.
 #[derive(Deserialize)]
 struct Frame<'a> {
     #[serde(borrow)]
@@ -68,11 +69,15 @@ async fn occupancy(api: &Api, topic: &Topic) -> Result<Occupancy, ApiError> {
     Ok(all.first().copied().unwrap_or_default())
 }
 
-/// A kept event that is not what a publisher keeps counts as none.
+/// Parses a cached event. An invalid one is treated as absent.
 fn read_frame<'a>(topic: &Topic, kept: &'a KeptEvent) -> Option<Frame<'a>> {
     let frame = serde_json::from_slice(&kept.frame).ok().map(|Object(frame)| frame);
     if frame.is_none() {
-        tracing::warn!(app.id = %topic.app, channel.name = %topic.channel, "kept event is not a client message");
+        tracing::warn!(
+            app.id = %topic.app,
+            channel.name = %topic.channel,
+            "cached event is not a valid message; treating it as absent"
+        );
     }
     frame
 }

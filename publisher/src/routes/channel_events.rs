@@ -1,12 +1,12 @@
-//! `POST /apps/{id}/channels/{name}/events`: publishing as it was until 2012, for libraries that old.
+//! `POST /apps/{id}/channels/{name}/events`: publishes one event, for libraries from before 2012.
 //!
-//! The event's name and the excluded connection stand in the query, the body is the data itself.
+//! The query has the name of the event and the excluded connection. The body is the data.
 
 use bytes::Bytes;
 use hyper::StatusCode;
 use shared::serve::http::{self, Response};
 
-use crate::Api;
+use crate::api::Api;
 use crate::api_error::ApiError;
 use crate::event::Event;
 use crate::signed::SignedRequest;

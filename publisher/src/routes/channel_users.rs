@@ -1,13 +1,13 @@
-//! `GET /apps/{id}/channels/{name}/users`: the users of a presence channel.
+//! `GET /apps/{id}/channels/{name}/users`: lists the users of a presence channel.
 
 use serde::Serialize;
 use serde_json::value::RawValue;
 use shared::protocol::Member;
 use shared::serve::http::Response;
 
-use super::ok;
-use crate::Api;
+use crate::api::Api;
 use crate::api_error::ApiError;
+use crate::response::ok;
 use crate::signed::SignedRequest;
 
 #[derive(Serialize)]
@@ -17,9 +17,9 @@ struct Users<'a> {
 
 #[derive(Serialize)]
 struct User<'a> {
-    /// A string even when the application signed a number; pusher-http-go reads nothing else.
+    /// A string, even if the application signed a number. pusher-http-go needs a string.
     id: &'a str,
-    /// `null` when the application gave nothing, absent when not asked for.
+    /// Absent if not requested; `null` if the application set no user info.
     #[serde(skip_serializing_if = "Option::is_none")]
     user_info: Option<Option<&'a RawValue>>,
 }
@@ -29,7 +29,7 @@ pub(super) async fn get(api: &Api, request: &SignedRequest<'_>, name: &str) -> R
     if !channel.kind().is_presence() {
         return Err(ApiError::Users);
     }
-    // soketi's addition.
+    // An extension of soketi.
     let with_info = request.param("with_user_info") == Some("1");
     let members = api.roster.members(&request.topic(&channel)).await?;
     let users = members

@@ -1,11 +1,11 @@
-//! `GET /apps/{id}/channels`: the occupied channels.
+//! `GET /apps/{id}/channels`: lists the occupied channels.
 
 use shared::serve::http::Response;
 
-use super::ok;
-use crate::Api;
+use crate::api::Api;
 use crate::api_error::ApiError;
 use crate::info::{ChannelList, Info};
+use crate::response::ok;
 use crate::signed::SignedRequest;
 
 pub(super) async fn get(api: &Api, request: &SignedRequest<'_>) -> Result<Response, ApiError> {

@@ -1,11 +1,11 @@
-//! `GET /apps/{id}/connections`: how many sockets the app has open, cluster-wide. Reverb's addition.
+//! `GET /apps/{id}/connections`: returns the number of connections of the app in the cluster. An extension of Reverb.
 
 use serde::Serialize;
 use shared::serve::http::Response;
 
-use super::ok;
-use crate::Api;
+use crate::api::Api;
 use crate::api_error::ApiError;
+use crate::response::ok;
 use crate::signed::SignedRequest;
 
 #[derive(Serialize)]

@@ -1,13 +1,13 @@
-//! `POST /apps/{id}/events`: one event on one or many channels.
+//! `POST /apps/{id}/events`: publishes one event on one or more channels.
 
 use shared::cluster::envelope::Topic;
 use shared::serve::http::Response;
 
-use super::{ok, ok_empty};
-use crate::Api;
+use crate::api::Api;
 use crate::api_error::ApiError;
 use crate::event::EventFields;
 use crate::info::{self, ChannelList};
+use crate::response::{ok, ok_empty};
 use crate::signed::SignedRequest;
 
 pub(super) async fn post(api: &Api, request: &SignedRequest<'_>) -> Result<Response, ApiError> {
@@ -20,7 +20,7 @@ pub(super) async fn post(api: &Api, request: &SignedRequest<'_>) -> Result<Respo
         return Ok(ok_empty());
     }
     let topics: Vec<Topic> = event.channels().iter().map(|channel| request.topic(channel)).collect();
-    let occupancies = info::occupancies(api, &topics).await;
+    let occupancies = info::occupancies(&*api.roster, &topics).await;
     api.publish(request.app(), &[event]).await?;
     let attributes = topics.into_iter().zip(occupancies).map(|(topic, occupancy)| {
         let attributes = info.attributes(&topic.channel, occupancy);

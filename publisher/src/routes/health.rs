@@ -1,5 +1,6 @@
-//! `GET /up` and `GET /`: whether this process answers; not signed. Health checks use a new connection each time, so the
-//! response ends its connection.
+//! `GET /up` and `GET /`: reports that this process is running. These requests need no signature.
+//!
+//! Closes the connection after the response, because health checks rarely send a second request.
 
 use shared::serve::http::{self, Response};
 

@@ -1,16 +1,16 @@
-//! `POST /apps/{id}/users/{user_id}/terminate_connections`: ends every connection that is signed in as the user.
+//! `POST /apps/{id}/users/{user_id}/terminate_connections`: closes all connections that are signed in as the user.
 
 use shared::cluster::bus::Message;
 use shared::cluster::envelope::{Body, Envelope, unix_us};
 use shared::protocol::ChannelName;
 use shared::serve::http::Response;
 
-use super::ok_empty;
-use crate::Api;
+use crate::api::Api;
 use crate::api_error::ApiError;
+use crate::response::ok_empty;
 use crate::signed::SignedRequest;
 
-/// The body is not looked at: libraries send `{}` or nothing. A user who is not signed in is no error.
+/// Ignores the body: libraries send `{}` or nothing. Succeeds if the user is not signed in.
 pub(super) async fn post(api: &Api, request: &SignedRequest<'_>, user_id: &str) -> Result<Response, ApiError> {
     let app = request.app();
     let channel = ChannelName::of_user(user_id, app.limits.user_id_length).map_err(ApiError::UserId)?;

@@ -10,18 +10,18 @@ use tracing::{Event, Metadata, Subscriber};
 
 use super::harness::{World, app};
 
-/// Notes every line of its thread: the target, then the fields.
+/// A subscriber that records the log lines of each thread: the target, then the fields.
 struct Lines;
 
 thread_local! {
     static LINES: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
 }
 
-/// To be called before anything is logged: whether a line is of interest is decided when it is met first, in whatever
-/// test that is.
-pub(super) fn listen() {
+/// Installs the subscriber. Call it before the first log line: `tracing` decides once per call site whether it is
+/// enabled.
+pub(super) fn record_lines() {
     static ONCE: Once = Once::new();
-    ONCE.call_once(|| tracing::subscriber::set_global_default(Lines).expect("nobody else listens"));
+    ONCE.call_once(|| tracing::subscriber::set_global_default(Lines).expect("no other subscriber is installed"));
 }
 
 struct Line(String);
@@ -54,7 +54,7 @@ impl Subscriber for Lines {
 }
 
 #[tokio::test]
-async fn lines_name_events_and_channels_and_never_hold_data_or_signatures() {
+async fn log_lines_contain_events_and_channels_but_no_data_or_signatures() {
     let world = World::new();
     let body = r#"{"name":"e","data":"very private","channels":["a","b"]}"#;
     world.post("/apps/3/events", body).await.ok("{}");
@@ -78,7 +78,7 @@ fn refusal(route: &str, app: &str, channels: &str, bytes: usize, status: u16, re
 }
 
 #[tokio::test]
-async fn each_refusal_names_its_app_route_channels_size_and_reason() {
+async fn the_log_line_of_a_refusal_has_app_route_channels_size_and_reason() {
     let mut limited = app();
     limited.limits.event_bytes = ByteSize::b(5);
     limited.limits.events_per_second = 1;
@@ -112,7 +112,7 @@ async fn each_refusal_names_its_app_route_channels_size_and_reason() {
 }
 
 #[tokio::test]
-async fn a_disabled_app_and_a_bus_that_is_away_are_logged_too() {
+async fn a_request_to_a_disabled_app_is_logged() {
     let mut disabled = app();
     disabled.enabled = false;
     let event = r#"{"name":"e","data":"x","channels":["a","b"]}"#;
@@ -123,7 +123,7 @@ async fn a_disabled_app_and_a_bus_that_is_away_are_logged_too() {
 }
 
 #[tokio::test]
-async fn no_name_from_outside_can_break_a_line() {
+async fn names_from_requests_cannot_break_a_log_line() {
     let world = World::new();
     LINES.take();
     let channels: Vec<String> = (0..12).map(|number| format!("\"{number}\\nERROR forged\"")).collect();

@@ -1,9 +1,9 @@
 use super::harness::World;
 
 #[tokio::test]
-async fn events_are_published_in_order() {
+async fn the_events_of_a_batch_are_published_in_order() {
     let world = World::new();
-    world.hear(&["a", "b"]).await;
+    world.subscribe(&["a", "b"]).await;
     let body = r#"{"batch":[
         {"name":"e1","data":"\"x\"","channel":"a"},
         {"name":"e2","data":{"y": 1},"channel":"b","socket_id":"1234.1234"},
@@ -18,7 +18,7 @@ async fn events_are_published_in_order() {
 }
 
 #[tokio::test]
-async fn info_answers_every_event_in_order() {
+async fn the_response_has_attributes_for_every_event_in_order() {
     let world = World::new();
     world.occupy("my-channel", 1).await;
     let body = r#"{"batch":[
@@ -30,9 +30,9 @@ async fn info_answers_every_event_in_order() {
 }
 
 #[tokio::test]
-async fn info_never_refuses_a_batch() {
+async fn an_invalid_info_does_not_refuse_a_batch() {
     let world = World::new();
-    world.hear(&["a", "b"]).await;
+    world.subscribe(&["a", "b"]).await;
     let body = r#"{"batch":[
         {"name":"e","data":"x","channel":"a","info":"user_count"},
         {"name":"e","data":"x","channel":"b","info":{"user_count":true}},
@@ -47,13 +47,13 @@ async fn an_empty_batch_is_accepted() {
     World::new().post("/apps/3/batch_events", r#"{"batch":[]}"#).await.ok("{}");
 }
 
-/// A batch whose second event is refused publishes nothing.
+/// Sends a batch with an invalid second event. Expects an error, and that no event was published.
 #[track_caller]
 fn check(second: &'static str, status: u16, text: &'static str) -> impl Future<Output = ()> {
     let location = std::panic::Location::caller();
     async move {
         let world = World::new();
-        world.hear(&["a"]).await;
+        world.subscribe(&["a"]).await;
         let body = format!(r#"{{"batch":[{{"name":"e","data":"x","channel":"a"}},{second}]}}"#);
         let reply = world.post("/apps/3/batch_events", &body).await;
         assert_eq!((reply.status.as_u16(), reply.body), (status, text.to_owned()), "{location}");
@@ -62,7 +62,7 @@ fn check(second: &'static str, status: u16, text: &'static str) -> impl Future<O
 }
 
 #[tokio::test]
-async fn one_bad_event_refuses_the_whole_batch() {
+async fn an_invalid_event_refuses_the_whole_batch() {
     check(r#"{"data":"x","channel":"a"}"#, 400, "Missing required parameter: name").await;
     check(r#"{"name":"e","channel":"a"}"#, 400, "Missing required parameter: data").await;
     check(r#"{"name":"e","data":"x"}"#, 400, "Missing required parameter: channel").await;

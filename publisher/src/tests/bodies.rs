@@ -10,7 +10,7 @@ use hyper::body::{Body, Frame, SizeHint};
 
 use super::harness::{World, app};
 
-/// A body that says how long it is and must not be read.
+/// A body with an announced length. Reading it is an error.
 struct Announced(u64);
 
 impl Body for Announced {
@@ -33,16 +33,16 @@ fn chunks<E>(chunks: Vec<Result<&'static str, E>>) -> impl Body<Data = Bytes, Er
 
 const EVENTS: &str = "/apps/3/events";
 
-/// Within the limits of the app, and too large to be read for the log.
+/// A size within the limits of the app, but too large to be read for the log.
 const LARGE: u64 = 100_000;
 
-/// Where a publish of `body` is sent, signature included.
+/// Returns the path and the signed query for a publish of `body`.
 fn signed(world: &World, body: &str) -> String {
     format!("{EVENTS}?{}", world.query(&Method::POST, EVENTS, &[], body))
 }
 
 #[tokio::test]
-async fn a_body_that_announces_too_much_is_refused_unread() {
+async fn a_body_with_a_too_large_announced_length_is_not_read() {
     let world = World::new();
     let max = world.app.limits.request_bytes();
     let reply = world.send_body(Method::POST, &signed(&world, "{"), Announced(max as u64 + 1)).await;
@@ -58,7 +58,7 @@ async fn a_body_for_an_unknown_app_is_not_read() {
 }
 
 #[tokio::test]
-async fn the_body_of_a_request_that_is_not_authentic_is_not_read() {
+async fn the_body_of_an_unauthenticated_request_is_not_read() {
     let world = World::new();
     let reply = world.send_body(Method::POST, EVENTS, Announced(LARGE)).await;
     reply.refused(401, "Missing parameter: auth_key");
@@ -78,7 +78,7 @@ async fn a_body_for_a_disabled_app_is_not_read() {
 }
 
 #[tokio::test]
-async fn a_body_that_grows_too_large_is_refused() {
+async fn a_too_large_body_without_an_announced_length_is_refused() {
     let world = World::new();
     let mebibyte: &'static str = "x".repeat(1024 * 1024).leak();
     let pieces = chunks::<Infallible>(vec![Ok("{"), Ok(mebibyte)]);
@@ -87,9 +87,9 @@ async fn a_body_that_grows_too_large_is_refused() {
 }
 
 #[tokio::test]
-async fn a_body_in_pieces_is_put_together() {
+async fn a_body_in_pieces_is_assembled() {
     let world = World::new();
-    world.hear(&["a"]).await;
+    world.subscribe(&["a"]).await;
     let body = r#"{"name":"e","data":"x","channel":"a"}"#;
     let pieces = chunks::<Infallible>(vec![Ok(&body[..5]), Ok(&body[5..])]);
     world.send_body(Method::POST, &signed(&world, body), pieces).await.ok("{}");
@@ -97,7 +97,7 @@ async fn a_body_in_pieces_is_put_together() {
 }
 
 #[tokio::test]
-async fn a_body_that_breaks_off_is_refused() {
+async fn a_truncated_body_is_refused() {
     let broken = chunks(vec![Ok("{"), Err(std::io::Error::other("reset"))]);
     let world = World::new();
     let reply = world.send_body(Method::POST, &signed(&world, "{"), broken).await;
@@ -105,7 +105,7 @@ async fn a_body_that_breaks_off_is_refused() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_body_that_does_not_come_is_not_waited_for() {
+async fn a_body_that_does_not_arrive_times_out() {
     let body = StreamBody::new(stream::pending::<Result<Frame<Bytes>, Infallible>>());
     let world = World::new();
     let reply = world.send_body(Method::POST, &signed(&world, "{"), body).await;

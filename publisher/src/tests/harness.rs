@@ -1,4 +1,4 @@
-//! One app, id `3`, behind the whole API, and a node that notes what it hears.
+//! The whole API with one app, id `3`, and a node that records the events it receives.
 
 use std::error::Error;
 use std::sync::{Arc, Mutex};
@@ -27,10 +27,10 @@ pub(super) struct World {
     pub(super) roster: Arc<MemoryRoster>,
     api: Api,
     bus: Arc<MemoryBus>,
-    heard: Arc<Heard>,
+    received: Arc<Recorder>,
 }
 
-/// An answer, read to its end.
+/// A response with its whole body.
 pub(super) struct Reply {
     pub(super) status: StatusCode,
     pub(super) headers: HeaderMap,
@@ -38,9 +38,9 @@ pub(super) struct Reply {
 }
 
 #[derive(Default)]
-struct Heard(Mutex<Vec<(Topic, Envelope)>>);
+struct Recorder(Mutex<Vec<(Topic, Envelope)>>);
 
-impl Listener for Heard {
+impl Listener for Recorder {
     fn deliver(&self, topic: &Topic, envelope: Envelope) {
         self.0.lock().unwrap().push((topic.clone(), envelope));
     }
@@ -57,17 +57,17 @@ impl World {
     }
 
     pub(super) fn with(app: App, path_prefix: &str) -> Self {
-        activity::listen();
+        activity::record_lines();
         let bus = MemoryBus::new();
         let roster = MemoryRoster::new(bus.clone());
-        let heard = Arc::new(Heard::default());
-        bus.listen(heard.clone());
+        let received = Arc::new(Recorder::default());
+        bus.listen(received.clone());
         let registry = Registry::new();
         let api = Self::api(&app, bus.clone(), roster.clone(), &registry, path_prefix);
-        Self { app, registry, roster, api, bus, heard }
+        Self { app, registry, roster, api, bus, received }
     }
 
-    /// The same, but publishing to `bus` and asking `roster`.
+    /// Creates a world whose API uses another bus and roster.
     pub(super) fn through(bus: Arc<dyn Bus>, roster: Arc<dyn Roster>) -> Self {
         let mut world = Self::new();
         world.api = Self::api(&world.app, bus, roster, &Registry::new(), "");
@@ -79,8 +79,8 @@ impl World {
         Api::new(Deps { apps, bus, roster, registry: registry.clone(), path_prefix: path_prefix.into() })
     }
 
-    /// Makes the node hear channels.
-    pub(super) async fn hear(&self, channels: &[&str]) {
+    /// Subscribes the node to channels.
+    pub(super) async fn subscribe(&self, channels: &[&str]) {
         for channel in channels {
             self.bus.subscribe(&self.topic(channel)).await.unwrap();
         }
@@ -90,29 +90,29 @@ impl World {
         Topic::new(&self.app.id, &ChannelName::parse(channel, 200).unwrap())
     }
 
-    /// Lets sockets of this node be in a channel.
+    /// Sets the number of subscriptions of a channel.
     pub(super) async fn occupy(&self, channel: &str, subscriptions: u64) {
         self.roster.set_subscriptions(&self.topic(channel), subscriptions, false).await.unwrap();
     }
 
-    /// Lets a user be in a presence channel, with one socket.
+    /// Adds a user with one connection to a presence channel.
     pub(super) async fn join(&self, channel: &str, channel_data: &str) {
         let member = Member::parse(channel_data, 128, 1024).unwrap();
         self.roster.join(&self.topic(channel), &member, 100, false).await.unwrap();
     }
 
-    /// What was heard since the last call.
+    /// Returns the envelopes since the last call.
     pub(super) fn envelopes(&self) -> Vec<(Topic, Envelope)> {
-        std::mem::take(&mut *self.heard.0.lock().unwrap())
+        std::mem::take(&mut *self.received.0.lock().unwrap())
     }
 
-    /// The client JSON of what was heard since the last call, and who must not get it.
+    /// Returns the events since the last call: the JSON for clients, and the excluded connection.
     pub(super) fn events(&self) -> Vec<(String, Option<String>)> {
         let texts = self.envelopes().into_iter().map(|(_, envelope)| match envelope.body {
             Body::Event { frame, except, .. } => {
                 (String::from_utf8(frame.to_vec()).unwrap(), except.map(|except| except.to_string()))
             }
-            other => panic!("heard {other:?}"),
+            other => panic!("unexpected {other:?}"),
         });
         texts.collect()
     }
@@ -138,19 +138,19 @@ impl World {
         self.send_body(method, uri, Full::from(body.to_owned())).await
     }
 
-    /// Sends bytes over a connection, as a listener serves it, and reads all that comes back.
+    /// Sends bytes over a connection of a listener, and returns everything that is received.
     pub(super) async fn wire(&self, request: &str) -> String {
         let (mut near, far) = tokio::io::duplex(64 * 1024);
         near.write_all(request.as_bytes()).await.unwrap();
-        let mut answer = String::new();
+        let mut response = String::new();
         let (served, read) =
-            tokio::join!(shared::serve::http::serve_connection(far, &self.api), near.read_to_string(&mut answer));
+            tokio::join!(shared::serve::http::serve_connection(far, &self.api), near.read_to_string(&mut response));
         served.unwrap();
         read.unwrap();
-        answer
+        response
     }
 
-    /// Sends any body. No answer may hold the secret, whatever was asked.
+    /// Sends a request. Checks that the response does not contain the secret.
     pub(super) async fn send_body<B>(&self, method: Method, uri: &str, body: B) -> Reply
     where
         B: HttpBody<Data = Bytes>,
@@ -170,14 +170,14 @@ impl Reply {
         assert_eq!((self.status.as_u16(), self.body.as_str()), (status, body));
     }
 
-    /// A refusal: plain text, one line.
+    /// Expects an error with a line of plain text.
     #[track_caller]
     pub(super) fn refused(&self, status: u16, text: &str) {
         self.check(status, text);
         assert_eq!(self.header("content-type"), Some("text/plain; charset=utf-8"));
     }
 
-    /// A success: 200 with a JSON object.
+    /// Expects a 200 with a JSON object.
     #[track_caller]
     pub(super) fn ok(&self, body: &str) {
         self.check(200, body);

@@ -34,7 +34,7 @@ async fn requests_events_and_failures_are_counted() {
 }
 
 #[tokio::test]
-async fn what_alerts_watch_is_counted_from_zero() {
+async fn counters_of_alerts_start_at_zero() {
     let world = World::new();
     let text = TextEncoder::new().encode_to_string(&world.registry.gather()).unwrap();
     for route in ["events", "batch_events", "channel_events", "unknown"] {
@@ -54,7 +54,7 @@ fn apps_beyond_the_cap_share_one_label() {
         app
     });
     let registry = prometheus::Registry::new();
-    let metrics = Metrics::new(&registry, &Apps::new(apps).unwrap());
+    let metrics = Metrics::new(&registry, &Apps::new(apps).unwrap(), [].into_iter());
     metrics.published(&"app-000".into(), 1, &[]);
     metrics.published(&"app-100".into(), 2, &[]);
     let text = TextEncoder::new().encode_to_string(&registry.gather()).unwrap();

@@ -6,7 +6,7 @@ async fn the_list_of_channels_is_an_object_even_when_empty() {
 }
 
 #[tokio::test]
-async fn occupied_channels_are_listed_by_name_without_those_of_users() {
+async fn occupied_channels_are_listed_by_name_without_user_channels() {
     let world = World::new();
     world.occupy("presence-b", 3).await;
     world.join("presence-b", r#"{"user_id":1}"#).await;
@@ -24,7 +24,7 @@ async fn occupied_channels_are_listed_by_name_without_those_of_users() {
 }
 
 #[tokio::test]
-async fn one_channel_tells_what_was_asked() {
+async fn a_channel_has_the_requested_attributes() {
     let world = World::new();
     world.occupy("presence-b", 3).await;
     world.join("presence-b", r#"{"user_id":1}"#).await;
@@ -32,35 +32,35 @@ async fn one_channel_tells_what_was_asked() {
     let both = [("info", "user_count,subscription_count,shoe_size")];
     let expected = r#"{"occupied":true,"user_count":1,"subscription_count":3}"#;
     world.get("/apps/3/channels/presence-b", &both).await.ok(expected);
-    world.get("/apps/3/channels/nobody", &[]).await.ok(r#"{"occupied":false}"#);
+    world.get("/apps/3/channels/empty", &[]).await.ok(r#"{"occupied":false}"#);
     let expected = r#"{"occupied":false,"user_count":0,"subscription_count":0}"#;
-    world.get("/apps/3/channels/presence-nobody", &both).await.ok(expected);
+    world.get("/apps/3/channels/presence-empty", &both).await.ok(expected);
 }
 
 #[tokio::test]
-async fn the_channel_of_a_user_tells_whether_the_user_is_signed_in() {
+async fn a_user_channel_is_occupied_while_the_user_is_signed_in() {
     let world = World::new();
     world.occupy("#server-to-user-7", 1).await;
     world.get("/apps/3/channels/%23server-to-user-7", &[]).await.ok(r#"{"occupied":true}"#);
 }
 
 #[tokio::test]
-async fn a_cache_channel_tells_its_last_event_and_how_long_it_lasts() {
+async fn a_cache_channel_has_its_last_event_and_the_remaining_time() {
     let world = World::new();
-    let asked = [("info", "cache")];
+    let cache = [("info", "cache")];
     let empty = r#"{"occupied":false,"cache":null}"#;
-    world.get("/apps/3/channels/cache-a", &asked).await.ok(empty);
-    world.get("/apps/3/channels/a", &asked).await.ok(empty);
+    world.get("/apps/3/channels/cache-a", &cache).await.ok(empty);
+    world.get("/apps/3/channels/a", &cache).await.ok(empty);
     let body = r#"{"name":"e","data":"{\"some\":\"däta\"}","channels":["cache-a","a"]}"#;
     world.post("/apps/3/events", body).await.ok("{}");
     let expected = r#"{"occupied":false,"cache":{"data":"{\"some\":\"däta\"}","ttl":1800}}"#;
-    world.get("/apps/3/channels/cache-a", &asked).await.ok(expected);
-    world.get("/apps/3/channels/a", &asked).await.ok(empty);
+    world.get("/apps/3/channels/cache-a", &cache).await.ok(expected);
+    world.get("/apps/3/channels/a", &cache).await.ok(empty);
     world.get("/apps/3/channels/cache-a", &[]).await.ok(r#"{"occupied":false}"#);
 }
 
 #[tokio::test]
-async fn the_stats_of_2012_are_the_channel_without_attributes() {
+async fn the_stats_of_2012_return_the_channel_without_attributes() {
     let world = World::new();
     world.occupy("a", 1).await;
     world.get("/apps/3/channels/a/stats", &[("info", "subscription_count")]).await.ok(r#"{"occupied":true}"#);

@@ -2,10 +2,10 @@ use bytesize::ByteSize;
 
 use super::harness::{World, app};
 
-/// What a publish of `body` is refused with; nothing is heard then.
+/// Expects that a publish of `body` is refused, and that no event was published.
 async fn refused(body: &str, status: u16, text: &str) {
     let world = World::new();
-    world.hear(&["a"]).await;
+    world.subscribe(&["a"]).await;
     world.post("/apps/3/events", body).await.refused(status, text);
     assert!(world.events().is_empty(), "{body}");
 }
@@ -15,7 +15,7 @@ fn event(name: &str, channel: &str) -> String {
 }
 
 #[tokio::test]
-async fn missing_parameters() {
+async fn a_missing_parameter_is_refused() {
     refused(r#"{"name":"e","data":"x"}"#, 400, "Missing required parameter: channel").await;
     refused(r#"{"name":"e","data":"x","channels":[]}"#, 400, "Missing required parameter: channel").await;
     refused(r#"{"data":"x","channel":"a"}"#, 400, "Missing required parameter: name").await;
@@ -25,7 +25,7 @@ async fn missing_parameters() {
 }
 
 #[tokio::test]
-async fn bodies_that_are_not_the_expected_json_and_are_not_repeated() {
+async fn a_body_with_invalid_json_is_refused_and_not_quoted() {
     refused("", 400, "Invalid JSON at line 1 column 0").await;
     refused("{\"name\":\n nope}", 400, "Invalid JSON at line 2 column 3").await;
     refused(r#"{"name":"e","data":"\ud800","channel":"a"}"#, 400, "Invalid JSON at line 1 column 8").await;
@@ -37,7 +37,7 @@ async fn bodies_that_are_not_the_expected_json_and_are_not_repeated() {
 }
 
 #[tokio::test]
-async fn an_array_is_no_event() {
+async fn an_array_is_not_accepted_as_an_event() {
     for body in [r#"["e","x","a"]"#, r#"["e","x","a",null,null,null]"#, "[]", " [{}]", "7", "null", r#""{}""#] {
         let reply = World::new().post("/apps/3/events", body).await;
         assert_eq!((reply.status.as_u16(), reply.body.starts_with("Invalid parameter type at")), (400, true), "{body}");
@@ -49,7 +49,7 @@ async fn an_array_is_no_event() {
 }
 
 #[tokio::test]
-async fn an_error_is_one_line_without_an_end_and_names_no_other_service() {
+async fn an_error_is_one_line_without_a_line_break_or_a_link_to_another_service() {
     let world = World::new();
     for reply in [
         world.send(hyper::Method::GET, "/nothing", "").await,
@@ -65,7 +65,7 @@ async fn an_error_is_one_line_without_an_end_and_names_no_other_service() {
 }
 
 #[tokio::test]
-async fn names_of_events() {
+async fn an_invalid_event_name_is_refused() {
     let reserved = "Invalid event name: event names that start with pusher: or pusher_internal: are reserved";
     refused(&event("pusher:ping", "a"), 400, reserved).await;
     refused(&event("pusher_internal:member_added", "a"), 400, reserved).await;
@@ -74,7 +74,7 @@ async fn names_of_events() {
 }
 
 #[tokio::test]
-async fn names_of_channels() {
+async fn an_invalid_channel_name_is_refused() {
     let character = r#"Invalid channel name "a/b": channel name has a character that is not allowed"#;
     refused(&event("e", "a/b"), 400, character).await;
     refused(&event("e", ""), 400, r#"Invalid channel name "": channel name is empty"#).await;
@@ -84,7 +84,7 @@ async fn names_of_channels() {
 }
 
 #[tokio::test]
-async fn socket_ids() {
+async fn an_invalid_socket_id_is_refused() {
     for socket_id in ["", "1", "1.", "a.b", "1.2.3", "+1.2"] {
         let body = format!(r#"{{"name":"e","data":"x","channel":"a","socket_id":"{socket_id}"}}"#);
         let text = "Invalid socket_id: it must be of the form digits.digits";
@@ -106,7 +106,7 @@ async fn data_is_measured_after_decoding() {
 }
 
 #[tokio::test]
-async fn the_apps_own_limits_are_named() {
+async fn errors_contain_the_limits_of_the_app() {
     let mut app = app();
     app.limits.event_bytes = ByteSize::b(3);
     app.limits.batch = 1;
@@ -123,7 +123,7 @@ async fn the_apps_own_limits_are_named() {
 }
 
 #[tokio::test]
-async fn too_many_channels_or_events() {
+async fn too_many_channels_or_events_are_refused() {
     let channels: Vec<String> = (0..101).map(|index| format!("\"c-{index}\"")).collect();
     let body = |count: usize| format!(r#"{{"name":"e","data":"x","channels":[{}]}}"#, channels[..count].join(","));
     refused(&body(101), 400, "Too many channels (101 > 100)").await;
@@ -134,7 +134,7 @@ async fn too_many_channels_or_events() {
 }
 
 #[tokio::test]
-async fn user_counts_of_channels_without_users() {
+async fn user_counts_of_channels_without_users_are_refused() {
     let text = "Cannot retrieve the user count unless the channel is a presence channel";
     let world = World::new();
     world.get("/apps/3/channels/a", &[("info", "subscription_count,user_count")]).await.refused(400, text);
@@ -144,14 +144,14 @@ async fn user_counts_of_channels_without_users() {
 }
 
 #[tokio::test]
-async fn users_of_channels_without_users() {
+async fn users_of_channels_without_users_are_refused() {
     let text = "Users can only be retrieved for presence channels";
     World::new().get("/apps/3/channels/private-a/users", &[]).await.refused(400, text);
     World::new().get("/apps/3/channels/presence_a/users", &[]).await.refused(400, text);
 }
 
 #[tokio::test]
-async fn questions_about_channels_that_cannot_be() {
+async fn requests_about_an_invalid_channel_name_are_refused() {
     let text = r#"Invalid channel name "a b": channel name has a character that is not allowed"#;
     World::new().get("/apps/3/channels/a%20b", &[]).await.refused(400, text);
     World::new().get("/apps/3/channels/a%20b/users", &[]).await.refused(400, text);
@@ -159,11 +159,11 @@ async fn questions_about_channels_that_cannot_be() {
 }
 
 #[tokio::test]
-async fn an_app_that_publishes_more_than_it_may() {
+async fn an_app_over_its_rate_limit_is_refused() {
     let mut limited = app();
     limited.limits.events_per_second = 3;
     let world = World::with(limited, "");
-    world.hear(&["a"]).await;
+    world.subscribe(&["a"]).await;
     let one = event("e", "a");
     world.post("/apps/3/batch_events", &format!(r#"{{"batch":[{one},{one}]}}"#)).await.ok("{}");
     let reply = world.post("/apps/3/batch_events", &format!(r#"{{"batch":[{one},{one},{one}]}}"#)).await;

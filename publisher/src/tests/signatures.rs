@@ -5,7 +5,7 @@ use super::harness::{World, app};
 const BODY: &str = r#"{"name":"e","data":"x","channel":"a"}"#;
 
 #[tokio::test]
-async fn unknown_apps_are_told_so_without_their_body_being_read() {
+async fn a_request_to_an_unknown_app_is_refused() {
     let world = World::new();
     let reply = world.send(Method::POST, "/apps/4/events", BODY).await;
     reply.refused(404, "No matching application for ID [4].");
@@ -18,9 +18,9 @@ async fn unknown_apps_are_told_so_without_their_body_being_read() {
 }
 
 #[tokio::test]
-async fn what_is_not_signed_is_refused() {
+async fn a_request_without_a_valid_signature_is_refused() {
     let world = World::new();
-    world.hear(&["a"]).await;
+    world.subscribe(&["a"]).await;
     let reply = world.send(Method::POST, "/apps/3/events", BODY).await;
     reply.refused(401, "Missing parameter: auth_key");
     let query = world.query(&Method::POST, "/apps/3/events", &[], BODY);
@@ -38,7 +38,7 @@ async fn what_is_not_signed_is_refused() {
 }
 
 #[tokio::test]
-async fn every_endpoint_of_an_app_asks_for_a_signature() {
+async fn every_route_of_an_app_requires_a_signature() {
     let world = World::new();
     for (method, path) in [
         (Method::POST, "/apps/3/events"),
@@ -56,7 +56,7 @@ async fn every_endpoint_of_an_app_asks_for_a_signature() {
 }
 
 #[tokio::test]
-async fn only_those_who_know_the_secret_learn_that_an_app_is_disabled() {
+async fn only_a_signed_request_reveals_that_an_app_is_disabled() {
     let mut app = app();
     app.enabled = false;
     let world = World::with(app, "");

@@ -10,8 +10,8 @@ use shared::protocol::{ChannelName, Member, UserId};
 
 use super::harness::{Reply, World};
 
-/// A bus and a roster that cannot be reached.
-struct Away;
+/// A bus and a roster that are always unavailable.
+struct Unavailable;
 
 #[track_caller]
 fn check(reply: &Reply) {
@@ -22,16 +22,16 @@ fn check(reply: &Reply) {
 const EVENT: &str = r#"{"name":"e","data":"x","channel":"a"}"#;
 
 #[tokio::test]
-async fn nothing_is_accepted_that_nobody_will_hear() {
-    let world = World::through(Arc::new(Away), MemoryRoster::new(MemoryBus::new()));
+async fn a_publish_fails_while_the_bus_is_unavailable() {
+    let world = World::through(Arc::new(Unavailable), MemoryRoster::new(MemoryBus::new()));
     check(&world.post("/apps/3/events", EVENT).await);
     check(&world.post("/apps/3/batch_events", &format!(r#"{{"batch":[{EVENT}]}}"#)).await);
     check(&world.post("/apps/3/users/1/terminate_connections", "{}").await);
 }
 
 #[tokio::test]
-async fn questions_are_not_answered_with_guesses() {
-    let world = World::through(MemoryBus::new(), Arc::new(Away));
+async fn requests_for_channel_state_fail_while_the_roster_is_unavailable() {
+    let world = World::through(MemoryBus::new(), Arc::new(Unavailable));
     check(&world.get("/apps/3/channels", &[]).await);
     check(&world.get("/apps/3/channels/a", &[]).await);
     check(&world.get("/apps/3/channels/presence-a/users", &[]).await);
@@ -40,9 +40,9 @@ async fn questions_are_not_answered_with_guesses() {
 }
 
 #[tokio::test]
-async fn an_event_is_published_without_counts_that_are_unavailable() {
+async fn an_event_is_published_without_counts_while_the_roster_is_unavailable() {
     let bus = MemoryBus::new();
-    let world = World::through(bus.join(), Arc::new(Away));
+    let world = World::through(bus.join(), Arc::new(Unavailable));
     let counted = r#"{"name":"e","data":"x","channel":"cache-a","info":"subscription_count"}"#;
     world.post("/apps/3/events", counted).await.ok(r#"{"channels":{"cache-a":{}}}"#);
     let kept = MemoryRoster::new(bus.clone()).kept(&world.topic("cache-a")).await.unwrap();
@@ -50,11 +50,11 @@ async fn an_event_is_published_without_counts_that_are_unavailable() {
     world.post("/apps/3/batch_events", &format!(r#"{{"batch":[{counted}]}}"#)).await.ok(r#"{"batch":[{}]}"#);
 }
 
-fn away<'a, T: Send + 'a>() -> BoxFuture<'a, Result<T, RosterError>> {
+fn unavailable<'a, T: Send + 'a>() -> BoxFuture<'a, Result<T, RosterError>> {
     Box::pin(ready(Err(RosterError::Unavailable)))
 }
 
-impl Bus for Away {
+impl Bus for Unavailable {
     fn publish(&self, _: Vec<Message>) -> BoxFuture<'_, Result<(), BusError>> {
         Box::pin(ready(Err(BusError::Unavailable)))
     }
@@ -72,7 +72,7 @@ impl Bus for Away {
     }
 }
 
-impl Roster for Away {
+impl Roster for Unavailable {
     fn join<'a>(
         &'a self,
         _: &'a Topic,
@@ -80,27 +80,27 @@ impl Roster for Away {
         _: usize,
         _: bool,
     ) -> BoxFuture<'a, Result<Joined, RosterError>> {
-        away()
+        unavailable()
     }
 
     fn leave<'a>(&'a self, _: &'a Topic, _: &'a UserId) -> BoxFuture<'a, Result<(), RosterError>> {
-        away()
+        unavailable()
     }
 
     fn own_members<'a>(&'a self, _: &'a Topic) -> BoxFuture<'a, Result<Vec<UserId>, RosterError>> {
-        away()
+        unavailable()
     }
 
     fn members<'a>(&'a self, _: &'a Topic) -> BoxFuture<'a, Result<Vec<Member>, RosterError>> {
-        away()
+        unavailable()
     }
 
     fn set_subscriptions<'a>(&'a self, _: &'a Topic, _: u64, _: bool) -> BoxFuture<'a, Result<(), RosterError>> {
-        away()
+        unavailable()
     }
 
     fn occupancy<'a>(&'a self, _: &'a [Topic]) -> BoxFuture<'a, Result<Vec<Occupancy>, RosterError>> {
-        away()
+        unavailable()
     }
 
     fn channels<'a>(
@@ -108,15 +108,15 @@ impl Roster for Away {
         _: &'a AppId,
         _: &'a str,
     ) -> BoxFuture<'a, Result<Vec<(ChannelName, Occupancy)>, RosterError>> {
-        away()
+        unavailable()
     }
 
     fn kept<'a>(&'a self, _: &'a Topic) -> BoxFuture<'a, Result<Option<KeptEvent>, RosterError>> {
-        away()
+        unavailable()
     }
 
     fn report_connections<'a>(&'a self, _: &'a AppId, _: u64) -> BoxFuture<'a, Result<u64, RosterError>> {
-        away()
+        unavailable()
     }
 
     fn claim_connections<'a>(
@@ -126,10 +126,10 @@ impl Roster for Away {
         _: u64,
         _: u64,
     ) -> BoxFuture<'a, Result<Claimed, RosterError>> {
-        away()
+        unavailable()
     }
 
     fn connections<'a>(&'a self, _: &'a AppId) -> BoxFuture<'a, Result<u64, RosterError>> {
-        away()
+        unavailable()
     }
 }

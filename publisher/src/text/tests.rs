@@ -9,7 +9,7 @@ fn check(value: &str, expected: &str) {
 }
 
 #[test]
-fn strings_pass_exactly() {
+fn the_content_of_a_string_is_unchanged() {
     check(r#""{\"some\" : \"data\"}""#, r#"{"some" : "data"}"#);
     check(r#""plain""#, "plain");
     check(r#""""#, "");
@@ -17,7 +17,7 @@ fn strings_pass_exactly() {
 }
 
 #[test]
-fn other_values_become_their_compact_json() {
+fn other_values_become_compact_json() {
     check(r#"{ "b" : [ 1 , 2.50, 1e3 ],"a":{ } }"#, r#"{"b":[1,2.50,1e3],"a":{}}"#);
     check("{\n\t\"x\" :\r\n true }", r#"{"x":true}"#);
     check("12345678901234567890123", "12345678901234567890123");
@@ -25,7 +25,7 @@ fn other_values_become_their_compact_json() {
 }
 
 #[test]
-fn white_space_inside_strings_stays() {
+fn white_space_inside_strings_is_preserved() {
     check(r#"{ "a b" : "c \" d \\" , "e" : "\\\" " }"#, r#"{"a b":"c \" d \\","e":"\\\" "}"#);
 }
 

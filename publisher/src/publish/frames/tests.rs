@@ -10,7 +10,7 @@ fn check(name: &str, data: &str, channels: &[&str]) {
 }
 
 #[test]
-fn every_frame_is_the_one_that_encoding_alone_gives() {
+fn every_frame_equals_a_separately_encoded_one() {
     check("e", "d", &[]);
     check("e", "d", &["a"]);
     check("my-event", r#"{"hello":"world"}"#, &["news", "private-x", "n", "#server-to-user-1"]);
