@@ -2,6 +2,8 @@
 //!
 //! Calculations assume a gateway with 100,000 connections.
 
+use std::time::Duration;
+
 /// Connections of the pool to Redis. Commands wait for one, as long as a command may take; beyond that they fail. More
 /// connections would only queue in Redis.
 pub(crate) const POOL_SIZE: usize = 4;
@@ -20,6 +22,40 @@ pub(crate) const SUBSCRIBE_BATCH: usize = 512;
 /// name twice, its entry in the map, and one waiting subscription), so all of them take 300 MB at most. While Redis is away
 /// nothing else is kept: the list of changes to be sent begins with the next connection.
 pub(crate) const TOPICS_MAX: usize = 1_000_000;
+
+/// Time to live of a channel's epochs and sequences after the last change. It is much longer than that of a channel: every
+/// node resynchronizes a channel whose sequence restarts.
+pub(crate) const CHANNEL_META_TTL: Duration = Duration::from_secs(24 * 3600);
+
+/// The time for which the end of a channel or of a member is held. If it returns in this time, neither the end nor the return
+/// is sent. Source: protocol reference 5.
+pub(crate) const WEBHOOK_HOLD: Duration = Duration::from_secs(3);
+
+/// Held webhook events that one change enqueues, if they are due. The others are enqueued by later changes and by the
+/// dispatcher.
+pub(crate) const DUE_PER_CHANGE_MAX: usize = 100;
+
+/// Subscription counts up to this number are sent with every change, larger ones once per [`COUNT_INTERVAL`].
+pub(crate) const COUNT_IMMEDIATE_MAX: u64 = 100;
+
+/// The interval between two webhooks with the count of a large channel.
+pub(crate) const COUNT_INTERVAL: Duration = Duration::from_secs(5);
+
+/// The shortest interval between two webhooks about a cache miss of one channel.
+pub(crate) const CACHE_MISS_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Webhook events of one app and partition in Redis, and their bytes. Beyond it the oldest are dropped.
+pub(crate) const WEBHOOK_QUEUE_MAX: usize = 1_000_000;
+pub(crate) const WEBHOOK_QUEUE_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// Time to live of a queue in Redis without new events and without a publisher that serves it.
+pub(crate) const WEBHOOK_QUEUE_TTL: Duration = Duration::from_secs(24 * 3600);
+
+/// Bytes of an event in Redis, besides its fields.
+pub(crate) const WEBHOOK_QUEUE_ENTRY_BYTES: usize = 128;
+
+/// The limits of a queue in Redis are checked each time that this many bytes were added.
+pub(crate) const WEBHOOK_QUEUE_CHECK_BYTES: usize = 64 * 1024;
 
 const _: () = assert!(SUBSCRIBE_BATCH <= PIPELINE_DEPTH);
 const _: () = assert!(TOPICS_MAX >= 10 * 100_000);

@@ -1,15 +1,19 @@
-//! One running process.
+//! The identity of a running process.
 
 use std::fmt;
 
 use uuid::Uuid;
+use uuid::fmt::Simple;
 
-/// Names one start of one process: new every time, so that a restarted node is never taken for its past self.
+/// The name of a running process. It is new at every start, so a restarted node is never confused with its predecessor.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct NodeId(Uuid);
 
 impl NodeId {
-    /// A fresh id; ids sort by the time they were made.
+    /// The length of an id as text, in bytes.
+    pub const LENGTH: usize = Simple::LENGTH;
+
+    /// Returns a new id. Ids sort by the time at which they were created.
     pub fn fresh() -> Self {
         Self(Uuid::now_v7())
     }

@@ -11,7 +11,6 @@ pub mod redis;
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use crate::app::{AppId, Apps, WebhookKinds};
 
@@ -20,18 +19,6 @@ pub use memory::MemoryQueues;
 pub use queues::{Backlog, Backlogs, Batch, FailedDelivery, QueueError, QueueId, Queues};
 pub use redis::RedisQueues;
 pub use redis::dead_letters::{DeadLetter, DeadLetters};
-
-/// How long an end waits for a return, which cancels both. The scripts in Redis have the same, and those below.
-pub const HOLD: Duration = Duration::from_secs(3);
-
-/// Counts of subscriptions above this many are told of once in [`COUNT_PAUSE`].
-pub const COUNT_FREELY_UP_TO: u64 = 100;
-
-/// Between two counts of a large channel.
-pub const COUNT_PAUSE: Duration = Duration::from_secs(5);
-
-/// Between two times that a cache channel is said to be empty.
-pub const MISS_PAUSE: Duration = Duration::from_secs(5);
 
 /// What each app wants to be told of.
 #[derive(Clone, Debug, Default)]

@@ -1,162 +1,205 @@
-//! The Lua scripts: each changes state and announces the change in one step, and each may run twice.
+//! The Lua scripts. Each changes state and publishes the change in one step, and may be repeated.
 //!
-//! A Redis whose memory is full refuses a script before its first command, unless the script is marked `allow_oom`: those
-//! keep or free state. (A script without a first line `#!lua` would be refused or not by its first writing command.)
+//! The head of each file lists its keys and arguments. A script with the flag `allow_oom` keeps or frees state, so it also
+//! runs while the memory of Redis is full. Redis refuses the other scripts then, before their first command.
 //!
-//! Their numbers of keys and arguments are checked where they are called; what they mean stands at the head of each file.
+//! Limits and key names that Lua shares with Rust are inserted into the text of a script as local variables. An argument
+//! would be sent with every call, and converted to a number by every call.
 
 use std::sync::LazyLock;
+use std::time::Duration;
 
 use redis::Script;
 
-// A script is hashed once per process. It is sent to a server that does not know its hash, when that server says so
-// (`NOSCRIPT`): after a restart, a failover or `SCRIPT FLUSH`.
-macro_rules! script {
-    ($(#[$doc:meta])* $name:ident, $file:literal) => {
-        $(#[$doc])*
-        pub fn $name() -> &'static Script {
-            static SCRIPT: LazyLock<Script> = LazyLock::new(|| {
-                Script::new(concat!("#!lua\n", include_str!("scripts/announce.lua"), include_str!($file)))
-            });
-            &SCRIPT
-        }
-    };
-    ($(#[$doc:meta])* $name:ident, $file:literal, allow_oom) => {
-        $(#[$doc])*
-        pub fn $name() -> &'static Script {
-            static SCRIPT: LazyLock<Script> = LazyLock::new(|| {
-                Script::new(concat!(
-                    "#!lua flags=allow-oom\n",
-                    include_str!("scripts/announce.lua"),
-                    include_str!($file)
-                ))
-            });
-            &SCRIPT
-        }
-    };
-}
+use super::keys;
+use crate::app::WebhookKind;
+use crate::cluster::envelope::wire;
+use crate::cluster::node::NodeId;
+use crate::limits;
 
-script!(
-    /// A node holds a first socket of a user.
-    join, "scripts/join.lua"
-);
-script!(
-    /// A node joins again for a user that Redis may have lost.
-    rejoin, "scripts/join.lua", allow_oom
-);
-script!(
-    /// A node holds no socket of a user any more.
-    leave, "scripts/leave.lua", allow_oom
-);
-script!(
-    /// A node's count of subscriptions in a channel.
-    set_subscriptions, "scripts/set_subscriptions.lua"
-);
-script!(
-    /// A node reports an app's connections and claims places for more.
-    claim_connections, "scripts/claim_connections.lua", allow_oom
-);
-script!(
-    /// An app's connections, cluster-wide.
-    count_connections, "scripts/count_connections.lua", allow_oom
-);
-script!(
-    /// The same for a count that is 0, or that Redis may have lost.
-    resend_subscriptions, "scripts/set_subscriptions.lua", allow_oom
-);
-script!(
-    /// A node still holds a channel.
-    touch, "scripts/touch.lua", allow_oom
-);
-script!(
-    /// A dead node is taken out of a channel, some users at a time.
-    evict_node, "scripts/evict_node.lua", allow_oom
-);
-script!(
-    /// Events of which at least one is kept, published together.
-    publish_cached, "scripts/publish_cached.lua"
-);
-script!(
-    /// Client events that go to webhooks too.
-    publish_client_events, "scripts/publish_client_events.lua"
-);
-script!(
-    /// A node renews its lease.
-    renew_lease, "scripts/renew_lease.lua", allow_oom
-);
-script!(
-    /// A node gives up its lease.
-    release_lease, "scripts/release_lease.lua", allow_oom
-);
-script!(
-    /// A node gives up an earlier identity.
-    release_earlier_id, "scripts/release_earlier_id.lua", allow_oom
-);
-script!(
-    /// A node notes what it may hold.
-    add_to_index, "scripts/add_to_index.lua", allow_oom
-);
-script!(
-    /// A sweeper claims a dead node, or renews its claim.
-    begin_sweep, "scripts/begin_sweep.lua", allow_oom
-);
-script!(
-    /// A sweeper has finished a dead node.
-    end_sweep, "scripts/end_sweep.lua", allow_oom
-);
-script!(
-    /// Lists nodes and leases, and declares nodes dead.
-    declare_dead, "scripts/declare_dead.lua", allow_oom
-);
-
-script!(
-    /// A node has sessions of the HTTP transports.
-    claim_sessions, "scripts/claim_sessions.lua", allow_oom
-);
-script!(
-    /// What one of many has is given back, unless it is another's by now.
-    release_key, "scripts/release_key.lua", allow_oom
-);
-
-script!(
-    /// A sender takes or keeps its lease of a partition's webhooks, and what was held long enough becomes due.
-    acquire_partition, "scripts/acquire_partition.lua", allow_oom
-);
-script!(
-    /// A cache channel has nothing for a subscriber.
-    enqueue_cache_miss, "scripts/enqueue_cache_miss.lua"
-);
-script!(
-    /// A sender reads what an endpoint is to be told.
-    read_queue, "scripts/read_queue.lua", allow_oom
-);
-script!(
-    /// An endpoint did not take an entry in time.
-    dead_letter, "scripts/dead_letter.lua", allow_oom
-);
-script!(
-    /// How much waits in a queue of webhooks; what is done with goes.
-    backlog, "scripts/backlog.lua", allow_oom
-);
-
-script!(
-    /// The probe finds out whether the server accepts writes.
-    probe, "scripts/probe.lua"
-);
-
-/// What a script returns to a node that has been swept: it must take a new id.
+/// The status of a script if the node was swept. The node must take a new id.
 pub const FENCED: i64 = -2;
 
-/// What [`join`] returns when the channel is full.
+/// The status of [`join`] if the channel has as many members as allowed.
 pub const FULL: i64 = -1;
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+/// The field of a channel's subscription counts that exists if the channel publishes its counts. All other fields are node
+/// ids.
+pub const COUNTS_ANNOUNCED_FIELD: &str = "#";
 
-    #[test]
-    fn a_script_is_hashed_once() {
-        assert!(std::ptr::eq(join(), join()));
-        assert_ne!(join().get_hash(), leave().get_hash());
+/// Lua functions on one subject that several scripts use.
+#[derive(Clone, Copy)]
+struct Part {
+    text: &'static str,
+    /// The parts that this one uses.
+    requires: &'static [Part],
+}
+
+macro_rules! part {
+    ($name:ident, $file:literal $(, $required:ident)*) => {
+        const $name: Part =
+            Part { text: include_str!(concat!("scripts/parts/", $file, ".lua")), requires: &[$($required),*] };
+    };
+}
+
+part!(CLOCK, "clock");
+part!(KEY_TYPES, "key_types");
+part!(ENVELOPE, "envelope");
+part!(POSITIONS, "positions");
+part!(COUNTS, "counts");
+part!(STREAMS, "streams");
+part!(LEASES, "leases", CLOCK);
+part!(WEBHOOKS, "webhooks", CLOCK, KEY_TYPES, COUNTS, STREAMS);
+part!(MEMBERS, "members", ENVELOPE, POSITIONS, WEBHOOKS);
+part!(OCCUPANCY, "occupancy", COUNTS, ENVELOPE, WEBHOOKS);
+
+/// Defines a function for each script: its name, its file, the parts that it uses, and its flag.
+///
+/// A script is hashed once per process. The client library sends its text if the server does not know the hash: after a
+/// restart, a failover or `SCRIPT FLUSH`.
+macro_rules! scripts {
+    ($($(#[$doc:meta])* $name:ident: $file:literal [$($part:ident),*] $($flag:ident)?;)*) => {
+        $(
+            $(#[$doc])*
+            pub fn $name() -> &'static Script {
+                static SCRIPT: LazyLock<Script> = LazyLock::new(|| {
+                    let body = include_str!(concat!("scripts/", $file, ".lua"));
+                    Script::new(&assemble(scripts!(@flag $($flag)?), &[$($part),*], body))
+                });
+                &SCRIPT
+            }
+        )*
+
+        /// The parts and the file of every script.
+        #[cfg(test)]
+        const ALL: &[(&[Part], &str)] =
+            &[$((&[$($part),*], include_str!(concat!("scripts/", $file, ".lua")))),*];
+    };
+    (@flag) => { "#!lua\n" };
+    (@flag allow_oom) => { "#!lua flags=allow-oom\n" };
+}
+
+scripts! {
+    /// Adds a member to a presence channel.
+    join: "join" [MEMBERS];
+    /// Adds a member again that Redis may have lost.
+    rejoin: "join" [MEMBERS] allow_oom;
+    /// Removes a member of a node from a presence channel.
+    leave: "leave" [MEMBERS] allow_oom;
+    /// Sets a node's number of subscriptions to a channel.
+    set_subscriptions: "set_subscriptions" [OCCUPANCY];
+    /// Sets a number of subscriptions that is 0, or that Redis may have lost.
+    resend_subscriptions: "set_subscriptions" [OCCUPANCY] allow_oom;
+    /// Renews the time to live of a channel's keys.
+    touch: "touch" [] allow_oom;
+    /// Removes a dead node from a channel, a limited number of users at a time.
+    evict_node: "evict_node" [MEMBERS, OCCUPANCY] allow_oom;
+
+    /// Reports a node's connections of an app, and admits more within the quota.
+    claim_connections: "claim_connections" [LEASES] allow_oom;
+    /// Counts an app's connections on all nodes.
+    count_connections: "count_connections" [LEASES] allow_oom;
+
+    /// Publishes events, at least one of which is cached.
+    publish_cached: "publish_cached" [ENVELOPE, POSITIONS];
+    /// Publishes client events and appends them to the queues of webhooks.
+    publish_client_events: "publish_client_events" [STREAMS];
+
+    /// Renews the lease of a node.
+    renew_lease: "renew_lease" [LEASES] allow_oom;
+    /// Releases the lease of a node.
+    release_lease: "release_lease" [] allow_oom;
+    /// Lets other nodes sweep an earlier id of a node.
+    release_earlier_id: "release_earlier_id" [] allow_oom;
+    /// Adds entries to the index of what a node may have.
+    add_to_index: "add_to_index" [] allow_oom;
+    /// Declares nodes dead, and lists nodes and leases.
+    declare_dead: "declare_dead" [] allow_oom;
+    /// Starts or continues the sweep of a dead node.
+    begin_sweep: "begin_sweep" [] allow_oom;
+    /// Ends the sweep of a dead node.
+    end_sweep: "end_sweep" [] allow_oom;
+
+    /// Claims fallback sessions for a gateway.
+    claim_sessions: "claim_sessions" [] allow_oom;
+    /// Deletes a key, unless another owner has it.
+    release_key: "release_key" [] allow_oom;
+
+    /// Acquires or renews a dispatcher's lease of a partition.
+    acquire_partition: "acquire_partition" [WEBHOOKS] allow_oom;
+    /// Enqueues a cache miss.
+    enqueue_cache_miss: "enqueue_cache_miss" [WEBHOOKS];
+    /// Reads webhook events for one endpoint.
+    read_queue: "read_queue" [CLOCK] allow_oom;
+    /// Moves a webhook event to the dead letters.
+    dead_letter: "dead_letter" [STREAMS] allow_oom;
+    /// Measures the backlog of an app's endpoints.
+    backlog: "backlog" [CLOCK, KEY_TYPES] allow_oom;
+
+    /// Writes and deletes a key.
+    probe: "probe" [];
+}
+
+/// Returns the text of a script: the definitions that it uses, the parts in the order of their requirements, and its file.
+fn assemble(flag: &str, parts: &[Part], file: &'static str) -> String {
+    let mut texts = Vec::new();
+    parts.iter().for_each(|part| require(part, &mut texts));
+    texts.push(file);
+    let body = texts.join("\n");
+    let used = definitions().into_iter().filter(|(name, _)| body.contains(name));
+    let head: String = used.map(|(_, text)| text).collect();
+    format!("{flag}{head}{body}")
+}
+
+/// Adds a part after the parts that it requires, unless it was added already.
+fn require(part: &Part, texts: &mut Vec<&'static str>) {
+    if !texts.contains(&part.text) {
+        part.requires.iter().for_each(|required| require(required, texts));
+        texts.push(part.text);
     }
 }
+
+/// Returns what Lua shares with Rust, each as its name and its definition in Lua.
+fn definitions() -> Vec<(&'static str, String)> {
+    let number = |name: &'static str, value: i64| (name, format!("local {name} = {value}\n"));
+    let text = |name: &'static str, value: &str| (name, format!("local {name} = '{value}'\n"));
+    let mut all = vec![
+        number("FENCED", FENCED),
+        number("FULL", FULL),
+        text("COUNTS_ANNOUNCED_FIELD", COUNTS_ANNOUNCED_FIELD),
+        number("ENVELOPE_VERSION", i64::from(wire::VERSION)),
+        number("NODE_ID_LENGTH", whole(NodeId::LENGTH)),
+        number("CHANNEL_META_TTL_MS", millis(limits::CHANNEL_META_TTL)),
+        number("HOLD_MS", millis(limits::WEBHOOK_HOLD)),
+        number("DUE_PER_CHANGE_MAX", whole(limits::DUE_PER_CHANGE_MAX)),
+        number("COUNT_IMMEDIATE_MAX", i64::try_from(limits::COUNT_IMMEDIATE_MAX).unwrap_or(i64::MAX)),
+        number("COUNT_INTERVAL_MS", millis(limits::COUNT_INTERVAL)),
+        number("QUEUE_MAX", whole(limits::WEBHOOK_QUEUE_MAX)),
+        number("QUEUE_BYTES_MAX", whole(limits::WEBHOOK_QUEUE_BYTES_MAX)),
+        number("QUEUE_TTL_MS", millis(limits::WEBHOOK_QUEUE_TTL)),
+        number("QUEUE_ENTRY_BYTES", whole(limits::WEBHOOK_QUEUE_ENTRY_BYTES)),
+        number("QUEUE_CHECK_BYTES", whole(limits::WEBHOOK_QUEUE_CHECK_BYTES)),
+    ];
+    let kinds = [
+        ("CHANNEL_OCCUPIED", WebhookKind::ChannelOccupied),
+        ("CHANNEL_VACATED", WebhookKind::ChannelVacated),
+        ("MEMBER_ADDED", WebhookKind::MemberAdded),
+        ("MEMBER_REMOVED", WebhookKind::MemberRemoved),
+        ("CACHE_MISS", WebhookKind::CacheMiss),
+        ("SUBSCRIPTION_COUNT", WebhookKind::SubscriptionCount),
+    ];
+    all.extend(kinds.map(|(name, kind)| text(name, &kind.letter().to_string())));
+    all.extend(keys::lua_functions());
+    all
+}
+
+fn whole(number: usize) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+fn millis(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests;

@@ -10,9 +10,9 @@ use futures_util::future::{BoxFuture, ready};
 
 use super::event::{EventId, Occurrence, StreamId, WebhookEvent};
 use super::queues::{Backlog, Backlogs, Batch, FailedDelivery, QueueError, QueueId, Queues};
-use super::{COUNT_FREELY_UP_TO, COUNT_PAUSE, HOLD, MISS_PAUSE};
 use crate::app::{AppId, Apps, Endpoint, Label, WebhookKind, WebhookKinds};
 use crate::cluster::envelope::{Topic, unix_us};
+use crate::limits::{CACHE_MISS_INTERVAL, COUNT_IMMEDIATE_MAX, COUNT_INTERVAL, WEBHOOK_HOLD};
 use crate::protocol::UserId;
 
 /// Entries that wait for one endpoint, and their bytes, at most; the oldest are dropped first.
@@ -101,9 +101,9 @@ impl MemoryQueues {
         }
         let held = Held::Counted(topic.clone(), count);
         let mut state = self.lock_due();
-        if count > COUNT_FREELY_UP_TO {
+        if count > COUNT_IMMEDIATE_MAX {
             // The newest count, at the time of the first.
-            let at = state.release(&held).map_or_else(|| Instant::now() + COUNT_PAUSE, |(due, _)| due);
+            let at = state.release(&held).map_or_else(|| Instant::now() + COUNT_INTERVAL, |(due, _)| due);
             state.hold(held, at);
         } else {
             state.release(&held);
@@ -123,7 +123,7 @@ impl MemoryQueues {
         if state.missed.get(topic).is_some_and(|until| *until > now) {
             return;
         }
-        state.missed.insert(topic.clone(), now + MISS_PAUSE);
+        state.missed.insert(topic.clone(), now + CACHE_MISS_INTERVAL);
         self.enqueue_now(&mut state, topic, &Occurrence::CacheMiss);
     }
 
@@ -146,7 +146,7 @@ impl MemoryQueues {
     fn ended(&self, topic: &Topic, beginning: WebhookKind, ending: WebhookKind, held: Held) {
         let wanted = self.wanted(&topic.app);
         if wanted.has(beginning) || wanted.has(ending) {
-            self.lock_due().hold(held, Instant::now() + HOLD);
+            self.lock_due().hold(held, Instant::now() + WEBHOOK_HOLD);
         }
     }
 
@@ -212,7 +212,7 @@ impl Queues for MemoryQueues {
     fn tick(&self) -> BoxFuture<'_, Result<Vec<(u32, AppId)>, QueueError>> {
         let mut state = self.lock_due();
         let now = Instant::now();
-        if state.swept.is_none_or(|swept| now.duration_since(swept) > MISS_PAUSE) {
+        if state.swept.is_none_or(|swept| now.duration_since(swept) > CACHE_MISS_INTERVAL) {
             state.swept = Some(now);
             state.missed.retain(|_, until| *until > now);
         }

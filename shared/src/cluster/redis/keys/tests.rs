@@ -8,7 +8,7 @@ fn topic(name: &str) -> Topic {
 }
 
 #[test]
-fn channels_spread_over_all_partitions() {
+fn channels_are_distributed_over_all_partitions() {
     let keys = Keys::new("carillon", 64);
     let partitions: BTreeSet<u32> = (0..1000).map(|n| keys.partition(&topic(&format!("news-{n:03}")))).collect();
     assert_eq!(partitions.len(), 64);
@@ -16,8 +16,8 @@ fn channels_spread_over_all_partitions() {
 }
 
 #[test]
-fn a_channels_partition_never_changes() {
-    // Nodes of different versions must agree: whoever changes these numbers changes the keys of running clusters.
+fn the_partition_of_a_channel_never_changes() {
+    // Nodes of different versions must agree. Other numbers would change the keys of running clusters.
     let keys = Keys::new("carillon", 64);
     let found = ["news", "presence-room", "private-user.1"].map(|name| keys.partition(&topic(name)));
     assert_eq!(found, [43, 1, 41]);

@@ -1,13 +1,20 @@
--- KEYS: sessions
--- ARGV: address of the node, milliseconds, address of a node that is known to be gone or ''
--- The node has each session from here on, unless another has it; returns the address of who has it, for each.
-local holders = {}
-for index, key in ipairs(KEYS) do
-  local holder = redis.call('GET', key)
-  if not holder or holder == ARGV[1] or holder == ARGV[3] then
-    redis.call('SET', key, ARGV[1], 'PX', ARGV[2])
-    holder = ARGV[1]
+-- Claims fallback sessions for a gateway, unless another gateway has them.
+--
+--     KEYS[1..] sessions     strings: address of the gateway that has the session
+--     ARGV[1]   address      address of the gateway
+--     ARGV[2]   ttl_ms       time to live of a claim, in milliseconds
+--     ARGV[3]   failed_peer  address of a gateway that does not have the sessions any more, or empty
+--
+-- Returns the address of the gateway that has each session.
+local address, ttl_ms, failed_peer = ARGV[1], ARGV[2], ARGV[3]
+
+local owners = {}
+for i, session in ipairs(KEYS) do
+  local owner = redis.call('GET', session)
+  if not owner or owner == address or owner == failed_peer then
+    redis.call('SET', session, address, 'PX', ttl_ms)
+    owner = address
   end
-  holders[index] = holder
+  owners[i] = owner
 end
-return holders
+return owners

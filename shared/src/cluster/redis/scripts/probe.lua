@@ -1,5 +1,8 @@
--- KEYS: a key of the node's own
--- Returns 1 and leaves nothing behind. Fails when the server does not accept writes.
+-- Writes and deletes a key. Fails if the server refuses writes.
+--
+--     KEYS[1] key  a key that only this node uses
+--
+-- Returns 1.
 redis.call('SET', KEYS[1], '1')
 redis.call('DEL', KEYS[1])
 return 1

@@ -1,18 +1,27 @@
--- KEYS: queue and news of each message that goes to webhooks
--- ARGV: for each message: topic message count, then, if count is not 0, app and so many fields and values
--- Publishes client events and appends them to the queues of webhooks. Returns the number of messages.
--- A replica refuses this, and so nothing is published that only its own subscribers would get.
+-- Publishes client events and appends them to the queues of webhooks. The first command is a write, so a replica
+-- refuses the script. It would publish events only to its own subscribers.
+--
+-- KEYS: two for each event that is appended
+--     webhook_queue  stream
+--     ready_apps     set: apps with new webhook events
+-- ARGV: for each event
+--     topic          topic of the channel
+--     message        the message
+--     count          number of the fields and values below, or 0
+--     app            app id; only if count is not 0
+--     fields         fields and values of the webhook event; count of them
+--
+-- Returns the number of events.
 redis.call('PEXPIRE', KEYS[1], QUEUE_TTL_MS)
-local key, at, published = 1, 1, 0
-while at <= #ARGV do
-  redis.call('PUBLISH', ARGV[at], ARGV[at + 1])
-  local count = tonumber(ARGV[at + 2])
-  at = at + 3
+local key, i, published = 1, 1, 0
+while i <= #ARGV do
+  redis.call('PUBLISH', ARGV[i], ARGV[i + 1])
+  local count = tonumber(ARGV[i + 2])
+  i = i + 3
   if count > 0 then
-    append(KEYS[key], QUEUE_MAX, QUEUE_BYTES_MAX, QUEUE_TTL_MS, unpack(ARGV, at + 1, at + count))
-    redis.call('SADD', KEYS[key + 1], ARGV[at])
+    enqueue(KEYS[key], KEYS[key + 1], ARGV[i], unpack(ARGV, i + 1, i + count))
     key = key + 2
-    at = at + 1 + count
+    i = i + 1 + count
   end
   published = published + 1
 end

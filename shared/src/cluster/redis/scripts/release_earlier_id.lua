@@ -1,5 +1,8 @@
--- KEYS: nodes
--- ARGV: node
--- Lists an earlier identity of a node as given up: its lease is 0, and others declare it dead soon.
+-- Sets the lease of a node's earlier id to 0. Other nodes soon declare it dead and sweep it.
+--
+--     KEYS[1] nodes  sorted set: leases
+--     ARGV[1] node   node id
+--
+-- Returns 1.
 redis.call('ZADD', KEYS[1], 0, ARGV[1])
 return 1

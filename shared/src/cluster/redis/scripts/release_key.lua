@@ -1,5 +1,8 @@
--- KEYS: what is held
--- ARGV: who holds it
--- It is nobody's, unless it is another's by now.
+-- Deletes a key, unless another owner has it.
+--
+--     KEYS[1] key    string: the owner
+--     ARGV[1] owner  the owner that releases the key
+--
+-- Returns 1, or 0 if the key is missing or has another owner.
 if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end
 return 0

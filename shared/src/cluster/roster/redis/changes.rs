@@ -9,7 +9,7 @@ use crate::cluster::envelope::{Position, Topic, unix_us};
 use crate::cluster::node::NodeId;
 use crate::cluster::redis::{Command, scripts};
 use crate::cluster::roster::{Claimed, Joined, RosterError};
-use crate::cluster::webhook::MISS_PAUSE;
+use crate::limits::CACHE_MISS_INTERVAL;
 use crate::protocol::{ChannelKind, Member, UserId};
 
 impl RedisRoster {
@@ -132,7 +132,7 @@ impl RedisRoster {
         let hooks = self.hooks(topic, false);
         let mut call = scripts::enqueue_cache_miss().key(self.link.keys().channel(topic).cache_miss_sent());
         hooks.add_keys(&mut call);
-        call.arg(millis(MISS_PAUSE)).arg(topic.channel.as_str());
+        call.arg(millis(CACHE_MISS_INTERVAL)).arg(topic.channel.as_str());
         hooks.add_arguments(&mut call);
         self.run::<i64>("miss", call).await.map(drop)
     }

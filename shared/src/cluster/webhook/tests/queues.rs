@@ -8,6 +8,7 @@ use crate::cluster::bus::contract::{Cluster, Node, event, topic};
 use crate::cluster::bus::{Bus, Listener, Message};
 use crate::cluster::redis::server::RedisCluster;
 use crate::cluster::roster::{MemoryRoster, Roster};
+use crate::limits::WEBHOOK_HOLD;
 
 const CHANNEL: &str = "presence-room";
 
@@ -188,7 +189,7 @@ async fn an_end_whose_time_is_over_is_told_though_nobody_looked(world: impl Worl
         node.roster.leave(&topic, &"ana".into()).await.unwrap();
         node.roster.set_subscriptions(&topic, 0, false).await.unwrap();
         // No sender runs meanwhile.
-        tokio::time::sleep(HOLD + Duration::from_millis(100)).await;
+        tokio::time::sleep(WEBHOOK_HOLD + Duration::from_millis(100)).await;
     }
     let queued = words(&read(&queues, &mut last, 8).await);
     assert_eq!(queued[..4], ["+ana", "channel_occupied", "-ana", "channel_vacated"]);
