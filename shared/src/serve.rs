@@ -1,4 +1,4 @@
-//! What every role needs to serve HTTP and to be observed: listeners, TLS, the admin endpoint, logs and metrics.
+//! Listeners, TLS, the admin endpoint, logs and metrics of every role.
 
 pub mod admin;
 pub mod descriptors;

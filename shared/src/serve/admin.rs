@@ -42,12 +42,18 @@ impl Default for Config {
     }
 }
 
-/// What a role says of itself.
+/// The health of a role.
 pub trait Health: Send + Sync {
-    /// Whether the event loops turn. Never looks beyond the process.
+    /// Checks that the event loops respond. Does not look beyond the process.
+    ///
+    /// # Errors
+    /// The reason why the process is not live.
     fn live(&self) -> Result<(), String>;
 
-    /// Whether new connections should come here, and if not, why.
+    /// Checks that the node can serve new connections.
+    ///
+    /// # Errors
+    /// The reason why the node is not ready.
     fn ready(&self) -> Result<(), String>;
 }
 
@@ -63,37 +69,38 @@ struct AdminRoutes {
     health: Arc<dyn Health>,
 }
 
-/// Scrapers and probes are few. Beyond this many whoever was silent for longest is dropped, so that nobody keeps a probe
-/// out by holding connections open: a node whose `/livez` does not answer is killed.
+/// The maximum number of connections. Beyond it, the connection that was idle for longest is dropped.
+///
+/// Otherwise, idle connections could keep health checks out. A node whose `/livez` does not respond is killed.
 const CONNECTIONS_MAX: usize = 100;
 
-/// The open connections.
+/// The open connections of the admin listener.
 #[derive(Default)]
 struct Connections {
     tasks: JoinSet<()>,
     open: HashMap<task::Id, Open>,
-    /// Counts connections and requests: a clock that only orders.
+    /// A logical clock that counts connections and requests.
     now: Arc<AtomicU64>,
 }
 
 struct Open {
     task: AbortHandle,
-    /// When its last request came, or it was opened.
+    /// The logical time of the last request, or of the start of the connection.
     used: Arc<AtomicU64>,
 }
 
-/// The routes, for one connection.
-struct Watched {
+/// The routes for one connection. They record the time of each request.
+struct ConnectionRoutes {
     routes: Arc<AdminRoutes>,
     now: Arc<AtomicU64>,
     used: Arc<AtomicU64>,
 }
 
 impl Admin {
-    /// Binds the listener. `inherited`: the socket that the process was started with.
+    /// Binds the listener. `inherited`: the socket that the process inherited.
     ///
     /// # Errors
-    /// When the address cannot be had.
+    /// If the address cannot be bound.
     pub async fn bind(
         config: &Config,
         registry: Registry,
@@ -105,15 +112,15 @@ impl Admin {
         Ok(Self { listener, access, routes: Arc::new(AdminRoutes { registry, health }) })
     }
 
-    /// Where it listens.
+    /// Returns the address of the listener.
     ///
     /// # Errors
-    /// When the system does not tell.
+    /// If the system does not report the address.
     pub fn address(&self) -> io::Result<SocketAddr> {
         self.listener.local_addr()
     }
 
-    /// Serves until the future is dropped.
+    /// Serves requests until the future is dropped.
     pub async fn run(self) {
         let mut connections = Connections::default();
         let mut acceptor = Acceptor::new(&self.listener, "admin");
@@ -123,7 +130,7 @@ impl Admin {
                     if self.access.admits(peer.ip()) {
                         connections.serve(stream, &self.routes);
                     } else {
-                        tracing::debug!(%peer, "connection dropped: the address is not let in");
+                        tracing::debug!(%peer, "connection dropped: the address is not allowed");
                     }
                 }
                 () = connections.ended() => {}
@@ -135,27 +142,27 @@ impl Admin {
 impl Connections {
     fn serve(&mut self, stream: TcpStream, routes: &Arc<AdminRoutes>) {
         if self.open.len() >= CONNECTIONS_MAX {
-            self.drop_silent();
+            self.drop_idle();
         }
         let used = Arc::new(AtomicU64::new(self.now.fetch_add(1, Ordering::Relaxed)));
-        let watched = Watched { routes: routes.clone(), now: self.now.clone(), used: used.clone() };
+        let routes_of_connection = ConnectionRoutes { routes: routes.clone(), now: self.now.clone(), used: used.clone() };
         let task = self.tasks.spawn(async move {
-            // A scraper that goes away in the middle is its own affair.
-            let _ = http::serve_connection(stream, &watched).await;
+            // A client that disconnects during its request is not an error.
+            let _ = http::serve_connection(stream, &routes_of_connection).await;
         });
         self.open.insert(task.id(), Open { task, used });
     }
 
-    /// Ends the connection that has asked nothing for longest.
-    fn drop_silent(&mut self) {
-        let silent = self.open.iter().min_by_key(|(_, open)| open.used.load(Ordering::Relaxed)).map(|(id, _)| *id);
-        if let Some(open) = silent.and_then(|id| self.open.remove(&id)) {
+    /// Drops the connection that was idle for longest.
+    fn drop_idle(&mut self) {
+        let idle = self.open.iter().min_by_key(|(_, open)| open.used.load(Ordering::Relaxed)).map(|(id, _)| *id);
+        if let Some(open) = idle.and_then(|id| self.open.remove(&id)) {
             open.task.abort();
-            tracing::debug!("the admin listener has as many connections as it keeps: the most silent one is dropped");
+            tracing::debug!("connection limit of the admin listener reached: dropped the connection that was idle for longest");
         }
     }
 
-    /// One of them, once it has ended; waits for ever where there is none.
+    /// Removes the next connection that ends. Never resolves if there is none.
     async fn ended(&mut self) {
         match self.tasks.join_next_with_id().await {
             Some(Ok((id, ()))) => drop(self.open.remove(&id)),
@@ -165,10 +172,10 @@ impl Connections {
     }
 }
 
-/// The largest body of a request that is discarded. No request of this listener needs one.
+/// The maximum size of a request body that is discarded. No request of this listener needs a body.
 const BODY_BYTES_MAX: u64 = 64 * 1024;
 
-impl Routes for Watched {
+impl Routes for ConnectionRoutes {
     fn respond(&self, request: Request<RequestBody>) -> BoxFuture<'_, Response> {
         self.used.store(self.now.fetch_add(1, Ordering::Relaxed), Ordering::Relaxed);
         self.routes.respond(request)

@@ -1,28 +1,29 @@
-//! How many sockets this process may hold.
+//! The limit of open file descriptors, and the number of connections that it allows.
 
 use std::io;
 
 use rlimit::Resource;
 
-/// Descriptors that are not for WebSockets: logs, listeners, epoll and wake-ups of the process, Redis, webhooks, and what
-/// is left for other connections of a full node.
+/// Descriptors that are reserved for other uses than WebSockets: logs, listeners, epoll, Redis, webhooks, and the
+/// HTTP connections of a full node.
 pub const RESERVED: u64 = 256;
 
-/// Besides, for each shard: its thread's epoll and wake-up, and the ways to both. A process with 1 shard has 17 descriptors
-/// open before anybody connects, one with 64 has 269.
+/// Descriptors that each shard needs: the epoll instance and the wake-up event of its thread, and a copy of each.
+///
+/// Without connections, a process with 1 shard has 17 open descriptors, and one with 64 shards has 269.
 const PER_SHARD: u64 = 4;
 
-/// Of these, what is left for other connections on a node that is full of WebSockets: HTTP requests, and clients that are
-/// told that it is full.
+/// The part of [`RESERVED`] for other connections on a node that is full of WebSockets: HTTP requests, and clients that are
+/// refused because the node is full.
 const HTTP_ROOM: u64 = 128;
 
-/// Why a process cannot hold sockets.
+/// The reason why a process cannot serve connections.
 #[derive(Debug, thiserror::Error)]
 pub enum LimitError {
-    /// The system does not tell its limits.
-    #[error("cannot learn how many descriptors are allowed")]
+    /// The system does not report its limits.
+    #[error("cannot read the limit of open descriptors")]
     Unknown(#[source] io::Error),
-    /// All that is allowed is needed for other things than clients.
+    /// All allowed descriptors are reserved for other uses than connections.
     #[error(
         "{limit} open descriptors are allowed and {reserved} are needed besides connections: raise the limit, as with \
          `ulimit -n 65536`"
@@ -30,38 +31,37 @@ pub enum LimitError {
     NoRoom {
         /// The limit in force.
         limit: u64,
-        /// How many of them are not for connections.
+        /// The number of descriptors that are reserved for other uses.
         reserved: u64,
     },
 }
 
-/// Raises the limit of open descriptors as far as the system allows: the hard limit too where the process may. A limit
-/// that cannot be raised stays as it is.
+/// Raises the limit of open descriptors as far as the system allows, and returns the resulting limit.
 ///
-/// Returns the limit now in force.
+/// A privileged process also raises its hard limit. A limit that cannot be raised stays as it is.
 ///
 /// # Errors
 /// [`LimitError`].
 pub fn raise_limit() -> Result<u64, LimitError> {
-    /// The kernel's own default for `fs.nr_open`: asking for more fails everywhere.
-    const WANTED: u64 = 1_048_576;
+    /// The default of the kernel for `fs.nr_open`. A higher limit is refused.
+    const TARGET: u64 = 1_048_576;
     let (soft, hard) = Resource::NOFILE.get().map_err(LimitError::Unknown)?;
-    let wanted = hard.max(WANTED);
-    if soft >= wanted {
+    let target = hard.max(TARGET);
+    if soft >= target {
         return with_room(soft);
     }
-    // Only a privileged process may raise its hard limit; the others go as far as theirs.
-    if Resource::NOFILE.set(wanted, wanted).is_ok() {
-        return with_room(wanted);
+    // Only a privileged process may raise its hard limit. Other processes raise the soft limit to the hard limit.
+    if Resource::NOFILE.set(target, target).is_ok() {
+        return with_room(target);
     }
-    // Where the hard limit says infinity, as on macOS, the kernel has another one, which this call knows.
+    // On macOS, the hard limit is infinity, and the kernel has another limit. This function knows it.
     with_room(rlimit::increase_nofile_limit(hard).unwrap_or(soft))
 }
 
-/// Descriptors of one connection that is encrypted here: its own, and a pair between it and its shard.
+/// Descriptors of one TLS connection: its own socket, and a pair of sockets between the connection and its shard.
 const PER_TLS_CONNECTION: u64 = 3;
 
-/// Clients that a gateway of so many shards may hold with `limit` descriptors.
+/// Returns the maximum number of clients of a gateway with `shards` shards and `limit` descriptors.
 ///
 /// # Errors
 /// [`LimitError::NoRoom`].
@@ -72,7 +72,7 @@ pub fn connections_max(limit: u64, shards: usize, with_tls: bool) -> Result<usiz
     }
 }
 
-/// The same for TCP connections of every sort.
+/// Returns the maximum number of TCP connections of every kind.
 pub fn sockets_max(limit: u64, shards: usize, with_tls: bool) -> usize {
     room(limit.saturating_add(HTTP_ROOM), shards, with_tls)
 }
@@ -87,7 +87,7 @@ fn reserved(shards: usize) -> u64 {
     shards.saturating_mul(PER_SHARD).saturating_add(RESERVED)
 }
 
-/// What every process needs, those without shards too.
+/// Returns the limit if it has room for connections of a process without shards.
 fn with_room(limit: u64) -> Result<u64, LimitError> {
     connections_max(limit, 0, false).map(|_| limit)
 }

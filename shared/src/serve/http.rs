@@ -1,4 +1,4 @@
-//! HTTP/1.1 as both roles serve it: bounded, timed, answered in plain text or JSON.
+//! The HTTP/1.1 server of all listeners: its limits, timeouts and responses in plain text or JSON.
 
 mod body;
 mod path;
@@ -25,35 +25,38 @@ pub use body::{BodyError, DISCARD_TIMEOUT, RequestBody, ResponseBody};
 pub use path::below;
 pub use stream::{ConnectionState, HttpStream};
 
-/// An answer; bodies are small and complete.
+/// A response whose body is small and complete.
 pub type Response = hyper::Response<Full<Bytes>>;
 
-/// A connection must send its first request head within this time: 10 s is twice what nginx' own limit leaves a slow phone.
+/// How long a connection may take to send its first request head.
 pub const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// And each further one within this time of the last answer: longer than the 60 s for which nginx keeps a connection to an
-/// upstream, or it would now and then send a request on a connection that has just been closed.
+/// How long a connection may take to send its next request head after a response.
+///
+/// nginx keeps an idle connection to an upstream for 60 s. With a shorter timeout, nginx would sometimes send a request on a
+/// connection that has just been closed.
 pub const IDLE_TIMEOUT: Duration = Duration::from_secs(75);
 
-/// A peer may take nothing of an answer for this long; as long as nginx lets its own clients.
+/// How long a client may read nothing of a response. nginx has the same limit for its clients.
 pub const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Largest request head, in bytes; hyper needs 8 KiB at least.
+/// The maximum size of a request head, in bytes. hyper requires at least 8 KiB.
 pub const HEAD_BYTES_MAX: usize = 16 * 1024;
 
-/// Bytes that hyper buffers of a connection in each direction. Its default of 408 KiB would let every client that sends a
-/// body occupy as much.
+/// The maximum number of bytes that hyper buffers per connection and direction.
+///
+/// With its default of 408 KiB, each client that sends a body could use that much memory.
 pub const BUFFER_BYTES_MAX: usize = 64 * 1024;
 
 const _: () = assert!(HEAD_BYTES_MAX < BUFFER_BYTES_MAX);
 
-/// What answers requests that are not WebSockets.
+/// The handler of the requests that are not WebSockets.
 pub trait Routes: Send + Sync {
-    /// Answers one request; every error is an answer too.
+    /// Responds to one request. Errors are responses too.
     fn respond(&self, request: Request<RequestBody>) -> BoxFuture<'_, Response>;
 
-    /// The largest request body that is read to its end although the request is refused, in bytes. A larger one ends
-    /// its connection.
+    /// Returns the maximum size in bytes of the body of a refused request that is still read to its end. A larger body ends the
+    /// connection.
     fn body_bytes_max(&self) -> u64 {
         0
     }
@@ -62,20 +65,20 @@ pub trait Routes: Send + Sync {
 /// The limits of a connection.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// The largest request body that is discarded before a refusal is sent, in bytes.
+    /// The maximum size in bytes of a request body that is discarded before the response is sent.
     pub body_bytes_max: u64,
-    /// How long the client may take nothing of a response.
+    /// How long the client may read nothing of a response.
     pub write_timeout: Duration,
 }
 
-/// A connection for hyper, with `handler` behind it.
+/// An HTTP connection of hyper with the handler `H`.
 pub type Connection<S, H> = http1::Connection<TokioIo<HttpStream<S>>, H>;
 
-/// Serves HTTP/1.1 on a stream, in the one way of all listeners.
+/// Serves HTTP/1.1 on a stream, with the settings of all listeners.
 ///
 /// A request's body is read to its end before the response is sent. If it is larger than allowed, or does not arrive in
-/// time, the response says `Connection: close`, and the connection discards what still arrives for a moment. A client
-/// that ends its side after the request gets its response.
+/// time, the response has `Connection: close`, and the connection discards further input for a short time. A client that
+/// half-closes the connection after its request still gets the response.
 #[expect(clippy::type_complexity, reason = "a type with hyper's anonymous service in it cannot have a name")]
 pub fn connection<S, F, B>(
     stream: S,
@@ -119,12 +122,12 @@ where
     http1().serve_connection(io, service)
 }
 
-/// Makes a response the last one of its connection.
+/// Marks a response as the last one of its connection.
 pub fn end_connection<B>(response: &mut hyper::Response<B>) {
     response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
 }
 
-/// The HTTP/1.1 settings of every listener.
+/// Returns the HTTP/1.1 settings of every listener.
 fn http1() -> http1::Builder {
     let mut builder = http1::Builder::new();
     builder
@@ -133,15 +136,15 @@ fn http1() -> http1::Builder {
         .max_header_size(HEAD_BYTES_MAX)
         .max_buf_size(BUFFER_BYTES_MAX)
         .max_headers(64)
-        // `HttpStream` withholds the end of a half-closed stream, and knows when to report it.
+        // `HttpStream` hides the end of a half-closed stream until the response is sent.
         .half_close(false);
     builder
 }
 
-/// Serves one connection until it ends. Without upgrades; the gateway serves those itself.
+/// Serves one connection without upgrades until it ends.
 ///
 /// # Errors
-/// hyper's, when the peer breaks the protocol or the connection.
+/// If the client violates the protocol or breaks the connection.
 pub async fn serve_connection(
     io: impl AsyncRead + AsyncWrite + Unpin,
     routes: &impl Routes,
@@ -152,7 +155,7 @@ pub async fn serve_connection(
     in_time(connection, &state).await.unwrap_or(Ok(()))
 }
 
-/// Runs a connection to its end; drops it and returns `None` when nothing was asked within [`HEAD_TIMEOUT`].
+/// Runs a connection to its end. Drops it and returns `None` if no request arrives within [`HEAD_TIMEOUT`].
 pub async fn in_time<T>(connection: impl Future<Output = T>, state: &ConnectionState) -> Option<T> {
     tokio::pin!(connection);
     match timeout(HEAD_TIMEOUT, &mut connection).await {
@@ -162,25 +165,25 @@ pub async fn in_time<T>(connection: impl Future<Output = T>, state: &ConnectionS
     }
 }
 
-/// A JSON body.
+/// Returns a response with a JSON body.
 pub fn json(status: StatusCode, body: impl Into<Bytes>) -> Response {
     response(status, "application/json", body)
 }
 
-/// A plain text body, without a line break at its end: Laravel puts it into the middle of a log line.
+/// Returns a response with a plain text body. Laravel writes the body into a log line, so it does not end with a line break.
 pub fn text(status: StatusCode, body: impl Into<Bytes>) -> Response {
     response(status, "text/plain; charset=utf-8", body)
 }
 
-/// Where load balancers check the health of a server: Laravel's path, and the default of many balancers.
+/// The paths of health checks: that of Laravel, and the default of many load balancers.
 pub const HEALTH_PATHS: [&str; 2] = ["/up", "/"];
 
-/// The response of a healthy process at [`HEALTH_PATHS`]; the body is Reverb's.
+/// Returns the response of a healthy process at [`HEALTH_PATHS`]. The body is that of Reverb.
 pub fn health() -> Response {
     json(StatusCode::OK, r#"{"health":"OK"}"#)
 }
 
-/// Any body.
+/// Returns a response with a body of any type.
 pub fn response(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Response {
     let mut response = hyper::Response::new(Full::new(body.into()));
     *response.status_mut() = status;

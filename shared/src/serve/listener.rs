@@ -1,4 +1,4 @@
-//! Sockets that clients connect to, and what stands between a connection and its first request.
+//! Listening sockets, and the handling of a connection before its first request.
 
 pub mod accept_policy;
 pub mod acceptor;
@@ -15,14 +15,15 @@ pub use accept_policy::AcceptPolicy;
 pub use acceptor::Acceptor;
 pub use inherited::Inherited;
 
-/// Connections that may wait to be accepted; the system's own bound, `net.core.somaxconn`, holds as well. After a restart
-/// all clients come at once, and one that finds the queue full tries again only after a second.
+/// The length of the accept queue. The limit `net.core.somaxconn` of the system applies as well.
+///
+/// After a restart, all clients reconnect at once. A client that finds the queue full retries only after a second.
 const BACKLOG: u32 = 65_535;
 
-/// A listening socket.
+/// A bound listening socket.
 pub struct BoundListener {
     listener: TcpListener,
-    /// Whether the socket outlives the process.
+    /// Whether the process inherited the socket, so that the socket outlives the process.
     is_inherited: bool,
 }
 
@@ -34,16 +35,16 @@ impl Deref for BoundListener {
     }
 }
 
-/// Listens on the first address of `host` that can be had, or on the socket that the process was started with.
+/// Listens on the first address of `host` that can be bound, or on the inherited socket.
 ///
 /// # Errors
-/// When there is none: the last address' reason.
+/// If no address can be bound: the error of the last one.
 pub async fn listen(host: &str, port: u16, inherited: Option<std::net::TcpListener>) -> io::Result<BoundListener> {
     if let Some(listener) = inherited {
         listener.set_nonblocking(true)?;
         return Ok(BoundListener { listener: TcpListener::from_std(listener)?, is_inherited: true });
     }
-    let mut reason = io::Error::new(io::ErrorKind::InvalidInput, "the name has no address");
+    let mut reason = io::Error::new(io::ErrorKind::InvalidInput, "the host name has no address");
     for address in lookup_host((host, port)).await? {
         match listen_on(address) {
             Ok(listener) => return Ok(BoundListener { listener, is_inherited: false }),
@@ -54,8 +55,8 @@ pub async fn listen(host: &str, port: u16, inherited: Option<std::net::TcpListen
 }
 
 impl BoundListener {
-    /// Runs `accept`, which accepts connections. On a socket that outlives the process it stops once `draining` resolves: later
-    /// connections wait for the next process.
+    /// Runs `accept`, which accepts connections. On an inherited socket, stops when `draining` resolves, so that later connections
+    /// wait for the next process.
     pub async fn while_accepting(&self, accept: impl Future<Output = ()>, draining: impl Future<Output = ()>) {
         if !self.is_inherited {
             return accept.await;
@@ -68,10 +69,10 @@ impl BoundListener {
     }
 }
 
-/// Closes a listener. Hands over the connections that wait at it, in their order: closing it alone would reset them. Those at
-/// a socket that outlives the process are left to the next process.
+/// Closes a listener and passes the connections in its accept queue to `each`, in their order.
 ///
-/// A connection that arrives after the last look is refused, or in a moment between the two, reset.
+/// Without that, closing the listener would reset them. The queue of an inherited socket stays for the next process. A connection
+/// that arrives after the queue was emptied is refused or reset.
 pub fn close(bound: BoundListener, mut each: impl FnMut(TcpStream, SocketAddr)) {
     if bound.is_inherited {
         return;
@@ -79,7 +80,7 @@ pub fn close(bound: BoundListener, mut each: impl FnMut(TcpStream, SocketAddr)) 
     let Ok(listener) = bound.listener.into_std() else { return };
     loop {
         match listener.accept() {
-            // One that cannot be watched is gone.
+            // A connection that cannot be registered is dropped.
             Ok((stream, peer)) => {
                 if let Ok(stream) = stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream)) {
                     each(stream, peer);
@@ -93,7 +94,7 @@ pub fn close(bound: BoundListener, mut each: impl FnMut(TcpStream, SocketAddr)) 
 
 fn listen_on(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-    // A server that starts again must not wait for the connections of the one before it to be forgotten.
+    // A restarted server must not wait until the system has removed the connections of the previous process.
     socket.set_reuseaddr(true)?;
     socket.bind(address)?;
     socket.listen(BACKLOG)
@@ -104,26 +105,26 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_name_and_any_free_port_will_do() {
+    async fn a_host_name_and_any_free_port_can_be_bound() {
         let listener = listen("localhost", 0, None).await.expect("localhost has an address");
-        let address = listener.local_addr().expect("it listens");
+        let address = listener.local_addr().expect("the listener has an address");
         assert!(address.ip().is_loopback() && address.port() != 0);
-        tokio::net::TcpStream::connect(address).await.expect("it takes connections");
+        tokio::net::TcpStream::connect(address).await.expect("the listener accepts connections");
     }
 
     #[tokio::test]
     async fn a_taken_port_is_an_error() {
         let taken = listen("127.0.0.1", 0, None).await.expect("a free port");
-        let port = taken.local_addr().expect("it listens").port();
-        assert_eq!(listen("127.0.0.1", port, None).await.err().expect("it is taken").kind(), io::ErrorKind::AddrInUse);
+        let port = taken.local_addr().expect("the listener has an address").port();
+        assert_eq!(listen("127.0.0.1", port, None).await.err().expect("the port is taken").kind(), io::ErrorKind::AddrInUse);
     }
 
     #[tokio::test]
-    async fn those_who_wait_at_the_end_are_served() {
+    async fn closing_a_listener_serves_the_accept_queue() {
         let listener = listen("127.0.0.1", 0, None).await.expect("a free port");
-        let address = listener.local_addr().expect("it listens");
+        let address = listener.local_addr().expect("the listener has an address");
         let early: Vec<TcpStream> =
-            futures_util::future::join_all((0..3).map(|_| async { TcpStream::connect(address).await.expect("room") }))
+            futures_util::future::join_all((0..3).map(|_| async { TcpStream::connect(address).await.expect("there is room") }))
                 .await;
         let mut waiting = Vec::new();
         close(listener, |stream, peer| waiting.push((stream, peer)));
@@ -134,38 +135,38 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn those_who_wait_at_an_inherited_socket_are_left_to_the_next_process() {
+    async fn closing_an_inherited_socket_leaves_the_accept_queue_to_the_next_process() {
         let socket = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
-        let address = socket.local_addr().expect("it listens");
+        let address = socket.local_addr().expect("the listener has an address");
         for _ in 0..2 {
-            let bound = listen("unused", 1, Some(socket.try_clone().expect("a copy"))).await.expect("it listens");
-            assert_eq!(bound.local_addr().expect("it listens"), address);
+            let bound = listen("unused", 1, Some(socket.try_clone().expect("a copy"))).await.expect("the listener has an address");
+            assert_eq!(bound.local_addr().expect("the listener has an address"), address);
             let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
             drop(stop);
             let accept = async { drop(bound.accept().await) };
             let accepting = bound.while_accepting(accept, async { drop(stopped.await) });
             let mut early = TcpStream::connect(address).await.expect("there is room");
             assert!(tokio::time::timeout(std::time::Duration::from_millis(50), accepting).await.is_err());
-            close(bound, |_, _| panic!("nobody is served"));
-            let (mut stream, _) = socket.accept().expect("it still waits");
-            std::io::Write::write_all(&mut stream, b"x").expect("it is not reset");
+            close(bound, |_, _| panic!("no connection is handed over"));
+            let (mut stream, _) = socket.accept().expect("the connection is still in the queue");
+            std::io::Write::write_all(&mut stream, b"x").expect("the connection is not reset");
             tokio::io::AsyncReadExt::read_u8(&mut early).await.expect("a byte");
         }
     }
 
-    /// More than fit into the queue that the standard library gives a socket.
+    /// The standard library would give the socket a shorter queue.
     #[tokio::test]
-    async fn hundreds_may_wait() {
-        let bound = std::fs::read_to_string("/proc/sys/net/core/somaxconn").expect("the system says");
+    async fn hundreds_of_connections_fit_into_the_accept_queue() {
+        let bound = std::fs::read_to_string("/proc/sys/net/core/somaxconn").expect("the system reports its limit");
         let count = bound.trim().parse::<usize>().expect("a number").min(500);
         let listener = listen("127.0.0.1", 0, None).await.expect("a free port");
-        let address = listener.local_addr().expect("it listens");
+        let address = listener.local_addr().expect("the listener has an address");
         let mut waiting = Vec::new();
         for _ in 0..count {
             waiting.push(tokio::net::TcpStream::connect(address).await.expect("there is room"));
         }
         for _ in 0..count {
-            listener.accept().await.expect("someone waits");
+            listener.accept().await.expect("a connection is in the queue");
         }
     }
 }

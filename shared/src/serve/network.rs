@@ -1,4 +1,4 @@
-//! Networks of addresses, and who a client is behind proxies.
+//! Networks, and the addresses of clients behind proxies.
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -8,45 +8,46 @@ use hyper::header::HeaderMap;
 use ipnet::{IpNet, Ipv4Net};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// Where proxies name the clients behind them.
+/// The header in which proxies state the address of the client.
 const FORWARDED_FOR: &str = "x-forwarded-for";
 
-/// A list of networks, as `10.0.0.0/8`, `2001:db8::/32` or a single address.
+/// A list of networks like `10.0.0.0/8` and `2001:db8::/32`, or single addresses.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Networks(Vec<IpNet>);
 
-/// A text that names no network.
+/// The error for a text that is not a network.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("expected a network or an address, as 10.0.0.0/8 or ::1, not {0:?}")]
 pub struct NotANetwork(String);
 
-/// The other end of a connection, or whom a balancer named in its place.
+/// The remote address of a connection: that of the TCP peer, or the one in a PROXY protocol header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RemoteAddr {
-    /// Its address.
+    /// The address.
     pub address: IpAddr,
-    /// Whether it may speak for others: not a balancer that passes on bytes and did not say whose.
+    /// Whether the remote end may be a proxy that sends `X-Forwarded-For`. It is not if a PROXY protocol header without an address
+    /// preceded the connection.
     pub may_be_proxy: bool,
 }
 
-/// Who may connect to a listener, and whom it believes about its clients.
+/// The networks that may connect to a listener, and the proxies that it trusts.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Access {
-    /// Networks of the clients that are let in; everyone when there are none.
+    /// The networks that clients may connect from. If it is empty, all networks may.
     pub allow: Networks,
-    /// Networks of clients that are not; these count before the others.
+    /// The networks that clients may not connect from. It takes precedence over `allow`.
     pub deny: Networks,
-    /// Proxies that are believed about the clients behind them.
+    /// The proxies whose statements about client addresses are trusted.
     pub trusted_proxies: Networks,
 }
 
 impl Networks {
-    /// Whether there are none.
+    /// Whether the list is empty.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Whether an address is in one of them. An IPv4 address is the same in its IPv6 form.
+    /// Whether an address is in one of the networks. An IPv4 address equals its IPv4-mapped IPv6 form.
     pub fn contains(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
         self.0.iter().any(|network| network.contains(&address))
@@ -84,7 +85,7 @@ fn network(text: &str) -> Result<IpNet, NotANetwork> {
     }
 }
 
-/// Addresses are compared in their IPv4 form where they have one, so networks must be in it too.
+/// Converts an IPv4-mapped network to its IPv4 form, because addresses are compared in that form.
 fn canonical(network: IpNet) -> IpNet {
     let IpNet::V6(mapped) = network else { return network };
     let ipv4 = mapped.addr().to_ipv4_mapped().zip(mapped.prefix_len().checked_sub(96));
@@ -92,29 +93,30 @@ fn canonical(network: IpNet) -> IpNet {
 }
 
 impl Access {
-    /// Whether a client of this address is let in.
+    /// Whether a client with this address is allowed.
     pub fn admits(&self, client: IpAddr) -> bool {
         !self.deny.contains(client) && (self.allow.is_empty() || self.allow.contains(client))
     }
 
-    /// Whether there may be anyone behind a peer whom this listener lets in: a proxy speaks for others.
+    /// Whether a connection from this address may carry requests of allowed clients. A trusted proxy always may.
     pub fn admits_peer(&self, peer: IpAddr) -> bool {
         self.trusted_proxies.contains(peer) || self.admits(peer)
     }
 
-    /// Whether someone is let in of whom a trusted proxy may have said nothing that can be read: then only where everyone is.
+    /// Whether a client is allowed. A client with an unknown address is allowed only if all clients are.
     pub fn admits_client(&self, client: Option<IpAddr>) -> bool {
         client.map_or(self.allow.is_empty() && self.deny.is_empty(), |client| self.admits(client))
     }
 
-    /// Whether a trusted proxy sent a request on its own behalf: it names no client.
+    /// Whether a trusted proxy sent the request for itself, without a client address.
     pub fn is_proxy_itself(&self, peer: RemoteAddr, headers: &HeaderMap) -> bool {
         let names_client = peer.may_be_proxy && headers.contains_key(FORWARDED_FOR);
         self.trusted_proxies.contains(peer.address) && !names_client
     }
 
-    /// The client whose connections are counted: as [`Self::client`], but a proxy on this machine is also believed. `None`
-    /// where a proxy does not say for which client it speaks.
+    /// Returns the client address by which connections are counted. `None` if a proxy does not state the client.
+    ///
+    /// It differs from [`Self::client`] in that proxies on loopback addresses are trusted too.
     pub fn counted_client(&self, peer: RemoteAddr, headers: &HeaderMap) -> Option<IpAddr> {
         let is_proxy = |address: IpAddr| address.to_canonical().is_loopback() || self.trusted_proxies.contains(address);
         if !is_proxy(peer.address) {
@@ -127,8 +129,10 @@ impl Access {
         hops.find(|hop| !is_proxy(*hop))
     }
 
-    /// Who sent a request: the peer, or, when that is a trusted proxy, the last address in `X-Forwarded-For` that is none;
-    /// `None` when that cannot be read. What a client wrote there itself stands further to the left, and is not looked at.
+    /// Returns the address of the client that sent a request. `None` if a trusted proxy sent an address that cannot be read.
+    ///
+    /// For a request of a trusted proxy, it is the last address in `X-Forwarded-For` that is not a trusted proxy. Addresses further
+    /// to the left come from the client and are ignored.
     pub fn client(&self, peer: RemoteAddr, headers: &HeaderMap) -> Option<IpAddr> {
         let mut client = peer.address.to_canonical();
         if !peer.may_be_proxy {
@@ -144,15 +148,15 @@ impl Access {
     }
 }
 
-/// The addresses in `X-Forwarded-For`, the last one first; `None` for one that cannot be read.
+/// Returns the addresses in `X-Forwarded-For`, the last one first. `None` stands for an address that cannot be read.
 fn hops(headers: &HeaderMap) -> impl Iterator<Item = Option<IpAddr>> {
     let lines = headers.get_all(FORWARDED_FOR).iter().rev();
-    // Byte by byte: what else is on the line is the client's, and may be anything.
+    // Split bytes, because the part of the line that the client wrote may not be valid UTF-8.
     let hops = lines.flat_map(|line| line.as_bytes().rsplit(|byte| *byte == b','));
     hops.map(|hop| std::str::from_utf8(hop).ok().and_then(|hop| address(hop.trim())))
 }
 
-/// An address as proxies write it, with a port or without.
+/// Parses an address with or without a port.
 fn address(text: &str) -> Option<IpAddr> {
     let bare = text.trim_start_matches('[').trim_end_matches(']');
     let address = bare.parse().or_else(|_| text.parse::<SocketAddr>().map(|address| address.ip())).ok();

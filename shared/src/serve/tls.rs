@@ -1,4 +1,4 @@
-//! `[tls]`: TLS without a proxy in front, with certificates that can be changed while the server runs.
+//! TLS of the public listener, configured by `[tls]`. Certificates can be replaced while the server runs.
 
 pub mod files;
 pub mod trust;
@@ -49,7 +49,7 @@ pub enum TlsError {
 }
 
 impl TlsError {
-    /// The configuration key that is wrong.
+    /// Returns the configuration key that is wrong.
     pub fn key(&self) -> &'static str {
         match self {
             Self::Missing("tls.cert") | Self::Pair(PairError::Key(_) | PairError::Mismatch { .. }) => "tls.key",
@@ -64,35 +64,36 @@ impl Validate for Config {
     }
 }
 
-/// A handshake takes a few round trips; a client that is slower than this is none.
+/// How long a handshake may take.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Serves TLS with the certificate of now.
+/// A TLS server whose certificate can be replaced.
 pub struct Tls {
     config: Config,
     current: Arc<Current>,
-    /// What was in the files when they were last read, whether it could be used or not.
+    /// The digest of the files when they were last read, whether they could be used or not.
     seen: Mutex<Contents>,
     acceptor: TlsAcceptor,
 }
 
-/// What new handshakes are answered with.
+/// The certificate of new handshakes.
 #[derive(Debug)]
 struct Current(RwLock<Arc<CertifiedKey>>);
 
-/// A digest of what certificate and key hold, or of why they cannot be read. Times would not do: a mounted secret changes by
-/// a link that leads elsewhere, to files of any age.
+/// A digest of the certificate and key files, or of the errors when they are read.
+///
+/// Modification times are not enough. A mounted secret changes by a symbolic link to other files, which can have any age.
 type Contents = [u8; 32];
 
 impl Tls {
-    /// TLS as configured; `None` when it is not.
+    /// Creates the TLS server. Returns `None` if TLS is not configured.
     ///
     /// # Errors
     /// [`TlsError`].
     pub fn new(config: &Config) -> Result<Option<Arc<Self>>, TlsError> {
-        // It needs to be told whose cryptography it uses, once; to be told again does no harm.
+        // rustls needs a default provider. A second call has no effect.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        // Before the files are used: what changes in between is a change.
+        // The digest is taken before the files are used, so that a change in between is detected later.
         let seen = Mutex::new(contents(config));
         let Some(certificate) = load(config)? else { return Ok(None) };
         let current = Arc::new(Current(RwLock::new(Arc::new(certificate))));
@@ -102,7 +103,7 @@ impl Tls {
         Ok(Some(Arc::new(Self { config: config.clone(), current, seen, acceptor })))
     }
 
-    /// Reads the files again. Connections keep what they have; on an error so do new ones.
+    /// Reads the files again. Open connections keep their certificate. After an error, new connections use the old certificate.
     ///
     /// # Errors
     /// [`TlsError`].
@@ -114,11 +115,10 @@ impl Tls {
         Ok(())
     }
 
-    /// Reads the files again if they hold something else than the last time; whether they did. Files that cannot be used are
-    /// an error once, and not again before they change.
+    /// Reads the files again if their content has changed. Returns whether it has.
     ///
     /// # Errors
-    /// [`TlsError`], as of [`Tls::reload`].
+    /// [`TlsError`] if the new files cannot be used. Unchanged files do not cause the same error again.
     pub fn reload_if_changed(&self) -> Result<bool, TlsError> {
         let has_changed = *self.seen.lock().unwrap_or_else(PoisonError::into_inner) != contents(&self.config);
         if has_changed {
@@ -127,10 +127,10 @@ impl Tls {
         Ok(has_changed)
     }
 
-    /// Shakes hands.
+    /// Performs the TLS handshake.
     ///
     /// # Errors
-    /// When the client speaks no TLS that is spoken here, or takes too long.
+    /// If the handshake fails or takes too long.
     pub async fn accept(&self, stream: TcpStream) -> io::Result<TlsStream<TcpStream>> {
         let handshake = timeout(HANDSHAKE_TIMEOUT, self.acceptor.accept(stream));
         handshake.await.map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "no TLS handshake in time"))?

@@ -1,12 +1,12 @@
 use super::*;
 
 #[test]
-fn the_limit_in_force_is_told_and_never_lower_than_before() {
+fn the_limit_is_returned_and_never_lowered() {
     let (before, _) = Resource::NOFILE.get().unwrap();
     let raised = raise_limit().unwrap();
     assert!(raised >= before, "{before} -> {raised}");
     assert_eq!(Resource::NOFILE.get().unwrap().0, raised);
-    assert_eq!(raise_limit().unwrap(), raised, "there is nothing left to raise");
+    assert_eq!(raise_limit().unwrap(), raised, "the limit cannot be raised further");
 }
 
 #[test]
@@ -19,7 +19,7 @@ fn a_limit_without_room_for_connections_is_an_error() {
 }
 
 #[test]
-fn each_shard_needs_descriptors_of_its_own() {
+fn each_shard_reserves_descriptors() {
     let max = |limit, shards| connections_max(limit, shards, false).unwrap();
     assert_eq!((max(RESERVED + 1, 0), max(u64::MAX, 0)), (1, usize::MAX - 256));
     assert_eq!((max(1024, 1), max(1024, 64)), (764, 512));

@@ -12,33 +12,33 @@ use tokio::time::{Instant, timeout_at};
 
 use super::ConnectionState;
 
-/// A refused request's body must arrive within this time of its head, or the connection ends with the response.
+/// How long the body of a refused request may take to arrive after its head. After that, the response ends the connection.
 pub const DISCARD_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The body of a request. What its reader leaves unread is discarded before the response is sent, because the client's
-/// next request follows behind it.
+/// The body of a request. The part that the handler does not read is discarded before the response is sent, because the next
+/// request follows it on the connection.
 pub struct RequestBody {
     body: Option<Incoming>,
-    /// Whether the client waits for a `100 Continue` before it sends the body; hyper sends it with the first poll.
+    /// Whether the client waits for `100 Continue` before it sends the body. hyper sends it at the first poll.
     waits: bool,
     state: Arc<ConnectionState>,
     rest: Shared,
 }
 
-/// Why a request's body cannot be read.
+/// The reason why the body of a request cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum BodyError {
-    /// The client ended its side before the end of the body.
+    /// The client closed its side of the connection before the end of the body.
     #[error("the body ended too early")]
     Truncated,
-    /// The connection or the framing of the body broke.
+    /// The connection or the framing of the body is broken.
     #[error(transparent)]
     Broken(#[from] hyper::Error),
 }
 
-/// The part of a body that its reader has left.
+/// The part of a body that its reader did not read.
 enum Rest {
-    /// Its end has not been reached, or the body broke.
+    /// The reader has not finished, or the body is broken.
     Unknown,
     /// The reader stopped before the end.
     Unread(Incoming),
@@ -50,7 +50,7 @@ enum Rest {
 #[derive(Clone)]
 struct Shared(Arc<Mutex<Rest>>);
 
-/// Discards what is left of a request's body.
+/// Discards the unread part of the body of a request.
 pub(super) struct Discard {
     rest: Shared,
     bytes_max: u64,
@@ -75,9 +75,9 @@ impl Shared {
 }
 
 impl RequestBody {
-    /// Splits a body into the part for its handler and one that discards the rest; `None` if there is no body.
+    /// Splits a body into the part for its handler and the part that discards the rest. The second is `None` if there is no body.
     ///
-    /// `bytes_max`: the largest body that is discarded; `waits`: whether the client sends it only after `100 Continue`.
+    /// `bytes_max`: the maximum size of a body that is discarded. `waits`: whether the client waits for `100 Continue`.
     pub(super) fn new(
         body: Incoming,
         state: Arc<ConnectionState>,
@@ -95,7 +95,7 @@ impl RequestBody {
 
 impl Drop for RequestBody {
     fn drop(&mut self) {
-        // A client that still waits will not send the body.
+        // A client that still waits for `100 Continue` does not send the body.
         if let Some(body) = self.body.take().filter(|_| !self.waits) {
             self.rest.set(Rest::Unread(body));
         }
@@ -114,7 +114,7 @@ impl Body for RequestBody {
         this.waits = false;
         let Some(body) = &mut this.body else { return Poll::Ready(None) };
         let polled = match Pin::new(&mut *body).poll_frame(context) {
-            // hyper reads the end of the client's side only when it needs more of the body.
+            // hyper detects a half-closed connection only when it reads more of the body.
             Poll::Pending if this.state.poll_half_closed(context) => Poll::Ready(Some(Err(BodyError::Truncated))),
             Poll::Pending => return Poll::Pending,
             Poll::Ready(frame) => Poll::Ready(frame.map(|frame| frame.map_err(BodyError::Broken))),
@@ -138,7 +138,7 @@ impl Body for RequestBody {
 }
 
 impl Discard {
-    /// Reads the rest of the body; returns whether it has ended. If not, the connection cannot serve another request.
+    /// Reads the rest of the body. Returns whether the end was reached. If not, the connection cannot serve another request.
     pub(super) async fn run(self) -> bool {
         let mut body = match self.rest.take() {
             Rest::Unknown => return false,

@@ -1,15 +1,15 @@
 //! Paths below a configured prefix.
 
-/// Returns what follows `prefix` in `path`, beginning with one slash; `None` for paths that do not begin with it.
+/// Returns the part of `path` behind `prefix`, with one slash at its beginning. Returns `None` if the path does not begin with
+/// `prefix`.
 ///
-/// Clients put paths together from configured pieces, so slashes at a seam may be doubled: `//apps` and `/ws//apps` are
-/// `/apps`.
+/// Clients concatenate paths from configured parts, which can double a slash. `//apps` and `/ws//apps` mean `/apps`.
 pub fn below<'a>(path: &'a str, prefix: &str) -> Option<&'a str> {
     let path = one_slash(path)?;
     one_slash(path.strip_prefix(prefix)?)
 }
 
-/// The path with one slash at its start in place of several; `None` for one that starts with another character.
+/// Replaces several slashes at the beginning of a path by one. Returns `None` if the path begins with another character.
 fn one_slash(path: &str) -> Option<&str> {
     let rest = path.trim_start_matches('/');
     path.get((path.len() - rest.len()).checked_sub(1)?..)
@@ -20,7 +20,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn slashes_at_the_seams_may_be_doubled() {
+    fn doubled_slashes_between_parts_count_as_one() {
         for (path, prefix, expected) in [
             ("/up", "", Some("/up")),
             ("/", "", Some("/")),

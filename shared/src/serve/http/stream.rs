@@ -1,4 +1,4 @@
-//! The stream beneath an HTTP connection: it outlives a half-closed client and closes without a reset.
+//! The stream below an HTTP connection. It supports half-closed clients and closes without a TCP reset.
 
 use std::io;
 use std::pin::Pin;
@@ -14,19 +14,21 @@ use tokio::time::{Instant, Sleep, sleep};
 
 use super::write_timeout::WriteTimeout;
 
-/// Bytes that are discarded from a client after the last response. A client that writes its whole request before it
-/// reads needs this much to see the response; 16 MiB are more than any client sends in [`LINGER_TIMEOUT`] by mistake.
+/// The maximum number of bytes that are discarded after the last response.
+///
+/// A client that writes its whole request before it reads gets its response only if the server reads the request.
 const LINGER_BYTES_MAX: usize = 16 * 1024 * 1024;
 
-/// The longest time for which a closed connection still discards what arrives.
+/// How long a closed connection discards further input.
 const LINGER_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A closed connection whose client sends nothing for this long is dropped: longer than a round trip of a bad link.
+/// How long the client of a closed connection may send nothing before the connection is dropped. It is longer than a round
+/// trip of a slow network.
 const LINGER_IDLE: Duration = Duration::from_secs(1);
 
 const _: () = assert!(LINGER_IDLE.as_millis() < LINGER_TIMEOUT.as_millis());
 
-/// The state that the stream, the requests and the responses of one HTTP connection share.
+/// The shared state of the stream, the requests and the responses of one HTTP connection.
 #[derive(Debug, Default)]
 pub struct ConnectionState {
     stage: AtomicU8,
@@ -37,20 +39,20 @@ pub struct ConnectionState {
     body_reader: AtomicWaker,
 }
 
-/// How far the current exchange is.
+/// The stage of the current request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 enum Stage {
-    /// A request is awaited.
+    /// The connection waits for a request.
     Idle,
     /// A request has started and its response is not complete.
     Busy,
-    /// The response is complete and may still be buffered.
+    /// The response is complete and can still be in a buffer.
     Flushing,
 }
 
 impl ConnectionState {
-    /// The state of a new connection.
+    /// Returns the state of a new connection.
     pub fn new() -> Arc<Self> {
         Arc::default()
     }
@@ -60,13 +62,13 @@ impl ConnectionState {
         self.was_asked.load(Ordering::Relaxed)
     }
 
-    /// Whether the client has ended its side while a request was under way.
+    /// Whether the client closed its side of the connection during a request.
     pub fn is_half_closed(&self) -> bool {
         self.is_half_closed.load(Ordering::Acquire)
     }
 
-    /// Resolves when the client ends its side while a request is under way: it will send no further request on this
-    /// connection, and it may be away.
+    /// Resolves when the client closes its side of the connection during a request. The client sends no further request on this
+    /// connection, and it may have disconnected.
     pub async fn half_closed(&self) {
         loop {
             let notified = self.half_closed.notified();
@@ -82,7 +84,7 @@ impl ConnectionState {
         self.set_stage(Stage::Busy);
     }
 
-    /// Whether the client has ended its side; wakes the task when it does later.
+    /// Whether the client has closed its side of the connection. Otherwise, wakes the task when it does.
     pub(super) fn poll_half_closed(&self, context: &mut Context<'_>) -> bool {
         self.body_reader.register(context.waker());
         self.is_half_closed()
@@ -109,16 +111,16 @@ impl ConnectionState {
 
 /// A stream for HTTP.
 ///
-/// The end of the client's side is withheld from hyper while a request is under way, because hyper would drop the request
-/// unanswered. Shutting the stream down waits until the client has seen the response: closing a socket with
-/// unread bytes resets the connection, and the reset can overtake the response.
+/// During a request, the stream hides from hyper that the client closed its side. hyper would drop the request without a
+/// response. The shutdown of the stream waits until the client has read the response. Closing a socket with unread bytes resets
+/// the connection, and the reset can destroy the response.
 pub struct HttpStream<S> {
     stream: WriteTimeout<S>,
     state: Arc<ConnectionState>,
     linger: Option<Linger>,
 }
 
-/// A connection that is shut down and discards what still arrives.
+/// The state of a connection that is shut down and discards further input.
 struct Linger {
     until: Instant,
     idle: Pin<Box<Sleep>>,
@@ -130,7 +132,7 @@ impl<S> HttpStream<S> {
         Self { stream: WriteTimeout::new(stream, write_timeout), state, linger: None }
     }
 
-    /// Returns the stream itself.
+    /// Returns the inner stream.
     pub fn into_inner(self) -> S {
         self.stream.into_inner()
     }
@@ -147,7 +149,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for HttpStream<S> {
         let is_end = buffer.filled().len() == before && buffer.remaining() > 0;
         if is_end && !self.state.is_in(Stage::Idle) {
             self.state.on_half_close();
-            // `poll_flush` wakes the reader when the response is out.
+            // `poll_flush` wakes the reader when the response is written.
             return Poll::Pending;
         }
         Poll::Ready(Ok(()))
@@ -171,7 +173,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for HttpStream<S> {
         self.stream.is_write_vectored()
     }
 
-    /// hyper calls this when its own buffer is empty.
+    /// Flushes the inner stream. hyper calls it when its buffer is empty.
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(Pin::new(&mut self.stream).poll_flush(context))?;
         if self.state.is_in(Stage::Flushing) {
@@ -200,7 +202,7 @@ impl Linger {
         Self { until: Instant::now() + LINGER_TIMEOUT, idle: Box::pin(sleep(LINGER_IDLE)), bytes: 0 }
     }
 
-    /// Discards what arrives, until the client ends its side or the connection has lingered long enough.
+    /// Discards input until the client closes its side or a limit is reached.
     fn poll_end(&mut self, stream: &mut (impl AsyncRead + Unpin), context: &mut Context<'_>) -> Poll<()> {
         let mut scratch = [0; 4096];
         loop {
@@ -233,12 +235,12 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_shutdown_lasts_until_the_client_has_ended_its_side() {
+    async fn a_shutdown_waits_until_the_client_closes_its_side() {
         let (near, mut far) = duplex(16);
         let mut stream = stream(near);
         stream.write_all(b"response").await.expect("room");
         let client = async {
-            // More than fits the pipe: someone reads it.
+            // More than the pipe can buffer, so the server must read it.
             far.write_all(&[0; 64]).await.expect("the server reads");
             let mut response = String::new();
             far.read_to_string(&mut response).await.expect("a response");
@@ -251,7 +253,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_client_that_stays_silent_or_never_stops_is_dropped() {
+    async fn a_silent_client_and_an_endless_sender_are_dropped() {
         let (near, _far) = duplex(16);
         let began = Instant::now();
         stream(near).shutdown().await.expect("a stream");
@@ -274,7 +276,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_bytes_of_a_closed_connection_are_bounded() {
+    async fn the_input_of_a_closed_connection_is_bounded() {
         let (near, mut far) = duplex(1024 * 1024);
         let flood = tokio::spawn(async move {
             let piece = vec![0; 1024 * 1024];
@@ -288,17 +290,17 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_end_during_a_response_is_withheld_until_the_response_is_out() {
+    async fn a_half_close_during_a_request_is_hidden_until_the_response_is_written() {
         let (near, far) = duplex(64);
         let mut stream = stream(near);
         let state = stream.state.clone();
         state.on_request();
         drop(far);
         let mut byte = [0; 1];
-        assert!(timeout(LINGER_TIMEOUT, stream.read(&mut byte)).await.is_err(), "it looks open");
+        assert!(timeout(LINGER_TIMEOUT, stream.read(&mut byte)).await.is_err(), "the stream looks open");
         state.half_closed().await;
         state.on_response_complete();
-        assert!(timeout(LINGER_TIMEOUT, stream.read(&mut byte)).await.is_err(), "the response may be buffered");
+        assert!(timeout(LINGER_TIMEOUT, stream.read(&mut byte)).await.is_err(), "the response can still be in a buffer");
         stream.flush().await.expect("nothing is buffered");
         assert_eq!(stream.read(&mut byte).await.expect("the end"), 0);
     }

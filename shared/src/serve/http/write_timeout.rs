@@ -1,4 +1,4 @@
-//! A stream whose peer must keep taking what is written to it.
+//! A stream with a timeout for writes.
 
 use std::io;
 use std::pin::Pin;
@@ -8,21 +8,22 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep};
 
-/// Fails a write that makes no progress: else a peer that asks and never reads would hold its connection for ever.
+/// A stream that fails a write without progress. Otherwise, a client that never reads could keep its connection open
+/// indefinitely.
 pub(super) struct WriteTimeout<S> {
     stream: S,
     limit: Duration,
-    /// Runs while the stream takes nothing.
+    /// The timer that runs while a write is blocked.
     stalled: Option<Pin<Box<Sleep>>>,
 }
 
 impl<S> WriteTimeout<S> {
-    /// `limit`: how long the peer may take nothing.
+    /// Wraps a stream. `limit`: how long a write may be blocked.
     pub(super) fn new(stream: S, limit: Duration) -> Self {
         Self { stream, limit, stalled: None }
     }
 
-    /// The stream itself.
+    /// Returns the inner stream.
     pub(super) fn into_inner(self) -> S {
         self.stream
     }
@@ -34,7 +35,7 @@ impl<S> WriteTimeout<S> {
         }
         let stalled = self.stalled.get_or_insert_with(|| Box::pin(sleep(self.limit)));
         match stalled.as_mut().poll(context) {
-            Poll::Ready(()) => Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the peer takes nothing"))),
+            Poll::Ready(()) => Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client does not read"))),
             Poll::Pending => Poll::Pending,
         }
     }
@@ -89,7 +90,7 @@ mod tests {
     const LIMIT: Duration = Duration::from_secs(10);
 
     #[tokio::test(start_paused = true)]
-    async fn a_peer_that_takes_nothing_ends_the_write() {
+    async fn a_write_fails_if_the_client_does_not_read() {
         let (near, _far) = duplex(16);
         let mut stream = WriteTimeout::new(near, LIMIT);
         let began = tokio::time::Instant::now();
@@ -98,7 +99,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_slow_peer_is_waited_for_and_silence_is_no_fault() {
+    async fn a_slow_reader_and_a_pause_between_writes_are_accepted() {
         let (near, mut far) = duplex(16);
         let mut stream = WriteTimeout::new(near, LIMIT);
         let reader = tokio::spawn(async move {
@@ -109,10 +110,10 @@ mod tests {
             }
             far
         });
-        stream.write_all(&[0; 80]).await.expect("it takes some all the time");
-        let far = reader.await.expect("it reads all");
+        stream.write_all(&[0; 80]).await.expect("the client reads continuously");
+        let far = reader.await.expect("the client reads everything");
         tokio::time::sleep(10 * LIMIT).await;
-        stream.write_all(&[0; 16]).await.expect("nothing was stalled");
+        stream.write_all(&[0; 16]).await.expect("no write was blocked");
         drop(far);
     }
 }

@@ -1,4 +1,4 @@
-//! Who is let in at a listener, how fast, and by which way.
+//! The policy of a public listener: allowed networks, PROXY protocol, accept rate and TLS.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -19,45 +19,45 @@ use crate::serve::network::{Access, RemoteAddr};
 use crate::serve::telemetry::metrics::{from_zero, register};
 use crate::serve::tls::Tls;
 
-/// What a listener asks of its connections.
+/// The policy by which a listener accepts connections.
 #[derive(Clone, Default)]
 pub struct AcceptPolicy {
-    /// Who may connect.
+    /// The networks that may connect, and the trusted proxies.
     pub access: Access,
-    /// Whether every connection begins with a PROXY header.
+    /// Whether every connection begins with a PROXY protocol header.
     pub proxy_protocol: bool,
-    /// Connections accepted in a second; 0 means no limit. The others wait in the system's queue.
+    /// The maximum number of connections to accept per second. 0 means no limit. Further connections wait in the accept queue.
     pub accept_rate: u32,
-    /// Set where connections are encrypted.
+    /// TLS, if connections are encrypted.
     pub tls: Option<Arc<Tls>>,
 }
 
-/// Counts the connections that a listener dropped.
+/// Registers the counter of dropped connections.
 ///
 /// # Panics
-/// When the registry has one already.
+/// If the registry already has this counter.
 pub fn dropped_counter(registry: &Registry) -> IntCounterVec {
     let opts =
         Opts::new("carillon_connections_dropped_total", "Connections dropped before their first request, by reason.");
     from_zero(register(registry, IntCounterVec::new(opts, &["reason"])), Dropped::LABELS.map(|reason| [reason]))
 }
 
-/// Why a connection was dropped before its first request.
+/// The reason why a connection was dropped before its first request.
 #[derive(Debug, thiserror::Error)]
 pub enum Dropped {
-    /// The process has no descriptor left for it.
-    #[error("there is no room for more connections")]
+    /// The process has no descriptor left for the connection.
+    #[error("connection limit reached")]
     Capacity,
-    /// The server leaves, and the connection has not said whose it is.
-    #[error("the server leaves")]
-    Leaving,
-    /// Its address is not let in.
-    #[error("the address is not let in")]
+    /// The server shuts down before the connection has sent its PROXY header or its TLS handshake.
+    #[error("the server is shutting down")]
+    Draining,
+    /// The network of the client is not allowed.
+    #[error("the address is not allowed")]
     Network,
-    /// It did not begin as a balancer's connection must.
+    /// The connection did not begin with a valid PROXY protocol header.
     #[error("no valid PROXY header")]
     ProxyHeader(#[source] io::Error),
-    /// It is not encrypted as it must be.
+    /// The TLS handshake failed.
     #[error("no TLS handshake")]
     Tls(#[source] io::Error),
 }
@@ -65,11 +65,11 @@ pub enum Dropped {
 impl Dropped {
     const LABELS: [&str; 5] = ["capacity", "leaving", "network", "proxy_header", "tls"];
 
-    /// The reason as a metric label.
+    /// Returns the reason as a metric label.
     pub fn label(&self) -> &'static str {
         match self {
             Self::Capacity => "capacity",
-            Self::Leaving => "leaving",
+            Self::Draining => "leaving",
             Self::Network => "network",
             Self::ProxyHeader(_) => "proxy_header",
             Self::Tls(_) => "tls",
@@ -78,7 +78,8 @@ impl Dropped {
 }
 
 impl AcceptPolicy {
-    /// Judges a fresh connection; returns whose it is, whom a PROXY header may name.
+    /// Decides whether to accept a new connection. Returns the address of the client, which comes from the PROXY header if there is
+    /// one.
     ///
     /// # Errors
     /// [`Dropped`].
@@ -88,7 +89,7 @@ impl AcceptPolicy {
             let peer = RemoteAddr { address: peer.ip(), may_be_proxy: true };
             return if admitted { Ok(peer) } else { Err(Dropped::Network) };
         }
-        // Anyone could write such a header; where proxies are named, others are not listened to.
+        // Any client could send such a header. If trusted proxies are configured, only they may.
         let proxies = &self.access.trusted_proxies;
         if !proxies.is_empty() && !proxies.contains(peer.ip()) {
             return Err(Dropped::Network);
@@ -99,23 +100,23 @@ impl AcceptPolicy {
         if self.access.admits_peer(address) { Ok(peer) } else { Err(Dropped::Network) }
     }
 
-    /// Lets connections be accepted no faster than [`AcceptPolicy::accept_rate`].
+    /// Returns a pacer for the accept loop, by [`AcceptPolicy::accept_rate`].
     pub fn pace(&self) -> Pace {
         Pace { rate: self.accept_rate, due: Instant::now() }
     }
 }
 
-/// Paces an accept loop.
+/// A rate limit of an accept loop.
 pub struct Pace {
     rate: u32,
     due: Instant,
 }
 
-/// What may be caught up on after a pause.
+/// The time that the accept loop may catch up on after a pause.
 const BURST: Duration = Duration::from_millis(100);
 
 impl Pace {
-    /// Resolves when the next connection may be accepted.
+    /// Waits until the next connection may be accepted.
     pub async fn wait(&mut self) {
         if self.rate == 0 {
             return;
@@ -126,16 +127,17 @@ impl Pace {
     }
 }
 
-/// Routes for the clients of one connection: clients whose address is not allowed get 403. Once the server drains, each
-/// response ends its connection, so that no client sends a request on a connection that is being closed.
+/// Routes for the clients of one connection. Clients whose address is not allowed get 403.
+///
+/// During a drain, each response ends its connection, so that no client sends a request on a connection that is being closed.
 pub struct Guarded<R: ?Sized> {
-    /// Set once the server leaves.
-    pub is_leaving: Arc<AtomicBool>,
-    /// Who may ask.
+    /// Whether the server is draining.
+    pub is_draining: Arc<AtomicBool>,
+    /// The networks that may send requests.
     pub access: Access,
-    /// Whose connection it is.
+    /// The remote address of the connection.
     pub peer: RemoteAddr,
-    /// What answers the others.
+    /// The routes for allowed clients.
     pub routes: Arc<R>,
 }
 
@@ -148,7 +150,7 @@ impl<R: Routes + ?Sized> Routes for Guarded<R> {
         }
         Box::pin(async move {
             let mut response = self.routes.respond(request).await;
-            if self.is_leaving.load(Ordering::Acquire) {
+            if self.is_draining.load(Ordering::Acquire) {
                 http::end_connection(&mut response);
             }
             response
@@ -160,15 +162,15 @@ impl<R: Routes + ?Sized> Routes for Guarded<R> {
     }
 }
 
-/// Whether a trusted proxy asks on its own behalf whether this server is up. Its address need not be among those of the
-/// clients.
+/// Whether the request is a health check that a trusted proxy sends by itself. Such a request is allowed although the address of
+/// the proxy may not be in an allowed network.
 pub fn is_health_check_of_proxy<B>(access: &Access, peer: RemoteAddr, request: &Request<B>) -> bool {
     matches!(*request.method(), Method::GET | Method::HEAD)
         && http::HEALTH_PATHS.contains(&request.uri().path())
         && access.is_proxy_itself(peer, request.headers())
 }
 
-/// Logs a request of a client whose address is not allowed; returns the response.
+/// Logs a request of a client whose address is not allowed, and returns the response.
 pub fn forbidden<B>(client: IpAddr, request: &Request<B>) -> Response {
     tracing::debug!(
         target: "activity",
@@ -184,7 +186,7 @@ pub fn forbidden<B>(client: IpAddr, request: &Request<B>) -> Response {
     http::text(StatusCode::FORBIDDEN, NETWORK_REFUSED)
 }
 
-/// The text for a client whose address is not allowed.
+/// The response text for a client whose address is not allowed.
 pub const NETWORK_REFUSED: &str = "Access from this network is not allowed";
 
 #[cfg(test)]
@@ -192,7 +194,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn connections_come_no_faster_than_they_may() {
+    async fn connections_are_accepted_at_the_configured_rate() {
         let mut pace = AcceptPolicy { accept_rate: 100, ..AcceptPolicy::default() }.pace();
         let began = Instant::now();
         for _ in 0..300 {
@@ -200,7 +202,7 @@ mod tests {
         }
         let took = began.elapsed();
         assert!((Duration::from_millis(2850)..Duration::from_millis(3150)).contains(&took), "{took:?}");
-        // A quiet hour saves up no more than a moment's worth.
+        // An idle hour allows only a short burst.
         tokio::time::advance(Duration::from_secs(3600)).await;
         let began = Instant::now();
         for _ in 0..110 {
@@ -210,7 +212,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn without_a_rate_nobody_waits() {
+    async fn without_a_rate_no_connection_waits() {
         let mut pace = AcceptPolicy::default().pace();
         let began = Instant::now();
         for _ in 0..1000 {

@@ -1,6 +1,6 @@
-//! Listening sockets that the process was started with: systemd's socket activation.
+//! Listening sockets that the process inherits by systemd's socket activation.
 //!
-//! Such a socket outlives the process. Connections that arrive while no process runs wait in its queue for the next one.
+//! Such a socket outlives the process. Connections that arrive while no process runs wait in its queue for the next process.
 //! Source: `sd_listen_fds(3)`.
 
 use std::net::TcpListener;
@@ -8,70 +8,72 @@ use std::net::TcpListener;
 use listenfd::ListenFd;
 use socket2::SockRef;
 
-/// Sockets that are taken at most: one for each purpose, and some more so that a mistake gets an error with their names.
+/// The maximum number of sockets. It exceeds the number of purposes, so that an unknown socket gets an error with its name.
 const SOCKETS_MAX: usize = 32;
 
-/// The purposes of sockets, by the names that units give them.
+/// The name of the socket for clients, as `FileDescriptorName` of the unit.
 pub const PUBLIC: &str = "public";
-/// See [`PUBLIC`].
+/// The name of the socket for metrics and health checks.
 pub const ADMIN: &str = "admin";
-/// See [`PUBLIC`].
+/// The name of the socket for other gateways.
 pub const PEERS: &str = "peers";
 
-/// The listening sockets that the process was started with.
+/// The listening sockets that the process inherited.
 #[derive(Debug, Default)]
 pub struct Inherited {
     /// The socket for clients.
     pub public: Option<TcpListener>,
-    /// The socket for metrics and health.
+    /// The socket for metrics and health checks.
     pub admin: Option<TcpListener>,
     /// The socket for other gateways.
     pub peers: Option<TcpListener>,
 }
 
-/// A socket that the process was started with and cannot use.
+/// The reason why an inherited socket cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum InheritedError {
-    /// There are too many.
+    /// There are too many sockets.
     #[error("expected at most {SOCKETS_MAX} sockets")]
     TooMany,
-    /// The name says no purpose.
+    /// The name is not that of a purpose.
     #[error(
         "expected FileDescriptorName=public, admin or peers for each socket, not {name:?}; a single socket without a name is \
          the public one"
     )]
     Unknown {
-        /// The name.
+        /// The name of the socket.
         name: String,
     },
-    /// Two sockets are for one purpose.
+    /// Two sockets have the same purpose.
     #[error(
         "expected one socket named {name}, not several; one with BindIPv6Only=both and no address takes IPv4 and IPv6"
     )]
     Twice {
-        /// The name.
+        /// The name of the socket.
         name: &'static str,
     },
-    /// It is no TCP socket.
+    /// The socket is not a TCP socket.
     #[error(
         "expected the socket {name} to be a TCP socket, as of ListenStream=8080: {complaint}; sockets of other kinds are not supported"
     )]
     Kind {
-        /// The name.
+        /// The name of the socket.
         name: &'static str,
-        /// The reason.
+        /// The error of the system.
         complaint: std::io::Error,
     },
-    /// It is a connection.
+    /// The socket is a connection.
     #[error("expected the socket {name} to be a listening one, not a connection; set Accept=no")]
     Connected {
-        /// The name.
+        /// The name of the socket.
         name: &'static str,
     },
 }
 
 impl Inherited {
-    /// Takes the sockets that the environment announces for this process. To be called once, before other threads run. `variables`: the environment.
+    /// Takes the sockets that the environment announces for this process. `variables`: the environment.
+    ///
+    /// Must be called once, before the process starts other threads.
     ///
     /// # Errors
     /// [`InheritedError`].
@@ -99,7 +101,7 @@ impl Inherited {
         Ok(inherited)
     }
 
-    /// The names of the sockets.
+    /// Returns the names of the inherited sockets.
     pub fn names(&self) -> Vec<&'static str> {
         let all = [(PUBLIC, &self.public), (ADMIN, &self.admin), (PEERS, &self.peers)];
         all.into_iter().filter(|(_, socket)| socket.is_some()).map(|(name, _)| name).collect()
@@ -114,7 +116,9 @@ impl Inherited {
     }
 }
 
-/// The purposes of so many sockets. `names`: separated by colons; systemd names a socket after its unit if it has no name.
+/// Returns the purposes of `count` sockets. `names`: the names of the sockets, separated by colons.
+///
+/// systemd names a socket after its unit if the unit sets no name.
 fn purposes(count: usize, names: Option<&str>) -> Result<Vec<&'static str>, InheritedError> {
     let names: Vec<&str> =
         names.filter(|names| !names.is_empty()).map(|names| names.split(':').collect()).unwrap_or_default();
@@ -142,7 +146,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_say_what_sockets_are_for() {
+    fn names_select_the_purposes_of_sockets() {
         for (count, names, expected) in [
             (0, None, &[][..]),
             (1, None, &[PUBLIC]),
@@ -161,11 +165,11 @@ mod tests {
     }
 
     #[test]
-    fn without_variables_there_are_none() {
+    fn without_variables_no_socket_is_inherited() {
         assert_eq!(Inherited::take(&[]).unwrap().names(), [""; 0]);
         let many = [("LISTEN_FDS".to_owned(), "1000000000".to_owned())];
         assert!(matches!(Inherited::take(&many), Err(InheritedError::TooMany)));
-        // The parent of this process had them.
+        // The sockets are those of the parent process.
         let of_parent =
             [&many[..], &[("LISTEN_PID".to_owned(), std::os::unix::process::parent_id().to_string())]].concat();
         assert_eq!(Inherited::take(&of_parent).unwrap().names(), [""; 0]);

@@ -1,4 +1,4 @@
-//! The PROXY protocol: a load balancer that passes TCP on says before everything else whom it speaks for.
+//! Reads PROXY protocol headers, in which a load balancer states the address of the client.
 //!
 //! Source: <https://www.haproxy.org/download/3.0/doc/proxy-protocol.txt>.
 
@@ -10,27 +10,28 @@ use ppp::{v1, v2};
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::time::timeout;
 
-/// The balancer sends it at once.
+/// How long the header may take to arrive. A load balancer sends it at once.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What version 2 begins with.
+/// The first bytes of a header of version 2.
 const SIGNATURE: &[u8; 12] = b"\r\n\r\n\0\r\nQUIT\n";
 
-/// Bytes of version 2 up to the end of its length.
+/// The length in bytes of the fixed part of a header of version 2.
 const HEAD: usize = 16;
 
-/// Longest header of version 1, line break included.
+/// The maximum length in bytes of a header of version 1, with its line break.
 const LINE_MAX: usize = 107;
 
-/// Longest header of version 2 that is read: addresses take 216 bytes at most, and a balancer may add a little of its own.
+/// The maximum length in bytes of the variable part of a header of version 2. The addresses take at most 216 bytes. Load balancers
+/// may add extensions.
 const BLOCK_MAX: usize = 2048;
 
-/// Reads the header, and not a byte more; returns the client's address, or `None` when the balancer speaks for itself.
+/// Reads exactly the header. Returns the address of the client, or `None` if the load balancer connects for itself.
 ///
 /// # Errors
-/// When there is no valid header in time.
+/// If no valid header arrives in time.
 pub async fn read(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Option<SocketAddr>> {
-    timeout(TIMEOUT, read_now(stream)).await.map_err(|_| invalid("no PROXY header came in time"))?
+    timeout(TIMEOUT, read_now(stream)).await.map_err(|_| invalid("no PROXY header arrived in time"))?
 }
 
 async fn read_now(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Option<SocketAddr>> {
@@ -97,12 +98,12 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn both_versions_are_read_and_nothing_beyond() {
+    async fn both_versions_are_read_exactly() {
         let ipv4 = [1, 2, 3, 4, 5, 6, 7, 8, 0x12, 0x34, 0, 80];
         let mut ipv6 = [0; 36];
         ipv6[15] = 1;
         ipv6[32..].copy_from_slice(&[0, 7, 0, 80]);
-        // A balancer's own note behind the addresses.
+        // An extension of the load balancer behind the addresses.
         let with_more = [ipv4.as_slice(), &[4, 0, 1, 0]].concat();
         for (header, expected) in [
             (b"PROXY TCP4 1.2.3.4 5.6.7.8 4660 80\r\n".to_vec(), Some("1.2.3.4:4660")),
@@ -122,7 +123,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn anything_else_is_refused() {
+    async fn invalid_headers_are_refused() {
         let endless = [b"PROXY TCP4 ".as_slice(), &[b'1'; 200]].concat();
         for bytes in [
             b"GET / HTTP/1.1\r\nHost: x\r\n\r\n".to_vec(),

@@ -1,4 +1,4 @@
-//! How late a runtime's timers fire: whether it has the CPU that it needs.
+//! The delay of timers, which shows whether a runtime gets enough CPU time.
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -8,35 +8,35 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::metrics::{latency, register};
 
-/// How often a runtime is looked at.
+/// The interval of the observed timer.
 const TICK: Duration = Duration::from_secs(1);
 
-/// `carillon_event_loop_lag_seconds`, one for all runtimes of a process.
+/// The metric `carillon_event_loop_lag_seconds`, shared by all runtimes of a process.
 #[derive(Clone)]
 pub struct EventLoopLag {
     seconds: Histogram,
 }
 
 impl EventLoopLag {
-    /// Registers it.
+    /// Registers the metric.
     ///
     /// # Panics
-    /// When the registry has one already.
+    /// If the registry already has this metric.
     pub fn new(registry: &Registry) -> Self {
-        let help = "How late a one-second timer fired, of a shard or of the thread that a process begins with.";
+        let help = "Delay of a one-second timer in a shard or in the main thread.";
         let seconds = Histogram::with_opts(latency("carillon_event_loop_lag_seconds", help));
         Self { seconds: register(registry, seconds) }
     }
 
-    /// A timer that was due then has fired. `due` must be what nothing but the runtime can have made late.
+    /// Records the delay of a timer that was due at `due` and fires now. Only the runtime may delay that timer.
     pub fn observe(&self, due: Instant) {
         self.seconds.observe(due.elapsed().as_secs_f64());
     }
 
-    /// Observes the current runtime for as long as the future lives.
+    /// Observes the current runtime until the future is dropped.
     pub async fn keep(&self) -> Infallible {
         let mut tick = interval(TICK);
-        // Each delay counts once, not for every second of it.
+        // A long delay counts once, not once per second.
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             self.observe(tick.tick().await);
@@ -49,7 +49,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn a_delay_is_observed_once_and_as_long_as_it_was() {
+    async fn a_delay_is_observed_once_with_its_length() {
         let lag = EventLoopLag::new(&Registry::new());
         let seen = || (lag.seconds.get_sample_count(), lag.seconds.get_sample_sum().round());
         let look = async || {
@@ -61,7 +61,7 @@ mod tests {
         let keeping = tokio::spawn(async move { match kept.keep().await {} });
         look().await;
         assert_eq!(seen(), (1, 0.0));
-        // Due a second after the first, and four late.
+        // The second tick was due after one second and fires four seconds late.
         tokio::time::advance(Duration::from_secs(5)).await;
         look().await;
         assert_eq!(seen(), (2, 4.0));

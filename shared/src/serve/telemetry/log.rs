@@ -1,4 +1,4 @@
-//! `[log]`: what is written to standard error, and how.
+//! The log on standard error, configured by `[log]`.
 
 use std::io::IsTerminal;
 
@@ -45,7 +45,7 @@ impl Validate for Config {
     }
 }
 
-/// A log filter that cannot be read.
+/// The error for a log filter that cannot be parsed.
 #[derive(Debug, thiserror::Error)]
 #[error("log.level: {level:?} is not a log filter")]
 pub struct LogError {
@@ -58,7 +58,7 @@ fn filter(config: &Config) -> Result<EnvFilter, LogError> {
     EnvFilter::try_new(&config.level).map_err(|source| LogError { level: config.level.clone(), source })
 }
 
-/// Sends log lines to standard error from here on. Lines that cannot be written are dropped: a full disk stops no one.
+/// Starts the log on standard error. Lines that cannot be written are dropped, so that a full disk does not stop the server.
 ///
 /// # Errors
 /// [`LogError`].

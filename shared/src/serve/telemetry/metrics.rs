@@ -1,19 +1,22 @@
-//! What metrics of all crates share.
+//! Helpers for the metrics of all crates.
 
 use prometheus::core::Collector;
 use prometheus::{HistogramOpts, IntCounterVec, IntGaugeVec, Opts, Registry};
 
 use crate::app::{AppId, Apps};
 
-/// Upper bounds of latency histograms, in seconds; the library's own start at 5 ms, where a delivery is long over.
+/// The upper bounds of latency histograms, in seconds. The defaults of the library begin at 5 ms, which is longer than most
+/// deliveries take.
 pub const LATENCY_BUCKETS_S: [f64; 13] =
     [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0];
 
-/// Most distinct values of the `app` label; further apps share the value `other`.
+/// The maximum number of distinct values of the `app` label. Further apps share the value `other`.
 pub const APP_LABELS_MAX: usize = 100;
 
-/// Every app with the value of its `app` label: its id, but `other` beyond the first [`APP_LABELS_MAX`] in the order of
-/// ids, so that every node chooses the same.
+/// Returns every app with the value of its `app` label.
+///
+/// The label is the id for the first [`APP_LABELS_MAX`] apps in the order of their ids, and `other` for the rest. Every node
+/// therefore uses the same labels.
 pub fn app_labels(apps: &Apps) -> Vec<(&AppId, &str)> {
     let mut ids: Vec<&AppId> = apps.iter().map(|app| &app.id).collect();
     ids.sort();
@@ -21,22 +24,22 @@ pub fn app_labels(apps: &Apps) -> Vec<(&AppId, &str)> {
     labelled.map(|(index, id)| (id, if index < APP_LABELS_MAX { id.as_str() } else { "other" })).collect()
 }
 
-/// Registers a metric and hands it back.
+/// Registers a metric and returns it.
 ///
 /// # Panics
-/// When two metrics share a name or a name is not valid: mistakes of the program that its first start shows.
+/// If the name is invalid or already registered, which is a bug that every start shows.
 pub fn register<C: Collector + Clone + 'static>(registry: &Registry, metric: prometheus::Result<C>) -> C {
     let metric = metric.expect("metric names and labels are valid");
     registry.register(Box::new(metric.clone())).expect("metric names are unique");
     metric
 }
 
-/// Lets a counter's series begin at 0: an increase from nothing to 5,000 is none that Prometheus sees.
+/// Creates the series of a counter with the value 0. Prometheus does not count the first value of a new series as an increase.
 ///
-/// `labels`: the values of each series' labels.
+/// `labels`: the label values of each series.
 ///
 /// # Panics
-/// When a series has more or fewer labels than the counter.
+/// If a series has another number of labels than the counter.
 pub fn from_zero<const N: usize>(
     counters: IntCounterVec,
     labels: impl IntoIterator<Item = [&'static str; N]>,
@@ -47,19 +50,19 @@ pub fn from_zero<const N: usize>(
     counters
 }
 
-/// Options of a latency histogram.
+/// Returns the options of a latency histogram.
 pub fn latency(name: &str, help: &str) -> HistogramOpts {
     HistogramOpts::new(name, help).buckets(LATENCY_BUCKETS_S.to_vec())
 }
 
-/// A registry with the process metrics and `carillon_build_info`.
+/// Returns a registry with the process metrics and `carillon_build_info`.
 pub fn registry(version: &str) -> Registry {
     let registry = Registry::new();
     #[cfg(target_os = "linux")]
     registry
         .register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))
         .expect("a fresh registry has no process metrics");
-    let info = IntGaugeVec::new(Opts::new("carillon_build_info", "Always 1; the label says what runs."), &["version"]);
+    let info = IntGaugeVec::new(Opts::new("carillon_build_info", "Constant 1; the label has the version."), &["version"]);
     register(&registry, info).with_label_values(&[version]).set(1);
     registry
 }

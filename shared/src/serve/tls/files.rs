@@ -13,7 +13,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
 use rustls::{CertificateError, RootCertStore};
 
-/// The largest file that is read. The bundle of all public CA certificates takes a quarter of a megabyte.
+/// The maximum size of a file. The bundle of all public CA certificates takes a quarter of a megabyte.
 const FILE_BYTES_MAX: u64 = 8 * 1024 * 1024;
 
 /// A file that cannot be used for TLS.
@@ -41,9 +41,9 @@ enum Complaint {
     KeyOnly,
     /// A certificate where a key was expected.
     CertificateOnly,
-    /// No section of the wanted kind; the labels of all sections.
+    /// No section of the expected kind, and the labels of all sections.
     NoSection {
-        wanted: &'static str,
+        expected: &'static str,
         found: Vec<String>,
     },
     Damaged(String),
@@ -92,7 +92,7 @@ pub fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, FileErr
     if found.is_empty() {
         let labels = labels(&bytes);
         let has_key = labels.iter().any(|label| label.ends_with("PRIVATE KEY"));
-        let none = Complaint::NoSection { wanted: "CERTIFICATE", found: labels };
+        let none = Complaint::NoSection { expected: "CERTIFICATE", found: labels };
         return Err(refuse(path, if has_key { Complaint::KeyOnly } else { none }));
     }
     Ok(found)
@@ -132,7 +132,7 @@ pub fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, FileError> {
             } else if labels.iter().any(|label| label == "CERTIFICATE") {
                 Complaint::CertificateOnly
             } else {
-                Complaint::NoSection { wanted: "PRIVATE KEY", found: labels }
+                Complaint::NoSection { expected: "PRIVATE KEY", found: labels }
             };
             Err(refuse(path, complaint))
         }
@@ -168,7 +168,7 @@ pub fn certified_key(certificate: &Path, key: &Path) -> Result<CertifiedKey, Pai
     Ok(CertifiedKey::new(chain, signing))
 }
 
-/// Reads the certificate of a server, as [`certified_key`] does. Also refuses a certificate that no client could verify.
+/// Reads the certificate of a server like [`certified_key`]. Also refuses a certificate that no client could verify.
 ///
 /// # Errors
 /// [`PairError`].
@@ -212,12 +212,12 @@ fn damage(error: pem::Error) -> Complaint {
     })
 }
 
-/// The lines of a file, without their line breaks and the blanks around them.
+/// Returns the lines of a file without line breaks and surrounding whitespace.
 fn lines(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
     bytes.split(|byte| matches!(byte, b'\n' | b'\r')).map(<[u8]>::trim_ascii)
 }
 
-/// The labels of all sections of a PEM file, at most a handful and cut to a readable length.
+/// Returns the labels of the sections of a PEM file. The number of labels and their length are limited.
 fn labels(bytes: &[u8]) -> Vec<String> {
     const LABELS_MAX: usize = 8;
     const LENGTH_MAX: usize = 40;
@@ -232,7 +232,7 @@ fn labels(bytes: &[u8]) -> Vec<String> {
     found
 }
 
-/// The kind of a private key that no TLS library of this server can use; `None` if it is not a known one.
+/// Returns the kind of a private key that the server does not support. `None` if the kind is unknown.
 fn unsupported_kind(der: &[u8]) -> Option<&'static str> {
     const KINDS: [(&[u8], &str); 8] = [
         (&[0x06, 0x05, 0x2b, 0x81, 0x04, 0x00, 0x23], "ECDSA P-521"),
@@ -244,7 +244,7 @@ fn unsupported_kind(der: &[u8]) -> Option<&'static str> {
         (&[0x06, 0x09, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x0a], "RSA-PSS"),
         (&[0x06, 0x09, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x01], "RSA of this size"),
     ];
-    // The identifiers are in the first bytes, or, in the format SEC1, behind the 66 bytes of the secret.
+    // The identifier is in the first bytes. In the SEC1 format, it follows the 66 bytes of the secret.
     let head = &der[..der.len().min(128)];
     KINDS.iter().find(|(oid, _)| head.windows(oid.len()).any(|window| window == *oid)).map(|(_, kind)| *kind)
 }
@@ -277,11 +277,11 @@ impl fmt::Display for Complaint {
             Self::CertificateOnly => f.write_str(
                 "it holds a certificate and no private key; certificate and key may have been swapped",
             ),
-            Self::NoSection { wanted, found } if found.is_empty() => {
-                write!(f, "expected PEM with a section -----BEGIN {wanted}-----, found no section")
+            Self::NoSection { expected, found } if found.is_empty() => {
+                write!(f, "expected PEM with a section -----BEGIN {expected}-----, found no section")
             }
-            Self::NoSection { wanted, found } => {
-                write!(f, "expected a section -----BEGIN {wanted}-----, found only {}", found.join(", "))
+            Self::NoSection { expected, found } => {
+                write!(f, "expected a section -----BEGIN {expected}-----, found only {}", found.join(", "))
             }
             Self::Damaged(what) => write!(f, "it is damaged: {what}"),
             Self::Encrypted => f.write_str(
@@ -301,7 +301,7 @@ impl fmt::Display for Complaint {
     }
 }
 
-/// The cause of an error without the names that the library wraps around it.
+/// Returns the cause of an error without the names that the library adds.
 fn reason(error: &rustls::Error) -> String {
     match error {
         rustls::Error::InvalidCertificate(CertificateError::Other(cause)) => cause.to_string(),

@@ -1,4 +1,4 @@
-//! Verifying the certificate of a server: the one verifier of every TLS connection that this program opens.
+//! The verification of server certificates on every TLS connection that this program opens.
 
 use std::path::Path;
 use std::sync::{Arc, LazyLock};
@@ -13,16 +13,16 @@ use webpki::{EndEntityCert, InvalidNameContext};
 
 use super::files::{self, FileError};
 
-/// The CA certificates that a client trusts; by default those of the public CAs.
+/// The CA certificates that a client trusts. The default is the public CAs.
 #[derive(Clone, Debug, Default)]
 pub struct Trust {
-    /// `None` for the public CAs.
+    /// The roots of trust; `None` for the public CAs.
     roots: Option<Arc<RootCertStore>>,
-    /// The certificates of the file, each trusted as a server's own certificate too.
+    /// The certificates of the file. Each is also trusted as the certificate of a server.
     listed: Arc<[CertificateDer<'static>]>,
 }
 
-/// The public CAs, made once: they take some 150 KB.
+/// The public CAs. They take about 150 KB and are created once.
 static PUBLIC: LazyLock<Arc<RootCertStore>> =
     LazyLock::new(|| Arc::new(webpki_roots::TLS_SERVER_ROOTS.iter().cloned().collect()));
 
@@ -48,10 +48,10 @@ impl Trust {
         Ok(Self { roots: Some(Arc::new(roots)), listed: listed.into() })
     }
 
-    /// The settings of a client with this trust. `identity`: the client certificate, for a server that asks for one.
+    /// Returns the TLS settings of a client with this trust. `identity`: the client certificate, for a server that requires one.
     ///
     /// # Errors
-    /// When no protocol version is left, which only a change of the libraries can cause.
+    /// If rustls supports no protocol version, which only a change of the libraries can cause.
     pub fn client(&self, identity: Option<CertifiedKey>) -> Result<ClientConfig, rustls::Error> {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let config = ClientConfig::builder_with_provider(provider.clone())
@@ -126,8 +126,8 @@ impl ServerCertVerifier for Verifier {
 
 /// Verifies a certificate that was refused as the end of a chain. It is accepted only if it is listed byte for byte.
 ///
-/// The library checks the dates before it looks for a chain, so the first two refusals below say that the dates are right.
-/// It checks the name last.
+/// The library checks the dates first, then the chain, and the name last. The first two refusals below therefore imply valid
+/// dates.
 fn verify_single(
     certificate: &CertificateDer<'_>,
     name: &ServerName<'_>,
@@ -164,8 +164,9 @@ fn is_ca_refused(refusal: &CertificateError) -> bool {
     matches!(cause.0.downcast_ref::<webpki::Error>(), Some(webpki::Error::CaUsedAsEndEntity))
 }
 
-/// Whether a certificate without alternative names has this name as the common name of its subject. OpenSSL accepts it,
-/// and `openssl req -x509` makes no alternative names unless asked to.
+/// Whether a certificate without alternative names has this name as the common name of its subject.
+///
+/// OpenSSL accepts such a certificate, and `openssl req -x509` creates no alternative names by default.
 fn is_named_by_subject(certificate: &EndEntityCert<'_>, name: &ServerName<'_>) -> bool {
     /// The identifier of the extension for alternative names.
     const ALTERNATIVE_NAMES: [u8; 5] = [0x06, 0x03, 0x55, 0x1d, 0x11];
@@ -180,7 +181,7 @@ fn is_named_by_subject(certificate: &EndEntityCert<'_>, name: &ServerName<'_>) -
     }
 }
 
-/// The last common name of a subject: a sequence of sets of pairs of identifier and text.
+/// Returns the last common name of a subject, which is a sequence of sets of pairs of identifier and text.
 fn common_name(mut subject: &[u8]) -> Option<&str> {
     const COMMON_NAME: [u8; 3] = [0x55, 0x04, 0x03];
     let mut found = None;
@@ -196,7 +197,7 @@ fn common_name(mut subject: &[u8]) -> Option<&str> {
     found
 }
 
-/// Takes one DER element off `input` and returns its content.
+/// Removes one DER element from the beginning of `input` and returns its content.
 fn element<'a>(input: &mut &'a [u8]) -> Option<&'a [u8]> {
     let (length, rest) = match **input {
         [_, length @ 0..=0x7f, ref rest @ ..] => (usize::from(length), rest),

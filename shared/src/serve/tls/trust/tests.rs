@@ -53,7 +53,7 @@ const NEXT_WEEK: Duration = Duration::from_secs(7 * 24 * 3600);
 const NAMES: &str = "-subj /CN=x -addext subjectAltName=DNS:redis.test,DNS:*.cache.test,IP:10.0.0.7";
 
 #[test]
-fn a_self_signed_certificate_in_the_file_is_trusted_for_its_names_and_its_time() {
+fn a_listed_self_signed_certificate_is_trusted_for_its_names_and_dates() {
     for key in [RSA, ECDSA] {
         let folder = Folder::new();
         folder.self_signed("own", key, NAMES);
@@ -105,11 +105,11 @@ fn without_alternative_names_the_common_name_counts_if_the_certificate_is_in_the
 }
 
 #[test]
-fn chains_are_verified_as_before() {
+fn certificate_chains_are_verified() {
     for key in [RSA, ECDSA] {
         let folder = Folder::new();
         folder.self_signed("ca", key, "-subj /CN=ca");
-        folder.self_signed("stranger", key, "-subj /CN=ca");
+        folder.self_signed("unrelated", key, "-subj /CN=ca");
         folder.openssl(&format!("req -newkey {key} -noenc -keyout leaf.key -out leaf.csr -subj /CN=redis.test"));
         std::fs::write(folder.0.path().join("names"), "subjectAltName=DNS:redis.test\n").unwrap();
         let sign = "x509 -req -in leaf.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 2";
@@ -117,12 +117,12 @@ fn chains_are_verified_as_before() {
         assert_eq!(folder.verify("ca", "leaf", "redis.test", NOW), Ok(()));
         assert!(folder.verify("ca", "leaf", "other.test", NOW).is_err());
         assert!(folder.verify("ca", "leaf", "redis.test", NEXT_WEEK).is_err());
-        assert!(folder.verify("stranger", "leaf", "redis.test", NOW).is_err());
-        // A certificate of a server may stand in the file without its CA.
+        assert!(folder.verify("unrelated", "leaf", "redis.test", NOW).is_err());
+        // The file may hold the certificate of a server without its CA.
         assert_eq!(folder.verify("leaf", "leaf", "redis.test", NOW), Ok(()));
         assert!(folder.verify("leaf", "leaf", "other.test", NOW).is_err());
         assert!(folder.verify("leaf", "leaf", "redis.test", NEXT_WEEK).is_err());
-        // Only a listed certificate may do without alternative names.
+        // Only a listed certificate needs no alternative names.
         std::fs::write(folder.0.path().join("none"), "basicConstraints=CA:FALSE\n").unwrap();
         folder.openssl(&format!("{sign} -extfile none -out nameless.pem"));
         assert!(folder.verify("ca", "nameless", "redis.test", NOW).is_err());
