@@ -1,4 +1,4 @@
-# The same recipes for people and for CI. `make` alone lists them.
+# The recipes of developers and CI. `make` without arguments lists them.
 
 CARGO ?= cargo
 CLIENTS := tests/clients
@@ -6,7 +6,7 @@ VENV := $(CLIENTS)/python/.venv
 EXAMPLES := clinic tickets chat sync-progress
 export BINARY_UNDER_TEST := $(abspath target/release/carillon)
 
-# What stands in for that binary when a suite that is written for one process runs against a cluster.
+# Replaces the binary by a cluster in suites that are written for one process.
 IN_CLUSTER := BINARY_UNDER_TEST=$(abspath target/debug/cluster) BINARY_IN_CLUSTER=$(BINARY_UNDER_TEST)
 
 .PHONY: help build lint docs test test-rust test-node test-node-fallback test-python test-node-cluster test-python-cluster test-deploy test-k6 test-helm cluster needs deny fuzz bench \
@@ -15,10 +15,10 @@ IN_CLUSTER := BINARY_UNDER_TEST=$(abspath target/debug/cluster) BINARY_IN_CLUSTE
 help: ## List the recipes
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 24
 
-build: ## Build the binary, and the tool that loads it
+build: ## Build the server and the load generator
 	$(CARGO) build --release --locked -p carillon -p bench
 
-lint: ## Check format, lints and documentation, with warnings denied
+lint: ## Check the format, lints and documentation; warnings are errors
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets --all-features --locked -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --document-private-items --locked
@@ -27,9 +27,9 @@ lint: ## Check format, lints and documentation, with warnings denied
 docs: ## Write the pages that are generated from the source
 	WRITE_DOCS=1 $(CARGO) test --locked -p carillon --test configuration
 
-test: needs build test-rust test-node test-node-fallback test-python test-node-cluster test-python-cluster bench-smoke test-browser test-deploy test-k6 test-helm ## Install what the tests need, and run all of them
+test: needs build test-rust test-node test-node-fallback test-python test-node-cluster test-python-cluster bench-smoke test-browser test-deploy test-k6 test-helm ## Install the requirements of the tests, and run all tests
 
-# Most tests wait, those of faults, webhooks and HTTP transports most of all, so more run at a time than there are cores.
+# Most tests wait, especially those of faults, webhooks and HTTP transports, so more of them run at a time than there are cores.
 test-rust: build
 	$(CARGO) test --workspace --locked -- --skip cluster::faults --skip cluster::webhooks --skip fallback:: --test-threads=4
 	$(CARGO) test --workspace --locked --test it -- cluster::faults cluster::webhooks --test-threads=6
@@ -39,7 +39,7 @@ test-rust: build
 test-node: build $(CLIENTS)/node/node_modules
 	cd $(CLIENTS)/node && npm test
 
-# The same clients over the transports that they fall back to. Mostly waits.
+# The same clients over the HTTP transports. These tests mostly wait.
 test-node-fallback: build $(CLIENTS)/node/node_modules ## Run pusher-js over HTTP
 	cd $(CLIENTS)/node && TRANSPORT=xhr_streaming npm run test:fallback && TRANSPORT=xhr_polling npm run test:fallback
 
@@ -53,11 +53,11 @@ test-node-cluster: build cluster $(CLIENTS)/node/node_modules
 test-python-cluster: build cluster $(VENV)
 	cd $(CLIENTS)/python && $(IN_CLUSTER) .venv/bin/python -m pytest -q
 
-# The examples, and falling back to HTTP, in Chromium. CHROMIUM names another one than Debian's.
+# The examples and the HTTP fallback in Chromium. CHROMIUM selects another binary than that of Debian.
 test-browser: build examples/node_modules tests/browser/node_modules ## Run examples and HTTP fallback in a browser
 	cd tests/browser && npm test
 
-screenshots: build examples/node_modules tests/browser/node_modules ## Take the pictures in docs/examples anew
+screenshots: build examples/node_modules tests/browser/node_modules ## Take the screenshots in docs/examples again
 	cd tests/browser && node screenshots.mjs
 
 $(EXAMPLES:%=example-%): example-%: examples/node_modules
@@ -68,24 +68,23 @@ example-tickets: ## A list with statistics, which falls back to HTTP
 example-chat: ## Presence, typing, notifications
 example-sync-progress: ## The progress of a long job
 
-# Configurations of everything around it, by the tools that read them.
+# Checks the configuration files in deploy/ with the tools that read them.
 test-deploy: build
 	deploy/check.sh
 
-# Every load scenario in small, against a cluster behind nginx, with its thresholds enforced.
+# Runs every load scenario on a small scale against a cluster behind nginx, and enforces its thresholds.
 test-k6: build
 	k6/check.sh
 
-# The chart, without a cluster. Its own helm is built with Go, which Debian's is too old for.
+# Checks the chart without a cluster. helm is built with Go if it is not installed; the Go of Debian is too old.
 test-helm: build
 	@if command -v go >/dev/null || command -v helm >/dev/null || [ -n "$$HELM" ]; then helm/check.sh; \
-	else echo "skipped: the chart is checked where Go or helm (3 or 4) is installed"; fi
+	else echo "skipped: checking the chart requires Go or helm (3 or 4)"; fi
 
 cluster:
 	$(CARGO) build --workspace --locked --bin cluster
 
-# Debian's packages, and only those that are missing. A C compiler is for ring, TLS' cryptography, and for
-# jemalloc, the allocator.
+# Installs missing Debian packages. ring and jemalloc require a C compiler.
 needs:
 	@missing=""; \
 	command -v cc >/dev/null || missing="$$missing gcc libc6-dev"; \
@@ -98,10 +97,10 @@ needs:
 	command -v chromium >/dev/null || [ -n "$$CHROMIUM" ] || missing="$$missing chromium"; \
 	python3 -c 'import ensurepip, venv' 2>/dev/null || missing="$$missing python3-venv"; \
 	[ -n "$$missing" ] || exit 0; \
-	fail() { echo "missing:$$missing"; echo "make needs: $$1; install what these Debian packages have, then try again" >&2; exit 1; }; \
-	command -v apt-get >/dev/null || fail "there is no apt-get here"; \
+	fail() { echo "missing:$$missing"; echo "make needs: $$1; install the software of these Debian packages, then retry" >&2; exit 1; }; \
+	command -v apt-get >/dev/null || fail "apt-get is not installed"; \
 	sudo=""; \
-	if [ "$$(id -u)" != 0 ]; then sudo=sudo; command -v sudo >/dev/null || fail "this is not root, and there is no sudo"; fi; \
+	if [ "$$(id -u)" != 0 ]; then sudo=sudo; command -v sudo >/dev/null || fail "the user is not root, and sudo is not installed"; fi; \
 	$$sudo apt-get update -q && $$sudo apt-get install -yq $$missing || fail "apt-get could not install them"
 
 $(CLIENTS)/node/node_modules examples/node_modules tests/browser/node_modules: %/node_modules: %/package-lock.json
@@ -113,14 +112,14 @@ $(VENV): $(CLIENTS)/python/requirements.txt
 	$@/bin/pip install -q -r $<
 	@touch $@
 
-deny: ## Check licences, sources and known weaknesses of dependencies (needs the network)
+deny: ## Check licenses, sources and advisories of dependencies (requires the network)
 	command -v cargo-deny >/dev/null || $(CARGO) install cargo-deny --locked
 	$(CARGO) deny check
 
 FUZZ_SECONDS ?= 60
 FUZZ_TARGETS := channel_name client_message request_signature frame_reader
 
-fuzz: ## Run every fuzz target for a minute (needs a nightly toolchain)
+fuzz: ## Run every fuzz target for a minute (requires a nightly toolchain)
 	command -v cargo-fuzz >/dev/null || $(CARGO) install cargo-fuzz --locked
 	for target in $(FUZZ_TARGETS); do \
 	  mkdir -p fuzz/corpus/$$target; \
@@ -130,18 +129,18 @@ fuzz: ## Run every fuzz target for a minute (needs a nightly toolchain)
 
 BENCH := target/release/bench
 
-bench: build ## Measure this server next to the floor
+bench: build ## Measure this server and the baseline
 	rm -rf target/bench
 	$(BENCH) compare --servers carillon,carillon-cluster --output target/bench
 
-bench-smoke: build ## Run the scenarios in small, and fail if anything is lost
+bench-smoke: build ## Run small scenarios, and fail if a message is lost
 	$(BENCH) smoke --servers carillon,carillon-cluster
 
 bench-compare: build ## Measure all servers of bench/servers.toml, into bench/runs
 	$(BENCH) compare
 
-bench-growth: build ## Plot how cost grows, into bench/runs
+bench-growth: build ## Plot the growth of costs, into bench/runs
 	$(BENCH) growth --servers carillon,soketi,sockudo,carillon-cluster
 
-bench-pieces: ## Measure parsing, signatures, encoding and a broadcast alone
+bench-pieces: ## Measure parsing, signatures, encoding and a broadcast in isolation
 	$(CARGO) bench -p bench --features broadcast --locked

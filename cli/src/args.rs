@@ -1,4 +1,4 @@
-//! The command line.
+//! The arguments of the command line. The doc comments are the help texts.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -10,61 +10,62 @@ use shared::app::{AppId, AppKey};
 use shared::protocol::SocketId;
 use shared::secret::Secret;
 
-/// A server for the Pusher Channels protocol.
+/// A WebSocket server for the Pusher Channels protocol.
 #[derive(Debug, Parser)]
 #[command(name = "carillon", version)]
 pub struct Args {
-    /// What to do.
+    /// The command to run.
     #[command(subcommand)]
     pub command: Command,
 }
 
-/// What to do.
+/// The commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Run the server: WebSockets and the HTTP API on one port
+    /// Run the server, with WebSockets and the HTTP API on one port
     Up(Settings),
-    /// Run a node that holds WebSockets; needs Redis and at least one app
+    /// Run a gateway, which serves WebSockets; requires Redis and an app
     Gateway(Settings),
-    /// Run a node that serves the signed HTTP API; needs Redis and at least one app
+    /// Run a publisher, which serves the HTTP API and delivers webhooks; requires Redis and an app
     Publisher(Settings),
-    /// Check the configuration
+    /// Check the configuration, and exit
     CheckConfig(RoleSettings),
-    /// Print the configuration as it would be used, secrets masked
+    /// Print the resulting configuration with masked secrets
     PrintConfig(RoleSettings),
-    /// Check what a node needs: configuration, Redis, descriptors, clock, and its public address
+    /// Check the configuration, Redis, the descriptor limit, the clock, and the public address
     Doctor(Doctor),
-    /// Ask the server on this machine whether it is ready
+    /// Check whether the server on this machine is ready
     Healthcheck(Healthcheck),
-    /// Make credentials
+    /// Generate credentials
     #[command(subcommand)]
     App(AppCommand),
     /// List, replay or delete webhooks that could not be delivered
     #[command(subcommand)]
     Webhooks(WebhooksCommand),
-    /// Publish one event through the signed HTTP API
+    /// Publish one event through the HTTP API
     Trigger(Trigger),
-    /// Subscribe to channels and print what arrives
+    /// Subscribe to channels and print their messages
     Listen(Listen),
 }
 
-/// What the server is configured with.
+/// The configuration of a server.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub struct Settings {
-    /// Where the rest stands.
+    /// The configuration files.
     #[command(flatten)]
     pub files: Files,
     /// Address to listen on
     #[arg(long, value_name = "ADDRESS")]
     pub host: Option<String>,
-    /// Port to listen on; 0 takes any free one
+    /// Port to listen on; 0 selects any free port
     #[arg(long)]
     pub port: Option<u16>,
-    /// Port of /metrics, /livez and /readyz; 0 takes any free one
+    /// Port of /metrics, /livez and /readyz; 0 selects any free port
     #[arg(long, value_name = "PORT")]
     pub admin_port: Option<u16>,
-    /// Redis that joins this node with others, as redis://user:password@host:6379/0; a password shows in the list of
-    /// processes, which --config and --env-file avoid
+    /// URL of the Redis of the cluster, like redis://user:password@host:6379/0
+    ///
+    /// Other users of the machine can see a password on the command line. Set it in --config or --env-file instead.
     #[arg(long, value_name = "URL", value_parser = |url: &str| Ok::<_, String>(Secret::new(url)))]
     pub redis: Option<Secret>,
     /// Log a line for each connection, subscription and broadcast
@@ -75,21 +76,21 @@ pub struct Settings {
 /// The configuration of a role.
 #[derive(Clone, Debug, clap::Args)]
 pub struct RoleSettings {
-    /// The configuration.
+    /// The configuration of the server.
     #[command(flatten)]
     pub settings: Settings,
-    /// Role that it is for: each has its own defaults and its own rules
+    /// Role whose defaults and rules apply
     #[arg(long, value_enum, default_value = "up")]
     pub role: Role,
 }
 
-/// Files that configuration is read from.
+/// The configuration files.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub struct Files {
     /// Configuration file (TOML)
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// Env file to take CARILLON_ variables and Laravel's REVERB_ or PUSHER_ variables from
+    /// File with CARILLON_ variables and Laravel's REVERB_ or PUSHER_ variables, like Laravel's .env
     #[arg(long, value_name = "FILE")]
     pub env_file: Option<PathBuf>,
 }
@@ -97,16 +98,16 @@ pub struct Files {
 /// Arguments of `doctor`.
 #[derive(Debug, clap::Args)]
 pub struct Doctor {
-    /// What the node would be configured with.
+    /// The configuration of the node.
     #[command(flatten)]
     pub settings: Settings,
-    /// What the node is to be
+    /// Role of the node
     #[arg(long, value_enum, default_value = "up")]
     pub role: Role,
-    /// Public address at which clients reach it, as `https://ws.example.org` or `wss://ws.example.org`; it must be running
+    /// Public URL of the running server, like `https://ws.example.org` or `wss://ws.example.org`
     #[arg(long)]
     pub url: Option<ServerUrl>,
-    /// Trusted CA certificates (PEM) for that address; default: the public CAs
+    /// PEM file of CA certificates that are trusted for --url [default: the public CAs]
     #[arg(long, value_name = "FILE")]
     pub ca: Option<PathBuf>,
 }
@@ -114,59 +115,61 @@ pub struct Doctor {
 /// The part of a cluster that a node plays.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Role {
-    /// Gateway and publisher in one process
+    /// A gateway and a publisher in one process
     Up,
-    /// WebSockets
+    /// A gateway, which serves WebSockets
     Gateway,
-    /// The signed HTTP API
+    /// A publisher, which serves the HTTP API and delivers webhooks
     Publisher,
 }
 
 /// Arguments of `healthcheck`.
 #[derive(Debug, clap::Args)]
 pub struct Healthcheck {
-    /// Where the server is configured.
+    /// The configuration files of the server.
     #[command(flatten)]
     pub files: Files,
-    /// Port of its admin listener; default: the configured one
+    /// Port of the admin listener [default: the configured one]
     #[arg(long, value_name = "PORT")]
     pub admin_port: Option<u16>,
-    /// Ask only whether it lives, not whether it takes connections
+    /// Check only that the server is live, not that it is ready
     #[arg(long)]
     pub live: bool,
 }
 
-/// What to do about apps.
+/// The commands for apps.
 #[derive(Debug, Subcommand)]
 pub enum AppCommand {
-    /// Print a fresh id, key and secret, as configuration and as lines for Laravel's .env
+    /// Print a new id, key and secret, as TOML and as lines for Laravel's .env
     New(AppNew),
 }
 
 /// Commands for dead letters: webhooks that could not be delivered.
 #[derive(Debug, Subcommand)]
 pub enum WebhooksCommand {
-    /// Print them, one per line: when given up, id, app, endpoint, kind, channel, tries, last error
+    /// Print undelivered webhooks, one per line
+    ///
+    /// The fields are: time of the last attempt, id, app, endpoint, kind, channel, attempts and last error.
     List(List),
-    /// Send them again, under the same ids
+    /// Queue undelivered webhooks again, with the same ids
     Replay(Replay),
-    /// Delete them, and print what was deleted
+    /// Delete undelivered webhooks, and print each of them
     Purge(Purge),
 }
 
 /// A selection of dead letters.
 #[derive(Debug, clap::Args)]
 pub struct Letters {
-    /// Where Redis and the apps are configured.
+    /// The configuration files with Redis and the apps.
     #[command(flatten)]
     pub files: Files,
-    /// Redis in which they are kept; default: the configured one
+    /// URL of Redis [default: the configured one]
     #[arg(long, value_name = "URL", value_parser = |url: &str| Ok::<_, String>(Secret::new(url)))]
     pub redis: Option<Secret>,
-    /// Those of this app only
+    /// Select undelivered webhooks of this app only
     #[arg(long, value_name = "ID", value_parser = |id: &str| Ok::<_, String>(AppId::from(id)))]
     pub app_id: Option<AppId>,
-    /// Ids of events
+    /// Select undelivered webhooks with these ids only
     #[arg(value_name = "ID")]
     pub ids: Vec<String>,
 }
@@ -174,7 +177,7 @@ pub struct Letters {
 /// Arguments of `webhooks list`.
 #[derive(Debug, clap::Args)]
 pub struct List {
-    /// Which letters; without ids all.
+    /// The selection. Without ids, it contains all dead letters.
     #[command(flatten)]
     pub letters: Letters,
     /// Select undelivered webhooks of this endpoint only, by its label
@@ -185,13 +188,13 @@ pub struct List {
 /// Arguments of `webhooks replay`.
 #[derive(Debug, clap::Args)]
 pub struct Replay {
-    /// Which letters; without ids all.
+    /// The selection. Without ids, it contains all dead letters.
     #[command(flatten)]
     pub letters: Letters,
     /// Select undelivered webhooks of this endpoint only, by its label
     #[arg(long, value_name = "LABEL")]
     pub endpoint: Option<String>,
-    /// Endpoint to send them to, by its label; default: the one that each was for
+    /// Endpoint to send the webhooks to, by its label [default: the original one]
     #[arg(long, value_name = "LABEL")]
     pub to: Option<String>,
 }
@@ -200,13 +203,13 @@ pub struct Replay {
 #[derive(Debug, clap::Args)]
 #[command(group = clap::ArgGroup::new("selection").required(true).multiple(false).args(["ids", "all"]))]
 pub struct Purge {
-    /// Which letters.
+    /// The selection.
     #[command(flatten)]
     pub letters: Letters,
     /// Select undelivered webhooks of this endpoint only, by its label
     #[arg(long, visible_alias = "to", value_name = "LABEL")]
     pub endpoint: Option<String>,
-    /// All of them, as far as --app-id and --endpoint do not narrow it down
+    /// Select all undelivered webhooks; --app-id and --endpoint still apply
     #[arg(long)]
     pub all: bool,
 }
@@ -214,30 +217,32 @@ pub struct Purge {
 /// Arguments of `app new`.
 #[derive(Debug, Default, clap::Args)]
 pub struct AppNew {
-    /// Id of the app instead of a random one
+    /// Id of the app [default: a random number]
     #[arg(long)]
     pub id: Option<String>,
 }
 
-/// Which server to talk to, and as which app: the configured one, or the demo app.
+/// The server and the app of a client command. The default is the configured app, or the demo app.
 #[derive(Debug, clap::Args)]
 pub struct Target {
-    /// Where the apps are configured.
+    /// The configuration files with the apps.
     #[command(flatten)]
     pub files: Files,
-    /// Server, as `http://127.0.0.1:8080` or `https://ws.example.org`; default: where the configuration says it listens
+    /// URL of the server, like `http://127.0.0.1:8080` or `https://ws.example.org` [default: the configured listener]
     #[arg(long)]
     pub url: Option<ServerUrl>,
-    /// Id of the app; default: the first configured one, or the demo app
+    /// Id of the app [default: the first configured app, or the demo app]
     #[arg(long, value_name = "ID", value_parser = |id: &str| Ok::<_, String>(AppId::from(id)))]
     pub app_id: Option<AppId>,
     /// Key of the app
     #[arg(long, value_parser = |key: &str| Ok::<_, String>(AppKey::from(key)))]
     pub key: Option<AppKey>,
-    /// Secret of the app; shows in the list of processes, which --env-file and --config avoid
+    /// Secret of the app
+    ///
+    /// Other users of the machine can see it on the command line. Set it in --config or --env-file instead.
     #[arg(long, value_parser = |secret: &str| Ok::<_, String>(Secret::new(secret)))]
     pub secret: Option<Secret>,
-    /// Trusted CA certificates (PEM) for an https server; default: the public CAs
+    /// PEM file of CA certificates that are trusted for --url [default: the public CAs]
     #[arg(long, value_name = "FILE")]
     pub ca: Option<PathBuf>,
 }
@@ -245,10 +250,10 @@ pub struct Target {
 /// Arguments of `trigger`.
 #[derive(Debug, clap::Args)]
 pub struct Trigger {
-    /// Who sends, and to whom.
+    /// The server and the app.
     #[command(flatten)]
     pub target: Target,
-    /// Connection that must not get the event
+    /// Socket id of a connection that does not receive the event
     #[arg(long, value_name = "DIGITS.DIGITS")]
     pub socket_id: Option<SocketId>,
     /// Channel to publish on
@@ -262,19 +267,19 @@ pub struct Trigger {
 /// Arguments of `listen`.
 #[derive(Debug, clap::Args)]
 pub struct Listen {
-    /// Who listens, and to whom.
+    /// The server and the app.
     #[command(flatten)]
     pub target: Target,
-    /// User to be in presence channels
+    /// User id in presence channels
     #[arg(long, value_name = "ID", default_value = "listener")]
     pub user_id: String,
-    /// What other members see of that user
+    /// User info in presence channels
     #[arg(long, value_name = "JSON", value_parser = json)]
     pub user_info: Option<Box<RawValue>>,
-    /// Exit after this many lines
+    /// Exit after this number of messages
     #[arg(long, value_name = "N")]
     pub count: Option<u64>,
-    /// Give up after this time, as 30s
+    /// Exit after this time, like 30s
     #[arg(long, value_name = "TIME", value_parser = humantime_serde::re::humantime::parse_duration)]
     pub timeout: Option<Duration>,
     /// Channels to subscribe to

@@ -1,4 +1,4 @@
-//! The commands that run to an end, one file each.
+//! The commands that do not serve, one file each.
 
 pub(crate) mod app_new;
 pub(crate) mod check_config;

@@ -1,7 +1,7 @@
-//! The whole configuration: sections that belong to the crates that use them, composed, layered and checked once.
+//! The configuration: reads the sections of all crates from their layers and checks them.
 //!
-//! Order, weakest first: defaults, file, Laravel's variables, `CARILLON_` variables of the env file, those of the
-//! process, flags.
+//! Each layer overrides the ones before it: defaults, file, Laravel's variables, `CARILLON_` variables of the env file,
+//! `CARILLON_` variables of the process, flags.
 
 mod env_file;
 mod laravel;
@@ -27,17 +27,17 @@ use laravel::{Completed, Laravel};
 
 pub(crate) use validate::{NAME_EXPECTED, is_name};
 
-/// Id of the app that is served when none is configured.
+/// The id of the demo app, which is served if no app is configured.
 pub const DEMO_ID: &str = "app-id";
-/// Key of the demo app.
+/// The key of the demo app.
 pub const DEMO_KEY: &str = "app-key";
-/// Secret of the demo app, known to everyone.
+/// The secret of the demo app. It is public.
 pub const DEMO_SECRET: &str = "app-secret";
 
-/// Where the demo app is served: anyone who reaches it may use it.
+/// The address of a server with the demo app. Any client that reaches the server can use the app.
 const DEMO_HOST: &str = "127.0.0.1";
 
-/// The target of the lines that `--debug` shows.
+/// The log target of the lines that `--debug` shows.
 const ACTIVITY: &str = "activity";
 
 /// The root of the configuration.
@@ -93,34 +93,33 @@ pub struct Config {
     pub warnings: Vec<String>,
 }
 
-/// Where a publisher listens unless told otherwise: beside a gateway on the same machine.
+/// The default port of a publisher. It differs from that of a gateway, so that both can run on one machine.
 const PUBLISHER_PORT: u16 = 8081;
 
-/// How long a node of a cluster accepts connections after the signal, unless told otherwise: what balancers take to notice.
-/// One process has nobody to go on in its place.
+/// The default of `drain.accept` for a node of a cluster. Load balancers take this long to remove a node.
 const CLUSTER_ACCEPT: Duration = Duration::from_secs(5);
 
-/// The activity timeout of Reverb by default. Proxies in front of Reverb may close a connection that is silent for a minute.
+/// The default activity timeout of Reverb. A proxy in front of Reverb may close connections that are silent for a minute.
 const REVERB_ACTIVITY_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Variables, by name; later ones override earlier ones of the same name.
+/// Names and values of variables. A later one overrides an earlier one of the same name.
 type Pairs = Vec<(String, String)>;
 
-/// What errors call the layer of the env file.
+/// The name of the env file in errors.
 const ENV_FILE: &str = "the file of --env-file";
 
 impl Config {
     /// Reads, completes and checks the configuration.
     ///
     /// # Errors
-    /// [`ConfigError`], which names each key that is wrong and where it stands, one per line: the first one that cannot be
-    /// read, or else all that break a rule.
+    /// [`ConfigError`], which names each wrong key and its source, one per line: the first key that cannot be read, or all keys
+    /// that violate a rule.
     pub fn load(settings: &Settings, role: Role) -> Result<Self, ConfigError> {
         Self::load_with(settings, role, &config::environment())
     }
 
-    /// `environment`: where Laravel's variables are looked up before the env file. `CARILLON_` variables are read from the
-    /// process itself.
+    /// Loads the configuration. `environment`: the variables in which Laravel's are looked up before the env file. `CARILLON_`
+    /// variables always come from the process.
     fn load_with(settings: &Settings, role: Role, environment: &[(String, String)]) -> Result<Self, ConfigError> {
         let environment = laravel::without_service_ports(environment);
         let env_file = env_file_of(settings, &environment)?;
@@ -133,12 +132,12 @@ impl Config {
         let mut config: Self = layers.extract()?;
         let mut mistakes = Vec::new();
         if settings.redis.is_some() {
-            // The flag stands above a file that a weaker layer names.
+            // The flag overrides the file that a lower layer names.
             config.redis.url_file = None;
         }
         secrets::read(&mut config, &mut mistakes);
         if let Some(completed) = completed.as_ref().filter(|completed| completed.is_of_reverb()) {
-            config.do_as_reverb(completed, &layers);
+            config.apply_reverb_defaults(completed, &layers);
         }
         if role == Role::Publisher && layers.source("server.port").is_none() {
             config.server.port = PUBLISHER_PORT;
@@ -167,8 +166,8 @@ impl Config {
         Ok(config)
     }
 
-    /// Gives what is not configured the values that Reverb has.
-    fn do_as_reverb(&mut self, completed: &Completed, layers: &Layers) {
+    /// Sets the settings that are not configured to the values of Reverb.
+    fn apply_reverb_defaults(&mut self, completed: &Completed, layers: &Layers) {
         let Some(app) = self.apps.get_mut(completed.index) else { return };
         let key = |name: &str| format!("apps.{}.limits.{name}", completed.index);
         laravel::apply_limits(&mut app.limits, |name| layers.value(&key(name)).is_some());
@@ -176,19 +175,18 @@ impl Config {
             self.server.activity_timeout = REVERB_ACTIVITY_TIMEOUT;
         }
         if layers.value("server.outbox_bytes").is_none() {
-            // JSON's escapes may double an event.
+            // JSON escapes can double the size of an event.
             let event = ByteSize::b(app.limits.event_bytes.as_u64().saturating_mul(2));
             self.server.outbox_bytes = self.server.outbox_bytes.max(event);
         }
     }
 
-    /// Reads `[admin]` and nothing else: what is wrong elsewhere, or a secret that only the server may read, is no concern
-    /// of those who ask how a running server is.
+    /// Reads only `[admin]`. A health check must work despite mistakes in other sections, and without access to secrets.
     ///
     /// # Errors
     /// [`ConfigError`].
     pub(crate) fn load_admin(settings: &Settings) -> Result<admin::Config, ConfigError> {
-        // Others are none of its business, so unknown keys are let through.
+        // Other sections are ignored, so unknown keys are allowed.
         #[derive(Default, Deserialize)]
         #[serde(default)]
         struct Sections {
@@ -200,7 +198,7 @@ impl Config {
         Ok(layers_of(settings, &[], &env_file)?.extract::<Sections>()?.admin)
     }
 
-    /// What the gateway takes of it.
+    /// Returns the configuration of the gateway.
     pub fn gateway(&self) -> gateway::Config {
         gateway::Config { server: self.server.clone(), drain: self.drain.clone(), peers: self.peers.clone() }
     }
@@ -213,37 +211,37 @@ impl Config {
         } else if !is_loopback(&self.server.host) {
             let complaint = format!(
                 "expected {DEMO_HOST} or another loopback address, not {:?}, while no app is configured: the demo app's \
-                 secret is public. `carillon app new` makes an app",
+                 secret is public. `carillon app new` creates an app",
                 self.server.host
             );
             mistakes.push(Mistake::new("server.host", complaint));
         }
     }
 
-    /// Nodes that work together must agree on their apps, and have something to meet in.
+    /// Checks that a node of a cluster has an app and Redis.
     fn check_cluster_role(&self, mistakes: &mut Vec<Mistake>) {
         if self.apps.is_empty() {
-            mistakes.push(Mistake::new("apps", "expected at least one app: `carillon app new` makes one"));
+            mistakes.push(Mistake::new("apps", "expected at least one app: `carillon app new` creates one"));
         }
         if !self.redis.is_set() && self.redis.url_file.is_none() {
-            let complaint = "expected the URL of the Redis that joins gateways and publishers, as \
-                             \"redis://127.0.0.1:6379\"; `carillon up` needs none";
+            let complaint = "expected the URL of the Redis that joins gateways and publishers, like \
+                             \"redis://127.0.0.1:6379\"; only `carillon up` runs without Redis";
             mistakes.push(Mistake::new("redis.url", complaint));
         }
     }
 }
 
-/// The variables of `--env-file`.
+/// Reads the variables of `--env-file`.
 fn env_file_of(settings: &Settings, environment: &[(String, String)]) -> Result<EnvFile, ConfigError> {
     let path = settings.files.env_file.as_deref();
     path.map_or_else(|| Ok(EnvFile::default()), |path| EnvFile::read(path, environment))
 }
 
-/// Everything that was configured, but for the app and the Redis that Laravel's variables name.
+/// Returns all layers without the app and the Redis of Laravel's variables.
 fn layers_of(settings: &Settings, of_laravel: &[laravel::Setting], env_file: &EnvFile) -> Result<Layers, ConfigError> {
     let file = settings.files.config.as_deref();
     if let Some(path) = file {
-        // figment, which reads it again, does not name a file that is missing or not text.
+        // figment reads the file again. Its errors do not name a file that is missing or not text.
         let cannot_read = |source| ConfigError::File { path: format!("{} (--config)", path.display()), source };
         fs::read_to_string(path).map_err(cannot_read)?;
     }
@@ -258,13 +256,13 @@ fn layers_of(settings: &Settings, of_laravel: &[laravel::Setting], env_file: &En
     Ok(layers.with_flags(&Flags::new(settings)))
 }
 
-/// Takes the Redis of Laravel's variables, when Reverb would scale with it and no other one is configured.
+/// Adds the Redis of Laravel's variables if Reverb would use it for scaling and no other Redis is configured.
 fn with_redis(layers: Layers, laravel: &Laravel<'_>) -> Result<Layers, ConfigError> {
     if layers.value("redis.url").is_some() || layers.value("redis.url_file").is_some() {
         return Ok(layers);
     }
     let Some((url, prefix)) = laravel.redis()? else { return Ok(layers) };
-    let layers = layers.with("redis.url", url.reveal(), "the REDIS_ variables that REVERB_SCALING_ENABLED asks for");
+    let layers = layers.with("redis.url", url.reveal(), "the REDIS_ variables that REVERB_SCALING_ENABLED enables");
     Ok(match prefix {
         Some(prefix) if layers.value(prefix.key).is_none() => layers.with(prefix.key, prefix.value, &prefix.source),
         _ => layers,
@@ -275,7 +273,7 @@ fn is_loopback(host: &str) -> bool {
     host.eq_ignore_ascii_case("localhost") || host.parse().is_ok_and(|address: IpAddr| address.is_loopback())
 }
 
-/// The log filter with activity lines on or off, unless it has an opinion of its own on them.
+/// Returns the log filter with activity lines on or off. A filter that names the target of these lines is kept.
 fn with_activity(level: &str, debug: bool) -> String {
     if debug {
         format!("{level},{ACTIVITY}=debug")
@@ -286,7 +284,7 @@ fn with_activity(level: &str, debug: bool) -> String {
     }
 }
 
-/// What was given on the command line, in the shape of [`Config`].
+/// The flags of the command line, in the structure of [`Config`].
 #[derive(Serialize)]
 struct Flags<'a> {
     server: ServerFlags<'a>,

@@ -1,7 +1,6 @@
-//! The one binary of Carillon: its arguments, its configuration, its commands.
+//! The `carillon` command: its arguments, configuration and subcommands.
 //!
-//! It reads the arguments and the configuration, puts the gateway, the publisher, the bus and the roster together, and
-//! runs them.
+//! It reads the arguments and the configuration, and it assembles and runs the gateway, the publisher, the bus and the roster.
 
 pub mod args;
 pub mod config;
@@ -15,7 +14,7 @@ use crate::commands::{app_new, check_config, doctor, healthcheck, listen, print_
 use crate::output::Failure;
 use crate::serve::roles;
 
-/// Runs one command to its end.
+/// Runs a command to its end.
 ///
 /// # Errors
 /// [`Failure`].
@@ -35,15 +34,16 @@ pub fn run(args: Args) -> Result<(), Failure> {
     }
 }
 
-/// One thread is enough here: the gateway starts a thread of its own for each of its shards, and a publisher that is
-/// short of one is joined by another publisher.
+/// Runs a command on a runtime with one thread.
+///
+/// A gateway starts a thread for each shard. A publisher that needs more than one thread is scaled by more publishers.
 fn wait_for(command: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
-        .map_err(|error| Failure::Other(anyhow::Error::new(error).context("cannot start")))?;
+        .map_err(|error| Failure::Other(anyhow::Error::new(error).context("cannot start the runtime")))?;
     let result = runtime.block_on(command);
-    // Dropped it would wait for what still blocks, as the look-up of a name that no server answers.
+    // Dropping the runtime would wait for blocking tasks, like a DNS query without a response.
     runtime.shutdown_background();
     result
 }
@@ -58,7 +58,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_command_ends_though_something_still_blocks() {
+    fn a_command_ends_although_a_task_still_blocks() {
         const BLOCKS: Duration = Duration::from_secs(30);
         let (release, released) = mpsc::channel::<()>();
         let began = Instant::now();
@@ -68,7 +68,7 @@ mod tests {
                 let _ = enter.send(());
                 let _ = released.recv_timeout(BLOCKS);
             });
-            entered.await.expect("it blocks");
+            entered.await.expect("the task blocks");
             Ok(())
         });
         assert!(done.is_ok() && began.elapsed() < BLOCKS / 2, "{:?}", began.elapsed());

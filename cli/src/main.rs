@@ -1,4 +1,4 @@
-//! The `carillon` command: parses, runs, and maps the outcome to an exit code.
+//! The entry point of `carillon`: parses the arguments, runs the command, and maps the result to an exit code.
 
 use std::process::ExitCode;
 
@@ -6,7 +6,7 @@ use carillon::args::Args;
 use clap::Parser;
 use tikv_jemallocator::Jemalloc;
 
-/// Memory of clients that are gone goes back to the system; what glibc frees stays with the process.
+/// jemalloc returns the memory of closed connections to the system. glibc would keep it in the process.
 #[global_allocator]
 static ALLOCATOR: Jemalloc = Jemalloc;
 
@@ -14,7 +14,7 @@ fn main() -> ExitCode {
     match carillon::run(Args::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            carillon::output::complain(&failure.to_string());
+            carillon::output::print_error(&failure.to_string());
             ExitCode::from(failure.exit_code())
         }
     }

@@ -1,4 +1,4 @@
-//! What a command writes to the terminal, and the errors with which it ends.
+//! Output to the terminal, and the errors of commands.
 
 use std::fmt;
 use std::io::Write;
@@ -6,40 +6,40 @@ use std::io::Write;
 use client::ClientError;
 use shared::config::ConfigError;
 
-/// Why a command did not do what it was asked for.
+/// The reason why a command failed.
 #[derive(Debug)]
 pub enum Failure {
-    /// The configuration was refused.
+    /// The configuration is invalid.
     Config(ConfigError),
-    /// Anything else.
+    /// Any other error.
     Other(anyhow::Error),
 }
 
-/// Writes to standard output. A reader that went away is no reason to stop, least of all for a server.
-pub(crate) fn say(text: &str) {
+/// Writes to standard output. Errors are ignored, so that a server continues if the reader of its output ends.
+pub(crate) fn print(text: &str) {
     let mut stdout = std::io::stdout().lock();
     let _ = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
 }
 
-/// Writes to standard error, with the command's name before each line.
-pub fn complain(text: &str) {
+/// Writes to standard error, with `carillon: ` before each line.
+pub fn print_error(text: &str) {
     let mut stderr = std::io::stderr().lock();
     for line in text.lines() {
         let _ = writeln!(stderr, "carillon: {line}");
     }
 }
 
-/// Writes warnings about the configuration to standard error.
-pub(crate) fn warn(warnings: &[String]) {
+/// Writes the warnings about the configuration to standard error.
+pub(crate) fn print_warnings(warnings: &[String]) {
     for warning in warnings {
-        complain(&format!("warning: {warning}"));
+        print_error(&format!("warning: {warning}"));
     }
 }
 
 // === impl Failure ===
 
 impl Failure {
-    /// 2 for what the caller wrote, as for unknown flags; 1 for what happened.
+    /// Returns the exit code: 2 for invalid usage or configuration, like clap for unknown flags, and 1 for other errors.
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Config(_) => 2,
@@ -53,7 +53,7 @@ impl fmt::Display for Failure {
         match self {
             Self::Config(ConfigError::File { path, source }) => write!(f, "cannot read {path}: {source}"),
             Self::Config(error) => error.fmt(f),
-            // All causes on one line.
+            // All causes, on one line.
             Self::Other(error) => write!(f, "{error:#}"),
         }
     }

@@ -1,4 +1,4 @@
-//! The commands that serve until they are stopped: `up`, `gateway` and `publisher`.
+//! The commands that serve until they receive a signal: `up`, `gateway` and `publisher`.
 
 mod backbone;
 mod banner;

@@ -1,4 +1,4 @@
-//! The commands as a person runs them: what they print, and what they exit with.
+//! Tests of the commands: their output and their exit codes.
 
 use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, ChildStdout, Command, Output, Stdio};
@@ -56,9 +56,9 @@ impl Up {
         assert!(Command::new("sh").args(["-c", &kill]).status().expect("sh runs").success());
     }
 
-    /// The exit code, and what was logged.
+    /// Waits for the end of the process. Returns its exit code and its log.
     fn wait(&mut self) -> (Option<i32>, String) {
-        let code = self.child.wait().expect("the process is ours").code();
+        let code = self.child.wait().expect("the process can be awaited").code();
         let mut log = String::new();
         self.child.stderr.take().expect("stderr is piped").read_to_string(&mut log).expect("logs are text");
         (code, log)
@@ -66,17 +66,18 @@ impl Up {
 
     async fn client(&self) -> Client {
         let url: ServerUrl = self.public.parse().expect("the banner shows a URL");
-        Client::connect(&url, "app-key", &Options::default()).await.expect("the demo app takes connections")
+        Client::connect(&url, "app-key", &Options::default()).await.expect("the demo app accepts connections")
     }
 
     fn get(&self, url: &str) -> String {
         let url: ServerUrl = url.parse().expect("a URL");
-        let mut stream = std::net::TcpStream::connect((url.host(), url.port())).expect("it listens");
+        let mut stream =
+            std::net::TcpStream::connect((url.host(), url.port())).expect("the server accepts connections");
         let request = format!("GET {} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", url.prefix());
-        std::io::Write::write_all(&mut stream, request.as_bytes()).expect("it reads");
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).expect("it answers");
-        answer
+        std::io::Write::write_all(&mut stream, request.as_bytes()).expect("the server reads the request");
+        let mut response = String::new();
+        stream.read_to_string(&mut response).expect("the server responds");
+        response
     }
 }
 
@@ -88,7 +89,7 @@ impl Drop for Up {
 }
 
 #[test]
-fn what_the_caller_wrote_wrong_exits_with_2_and_names_it() {
+fn wrong_usage_exits_with_2_and_is_named() {
     for (args, complaint) in [
         (&["up", "--prot", "1"][..], "unexpected argument '--prot'"),
         (&["check-config", "--config", "/nowhere"], "carillon: cannot read /nowhere (--config): No such file"),
@@ -104,7 +105,7 @@ fn what_the_caller_wrote_wrong_exits_with_2_and_names_it() {
 }
 
 #[test]
-fn the_environment_configures_between_the_file_and_the_flags() {
+fn the_environment_overrides_the_file_and_flags_override_the_environment() {
     let print = |args: &[&str], variables: &[(&str, &str)]| {
         stdout(&carillon(args).envs(variables.iter().copied()).output().expect("the binary runs"))
     };
@@ -126,9 +127,9 @@ fn an_unknown_variable_stops_the_start() {
 }
 
 #[test]
-fn a_port_that_is_taken_is_named() {
-    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("there is a free port");
-    let port = taken.local_addr().expect("it is bound").port().to_string();
+fn a_port_in_use_is_named() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port is free");
+    let port = taken.local_addr().expect("the listener is bound").port().to_string();
     for (args, keys) in [
         (["up", "--port", &port, "--admin-port", "0"], "(server.host, server.port)"),
         (["up", "--port", "0", "--admin-port", &port], "(admin.host, admin.port)"),
@@ -141,7 +142,7 @@ fn a_port_that_is_taken_is_named() {
 }
 
 #[test]
-fn up_tells_that_it_is_well() {
+fn up_reports_its_health() {
     let up = Up::start(&[]);
     assert!(up.get(&format!("{}/up", up.public)).ends_with(r#"{"health":"OK"}"#));
     for path in ["livez", "readyz"] {
@@ -169,21 +170,21 @@ async fn a_signal_closes_connections_with_4100_and_exits_with_0() {
 
 #[test]
 fn a_second_signal_exits_at_once_with_130() {
-    let dir = tempfile::tempdir().expect("there is room for a file");
+    let dir = tempfile::tempdir().expect("a directory can be created");
     let file = dir.path().join("carillon.toml");
-    std::fs::write(&file, "[drain]\naccept = \"1h\"\n").expect("the directory is ours");
+    std::fs::write(&file, "[drain]\naccept = \"1h\"\n").expect("the file can be written");
     let mut up = Up::start(&["--config", file.to_str().expect("the path is text")]);
     up.signal("TERM");
     let mut log = BufReader::new(up.child.stderr.take().expect("stderr is piped"));
     let mut line = String::new();
     log.read_line(&mut line).expect("logs are text");
-    assert!(line.contains("leaving"), "{line}");
+    assert!(line.contains("shutting down"), "{line}");
     up.signal("INT");
-    assert_eq!(up.child.wait().expect("the process is ours").code(), Some(130));
+    assert_eq!(up.child.wait().expect("the process can be awaited").code(), Some(130));
 }
 
 #[tokio::test]
-async fn up_outlives_its_standard_output() {
+async fn up_continues_without_standard_output() {
     let mut up = Up::start(&[]);
     drop(up.stdout.take());
     let mut client = up.client().await;
@@ -192,8 +193,8 @@ async fn up_outlives_its_standard_output() {
 }
 
 #[tokio::test]
-async fn the_log_is_quiet_in_normal_use_and_tells_all_with_debug() {
-    for (args, told) in [(&[][..], false), (&["--debug"], true)] {
+async fn activity_is_logged_only_with_debug() {
+    for (args, is_logged) in [(&[][..], false), (&["--debug"], true)] {
         let mut up = Up::start(args);
         let mut client = up.client().await;
         client.subscribe("news").await.expect("public channels are open");
@@ -202,13 +203,13 @@ async fn the_log_is_quiet_in_normal_use_and_tells_all_with_debug() {
         client.close().await.expect("the server answers a close");
         up.signal("INT");
         let (_, log) = up.wait();
-        assert_eq!(log.contains(r"Event published app.id="), told, "{log}");
-        assert_eq!(log.contains("DEBUG Subscribed socket.id="), told, "{log}");
+        assert_eq!(log.contains(r"Event published app.id="), is_logged, "{log}");
+        assert_eq!(log.contains("DEBUG Subscribed socket.id="), is_logged, "{log}");
     }
 }
 
 #[test]
-fn trigger_and_listen_meet_on_every_kind_of_channel() {
+fn listen_receives_events_of_trigger_on_every_kind_of_channel() {
     let up = Up::start(&[]);
     let channels = ["news", "cache-news", "private-a", "private-encrypted-a", "presence-a", "#server-to-user-7"];
     let count = channels.len().to_string();
@@ -220,18 +221,18 @@ fn trigger_and_listen_meet_on_every_kind_of_channel() {
     stderr.read_line(&mut ready).expect("it is text");
     assert!(ready.starts_with("carillon: listening on news, "), "{ready}");
     let mut expected = String::from("cache-news pusher:cache_miss {}\n");
-    // The cache channel has had its line: the miss.
+    // The line of the cache channel is the miss.
     for channel in channels.iter().filter(|channel| **channel != "cache-news") {
         let sent = output(&["trigger", "--url", &up.public, channel, "shipped", r#"{"id":1}"#]);
         assert_eq!(stdout(&sent), "published\n");
         expected.push_str(&format!("{channel} shipped {{\"id\":1}}\n"));
     }
-    let listened = child.wait_with_output().expect("the process is ours");
+    let listened = child.wait_with_output().expect("the process can be awaited");
     assert_eq!((listened.status.code(), stdout(&listened)), (Some(0), expected));
 }
 
 #[test]
-fn trigger_and_listen_exit_with_1_and_the_servers_words_when_refused() {
+fn trigger_and_listen_exit_with_1_and_the_refusal_of_the_server() {
     let up = Up::start(&[]);
     let url = ["--url", &up.public];
     for (args, complaint) in [

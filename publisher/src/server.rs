@@ -75,7 +75,7 @@ impl State {
         };
         tokio::select! {
             result = preamble => result,
-            () = too_late => Err(Dropped::Leaving),
+            () = too_late => Err(Dropped::Draining),
         }
     }
 }
@@ -244,8 +244,8 @@ async fn serve_admitted(
     watcher: Watcher,
 ) -> Result<(), Dropped> {
     let routes = |peer| {
-        let (is_leaving, access) = (state.is_draining.clone(), accept_policy.access.clone());
-        Arc::new(Guarded { is_leaving, access, peer, routes: api })
+        let (is_draining, access) = (state.is_draining.clone(), accept_policy.access.clone());
+        Arc::new(Guarded { is_draining, access, peer, routes: api })
     };
     match &accept_policy.tls {
         Some(tls) => {

@@ -1,7 +1,6 @@
-//! Reading configuration: defaults, then a TOML file, then `CARILLON_…` variables, then flags.
+//! Reads configuration from layers: defaults, a TOML file, `CARILLON_…` variables and flags.
 //!
-//! The sections belong to the crates that use them; the binary composes them into one typed root. This module is the
-//! only one that reads the environment.
+//! Each crate owns its sections, and the binary combines them in one type. Only this module reads the environment.
 
 mod kubernetes;
 mod lists;
@@ -25,40 +24,39 @@ pub use figment::value::Value;
 pub use kubernetes::is_of_service;
 pub use text::{host, text};
 
-/// Variables that start with this are configuration; `__` separates levels.
+/// The prefix of variables that are configuration. `__` separates the levels of a key.
 pub const ENV_PREFIX: &str = "CARILLON_";
 
-/// Why a configuration was refused.
+/// The reason why a configuration is invalid.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
-    /// Something in it is wrong.
+    /// The configuration has mistakes.
     #[error("{}", lines(.0))]
     Mistakes(Vec<Mistake>),
     /// A file that the configuration names cannot be read.
     #[error("cannot read {path}")]
     File {
-        /// The file.
+        /// The path of the file.
         path: String,
-        /// Why.
+        /// The error of the system.
         #[source]
         source: std::io::Error,
     },
 }
 
-/// One thing that is wrong with a configuration. It never holds a secret: a value that was found is told only where its
-/// key cannot hold one.
+/// One mistake in a configuration. It never contains a secret: a value is quoted only if its key cannot hold a secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mistake {
-    /// The key, levels separated by dots; empty when no single key is to blame.
+    /// The key, with its levels separated by dots. Empty if the mistake has no single key.
     pub key: String,
-    /// What is wrong and what was expected.
+    /// The problem and the expected value.
     pub complaint: String,
-    /// The layer that the value came from: a file's path, or words.
+    /// The layer of the value: the path of a file, or a description.
     pub source: Option<String>,
 }
 
 impl Mistake {
-    /// A mistake whose source is still to be found, as by [`Layers::source`].
+    /// Creates a mistake without a source. [`Layers::source`] can find it.
     pub fn new(key: impl Into<String>, complaint: impl Into<String>) -> Self {
         Self { key: key.into(), complaint: complaint.into(), source: None }
     }
@@ -114,7 +112,7 @@ fn complaint(kind: &Kind) -> String {
         Kind::InvalidValue(found, expected) => {
             format!("invalid value: found {}, expected {expected}", type_name(found))
         }
-        // The lines between are the piece of the file where it went wrong.
+        // The other lines quote the file.
         Kind::Message(text) if text.starts_with("TOML parse error") => {
             let outer: Vec<&str> = text.lines().filter(|line| !line.contains('|')).collect();
             outer.join(": ")
@@ -135,12 +133,11 @@ fn type_name(found: &Actual) -> &'static str {
     }
 }
 
-/// Everything that was configured, later layers over earlier ones, each value with where it came from.
+/// The layers of a configuration, in which each value has its source. Later layers override earlier ones.
 pub struct Layers(Figment);
 
 impl Layers {
-    /// Starts with the configuration file. `file`: read exactly as named, and it must exist. What is wrong with a layer shows
-    /// in [`Self::extract`].
+    /// Starts with the configuration file. `file`: the exact path of an existing file. [`Self::extract`] reports its errors.
     pub fn of_file(file: Option<&Path>) -> Self {
         let layers = Figment::new();
         Self(match file {
@@ -149,13 +146,13 @@ impl Layers {
         })
     }
 
-    /// Adds `CARILLON_…` variables; others are ignored.
+    /// Adds `CARILLON_…` variables. Other variables are ignored.
     #[must_use]
     pub fn with_variables(self, variables: &Variables<'_>) -> Self {
         self.overlay(variables.name, variables::read(variables.pairs))
     }
 
-    /// Adds what was given on the command line, and nothing else, in the shape of the configuration.
+    /// Adds the flags of the command line, in the structure of the configuration.
     #[must_use]
     pub fn with_flags(self, flags: &impl Serialize) -> Self {
         Self(self.0.merge(Flags(flags)))
@@ -169,14 +166,14 @@ impl Layers {
         Ok(self.0.extract()?)
     }
 
-    /// Returns the value of a key; `None` for a default. `key`: levels separated by dots, entries of lists by number.
+    /// Returns the value of a key. `None` for a default. `key`: levels separated by dots, entries of lists by number.
     pub fn value(&self, key: &str) -> Option<Value> {
         let whole = self.0.find_value("").ok()?;
         key.split('.').try_fold(&whole, |value, level| child(value, level)).cloned()
     }
 
-    /// Returns where the value of a key came from; `None` for a default. `key`: levels separated by dots, entries of lists
-    /// by number. A value that an entry of a list lacks came from where the entry did.
+    /// Returns the source of a key's value. `None` for a default. `key`: as for [`Self::value`]. The source of a missing value in an
+    /// entry of a list is that of the entry.
     pub fn source(&self, key: &str) -> Option<String> {
         let whole = self.0.find_value("").ok()?;
         let (mut value, mut is_in_list) = (&whole, false);
@@ -197,15 +194,14 @@ impl Layers {
         metadata.is_some_and(|metadata| matches!(metadata.source, Some(Source::File(_))))
     }
 
-    /// Sets one key above all layers. `key`: as for [`Self::value`]. `source`: what errors call the place where the value
-    /// came from.
+    /// Sets one key above all layers. `key`: as for [`Self::value`]. `source`: the source of the value in errors.
     #[must_use]
     pub fn with(self, key: &str, value: impl Into<Value>, source: &str) -> Self {
         let Value::Dict(_, values) = figment::util::nest(key, value.into()) else { return self };
         self.overlay(source, values)
     }
 
-    /// Puts a layer above the others. Entries of lists may be given by number, as `{ apps = { 0 = … } }`.
+    /// Adds a layer above the others. It can set entries of lists by number, like `{ apps = { 0 = … } }`.
     fn overlay(self, name: &str, values: Dict) -> Self {
         let below = self.0.data().ok().and_then(|mut profiles| profiles.remove(&Profile::Default)).unwrap_or_default();
         let values = values.into_iter().map(|(key, value)| {
@@ -225,18 +221,18 @@ fn child<'a>(value: &'a Value, level: &str) -> Option<&'a Value> {
     }
 }
 
-/// What errors call the variables of the process.
+/// The name of the variables of the process in errors.
 pub const ENVIRONMENT: &str = "the environment";
 
-/// `CARILLON_…` variables as a layer; others are ignored.
+/// A layer of `CARILLON_…` variables. Other variables are ignored.
 pub struct Variables<'a> {
-    /// What errors call the layer.
+    /// The name of the layer in errors.
     pub name: &'a str,
-    /// Names and values; later ones override earlier ones.
+    /// Names and values. Later ones override earlier ones.
     pub pairs: &'a [(String, String)],
 }
 
-/// Values with a name for errors.
+/// A layer of values with a name for errors.
 struct Layer {
     name: String,
     values: Result<Dict, Gap>,
@@ -252,7 +248,7 @@ impl Provider for Layer {
     }
 }
 
-/// The command line as a layer; figment would name the line of this file as its source.
+/// The flags of the command line as a layer. figment would name a line of this file as their source.
 struct Flags<'a, T>(&'a T);
 
 impl<T: Serialize> Provider for Flags<'_, T> {
@@ -265,10 +261,10 @@ impl<T: Serialize> Provider for Flags<'_, T> {
     }
 }
 
-/// Writes a size so that reading it gives the same bytes; the type's own text form rounds.
+/// Serializes a size without rounding. `Display` of the type rounds.
 ///
 /// # Errors
-/// The serializer's.
+/// Those of the serializer.
 pub fn exact_size<S: Serializer>(size: &ByteSize, serializer: S) -> Result<S::Ok, S::Error> {
     const UNITS: [(u64, &str); 3] = [(1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
     let bytes = size.as_u64();
@@ -277,7 +273,7 @@ pub fn exact_size<S: Serializer>(size: &ByteSize, serializer: S) -> Result<S::Ok
     serializer.serialize_str(&text)
 }
 
-/// The process' environment.
+/// Returns the variables of the process.
 pub fn environment() -> Vec<(String, String)> {
     std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))

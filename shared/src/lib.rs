@@ -1,11 +1,10 @@
 //! The library that the gateway and the publisher share.
 //!
-//! - The ground: [`protocol`] and [`auth`] are pure (no IO, no clock, no async); [`app`], [`config`] and [`secret`] hold
-//!   what operators configure.
-//! - [`serve`]: what every role needs to serve HTTP and to be observed.
-//! - [`cluster`]: the contracts through which nodes exchange events and state, and their Redis and in-memory forms.
+//! - [`protocol`] and [`auth`] have no IO, clock or async code. [`app`], [`config`] and [`secret`] define the configuration.
+//! - [`serve`] has the listeners, HTTP, TLS, logs and metrics of every role.
+//! - [`cluster`] has the traits through which nodes exchange events and state, with their Redis and in-memory implementations.
 //!
-//! Imports point up this list: [`cluster`] may use [`serve`] and the ground, never the other way around.
+//! A module may import only from its own group and from the groups above it in this list.
 
 pub mod allowance;
 pub mod app;

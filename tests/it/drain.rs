@@ -24,7 +24,7 @@ async fn everyone_is_closed_with_4100(signal: Signal) {
         client.expect_close(4100).await;
     }
     let log = server.ended().await;
-    assert!(log.contains("leaving"), "{log}");
+    assert!(log.contains("shutting down"), "{log}");
 }
 
 #[tokio::test]
@@ -220,7 +220,7 @@ async fn a_second_signal_ends_at_once() {
     let server = Server::start(Setup::default().drain("accept = \"60s\"")).await;
     let _client = server.client().await;
     server.signal(Signal::INT);
-    eventually("leaving", async || server.log().contains("leaving")).await;
+    eventually("the drain is logged", async || server.log().contains("shutting down")).await;
     server.signal(Signal::INT);
     // What a shell reports for a command that SIGINT ended.
     server.ended_with(130).await;

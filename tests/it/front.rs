@@ -240,7 +240,7 @@ async fn certificates_are_read_again_when_asked_and_bad_ones_change_nothing() {
     let first = tunnel.certificate();
     std::fs::write(&certificates.certificate, "nonsense").expect("the file can be written");
     server.signal(Signal::HUP);
-    eventually("it complains", async || server.log().contains("the old ones stay")).await;
+    eventually("it complains", async || server.log().contains("the old ones stay in use")).await;
     client_through(&tunnel).await;
     assert_eq!(tunnel.certificate(), first);
     let renewed = Certificates::make(other.path());
@@ -248,7 +248,7 @@ async fn certificates_are_read_again_when_asked_and_bad_ones_change_nothing() {
         std::fs::copy(from, to).expect("the files can be written");
     }
     server.signal(Signal::HUP);
-    eventually("they are read", async || server.log().contains("certificates read again")).await;
+    eventually("they are read", async || server.log().contains("certificates reloaded")).await;
     let tunnel = Tunnel::start(server.public, &renewed.authority).await;
     client_through(&tunnel).await;
     assert_ne!(tunnel.certificate(), first);

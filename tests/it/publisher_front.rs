@@ -112,7 +112,7 @@ async fn certificates_are_read_again_when_asked_and_bad_ones_change_nothing() {
     publisher.metric_reaches("carillon_connections_dropped_total{reason=\"tls\"}", 1.0).await;
     std::fs::write(&certificates.certificate, "nonsense").expect("the file can be written");
     publisher.signal(Signal::HUP);
-    eventually("it complains", async || publisher.log().contains("the old ones stay")).await;
+    eventually("it complains", async || publisher.log().contains("the old ones stay in use")).await;
     publish(&tunnel, "1").await;
     assert_eq!(tunnel.certificate(), first);
     let renewed = Certificates::make(other.path());
@@ -120,7 +120,7 @@ async fn certificates_are_read_again_when_asked_and_bad_ones_change_nothing() {
         std::fs::copy(from, to).expect("the files can be written");
     }
     publisher.signal(Signal::HUP);
-    eventually("they are read", async || publisher.log().contains("certificates read again")).await;
+    eventually("they are read", async || publisher.log().contains("certificates reloaded")).await;
     let tunnel = Tunnel::start(publisher.public, &renewed.authority).await;
     publish(&tunnel, "2").await;
     assert_ne!(tunnel.certificate(), first);

@@ -1,16 +1,16 @@
-//! `carillon app new`: fresh credentials, ready to paste.
+//! `carillon app new`: generates credentials.
 
 use rand::{CryptoRng, Rng};
 use shared::config::{ConfigError, Mistake};
 
 use crate::args::AppNew;
 use crate::config;
-use crate::output::{Failure, say};
+use crate::output::{Failure, print};
 
-/// Prints the credentials of a new app; they are kept nowhere else.
+/// Prints the credentials of a new app. They are not stored.
 pub(crate) fn run(args: &AppNew) -> Result<(), Failure> {
-    let credentials = Credentials::fresh(args.id.as_deref(), &mut rand::rng())?;
-    say(&credentials.paste());
+    let credentials = Credentials::generate(args.id.as_deref(), &mut rand::rng())?;
+    print(&credentials.text());
     Ok(())
 }
 
@@ -20,13 +20,13 @@ struct Credentials {
     secret: String,
 }
 
-/// The lengths of Pusher's own keys.
+/// The length of Pusher's keys.
 const KEY_LENGTH: usize = 20;
-/// 32 characters out of 36 are 165 bits.
+/// The length of secrets. 32 of 36 possible characters have 165 bits.
 const SECRET_LENGTH: usize = 32;
 
 impl Credentials {
-    fn fresh(id: Option<&str>, rng: &mut impl CryptoRng) -> Result<Self, Failure> {
+    fn generate(id: Option<&str>, rng: &mut impl CryptoRng) -> Result<Self, Failure> {
         let id = match id {
             Some(id) if config::is_name(id) => id.to_owned(),
             Some(id) => {
@@ -38,7 +38,7 @@ impl Credentials {
         Ok(Self { id, key: random_text(KEY_LENGTH, rng), secret: random_text(SECRET_LENGTH, rng) })
     }
 
-    fn paste(&self) -> String {
+    fn text(&self) -> String {
         let Self { id, key, secret } = self;
         format!(
             "# carillon.toml, for `carillon up --config carillon.toml`\n\
@@ -59,7 +59,7 @@ impl Credentials {
     }
 }
 
-/// Lower-case letters and digits.
+/// Returns a random text of lower-case letters and digits.
 fn random_text(length: usize, rng: &mut impl CryptoRng) -> String {
     const CHARACTERS: &[u8; 36] = b"abcdefghijklmnopqrstuvwxyz0123456789";
     (0..length).map(|_| char::from(CHARACTERS[rng.random_range(0..CHARACTERS.len())])).collect()

@@ -1,14 +1,14 @@
-//! `carillon check-config`.
+//! `carillon check-config`: checks the configuration.
 
 use crate::args::RoleSettings;
 use crate::config::Config;
-use crate::output::{Failure, say, warn};
+use crate::output::{Failure, print, print_warnings};
 
-/// Says that the configuration is valid, or fails with what is wrong.
+/// Prints that the configuration is valid, or fails with its mistakes.
 pub(crate) fn run(args: &RoleSettings) -> Result<(), Failure> {
     let config = Config::load(&args.settings, args.role)?;
-    warn(&config.warnings);
-    say(&verdict(&config));
+    print_warnings(&config.warnings);
+    print(&verdict(&config));
     Ok(())
 }
 

@@ -1,4 +1,4 @@
-//! Which server `trigger` and `listen` talk to, as which app, and whom they believe about it.
+//! The server, the app and the trusted certificates of `trigger`, `listen` and `doctor`.
 
 use std::path::Path;
 
@@ -11,10 +11,10 @@ use crate::config::Config;
 use crate::output::Failure;
 use client::{ServerUrl, Trust};
 
-/// The server and the app that the arguments mean: what they say, and for the rest what the configuration says.
+/// Returns the server and the app of the arguments. Missing arguments come from the configuration.
 ///
 /// # Errors
-/// [`Failure`] when the configuration is refused, or has no such app.
+/// If the configuration is invalid or has no such app.
 pub(crate) fn of(target: &Target) -> Result<(ServerUrl, App), Failure> {
     if let (Some(url), Some(id), Some(key), Some(secret)) = (&target.url, &target.app_id, &target.key, &target.secret) {
         return Ok((url.clone(), App::with_defaults(id.as_str(), key.as_str(), secret.reveal())));
@@ -24,15 +24,15 @@ pub(crate) fn of(target: &Target) -> Result<(ServerUrl, App), Failure> {
     Ok((url, app_of(&config, target)?))
 }
 
-/// The certificates that the flag `--ca` names as trusted.
+/// Returns the trusted CA certificates of the flag `--ca`.
 ///
 /// # Errors
-/// [`Failure`] when the file cannot be used.
+/// If the file cannot be used.
 pub(crate) fn trust(ca: Option<&Path>) -> Result<Trust, Failure> {
     Trust::of(ca).map_err(|error| Failure::Config(Mistake::new("--ca", error.to_string()).into()))
 }
 
-/// A server that listens everywhere is reached at the loopback address too.
+/// Returns the URL of the configured listener. A server that listens on all addresses is reached at the loopback address.
 fn url_of(config: &Config) -> ServerUrl {
     let server = &config.server;
     let host = match server.host.as_str() {

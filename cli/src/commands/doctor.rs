@@ -1,4 +1,4 @@
-//! `carillon doctor`: looks for what would go wrong before it does.
+//! `carillon doctor`: checks the configuration and the environment of a node.
 
 mod finding;
 mod public;
@@ -9,42 +9,42 @@ use shared::serve::descriptors;
 use crate::args::{Doctor, Role};
 use crate::commands::credentials;
 use crate::config::Config;
-use crate::output::{Failure, say};
+use crate::output::{Failure, print};
 use finding::{CLOCK, Finding, Verdict};
 
-/// Prints what each check found; fails when one found a problem.
+/// Prints the result of each check. Fails if there is a problem.
 pub(crate) async fn run(args: &Doctor) -> Result<(), Failure> {
     let trust = credentials::trust(args.ca.as_deref())?;
     let config = Config::load(&args.settings, args.role)?;
     let mut worst = Verdict::Good;
-    let mut tell = |finding: Finding| {
+    let mut report = |finding: Finding| {
         worst = worst.max(finding.verdict);
-        say(&finding.to_string());
+        print(&finding.to_string());
     };
-    tell(Finding::good("configuration", format!("valid; apps: {}", config.apps.len())));
-    tell(descriptors_of(&config, args.role));
+    report(Finding::good("configuration", format!("valid; apps: {}", config.apps.len())));
+    report(descriptors_of(&config, args.role));
     if config.redis.is_set() {
         let has_webhooks = config.apps.iter().any(|app| !app.webhooks.is_empty());
         for finding in redis::examine(&config.redis, has_webhooks).await {
-            tell(finding);
+            report(finding);
         }
     } else {
-        tell(Finding::good("redis", "none is configured: the state is in the memory of one process"));
+        report(Finding::good("redis", "not configured; the state is in the memory of one process"));
     }
     if let Some(url) = &args.url {
-        // A switched-off app is refused whatever stands in front; the configuration is never without an app.
+        // A disabled app is always refused. The configuration has at least one app.
         let app = config.apps.iter().find(|app| app.enabled).or(config.apps.first());
         if let Some(app) = app {
             for finding in public::examine(&url.below(&config.server.path_prefix), &app.key, trust).await {
-                tell(finding);
+                report(finding);
             }
         }
     }
     if !config.redis.is_set() && args.url.is_none() {
-        tell(Finding::good(CLOCK, "not compared with another: there is neither Redis nor --url"));
+        report(Finding::good(CLOCK, "not compared, because neither Redis nor --url is given"));
     }
     match worst {
-        Verdict::Problem => Err(anyhow::anyhow!("there are problems").into()),
+        Verdict::Problem => Err(anyhow::anyhow!("doctor found problems").into()),
         Verdict::Warning | Verdict::Good => Ok(()),
     }
 }
@@ -63,14 +63,14 @@ fn descriptors_of(config: &Config, role: Role) -> Finding {
         Ok(room) => room,
         Err(error) => return Finding::problem(SUBJECT, error.to_string()),
     };
-    let wanted = config.server.connections_max;
-    let text = format!("{limit} are allowed, which leaves room for {room} connections");
-    if wanted > room {
-        let text = format!("{text}, fewer than server.connections_max, which is {wanted}: raise the limit");
+    let configured = config.server.connections_max;
+    let text = format!("{limit} are allowed, enough for {room} connections");
+    if configured > room {
+        let text = format!("{text}, but server.connections_max is {configured}; raise the limit");
         return Finding::problem(SUBJECT, text);
     }
-    if room < 10_000 && wanted == 0 {
-        return Finding::warning(SUBJECT, format!("{text}: raise the limit, as with LimitNOFILE or ulimit -n"));
+    if room < 10_000 && configured == 0 {
+        return Finding::warning(SUBJECT, format!("{text}; raise the limit with LimitNOFILE or ulimit -n"));
     }
     Finding::good(SUBJECT, text)
 }

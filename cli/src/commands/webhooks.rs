@@ -1,4 +1,4 @@
-//! `carillon webhooks`: dead letters, the webhooks that could not be delivered.
+//! `carillon webhooks`: lists, replays and deletes undelivered webhooks.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
@@ -13,12 +13,12 @@ use tokio::runtime::Handle;
 
 use crate::args::{Letters, Role, Settings, WebhooksCommand};
 use crate::config::Config;
-use crate::output::{Failure, say};
+use crate::output::{Failure, print};
 
 /// Runs one of the commands.
 ///
 /// # Errors
-/// [`Failure`] also if something that was asked for is not there, after everything else was done.
+/// [`Failure`]. A selected id that does not exist is reported after all other work is done.
 pub(crate) async fn run(command: &WebhooksCommand) -> Result<(), Failure> {
     let (letters, endpoint) = match command {
         WebhooksCommand::List(args) => (&args.letters, &args.endpoint),
@@ -29,7 +29,7 @@ pub(crate) async fn run(command: &WebhooksCommand) -> Result<(), Failure> {
     let done = match command {
         WebhooksCommand::List(_) => {
             for letter in &selected.letters {
-                say(&letter.line());
+                print(&letter.line());
             }
             Ok(())
         }
@@ -40,7 +40,7 @@ pub(crate) async fn run(command: &WebhooksCommand) -> Result<(), Failure> {
     selected.check_ids()
 }
 
-/// The letters that a command is for.
+/// The dead letters that a command selects.
 struct Selected<'a> {
     args: &'a Letters,
     letters: Vec<Letter>,
@@ -48,7 +48,7 @@ struct Selected<'a> {
     endpoints: BTreeMap<AppId, Vec<Label>>,
 }
 
-/// A letter and where it is kept.
+/// A dead letter and its store.
 struct Letter {
     app: AppId,
     store: DeadLetters,
@@ -69,13 +69,13 @@ impl<'a> Selected<'a> {
         let labels = |webhooks| Endpoint::labelled(webhooks).into_iter().map(|(label, _)| label).collect();
         let endpoints: BTreeMap<AppId, Vec<Label>> =
             config.apps.iter().map(|app| (app.id.clone(), labels(&app.webhooks))).collect();
-        // The letters of an app that is not configured any more can still be listed and deleted.
+        // The dead letters of a removed app can still be listed and deleted.
         let apps = args.app_id.as_ref().map_or_else(|| endpoints.keys().collect(), |app| vec![app]);
         let (mut letters, mut known) = (Vec::new(), BTreeSet::new());
         for app in apps {
             let all = DeadLetters::new(link.clone(), app.clone()).list().await.context("redis")?;
             if all.is_empty() && !endpoints.contains_key(app) {
-                return Err(anyhow!("no app {app} is configured, and no webhooks are kept for it").into());
+                return Err(anyhow!("no app {app} is configured, and it has no undelivered webhooks").into());
             }
             known.extend(all.iter().map(|letter| letter.endpoint.clone()));
             known.extend(endpoints.get(app).into_iter().flatten().cloned());
@@ -89,7 +89,7 @@ impl<'a> Selected<'a> {
         Ok(Self { args, letters, endpoints })
     }
 
-    /// Sends the letters again, each to the endpoint that it was for, or all to the endpoint `to`.
+    /// Queues the dead letters again, each for its original endpoint, or all for the endpoint `to`.
     async fn replay(&self, to: Option<&str>) -> Result<(), Failure> {
         let to = to.map(Label::from);
         if let Some(to) = &to {
@@ -110,7 +110,7 @@ impl<'a> Selected<'a> {
             store.replay(letter, endpoint).await.map_err(|error| interrupted("queued again", count, error))?;
             count += 1;
         }
-        say(&format!("queued again: {count}\n"));
+        print(&format!("queued again: {count}\n"));
         if left.is_empty() {
             return Ok(());
         }
@@ -120,7 +120,7 @@ impl<'a> Selected<'a> {
             // Writing to memory cannot fail.
             let _ = writeln!(
                 text,
-                "{id} was not queued: {endpoint} is no endpoint of {app} any more; name one with --to, of: {}",
+                "{id} was not queued: {app} no longer has the endpoint {endpoint}; select one with --to: {}",
                 names(&labels)
             );
         }
@@ -131,14 +131,14 @@ impl<'a> Selected<'a> {
         let mut count = 0;
         for letter in &self.letters {
             letter.store.purge(&letter.letter).await.map_err(|error| interrupted("deleted", count, error))?;
-            say(&letter.line());
+            print(&letter.line());
             count += 1;
         }
-        say(&format!("deleted: {count}\n"));
+        print(&format!("deleted: {count}\n"));
         Ok(())
     }
 
-    /// Fails if no letter has one of the given ids.
+    /// Fails if a given id matches no dead letter.
     fn check_ids(&self) -> Result<(), Failure> {
         let is_known = |id: &&String| self.letters.iter().any(|letter| letter.letter.event.id.as_str() == id.as_str());
         let unknown: Vec<&str> = self.args.ids.iter().filter(|id| !is_known(id)).map(String::as_str).collect();
@@ -166,7 +166,7 @@ impl Letter {
     }
 }
 
-/// An error in the middle of the work, with what was done before.
+/// Returns an error during the work, with the number of letters that were processed before.
 fn interrupted(verb: &str, count: usize, error: QueueError) -> Failure {
     anyhow::Error::new(error).context(format!("redis (before that, {verb}: {count})")).into()
 }

@@ -1,4 +1,4 @@
-//! Env files, read as Laravel reads its `.env`.
+//! Env files, with the rules of Laravel's `.env`.
 
 mod grammar;
 
@@ -11,23 +11,23 @@ use shared::config::{ConfigError, Mistake};
 use super::Pairs;
 use grammar::{Broken, Problem};
 
-/// The largest file that is read. A `.env` file has a few kilobytes.
+/// The maximum size of a file. A `.env` file has a few kilobytes.
 const FILE_BYTES_MAX: u64 = 1024 * 1024;
 
-/// The most lines that warnings name one by one.
+/// The maximum number of lines with a warning each.
 const WARNINGS_MAX: usize = 10;
 
 /// The variables of an env file, and the lines that cannot be read.
 #[derive(Debug, Default)]
 pub(super) struct EnvFile {
     path: String,
-    /// Variables in their order, each once. Those that the process has too are left out: the process' own win.
+    /// The variables in the order of the file, each once, without those that the environment overrides.
     pub(super) variables: Pairs,
     broken: Vec<Broken>,
 }
 
 impl EnvFile {
-    /// Reads a file. References like `${NAME}` in its values mean variables of `environment`, or of the file up to there.
+    /// Reads a file. References like `${NAME}` mean variables of `environment`, or earlier variables of the file.
     ///
     /// # Errors
     /// [`ConfigError::File`].
@@ -54,10 +54,10 @@ impl EnvFile {
         file
     }
 
-    /// Returns the value of a variable; `None` when the file does not set it.
+    /// Returns the value of a variable. `None` if the file does not set it.
     ///
     /// # Errors
-    /// When a line that seems to set it cannot be read.
+    /// If a line that seems to set it cannot be read.
     pub(super) fn value(&self, name: &str) -> Result<Option<&str>, Mistake> {
         match self.broken.iter().find(|broken| broken.name == name) {
             Some(broken) => Err(self.mistake(broken)),
@@ -75,7 +75,7 @@ impl EnvFile {
         if mistakes.is_empty() { Ok(()) } else { Err(ConfigError::Mistakes(mistakes)) }
     }
 
-    /// Describes the lines that cannot be read, without their values. A line of a private key has no name either.
+    /// Describes the lines that cannot be read, without their values. A line of a private key is described without a name.
     pub(super) fn warnings(&self) -> Vec<String> {
         let mut warnings: Vec<String> =
             self.broken.iter().take(WARNINGS_MAX).map(|broken| self.warning(broken)).collect();
@@ -102,7 +102,7 @@ impl EnvFile {
     }
 }
 
-/// Whether a text looks like the name of a variable, and not like a piece of a secret.
+/// Whether a text looks like the name of a variable and not like a part of a secret.
 fn is_usual(name: &str) -> bool {
     const LENGTH_MAX: usize = 64;
     let is_usual = |byte: u8| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'_';
@@ -124,7 +124,7 @@ fn read_bytes(path: &Path) -> io::Result<Vec<u8>> {
 
 #[cfg(test)]
 impl EnvFile {
-    /// A file called `.env`.
+    /// Parses the text of a file named `.env`.
     pub(super) fn of_text(text: &str, environment: &[(String, String)]) -> Self {
         Self { path: ".env".into(), ..Self::parse(text.as_bytes(), environment) }
     }

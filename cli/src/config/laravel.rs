@@ -1,6 +1,6 @@
-//! The variables that a Laravel application's `.env` already holds.
+//! Reads the variables of a Laravel application from its `.env` and from the environment.
 //!
-//! Laravel looks a variable up in the process before its file, even if it is empty there.
+//! Like in Laravel, a variable of the environment overrides that of the file, even if it is empty.
 
 mod app;
 mod redis;
@@ -19,7 +19,7 @@ use variables::{Form, Meaning};
 
 pub(super) use app::{Completed, apply_limits};
 
-/// Laravel's variables, wherever they are set.
+/// The variables of Laravel from the environment and the env file.
 #[derive(Clone, Copy)]
 pub(super) struct Laravel<'a> {
     environment: &'a [(String, String)],
@@ -30,7 +30,7 @@ pub(super) struct Laravel<'a> {
 struct Found<'a> {
     name: &'a str,
     value: Value<'a>,
-    /// The layer that it is set in.
+    /// The layer that sets the variable.
     layer: &'static str,
 }
 
@@ -64,7 +64,7 @@ impl<'a> Laravel<'a> {
         Ok(settings)
     }
 
-    /// Returns the URL and the prefix of the Redis with which Reverb would scale; `None` when it would not.
+    /// Returns the URL and the prefix of the Redis that Reverb would use for scaling. `None` if scaling is off.
     ///
     /// # Errors
     /// The first variable that cannot be read.
@@ -80,15 +80,15 @@ impl<'a> Laravel<'a> {
         Ok(Some((redis::url(self)?, prefix)))
     }
 
-    /// Gives the app that the variables name its place among the configured ones.
+    /// Adds the app of the variables to the configured apps, or completes one of them.
     ///
     /// # Errors
-    /// When an app lacks credentials, or a variable cannot be read.
+    /// If an app lacks credentials, or a variable cannot be read.
     pub(super) fn complete(&self, layers: Layers) -> Result<(Layers, Option<Completed>), ConfigError> {
         app::complete(layers, self)
     }
 
-    /// Names the variables that are set and change nothing.
+    /// Returns a warning for each variable that is set and has no effect.
     pub(super) fn warnings(&self, completed: Option<&Completed>, keys: &[&str]) -> Vec<String> {
         let own = self.environment.iter().filter(|(name, value)| !is_of_service(name, value));
         let names = own.chain(&self.env_file.variables).map(|(name, _)| name.as_str());
@@ -98,10 +98,10 @@ impl<'a> Laravel<'a> {
         found.filter_map(|found| found.warning(completed, keys)).collect()
     }
 
-    /// Returns a variable; `None` when it is not set or `null`.
+    /// Returns a variable. `None` if it is not set or `null`.
     ///
     /// # Errors
-    /// When a line that seems to set it cannot be read.
+    /// If a line that seems to set it cannot be read.
     fn find<'n>(&self, name: &'n str) -> Result<Option<Found<'n>>, Mistake>
     where
         'a: 'n,
@@ -115,11 +115,10 @@ impl<'a> Laravel<'a> {
         Ok(found.filter(|found| found.value != Value::Null))
     }
 
-    /// Returns a variable; `None` when it is not set, `null` or empty: Laravel's own `.env.example` has lines without a
-    /// value.
+    /// Returns a variable. `None` if it is not set, `null` or empty. The `.env.example` of Laravel has lines without a value.
     ///
     /// # Errors
-    /// When a line that seems to set it cannot be read.
+    /// If a line that seems to set it cannot be read.
     fn set<'n>(&self, name: &'n str) -> Result<Option<Found<'n>>, Mistake>
     where
         'a: 'n,
@@ -152,7 +151,7 @@ impl<'a> Found<'a> {
         Mistake { source: Some(self.layer.into()), ..Mistake::new(self.name, complaint) }
     }
 
-    /// Reads the value in the form that the variable has.
+    /// Reads the value in the form of the variable.
     fn read(&self, form: Form) -> Result<config::Value, Mistake> {
         let text = self.text();
         let number = |expected: &str| {
@@ -179,7 +178,7 @@ impl<'a> Found<'a> {
         })
     }
 
-    /// Says that the variable changes nothing; `None` if it does.
+    /// Returns a warning that the variable has no effect. `None` if it has one.
     fn warning(&self, completed: Option<&Completed>, keys: &[&str]) -> Option<String> {
         let nothing = match variables::meaning(self.name) {
             Meaning::Server(..) | Meaning::Application => return None,
@@ -188,7 +187,7 @@ impl<'a> Found<'a> {
             Meaning::Nothing(instead) => instead.to_owned(),
             Meaning::App(..) => match completed {
                 Some(completed) if completed.is_of_reverb() => return self.senders_warning(),
-                _ => "no app is the one that REVERB_APP_ID names".to_owned(),
+                _ => "no app has the id in REVERB_APP_ID".to_owned(),
             },
             Meaning::Read => {
                 let credentials = ["REVERB_APP_ID", "REVERB_APP_KEY", "REVERB_APP_SECRET"];
@@ -203,7 +202,7 @@ impl<'a> Found<'a> {
         Some(format!("{} is not used: {nothing} (from {})", self.name, self.layer))
     }
 
-    /// Says what a word for who may send client events means, if it is not plain.
+    /// Returns a warning if the value for the senders of client events has another effect than in Reverb.
     fn senders_warning(&self) -> Option<String> {
         if self.name != "REVERB_APP_ACCEPT_CLIENT_EVENTS_FROM" {
             return None;

@@ -7,7 +7,7 @@ use crate::args::Files;
 
 mod laravel;
 
-/// Where a configuration comes from in a test.
+/// The sources of the configuration in a test.
 #[derive(Default)]
 struct Given<'a> {
     file: Option<&'a str>,
@@ -61,7 +61,7 @@ fn refusal(given: Given<'_>, expected: &str) -> String {
         return String::new();
     }
     let source = source.strip_prefix(" (from ").and_then(|source| source.strip_suffix(')'));
-    source.unwrap_or_else(|| panic!("expected no more than\n  {expected}\nin\n{error}")).to_owned()
+    source.unwrap_or_else(|| panic!("expected only\n  {expected}\nin\n{error}")).to_owned()
 }
 
 #[track_caller]
@@ -80,14 +80,14 @@ fn without_any_source_the_demo_app_is_served_on_loopback() {
 }
 
 #[test]
-fn a_configured_app_is_served_everywhere() {
+fn a_configured_app_is_served_on_all_addresses() {
     let config = file(SHOP).load().unwrap();
     assert!(!config.demo);
     assert_eq!(config.server.host, "0.0.0.0");
 }
 
 #[test]
-fn a_configured_host_stands_beside_a_configured_app() {
+fn a_configured_host_is_used_with_a_configured_app() {
     let config = file(&format!("{SHOP}[server]\nhost = \"10.0.0.1\"\n")).load().unwrap();
     assert_eq!(config.server.host, "10.0.0.1");
 }
@@ -102,9 +102,9 @@ fn the_demo_app_may_be_served_on_any_loopback_address() {
 }
 
 #[test]
-fn the_demo_app_is_refused_on_other_addresses_wherever_they_were_given() {
+fn the_demo_app_is_refused_on_other_addresses_from_every_source() {
     let expected = "server.host: expected 127.0.0.1 or another loopback address, not \"0.0.0.0\", while no app is \
-                    configured: the demo app's secret is public. `carillon app new` makes an app";
+                    configured: the demo app's secret is public. `carillon app new` creates an app";
     let settings = Settings { host: Some("0.0.0.0".into()), ..Settings::default() };
     refused(Given { settings, ..Given::default() }, expected);
     refused(file("[server]\nhost = \"0.0.0.0\""), expected);
@@ -126,7 +126,7 @@ fn each_layer_overrides_the_ones_before_it() {
 }
 
 #[test]
-fn a_rule_that_is_broken_names_where_the_value_came_from() {
+fn a_violated_rule_names_the_source_of_the_value() {
     let expected = "server.activity_timeout: expected at least 1s, not 0s";
     let source = refusal(file("[server]\nactivity_timeout = \"0s\"\n"), expected);
     assert!(source.ends_with("carillon.toml"), "{source}");
@@ -139,16 +139,16 @@ fn a_rule_that_is_broken_names_where_the_value_came_from() {
     let secret = env_file("CARILLON_APPS=[{id=a,key=k}]");
     assert_eq!(refusal(secret, "apps.0.secret: expected a secret, or secret_file"), "the file of --env-file");
 
-    let empty = "server.host: expected an address to listen on, as \"127.0.0.1\"";
+    let empty = "server.host: expected an address to listen on, like \"127.0.0.1\"";
     let settings = Settings { host: Some(String::new()), ..Settings::default() };
     assert_eq!(refusal(Given { settings, file: Some(SHOP), ..Given::default() }, empty), "the command line");
 
     let demo = "server.host: expected 127.0.0.1 or another loopback address, not \"0.0.0.0\", while no app is configured: \
-                the demo app's secret is public. `carillon app new` makes an app";
+                the demo app's secret is public. `carillon app new` creates an app";
     let source = refusal(env_file("REVERB_SERVER_HOST=0.0.0.0"), demo);
     assert_eq!(source, "REVERB_SERVER_HOST in the file of --env-file");
 
-    // The mistake is between two settings, of which the first is a default.
+    // Two settings contradict each other, and the first is a default.
     let text = format!("{SHOP}[server]\noutbox_bytes = \"16KiB\"\n");
     let expected =
         "apps.0.limits.event_bytes: expected at most half of server.outbox_bytes, which is 16.0 KiB, not 10.0 KiB";
@@ -156,7 +156,7 @@ fn a_rule_that_is_broken_names_where_the_value_came_from() {
 }
 
 #[test]
-fn files_that_are_not_there_are_named() {
+fn missing_files_are_named() {
     let path = Some(PathBuf::from("/nowhere/at/all"));
     let of = |files| {
         let settings = Settings { files, ..Settings::default() };
@@ -187,7 +187,7 @@ fn ids_keys_and_secrets_may_be_numbers() {
 }
 
 #[test]
-fn names_that_cannot_stand_in_a_url_are_refused() {
+fn names_that_a_url_cannot_contain_are_refused() {
     let app = |id: &str, key: &str| format!("[[apps]]\nid = {id:?}\nkey = {key:?}\nsecret = \"s\"\n");
     let expected = "expected one or more letters, digits, hyphens, dots, underscores or tildes";
     for id in ["", "a/b", "a+b", "a="] {
@@ -200,7 +200,7 @@ fn names_that_cannot_stand_in_a_url_are_refused() {
 }
 
 #[test]
-fn keys_may_be_whatever_a_path_can_hold() {
+fn keys_may_have_all_characters_that_a_path_can_hold() {
     for key in
         ["MWfOjqT8cbGdjnb+QjvKoK1N/0qkOrPqKJ2rW7Z2aLo=", "k:k", "a/b/c", "ключ", "a b", "100%", "..a", &"k".repeat(200)]
     {
@@ -216,7 +216,7 @@ fn an_app_needs_a_secret() {
 }
 
 #[test]
-fn two_apps_share_neither_id_nor_key() {
+fn two_apps_cannot_share_an_id_or_a_key() {
     refused(
         file(&format!("{SHOP}[[apps]]\nid = \"shop\"\nkey = \"other\"\nsecret = \"s\"\n")),
         "apps: expected ids and keys to be unique, but app id \"shop\" is configured twice",
@@ -242,7 +242,7 @@ fn a_secret_file_loses_one_line_break() {
 }
 
 #[test]
-fn a_secret_file_that_holds_no_secret_is_named() {
+fn a_secret_file_without_a_secret_is_named() {
     let dir = TempDir::new().unwrap();
     let path = dir.path().join("secret");
     let shown = path.display();
@@ -290,25 +290,25 @@ fn an_outbox_must_hold_two_events_but_may_be_smaller_than_a_list_of_members() {
 }
 
 #[test]
-fn the_rules_of_every_section_are_checked_and_all_mistakes_told() {
+fn the_rules_of_all_sections_are_checked_and_all_mistakes_are_reported() {
     let text = "[server]\nhost = \"\"\npath_prefix = \"ws\"\nshards = 1025\nfallback_reconnect = \"999ms\"\n";
     let text = format!("{SHOP}{text}[admin]\nhost = \"\"\n[peers]\nhost = \"\"\n[log]\nlevel = \"a=b=c\"\n");
     refused(file(&text), "server.path_prefix: expected a path like \"/ws\", without a slash at the end, not \"ws\"");
-    refused(file(&text), "server.host: expected an address to listen on, as \"127.0.0.1\"");
-    refused(file(&text), "admin.host: expected an address to listen on, as \"127.0.0.1\"");
-    refused(file(&text), "peers.host: expected an address to listen on, as \"127.0.0.1\"");
+    refused(file(&text), "server.host: expected an address to listen on, like \"127.0.0.1\"");
+    refused(file(&text), "admin.host: expected an address to listen on, like \"127.0.0.1\"");
+    refused(file(&text), "peers.host: expected an address to listen on, like \"127.0.0.1\"");
     refused(file(&text), "server.shards: expected at most 1024, or 0 for one per core, not 1025");
     refused(file(&text), "server.fallback_reconnect: expected at least 1s, or 0s for never, not 999ms");
     let bounds = |reconnect: &str| format!("[server]\nshards = 1024\nfallback_reconnect = \"{reconnect}\"\n");
     assert!(file(&bounds("0s")).load().is_ok() && file(&bounds("1s")).load().is_ok());
     refused(
         file(&text),
-        "log.level: expected a level or a filter, as \"info\" or \"info,gateway=debug\", not \"a=b=c\"",
+        "log.level: expected a level or a filter, like \"info\" or \"info,gateway=debug\", not \"a=b=c\"",
     );
 }
 
 #[test]
-fn activity_is_logged_with_debug_alone_unless_the_filter_speaks_of_it() {
+fn activity_is_logged_only_with_debug_unless_the_filter_names_it() {
     let level = |level: &str, debug| {
         let settings = Settings { debug, ..Settings::default() };
         let text = format!("[log]\nlevel = \"{level}\"\n");
@@ -321,7 +321,7 @@ fn activity_is_logged_with_debug_alone_unless_the_filter_speaks_of_it() {
 }
 
 #[test]
-fn the_printed_configuration_is_one_that_can_be_read() {
+fn the_printed_configuration_can_be_read_again() {
     let printed = toml::to_string(&Given::default().load().unwrap()).unwrap();
     assert!(printed.contains("secret = \"***\"") && !printed.contains(DEMO_SECRET), "{printed}");
     let read = file(&printed).load().unwrap();
@@ -341,7 +341,7 @@ fn a_role_of_a_cluster_needs_redis_and_an_app() {
 }
 
 #[test]
-fn a_publisher_listens_beside_a_gateway_unless_told_otherwise() {
+fn a_publisher_has_its_own_default_port() {
     let redis = "[redis]\nurl = \"redis://127.0.0.1\"\n";
     let port = |text: &str| file(text).load_for(Role::Publisher).unwrap().server.port;
     assert_eq!(port(&format!("{redis}{SHOP}")), 8081);
@@ -349,7 +349,7 @@ fn a_publisher_listens_beside_a_gateway_unless_told_otherwise() {
 }
 
 #[test]
-fn a_redis_that_cannot_be_used_is_refused_without_its_password() {
+fn an_invalid_redis_section_is_refused_without_printing_the_password() {
     for (lines, expected) in [
         ("url = \"http://u:hush@h\"", "redis.url: expected redis://, rediss:// or redis+unix://"),
         ("prefix = \"a:b\"", "redis.prefix: expected one or more letters"),
@@ -365,7 +365,7 @@ fn a_redis_that_cannot_be_used_is_refused_without_its_password() {
 }
 
 #[test]
-fn the_url_of_redis_is_read_from_a_file_as_secrets_are() {
+fn the_url_of_redis_can_be_read_from_a_file() {
     let dir = TempDir::new().unwrap();
     let path = dir.path().join("url");
     let text = format!("{SHOP}[redis]\nurl_file = {path:?}\n");
@@ -391,7 +391,7 @@ fn the_url_of_redis_is_read_from_a_file_as_secrets_are() {
 }
 
 #[test]
-fn headers_of_webhooks_are_read_from_files_as_secrets_are() {
+fn headers_of_webhooks_can_be_read_from_files() {
     let dir = TempDir::new().unwrap();
     let path = dir.path().join("token");
     let with = |headers: &str| {

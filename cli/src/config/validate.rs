@@ -1,4 +1,4 @@
-//! Rules that the types of a configuration cannot express.
+//! Checks the rules of the configuration that its types cannot express.
 
 use bytesize::ByteSize;
 use hyper::header::{HeaderName, HeaderValue};
@@ -9,7 +9,7 @@ use shared::protocol::channel::USER_PREFIX;
 
 use super::Config;
 
-/// A connection may own this much while its message is incomplete; no client of the protocol sends a thousandth of it.
+/// The maximum of `message_bytes`. A connection can use this much memory for an incomplete message.
 const MESSAGE_BYTES_CEILING: ByteSize = ByteSize::mib(64);
 
 /// The rule for ids in errors; [`is_name`] applies it.
@@ -24,7 +24,7 @@ impl Config {
             [("server.host", &self.server.host), ("admin.host", &self.admin.host), ("peers.host", &self.peers.host)]
         {
             if host.is_empty() {
-                mistakes.push(Mistake::new(key, "expected an address to listen on, as \"127.0.0.1\""));
+                mistakes.push(Mistake::new(key, "expected an address to listen on, like \"127.0.0.1\""));
             }
         }
         mistakes.extend(self.log.validate());
@@ -55,9 +55,9 @@ impl Config {
         for (name, value) in &endpoint.headers {
             let lower_case = name.to_ascii_lowercase();
             if webhooks::RESERVED_HEADERS.contains(&lower_case.as_str()) {
-                complain("headers", format!("expected no {name:?}, which every request has already"));
+                complain("headers", format!("expected no {name:?}, because the server sets this header"));
             } else if name.parse::<HeaderName>().is_err() {
-                complain("headers", format!("expected names of headers, not {name:?}"));
+                complain("headers", format!("expected header names, not {name:?}"));
             } else if HeaderValue::from_str(value.reveal()).is_err() {
                 complain("headers", format!("expected visible ASCII characters as the value of {name:?}"));
             }
@@ -68,11 +68,10 @@ impl Config {
         }
     }
 
-    /// The outbox must hold the largest events, or a client that gets one while it is busy would be closed. A list of members
-    /// may be larger.
+    /// Checks that the send queue of a client can hold the largest event. Otherwise, a large event would close a slow client.
     fn validate_outbox(&self, key: &str, limits: &AppLimits, mistakes: &mut Vec<Mistake>) {
         let outbox = self.server.outbox_bytes;
-        // JSON's escapes may double an event.
+        // JSON escapes can double the size of an event.
         if limits.event_bytes.as_u64().saturating_mul(2) > outbox.as_u64() {
             let event = limits.event_bytes;
             let complaint = format!("expected at most half of server.outbox_bytes, which is {outbox}, not {event}");
@@ -81,7 +80,7 @@ impl Config {
     }
 }
 
-/// Whether a text may be an app's id, which is one segment of a path.
+/// Whether a text can be the id of an app, which is one segment of a path.
 pub(crate) fn is_name(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte))
 }

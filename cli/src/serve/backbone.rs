@@ -1,4 +1,4 @@
-//! What carries events and knows members: this process' own memory, or Redis.
+//! The bus, the roster and the webhook queues of a process, in memory or in Redis.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -25,18 +25,18 @@ const RESIGN_TIMEOUT: Duration = Duration::from_secs(2);
 pub(crate) enum Backbone {
     /// State in memory: the process is the whole cluster.
     Memory {
-        /// Carries events between the parts of the process.
+        /// The bus of the process.
         bus: Arc<MemoryBus>,
-        /// Knows everyone.
+        /// The members and occupied channels of the process.
         roster: Arc<MemoryRoster>,
-        /// Keeps webhooks.
+        /// The webhook queues of the process.
         queues: Arc<MemoryQueues>,
     },
     /// State in Redis: the process is one node of a cluster.
     Redis(Box<Cluster>),
 }
 
-/// One node's place in a cluster.
+/// The parts of a node that use Redis.
 pub(crate) struct Cluster {
     link: Link,
     bus: Arc<RedisBus>,
@@ -79,7 +79,7 @@ impl Backbone {
         }
     }
 
-    /// Who has which session of the HTTP transports; `None` for the only node there is.
+    /// Returns the directory of fallback sessions. `None` for a process without a cluster.
     pub(crate) fn directory(&self) -> Option<Directory> {
         match self {
             Self::Memory { .. } => None,
@@ -87,7 +87,7 @@ impl Backbone {
         }
     }
 
-    /// Where webhooks wait, for a process that sends them, and whether they outlive it.
+    /// Returns the webhook queues, and whether they outlive the process.
     pub(crate) fn queues(&self) -> (Arc<dyn Queues>, bool) {
         match self {
             Self::Memory { queues, .. } => (queues.clone(), false),
@@ -106,7 +106,7 @@ impl Backbone {
         }
     }
 
-    /// What the admin listener asks. `role`: what the role says of itself.
+    /// Returns the health of the node for the admin listener. `role`: the health of the role.
     pub(crate) fn health(&self, role: Arc<dyn Health>) -> Arc<dyn Health> {
         match self {
             Self::Memory { .. } => role,

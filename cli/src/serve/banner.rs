@@ -1,4 +1,4 @@
-//! What a role prints once it listens: where, how many, for whom, and what to paste.
+//! The start banner: addresses, limits, apps, and snippets for clients.
 
 use std::fmt::Write;
 use std::net::{IpAddr, SocketAddr};
@@ -8,33 +8,33 @@ use shared::app::{App, AppLimits};
 use crate::args::Role;
 use crate::config::{Config, DEMO_ID, DEMO_KEY, DEMO_SECRET};
 
-/// Apps that are named; a longer list is cut short.
+/// The maximum number of apps in the banner.
 const APPS_NAMED: usize = 5;
 
-/// What the banner tells.
+/// The content of the start banner.
 pub(crate) struct Banner<'a> {
-    /// What runs.
+    /// The role of the node.
     pub(crate) role: Role,
-    /// The configuration in force.
+    /// The configuration of the node.
     pub(crate) config: &'a Config,
-    /// Where clients connect.
+    /// The address of the public listener.
     pub(crate) public: SocketAddr,
-    /// Where metrics and health are.
+    /// The address of the admin listener.
     pub(crate) admin: SocketAddr,
-    /// Where other gateways pass requests on to; `None` without any.
+    /// The address of the listener for other gateways; `None` without a cluster.
     pub(crate) peers: Option<SocketAddr>,
-    /// The names of the listeners whose sockets the process was started with.
+    /// The names of the listeners with inherited sockets.
     pub(crate) inherited: Vec<&'static str>,
-    /// Where Redis is; `None` when the state is in memory.
+    /// The address of Redis; `None` if the state is in memory.
     pub(crate) redis: Option<String>,
-    /// Most WebSockets that the node will hold; `None` when it takes none.
+    /// The maximum number of connections; `None` for a publisher.
     pub(crate) connections_max: Option<usize>,
-    /// Open descriptors that the process may have.
+    /// The limit of open descriptors.
     pub(crate) descriptors_max: u64,
 }
 
 impl Banner<'_> {
-    /// The text; it holds no secret but the demo app's, which is public.
+    /// Returns the text of the banner. It contains no secret except that of the demo app, which is public.
     pub(crate) fn text(&self) -> String {
         let mut text = format!("Carillon {}\n\n", env!("CARGO_PKG_VERSION"));
         let prefix = &self.config.server.path_prefix;
@@ -46,11 +46,15 @@ impl Banner<'_> {
         self.row(&mut text, "public", &format!("http://{}{prefix}   {serves}", self.public));
         self.row(&mut text, "admin", &format!("http://{}   /metrics /livez /readyz", self.admin));
         if let Some(peers) = self.peers {
-            self.row(&mut text, "peers", &format!("http://{peers}   requests that other gateways pass on"));
+            self.row(&mut text, "peers", &format!("http://{peers}   requests that other gateways forward"));
         }
         if !self.inherited.is_empty() {
             let names = self.inherited.join(", ");
-            self.row(&mut text, "socket", &format!("{names} inherited (LISTEN_FDS); host and port of it do not count"));
+            self.row(
+                &mut text,
+                "socket",
+                &format!("{names} inherited (LISTEN_FDS); configured host and port are ignored"),
+            );
         }
         if let Some(redis) = &self.redis {
             self.row(&mut text, "redis", redis);
@@ -83,7 +87,7 @@ impl Banner<'_> {
         let apps = &self.config.apps;
         if self.config.demo {
             let host = self.public.ip();
-            return format!("{DEMO_ID} (demo: anyone who reaches this port may use it; bound to {host})");
+            return format!("{DEMO_ID} (demo: any client that reaches this port can use it; bound to {host})");
         }
         let named: Vec<&str> = apps.iter().take(APPS_NAMED).map(|app| app.id.as_str()).collect();
         match apps.len().saturating_sub(APPS_NAMED) {
@@ -94,7 +98,7 @@ impl Banner<'_> {
 
     fn write_snippet(&self, text: &mut String, app: &App) {
         let port = self.public.port();
-        // A page on another machine knows this one by the name in its own address.
+        // A page on another machine reaches the server at the host of its own URL.
         let host = match self.public.ip() {
             ip if ip.is_unspecified() => "location.hostname".to_owned(),
             ip => format!("'{}'", host_of_url(ip)),
@@ -122,7 +126,7 @@ impl Banner<'_> {
     }
 }
 
-/// Names the limits that differ from the usual ones, which are Pusher's where Pusher has one.
+/// Returns the limits that differ from the defaults, which are those of Pusher if Pusher has such a limit.
 fn unusual_limits(limits: &AppLimits) -> Option<String> {
     let usual = AppLimits::default();
     let counts = [
@@ -156,7 +160,7 @@ fn count(number: u32) -> usize {
     usize::try_from(number).unwrap_or(usize::MAX)
 }
 
-/// Clients put the text into a URL as it is.
+/// Returns the host part of a URL. Clients insert it without changes.
 fn host_of_url(ip: IpAddr) -> String {
     match ip {
         IpAddr::V4(ip) => ip.to_string(),

@@ -1,4 +1,4 @@
-//! What runs until it is told to leave: `up`, `gateway` and `publisher`.
+//! Runs `up`, `gateway` and `publisher` until a signal arrives.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -21,48 +21,49 @@ use webhooks::Dispatcher;
 
 use crate::args::{Role, Settings};
 use crate::config::Config;
-use crate::output::{Failure, say};
+use crate::output::{Failure, print};
 use crate::serve::backbone::Backbone;
 use crate::serve::banner::Banner;
 use crate::serve::certificates;
 use crate::serve::signals::{Signals, reload_signal};
 
-/// What is left to do once nobody is connected any more may take this long: twice what a command to Redis may. With the drain's
-/// own bounds it makes the ten seconds after `drain.accept` and `drain.window` that a process is promised to end in.
-const LEAVE_TIMEOUT: Duration = Duration::from_secs(4);
+/// How long the cleanup in Redis may take after all connections are closed: twice the default timeout of a command.
+///
+/// With the limits of the drain, the process ends within ten seconds after `drain.accept` and `drain.window`.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(4);
 
 /// Runs a role until SIGINT or SIGTERM, then drains it. A second signal ends the process at once.
 pub(crate) async fn run(role: Role, settings: &Settings) -> Result<(), Failure> {
     let config = Config::load(settings, role)?;
     let sockets = sockets(role, &config)?;
-    telemetry::log::init(&config.log).context("cannot set up the log")?;
+    telemetry::log::init(&config.log).context("cannot start the log")?;
     for warning in &config.warnings {
         tracing::warn!("configuration: {warning}");
     }
     let descriptors_max = descriptors::raise_limit().map_err(anyhow::Error::new)?;
-    // Before anything says that the server is up: whoever waits for that may send a signal next.
+    // The handlers must exist before the banner appears, because a signal may follow it at once.
     let signals = Signals::catch().context("cannot catch SIGINT and SIGTERM")?;
 
     let inherited = sockets.names();
     let node = Node::bind(role, &config, sockets, descriptors_max).await?;
-    say(&node.banner(role, &config, descriptors_max, inherited)?);
+    print(&node.banner(role, &config, descriptors_max, inherited)?);
     node.run(signals).await
 }
 
-/// Takes the sockets that the process was started with, and checks that the role has a use for each.
+/// Takes the inherited sockets, and checks that the role uses each of them.
 fn sockets(role: Role, config: &Config) -> Result<Inherited, Failure> {
     let refuse = |complaint: String| Failure::from(ConfigError::from(Mistake::new("LISTEN_FDS", complaint)));
     let sockets = Inherited::take(&environment()).map_err(|error| refuse(error.to_string()))?;
     let has_peers = role != Role::Publisher && config.redis.is_set();
     if sockets.peers.is_some() && !has_peers {
-        return Err(refuse("expected no socket named peers: only gateways of a cluster listen for each other".into()));
+        return Err(refuse("expected no socket named peers: only gateways of a cluster have this listener".into()));
     }
     if let (Some(public), true) = (&sockets.public, config.demo) {
-        let address = public.local_addr().context("cannot learn the address of the public socket")?;
+        let address = public.local_addr().context("cannot read the address of the public socket")?;
         if !address.ip().is_loopback() {
             let complaint = format!(
                 "expected a public socket on a loopback address, not {address}, while no app is configured: the demo app's \
-                 secret is public. `carillon app new` makes an app"
+                 secret is public. `carillon app new` creates an app"
             );
             return Err(refuse(complaint));
         }
@@ -70,21 +71,21 @@ fn sockets(role: Role, config: &Config) -> Result<Inherited, Failure> {
     Ok(sockets)
 }
 
-/// Everything that a process runs.
+/// The parts of a running process.
 struct Node {
     public: Public,
     admin: Admin,
     backbone: Backbone,
-    /// Tells applications' endpoints what happens; `None` for a gateway, whose webhooks publishers send.
+    /// The dispatcher of webhooks; `None` for a gateway, because publishers deliver webhooks.
     webhooks: Option<Arc<Dispatcher>>,
     tls: Option<Arc<Tls>>,
-    /// Heard when certificates are to be read again.
+    /// The signal that reloads the certificates.
     reload: Option<Signal>,
-    /// How long a publisher goes on after the signal; a gateway knows by itself.
+    /// How long a publisher continues after the signal. A gateway has this setting itself.
     accept: Duration,
 }
 
-/// What listens on the public port.
+/// The server on the public port.
 enum Public {
     Gateway(Box<Gateway>),
     Publisher(publisher::Server),
@@ -166,8 +167,8 @@ impl Node {
         let banner = Banner {
             role,
             config,
-            public: self.public.address().context("cannot learn the public listener's address")?,
-            admin: self.admin.address().context("cannot learn the admin listener's address")?,
+            public: self.public.address().context("cannot read the address of the public listener")?,
+            admin: self.admin.address().context("cannot read the address of the admin listener")?,
             redis,
             peers: self.public.peers_address(),
             inherited,
@@ -179,10 +180,10 @@ impl Node {
 
     async fn run(self, signals: Signals) -> Result<(), Failure> {
         let Self { public, admin, backbone, webhooks, tls, reload, accept } = self;
-        let (leave, leaving) = oneshot::channel();
+        let (shutdown_sender, shutdown_signal) = oneshot::channel();
         let shutdown = async {
-            // The other end goes only with this whole function.
-            let _ = leaving.await;
+            // The sender is dropped only with this function.
+            let _ = shutdown_signal.await;
             if let Some(webhooks) = &webhooks {
                 webhooks.flush().await;
             }
@@ -197,19 +198,19 @@ impl Node {
                     webhooks.drain().await;
                 }
             };
-            let leave = async { tokio::join!(backbone.leave(), webhooks_drain) };
-            if tokio::time::timeout(LEAVE_TIMEOUT, leave).await.is_err() {
-                tracing::warn!("redis did not answer in time; other nodes will notice that this one is gone");
+            let cleanup = async { tokio::join!(backbone.leave(), webhooks_drain) };
+            if tokio::time::timeout(SHUTDOWN_TIMEOUT, cleanup).await.is_err() {
+                tracing::warn!("shut down before Redis confirmed the cleanup; other nodes will remove this node");
             }
             Ok(())
         };
         tokio::select! {
             served = serve => served,
-            never = signals.obey(leave) => match never {},
+            never = signals.run(shutdown_sender) => match never {},
             never = backbone.keep() => match never {},
             never = send(webhooks.as_deref()) => match never {},
-            never = certificates::keep(tls, reload, certificates::LOOK_INTERVAL) => match never {},
-            () = admin.run() => Err(anyhow::anyhow!("the admin listener ended").into()),
+            never = certificates::watch(tls, reload, certificates::CHECK_INTERVAL) => match never {},
+            () = admin.run() => Err(anyhow::anyhow!("the admin listener stopped").into()),
         }
     }
 }
@@ -222,7 +223,7 @@ impl Public {
         }
     }
 
-    /// `None` for a role without WebSockets, and for a process that is the whole cluster.
+    /// Returns the address for other gateways. `None` for a publisher, and for a process without a cluster.
     fn peers_address(&self) -> Option<SocketAddr> {
         match self {
             Self::Gateway(gateway) => gateway.peers_address(),
@@ -230,7 +231,7 @@ impl Public {
         }
     }
 
-    /// `None` for a role that takes no WebSockets.
+    /// Returns the maximum number of connections. `None` for a publisher.
     fn connections_max(&self) -> Option<usize> {
         match self {
             Self::Gateway(gateway) => Some(gateway.connections_max()),

@@ -1,4 +1,4 @@
-//! The signals that end a server, and the one that makes it read its certificates again.
+//! The signals that shut a server down or reload its certificates.
 
 use std::convert::Infallible;
 use std::io::{self, IsTerminal};
@@ -6,26 +6,26 @@ use std::io::{self, IsTerminal};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 
-/// What a shell reports for a command that SIGINT ended.
+/// The exit code that a shell reports for a command that SIGINT ended.
 const INTERRUPTED: i32 = 130;
 
-/// SIGINT and SIGTERM.
+/// The handlers of SIGINT and SIGTERM.
 pub(crate) struct Signals {
     interrupt: Signal,
     terminate: Signal,
 }
 
 impl Signals {
-    /// From here on neither signal ends the process by itself.
+    /// Installs the handlers. From then on, neither signal ends the process by itself.
     pub(crate) fn catch() -> io::Result<Self> {
         Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
     }
 
-    /// The first signal sends `leave`, the second ends the process.
-    pub(crate) async fn obey(mut self, leave: oneshot::Sender<()>) -> Infallible {
+    /// Sends `shutdown` at the first signal, and ends the process at the second.
+    pub(crate) async fn run(mut self, shutdown: oneshot::Sender<()>) -> Infallible {
         self.next().await;
-        tracing::info!("leaving: closing connections; a second signal ends at once");
-        let _ = leave.send(());
+        tracing::info!("shutting down: draining connections; a second signal exits at once");
+        let _ = shutdown.send(());
         self.next().await;
         std::process::exit(INTERRUPTED)
     }
@@ -38,8 +38,10 @@ impl Signals {
     }
 }
 
-/// SIGHUP, where it is to be heard: it means that certificates are to be read again. In a terminal, where it also tells that
-/// the terminal has gone, it ends a process that serves no TLS, as ever.
+/// Returns the handler of SIGHUP, which reloads the certificates.
+///
+/// In a terminal, SIGHUP also means that the terminal was closed. There, a process without TLS has no handler, so that the signal
+/// ends it.
 pub(crate) fn reload_signal(serves_tls: bool) -> io::Result<Option<Signal>> {
     if serves_tls || !io::stdin().is_terminal() { signal(SignalKind::hangup()).map(Some) } else { Ok(None) }
 }

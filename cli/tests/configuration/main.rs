@@ -50,14 +50,14 @@ fn docs(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../docs").join(name)
 }
 
-fn check(name: &str, wanted: &str) {
+fn check(name: &str, expected: &str) {
     let path = docs(name);
     if std::env::var_os(WRITE).is_some() {
-        fs::write(&path, wanted).expect("the documentation can be written");
+        fs::write(&path, expected).expect("the documentation can be written");
     }
     let found = fs::read_to_string(&path).unwrap_or_default();
-    let line = found.lines().zip(wanted.lines()).position(|(found, wanted)| found != wanted);
-    assert!(found == wanted, "docs/{name} differs from the configuration types at line {line:?}: run `make docs`");
+    let line = found.lines().zip(expected.lines()).position(|(found, expected)| found != expected);
+    assert!(found == expected, "docs/{name} differs from the configuration types at line {line:?}: run `make docs`");
 }
 
 #[test]

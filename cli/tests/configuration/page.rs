@@ -118,7 +118,7 @@ fn join(path: &str, name: &str) -> String {
     if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") }
 }
 
-/// Returns the variable of a setting. The first entry of each list stands for all.
+/// Returns the variable of a setting. It names the first entry of each list.
 fn variable(section: &str, key: &str) -> String {
     let name = key.strip_prefix(section).unwrap_or(key).trim_start_matches('.');
     let section = match section {

@@ -54,7 +54,7 @@ pub(crate) async fn serve<F, B>(
     };
     let admitted = tokio::select! {
         admitted = admit(&shard, stream, peer) => admitted,
-        () = too_late => Err(Dropped::Leaving),
+        () = too_late => Err(Dropped::Draining),
     };
     match admitted {
         Ok((stream, peer, stall)) => {

@@ -1,12 +1,14 @@
 //! Variables that Kubernetes sets in each container for each Service of the namespace.
 //!
-//! They look like configuration when the name of the Service begins with `carillon`, as `CARILLON_PORT` and
-//! `CARILLON_GATEWAY_SERVICE_HOST`, or is `redis`, as `REDIS_PORT=tcp://10.0.0.1:6379`. Source: Kubernetes documentation, "Service", environment variables.
+//! They look like configuration if the name of the Service begins with `carillon`, like `CARILLON_PORT` and
+//! `CARILLON_GATEWAY_SERVICE_HOST`, or is `redis`, like `REDIS_PORT=tcp://10.0.0.1:6379`.
+//!
+//! Source: Kubernetes documentation, "Service", environment variables.
 
 use std::net::IpAddr;
 
-/// Whether Kubernetes set this variable: name and value have a form that it gives to Services. A mistyped setting, as
-/// `CARILLON_PORT=9000`, has not.
+/// Whether name and value of a variable have the form that Kubernetes uses for Services. A mistyped setting like
+/// `CARILLON_PORT=9000` does not.
 pub fn is_of_service(name: &str, value: &str) -> bool {
     let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     let is_address = |text: &str| text.parse::<IpAddr>().is_ok();
@@ -16,7 +18,7 @@ pub fn is_of_service(name: &str, value: &str) -> bool {
         host_and_port.is_some_and(|(host, port)| is_address(host.trim_matches(['[', ']'])) && is_number(port))
     };
     let is_port_part = |rest: &str| {
-        // 8080_TCP and the three that add a part to it.
+        // `8080_TCP`, and the three names that begin with it.
         let Some((port, rest)) = rest.split_once('_') else { return false };
         is_number(port)
             && match rest.split_once('_') {
@@ -29,13 +31,13 @@ pub fn is_of_service(name: &str, value: &str) -> bool {
     };
     (name.ends_with("_SERVICE_HOST") && is_address(value))
         || (name.ends_with("_SERVICE_PORT") && is_number(value))
-        || (goes_on(name, "_SERVICE_PORT_") && is_number(value))
+        || (has_suffix_behind(name, "_SERVICE_PORT_") && is_number(value))
         || (name.ends_with("_PORT") && is_url(value))
         || name.match_indices("_PORT_").any(|(start, part)| is_port_part(&name[start + part.len()..]))
 }
 
-/// Whether something follows `part` in the name.
-fn goes_on(name: &str, part: &str) -> bool {
+/// Whether the name continues behind `part`.
+fn has_suffix_behind(name: &str, part: &str) -> bool {
     name.split_once(part).is_some_and(|(_, rest)| !rest.is_empty())
 }
 

@@ -1,18 +1,18 @@
-//! Lists whose entries are given by number, as in `CARILLON_APPS__0__LIMITS__CONNECTIONS`.
+//! Lists whose entries are given by number, like `CARILLON_APPS__0__LIMITS__CONNECTIONS`.
 
 use figment::value::{Dict, Value};
 
-/// A number leaves entries of a list out.
+/// The error for a number that skips entries of a list.
 #[derive(Clone, Debug)]
 pub(super) struct Gap {
-    /// The key that the number is in, levels separated by dots.
+    /// The key with the number, with its levels separated by dots.
     path: String,
-    /// How many entries the list has.
+    /// The number of entries in the list.
     length: usize,
 }
 
 impl Gap {
-    /// The same, seen from a level above.
+    /// Returns the gap with a path from one level above.
     pub(super) fn below(self, key: &str) -> Self {
         Self { path: format!("{key}.{}", self.path), ..self }
     }
@@ -25,11 +25,11 @@ impl From<Gap> for figment::Error {
     }
 }
 
-/// Puts `above` over `below`: tables key by key, and a table with numbers for keys over a list entry by entry. Anything
-/// else replaces what is below.
+/// Overlays `below` with `above`. Tables are merged by key, and a list is merged with a table of numbers by entry. Other values replace
+/// `below`.
 ///
 /// # Errors
-/// When a number leaves entries out.
+/// If a number skips entries.
 pub(super) fn overlay(below: Option<&Value>, above: Value) -> Result<Value, Gap> {
     let Value::Dict(tag, above) = above else { return Ok(above) };
     match below {
@@ -68,7 +68,7 @@ fn entries(mut list: Vec<Value>, above: Dict) -> Result<Vec<Value>, Gap> {
     Ok(list)
 }
 
-/// Whether all keys are numbers of entries.
+/// Whether all keys of the table are numbers.
 fn is_numbered(table: &Dict) -> bool {
     let is_number = |key: &String| key.bytes().all(|byte| byte.is_ascii_digit()) && key.parse::<usize>().is_ok();
     !table.is_empty() && table.keys().all(is_number)

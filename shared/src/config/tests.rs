@@ -85,7 +85,7 @@ fn check_refused(refused: Result<Root, ConfigError>, expected: &[&str]) {
 }
 
 #[test]
-fn without_any_layer_the_defaults_stand() {
+fn without_any_layer_the_defaults_apply() {
     let root: Root = Layers::of_file(None).extract().unwrap();
     assert_eq!((&*root.server.host, root.server.port, &*root.name), ("127.0.0.1", 8080, ""));
     assert!(root.apps.is_empty() && root.token.is_none());

@@ -1,4 +1,4 @@
-//! Texts of a configuration.
+//! Deserializers of texts.
 
 use std::fmt;
 use std::net::Ipv6Addr;
@@ -6,10 +6,10 @@ use std::net::Ipv6Addr;
 use serde::Deserializer;
 use serde::de::{SeqAccess, Visitor};
 
-/// Reads a text that may have been written as a number: variables like `REVERB_APP_ID=123456` are numbers to figment.
+/// Reads a text that may be written as a number. figment reads variables like `REVERB_APP_ID=123456` as numbers.
 ///
 /// # Errors
-/// The deserializer's, for any other type.
+/// If the value has another type.
 pub fn text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
     struct Text;
 
@@ -40,10 +40,10 @@ pub fn text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Err
     deserializer.deserialize_any(Text)
 }
 
-/// Reads the address of a listener. An IPv6 address may stand in brackets, as in URLs; they are removed.
+/// Reads the address of a listener. Removes the brackets of an IPv6 address.
 ///
 /// # Errors
-/// The deserializer's, for anything but a text.
+/// If the value is not a text.
 pub fn host<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
     struct Host;
 
@@ -62,7 +62,7 @@ pub fn host<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Err
             Ok(number.to_string())
         }
 
-        /// In a variable `[::1]` reads like a list of one text.
+        /// figment reads `[::1]` in a variable as a list with one text.
         fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<String, A::Error> {
             let address: Option<String> = list.next_element()?;
             match (address.filter(|text| is_ipv6(text)), list.next_element::<String>()?) {

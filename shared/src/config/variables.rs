@@ -1,10 +1,10 @@
-//! `CARILLON_…` variables as values. figment's own reader panics on a name like `CARILLON___X`.
+//! Reads `CARILLON_…` variables. The reader of figment panics on a name like `CARILLON___X`.
 
 use figment::value::{Dict, Num, Value};
 
 use super::{ENV_PREFIX, kubernetes};
 
-/// Reads the variables that are configuration, as nested tables. Later ones override earlier ones.
+/// Reads the variables that are configuration into nested tables. Later ones override earlier ones.
 pub(super) fn read(variables: &[(String, String)]) -> Dict {
     let mut values = Dict::new();
     for (name, value) in variables {
@@ -21,21 +21,23 @@ pub(super) fn read(variables: &[(String, String)]) -> Dict {
     values
 }
 
-/// Whether a key has a text as its value, whatever it looks like: `true` and `[a]` may be secrets.
+/// Whether the value of a key is always a text. `true` and `[a]` can be secrets.
 fn is_text(path: &str) -> bool {
     path.starts_with("apps.") && [".id", ".key", ".secret"].iter().any(|end| path.ends_with(end))
 }
 
-/// Reads a text, with one pair of quotes removed.
+/// Reads a text and removes one pair of quotes.
 fn read_text(text: &str) -> Value {
     let trimmed = text.trim();
     let quoted = ['"', '\''].into_iter().find_map(|quote| trimmed.strip_prefix(quote)?.strip_suffix(quote));
     Value::from(quoted.unwrap_or(trimmed))
 }
 
-/// Reads a variable as figment does, with these exceptions: `007`, `+7` and `1.10` stay texts, since an id or a secret
-/// may look like that and no setting is a fraction; and a pair of single quotes is removed, which `docker run --env-file`
-/// leaves in place. Inside a list, as in `[{id=007}]`, figment's rules hold, and double quotes keep a text as it is.
+/// Reads a variable like figment, with two exceptions.
+///
+/// `007`, `+7` and `1.10` stay texts, because ids and secrets can have this form and no setting is a fraction. A pair of single quotes
+/// is removed, because `docker run --env-file` keeps them. Inside a list like `[{id=007}]`, the rules of figment apply, and double
+/// quotes keep a text unchanged.
 fn read_value(text: &str) -> Value {
     let trimmed = text.trim();
     if let Some(quoted) = trimmed.strip_prefix('\'').and_then(|rest| rest.strip_suffix('\'')) {

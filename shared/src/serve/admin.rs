@@ -145,7 +145,8 @@ impl Connections {
             self.drop_idle();
         }
         let used = Arc::new(AtomicU64::new(self.now.fetch_add(1, Ordering::Relaxed)));
-        let routes_of_connection = ConnectionRoutes { routes: routes.clone(), now: self.now.clone(), used: used.clone() };
+        let routes_of_connection =
+            ConnectionRoutes { routes: routes.clone(), now: self.now.clone(), used: used.clone() };
         let task = self.tasks.spawn(async move {
             // A client that disconnects during its request is not an error.
             let _ = http::serve_connection(stream, &routes_of_connection).await;
@@ -158,7 +159,9 @@ impl Connections {
         let idle = self.open.iter().min_by_key(|(_, open)| open.used.load(Ordering::Relaxed)).map(|(id, _)| *id);
         if let Some(open) = idle.and_then(|id| self.open.remove(&id)) {
             open.task.abort();
-            tracing::debug!("connection limit of the admin listener reached: dropped the connection that was idle for longest");
+            tracing::debug!(
+                "connection limit of the admin listener reached: dropped the connection that was idle for longest"
+            );
         }
     }
 

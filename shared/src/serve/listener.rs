@@ -116,16 +116,20 @@ mod tests {
     async fn a_taken_port_is_an_error() {
         let taken = listen("127.0.0.1", 0, None).await.expect("a free port");
         let port = taken.local_addr().expect("the listener has an address").port();
-        assert_eq!(listen("127.0.0.1", port, None).await.err().expect("the port is taken").kind(), io::ErrorKind::AddrInUse);
+        assert_eq!(
+            listen("127.0.0.1", port, None).await.err().expect("the port is taken").kind(),
+            io::ErrorKind::AddrInUse
+        );
     }
 
     #[tokio::test]
     async fn closing_a_listener_serves_the_accept_queue() {
         let listener = listen("127.0.0.1", 0, None).await.expect("a free port");
         let address = listener.local_addr().expect("the listener has an address");
-        let early: Vec<TcpStream> =
-            futures_util::future::join_all((0..3).map(|_| async { TcpStream::connect(address).await.expect("there is room") }))
-                .await;
+        let early: Vec<TcpStream> = futures_util::future::join_all(
+            (0..3).map(|_| async { TcpStream::connect(address).await.expect("there is room") }),
+        )
+        .await;
         let mut waiting = Vec::new();
         close(listener, |stream, peer| waiting.push((stream, peer)));
         let known = |stream: &TcpStream| stream.local_addr().expect("connected");
@@ -139,7 +143,9 @@ mod tests {
         let socket = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
         let address = socket.local_addr().expect("the listener has an address");
         for _ in 0..2 {
-            let bound = listen("unused", 1, Some(socket.try_clone().expect("a copy"))).await.expect("the listener has an address");
+            let bound = listen("unused", 1, Some(socket.try_clone().expect("a copy")))
+                .await
+                .expect("the listener has an address");
             assert_eq!(bound.local_addr().expect("the listener has an address"), address);
             let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
             drop(stop);

@@ -317,7 +317,7 @@ async fn dead_letters_are_listed_sent_again_and_purged() {
     assert_eq!(told[0].id, *first, "the same id");
     assert_eq!(webhooks(&["list"]).await.lines().count(), 3);
     // It does not stop the others.
-    let printed = refused(&["replay", "old-id", second], 1, "gone:80-12345678 is no endpoint of shop any more").await;
+    let printed = refused(&["replay", "old-id", second], 1, "shop no longer has the endpoint gone:80-12345678").await;
     assert_eq!(printed, "queued again: 1\n");
     bad.events(2).await;
     assert_eq!(webhooks(&["replay", "old-id", "--to", &to_bad]).await, "queued again: 1\n");

@@ -6,11 +6,11 @@ use super::*;
 use crate::config::Config;
 
 fn fresh() -> Credentials {
-    Credentials::fresh(None, &mut rand::rng()).unwrap()
+    Credentials::generate(None, &mut rand::rng()).unwrap()
 }
 
 #[test]
-fn credentials_have_the_form_of_pushers_and_never_repeat() {
+fn credentials_have_the_form_of_pushers_and_do_not_repeat() {
     let mut seen = HashSet::new();
     for _ in 0..100 {
         let Credentials { id, key, secret } = fresh();
@@ -24,8 +24,8 @@ fn credentials_have_the_form_of_pushers_and_never_repeat() {
 }
 
 #[test]
-fn a_given_id_is_kept_when_it_can_stand_in_a_url() {
-    let of = |id| Credentials::fresh(Some(id), &mut rand::rng()).map(|credentials| credentials.id);
+fn a_given_id_is_used_if_a_url_can_contain_it() {
+    let of = |id| Credentials::generate(Some(id), &mut rand::rng()).map(|credentials| credentials.id);
     assert_eq!(of("shop").unwrap(), "shop");
     let failure = of("my shop").unwrap_err();
     assert_eq!(failure.exit_code(), 2);
@@ -33,9 +33,9 @@ fn a_given_id_is_kept_when_it_can_stand_in_a_url() {
 }
 
 #[test]
-fn what_is_printed_can_be_pasted() {
+fn the_printed_credentials_are_valid_configuration() {
     let credentials = fresh();
-    let text = credentials.paste();
+    let text = credentials.text();
     let (toml, env) = text.split_once("\n\n").unwrap();
     let config: Config = toml::from_str(toml).unwrap();
     let [App { id, key, secret, .. }] = config.apps.as_slice() else { panic!("{} apps", config.apps.len()) };

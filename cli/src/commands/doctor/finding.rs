@@ -58,7 +58,7 @@ pub(super) type ClockLimit = (u64, &'static str);
 pub(super) fn compare_clocks(there: u64, whose: &str, (limit_s, problem): ClockLimit) -> Finding {
     let here = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
     let apart = here.abs_diff(there);
-    let text = format!("{apart} s apart from that of {whose}");
+    let text = format!("{apart} s apart from the clock of {whose}");
     match apart {
         _ if apart >= limit_s => Finding::problem(CLOCK, format!("{text}: {problem}")),
         CLOCK_WARNING_S.. => Finding::warning(CLOCK, text),

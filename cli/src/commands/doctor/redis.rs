@@ -1,4 +1,4 @@
-//! What Redis must be, and must let us do.
+//! Checks Redis: its version, role, settings, clock, and the commands that a node needs.
 
 mod commands;
 
@@ -12,16 +12,16 @@ use tokio::time::timeout;
 
 use super::finding::{CLOCK, ClockLimit, Finding, compare_clocks};
 
-/// The oldest version that is served.
+/// The oldest supported version.
 const VERSION_MIN: (u32, u32) = (7, 0);
 
-/// Round trips that are timed.
+/// The number of measured round trips.
 const PINGS: usize = 20;
 
-/// A round trip that takes longer shows in every publish.
+/// A longer round trip is noticeable in every publish.
 const SLOW: Duration = Duration::from_millis(5);
 
-/// Every check of one Redis. `has_webhooks`: whether an app has some.
+/// Runs all checks of one Redis. `has_webhooks`: whether an app has webhooks.
 pub(super) async fn examine(config: &Config, has_webhooks: bool) -> Vec<Finding> {
     let (connector, mut connection) = match connect(config).await {
         Ok(connected) => connected,
@@ -31,8 +31,8 @@ pub(super) async fn examine(config: &Config, has_webhooks: bool) -> Vec<Finding>
     findings.extend(information(&mut connection).await);
     findings.push(output_buffer(&mut connection).await);
     findings.push(clock(&mut connection).await);
-    let (prefix, patience) = (config.prefix.as_str(), config.command_timeout);
-    let trial = commands::Trial { connector: &connector, patience, prefix, has_webhooks };
+    let (prefix, timeout) = (config.prefix.as_str(), config.command_timeout);
+    let trial = commands::Trial { connector: &connector, timeout, prefix, has_webhooks };
     findings.extend(commands::examine(&mut connection, &trial).await);
     findings
 }
@@ -42,8 +42,8 @@ async fn connect(config: &Config) -> Result<(Connector, MultiplexedConnection), 
     let connector = config.connector().map_err(|error| error.to_string())?;
     match timeout(config.connect_timeout * 2, connector.connect(AsyncConnectionConfig::new())).await {
         Ok(Ok(connection)) => Ok((connector, connection)),
-        Ok(Err(error)) => Err(format!("{address} cannot be used: {}", told(&error))),
-        Err(_) => Err(format!("{address} did not answer within {:?}", config.connect_timeout * 2)),
+        Ok(Err(error)) => Err(format!("{address} cannot be used: {}", explain(&error))),
+        Err(_) => Err(format!("{address} did not respond within {:?}", config.connect_timeout * 2)),
     }
 }
 
@@ -53,7 +53,7 @@ async fn latency(connection: &mut MultiplexedConnection) -> Finding {
     for _ in 0..PINGS {
         let began = Instant::now();
         if let Err(error) = cmd("PING").exec_async(connection).await {
-            return Finding::problem(SUBJECT, format!("PING failed: {}", told(&error)));
+            return Finding::problem(SUBJECT, format!("PING failed: {}", explain(&error)));
         }
         times.push(began.elapsed());
     }
@@ -63,18 +63,19 @@ async fn latency(connection: &mut MultiplexedConnection) -> Finding {
     if median > SLOW { Finding::warning(SUBJECT, text) } else { Finding::good(SUBJECT, text) }
 }
 
-/// An error in words that say what to do, where it is a known one.
-fn told(error: &RedisError) -> String {
+/// Returns the advice for a known error, or the text of the error.
+fn explain(error: &RedisError) -> String {
     error.code().and_then(commands::advice).map_or_else(|| error.to_string(), str::to_owned)
 }
 
-/// What it tells of itself: version, role, mode, and what it does when its memory is full.
+/// Checks the version, the role, the mode and the eviction policy.
 async fn information(connection: &mut MultiplexedConnection) -> Vec<Finding> {
     let info: String = match cmd("INFO").query_async(connection).await {
         Ok(info) => info,
         Err(error) => {
-            let text =
-                format!("INFO may not be asked ({error}); see that it is 7.0 or newer, a master, and never evicts");
+            let text = format!(
+                "INFO is not allowed ({error}); check that Redis is 7.0 or newer, a master, and has maxmemory-policy noeviction"
+            );
             return vec![Finding::warning("redis version", text)];
         }
     };
@@ -83,19 +84,21 @@ async fn information(connection: &mut MultiplexedConnection) -> Vec<Finding> {
     findings.push(match info.get("role") {
         Some(&"master") => Finding::good("redis role", "master"),
         Some(role) => {
-            Finding::problem("redis role", format!("{role}: expected a master, since a replica takes no writes"))
+            Finding::problem("redis role", format!("{role}: expected a master, because a replica refuses writes"))
         }
-        None => Finding::warning("redis role", "it does not tell its role"),
+        None => Finding::warning("redis role", "Redis does not report its role"),
     });
     if info.get("cluster_enabled") == Some(&"1") {
-        findings.push(Finding::problem("redis mode", "expected a single Redis, not one of a Redis Cluster"));
+        findings.push(Finding::problem("redis mode", "expected a standalone Redis, not a node of a Redis Cluster"));
     }
     findings.push(eviction(info.get("maxmemory_policy").copied()));
     findings
 }
 
-/// Checks the version of Redis that the server is compatible with, and names the server. Other servers that speak the protocol
-/// of Redis report that version as `redis_version`, and their own as `valkey_version` with `server_name:valkey`.
+/// Checks the version of Redis with which the server is compatible.
+///
+/// Servers other than Redis report that version as `redis_version`. Their own version is, for example, in `valkey_version` with
+/// `server_name:valkey`.
 fn version(info: &HashMap<&str, &str>) -> Finding {
     const SUBJECT: &str = "redis version";
     let text = info.get("redis_version").copied().unwrap_or_default();
@@ -130,20 +133,20 @@ fn server<'a>(info: &HashMap<&str, &'a str>) -> Option<(String, &'a str)> {
 fn eviction(policy: Option<&str>) -> Finding {
     const SUBJECT: &str = "redis eviction";
     match policy {
-        None => Finding::warning(SUBJECT, "it does not tell its maxmemory_policy; see that it is noeviction"),
+        None => Finding::warning(SUBJECT, "Redis does not report its maxmemory_policy; check that it is noeviction"),
         Some("noeviction") => Finding::good(SUBJECT, "noeviction"),
         Some(policy) if policy.starts_with("volatile") => Finding::warning(
             SUBJECT,
-            format!("{policy}: when memory is short members vanish for a while; expected noeviction"),
+            format!("{policy}: when memory is full, Redis evicts members for a while; expected noeviction"),
         ),
         Some(policy) => Finding::problem(
             SUBJECT,
-            format!("{policy}: when memory is short members and webhooks vanish; expected noeviction"),
+            format!("{policy}: when memory is full, Redis evicts members and webhooks; expected noeviction"),
         ),
     }
 }
 
-/// How much may wait for a subscriber. INFO does not tell; CONFIG does, which a node's user needs for nothing else.
+/// Checks the output buffer limit of subscribers. Only CONFIG reports it, and the Redis user of a node may lack that command.
 async fn output_buffer(connection: &mut MultiplexedConnection) -> Finding {
     const NAME: &str = "client-output-buffer-limit";
     let asked: Result<HashMap<String, String>, RedisError> =
@@ -152,38 +155,43 @@ async fn output_buffer(connection: &mut MultiplexedConnection) -> Finding {
         Ok(settings) => buffers(settings.get(NAME).map_or("", String::as_str)),
         Err(_) => Finding::warning(
             BUFFERS,
-            "CONFIG may not be asked; see that client-output-buffer-limit pubsub allows 32 MiB or more",
+            "CONFIG is not allowed; check that client-output-buffer-limit pubsub is 32 MiB or more",
         ),
     }
 }
 
 const BUFFERS: &str = "redis buffers";
 
-/// The limit for subscribers: class, hard bytes, soft bytes, soft seconds.
+/// Checks the limit for subscribers in a list of: class, hard limit in bytes, soft limit in bytes, seconds.
 fn buffers(limits: &str) -> Finding {
     const HARD_MIN: u64 = 32 * 1024 * 1024;
     let words: Vec<&str> = limits.split_whitespace().collect();
     let of_subscribers = words.windows(2).find(|pair| pair[0] == "pubsub").and_then(|pair| pair[1].parse::<u64>().ok());
     match of_subscribers {
-        Some(0) => Finding::good(BUFFERS, "subscribers may have any amount waiting"),
+        Some(0) => Finding::good(BUFFERS, "the output buffer of subscribers is unlimited"),
         Some(hard) if hard < HARD_MIN => Finding::warning(
             BUFFERS,
-            format!("a subscriber is cut off at {hard} bytes waiting, and then misses events; expected 32 MiB or more"),
+            format!(
+                "Redis disconnects a subscriber with {hard} bytes in its output buffer, which loses events; expected 32 MiB or more"
+            ),
         ),
-        Some(hard) => Finding::good(BUFFERS, format!("a subscriber is cut off at {} MiB waiting", hard >> 20)),
+        Some(hard) => Finding::good(
+            BUFFERS,
+            format!("Redis disconnects a subscriber with {} MiB in its output buffer", hard >> 20),
+        ),
         None => Finding::warning(BUFFERS, "client-output-buffer-limit cannot be read"),
     }
 }
 
-/// Gateways do not take from each other what was passed on more than a minute ago. All nodes compare with the same Redis, so
-/// this is half of it.
-const CLOCK_LIMIT: ClockLimit = (30, "gateways a minute apart refuse each other's requests");
+/// Half of the clock difference at which gateways refuse forwarded requests. Each node compares its clock with that of Redis, so two
+/// nodes can differ by twice this limit.
+const CLOCK_LIMIT: ClockLimit = (30, "gateways whose clocks differ by a minute refuse each other's requests");
 
 async fn clock(connection: &mut MultiplexedConnection) -> Finding {
     let asked: Result<(u64, u64), RedisError> = cmd("TIME").query_async(connection).await;
     match asked {
         Ok((seconds, _)) => compare_clocks(seconds, "Redis", CLOCK_LIMIT),
-        Err(error) => Finding::warning(CLOCK, format!("TIME may not be asked: {error}")),
+        Err(error) => Finding::warning(CLOCK, format!("TIME is not allowed: {error}")),
     }
 }
 

@@ -1,7 +1,7 @@
-//! The grammar of `.env` files: what vlucas/phpdotenv 5.6, which Laravel uses, makes of a file.
+//! The grammar of `.env` files of vlucas/phpdotenv 5.6, which Laravel uses.
 //!
-//! Each rule here is one of that library, the odd ones included. `phpdotenv.json` beside this file holds files with the values that
-//! the library itself gave. Where it refuses a whole file because of one entry, the first line of that entry is skipped.
+//! Each rule is one of that library, with its oddities. `phpdotenv.json` in this directory has files and the values that the library
+//! read from them. The library refuses a whole file because of one invalid entry. This parser skips the first line of that entry.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -48,14 +48,13 @@ pub(super) struct Template {
     dollars: Vec<usize>,
 }
 
-/// The characters that PHP's `trim` removes.
+/// The characters that `trim` of PHP removes.
 const TRIMMED: [char; 6] = [' ', '\t', '\n', '\r', '\0', '\x0b'];
 
-/// The most whitespace characters that the library's lexer takes as one token.
+/// The maximum length of a whitespace token in the lexer of the library.
 const WHITESPACE_TOKEN_MAX: usize = 1000;
 
-/// Converts the bytes of a file to text, as the library does: invalid bytes become question marks, and one byte order
-/// mark is removed.
+/// Converts the bytes of a file to text like the library. Invalid bytes become question marks, and one byte order mark is removed.
 pub(super) fn decode(bytes: &[u8]) -> String {
     let mut text = String::with_capacity(bytes.len());
     for chunk in bytes.utf8_chunks() {
@@ -98,7 +97,7 @@ pub(super) fn parse(text: &str) -> Vec<Result<Entry, Broken>> {
                 index = next;
             }
             Err(problem) => {
-                // A quote that another line happens to close was meant to be closed on this one.
+                // The quote was meant to be closed on this line, and another line closes it by accident.
                 let is_open = problem == Problem::Whitespace && next > index + 1;
                 entries.push(Err(broken(if is_open { Problem::Quote } else { problem })));
                 index += 1;
@@ -121,8 +120,8 @@ fn lines(text: &str) -> Vec<&str> {
     lines
 }
 
-/// Returns for each line the index of the first line from there on that ends a value of several lines. A line that opens
-/// such a value itself ends none.
+/// Returns for each line the index of the next line that ends a value of several lines, starting with the line itself. A line that
+/// opens such a value does not end one.
 fn closings(lines: &[&str]) -> Vec<Option<usize>> {
     let mut closings = vec![None; lines.len()];
     let mut next = None;
@@ -166,7 +165,7 @@ fn parse_name(name: &str) -> Result<&str, Problem> {
         return Err(Problem::NoName);
     }
     let name = match name.strip_prefix("export") {
-        // The library wants more than eight characters, so `export A` is no such name.
+        // The library requires more than eight characters, so `export A` is not recognized.
         Some(rest) if name.chars().count() > 8 && rest.starts_with(is_space) => rest.trim_start_matches(TRIMMED),
         _ => name,
     };
@@ -176,12 +175,12 @@ fn parse_name(name: &str) -> Result<&str, Problem> {
     if name.is_empty() || !name.chars().all(is_valid) { Err(Problem::Name) } else { Ok(name) }
 }
 
-/// Whether a character is whitespace, as PHP's `ctype_space` and its regular expressions have it.
+/// Whether a character is whitespace for `ctype_space` and the regular expressions of PHP.
 fn is_space(character: char) -> bool {
     matches!(character, ' ' | '\t' | '\n' | '\r' | '\x0b' | '\x0c')
 }
 
-/// The position of the parser in a value.
+/// The state of the parser in a value.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum State {
     Start,
@@ -203,7 +202,7 @@ fn parse_value(value: &str) -> Result<Template, Problem> {
             (State::Start, '\'') => State::SingleQuoted,
             (State::Start, '"') => State::DoubleQuoted,
             (State::Start, space) if is_space(space) => {
-                // A form feed is not trimmed. The library keeps it, with the whitespace that follows on its line.
+                // A form feed is not trimmed. The library keeps it together with the whitespace that follows on its line.
                 template.text.push(space);
                 let mut count = 1;
                 let same = |next: &char| is_space(*next) && !matches!(next, '\r' | '\n');
@@ -270,7 +269,7 @@ impl Template {
         state
     }
 
-    /// Replaces references, the last one first, so that a value may complete the name of an earlier reference.
+    /// Replaces references, the last one first. A value can therefore complete the name of an earlier reference.
     pub(super) fn resolve<'a>(&self, variable: impl Fn(&str) -> Option<&'a str>) -> String {
         let mut text = self.text.clone();
         for &start in self.dollars.iter().rev() {
@@ -284,7 +283,7 @@ impl Template {
     }
 }
 
-/// The name in the `${NAME}` that the text starts with.
+/// Returns the name in the `${NAME}` at the beginning of a text.
 fn reference(text: &str) -> Option<&str> {
     let (name, _) = text.strip_prefix("${")?.split_once('}')?;
     let is_valid = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'.';

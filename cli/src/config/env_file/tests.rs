@@ -45,7 +45,7 @@ fn every_file_has_the_values_that_phpdotenv_gives_it() {
         let mut read = EnvFile::parse(file.as_bytes(), &environment);
         let open = read.broken.iter().position(|broken| broken.problem == Problem::OpenToEnd);
         if let Some(first) = open {
-            // The library drops everything from there on; this program goes on with the next line.
+            // The library drops the rest of the file. This parser continues with the next line.
             let line = read.broken[first].line;
             read = EnvFile::parse(file.lines().take(line - 1).collect::<Vec<_>>().join("\n").as_bytes(), &environment);
         }
@@ -111,7 +111,7 @@ fn a_line_that_cannot_be_read_costs_no_other_line() {
 }
 
 #[test]
-fn a_quote_that_another_variable_leaves_open_does_not_take_a_later_variable() {
+fn an_open_quote_of_another_variable_does_not_hide_a_later_variable() {
     let read = parse("MAIL=\"open\nREVERB_APP_SECRET=\"s\"\n");
     assert_eq!(read.variables, pairs([("REVERB_APP_SECRET", "s")]));
 }

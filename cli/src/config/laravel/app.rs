@@ -1,4 +1,4 @@
-//! The app that `REVERB_APP_ID` or `PUSHER_APP_ID` names: its place among the configured apps, and its limits.
+//! The app of `REVERB_APP_ID` or `PUSHER_APP_ID`: its credentials and its limits.
 
 use bytesize::ByteSize;
 use shared::app::{AppId, AppLimits, as_usize};
@@ -11,32 +11,32 @@ use super::{Found, Laravel};
 const REVERB: &str = "REVERB_APP_";
 const PUSHER: &str = "PUSHER_APP_";
 
-/// The three names of an app, in `[[apps]]` and behind Laravel's prefixes.
+/// The credentials of an app: their keys in `[[apps]]`, and their names behind Laravel's prefixes.
 const CREDENTIALS: [(&str, &str); 3] = [("id", "ID"), ("key", "KEY"), ("secret", "SECRET")];
 
-/// Reverb bounds a message of a client, and a member's data comes in one.
+/// The limit of Reverb for a message of a client. It applies to the data of a member too, which is part of a message.
 const REVERB_MESSAGE_BYTES: ByteSize = ByteSize::b(10_000);
-/// Reverb has no bound on what follows. These are far from what pages do, and keep one client from harming others.
+/// Reverb has no limit for the following values. These are far above normal use and protect other clients.
 const PRESENCE_MEMBERS: usize = 10_000;
 const CLIENT_EVENTS_PER_SECOND: u32 = 200;
 const CHANNELS_PER_EVENT: usize = 1_000;
 const NAME_LENGTH: usize = 500;
 const USER_ID_LENGTH: usize = 250;
-/// Events of one batch while an event has the usual size; a batch of larger events has fewer, so that a request stays
-/// within the same bytes.
+/// The maximum number of events of a batch at the default event size. With a larger size, a batch has fewer events, so that the
+/// size of a request stays the same.
 const BATCH: usize = 100;
 
-/// The app among the configured ones that has its credentials from Laravel's variables.
+/// The configured app whose credentials come from Laravel's variables.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::config) struct Completed {
-    /// Its place in `apps`.
+    /// The index of the app in `apps`.
     pub(in crate::config) index: usize,
     /// The prefix of the variables.
     pub(super) prefix: &'static str,
 }
 
 impl Completed {
-    /// Whether Reverb would serve it.
+    /// Whether the variables are those of Reverb.
     pub(in crate::config) fn is_of_reverb(&self) -> bool {
         self.prefix == REVERB
     }
@@ -56,7 +56,7 @@ pub(super) fn complete(layers: Layers, laravel: &Laravel<'_>) -> Result<(Layers,
     let count = match layers.value("apps") {
         None => 0,
         Some(Value::Array(_, apps)) => apps.len(),
-        // Not a list: an error that the types name.
+        // The value is not a list. Reading the configuration reports the error.
         Some(_) => return Ok((layers, None)),
     };
     let incomplete: Vec<usize> = (0..count).filter(|index| !is_complete(&layers, *index)).collect();
@@ -88,13 +88,14 @@ pub(super) fn complete(layers: Layers, laravel: &Laravel<'_>) -> Result<(Layers,
     Ok((layers, Some(completed)))
 }
 
-/// Whether an app has credentials of its own.
+/// Whether an app has its own credentials.
 fn is_complete(layers: &Layers, index: usize) -> bool {
     let has = |name: &str| layers.value(&format!("apps.{index}.{name}")).is_some();
     has("id") && has("key") && (has("secret") || has("secret_file"))
 }
 
-/// Names the id and the key that an app lacks. The check for a secret comes later. `more`: why no variable completes it.
+/// Returns a mistake for each id and key that an app lacks. A missing secret is reported later. `more`: the reason why no
+/// variable completes the app.
 fn missing(layers: &Layers, index: usize, more: &str) -> Vec<Mistake> {
     let mistake = |(name, laravel): &(&str, &str)| {
         let key = format!("apps.{index}.{name}");
@@ -129,7 +130,7 @@ fn credentials<'a>(laravel: &Laravel<'a>) -> Result<Option<Credentials<'a>>, Mis
 }
 
 impl Credentials<'_> {
-    /// Whether they do not contradict what an app has.
+    /// Whether the credentials do not contradict those of an app.
     fn fit(&self, layers: &Layers, index: usize) -> bool {
         CREDENTIALS[..2].iter().zip(&self.values).all(|((name, _), found)| {
             let configured = layers.value(&format!("apps.{index}.{name}"));
@@ -141,7 +142,7 @@ impl Credentials<'_> {
         })
     }
 
-    /// Gives an app what it lacks.
+    /// Adds the missing credentials to an app.
     fn fill(&self, mut layers: Layers, index: usize) -> Result<Layers, ConfigError> {
         let (mut set, mut missing) = (Vec::new(), Vec::new());
         for ((name, laravel), found) in CREDENTIALS.iter().zip(&self.values) {
@@ -192,7 +193,7 @@ fn with_app_setting(layers: Layers, index: usize, key: &str, value: Value, found
     }
 }
 
-/// Gives limits that are not configured the value that Reverb has, or a generous one where Reverb has no limit.
+/// Sets the limits that are not configured to those of Reverb, or to a high value if Reverb has no such limit.
 ///
 /// `is_set`: whether a limit is configured, by its name.
 pub(in crate::config) fn apply_limits(limits: &mut AppLimits, is_set: impl Fn(&str) -> bool) {

@@ -1,4 +1,4 @@
-//! The Redis that Reverb would scale with, as a URL.
+//! The URL of the Redis that Reverb would use for scaling.
 
 use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use shared::config::Mistake;
@@ -9,7 +9,7 @@ use super::{Found, Laravel};
 
 /// The parts of a Redis URL.
 #[derive(Default)]
-struct Place {
+struct Parts {
     is_tls: bool,
     host: String,
     port: String,
@@ -18,17 +18,17 @@ struct Place {
     database: String,
 }
 
-/// Returns the URL of the Redis that the `REDIS_` variables name. Parts that `REDIS_URL` lacks come from the others, as in
-/// Laravel.
+/// Returns the URL of the Redis in the `REDIS_` variables. Like in Laravel, the parts that `REDIS_URL` lacks come from the other
+/// variables.
 ///
 /// # Errors
-/// When a variable that is read cannot be.
+/// If a variable cannot be read.
 pub(super) fn url(laravel: &Laravel<'_>) -> Result<Secret, Mistake> {
     let text = |name, default: &str| -> Result<String, Mistake> {
         let value = laravel.set(name)?.map(|found| found.text().to_owned());
         Ok(value.unwrap_or_else(|| default.to_owned()))
     };
-    let mut place = Place {
+    let mut parts = Parts {
         is_tls: matches!(text("REDIS_SCHEME", "")?.as_str(), "tls" | "rediss"),
         host: text("REDIS_HOST", "127.0.0.1")?,
         port: text("REDIS_PORT", "6379")?,
@@ -36,17 +36,17 @@ pub(super) fn url(laravel: &Laravel<'_>) -> Result<Secret, Mistake> {
         password: text("REDIS_PASSWORD", "")?,
         database: text("REDIS_DB", "0")?,
     };
-    if let Some(host) = place.host.strip_prefix("tls://") {
-        place = Place { is_tls: true, host: host.to_owned(), ..place };
+    if let Some(host) = parts.host.strip_prefix("tls://") {
+        parts = Parts { is_tls: true, host: host.to_owned(), ..parts };
     }
     if let Some(found) = laravel.set("REDIS_URL")? {
-        place.take_url(&found)?;
+        parts.apply_url(&found)?;
     }
-    Ok(Secret::new(place.url()))
+    Ok(Secret::new(parts.url()))
 }
 
-impl Place {
-    fn take_url(&mut self, found: &Found<'_>) -> Result<(), Mistake> {
+impl Parts {
+    fn apply_url(&mut self, found: &Found<'_>) -> Result<(), Mistake> {
         let wrong = || found.mistake("expected a URL like \"redis://user:password@host:6379/0\"");
         let url = Url::parse(found.text()).map_err(|_| wrong())?;
         self.is_tls = match url.scheme() {
@@ -59,7 +59,7 @@ impl Place {
         if let Some(port) = url.port() {
             self.port = port.to_string();
         }
-        // `redis://null:password@host` is how Laravel's users leave the name out.
+        // In Laravel, `redis://null:password@host` means no user name.
         let username = decoded(url.username());
         if !username.is_empty() {
             self.username = if username == "null" { String::new() } else { username };
@@ -113,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn variables_of_laravel_make_a_url() {
+    fn variables_of_laravel_form_a_url() {
         check("", "redis://127.0.0.1:6379/0");
         check("REDIS_HOST=10.0.0.1\nREDIS_PORT=6380\nREDIS_DB=3", "redis://10.0.0.1:6380/3");
         check("REDIS_PASSWORD=null\nREDIS_USERNAME=null", "redis://127.0.0.1:6379/0");
@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn the_url_wins_and_the_others_complete_it() {
+    fn the_url_takes_precedence_and_other_variables_complete_it() {
         check("REDIS_URL=redis://h:1/2\nREDIS_HOST=x\nREDIS_PORT=9\nREDIS_DB=3", "redis://h:1/2");
         check("REDIS_URL=redis://h\nREDIS_PASSWORD=s\nREDIS_DB=3", "redis://:s@h:6379/3");
         check("REDIS_URL=rediss://null:p%40s@h:1", "rediss://:p%40s@h:1/0");
@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn a_url_that_is_none_is_named_without_its_password() {
+    fn an_invalid_url_is_reported_without_its_password() {
         for value in ["h:hush@", "http://u:hush@h", "redis://"] {
             let laravel = laravel_of(&format!("REDIS_URL={value}"));
             let mistake = url(&laravel.borrow()).unwrap_err().to_string();

@@ -24,7 +24,7 @@ fn with_environment(file: &str, environment: &[(&str, &str)]) -> Owner {
 }
 
 #[test]
-fn the_process_comes_before_the_file_even_without_a_value() {
+fn the_environment_overrides_the_file_even_with_an_empty_value() {
     let owner = with_environment("A=file\nB=file\nC=file", &[("A", "process"), ("B", "")]);
     let value = |name| owner.borrow().set(name).unwrap().map(|found| (found.text().to_owned(), found.layer));
     assert_eq!(value("A"), Some(("process".into(), ENVIRONMENT)));
@@ -34,7 +34,7 @@ fn the_process_comes_before_the_file_even_without_a_value() {
 }
 
 #[test]
-fn quotes_that_docker_leaves_in_the_process_are_removed() {
+fn quotes_that_docker_leaves_in_the_environment_are_removed() {
     let owner = with_environment("", &[("A", "\"s 1\""), ("B", "'s 1'"), ("C", "null"), ("D", "\"")]);
     let value = |name| owner.borrow().set(name).unwrap().map(|found| found.text().to_owned());
     assert_eq!([value("A"), value("B")], [Some("s 1".into()), Some("s 1".into())]);
@@ -56,7 +56,7 @@ fn variables_of_the_server_become_settings() {
 }
 
 #[test]
-fn paths_of_reverb_have_one_slash_before_and_none_behind() {
+fn paths_of_reverb_get_one_leading_slash_and_no_trailing_slash() {
     for (value, path) in [("ws", "/ws"), ("/ws", "/ws"), ("/ws/", "/ws"), ("//a/b//", "/a/b"), ("/", "")] {
         let owner = laravel_of(&format!("REVERB_SERVER_PATH={value}"));
         let settings = owner.borrow().settings().unwrap();
@@ -66,7 +66,7 @@ fn paths_of_reverb_have_one_slash_before_and_none_behind() {
 }
 
 #[test]
-fn numbers_that_are_none_are_named() {
+fn invalid_numbers_are_named() {
     for (line, expected) in [
         ("REVERB_SERVER_PORT=high", "REVERB_SERVER_PORT: expected a port, not \"high\""),
         ("REVERB_SERVER_PORT=70000", "REVERB_SERVER_PORT: expected a port, not \"70000\""),
@@ -81,7 +81,7 @@ fn numbers_that_are_none_are_named() {
 }
 
 #[test]
-fn redis_is_taken_only_when_scaling_is_on() {
+fn redis_is_used_only_if_scaling_is_on() {
     let url = |file: &str| laravel_of(file).borrow().redis().unwrap().map(|(url, _)| url.reveal().to_owned());
     for on in ["true", "(true)", "1", "\"1\"", "yes"] {
         let file = format!("REVERB_SCALING_ENABLED={on}\nREDIS_HOST=h");
@@ -104,7 +104,7 @@ fn check_warnings(file: &str, completed: Option<&Completed>, expected: &[&str]) 
 }
 
 #[test]
-fn variables_that_change_nothing_are_named_once_with_what_to_use_instead() {
+fn variables_without_effect_cause_one_warning_with_an_alternative() {
     check_warnings(
         "REVERB_APP_PING_INTERVAL=60\nREVERB_PULSE_INGEST_INTERVAL=15\nREVERB_TLS_CERT=/x.pem\nREVERB_FOO=1\n\
          PUSHER_BAR=2\nREVERB_APP_ALLOWED_ORIGINS=a.example\nREVERB_SERVER=reverb\nREVERB_EMPTY=\nREVERB_NULL=null\n\
@@ -114,7 +114,7 @@ fn variables_that_change_nothing_are_named_once_with_what_to_use_instead() {
             "PUSHER_BAR is not used: it has no meaning here (from the file of --env-file)",
             "REVERB_APP_ALLOWED_ORIGINS is not used: set `allowed_origins` of the app, as \
              CARILLON_APPS__0__ALLOWED_ORIGINS=[shop.example] (from the file of --env-file)",
-            "REVERB_APP_PING_INTERVAL is not used: `server.activity_timeout` says when the server pings, too (from the file \
+            "REVERB_APP_PING_INTERVAL is not used: `server.activity_timeout` sets the time of server pings too (from the file \
              of --env-file)",
             "REVERB_FOO is not used: it has no meaning here (from the file of --env-file)",
             "REVERB_PULSE_INGEST_INTERVAL is not used: metrics for Prometheus are at /metrics of the admin port (from the \
@@ -126,7 +126,7 @@ fn variables_that_change_nothing_are_named_once_with_what_to_use_instead() {
 }
 
 #[test]
-fn variables_that_are_read_or_are_the_applications_cause_no_warning() {
+fn variables_of_carillon_and_of_the_application_cause_no_warning() {
     let file = "REVERB_APP_ID=1\nREVERB_APP_KEY=k\nREVERB_APP_SECRET=s\nREVERB_HOST=h\nREVERB_PORT=443\n\
                 REVERB_SCHEME=https\nREVERB_SERVER_HOST=0.0.0.0\nREVERB_APP_MAX_CONNECTIONS=5\nREVERB_SCALING_ENABLED=1\n\
                 REVERB_MAX_REQUEST_SIZE=1\nREVERB_APP_ACCEPT_CLIENT_EVENTS_FROM=members\nPUSHER_HOST=h\nPUSHER_PORT=1\n\
@@ -135,11 +135,11 @@ fn variables_that_are_read_or_are_the_applications_cause_no_warning() {
 }
 
 #[test]
-fn an_app_that_is_not_served_is_named() {
+fn an_app_that_is_not_served_causes_a_warning() {
     let of_reverb = Completed { index: 0, prefix: "REVERB_APP_" };
     let of_pusher = Completed { index: 0, prefix: "PUSHER_APP_" };
     let file = "REVERB_APP_MAX_CONNECTIONS=5\nPUSHER_APP_KEY=k";
-    let limit = "REVERB_APP_MAX_CONNECTIONS is not used: no app is the one that REVERB_APP_ID names (from the file of \
+    let limit = "REVERB_APP_MAX_CONNECTIONS is not used: no app has the id in REVERB_APP_ID (from the file of \
                  --env-file)";
     let app = "PUSHER_APP_KEY is not used: another app is configured (from the file of --env-file)";
     check_warnings(file, Some(&of_reverb), &[app]);
@@ -149,7 +149,7 @@ fn an_app_that_is_not_served_is_named() {
 }
 
 #[test]
-fn who_may_send_client_events_is_said_where_it_differs() {
+fn a_different_meaning_of_the_senders_of_client_events_causes_a_warning() {
     let of_reverb = Completed { index: 0, prefix: "REVERB_APP_" };
     let name = "REVERB_APP_ACCEPT_CLIENT_EVENTS_FROM";
     check_warnings(

@@ -1,18 +1,18 @@
-//! Values of variables as Laravel's `env()` returns them.
+//! The values that `env()` of Laravel returns.
 
 /// The value of a variable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Value<'a> {
-    /// `null`: as good as not set.
+    /// `null`, which means not set.
     Null,
     /// `true` or `false`.
     Bool(bool),
-    /// Anything else.
+    /// Any other text.
     Text(&'a str),
 }
 
 impl<'a> Value<'a> {
-    /// Reads a variable: some words are values of other types, and one pair of quotes around a text is removed.
+    /// Reads a variable. Some words have other types, and one pair of quotes around a text is removed.
     pub(super) fn new(variable: &'a str) -> Self {
         match variable.to_ascii_lowercase().as_str() {
             "true" | "(true)" => Self::Bool(true),
@@ -23,7 +23,7 @@ impl<'a> Value<'a> {
         }
     }
 
-    /// The text that PHP makes of the value.
+    /// Returns the value as PHP converts it to a text.
     pub(super) fn text(self) -> &'a str {
         match self {
             Self::Null | Self::Bool(false) => "",
@@ -32,13 +32,13 @@ impl<'a> Value<'a> {
         }
     }
 
-    /// Whether PHP takes the value for true.
+    /// Whether PHP converts the value to true.
     pub(super) fn is_true(self) -> bool {
         !matches!(self.text(), "" | "0")
     }
 }
 
-/// Removes one pair of equal quotes. Laravel's pattern does not match line breaks.
+/// Removes one pair of equal quotes. The pattern of Laravel does not match line breaks.
 fn without_quotes(text: &str) -> &str {
     let quoted = ['"', '\''].into_iter().find_map(|quote| text.strip_prefix(quote)?.strip_suffix(quote));
     quoted.filter(|quoted| !quoted.contains('\n')).unwrap_or(text)
@@ -49,7 +49,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn some_words_are_values_of_other_types() {
+    fn some_words_have_other_types() {
         for word in ["true", "TRUE", "(true)", "(True)"] {
             assert_eq!(Value::new(word), Value::Bool(true));
         }
@@ -80,7 +80,7 @@ mod tests {
     }
 
     #[test]
-    fn texts_and_truth_are_those_of_php() {
+    fn conversions_to_text_and_boolean_are_those_of_php() {
         assert_eq!(["true", "false", "null", "x"].map(|variable| Value::new(variable).text()), ["1", "", "", "x"]);
         assert_eq!(
             ["true", "1", "yes", "off", "0", "false", "null", ""].map(|variable| Value::new(variable).is_true()),

@@ -1,4 +1,4 @@
-//! The variables of Laravel's `.env` that concern a broadcast server, and what each means here.
+//! The broadcasting variables of Laravel's `.env`, and their meaning for this server.
 //!
 //! Source: `config/reverb.php` of laravel/reverb 1.10, `config/broadcasting.php` of laravel/framework 13.
 
@@ -9,11 +9,11 @@ pub(super) enum Meaning {
     Server(&'static str, Form),
     /// The value of a setting of the app that `REVERB_APP_ID` names, by its key in `[[apps]]`.
     App(&'static str, Form),
-    /// It is read together with others.
+    /// The variable is read together with others.
     Read,
-    /// Only the application and its pages read it.
+    /// Only the application and its pages read the variable.
     Application,
-    /// It has no meaning. The text says what to use instead, or why there is nothing to set.
+    /// The variable has no effect. The text names an alternative or the reason.
     Nothing(&'static str),
 }
 
@@ -27,17 +27,17 @@ pub(super) enum Form {
     Bytes,
     /// At least 1.
     Count,
-    /// `all`, `members`, or anything else for none.
+    /// `all` or `members`; any other value means none.
     Senders,
 }
 
-// The table reads better with short names.
+// Short names keep the table readable.
 use Form::{Bytes, Count, Path, Port, Seconds, Senders, Text};
 use Meaning::{App, Application, Nothing, Read, Server};
 
 const RATE: &str = "client events are limited per second, with `client_events_per_second`";
 
-/// All variables that Laravel and Reverb know.
+/// All variables of Laravel and Reverb.
 const VARIABLES: [(&str, Meaning); 34] = [
     ("REVERB_APP_ID", Read),
     ("REVERB_APP_KEY", Read),
@@ -62,7 +62,7 @@ const VARIABLES: [(&str, Meaning); 34] = [
     ),
     ("REVERB_SCALING_ENABLED", Read),
     ("REVERB_SCALING_CHANNEL", Read),
-    ("REVERB_APP_PING_INTERVAL", Nothing("`server.activity_timeout` says when the server pings, too")),
+    ("REVERB_APP_PING_INTERVAL", Nothing("`server.activity_timeout` sets the time of server pings too")),
     ("REVERB_PULSE_INGEST_INTERVAL", Nothing("metrics for Prometheus are at /metrics of the admin port")),
     ("REVERB_TELESCOPE_INGEST_INTERVAL", Nothing("metrics for Prometheus are at /metrics of the admin port")),
     ("REVERB_SERVER", Nothing("there is one kind of server")),
@@ -81,10 +81,10 @@ const VARIABLES: [(&str, Meaning); 34] = [
 const ORIGINS: &str = "set `allowed_origins` of the app, as CARILLON_APPS__0__ALLOWED_ORIGINS=[shop.example]";
 const TLS: &str = "set `tls.cert` and `tls.key`, as CARILLON_TLS__CERT and CARILLON_TLS__KEY";
 
-/// Variables of these beginnings are Laravel's or Reverb's.
+/// The prefixes of the variables of Laravel and Reverb.
 pub(super) const PREFIXES: [&str; 2] = ["REVERB_", "PUSHER_"];
 
-/// The variables with this kind of meaning, each with the key that it sets and its form.
+/// Returns the variables that set a key, with the key and the form. `of_app`: whether the key is one of an app.
 pub(super) fn settings(of_app: bool) -> impl Iterator<Item = (&'static str, &'static str, Form)> {
     VARIABLES.iter().filter_map(move |(name, meaning)| match meaning {
         App(key, form) if of_app => Some((*name, *key, *form)),

@@ -1,9 +1,9 @@
-//! Configurations that come from Laravel's variables.
+//! Tests of configurations from Laravel's variables.
 
 use super::*;
 
 #[test]
-fn laravels_listener_may_come_from_the_process_and_still_gives_way_to_ours() {
+fn laravels_listener_from_the_process_is_overridden_by_carillon_variables() {
     let environment = &[("REVERB_SERVER_PORT", "5"), ("REVERB_SERVER_HOST", "::1")][..];
     let laravel = Given { env_file: Some("REVERB_SERVER_PORT=2"), environment, ..Given::default() }.load().unwrap();
     assert_eq!((laravel.server.host.as_str(), laravel.server.port), ("::1", 5));
@@ -12,7 +12,7 @@ fn laravels_listener_may_come_from_the_process_and_still_gives_way_to_ours() {
 }
 
 #[test]
-fn ports_that_kubernetes_sets_for_services_do_not_count() {
+fn ports_that_kubernetes_sets_for_services_are_ignored() {
     let environment = &[
         ("REVERB_SERVER_PORT", "tcp://10.0.0.1:8080"),
         ("REVERB_SERVER_SERVICE_HOST", "10.0.0.1"),
@@ -28,7 +28,7 @@ fn ports_that_kubernetes_sets_for_services_do_not_count() {
 }
 
 #[test]
-fn a_laravel_port_that_is_none_is_named() {
+fn an_invalid_laravel_port_is_named() {
     let expected = "REVERB_SERVER_PORT: expected a port, not \"high\"";
     assert_eq!(refusal(env_file("REVERB_SERVER_PORT=high"), expected), "the file of --env-file");
     let environment = &[("REVERB_SERVER_PORT", "high")];
@@ -36,7 +36,7 @@ fn a_laravel_port_that_is_none_is_named() {
 }
 
 #[test]
-fn laravels_variables_make_up_an_app() {
+fn laravels_variables_configure_an_app() {
     let reverb = "REVERB_APP_ID=123456\nREVERB_APP_KEY=k1\nREVERB_APP_SECRET=\"s 1\"\n";
     let pusher = "PUSHER_APP_ID=007\nPUSHER_APP_KEY=k2\nPUSHER_APP_SECRET=1e3\n";
     app_of(env_file(reverb), ("123456", "k1", "s 1"));
@@ -75,14 +75,14 @@ fn an_incomplete_laravel_app_names_what_is_missing() {
 }
 
 #[test]
-fn lines_of_an_env_file_that_belong_to_others_may_be_unreadable() {
+fn unreadable_lines_of_other_programs_in_an_env_file_are_allowed() {
     let text = "APP_NAME=My Shop\n\u{feff}\nREVERB_APP_ID=1\nREVERB_APP_KEY=k\nREVERB_APP_SECRET=s\nFOO\n";
     app_of(env_file(text), ("1", "k", "s"));
     app_of(env_file(&format!("\u{feff}{}", &text[text.find("REVERB").unwrap()..])), ("1", "k", "s"));
 }
 
 #[test]
-fn an_unreadable_line_of_ours_is_named_without_its_value() {
+fn an_unreadable_line_that_carillon_uses_is_named_without_its_value() {
     for text in ["REVERB_APP_SECRET=hush hush\n", "REVERB_APP_SECRET=\"hush\n", "REVERB_APP_SECRET=\"a\\hush\"\n"] {
         let error = env_file(&format!("REVERB_APP_ID=1\n{text}")).load().unwrap_err();
         assert!(error.starts_with("REVERB_APP_SECRET: expected "), "{error}");
@@ -113,13 +113,13 @@ fn values_are_those_that_laravel_reads() {
 }
 
 #[test]
-fn quotes_in_the_process_are_removed_as_laravel_does() {
+fn quotes_in_the_environment_are_removed_like_in_laravel() {
     let environment = &[("REVERB_APP_ID", "\"1\""), ("REVERB_APP_KEY", "'k'"), ("REVERB_APP_SECRET", "\"s 1\"")];
     app_of(Given { environment, ..Given::default() }, ("1", "k", "s 1"));
 }
 
 #[test]
-fn keys_of_openssl_are_served_and_others_are_named_with_their_variable() {
+fn keys_of_openssl_are_valid_and_invalid_keys_are_named_with_their_variable() {
     let env = |key: &str| format!("REVERB_APP_ID=1\nREVERB_APP_KEY={key}\nREVERB_APP_SECRET=MWf+/0=\n");
     let key = "MWfOjqT8cbGdjnb+QjvKoK1N/0qkOrPqKJ2rW7Z2aLo=";
     app_of(env_file(&env(key)), ("1", key, "MWf+/0="));
@@ -138,7 +138,7 @@ fn with_reverb(lines: &str) -> Config {
 }
 
 #[test]
-fn an_app_of_reverb_has_its_limits() {
+fn an_app_of_reverb_has_the_limits_of_reverb() {
     let config = with_reverb("");
     let limits = &config.apps[0].limits;
     assert_eq!((limits.presence_members, limits.client_events_per_second, limits.batch), (10_000, 200, 100));
@@ -179,7 +179,7 @@ fn limits_of_reverb_are_read() {
 }
 
 #[test]
-fn what_reverb_would_serve_can_be_printed_and_read_again() {
+fn a_configuration_of_reverb_can_be_printed_and_read_again() {
     let lines = "REVERB_MAX_REQUEST_SIZE=1000000\nREVERB_SERVER_HOST=[::]\nREVERB_SERVER_PATH=ws\n";
     let printed = toml::to_string(&with_reverb(lines)).unwrap();
     let read = file(&printed).load().unwrap();
@@ -210,7 +210,7 @@ fn reverb_with_scaling_is_a_node_of_a_cluster() {
 }
 
 #[test]
-fn a_password_of_redis_that_cannot_be_read_stops_only_those_who_need_it() {
+fn an_unreadable_password_of_redis_stops_the_start_only_if_redis_is_used() {
     let redis = "REDIS_PASSWORD=hush hush\n";
     let config = with_reverb(redis);
     assert!(
@@ -223,7 +223,7 @@ fn a_password_of_redis_that_cannot_be_read_stops_only_those_who_need_it() {
 }
 
 #[test]
-fn broken_lines_of_others_are_warnings() {
+fn unreadable_lines_of_other_programs_are_warnings() {
     let text = format!("APP_NAME=My Shop\nMAIL=\"open\n{REVERB}REVERB_APP_PING_INTERVAL=60\n");
     app_of(env_file(&text), ("1", "k", "s"));
     let warnings = env_file(&text).load().unwrap().warnings;
@@ -252,7 +252,7 @@ fn a_file_completes_the_app_that_laravel_names() {
     }
     let file = format!("[[apps]]\n{limits}");
     let apps = with(&file, &format!("{REVERB}REVERB_APP_MAX_CONNECTIONS=9\n")).unwrap();
-    assert_eq!((apps[0].limits.batch, apps[0].limits.connections), (7, 9), "a variable stands above the file");
+    assert_eq!((apps[0].limits.batch, apps[0].limits.connections), (7, 9), "a variable overrides the file");
     let pusher = with(&file, &REVERB.replace("REVERB", "PUSHER")).unwrap();
     assert_eq!((pusher[0].limits.batch, pusher[0].limits.presence_members), (7, 100));
 }
@@ -311,7 +311,7 @@ fn the_connection_that_laravel_broadcasts_with_is_served() {
 }
 
 #[test]
-fn ipv6_addresses_may_stand_in_brackets_everywhere() {
+fn ipv6_addresses_may_have_brackets_in_all_sources() {
     let settings = Settings { host: Some("[::1]".into()), ..Settings::default() };
     assert_eq!(Given { settings, ..Given::default() }.load().unwrap().server.host, "::1");
     assert_eq!(with_reverb("REVERB_SERVER_HOST=[::]").server.host, "::");

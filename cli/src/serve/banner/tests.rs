@@ -31,7 +31,7 @@ fn the_demo_banner_can_be_pasted_into_a_page_and_into_laravel() {
   public  http://127.0.0.1:8080   WebSocket and HTTP API
   admin   http://127.0.0.1:9090   /metrics /livez /readyz
   limit   19736 connections (20000 descriptors)
-  apps    app-id (demo: anyone who reaches this port may use it; bound to 127.0.0.1)
+  apps    app-id (demo: any client that reaches this port can use it; bound to 127.0.0.1)
 
   // paste into your page:
   new Pusher('app-key', {{ wsHost: '127.0.0.1', wsPort: 8080, httpHost: '127.0.0.1', httpPort: 8080,
@@ -61,7 +61,7 @@ fn a_configured_apps_secret_is_never_printed() {
 }
 
 #[test]
-fn a_server_on_every_address_is_reached_at_the_pages_own_host() {
+fn a_page_reaches_a_server_on_all_addresses_at_its_own_host() {
     let mut config = Config { apps: vec![App::with_defaults("shop", "shop-key", "hush")], ..Config::default() };
     config.server.path_prefix = "/ws".into();
     let text = banner(&config, "[::]:8080");
@@ -70,13 +70,13 @@ fn a_server_on_every_address_is_reached_at_the_pages_own_host() {
 }
 
 #[test]
-fn a_key_is_quoted_as_javascript_wants_it() {
+fn a_key_is_quoted_for_javascript() {
     let config = Config { apps: vec![App::with_defaults("shop", "it's+/=", "hush")], ..Config::default() };
     assert!(banner(&config, "127.0.0.1:8080").contains("new Pusher('it\\'s+/=',"));
 }
 
 #[test]
-fn many_apps_are_named_up_to_five() {
+fn at_most_five_apps_are_listed() {
     let apps = (1..=7).map(|n| App::with_defaults(&format!("app{n}"), &format!("key{n}"), "hush")).collect();
     let text = banner(&Config { apps, ..Config::default() }, "0.0.0.0:8080");
     assert!(text.contains("  apps    app1, app2, app3, app4, app5 and 2 more\n"), "{text}");
@@ -84,7 +84,7 @@ fn many_apps_are_named_up_to_five() {
 }
 
 #[test]
-fn an_ipv6_host_is_in_brackets_where_clients_make_a_url_of_it() {
+fn an_ipv6_host_has_brackets_in_urls() {
     let text = banner(&demo(), "[::1]:8080");
     assert!(text.contains("  public  http://[::1]:8080   "), "{text}");
     assert!(text.contains("{ wsHost: '[::1]', wsPort: 8080, "), "{text}");
@@ -93,7 +93,7 @@ fn an_ipv6_host_is_in_brackets_where_clients_make_a_url_of_it() {
 }
 
 #[test]
-fn a_role_of_a_cluster_says_what_it_serves_and_where_redis_is() {
+fn a_role_of_a_cluster_shows_its_services_and_the_address_of_redis() {
     let config = Config { apps: vec![App::with_defaults("shop", "shop-key", "hush")], ..Config::default() };
     let text = banner_of(Role::Gateway, &config, "0.0.0.0:8080", Some("127.0.0.1:6379"));
     assert!(text.contains("http://0.0.0.0:8080   WebSocket\n"), "{text}");
@@ -104,7 +104,7 @@ fn a_role_of_a_cluster_says_what_it_serves_and_where_redis_is() {
 }
 
 #[test]
-fn limits_that_are_not_pushers_are_named() {
+fn limits_that_differ_from_pushers_are_listed() {
     let mut shop = App::with_defaults("shop", "shop-key", "hush");
     let text = |apps: Vec<App>| banner(&Config { apps, ..Config::default() }, "0.0.0.0:8080");
     assert!(!text(vec![shop.clone()]).contains("  limits"));

@@ -1,4 +1,4 @@
-//! Files that change under a server, as Kubernetes changes them and as a person does.
+//! Certificate files that change while a server runs.
 
 use std::os::unix::fs::symlink;
 use std::path::Path;
@@ -12,10 +12,11 @@ use tokio::time::timeout;
 use super::*;
 use client::{Trust, tls as client_tls};
 
-/// For what happens at once.
+/// The timeout of operations that complete at once.
 const SOON: Duration = Duration::from_secs(20);
 
-/// A mounted secret: `tls.crt` and `tls.key` are links into `data`, which is a link to the folder of one version.
+/// A directory like that of a mounted Kubernetes secret. `tls.crt` and `tls.key` link into `data`, which links to the directory of
+/// one version.
 struct Mount {
     folder: TempDir,
 }
@@ -33,7 +34,7 @@ impl Mount {
         self.folder.path().join(name)
     }
 
-    /// A version with a certificate of its own for `localhost`.
+    /// Creates a version with a new certificate for `localhost`.
     fn make(&self, version: &str) {
         std::fs::create_dir(self.path(version)).unwrap();
         let made = Command::new("openssl")
@@ -46,8 +47,8 @@ impl Mount {
         assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
     }
 
-    /// Makes a version the one that is seen, in one step.
-    fn show(&self, version: &str) {
+    /// Makes a version the current one, atomically.
+    fn publish(&self, version: &str) {
         symlink(version, self.path("next")).unwrap();
         std::fs::rename(self.path("next"), self.path("data")).unwrap();
     }
@@ -57,7 +58,7 @@ impl Mount {
         Tls::new(&config).unwrap().unwrap()
     }
 
-    /// Whether a client that believes this version's certificate, and no other, gets it.
+    /// Whether the server presents the certificate of this version.
     async fn is_served(&self, tls: &Arc<Tls>, version: &str) -> bool {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
@@ -69,15 +70,15 @@ impl Mount {
 }
 
 #[tokio::test]
-async fn a_secret_that_changes_without_a_signal_is_read_again() {
+async fn a_changed_secret_is_reloaded_without_a_signal() {
     let mount = Mount::new();
     mount.make("v1");
     mount.make("v2");
-    mount.show("v1");
+    mount.publish("v1");
     let tls = mount.serve();
     assert!(mount.is_served(&tls, "v1").await);
-    let keeping = tokio::spawn(keep(Some(tls.clone()), None, Duration::from_millis(5)));
-    mount.show("v2");
+    let keeping = tokio::spawn(watch(Some(tls.clone()), None, Duration::from_millis(5)));
+    mount.publish("v2");
     let changed = async {
         while !mount.is_served(&tls, "v2").await {
             tokio::time::sleep(Duration::from_millis(5)).await;
@@ -89,30 +90,30 @@ async fn a_secret_that_changes_without_a_signal_is_read_again() {
 }
 
 #[tokio::test]
-async fn a_pair_that_cannot_be_used_is_told_once_and_changes_nothing() {
+async fn an_unusable_pair_is_reported_once_and_changes_nothing() {
     let mount = Mount::new();
     mount.make("v1");
     mount.make("v2");
-    mount.show("v1");
+    mount.publish("v1");
     let tls = mount.serve();
     assert!(!tls.reload_if_changed().unwrap(), "nothing has changed");
-    // The certificate of one version with the key of another, as while someone copies both by hand.
+    // The certificate of one version with the key of another, like during a manual copy.
     std::fs::create_dir(mount.path("half")).unwrap();
     std::fs::copy(mount.path("v2/tls.crt"), mount.path("half/tls.crt")).unwrap();
     std::fs::copy(mount.path("v1/tls.key"), mount.path("half/tls.key")).unwrap();
-    mount.show("half");
+    mount.publish("half");
     tls.reload_if_changed().unwrap_err();
-    assert!(!tls.reload_if_changed().unwrap(), "it is known already");
+    assert!(!tls.reload_if_changed().unwrap(), "the error was already reported");
     assert!(mount.is_served(&tls, "v1").await);
     std::fs::remove_file(mount.path("data")).unwrap();
     tls.reload_if_changed().unwrap_err();
-    assert!(!tls.reload_if_changed().unwrap(), "that there are no files is known already too");
-    mount.show("v1");
-    assert!(tls.reload_if_changed().unwrap(), "back to what is served is a change from what was there");
-    mount.show("v2");
+    assert!(!tls.reload_if_changed().unwrap(), "the missing files were already reported");
+    mount.publish("v1");
+    assert!(tls.reload_if_changed().unwrap(), "the old files differ from the missing ones");
+    mount.publish("v2");
     assert!(tls.reload_if_changed().unwrap());
     assert!(mount.is_served(&tls, "v2").await);
-    // Whoever asks is answered whether anything has changed or not.
+    // A signal reloads the files even if they have not changed.
     tls.reload().unwrap();
     assert!(!tls.reload_if_changed().unwrap());
 }

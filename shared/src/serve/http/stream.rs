@@ -300,7 +300,10 @@ mod tests {
         assert!(timeout(LINGER_TIMEOUT, stream.read(&mut byte)).await.is_err(), "the stream looks open");
         state.half_closed().await;
         state.on_response_complete();
-        assert!(timeout(LINGER_TIMEOUT, stream.read(&mut byte)).await.is_err(), "the response can still be in a buffer");
+        assert!(
+            timeout(LINGER_TIMEOUT, stream.read(&mut byte)).await.is_err(),
+            "the response can still be in a buffer"
+        );
         stream.flush().await.expect("nothing is buffered");
         assert_eq!(stream.read(&mut byte).await.expect("the end"), 0);
     }

@@ -65,7 +65,11 @@ fn only_the_addresses_that_trusted_proxies_added_are_used() {
     let mut odd = HeaderMap::new();
     odd.append("x-forwarded-for", HeaderValue::from_bytes(b"\xff, 1.1.1.1").unwrap());
     let peer = RemoteAddr { address: ip("10.0.0.1"), may_be_proxy: true };
-    assert_eq!(access.client(peer, &odd), Some(ip("1.1.1.1")), "the bytes of the client do not hide the address from the proxy");
+    assert_eq!(
+        access.client(peer, &odd),
+        Some(ip("1.1.1.1")),
+        "the bytes of the client do not hide the address from the proxy"
+    );
     let balancer = RemoteAddr { address: ip("10.0.0.1"), may_be_proxy: false };
     assert_eq!(access.client(balancer, &headers(&["1.1.1.1"])), Some(ip("10.0.0.1")));
 }
@@ -77,7 +81,11 @@ fn connections_count_for_the_client_that_the_nearest_proxy_states() {
         access.counted_client(RemoteAddr { address: ip(peer), may_be_proxy }, &headers(lines))
     };
     assert_eq!(counted("8.8.8.8", true, &[]), Some(ip("8.8.8.8")));
-    assert_eq!(counted("8.8.8.8", true, &["1.1.1.1"]), Some(ip("8.8.8.8")), "the header of an untrusted client is ignored");
+    assert_eq!(
+        counted("8.8.8.8", true, &["1.1.1.1"]),
+        Some(ip("8.8.8.8")),
+        "the header of an untrusted client is ignored"
+    );
     for proxy in ["10.0.0.1", "127.0.0.1", "::1", "::ffff:127.0.0.1"] {
         assert_eq!(counted(proxy, true, &["6.6.6.6, 1.1.1.1"]), Some(ip("1.1.1.1")), "{proxy}");
         assert_eq!(counted(proxy, true, &["6.6.6.6, 1.1.1.1", "10.0.0.2, 127.0.0.1"]), Some(ip("1.1.1.1")), "{proxy}");

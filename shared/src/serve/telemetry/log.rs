@@ -40,7 +40,7 @@ impl Default for Config {
 impl Validate for Config {
     fn validate(&self) -> Vec<Mistake> {
         let Err(LogError { level, .. }) = filter(self) else { return Vec::new() };
-        let complaint = format!("expected a level or a filter, as \"info\" or \"info,gateway=debug\", not {level:?}");
+        let complaint = format!("expected a level or a filter, like \"info\" or \"info,gateway=debug\", not {level:?}");
         vec![Mistake::new("log.level", complaint)]
     }
 }

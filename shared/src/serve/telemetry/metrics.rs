@@ -62,7 +62,8 @@ pub fn registry(version: &str) -> Registry {
     registry
         .register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))
         .expect("a fresh registry has no process metrics");
-    let info = IntGaugeVec::new(Opts::new("carillon_build_info", "Constant 1; the label has the version."), &["version"]);
+    let info =
+        IntGaugeVec::new(Opts::new("carillon_build_info", "Constant 1; the label has the version."), &["version"]);
     register(&registry, info).with_label_values(&[version]).set(1);
     registry
 }

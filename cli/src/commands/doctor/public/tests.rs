@@ -1,4 +1,4 @@
-//! Servers that are a few bytes each.
+//! Tests against servers that send a few bytes.
 
 use std::time::SystemTime;
 
@@ -10,18 +10,18 @@ use crate::commands::doctor::finding::Verdict;
 
 const UPGRADE: &[u8] = b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n";
 
-/// What is found at a server that says this to whoever connects, and then ends the connection.
-async fn found_at(says: &[&[u8]]) -> Vec<Finding> {
+/// Returns the findings for a server that sends these bytes to each client and closes the connection.
+async fn findings_of(sends: &[&[u8]]) -> Vec<Finding> {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = ServerUrl::from(listener.local_addr().unwrap());
-    let says = says.concat();
+    let sends = sends.concat();
     let serving = tokio::spawn(async move {
         let mut stream = listener.accept().await.unwrap().0;
         let mut head = Vec::new();
         while !head.ends_with(b"\r\n\r\n") {
             head.push(stream.read_u8().await.unwrap());
         }
-        stream.write_all(&says).await.unwrap();
+        stream.write_all(&sends).await.unwrap();
         stream.shutdown().await.unwrap();
         let _ = stream.read_to_end(&mut head).await;
     });
@@ -38,8 +38,8 @@ fn close(code: u16, reason: &str) -> Vec<u8> {
     [&[0x88, u8::try_from(reason.len() + 2).unwrap()], &code.to_be_bytes()[..], reason.as_bytes()].concat()
 }
 
-async fn check(says: &[&[u8]], words: &[&str]) {
-    let findings = found_at(says).await;
+async fn check(sends: &[&[u8]], words: &[&str]) {
+    let findings = findings_of(sends).await;
     let [finding] = findings.as_slice() else { panic!("{} findings", findings.len()) };
     assert_eq!(finding.verdict, Verdict::Problem, "{}", finding.text);
     for word in words {
@@ -48,35 +48,35 @@ async fn check(says: &[&[u8]], words: &[&str]) {
 }
 
 #[tokio::test]
-async fn only_a_greeting_is_success() {
+async fn only_an_established_connection_is_success() {
     let data = r#"{\"socket_id\":\"1.2\",\"activity_timeout\":120}"#;
     let greeting = text(&format!(r#"{{"event":"pusher:connection_established","data":"{data}"}}"#));
-    let findings = found_at(&[UPGRADE, &greeting]).await;
+    let findings = findings_of(&[UPGRADE, &greeting]).await;
     assert!(findings.iter().all(|finding| finding.verdict == Verdict::Good));
-    assert!(findings[0].text.contains("greets clients"), "{}", findings[0].text);
-    check(&[UPGRADE, &text(r#"{"event":"hello","data":"{}"}"#)], &["does not greet clients"]).await;
+    assert!(findings[0].text.contains("establishes connections"), "{}", findings[0].text);
+    check(&[UPGRADE, &text(r#"{"event":"hello","data":"{}"}"#)], &["does not establish a connection"]).await;
     check(&[UPGRADE], &["refuses the client", "without a word"]).await;
 }
 
 #[tokio::test]
-async fn refusals_after_the_upgrade_are_told_with_their_code_their_words_and_what_to_do() {
+async fn refusals_after_the_upgrade_are_reported_with_code_reason_and_advice() {
     let error = text(r#"{"event":"pusher:error","data":{"code":4001,"message":"App key key not in this cluster"}}"#);
-    check(&[UPGRADE, &error], &["4001", "not in this cluster", "other apps"]).await;
+    check(&[UPGRADE, &error], &["4001", "not in this cluster", "no app with this key"]).await;
     check(&[UPGRADE, &close(4100, "Over capacity")], &["4100", "Over capacity", "full"]).await;
     check(&[UPGRADE, &close(4009, "")], &["4009", "server.allow"]).await;
-    check(&[UPGRADE, &close(4200, "")], &["4200", "leaving"]).await;
+    check(&[UPGRADE, &close(4200, "")], &["4200", "shuts down"]).await;
 }
 
 #[tokio::test]
-async fn other_answers_say_what_stands_in_front() {
+async fn other_responses_are_reported_with_their_cause() {
     let answer = |status: &str| format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n").into_bytes();
-    check(&[&answer("426 Upgrade Required")], &["the proxy must pass Upgrade"]).await;
-    check(&[&answer("404 Not Found")], &["404", "is this server behind it?"]).await;
+    check(&[&answer("426 Upgrade Required")], &["the proxy must forward the headers Upgrade"]).await;
+    check(&[&answer("404 Not Found")], &["404", "check that it forwards to this server"]).await;
     check(&[b"SSH-2.0-x\r\n"], &["cannot be reached"]).await;
 }
 
 #[test]
-fn a_clock_that_goes_wrong_is_told() {
+fn a_wrong_clock_is_reported() {
     let now = SystemTime::now();
     let ago = |seconds| now - Duration::from_secs(seconds);
     for (date, verdict) in [

@@ -1,6 +1,6 @@
-//! Every command that nodes give Redis, given once: what is not allowed, and what Redis cannot do now.
+//! Runs every Redis command of a node once, to find missing permissions and commands that fail.
 //!
-//! A test holds this list against the sources of the bus, the roster and the webhooks, and against `deploy/redis/users.acl`.
+//! A test compares this list with the sources of the bus, the roster and the webhooks, and with `deploy/redis/users.acl`.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -9,40 +9,39 @@ use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Cmd, PushInfo, PushKind, RedisError, Script, Value, cmd};
 use shared::cluster::redis::Connector;
 use tokio::sync::mpsc;
-use tokio::time::timeout;
+use tokio::time;
 
 use crate::commands::doctor::finding::Finding;
 
-/// How long what is written lives, in milliseconds, should it not come to deleting it: longer than a slow Redis takes for
-/// all commands.
+/// The time to live of written keys in milliseconds, in case they are not deleted. A slow Redis executes all commands in less.
 const LIFETIME_MS: &str = "60000";
 
-/// What is to be tried.
+/// The settings of the test commands.
 pub(super) struct Trial<'a> {
-    /// For a connection that hears.
+    /// The connector for a subscriber connection.
     pub(super) connector: &'a Connector,
-    /// For a connection, and for each answer.
-    pub(super) patience: Duration,
-    /// What all keys and topics begin with.
+    /// The timeout of a connection and of each response.
+    pub(super) timeout: Duration,
+    /// The prefix of all keys and topics.
     pub(super) prefix: &'a str,
-    /// Whether an app has webhooks, which are kept in streams.
+    /// Whether an app has webhooks, which are stored in streams.
     pub(super) has_webhooks: bool,
 }
 
-/// The commands that failed, by what Redis calls the failure.
+/// The failed commands by error code.
 #[derive(Default)]
 struct Failures(BTreeMap<String, Failure>);
 
 struct Failure {
     commands: Vec<String>,
-    /// What Redis said to the first of them.
-    words: String,
+    /// The error text of the first failed command.
+    text: String,
 }
 
-/// Does once what nodes do all the time, on keys and topics of its own under the same prefix.
+/// Runs every command of a node once, on temporary keys and topics with the same prefix.
 pub(super) async fn examine(connection: &mut MultiplexedConnection, trial: &Trial<'_>) -> Vec<Finding> {
     let mut failures = Failures::default();
-    // Many may look at once, as init containers do, and in each of those every process has the same id.
+    // Several doctors can run at once in init containers, where each process has the same id.
     let name: u128 = rand::random();
     let key = |kind: &str| format!("{}:{{0}}:doctor:{kind}:{name:032x}", trial.prefix);
     let keys = ["text", "hash", "set", "sorted", "stream"].map(key);
@@ -54,7 +53,7 @@ pub(super) async fn examine(connection: &mut MultiplexedConnection, trial: &Tria
         let has_group = failures.run(connection, &with("XGROUP", &["CREATE", stream, "g", "0", "MKSTREAM"])).await;
         failures.run(connection, &expire(stream)).await;
         for command in on_streams(stream) {
-            // What only says that there is no group says nothing new where none could be made.
+            // An error about a missing group follows from the failure to create it.
             let follows = |code: &str| !has_group && matches!(code, "NOGROUP" | "ERR");
             failures.run_unless(connection, &command, follows).await;
         }
@@ -65,15 +64,16 @@ pub(super) async fn examine(connection: &mut MultiplexedConnection, trial: &Tria
         failures.run(connection, &expire(key)).await;
         failures.run(connection, &with("DEL", &[key])).await;
     }
-    // Last, since a transaction that may not be ended swallows all that follows.
+    // The transaction is last, because an unfinished one would queue all later commands.
     if failures.run(connection, &cmd("MULTI")).await {
         let queued = failures.run(connection, &with("PUBLISH", &[&key("topic"), "x"])).await;
         failures.run_unless(connection, &cmd("EXEC"), |code| !queued && code == "EXECABORT").await;
     }
-    failures.told(trial.prefix)
+    failures.findings(trial.prefix)
 }
 
-/// What writes a key comes first of those on it, and then what lets it end by itself: a doctor may be killed at any time.
+/// Returns the commands on keys. The first command on a key writes it, and the next sets its expiry, because the doctor can be killed
+/// at any time.
 fn on_keys([text, hash, set, sorted, _]: &[String; 5]) -> Vec<Cmd> {
     vec![
         with("UNWATCH", &[]),
@@ -142,20 +142,20 @@ fn name_of(command: &Cmd) -> String {
 }
 
 impl Failures {
-    /// Whether the command succeeded.
+    /// Runs a command. Returns whether it succeeded.
     async fn run(&mut self, connection: &mut MultiplexedConnection, command: &Cmd) -> bool {
         self.run_unless(connection, command, |_| false).await
     }
 
-    /// The same; failures that merely follow from an earlier one are not told again.
+    /// Runs a command. Failures that follow from an earlier one are not recorded. Returns whether the command succeeded.
     async fn run_unless(
         &mut self,
         connection: &mut MultiplexedConnection,
         command: &Cmd,
         follows: impl Fn(&str) -> bool,
     ) -> bool {
-        let answer: Result<Value, RedisError> = command.query_async(connection).await;
-        match answer {
+        let response: Result<Value, RedisError> = command.query_async(connection).await;
+        match response {
             Ok(_) => true,
             Err(error) => {
                 if !error.code().is_some_and(follows) {
@@ -166,7 +166,7 @@ impl Failures {
         }
     }
 
-    /// Scripts are loaded, and then called by their hashes; never sent with each call.
+    /// Loads a script and calls it by its hash, like a node.
     async fn run_script(&mut self, connection: &mut MultiplexedConnection, key: &str, topic: &str) {
         let text = "redis.call('HSET', KEYS[1], 'a', '1') return redis.call('PUBLISH', ARGV[1], 'x')";
         let loaded: Result<Value, RedisError> = cmd("SCRIPT").arg("LOAD").arg(text).query_async(connection).await;
@@ -182,70 +182,68 @@ impl Failures {
         }
     }
 
-    /// What is published must come back to who subscribed.
+    /// Checks that a subscriber receives a published message.
     async fn run_topic(&mut self, connection: &mut MultiplexedConnection, trial: &Trial<'_>, topic: &str) {
-        let (hear, mut heard) = mpsc::unbounded_channel::<PushInfo>();
-        let settings = AsyncConnectionConfig::new().set_push_sender(hear);
-        let mut ear = match trial.connector.connect(settings).await {
-            Ok(ear) => ear,
+        let (sender, mut pushes) = mpsc::unbounded_channel::<PushInfo>();
+        let settings = AsyncConnectionConfig::new().set_push_sender(sender);
+        let mut subscriber = match trial.connector.connect(settings).await {
+            Ok(subscriber) => subscriber,
             Err(error) => return self.add("a second connection".into(), &error),
         };
-        let subscribed = self.run(&mut ear, &with("SUBSCRIBE", &[topic])).await;
+        let subscribed = self.run(&mut subscriber, &with("SUBSCRIBE", &[topic])).await;
         let published = self.run(connection, &with("PUBLISH", &[topic, "x"])).await;
         if subscribed && published {
-            let message = async { while heard.recv().await.is_some_and(|push| push.kind != PushKind::Message) {} };
-            if timeout(trial.patience, message).await.is_err() {
-                let words = format!("what was published did not come back within {:?}", trial.patience);
-                self.0.insert("silence".into(), Failure { commands: vec!["PUBLISH".into()], words });
+            let message = async { while pushes.recv().await.is_some_and(|push| push.kind != PushKind::Message) {} };
+            if time::timeout(trial.timeout, message).await.is_err() {
+                let text = format!("a subscriber did not receive a published message within {:?}", trial.timeout);
+                self.0.insert("silence".into(), Failure { commands: vec!["PUBLISH".into()], text });
             }
         }
-        self.run(&mut ear, &with("UNSUBSCRIBE", &[topic])).await;
+        self.run(&mut subscriber, &with("UNSUBSCRIBE", &[topic])).await;
     }
 
     fn add(&mut self, command: String, error: &RedisError) {
         let cause = match error.code() {
-            // EXEC says why it ended the transaction in its words only.
+            // The error text of EXEC names the reason for the abort.
             Some("EXECABORT") if error.to_string().contains("NOPERM") => "NOPERM",
             code => code.unwrap_or("connection"),
         };
-        let failure = self
-            .0
-            .entry(cause.to_owned())
-            .or_insert_with(|| Failure { commands: Vec::new(), words: error.to_string() });
+        let failure =
+            self.0.entry(cause.to_owned()).or_insert_with(|| Failure { commands: Vec::new(), text: error.to_string() });
         if !failure.commands.contains(&command) {
             failure.commands.push(command);
         }
     }
 
-    fn told(self, prefix: &str) -> Vec<Finding> {
+    fn findings(self, prefix: &str) -> Vec<Finding> {
         if self.0.is_empty() {
-            return vec![Finding::good("redis rights", "everything that a node does is allowed, and works")];
+            return vec![Finding::good("redis rights", "all commands of a node are allowed and work")];
         }
-        let told = self.0.into_iter().map(|(cause, failure)| {
+        let findings = self.0.into_iter().map(|(cause, failure)| {
             let commands = failure.commands.join(", ");
             if cause == "NOPERM" {
                 let text = format!("not allowed on keys and topics that begin with \"{prefix}:\": {commands}");
                 return Finding::problem("redis rights", text);
             }
-            let advice = advice(&cause).unwrap_or(&failure.words);
+            let advice = advice(&cause).unwrap_or(&failure.text);
             Finding::problem("redis commands", format!("{advice} ({cause}, on {commands})"))
         });
-        told.collect()
+        findings.collect()
     }
 }
 
-/// What is wrong with a Redis that answers with this code, and what to do about it; `None` where its words have to do.
+/// Returns the meaning of an error code of Redis, and the advice for it. `None` if the code is unknown.
 pub(super) fn advice(code: &str) -> Option<&'static str> {
     Some(match code {
-        "OOM" => "its memory is full: raise maxmemory, or see what else it keeps",
-        "MISCONF" => "it takes no writes while it cannot write its own file: see its log and its disk",
-        "READONLY" => "it is a replica and takes no writes: redis.url must lead to the master",
-        "MASTERDOWN" => "it is a replica that has lost its master: redis.url must lead to the master",
-        "NOREPLICAS" => "it takes no writes while too few replicas follow it: see min-replicas-to-write",
-        "LOADING" => "it still reads its data: try again when it has",
-        "BUSY" => "a script keeps it busy: find whose it is, then SCRIPT KILL",
+        "OOM" => "the memory of Redis is full: raise maxmemory, or remove other data",
+        "MISCONF" => "Redis refuses writes because it cannot save its file: check its log and its disk",
+        "READONLY" => "Redis is a replica and refuses writes: redis.url must name the master",
+        "MASTERDOWN" => "Redis is a replica without a connection to its master: redis.url must name the master",
+        "NOREPLICAS" => "Redis refuses writes because it has too few replicas: check min-replicas-to-write",
+        "LOADING" => "Redis is loading its data: retry later",
+        "BUSY" => "Redis is busy with a script: find its client, then use SCRIPT KILL",
         "MOVED" | "ASK" | "TRYAGAIN" | "CROSSSLOT" | "CLUSTERDOWN" => {
-            "it is one of a Redis Cluster: expected a single Redis"
+            "Redis is a node of a Redis Cluster: expected a standalone Redis"
         }
         _ => return None,
     })

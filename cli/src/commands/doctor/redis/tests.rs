@@ -1,4 +1,4 @@
-//! What answers of Redis mean, in words.
+//! Tests of the findings for responses of Redis.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -11,16 +11,16 @@ fn check(finding: &Finding, verdict: Verdict, words: &str) {
     assert!(finding.text.contains(words), "no {words:?} in {}", finding.text);
 }
 
-fn answer(line: &str) -> RedisError {
+fn error(line: &str) -> RedisError {
     let value = redis::parse_redis_value(format!("-{line}\r\n").as_bytes()).unwrap();
     value.extract_error().unwrap_err()
 }
 
 #[test]
-fn a_policy_that_evicts_is_told_and_so_is_none_at_all() {
+fn an_eviction_policy_other_than_noeviction_is_reported() {
     check(&eviction(Some("noeviction")), Verdict::Good, "noeviction");
     check(&eviction(Some("volatile-ttl")), Verdict::Warning, "for a while");
-    check(&eviction(Some("allkeys-lru")), Verdict::Problem, "webhooks vanish");
+    check(&eviction(Some("allkeys-lru")), Verdict::Problem, "evicts members and webhooks");
     check(&eviction(None), Verdict::Warning, "maxmemory_policy");
 }
 
@@ -53,29 +53,29 @@ fn servers_other_than_redis_are_named_with_their_own_version() {
 }
 
 #[test]
-fn small_buffers_of_subscribers_are_told() {
+fn small_output_buffers_of_subscribers_are_reported() {
     let limits = |pubsub: &str| buffers(&format!("normal 0 0 0 slave 268435456 67108864 60 pubsub {pubsub}"));
     check(&limits("67108864 16777216 30"), Verdict::Good, "64 MiB");
-    check(&limits("0 0 0"), Verdict::Good, "any amount");
-    check(&limits("8388608 8388608 60"), Verdict::Warning, "misses events");
+    check(&limits("0 0 0"), Verdict::Good, "is unlimited");
+    check(&limits("8388608 8388608 60"), Verdict::Warning, "loses events");
     check(&buffers(""), Verdict::Warning, "cannot be read");
 }
 
 #[test]
-fn errors_of_redis_say_what_to_do() {
+fn known_errors_of_redis_have_advice() {
     for (line, words) in [
         ("OOM command not allowed when used memory > 'maxmemory'.", "raise maxmemory"),
         ("MISCONF Redis is configured to save RDB snapshots, but it is unable to persist to disk.", "its disk"),
-        ("READONLY You can't write against a read only replica.", "lead to the master"),
-        ("MASTERDOWN Link with MASTER is down", "lead to the master"),
+        ("READONLY You can't write against a read only replica.", "name the master"),
+        ("MASTERDOWN Link with MASTER is down", "name the master"),
         ("NOREPLICAS Not enough good replicas to write.", "min-replicas-to-write"),
-        ("LOADING Redis is loading the dataset in memory", "try again"),
+        ("LOADING Redis is loading the dataset in memory", "retry"),
         ("BUSY Redis is busy running a script.", "SCRIPT KILL"),
-        ("CLUSTERDOWN Hash slot not served", "single Redis"),
+        ("CLUSTERDOWN Hash slot not served", "standalone Redis"),
         ("ERR unknown command 'XADD'", "unknown command"),
     ] {
-        let told = told(&answer(line));
-        assert!(told.contains(words), "no {words:?} in {told}");
+        let text = explain(&error(line));
+        assert!(text.contains(words), "no {words:?} in {text}");
     }
 }
 
@@ -83,6 +83,6 @@ fn errors_of_redis_say_what_to_do() {
 fn clocks_of_gateways_are_within_half_a_minute_of_redis() {
     let now_s = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
     check(&compare_clocks(now_s, "Redis", CLOCK_LIMIT), Verdict::Good, "s apart");
-    check(&compare_clocks(now_s - 10, "Redis", CLOCK_LIMIT), Verdict::Warning, "apart from that of Redis");
+    check(&compare_clocks(now_s - 10, "Redis", CLOCK_LIMIT), Verdict::Warning, "apart from the clock of Redis");
     check(&compare_clocks(now_s + 60, "Redis", CLOCK_LIMIT), Verdict::Problem, "refuse each other");
 }

@@ -1,4 +1,4 @@
-//! Doctors and a real Redis.
+//! Tests of the commands with a real Redis.
 
 use std::process::{Child, Command, Stdio};
 
@@ -9,7 +9,7 @@ use tempfile::TempDir;
 use super::*;
 use crate::commands::doctor::finding::Verdict;
 
-/// A redis-server on a socket in a folder of its own, which ends when dropped.
+/// A redis-server on a socket in a temporary directory. It ends when dropped.
 struct Server {
     process: Child,
     connector: Connector,
@@ -29,8 +29,8 @@ impl Server {
             .spawn()
             .expect("redis-server is installed");
         let url = Secret::new(format!("redis+unix://{}", socket.display()));
-        let patience = Duration::from_secs(10);
-        let config = Config { url, command_timeout: patience, connect_timeout: patience, ..Config::default() };
+        let timeout = Duration::from_secs(10);
+        let config = Config { url, command_timeout: timeout, connect_timeout: timeout, ..Config::default() };
         let connector = config.connector().unwrap();
         while connector.connect(AsyncConnectionConfig::new()).await.is_err() {
             tokio::time::sleep(Duration::from_millis(5)).await;
@@ -51,14 +51,14 @@ impl Drop for Server {
 }
 
 #[tokio::test]
-async fn doctors_that_look_at_once_do_not_meet() {
+async fn concurrent_doctors_do_not_interfere() {
     let server = Server::start().await;
     let mut doctors = tokio::task::JoinSet::new();
     for _ in 0..8 {
         let (connector, mut connection) = (server.connector.clone(), server.connect().await);
         doctors.spawn(async move {
-            let patience = Duration::from_secs(20);
-            let trial = Trial { connector: &connector, patience, prefix: "carillon", has_webhooks: true };
+            let timeout = Duration::from_secs(20);
+            let trial = Trial { connector: &connector, timeout, prefix: "carillon", has_webhooks: true };
             for _ in 0..5 {
                 for finding in examine(&mut connection, &trial).await {
                     assert_eq!(finding.verdict, Verdict::Good, "{}", finding.text);
@@ -68,11 +68,11 @@ async fn doctors_that_look_at_once_do_not_meet() {
     }
     doctors.join_all().await;
     let left: u64 = cmd("DBSIZE").query_async(&mut server.connect().await).await.unwrap();
-    assert_eq!(left, 0, "nothing is left behind");
+    assert_eq!(left, 0, "all keys are deleted");
 }
 
 #[tokio::test]
-async fn what_is_written_is_told_at_once_to_end_by_itself() {
+async fn every_written_key_gets_an_expiry_at_once() {
     let server = Server::start().await;
     let mut connection = server.connect().await;
     let keys = ["text", "hash", "set", "sorted", "stream"].map(str::to_owned);
