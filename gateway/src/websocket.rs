@@ -1,7 +1,8 @@
-//! RFC 6455 on the hot path: reading frames out of a shared buffer, and the headers of the frames that go out.
+//! The WebSocket protocol, RFC 6455: the opening handshake, a frame reader and a frame writer.
 //!
-//! Opcodes, masks and close codes are fastwebsockets'. Its reader is not used: it keeps 8 KiB per socket from birth,
-//! reserves a frame's claimed length before the data arrives, and bounds single frames but not fragmented messages.
+//! Opcodes, masks and close codes are those of fastwebsockets. Its reader is not used. It allocates 8 KiB for each
+//! socket and reserves the announced length of a frame before the data arrives. It does not limit the size of
+//! fragmented messages.
 
 pub(crate) mod handshake;
 pub mod reader;

@@ -1,4 +1,4 @@
-//! The rules of RFC 6455 for the request that opens a WebSocket.
+//! Checks the request that opens a WebSocket against RFC 6455.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -10,55 +10,55 @@ use hyper::header::{
 use hyper::{Method, Request, StatusCode, Version};
 use shared::serve::http::{self, Response};
 
-/// The one version of the WebSocket protocol.
+/// The only version of the WebSocket protocol.
 const VERSION: &str = "13";
 
-/// A warning about handshakes is written once in this time, however many clients fail.
+/// The minimum time between two warnings about invalid handshakes, in seconds.
 const WARNING_INTERVAL_S: u64 = 60;
 
 /// Why a request cannot open a WebSocket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum InvalidHandshake {
-    /// Only GET opens a WebSocket.
-    #[error("a WebSocket handshake is a GET request")]
+    /// The method is not GET.
+    #[error("a WebSocket handshake must be a GET request")]
     Method,
-    /// HTTP/1.0 knows no upgrades. nginx speaks it to upstreams by default.
+    /// HTTP/1.0 does not support upgrades. By default, nginx uses it for upstream requests.
     #[error(
         "a WebSocket handshake needs HTTP/1.1, and this request came as HTTP/1.0; behind nginx set proxy_http_version 1.1"
     )]
     Http10,
-    /// The request asks for no upgrade.
+    /// The request has no upgrade headers.
     #[error("this path serves WebSockets: a request needs the headers Connection: Upgrade and Upgrade: websocket")]
     NoUpgrade,
-    /// The headers of an upgrade were lost, and those of a WebSocket were not.
+    /// The upgrade headers are missing although those of a WebSocket are present.
     #[error(
         "a proxy has removed the headers Connection: Upgrade and Upgrade: websocket from this handshake; behind nginx set \
          proxy_http_version 1.1, proxy_set_header Upgrade $http_upgrade and proxy_set_header Connection \"upgrade\""
     )]
     UpgradeRemoved,
-    /// HTTP/1.1 needs exactly one host.
+    /// There is not exactly one `Host` header.
     #[error("a WebSocket handshake needs one Host header")]
     Host,
     /// `Sec-WebSocket-Version` is missing or not 13.
     #[error("a WebSocket handshake needs Sec-WebSocket-Version: {VERSION}")]
     Version,
-    /// A header that may be there once is there several times.
+    /// A header that must be unique is repeated.
     #[error("a WebSocket handshake may have only one {0} header")]
     Repeated(&'static str),
     /// `Sec-WebSocket-Key` is missing or malformed.
     #[error("a WebSocket handshake needs a Sec-WebSocket-Key of 16 bytes in base64")]
     Key,
-    /// A handshake has no body: its bytes would be read as frames.
-    #[error("a WebSocket handshake has no body")]
+    /// The request has a body, whose bytes would be read as frames.
+    #[error("a WebSocket handshake must not have a body")]
     Body,
 }
 
 impl InvalidHandshake {
-    /// Labels of all variants.
+    /// The labels of all variants.
     pub(crate) const LABELS: [&str; 9] =
         ["method", "http_1_0", "no_upgrade", "upgrade_removed", "host", "version", "repeated", "key", "body"];
 
-    /// The error as a metric label.
+    /// Returns the error as a metric label.
     pub(crate) fn label(self) -> &'static str {
         match self {
             Self::Method => "method",
@@ -101,7 +101,7 @@ impl InvalidHandshake {
     }
 }
 
-/// Whether a request to any path asks for a WebSocket, as well as HTTP/1.0 can.
+/// Whether a request asks for a WebSocket, by HTTP/1.1 or HTTP/1.0.
 pub(crate) fn is_attempt<B>(request: &Request<B>) -> bool {
     is_upgrade_request(request)
 }
@@ -109,7 +109,7 @@ pub(crate) fn is_attempt<B>(request: &Request<B>) -> bool {
 /// Checks the request of a handshake.
 ///
 /// # Errors
-/// [`InvalidHandshake`]: the first rule that the request breaks.
+/// The first rule that the request violates.
 pub(crate) fn check<B>(request: &Request<B>) -> Result<(), InvalidHandshake> {
     let headers = request.headers();
     if request.method() != Method::GET {
@@ -138,7 +138,7 @@ pub(crate) fn check<B>(request: &Request<B>) -> Result<(), InvalidHandshake> {
     Ok(())
 }
 
-/// The value of a header that may be there once; empty when it is missing or no text.
+/// Returns the value of a header that must be unique. It is empty if the header is missing or not text.
 fn single<'a>(headers: &'a HeaderMap, name: HeaderName, shown: &'static str) -> Result<&'a str, InvalidHandshake> {
     let mut values = headers.get_all(name).iter();
     let first = values.next();
@@ -148,21 +148,21 @@ fn single<'a>(headers: &'a HeaderMap, name: HeaderName, shown: &'static str) -> 
     Ok(first.and_then(|value| value.to_str().ok()).unwrap_or_default())
 }
 
-/// Whether a text is the base64 of 16 bytes: 22 characters of the alphabet and two of padding.
+/// Whether a text is the base64 encoding of 16 bytes: 22 characters and two of padding.
 fn is_key(text: &str) -> bool {
     let is_base64 = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'+' || byte == b'/';
     text.len() == 24 && text.strip_suffix("==").is_some_and(|digits| digits.bytes().all(is_base64))
 }
 
-/// Lets one warning pass in each interval.
+/// A rate limit of one warning per interval.
 #[derive(Debug, Default)]
 pub(crate) struct WarningLimit {
-    /// When the next one may pass, in seconds of the node's life.
+    /// When the next warning is allowed, in seconds since the node started.
     next_s: AtomicU64,
 }
 
 impl WarningLimit {
-    /// Whether a warning may be written now.
+    /// Whether a warning may be logged now. If so, the next interval begins.
     pub(crate) fn may_warn(&self, now_s: u64) -> bool {
         let next_s = self.next_s.load(Ordering::Relaxed);
         let exchange = |next| self.next_s.compare_exchange(next_s, next, Ordering::Relaxed, Ordering::Relaxed);

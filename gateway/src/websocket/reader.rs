@@ -1,78 +1,78 @@
-//! From bytes to messages.
+//! Parses the frames of a client.
 
 use std::ops::ControlFlow;
 
 use fastwebsockets::{OpCode, unmask};
 use shared::protocol::CloseCode;
 
-/// Reads one client's frames. Owns memory only while a frame or a fragmented message is incomplete.
+/// A parser for the frames of one client. It allocates memory only while a frame or a fragmented message is incomplete.
 ///
-/// `T`: what the owner attaches to an incomplete message. It is dropped with the message.
+/// `T`: a value that the owner attaches to an incomplete message. It is dropped with the message.
 pub struct Reader<T = ()> {
     unfinished: Option<Box<Unfinished<T>>>,
 }
 
 struct Unfinished<T> {
-    /// The start of a frame whose rest has not arrived: at most a header and the largest message.
+    /// The received part of an incomplete frame: at most a header and the largest message.
     frame: Vec<u8>,
-    /// A fragmented message, as far as it has arrived.
+    /// The received part of a fragmented message.
     message: Option<Message>,
     attachment: Option<T>,
 }
 
-/// The fragments of a message so far.
+/// The received fragments of a message.
 struct Message {
     is_binary: bool,
     bytes: Vec<u8>,
 }
 
-/// What a client sent.
+/// A message or control frame of a client.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Incoming<'a> {
-    /// A text message. Binary messages that hold text count too: some clients send their text in them.
+    /// A text message, or a binary message that is valid UTF-8. Some clients send text in binary messages.
     Text(&'a str),
-    /// To be answered with a pong of the same bytes, at most 125.
+    /// A ping with at most 125 bytes, which must be answered with a pong of the same bytes.
     Ping(&'a [u8]),
-    /// A sign of life.
+    /// A pong.
     Pong,
-    /// The client wants to close, or confirms that it will.
+    /// A close frame, or the answer to one.
     Close,
 }
 
-/// How a client broke the WebSocket protocol. Nothing that follows on the connection can be read.
+/// A violation of the WebSocket protocol. The rest of the stream cannot be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum WireError {
-    /// A reserved bit is set; no extension was agreed on.
+    /// A reserved bit is set, although no extension was negotiated.
     #[error("a reserved bit is set")]
     ReservedBit,
     /// An opcode that RFC 6455 does not define.
     #[error("the opcode is unknown")]
     Opcode,
-    /// Clients must mask.
+    /// The frame of a client is not masked.
     #[error("the frame is not masked")]
     Unmasked,
     /// A control frame that is fragmented or longer than 125 bytes.
     #[error("a control frame is fragmented or too long")]
     Control,
-    /// A continuation of nothing, or a new message inside a fragmented one.
+    /// A continuation without a message, or a new message inside a fragmented one.
     #[error("fragments are out of order")]
     Fragment,
     /// A close frame with one byte of payload, an undefined code, or a reason that is not UTF-8.
     #[error("the close frame is malformed")]
     Close,
-    /// A message above the limit, in one frame or by fragments.
+    /// A message that exceeds the limit, in one frame or in fragments.
     #[error("the message is too large")]
     TooLarge,
     /// A text message that is not UTF-8.
     #[error("the message is not UTF-8")]
     Text,
-    /// A binary message that holds no text.
+    /// A binary message that is not UTF-8.
     #[error("binary messages are not accepted")]
     Binary,
 }
 
 impl WireError {
-    /// What the connection ends with.
+    /// Returns the code to close the connection with.
     pub fn close_code(self) -> CloseCode {
         match self {
             Self::TooLarge => CloseCode::MessageTooBig,
@@ -82,7 +82,7 @@ impl WireError {
         }
     }
 
-    /// The error as a metric label.
+    /// Returns the error as a metric label.
     pub fn cause_label(self) -> &'static str {
         match self {
             Self::ReservedBit => "reserved_bit",
@@ -102,7 +102,7 @@ struct Header {
     fin: bool,
     opcode: OpCode,
     mask: [u8; 4],
-    /// Bytes of the header itself.
+    /// The size of the header.
     bytes: usize,
     payload_bytes: usize,
 }
@@ -114,31 +114,31 @@ impl Default for Reader {
 }
 
 impl<T> Reader<T> {
-    /// A reader at the start of a stream.
+    /// Returns a reader for the start of a stream.
     pub fn new() -> Self {
         Self { unfinished: None }
     }
 
-    /// The memory that the incomplete message takes, in bytes, and the place of its attachment; `None` between messages.
+    /// Returns the memory of the incomplete message, in bytes, and its attachment, or `None` between messages.
     pub fn unfinished(&mut self) -> Option<(usize, &mut Option<T>)> {
         let unfinished = self.unfinished.as_deref_mut()?;
         let message_bytes = unfinished.message.as_ref().map_or(0, |message| message.bytes.capacity());
         Some((unfinished.frame.capacity() + message_bytes, &mut unfinished.attachment))
     }
 
-    /// Drops the incomplete message. Nothing that follows can be read.
+    /// Drops the incomplete message. The rest of the stream cannot be read.
     pub fn forget(&mut self) {
         self.unfinished = None;
     }
 
-    /// Takes the next bytes of the stream and hands every message that they complete to `each`, in order, until it
-    /// breaks; what follows a break is dropped.
+    /// Parses the next bytes of the stream. Calls `each` for every message that they complete, in order, until it
+    /// returns `Break`. The bytes after that are dropped.
     ///
-    /// `input` is unmasked in place. `message_bytes_max` bounds messages, whole or fragmented, and so the memory that
-    /// this reader ever owns.
+    /// `input` is unmasked in place. `message_bytes_max` limits the size of messages, and with it the memory of this
+    /// reader.
     ///
     /// # Errors
-    /// [`WireError`]; messages before the broken frame have been handed out.
+    /// [`WireError`]. `each` has been called for the messages before the invalid frame.
     pub fn read(
         &mut self,
         input: &mut [u8],
@@ -157,7 +157,7 @@ impl<T> Reader<T> {
             frame.extend_from_slice(input);
             progress = frames(&mut frame, &mut message, message_bytes_max, &mut each)?;
             if progress.bytes > 0 {
-                // A copy, so that the start of the next frame does not keep the memory of this one.
+                // A copy, because the rest would keep the capacity of the whole buffer.
                 frame = frame[progress.bytes..].to_vec();
             }
         }
@@ -171,15 +171,15 @@ impl<T> Reader<T> {
     }
 }
 
-/// How far [`frames`] came.
+/// The result of [`frames`].
 struct Progress {
-    /// Bytes of whole frames.
+    /// The size of the complete frames.
     bytes: usize,
-    /// Whether a point between two messages was passed: what is incomplete now started behind it.
+    /// Whether a message ended. An incomplete message then started after it.
     is_between_messages: bool,
 }
 
-/// Reads whole frames from the start of `bytes`.
+/// Parses the complete frames at the start of `bytes`.
 fn frames(
     bytes: &mut [u8],
     message: &mut Option<Message>,
@@ -201,8 +201,8 @@ fn frames(
     Ok(progress)
 }
 
-/// The header at the start of `bytes`, or `None` until all of it is there. The claimed length is judged at once, before
-/// any of the payload arrives.
+/// Parses the header at the start of `bytes`. Returns `None` if it is incomplete. The announced length is checked
+/// before the payload arrives.
 fn parse_header(bytes: &[u8], message_bytes_max: usize) -> Result<Option<Header>, WireError> {
     let &[first, second, ..] = bytes else { return Ok(None) };
     if first & 0b0111_0000 != 0 {

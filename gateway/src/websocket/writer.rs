@@ -1,31 +1,31 @@
-//! From messages to bytes: a header put before a message once, however many clients get it.
+//! Encodes frames. A frame is encoded once for all of its receivers.
 
 use bytes::Bytes;
 use fastwebsockets::{Frame, OpCode, Payload};
 use shared::protocol::CloseCode;
 
-/// Longest header that a server sends: it never masks.
+/// The size of the longest header of a server. A server never masks its frames.
 const HEADER_BYTES_MAX: usize = 10;
 
-/// Longest reason of a close frame: 125 bytes of a control frame, less the code.
+/// The maximum size of a close reason: the 125 bytes of a control frame less the code.
 const REASON_BYTES_MAX: usize = 123;
 
-/// A whole text frame around `message`.
+/// Returns a text frame with `message`.
 pub fn text(message: &[u8]) -> Bytes {
     frame(OpCode::Text, message)
 }
 
-/// A pong that answers a ping of these bytes.
+/// Returns a pong with the payload of the ping.
 pub fn pong(payload: &[u8]) -> Bytes {
     frame(OpCode::Pong, payload)
 }
 
-/// A ping.
+/// Returns a ping.
 pub fn ping() -> Bytes {
     frame(OpCode::Ping, b"")
 }
 
-/// A close frame; a reason that is too long is cut at a character.
+/// Returns a close frame. A reason that is too long is truncated at a character boundary.
 pub fn close(code: CloseCode, reason: &str) -> Bytes {
     let mut payload = code.code().to_be_bytes().to_vec();
     payload.extend_from_slice(&reason.as_bytes()[..reason.floor_char_boundary(REASON_BYTES_MAX)]);

@@ -2,7 +2,7 @@ use super::*;
 
 const KEY: &str = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==";
 
-const GOOD: [&str; 5] = ["Host: a", "Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 13", KEY];
+const VALID: [&str; 5] = ["Host: a", "Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 13", KEY];
 
 fn request(method: &str, version: Version, lines: &[&str]) -> Request<()> {
     let mut request = Request::builder().method(method).version(version).uri("/app/key");
@@ -18,18 +18,18 @@ fn check_lines(lines: &[&str], expected: Result<(), InvalidHandshake>) {
     assert_eq!(check(&request("GET", Version::HTTP_11, lines)), expected, "{lines:?}");
 }
 
-/// The good request with one line replaced by others.
+/// Checks the valid request with one header replaced by `others`.
 #[track_caller]
 fn check_with(line: &str, others: &[&str], expected: Result<(), InvalidHandshake>) {
     let name = line.split(':').next().unwrap();
     let lines: Vec<&str> =
-        GOOD.into_iter().filter(|good| !good.starts_with(name)).chain(others.iter().copied()).collect();
+        VALID.into_iter().filter(|valid| !valid.starts_with(name)).chain(others.iter().copied()).collect();
     check_lines(&lines, expected);
 }
 
 #[test]
-fn tokens_are_compared_without_case_and_found_in_lists_and_in_several_lines() {
-    check_lines(&GOOD, Ok(()));
+fn upgrade_tokens_match_in_any_case_and_in_lists_and_repeated_headers() {
+    check_lines(&VALID, Ok(()));
     for connection in [
         &["Connection: upgrade"][..],
         &["Connection: UPGRADE"],
@@ -55,15 +55,15 @@ fn tokens_are_compared_without_case_and_found_in_lists_and_in_several_lines() {
 #[test]
 fn only_get_over_http_1_1_opens_a_websocket() {
     for method in ["POST", "PUT", "HEAD", "OPTIONS", "DELETE", "PATCH", "get", "XYZ"] {
-        assert_eq!(check(&request(method, Version::HTTP_11, &GOOD)), Err(InvalidHandshake::Method), "{method}");
+        assert_eq!(check(&request(method, Version::HTTP_11, &VALID)), Err(InvalidHandshake::Method), "{method}");
     }
-    for lines in [&GOOD[..], &["Connection: close"], &[]] {
+    for lines in [&VALID[..], &["Connection: close"], &[]] {
         assert_eq!(check(&request("GET", Version::HTTP_10, lines)), Err(InvalidHandshake::Http10));
     }
 }
 
 #[test]
-fn both_headers_of_an_upgrade_are_needed() {
+fn both_upgrade_headers_are_required() {
     check_lines(&["Host: a"], Err(InvalidHandshake::NoUpgrade));
     check_lines(&["Host: a", "Connection: Upgrade", "Upgrade: h2c"], Err(InvalidHandshake::NoUpgrade));
     for connection in [&[][..], &["Connection: close"], &["Connection: keep-alive"], &["Connection: upgraded"]] {
@@ -75,7 +75,7 @@ fn both_headers_of_an_upgrade_are_needed() {
 }
 
 #[test]
-fn the_version_is_13_once() {
+fn the_version_must_be_13_and_unique() {
     for version in ["12", "8", "0", "013", "13, 8", "8, 13", "thirteen", ""] {
         let line = format!("Sec-WebSocket-Version: {version}");
         check_with("Sec-WebSocket-Version", &[&line], Err(InvalidHandshake::Version));
@@ -86,7 +86,7 @@ fn the_version_is_13_once() {
 }
 
 #[test]
-fn the_key_is_16_bytes_of_base64_once() {
+fn the_key_must_be_16_bytes_of_base64_and_unique() {
     for key in [
         "",
         "dGhlIHNhbXBsZSBub25jZQ",
@@ -108,7 +108,7 @@ fn the_key_is_16_bytes_of_base64_once() {
 }
 
 #[test]
-fn one_host_and_no_body() {
+fn a_handshake_needs_one_host_and_no_body() {
     check_with("Host", &[], Err(InvalidHandshake::Host));
     check_with("Host", &["Host: a", "Host: a"], Err(InvalidHandshake::Host));
     check_with("X", &["Content-Length: 1"], Err(InvalidHandshake::Body));
@@ -116,7 +116,7 @@ fn one_host_and_no_body() {
 }
 
 #[test]
-fn every_kind_has_a_label_and_a_status_that_names_the_cause() {
+fn every_error_has_a_label_a_status_and_a_text_that_names_the_cause() {
     let kinds = [
         (InvalidHandshake::Method, 405, "GET"),
         (InvalidHandshake::Http10, 426, "proxy_http_version 1.1"),
@@ -139,7 +139,7 @@ fn every_kind_has_a_label_and_a_status_that_names_the_cause() {
 }
 
 #[test]
-fn a_warning_passes_once_in_its_interval() {
+fn one_warning_per_interval_is_allowed() {
     let limit = WarningLimit::default();
     assert!(limit.may_warn(0) && !limit.may_warn(0) && !limit.may_warn(WARNING_INTERVAL_S - 1));
     assert!(limit.may_warn(WARNING_INTERVAL_S) && !limit.may_warn(WARNING_INTERVAL_S + 1));

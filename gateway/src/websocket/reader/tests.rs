@@ -2,7 +2,7 @@ use super::*;
 
 mod splits;
 
-/// Enough for every test but those of the limit itself.
+/// The size limit of messages in tests of other rules.
 const MAX: usize = 100_000;
 const MASK: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
 
@@ -15,14 +15,14 @@ const PONG: u8 = 0xa;
 
 /// [`Incoming`] without a lifetime.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Heard {
+enum Received {
     Text(String),
     Ping(Vec<u8>),
     Pong,
     Close,
 }
 
-impl From<Incoming<'_>> for Heard {
+impl From<Incoming<'_>> for Received {
     fn from(incoming: Incoming<'_>) -> Self {
         match incoming {
             Incoming::Text(text) => Self::Text(text.into()),
@@ -33,11 +33,11 @@ impl From<Incoming<'_>> for Heard {
     }
 }
 
-fn said(text: &str) -> Heard {
-    Heard::Text(text.into())
+fn message_text(text: &str) -> Received {
+    Received::Text(text.into())
 }
 
-/// One masked frame. `first`: opcode and, for what is no last fragment, no FIN bit; see [`begun`].
+/// Returns a masked frame. `first`: the first byte, with the FIN bit and the opcode.
 fn frame_with(first: u8, mask: [u8; 4], payload: &[u8]) -> Vec<u8> {
     let mut bytes = vec![first];
     match payload.len() {
@@ -56,37 +56,37 @@ fn frame_with(first: u8, mask: [u8; 4], payload: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// A last or only frame of a message.
+/// Returns the only or the last frame of a message.
 fn frame(opcode: u8, payload: impl AsRef<[u8]>) -> Vec<u8> {
     frame_with(0x80 | opcode, MASK, payload.as_ref())
 }
 
-/// A frame that others of its message follow.
-fn begun(opcode: u8, payload: impl AsRef<[u8]>) -> Vec<u8> {
+/// Returns a frame that is not the last of its message.
+fn unfinished_frame(opcode: u8, payload: impl AsRef<[u8]>) -> Vec<u8> {
     frame_with(opcode, MASK, payload.as_ref())
 }
 
-fn read_into(reader: &mut Reader, bytes: &[u8], max: usize, heard: &mut Vec<Heard>) -> Result<(), WireError> {
+fn read_into(reader: &mut Reader, bytes: &[u8], max: usize, received: &mut Vec<Received>) -> Result<(), WireError> {
     reader.read(&mut bytes.to_vec(), max, |incoming| {
-        heard.push(incoming.into());
+        received.push(incoming.into());
         ControlFlow::Continue(())
     })
 }
 
 /// Reads `bytes` in pieces of `piece` bytes.
-fn read(bytes: &[u8], piece: usize, max: usize) -> (Vec<Heard>, Result<(), WireError>) {
-    let (mut reader, mut heard) = (Reader::default(), Vec::new());
+fn read(bytes: &[u8], piece: usize, max: usize) -> (Vec<Received>, Result<(), WireError>) {
+    let (mut reader, mut received) = (Reader::default(), Vec::new());
     for piece in bytes.chunks(piece) {
-        if let Err(error) = read_into(&mut reader, piece, max, &mut heard) {
-            return (heard, Err(error));
+        if let Err(error) = read_into(&mut reader, piece, max, &mut received) {
+            return (received, Err(error));
         }
     }
-    (heard, Ok(()))
+    (received, Ok(()))
 }
 
-/// Whole and byte by byte, `frames` give the same.
+/// Checks that `frames` are read with the same result at once and byte by byte.
 #[track_caller]
-fn check(frames: &[Vec<u8>], expected: &[Heard], end: Result<(), WireError>) {
+fn check(frames: &[Vec<u8>], expected: &[Received], end: Result<(), WireError>) {
     let bytes = frames.concat();
     assert_eq!(read(&bytes, bytes.len(), MAX), (expected.to_vec(), end), "whole");
     assert_eq!(read(&bytes, 1, MAX), (expected.to_vec(), end), "byte by byte");
@@ -98,8 +98,8 @@ fn check_refused(frames: &[Vec<u8>], error: WireError) {
 }
 
 #[test]
-fn the_masked_hello_of_the_rfc_is_read() {
-    check(&[vec![0x81, 0x85, 0x37, 0xfa, 0x21, 0x3d, 0x7f, 0x9f, 0x4d, 0x51, 0x58]], &[said("Hello")], Ok(()));
+fn the_masked_example_of_the_rfc_is_read() {
+    check(&[vec![0x81, 0x85, 0x37, 0xfa, 0x21, 0x3d, 0x7f, 0x9f, 0x4d, 0x51, 0x58]], &[message_text("Hello")], Ok(()));
 }
 
 #[test]
@@ -107,43 +107,47 @@ fn messages_of_every_length_form_are_read() {
     for length in [0, 1, 125, 126, 65_535, 65_536, MAX] {
         let text = "a".repeat(length);
         let bytes = frame(TEXT, &text);
-        assert_eq!(read(&bytes, bytes.len(), MAX), (vec![said(&text)], Ok(())), "{length}");
+        assert_eq!(read(&bytes, bytes.len(), MAX), (vec![message_text(&text)], Ok(())), "{length}");
     }
 }
 
 #[test]
 fn a_length_in_a_longer_form_than_needed_is_read() {
-    check(&[vec![0x81, 0x80 | 126, 0, 2, 0, 0, 0, 0, b'h', b'i']], &[said("hi")], Ok(()));
-    check(&[vec![0x81, 0x80 | 127, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, b'h', b'i']], &[said("hi")], Ok(()));
+    check(&[vec![0x81, 0x80 | 126, 0, 2, 0, 0, 0, 0, b'h', b'i']], &[message_text("hi")], Ok(()));
+    check(&[vec![0x81, 0x80 | 127, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, b'h', b'i']], &[message_text("hi")], Ok(()));
 }
 
 #[test]
-fn several_messages_of_one_read_come_in_order() {
+fn several_messages_in_one_read_are_returned_in_order() {
     let frames = [frame(TEXT, "a"), frame(PING, "b"), frame(PONG, "c"), frame(TEXT, ""), frame(CLOSE, "")];
-    check(&frames, &[said("a"), Heard::Ping(b"b".into()), Heard::Pong, said(""), Heard::Close], Ok(()));
+    check(
+        &frames,
+        &[message_text("a"), Received::Ping(b"b".into()), Received::Pong, message_text(""), Received::Close],
+        Ok(()),
+    );
 }
 
 #[test]
 fn binary_messages_count_as_text() {
-    check(&[frame(BINARY, "{}")], &[said("{}")], Ok(()));
-    check(&[begun(BINARY, "{"), frame(CONTINUATION, "}")], &[said("{}")], Ok(()));
+    check(&[frame(BINARY, "{}")], &[message_text("{}")], Ok(()));
+    check(&[unfinished_frame(BINARY, "{"), frame(CONTINUATION, "}")], &[message_text("{}")], Ok(()));
     check_refused(&[frame(BINARY, [0xff])], WireError::Binary);
 }
 
 #[test]
-fn fragments_make_one_message_and_control_frames_may_come_in_between() {
+fn fragments_form_one_message_and_may_have_control_frames_between_them() {
     let frames = [
-        begun(TEXT, "a"),
+        unfinished_frame(TEXT, "a"),
         frame(PING, "1"),
-        begun(CONTINUATION, ""),
-        begun(CONTINUATION, "b"),
+        unfinished_frame(CONTINUATION, ""),
+        unfinished_frame(CONTINUATION, "b"),
         frame(PONG, ""),
         frame(CONTINUATION, "c"),
         frame(TEXT, "d"),
     ];
-    check(&frames, &[Heard::Ping(b"1".into()), Heard::Pong, said("abc"), said("d")], Ok(()));
-    check(&[begun(TEXT, ""), frame(CONTINUATION, "")], &[said("")], Ok(()));
-    check(&[begun(TEXT, "a"), frame(CLOSE, "")], &[Heard::Close], Ok(()));
+    check(&frames, &[Received::Ping(b"1".into()), Received::Pong, message_text("abc"), message_text("d")], Ok(()));
+    check(&[unfinished_frame(TEXT, ""), frame(CONTINUATION, "")], &[message_text("")], Ok(()));
+    check(&[unfinished_frame(TEXT, "a"), frame(CLOSE, "")], &[Received::Close], Ok(()));
 }
 
 #[test]
@@ -169,31 +173,31 @@ fn frames_without_a_mask_are_refused() {
 }
 
 #[test]
-fn control_frames_are_short_and_whole() {
+fn long_and_fragmented_control_frames_are_refused() {
     for opcode in [PING, PONG, CLOSE] {
-        check_refused(&[begun(opcode, "")], WireError::Control);
+        check_refused(&[unfinished_frame(opcode, "")], WireError::Control);
         check_refused(&[frame(opcode, [b'a'; 126])], WireError::Control);
         check_refused(&[frame(opcode, vec![b'a'; 65_536])], WireError::Control);
     }
-    check(&[frame(PING, [b'a'; 125])], &[Heard::Ping(vec![b'a'; 125])], Ok(()));
+    check(&[frame(PING, [b'a'; 125])], &[Received::Ping(vec![b'a'; 125])], Ok(()));
 }
 
 #[test]
 fn fragments_out_of_order_are_refused() {
     check_refused(&[frame(CONTINUATION, "a")], WireError::Fragment);
-    check_refused(&[begun(CONTINUATION, "a")], WireError::Fragment);
-    check_refused(&[begun(TEXT, "a"), frame(TEXT, "b")], WireError::Fragment);
-    check_refused(&[begun(TEXT, "a"), begun(BINARY, "b")], WireError::Fragment);
-    let twice_ended = [begun(TEXT, "a"), frame(CONTINUATION, "b"), frame(CONTINUATION, "c")];
-    check(&twice_ended, &[said("ab")], Err(WireError::Fragment));
+    check_refused(&[unfinished_frame(CONTINUATION, "a")], WireError::Fragment);
+    check_refused(&[unfinished_frame(TEXT, "a"), frame(TEXT, "b")], WireError::Fragment);
+    check_refused(&[unfinished_frame(TEXT, "a"), unfinished_frame(BINARY, "b")], WireError::Fragment);
+    let continued_after_end = [unfinished_frame(TEXT, "a"), frame(CONTINUATION, "b"), frame(CONTINUATION, "c")];
+    check(&continued_after_end, &[message_text("ab")], Err(WireError::Fragment));
 }
 
 #[test]
-fn close_frames_are_checked() {
+fn invalid_close_frames_are_refused() {
     #[track_caller]
     fn check_close(payload: &[u8], valid: bool) {
         match valid {
-            true => check(&[frame(CLOSE, payload)], &[Heard::Close], Ok(())),
+            true => check(&[frame(CLOSE, payload)], &[Received::Close], Ok(())),
             false => check_refused(&[frame(CLOSE, payload)], WireError::Close),
         }
     }
@@ -211,30 +215,30 @@ fn close_frames_are_checked() {
 }
 
 #[test]
-fn what_is_not_utf_8_is_refused() {
+fn a_message_that_is_not_utf_8_is_refused() {
     for bad in [b"\xff".as_slice(), b"a\xc3", b"\xed\xa0\x80", b"\xc0\xaf", b"\xf4\x90\x80\x80"] {
         check_refused(&[frame(TEXT, bad)], WireError::Text);
-        check_refused(&[begun(TEXT, bad), frame(CONTINUATION, "")], WireError::Text);
-        check_refused(&[begun(TEXT, "a"), frame(CONTINUATION, bad)], WireError::Text);
+        check_refused(&[unfinished_frame(TEXT, bad), frame(CONTINUATION, "")], WireError::Text);
+        check_refused(&[unfinished_frame(TEXT, "a"), frame(CONTINUATION, bad)], WireError::Text);
     }
-    check_refused(&[begun(TEXT, b"\xc3"), frame(CONTINUATION, b"a")], WireError::Text);
+    check_refused(&[unfinished_frame(TEXT, b"\xc3"), frame(CONTINUATION, b"a")], WireError::Text);
 }
 
 #[test]
 fn a_character_may_be_split_over_fragments() {
     let euro = "€".as_bytes();
-    let frames = [begun(TEXT, &euro[..1]), frame(PING, ""), begun(CONTINUATION, &euro[1..2])];
+    let frames = [unfinished_frame(TEXT, &euro[..1]), frame(PING, ""), unfinished_frame(CONTINUATION, &euro[1..2])];
     let rest = [frame(CONTINUATION, &euro[2..])];
-    check(&[frames.as_slice(), &rest].concat(), &[Heard::Ping(Vec::new()), said("€")], Ok(()));
+    check(&[frames.as_slice(), &rest].concat(), &[Received::Ping(Vec::new()), message_text("€")], Ok(()));
 }
 
 #[test]
-fn messages_before_a_broken_frame_are_handed_out() {
-    check(&[frame(TEXT, "a"), frame(TEXT, b"\xff"), frame(TEXT, "b")], &[said("a")], Err(WireError::Text));
+fn messages_before_an_invalid_frame_are_returned() {
+    check(&[frame(TEXT, "a"), frame(TEXT, b"\xff"), frame(TEXT, "b")], &[message_text("a")], Err(WireError::Text));
 }
 
 #[test]
-fn every_error_closes_with_the_code_of_its_kind() {
+fn every_error_has_its_close_code_and_label() {
     #[track_caller]
     fn check(error: WireError, code: u16, label: &str) {
         assert_eq!((error.close_code().code(), error.cause_label()), (code, label), "{error}");
@@ -250,12 +254,13 @@ fn every_error_closes_with_the_code_of_its_kind() {
     check(WireError::Binary, 1003, "binary");
 }
 
-/// Bytes that the reader owns.
+/// Returns the memory of the reader, in bytes.
 fn owned(reader: &mut Reader) -> usize {
     reader.unfinished().map_or(0, |(bytes, _)| bytes)
 }
 
-/// Attaches a mark to whatever is incomplete after the first of `pieces`; returns after which others it is still there.
+/// Attaches a mark to the message that is incomplete after the first of `pieces`. Returns, for each of the others,
+/// whether the mark is still attached after it.
 fn marked_after(pieces: &[&[u8]]) -> Vec<bool> {
     let mut reader = Reader::<()>::new();
     let mut marked = Vec::new();
@@ -264,7 +269,7 @@ fn marked_after(pieces: &[&[u8]]) -> Vec<bool> {
         assert_eq!(read, Ok(()), "piece {index}");
         match (reader.unfinished(), index) {
             (Some((_, attachment)), 0) => *attachment = Some(()),
-            (None, 0) => panic!("nothing is incomplete after the first piece"),
+            (None, 0) => panic!("no message is incomplete after the first piece"),
             (unfinished, _) => marked.push(unfinished.is_some_and(|(_, attachment)| attachment.is_some())),
         }
     }
@@ -272,7 +277,7 @@ fn marked_after(pieces: &[&[u8]]) -> Vec<bool> {
 }
 
 #[test]
-fn an_attachment_lives_as_long_as_its_message() {
+fn an_attachment_is_dropped_with_its_message() {
     let text = frame(TEXT, "hello");
     let (start, end) = text.split_at(4);
     assert_eq!(marked_after(&[start, end]), [false], "a frame in two pieces");
@@ -282,14 +287,14 @@ fn an_attachment_lives_as_long_as_its_message() {
         [false],
         "the start of the next frame is another message"
     );
-    let fragment = begun(TEXT, "he");
-    let next = begun(CONTINUATION, "l");
+    let fragment = unfinished_frame(TEXT, "he");
+    let next = unfinished_frame(CONTINUATION, "l");
     assert_eq!(marked_after(&[&fragment, &frame(PONG, ""), &next, &frame(CONTINUATION, "lo")]), [true, true, false]);
     assert_eq!(marked_after(&[&fragment[..1], &fragment[1..], &next]), [true, true], "a fragment in two pieces");
     let ping = frame(PING, "hello");
     assert_eq!(marked_after(&[&fragment, &ping[..3], &ping[3..]]), [true, true], "a ping between fragments");
     assert_eq!(marked_after(&[&ping[..3], &[&ping[3..], &fragment].concat()]), [false], "a ping before them");
-    let around = [frame(CONTINUATION, ""), begun(TEXT, "b")].concat();
+    let around = [frame(CONTINUATION, ""), unfinished_frame(TEXT, "b")].concat();
     assert_eq!(marked_after(&[&fragment, &around]), [false], "the next fragmented message");
 }
 
@@ -297,31 +302,31 @@ fn an_attachment_lives_as_long_as_its_message() {
 fn binary_messages_without_text_are_refused() {
     for bad in [b"\xff".as_slice(), b"a\xc3"] {
         check_refused(&[frame(BINARY, bad)], WireError::Binary);
-        check_refused(&[begun(BINARY, bad), frame(CONTINUATION, "")], WireError::Binary);
-        check_refused(&[begun(BINARY, "a"), frame(CONTINUATION, bad)], WireError::Binary);
+        check_refused(&[unfinished_frame(BINARY, bad), frame(CONTINUATION, "")], WireError::Binary);
+        check_refused(&[unfinished_frame(BINARY, "a"), frame(CONTINUATION, bad)], WireError::Binary);
     }
 }
 
 #[test]
-fn a_claimed_length_above_the_limit_is_refused_before_any_payload() {
+fn a_length_above_the_limit_is_refused_before_the_payload_arrives() {
     const LIMIT: usize = 1_000;
     for length in [LIMIT as u64 + 1, 1 << 32, 1 << 62, u64::MAX] {
         for first in [0x80 | TEXT, TEXT, BINARY, CONTINUATION, 0x80 | CONTINUATION] {
-            // Not even the mask is there yet.
+            // The mask has not arrived.
             let header = [&[first, 0x80 | 127], length.to_be_bytes().as_slice()].concat();
-            let (mut reader, mut heard) = (Reader::default(), Vec::new());
-            assert_eq!(read_into(&mut reader, &header, LIMIT, &mut heard), Err(WireError::TooLarge), "{length}");
+            let (mut reader, mut received) = (Reader::default(), Vec::new());
+            assert_eq!(read_into(&mut reader, &header, LIMIT, &mut received), Err(WireError::TooLarge), "{length}");
             assert_eq!(owned(&mut reader), 0);
         }
     }
     let header = [0x81, 0x80 | 126, 0x03, 0xe9];
     assert_eq!(read(&header, 1, LIMIT), (Vec::new(), Err(WireError::TooLarge)), "1001 bytes in the short form");
     let whole = frame(TEXT, "a".repeat(LIMIT));
-    assert_eq!(read(&whole, 1, LIMIT).1, Ok(()), "just the limit");
+    assert_eq!(read(&whole, 1, LIMIT).1, Ok(()), "exactly the limit");
 }
 
 #[test]
-fn a_claimed_length_within_the_limit_reserves_nothing() {
+fn an_announced_length_allocates_no_memory() {
     const LIMIT: usize = 1 << 30;
     let header = [0x81, 0x80 | 127, 0, 0, 0, 0, 0x40, 0, 0, 0, 1, 2, 3, 4, b'x'];
     let mut reader = Reader::default();
@@ -330,48 +335,51 @@ fn a_claimed_length_within_the_limit_reserves_nothing() {
 }
 
 #[test]
-fn fragments_are_bounded_by_their_sum() {
+fn the_sum_of_fragments_is_limited() {
     const LIMIT: usize = 10;
-    let fits = [begun(TEXT, "12345"), begun(CONTINUATION, "6789"), frame(CONTINUATION, "0")].concat();
-    assert_eq!(read(&fits, 1, LIMIT), (vec![said("1234567890")], Ok(())));
-    let too_large = [begun(TEXT, "12345"), begun(CONTINUATION, "6789"), frame(CONTINUATION, "01")].concat();
+    let fits =
+        [unfinished_frame(TEXT, "12345"), unfinished_frame(CONTINUATION, "6789"), frame(CONTINUATION, "0")].concat();
+    assert_eq!(read(&fits, 1, LIMIT), (vec![message_text("1234567890")], Ok(())));
+    let too_large =
+        [unfinished_frame(TEXT, "12345"), unfinished_frame(CONTINUATION, "6789"), frame(CONTINUATION, "01")].concat();
     assert_eq!(read(&too_large, 1, LIMIT), (Vec::new(), Err(WireError::TooLarge)));
-    let never_ending = [begun(TEXT, "12345"), begun(CONTINUATION, "678901")].concat();
+    let never_ending = [unfinished_frame(TEXT, "12345"), unfinished_frame(CONTINUATION, "678901")].concat();
     assert_eq!(read(&never_ending, 1, LIMIT), (Vec::new(), Err(WireError::TooLarge)));
-    let afresh = [begun(TEXT, "12345"), frame(CONTINUATION, "67890"), frame(TEXT, "1234567890")].concat();
-    assert_eq!(read(&afresh, 1, LIMIT), (vec![said("1234567890"), said("1234567890")], Ok(())));
+    let next_message =
+        [unfinished_frame(TEXT, "12345"), frame(CONTINUATION, "67890"), frame(TEXT, "1234567890")].concat();
+    assert_eq!(read(&next_message, 1, LIMIT), (vec![message_text("1234567890"), message_text("1234567890")], Ok(())));
 }
 
 #[test]
-fn control_frames_do_not_count_towards_the_limit() {
-    let frames = [begun(TEXT, "12345"), frame(PING, "1234567890"), frame(CONTINUATION, "")].concat();
-    assert_eq!(read(&frames, 1, 5), (vec![Heard::Ping(b"1234567890".into()), said("12345")], Ok(())));
+fn control_frames_do_not_count_toward_the_limit() {
+    let frames = [unfinished_frame(TEXT, "12345"), frame(PING, "1234567890"), frame(CONTINUATION, "")].concat();
+    assert_eq!(read(&frames, 1, 5), (vec![Received::Ping(b"1234567890".into()), message_text("12345")], Ok(())));
 }
 
 #[test]
-fn a_break_stops_at_once_and_drops_the_rest() {
+fn a_break_stops_the_reader_and_drops_the_rest() {
     let frames = [frame(TEXT, "a"), frame(CLOSE, ""), frame(TEXT, "b"), vec![0xff; 3]].concat();
     for head in 0..frames.len() {
-        let (mut reader, mut heard) = (Reader::default(), Vec::new());
+        let (mut reader, mut received) = (Reader::default(), Vec::new());
         let mut stopped = false;
         for mut piece in [frames[..head].to_vec(), frames[head..].to_vec()] {
             if stopped {
                 break;
             }
             let result = reader.read(&mut piece, MAX, |incoming| {
-                heard.push(Heard::from(incoming));
-                stopped = heard.last() == Some(&Heard::Close);
+                received.push(Received::from(incoming));
+                stopped = received.last() == Some(&Received::Close);
                 if stopped { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
             });
             assert_eq!(result, Ok(()), "split at {head}");
         }
-        assert_eq!(heard, [said("a"), Heard::Close], "split at {head}");
+        assert_eq!(received, [message_text("a"), Received::Close], "split at {head}");
         assert_eq!(owned(&mut reader), 0, "split at {head}");
     }
 }
 
 #[test]
-fn memory_is_owned_only_while_something_is_incomplete() {
+fn memory_is_allocated_only_for_incomplete_messages() {
     let mut reader = Reader::default();
     let mut feed = |bytes: &[u8]| {
         read_into(&mut reader, bytes, MAX, &mut Vec::new()).unwrap();
@@ -381,16 +389,16 @@ fn memory_is_owned_only_while_something_is_incomplete() {
     assert_eq!(feed(&long), 0, "a whole frame");
     assert!(feed(&long[..3_000]) >= 3_000, "a part of a frame");
     assert_eq!(feed(&long[3_000..]), 0, "its rest");
-    assert!(feed(&begun(TEXT, "a".repeat(5_000))) >= 5_000, "a fragment");
+    assert!(feed(&unfinished_frame(TEXT, "a".repeat(5_000))) >= 5_000, "a fragment");
     assert!(feed(&frame(PING, "")) >= 5_000, "a control frame in between");
     assert_eq!(feed(&frame(CONTINUATION, "")), 0, "its end");
     assert!(feed(&long[..1]) > 0, "one byte");
     assert_eq!(feed(&long[1..]), 0, "all but one byte");
-    assert_eq!(feed(&[]), 0, "nothing");
+    assert_eq!(feed(&[]), 0, "no bytes");
 }
 
 #[test]
-fn a_large_frame_is_not_kept_for_the_sake_of_the_start_of_the_next() {
+fn the_start_of_a_frame_does_not_keep_the_memory_of_the_previous_one() {
     let mut reader = Reader::default();
     let long = frame(TEXT, "a".repeat(50_000));
     read_into(&mut reader, &long[..40_000], MAX, &mut Vec::new()).unwrap();

@@ -3,7 +3,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// `header`: what stands before the payload.
+/// `header`: the bytes before the payload.
 #[track_caller]
 fn check(frame: &[u8], header: &[u8], payload: &[u8]) {
     let (head, rest) = frame.split_at(header.len());
@@ -12,7 +12,7 @@ fn check(frame: &[u8], header: &[u8], payload: &[u8]) {
 }
 
 #[test]
-fn headers_are_as_short_as_they_can_be_and_without_a_mask() {
+fn headers_have_the_shortest_form_and_no_mask() {
     let text_of = |length: usize| vec![b'a'; length];
     check(&text(b""), &[0x81, 0], b"");
     check(&text(b"hi"), &[0x81, 2], b"hi");
@@ -32,11 +32,11 @@ fn control_frames_have_their_opcodes() {
 }
 
 #[test]
-fn a_long_reason_is_cut_at_a_character() {
+fn a_long_reason_is_truncated_at_a_character_boundary() {
     #[track_caller]
-    fn check_cut(reason: &str, kept: usize) {
-        let expected = [&4200_u16.to_be_bytes(), &reason.as_bytes()[..kept]].concat();
-        check(&close(CloseCode::Reconnect, reason), &[0x88, kept as u8 + 2], &expected);
+    fn check_cut(reason: &str, length: usize) {
+        let expected = [&4200_u16.to_be_bytes(), &reason.as_bytes()[..length]].concat();
+        check(&close(CloseCode::Reconnect, reason), &[0x88, length as u8 + 2], &expected);
     }
     check_cut(&"a".repeat(123), 123);
     check_cut(&"a".repeat(124), 123);
@@ -47,7 +47,7 @@ fn a_long_reason_is_cut_at_a_character() {
     check_cut(&"🦀".repeat(31), 120);
 }
 
-/// Every frame in `bytes`, as a client of another make reads them.
+/// Reads the frames in `bytes` with the client of fastwebsockets.
 async fn read_by_client(bytes: &[u8], count: usize) -> Vec<(OpCode, Vec<u8>)> {
     use tokio::io::AsyncWriteExt;
 
@@ -69,7 +69,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
     #[test]
-    fn a_client_reads_what_was_written(
+    fn another_implementation_reads_the_written_frames(
         message in any::<String>(), length in 0_usize..70_000, payload in prop::collection::vec(any::<u8>(), 0..=125),
         reason in ".{0,200}",
     ) {
@@ -88,11 +88,11 @@ proptest! {
             [(OpCode::Text, message.into_bytes()), (OpCode::Ping, Vec::new()), (OpCode::Text, long.into_bytes())];
         prop_assert!(frames[..3] == expected);
         prop_assert_eq!(&frames[3], &(OpCode::Pong, payload));
-        let (opcode, last_words) = &frames[4];
-        let (code, told) = last_words.split_first_chunk().expect("a close frame has a code");
+        let (opcode, payload_of_close) = &frames[4];
+        let (code, cut) = payload_of_close.split_first_chunk().expect("a close frame has a code");
         prop_assert_eq!((*opcode, u16::from_be_bytes(*code)), (OpCode::Close, 4100));
-        let told = std::str::from_utf8(told).expect("a reason is UTF-8");
-        prop_assert!(reason.starts_with(told));
-        prop_assert!(told == reason || (120..=123).contains(&told.len()));
+        let cut = std::str::from_utf8(cut).expect("a reason is UTF-8");
+        prop_assert!(reason.starts_with(cut));
+        prop_assert!(cut == reason || (120..=123).contains(&cut.len()));
     }
 }

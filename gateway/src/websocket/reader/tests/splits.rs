@@ -1,18 +1,18 @@
-//! However the bytes arrive, the messages are the same.
+//! Property tests: the messages do not depend on how the bytes are split.
 
 use proptest::prelude::*;
 use proptest::sample::Index;
 
 use super::*;
 
-/// What a client sends.
+/// A message or control frame that a client sends.
 #[derive(Clone, Debug)]
 enum Sent {
     Message { text: String, binary: bool, fragments: Vec<Fragment> },
     Control(Control),
 }
 
-/// Where a message is cut, and what comes between the parts.
+/// The place where a message is split, and a control frame between the parts.
 #[derive(Clone, Debug)]
 struct Fragment {
     at: Index,
@@ -26,10 +26,10 @@ enum Control {
 }
 
 impl Control {
-    fn heard(&self) -> Heard {
+    fn received(&self) -> Received {
         match self {
-            Self::Ping(payload) => Heard::Ping(payload.clone()),
-            Self::Pong(_) => Heard::Pong,
+            Self::Ping(payload) => Received::Ping(payload.clone()),
+            Self::Pong(_) => Received::Pong,
         }
     }
 
@@ -42,12 +42,12 @@ impl Control {
 }
 
 impl Sent {
-    /// Appends the frames to `bytes` and what they should be read as to `heard`.
-    fn write(&self, mask: [u8; 4], bytes: &mut Vec<u8>, heard: &mut Vec<Heard>) {
+    /// Appends the frames to `bytes` and the expected messages to `received`.
+    fn write(&self, mask: [u8; 4], bytes: &mut Vec<u8>, received: &mut Vec<Received>) {
         let (text, binary, fragments) = match self {
             Self::Control(control) => {
                 bytes.extend(control.frame(mask));
-                return heard.push(control.heard());
+                return received.push(control.received());
             }
             Self::Message { text, binary, fragments } => (text, *binary, fragments),
         };
@@ -59,11 +59,11 @@ impl Sent {
             (opcode, start) = (CONTINUATION, cut);
             if let Some(control) = &fragment.then {
                 bytes.extend(control.frame(mask));
-                heard.push(control.heard());
+                received.push(control.received());
             }
         }
         bytes.extend(frame_with(0x80 | opcode, mask, &text.as_bytes()[start..]));
-        heard.push(said(text));
+        received.push(message_text(text));
     }
 }
 
@@ -91,15 +91,15 @@ fn conversation() -> impl Strategy<Value = Vec<(Sent, [u8; 4])>> {
     prop::collection::vec((sent, any::<[u8; 4]>()), 0..6)
 }
 
-fn write(sent: &[(Sent, [u8; 4])]) -> (Vec<u8>, Vec<Heard>) {
-    let (mut bytes, mut heard) = (Vec::new(), Vec::new());
+fn write(sent: &[(Sent, [u8; 4])]) -> (Vec<u8>, Vec<Received>) {
+    let (mut bytes, mut received) = (Vec::new(), Vec::new());
     for (sent, mask) in sent {
-        sent.write(*mask, &mut bytes, &mut heard);
+        sent.write(*mask, &mut bytes, &mut received);
     }
-    (bytes, heard)
+    (bytes, received)
 }
 
-/// Cuts `bytes` into pieces of these lengths, over and over; empty pieces never arrive.
+/// Splits `bytes` into pieces of these lengths, repeatedly. Skips empty pieces.
 fn pieces<'a>(mut bytes: &'a [u8], lengths: &'a [usize]) -> impl Iterator<Item = &'a [u8]> {
     let mut lengths = lengths.iter().cycle();
     std::iter::from_fn(move || {
@@ -114,38 +114,38 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(128))]
 
     #[test]
-    fn any_pieces_give_the_messages_that_were_sent(
+    fn any_split_gives_the_sent_messages(
         sent in conversation(), lengths in prop::collection::vec(1_usize..3_000, 1..20),
     ) {
         let (bytes, expected) = write(&sent);
-        let (mut reader, mut heard) = (Reader::default(), Vec::new());
+        let (mut reader, mut received) = (Reader::default(), Vec::new());
         for piece in pieces(&bytes, &lengths) {
-            prop_assert_eq!(read_into(&mut reader, piece, MAX, &mut heard), Ok(()));
+            prop_assert_eq!(read_into(&mut reader, piece, MAX, &mut received), Ok(()));
         }
-        prop_assert_eq!(heard, expected);
+        prop_assert_eq!(received, expected);
         prop_assert_eq!(owned(&mut reader), 0);
     }
 
     #[test]
-    fn noise_gives_the_same_in_any_pieces(
+    fn any_split_of_random_bytes_gives_the_same_result(
         noise in prop::collection::vec(any::<u8>(), 0..200),
         sent in conversation(),
         lengths in prop::collection::vec(1_usize..300, 1..20),
     ) {
         let bytes = [write(&sent).0, noise].concat();
         let whole = read(&bytes, bytes.len().max(1), MAX);
-        let (mut reader, mut heard, mut result) = (Reader::default(), Vec::new(), Ok(()));
+        let (mut reader, mut received, mut result) = (Reader::default(), Vec::new(), Ok(()));
         for piece in pieces(&bytes, &lengths) {
-            result = read_into(&mut reader, piece, MAX, &mut heard);
+            result = read_into(&mut reader, piece, MAX, &mut received);
             if result.is_err() {
                 break;
             }
         }
-        prop_assert_eq!((heard, result), whole);
+        prop_assert_eq!((received, result), whole);
     }
 
     #[test]
-    fn no_more_than_two_messages_are_ever_owned(
+    fn the_memory_of_the_reader_is_at_most_two_messages(
         bytes in prop::collection::vec(prop_oneof![any::<u8>(), Just(0x01), Just(0x80), Just(0x81), Just(0xff)], 0..500),
         length in 1_usize..40,
     ) {
@@ -155,17 +155,17 @@ proptest! {
             if read_into(&mut reader, piece, LIMIT, &mut Vec::new()).is_err() {
                 break;
             }
-            // Vectors at most double what they hold: a frame with its header, and a message.
+            // A vector allocates at most twice its length. There are two: a frame with its header, and a message.
             prop_assert!(owned(&mut reader) <= 2 * (2 * LIMIT + 14 + length));
         }
     }
 }
 
 #[test]
-fn every_boundary_of_a_conversation_may_be_the_end_of_a_read() {
+fn a_read_may_end_at_any_byte() {
     let frames = [
         frame(TEXT, "{\"event\":\"pusher:ping\"}"),
-        begun(TEXT, "a".repeat(130)),
+        unfinished_frame(TEXT, "a".repeat(130)),
         frame(PING, "p"),
         frame(CONTINUATION, "€"),
         frame(CLOSE, 1000_u16.to_be_bytes()),
@@ -175,11 +175,11 @@ fn every_boundary_of_a_conversation_may_be_the_end_of_a_read() {
     assert_eq!(expected.0.len(), 4);
     for first in 0..=frames.len() {
         for second in first..=frames.len() {
-            let (mut reader, mut heard) = (Reader::default(), Vec::new());
+            let (mut reader, mut received) = (Reader::default(), Vec::new());
             for piece in [&frames[..first], &frames[first..second], &frames[second..]] {
-                assert_eq!(read_into(&mut reader, piece, MAX, &mut heard), Ok(()));
+                assert_eq!(read_into(&mut reader, piece, MAX, &mut received), Ok(()));
             }
-            assert_eq!(heard, expected.0, "split at {first} and {second}");
+            assert_eq!(received, expected.0, "split at {first} and {second}");
             assert_eq!(owned(&mut reader), 0, "split at {first} and {second}");
         }
     }
