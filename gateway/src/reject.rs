@@ -1,4 +1,4 @@
-//! The errors that a client sees: each with its message, and whether the connection ends.
+//! The errors and close reasons that clients receive.
 
 use std::borrow::Cow;
 use std::error::Error;
@@ -7,17 +7,17 @@ use shared::auth::ChannelAuthError;
 use shared::excerpt::{NAME_MAX, excerpt};
 use shared::protocol::{ChannelNameError, CloseCode, EventNameError, FrameError, MemberError, ServerFrame, UserError};
 
-/// Characters of a channel name that is not valid in the error about it: enough for every name that may be a slip,
-/// since clients look up their channel by it.
+/// The maximum length of an invalid channel name in the error about it. Clients look up their channel by this name, so
+/// it is long enough for a typing error.
 const INVALID_CHANNEL_MAX: usize = 512;
 
-/// The text for a subscription or a sign-in over the connection's rate.
+/// The text if a connection exceeds its rate of subscriptions and sign-ins.
 const REQUESTS_TOO_FAST: &str = "The rate limit for subscriptions and sign-ins of one connection was exceeded.";
 
-/// Why something that a client did was refused. The connection stays open.
+/// A refused message of a client. The connection stays open.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Refusal {
-    #[error("unreadable message")]
+    #[error("invalid message")]
     Message(#[source] FrameError),
     #[error("unknown event")]
     UnknownEvent { name: String },
@@ -31,37 +31,37 @@ pub(crate) enum Refusal {
     SignIn(#[source] SignInError),
     #[error("client event refused")]
     ClientEvent(#[source] ClientEventError),
-    /// The sign-in stands, but with fewer watched users than asked for.
-    #[error("watchlist is longer than {max}")]
+    /// The sign-in succeeded, but only the first users of the watchlist are watched.
+    #[error("watchlist is longer than {max} users")]
     WatchlistTooLong { max: usize },
 }
 
-/// Why a subscription was refused.
+/// The cause of a refused subscription.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum SubscribeError {
     #[error(transparent)]
     Name(ChannelNameError),
     #[error(transparent)]
     Auth(ChannelAuthError),
-    #[error("{field} is {found}")]
+    #[error("{field} is {found}, not a string")]
     Field { field: &'static str, found: &'static str },
     #[error("presence channel without channel data or sign-in")]
     NoMember,
     #[error(transparent)]
     Member(MemberError),
-    #[error("user channel of another user")]
+    #[error("the channel belongs to another user")]
     NotThatUser,
-    #[error("connection has {max} subscriptions")]
+    #[error("connection has the maximum of {max} subscriptions")]
     TooManyChannels { max: usize },
-    #[error("presence channel has {max} members")]
+    #[error("presence channel has the maximum of {max} members")]
     PresenceFull { max: usize },
-    #[error("too many subscriptions and sign-ins in a short time")]
+    #[error("rate limit of subscriptions and sign-ins exceeded")]
     RateLimited,
-    #[error("the cluster is not reachable")]
+    #[error("Redis is not available")]
     Unavailable,
 }
 
-/// Why a sign-in was refused.
+/// The cause of a refused sign-in.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum SignInError {
     #[error(transparent)]
@@ -70,37 +70,37 @@ pub(crate) enum SignInError {
     User(UserError),
     #[error("{field} is {found}")]
     Field { field: &'static str, found: &'static str },
-    #[error("user id cannot name a channel")]
+    #[error("user id is not valid in a channel name")]
     Id(#[source] ChannelNameError),
-    #[error("signed in as another user")]
+    #[error("connection is signed in as another user")]
     OtherUser,
-    #[error("too many subscriptions and sign-ins in a short time")]
+    #[error("rate limit of subscriptions and sign-ins exceeded")]
     RateLimited,
-    #[error("the cluster is not reachable")]
+    #[error("Redis is not available")]
     Unavailable,
 }
 
-/// Why a client event was refused.
+/// The cause of a refused client event.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ClientEventError {
-    #[error("client events are switched off")]
+    #[error("client events are disabled for the app")]
     Disabled,
     #[error(transparent)]
     Name(EventNameError),
-    #[error("channel kind takes no client events")]
+    #[error("channel kind does not allow client events")]
     Kind,
-    #[error("not subscribed")]
+    #[error("connection is not subscribed to the channel")]
     NotSubscribed { channel: String },
     #[error("data is larger than {max} bytes")]
     TooLarge { max: usize },
-    #[error("over {per_second} per second")]
+    #[error("rate limit of {per_second} client events per second exceeded")]
     RateLimited { per_second: u32 },
-    #[error("the node has no room for more events")]
+    #[error("the queue of client events is full")]
     Busy,
 }
 
 impl Refusal {
-    /// The messages that tell the client, as JSON.
+    /// Returns the messages for the client, as JSON.
     pub(crate) fn messages(&self) -> Vec<String> {
         match self {
             Self::Message(_) => vec![error(Some(4200), "Invalid message format")],
@@ -109,14 +109,14 @@ impl Refusal {
                 vec![error(None, &format!("Unknown event {name:?}: client events start with client-"))]
             }
             Self::Subscription { channel, reason } => {
-                // A valid name has its bound; any other stands here as the client wrote it.
+                // The length of a valid name is limited. An invalid name is as the client sent it.
                 let channel = &*match reason {
                     SubscribeError::Name(_) => excerpt(channel, INVALID_CHANNEL_MAX),
                     _ => Cow::Borrowed(channel.as_str()),
                 };
                 let (kind, status, text) = reason.describe(channel);
                 let notice = ServerFrame::SubscriptionError { channel, kind, error: &text, status };
-                // Clients in different languages listen to different ones of the two.
+                // pusher-js reads the first message, libraries of other languages the second.
                 let code = if kind == "AuthError" { 4009 } else { status };
                 vec![notice.encode(), error(Some(code), &text)]
             }
@@ -134,7 +134,7 @@ impl Refusal {
         }
     }
 
-    /// The refusal and its causes, for the log.
+    /// Returns the refusal and its causes, for the log.
     pub(crate) fn chain(&self) -> String {
         let mut text = self.to_string();
         let mut cause = self.source();
@@ -146,7 +146,7 @@ impl Refusal {
         text
     }
 
-    /// The auth failure behind the refusal, for the metrics.
+    /// Returns the metric label of the authentication failure, if there is one.
     pub(crate) fn auth_failure(&self) -> Option<&'static str> {
         match self {
             Self::Subscription { reason: SubscribeError::Auth(cause), .. } | Self::SignIn(SignInError::Auth(cause)) => {
@@ -157,7 +157,7 @@ impl Refusal {
         }
     }
 
-    /// The limit behind the refusal, for the metrics.
+    /// Returns the metric label of the exceeded limit, if there is one.
     pub(crate) fn limit(&self) -> Option<&'static str> {
         match self {
             Self::Subscription { reason: SubscribeError::TooManyChannels { .. }, .. } => Some("channels"),
@@ -175,7 +175,7 @@ impl Refusal {
 }
 
 impl SubscribeError {
-    /// Type and status as other servers of the protocol give them, and a text for developers.
+    /// Returns the type and the status that other servers of the protocol send, and a text for developers.
     fn describe(&self, channel: &str) -> (&'static str, u16, String) {
         let auth = |text: String| ("AuthError", 401, text);
         match self {
@@ -196,10 +196,10 @@ impl SubscribeError {
             Self::Member(cause) => auth(format!("Invalid channel data: {cause}")),
             Self::NotThatUser => auth(format!("Subscription to {channel} needs a sign-in as that user")),
             Self::TooManyChannels { max } => {
-                ("LimitReached", 4100, format!("This connection has as many subscriptions as it may: {max}"))
+                ("LimitReached", 4100, format!("Subscription limit reached: at most {max} channels per connection"))
             }
             Self::PresenceFull { max } => {
-                ("LimitReached", 4100, format!("{channel} has as many members as it may: {max}"))
+                ("LimitReached", 4100, format!("Member limit reached: {channel} has at most {max} members"))
             }
             Self::RateLimited => ("LimitReached", 4301, REQUESTS_TOO_FAST.into()),
             Self::Unavailable => ("ServerError", 4302, "The server cannot subscribe now; try again".into()),
@@ -207,7 +207,7 @@ impl SubscribeError {
     }
 }
 
-/// The text for a field that must be passed on as the application's server returned it.
+/// Returns the text for a field that the client must send exactly as the application's server returned it.
 fn not_a_string(request: &str, field: &str, found: &str) -> String {
     format!(
         "Invalid {request}: {field} is {found}; expected the string that was signed, exactly as the application's server returned it"
@@ -227,7 +227,7 @@ impl SignInError {
             Self::Auth(cause) => cause.client_text("sign-in"),
             Self::User(cause) => format!("Invalid user data: {cause}"),
             Self::Field { field, found } => not_a_string("sign-in", field, found),
-            Self::Id(_) => "Invalid user data: the id may have only A-Z a-z 0-9 _ - = @ , . ;".into(),
+            Self::Id(_) => "Invalid user data: the id may only contain A-Z a-z 0-9 _ - = @ , . ;".into(),
             Self::OtherUser => "This connection is signed in as another user".into(),
             Self::RateLimited => REQUESTS_TOO_FAST.into(),
             Self::Unavailable => "The server cannot sign in users now; try again".into(),
@@ -254,12 +254,12 @@ impl ClientEventError {
             Self::RateLimited { .. } => {
                 (Some(4301), "The rate limit for sending client events exceeded the quota.".into())
             }
-            Self::Busy => (Some(4301), "The server takes no more client events now; try again.".into()),
+            Self::Busy => (Some(4301), "The server is busy and dropped this client event; try again.".into()),
         }
     }
 }
 
-/// Why a connection ends, as the client is told.
+/// The close code and the reason that a client receives when its connection is closed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Farewell {
     pub(crate) code: CloseCode,
@@ -283,12 +283,13 @@ impl Farewell {
         Self::new(CloseCode::OverCapacity, "The server is restarting, reconnect")
     }
 
-    /// The same reason with a code after which clients try again.
+    /// Replaces a final code by one after which clients retry.
     pub(crate) fn not_final(self) -> Self {
         if self.code.is_final() { Self { code: CloseCode::OverCapacity, ..self } } else { self }
     }
 
-    /// The announcement that clients of protocol 5 need; `None` for codes of RFC 6455 itself.
+    /// Returns the error message that precedes the close frame, which clients of protocol 5 need. `None` for the codes
+    /// of RFC 6455.
     pub(crate) fn announcement(&self) -> Option<String> {
         self.code.announced().then(|| ServerFrame::closing(self.code, &self.message).encode())
     }

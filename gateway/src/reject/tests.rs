@@ -3,13 +3,13 @@ use shared::protocol::{ChannelName, ClientFrame, EventName, Member, User};
 
 use super::*;
 
-/// The frames exactly, whatever their order of members may mean to a client.
+/// Checks the exact JSON of the messages.
 #[track_caller]
 fn check(refusal: &Refusal, expected: &[&str]) {
     assert_eq!(refusal.messages(), expected);
 }
 
-/// A refusal that is one `pusher:error`.
+/// Checks that the refusal is one `pusher:error`.
 #[track_caller]
 fn check_error(refusal: &Refusal, code: Option<u16>, message: &str) {
     let messages = refusal.messages();
@@ -18,7 +18,7 @@ fn check_error(refusal: &Refusal, code: Option<u16>, message: &str) {
     assert_eq!(serde_json::from_str::<Value>(only).unwrap(), expected);
 }
 
-/// A refused subscription is two frames: what pusher-js listens to, then what the others do.
+/// Checks both messages of a refused subscription: the one that pusher-js reads and the one for other libraries.
 #[track_caller]
 fn check_subscription(reason: SubscribeError, kind: &str, status: u16, code: u16, text: &str) {
     let refusal = Refusal::Subscription { channel: "presence-a".into(), reason };
@@ -32,7 +32,7 @@ fn check_subscription(reason: SubscribeError, kind: &str, status: u16, code: u16
     assert_eq!(serde_json::from_str::<Value>(error).unwrap(), expected);
 }
 
-fn unreadable(text: &str) -> Refusal {
+fn invalid_message(text: &str) -> Refusal {
     Refusal::Message(ClientFrame::parse(text).unwrap_err())
 }
 
@@ -49,7 +49,7 @@ fn bad_signature() -> ChannelAuthError {
 }
 
 #[test]
-fn the_frames_of_a_refused_subscription_are_exactly_these() {
+fn a_refused_subscription_is_answered_with_two_messages() {
     let refusal = Refusal::Subscription { channel: "private-a".into(), reason: SubscribeError::Auth(bad_signature()) };
     check(
         &refusal,
@@ -61,7 +61,7 @@ fn the_frames_of_a_refused_subscription_are_exactly_these() {
 }
 
 #[test]
-fn an_error_without_a_code_says_null() {
+fn an_error_without_a_code_has_a_null_code() {
     check(
         &Refusal::UnknownEvent { name: "my-event".into() },
         &[
@@ -71,17 +71,17 @@ fn an_error_without_a_code_says_null() {
 }
 
 #[test]
-fn unreadable_messages_all_read_the_same() {
+fn all_invalid_messages_have_the_same_error() {
     for text in ["", "{}", r#"{"event":"pusher:subscribe"}"#, r#"{"event":"client-a"}"#] {
         check(
-            &unreadable(text),
+            &invalid_message(text),
             &[r#"{"event":"pusher:error","data":{"code":4200,"message":"Invalid message format"}}"#],
         );
     }
 }
 
 #[test]
-fn subscriptions_without_the_right_to_are_auth_errors() {
+fn unauthorized_subscriptions_are_auth_errors() {
     let check = |reason, text: &str| check_subscription(reason, "AuthError", 401, 4009, text);
     let form = "Auth value for subscription to presence-a is invalid: should be of format 'key:signature'";
     check(SubscribeError::Auth(ChannelAuthError::Missing), form);
@@ -108,7 +108,7 @@ fn subscriptions_without_the_right_to_are_auth_errors() {
 }
 
 #[test]
-fn subscriptions_beyond_a_limit_say_which() {
+fn the_error_of_a_subscription_names_the_exceeded_limit() {
     let check = |reason, code, text: &str| check_subscription(reason, "LimitReached", code, code, text);
     let long_name = bad_name("123456789");
     check(SubscribeError::Name(long_name), 4009, "Invalid channel name: channel name is longer than 8 characters");
@@ -117,12 +117,12 @@ fn subscriptions_beyond_a_limit_say_which() {
     let large_info = bad_member(r#"{"user_id":"1","user_info":12345}"#);
     check(SubscribeError::Member(large_info), 4301, "Invalid channel data: user_info is larger than 4 bytes");
     let channels = SubscribeError::TooManyChannels { max: 3 };
-    check(channels, 4100, "This connection has as many subscriptions as it may: 3");
-    check(SubscribeError::PresenceFull { max: 100 }, 4100, "presence-a has as many members as it may: 100");
+    check(channels, 4100, "Subscription limit reached: at most 3 channels per connection");
+    check(SubscribeError::PresenceFull { max: 100 }, 4100, "Member limit reached: presence-a has at most 100 members");
 }
 
 #[test]
-fn other_subscriptions_are_server_errors() {
+fn other_refused_subscriptions_are_server_errors() {
     check_subscription(
         SubscribeError::Name(bad_name("a b")),
         "ServerError",
@@ -156,13 +156,13 @@ fn refused_sign_ins_are_4009() {
     let no_id = User::parse("{}", 4).unwrap_err();
     check(SignInError::User(no_id), "Invalid user data: user_data has no id, which must be a non-empty string");
     let id = SignInError::Id(bad_name("a b"));
-    check(id, "Invalid user data: the id may have only A-Z a-z 0-9 _ - = @ , . ;");
+    check(id, "Invalid user data: the id may only contain A-Z a-z 0-9 _ - = @ , . ;");
     check(SignInError::OtherUser, "This connection is signed in as another user");
     check(SignInError::Unavailable, "The server cannot sign in users now; try again");
 }
 
 #[test]
-fn refused_client_events_have_a_code_where_a_limit_was_met() {
+fn a_client_event_over_a_limit_is_refused_with_a_code() {
     #[track_caller]
     fn check(reason: ClientEventError, code: Option<u16>, text: &str) {
         check_error(&Refusal::ClientEvent(reason), code, text);
@@ -190,11 +190,11 @@ fn refused_client_events_have_a_code_where_a_limit_was_met() {
         Some(4301),
         "The rate limit for sending client events exceeded the quota.",
     );
-    check(ClientEventError::Busy, Some(4301), "The server takes no more client events now; try again.");
+    check(ClientEventError::Busy, Some(4301), "The server is busy and dropped this client event; try again.");
 }
 
 #[test]
-fn a_long_watchlist_is_told_with_4302() {
+fn a_long_watchlist_is_reported_with_4302() {
     let refusal = Refusal::WatchlistTooLong { max: 100 };
     check_error(&refusal, Some(4302), "The watchlist is longer than 100 users; the first 100 are watched.");
 }
@@ -212,7 +212,7 @@ fn requests_over_the_rate_are_refused_with_4301() {
 }
 
 #[test]
-fn what_the_client_sent_cannot_break_out_of_the_json() {
+fn text_of_the_client_is_escaped_in_the_json() {
     let name = "\"}\u{0}\n\\".to_owned();
     for refusal in [
         Refusal::UnknownEvent { name: name.clone() },
@@ -227,7 +227,7 @@ fn what_the_client_sent_cannot_break_out_of_the_json() {
 }
 
 #[test]
-fn what_the_client_sent_is_repeated_in_part() {
+fn text_of_the_client_is_truncated() {
     let long = "\u{0}".repeat(60_000);
     let signature = ChannelAuthError::Signature { expected_over: long.clone() };
     for refusal in [
@@ -245,7 +245,7 @@ fn what_the_client_sent_is_repeated_in_part() {
 }
 
 #[test]
-fn the_text_that_should_have_been_signed_is_whole_up_to_a_kibibyte() {
+fn the_expected_text_of_a_signature_is_complete_up_to_a_kibibyte() {
     let text = |length: usize| {
         let reason = ChannelAuthError::Signature { expected_over: "x".repeat(length) };
         reason.client_text("sign-in")
@@ -274,11 +274,11 @@ fn refusals_are_counted_by_their_cause() {
     check(&subscription(SubscribeError::Unavailable), None, None);
     check(&subscription(SubscribeError::RateLimited), None, Some("requests"));
     check(&Refusal::SignIn(SignInError::RateLimited), None, Some("requests"));
-    check(&unreadable(""), None, None);
+    check(&invalid_message(""), None, None);
 }
 
 #[test]
-fn only_codes_of_the_protocol_are_announced_before_the_close_frame() {
+fn only_pusher_codes_have_an_error_message_before_the_close_frame() {
     assert_eq!(
         Farewell::new(CloseCode::UnknownApp, "App key x not in this cluster.").announcement().as_deref(),
         Some(r#"{"event":"pusher:error","data":{"code":4001,"message":"App key x not in this cluster."}}"#)
