@@ -1,7 +1,8 @@
-//! The WebSocket node: holds the connections, hears the bus, fans out.
+//! The gateway: serves WebSockets and fallback sessions, receives events from the bus and delivers them to subscribers.
 //!
-//! One thread per core, each a shard that owns its connections for life; the public listener hands new
-//! sockets out. Gateway and publisher know nothing of each other: they meet in `shared::cluster::bus` and `shared::cluster::roster`.
+//! Each core runs one thread, a shard, which owns its connections until they end. The public listener assigns new
+//! sockets to shards. The gateway and the publisher do not depend on each other. They exchange data through
+//! `shared::cluster::bus` and `shared::cluster::roster`.
 
 use std::convert::Infallible;
 use std::io;
@@ -11,6 +12,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
+use futures_util::future::{SelectAll, join_all, select_all};
 use prometheus::Registry;
 use shared::app::Apps;
 use shared::cluster::bus::{Bus, Listener};
@@ -51,63 +53,65 @@ use capacity::{Capacity, CapacityLimits};
 use fallback::Fallback;
 use fallback::peers::Peers;
 use fallback::registry::Registry as SessionRegistry;
+use http::accept;
 use inbox::{DrainPlan, InboxReceiver, Room, ShardMessage, inbox};
 use metrics::Metrics;
 use node::Node;
 use relay::Relay;
 use shard::Shard;
 
-/// How long after the last close the departures may take to reach the cluster: longer than a hiccup of Redis, and short
-/// enough for any grace period. If a node ends earlier, the others remove its members.
-const LEAVE_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a drain waits, after the last close, for Redis to confirm that members left and connections ended. It is
+/// longer than a short failure of Redis and shorter than common grace periods. After it, other nodes remove the
+/// members.
+const DEPARTURE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long after the last close HTTP requests that are under way may take.
+/// How long HTTP requests in progress may take after the last close.
 const REQUEST_GRACE: Duration = Duration::from_secs(2);
 
-/// A node whose clients have nowhere else to go closes its connections only when its HTTP requests are answered, or after
-/// this time. Until then it serves as before.
-const QUIESCE_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long a node without a cluster waits for its HTTP requests before it closes connections. Until then it serves as
+/// before.
+const REQUESTS_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Such a node ends when its clients have answered the close frames, or after this time. What is not delivered by then is
-/// left to the kernel: clients reconnect a second after the close, and the next process must listen by then.
+/// How long a node without a cluster waits for the answers to its close frames. The kernel sends what is still queued.
+/// Clients reconnect a second after the close, and the next process must listen before that.
 const FAREWELL_TIMEOUT: Duration = Duration::from_millis(300);
 
-/// How long HTTP connections are still listened to when nobody new is let in: longer than a request is on its way on one
-/// that its balancer took for open. Not where nobody has to notice that the node leaves.
+/// How long a drain waits for requests on open HTTP connections, if `drain.accept` is at least as long. A balancer may
+/// send a request before it notices that the connection is being closed.
 const LINGER: Duration = Duration::from_secs(1);
 
-/// What a gateway works with.
+/// The dependencies of a gateway.
 pub struct Deps {
-    /// The tenants.
+    /// The configured apps.
     pub apps: Apps,
-    /// Carries events; [`Gateway::listener`] must be made its listener before [`Gateway::run`].
+    /// Delivers events. [`Gateway::listener`] must be registered with it before [`Gateway::run`].
     pub bus: Arc<dyn Bus>,
-    /// Knows members, occupancy and last events.
+    /// Stores members, occupancy and cached events.
     pub roster: Arc<dyn Roster>,
-    /// Answers HTTP requests that are no WebSockets; without it they get 404.
+    /// Answers HTTP requests that do not open a WebSocket or use a fallback transport; if `None`, they get 404.
     pub routes: Option<Arc<dyn Routes>>,
-    /// Knows which node has which session of the HTTP transports; `None` for a process that is the whole cluster.
+    /// Stores which node has which fallback session; `None` without a cluster.
     pub directory: Option<Directory>,
-    /// Who is let in at the public listener.
+    /// The access rules of the public listener.
     pub accept_policy: AcceptPolicy,
-    /// Where metrics are registered.
+    /// The registry of metrics.
     pub registry: Registry,
-    /// Sockets that the process was started with.
+    /// The sockets that the process was started with.
     pub sockets: Inherited,
-    /// Open descriptors that this process may have; the ceiling of connections follows from it.
+    /// The maximum number of open descriptors of this process. It limits the number of connections.
     pub descriptors_max: u64,
 }
 
 /// Why a gateway cannot be bound.
 #[derive(Debug, thiserror::Error)]
 pub enum BindError {
-    /// The public listener's address cannot be had.
-    #[error("the public listener")]
+    /// The address of the public listener is not available.
+    #[error("cannot bind the public listener")]
     Public(#[source] io::Error),
-    /// The address for other nodes cannot be had.
-    #[error("the listener for other nodes")]
+    /// The address of the listener for other nodes is not available.
+    #[error("cannot bind the listener for other nodes")]
     Peers(#[source] io::Error),
-    /// No descriptors are left for clients.
+    /// The descriptor limit leaves none for clients.
     #[error(transparent)]
     Descriptors(#[from] LimitError),
 }
@@ -138,12 +142,17 @@ impl Gateway {
         let sockets_max = descriptors::sockets_max(deps.descriptors_max, shards, with_tls);
         let connections_max = match config.server.connections_max {
             0 => ceiling,
-            wanted if wanted > ceiling => {
+            configured if configured > ceiling => {
                 let descriptors = deps.descriptors_max;
-                tracing::warn!(wanted, ceiling, descriptors, "descriptors do not suffice for server.connections_max");
+                tracing::warn!(
+                    configured,
+                    ceiling,
+                    descriptors,
+                    "the descriptor limit is too low for server.connections_max; admitting fewer connections"
+                );
                 ceiling
             }
-            wanted => wanted,
+            configured => configured,
         };
         let room = Arc::new(Room::default());
         let (inboxes, receivers) = (0..shards).map(|_| inbox(room.clone())).unzip();
@@ -167,112 +176,56 @@ impl Gateway {
         Ok(Self { config, listener, address, node, relay, sessions, receivers })
     }
 
-    /// Where it listens.
+    /// Returns the address of the public listener.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Most WebSockets that this node will hold.
+    /// Returns the maximum number of client connections.
     pub fn connections_max(&self) -> usize {
         self.node.capacity.connections_max()
     }
 
-    /// Where other nodes pass requests on to; `None` for a process that is the whole cluster.
+    /// Returns the address of the listener for other nodes, or `None` without a cluster.
     pub fn peers_address(&self) -> Option<SocketAddr> {
         self.sessions.peers()?.bound().ok()
     }
 
-    /// What the bus delivers to.
+    /// Returns the receiver of events from the bus.
     pub fn listener(&self) -> Arc<dyn Listener> {
         self.relay.clone()
     }
 
-    /// What the admin listener asks.
+    /// Returns the health checks for the admin listener.
     pub fn health(&self) -> Arc<dyn Health> {
         self.node.clone()
     }
 
-    /// Serves until `shutdown` resolves, then drains. Returns when the last connection is closed and the cluster has been
-    /// notified, or when either takes too long: then the shards end with the process.
+    /// Serves until `shutdown` resolves, then drains. Returns when the last connection is closed and the cluster is
+    /// notified. If that takes too long, the shards end with the process.
     ///
-    /// Where other nodes can take the clients over, connections are closed with 4200 at the pace of `drain`. A node without
-    /// a cluster closes all connections with 4100 at once, last of all.
+    /// In a cluster, connections are closed with 4200 at the pace of `drain`, and other nodes take the clients over. A
+    /// node without a cluster completes its HTTP requests first, then closes all connections with 4100 at once.
     ///
     /// # Errors
-    /// When a shard cannot be started, or ends before it was drained.
-    pub async fn run(self, shutdown: impl Future<Output = ()>) -> io::Result<()> {
-        let Self { config, listener, node, relay, sessions, receivers, .. } = self;
-        let shards: Vec<RunningShard> = receivers
-            .into_iter()
-            .enumerate()
-            .map(|(index, receiver)| RunningShard::start(index, node.clone(), sessions.clone(), receiver))
-            .collect::<io::Result<_>>()?;
-        node.start_serving();
-        let (ends, threads): (Vec<_>, Vec<_>) = shards.into_iter().map(|shard| (shard.ended, shard.thread)).unzip();
-        let mut ended = futures_util::future::select_all(ends);
-        let (stop, draining) = oneshot::channel::<()>();
-        let leaving = async {
-            shutdown.await;
-            node.start_draining();
-            drop(stop);
-            tokio::time::sleep(config.drain.accept).await;
-            if !node.capacity.is_clustered() {
-                node.requests_done(QUIESCE_TIMEOUT).await;
-            }
-        };
+    /// If a shard cannot be started, or ends before it is drained.
+    pub async fn run(mut self, shutdown: impl Future<Output = ()>) -> io::Result<()> {
+        let shards = self.start_shards()?;
+        self.node.start_serving();
+        let (node, relay, sessions) = (self.node.clone(), self.relay.clone(), self.sessions.clone());
+        let (all_closed, closed) = oneshot::channel::<()>();
         let serve = async {
-            tokio::select! {
-                () = listener.while_accepting(http::accept::accept(&listener, &node, &relay), async { drop(draining.await) }) => {}
-                () = leaving => {}
-                (_, index, _) = &mut ended => {
-                    return Err(io::Error::other(format!("shard {index} ended before it was told to")));
-                }
-            }
-            shared::serve::listener::close(listener, |stream, peer| {
-                if let Ok(stream) = http::accept::prepare(stream) {
-                    http::accept::assign(stream, peer, &node, &relay);
-                }
-            });
-            let plan = if node.capacity.is_clustered() {
-                let window = config.drain.duration(node.capacity.connections());
-                DrainPlan { window, linger: config.drain.accept.min(LINGER), grace: REQUEST_GRACE }
-            } else {
-                DrainPlan { window: Duration::ZERO, linger: Duration::ZERO, grace: FAREWELL_TIMEOUT }
-            };
-            for index in 0..threads.len() {
-                relay.send_to_shard(index, ShardMessage::Drain(plan));
-            }
-            // A shard ends when its last connection is closed and the cluster has been notified. Joining the threads waits
-            // for the rest.
-            let gone = async {
-                let (_, _, others) = ended.await;
-                futures_util::future::join_all(others).await;
-            };
-            let patience = if node.capacity.is_clustered() { LEAVE_TIMEOUT } else { FAREWELL_TIMEOUT };
-            if tokio::time::timeout(plan.window + patience, gone).await.is_err() {
-                if node.capacity.is_clustered() {
-                    tracing::warn!("shut down before Redis confirmed all departures; other nodes will clean up");
-                }
-                return Ok(());
-            }
-            for thread in threads {
-                thread.join().map_err(|_| io::Error::other("a shard panicked while it ended"))?;
-            }
-            Ok(())
-        };
-        let (all_gone, ended) = oneshot::channel::<()>();
-        let serve = async {
-            let served = serve.await;
-            drop(all_gone);
+            let served = self.serve_clients(shards, shutdown).await;
+            drop(all_closed);
             served
         };
-        let serve_peers = fallback::peer_server::serve(&sessions, async { drop(ended.await) });
+        let serve_peers = fallback::peer_server::serve(&sessions, async { drop(closed.await) });
         tokio::select! {
             (served, ()) = futures_util::future::join(serve, serve_peers) => served,
             never = tick(&relay, &sessions) => match never {},
-            // Apart from what waits for the cluster.
+            // Not part of `tick`, because it waits for the cluster.
             never = relay.send_late_notifications() => match never {},
-            // Not with the timer of what is done each second: the cluster's answers make that late.
+            // Has a timer of its own, because responses of the cluster delay `tick`.
             never = node.metrics.event_loop_lag.keep() => match never {},
             never = sessions.keep_renewed() => match never {},
             never = node.capacity.report_connections() => match never {},
@@ -280,12 +233,87 @@ impl Gateway {
             never = relay.keep_synchronized() => match never {},
         }
     }
+
+    fn start_shards(&mut self) -> io::Result<Vec<RunningShard>> {
+        let receivers = std::mem::take(&mut self.receivers).into_iter().enumerate();
+        receivers
+            .map(|(index, receiver)| RunningShard::start(index, self.node.clone(), self.sessions.clone(), receiver))
+            .collect()
+    }
+
+    /// Accepts connections until `shutdown` resolves, then drains the shards.
+    async fn serve_clients(self, shards: Vec<RunningShard>, shutdown: impl Future<Output = ()>) -> io::Result<()> {
+        let Self { config, listener, node, relay, .. } = self;
+        let (ends, threads): (Vec<_>, Vec<_>) = shards.into_iter().map(|shard| (shard.ended, shard.thread)).unzip();
+        let mut ended = select_all(ends);
+        let (stop, draining) = oneshot::channel::<()>();
+        let accept = accept::accept(&listener, &node, &relay);
+        let accept = listener.while_accepting(accept, async { drop(draining.await) });
+        let until_closed = async {
+            shutdown.await;
+            node.start_draining();
+            drop(stop);
+            tokio::time::sleep(config.drain.accept).await;
+            if !node.capacity.is_clustered() {
+                node.requests_done(REQUESTS_TIMEOUT).await;
+            }
+        };
+        tokio::select! {
+            () = accept => {}
+            () = until_closed => {}
+            (_, index, _) = &mut ended => {
+                return Err(io::Error::other(format!("shard {index} ended before it was drained")));
+            }
+        }
+        shared::serve::listener::close(listener, |stream, peer| {
+            if let Ok(stream) = accept::prepare(stream) {
+                accept::assign(stream, peer, &node, &relay);
+            }
+        });
+        drain(&config.drain, &node, &relay, ended, threads).await
+    }
+}
+
+/// Drains all shards and waits for their threads.
+async fn drain(
+    config: &config::Drain,
+    node: &Node,
+    relay: &Relay,
+    ended: SelectAll<oneshot::Receiver<()>>,
+    threads: Vec<thread::JoinHandle<()>>,
+) -> io::Result<()> {
+    let (plan, departure_timeout) = if node.capacity.is_clustered() {
+        let window = config.duration(node.capacity.connections());
+        let plan = DrainPlan { window, linger: config.accept.min(LINGER), grace: REQUEST_GRACE };
+        (plan, DEPARTURE_TIMEOUT)
+    } else {
+        let plan = DrainPlan { window: Duration::ZERO, linger: Duration::ZERO, grace: FAREWELL_TIMEOUT };
+        (plan, FAREWELL_TIMEOUT)
+    };
+    for index in 0..threads.len() {
+        relay.send_to_shard(index, ShardMessage::Drain(plan));
+    }
+    // A shard ends when its last connection is closed and the cluster is notified.
+    let all_ended = async {
+        let (_, _, others) = ended.await;
+        join_all(others).await;
+    };
+    if tokio::time::timeout(plan.window + departure_timeout, all_ended).await.is_err() {
+        if node.capacity.is_clustered() {
+            tracing::warn!("shut down before Redis confirmed all departures; other nodes will clean up");
+        }
+        return Ok(());
+    }
+    for thread in threads {
+        thread.join().map_err(|_| io::Error::other("a shard panicked during the drain"))?;
+    }
+    Ok(())
 }
 
 /// A thread that runs a shard.
 struct RunningShard {
     thread: thread::JoinHandle<()>,
-    /// Resolves, with an error, when the thread drops its end.
+    /// Resolves with an error when the thread ends.
     ended: oneshot::Receiver<()>,
 }
 
@@ -303,12 +331,12 @@ impl RunningShard {
     }
 }
 
-/// Runs `work` on this thread; what it left undone is dropped.
+/// Runs `work` on this thread. Tasks that have not ended with it are dropped.
 fn run_to_end(runtime: Runtime, work: impl Future<Output = ()>) {
     let local = LocalSet::new();
     local.block_on(&runtime, work);
     drop(local);
-    // Dropped it would wait for what still blocks, as the look-up of a name that no server answers.
+    // Dropping the runtime would wait for blocking tasks, such as a DNS lookup without an answer.
     runtime.shutdown_background();
 }
 

@@ -4,7 +4,7 @@ use std::time::Instant;
 use super::*;
 
 #[test]
-fn a_shard_ends_though_something_still_blocks() {
+fn a_shard_ends_although_a_task_still_blocks() {
     const BLOCKS: Duration = Duration::from_secs(30);
     let (release, released) = mpsc::channel::<()>();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();

@@ -143,12 +143,15 @@ async fn the_ceilings_are_printed_and_exported() {
 
     let server = Server::start(Setup::default().server("connections_max = 7")).await;
     assert_eq!(server.metric("carillon_connections_max").await, 7.0);
-    assert!(!server.stop().await.contains("do not suffice"));
+    assert!(!server.stop().await.contains("descriptor limit is too low"));
 
     let server = Server::start(Setup::default().server("connections_max = 2000000")).await;
     assert_eq!(server.metric("carillon_connections_max").await, connections);
     let log = server.stop().await;
-    assert!(log.contains("descriptors do not suffice for server.connections_max") && log.contains("2000000"), "{log}");
+    assert!(
+        log.contains("the descriptor limit is too low for server.connections_max") && log.contains("2000000"),
+        "{log}"
+    );
 }
 
 #[tokio::test]
