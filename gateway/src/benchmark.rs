@@ -1,4 +1,4 @@
-//! A hub with many subscribers, for the benchmark of a broadcast. Behind the feature `benchmark`; no server uses it.
+//! A hub with many subscribers, for the broadcast benchmark. It requires the feature `benchmark`.
 
 use std::io;
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
@@ -21,7 +21,7 @@ use crate::outbox::Burst;
 use crate::shard::hub::{Hub, Part};
 use crate::transport::Transport;
 
-/// One channel of one shard, whose subscribers all write to the same socket.
+/// One channel of one shard. All of its subscribers write to the same socket.
 pub struct Broadcast {
     hub: Hub,
     topic: Topic,
@@ -31,13 +31,13 @@ pub struct Broadcast {
 }
 
 impl Broadcast {
-    /// A channel with so many subscribers, and the frame that they get. Needs a tokio runtime.
+    /// Returns a channel with this number of subscribers and the frame that they receive.
     ///
     /// # Errors
-    /// When there are not enough descriptors: each subscriber takes one.
+    /// If there are not enough descriptors. Each subscriber needs one.
     ///
     /// # Panics
-    /// Outside a runtime, or when `app` is no app that admits them.
+    /// Outside a tokio runtime, or if the limits of `app` do not admit the subscribers.
     pub fn new(app: App, channel: ChannelName, subscribers: usize, frame: Bytes) -> io::Result<Self> {
         let topic = Topic::new(&app.id, &channel);
         let apps = Apps::new([app]).expect("one app is unique");
@@ -65,13 +65,13 @@ impl Broadcast {
         Ok(Self { hub, topic, frame, burst: Burst::default(), _peer: peer })
     }
 
-    /// Appends one frame to every subscriber; returns to how many. Nothing is written before the burst is dropped.
+    /// Appends the frame for every subscriber. Returns the number of subscribers. Nothing is written.
     pub fn append(&mut self) -> usize {
         let frame = self.burst.frame(self.frame.clone());
         self.hub.broadcast(&self.topic, frame, None, Part::ALL, &mut self.burst).reached
     }
 
-    /// Drops what was appended, as a flush does once everything is written.
+    /// Drops the appended frames, like a flush that has written everything.
     pub fn forget(&mut self) {
         self.burst.forget();
     }

@@ -30,7 +30,7 @@ impl Transport {
     }
 }
 
-/// What a fallback request is for.
+/// The purpose of a fallback request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum RequestKind {
     /// A CORS preflight of a browser.

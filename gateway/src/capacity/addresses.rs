@@ -1,4 +1,4 @@
-//! How many connections each client address has on this node.
+//! Counts the connections of each client address on this node.
 
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -8,16 +8,17 @@ use hashbrown::hash_map::Entry;
 
 use crate::transport::Transport;
 
-/// Bits of an IPv6 address that name a network. One client usually has all addresses of such a network.
+/// The prefix length of an IPv6 network that counts as one address. A client can usually use all addresses of such a
+/// network.
 const IPV6_NETWORK_BITS: u32 = 64;
 
-/// Counts connections by client address. An address without connections takes no memory.
+/// A counter of connections by client address. An address without connections uses no memory.
 #[derive(Debug)]
 pub(crate) struct Addresses {
     counts: Mutex<HashMap<Address, Count>>,
-    /// Most connections of one address by any transport; 0 means no limit.
+    /// The maximum number of connections of one address, by any transport; 0 means no limit.
     connections_max: usize,
-    /// Most fallback sessions of one address; 0 means no limit.
+    /// The maximum number of fallback sessions of one address; 0 means no limit.
     sessions_max: usize,
 }
 
@@ -31,17 +32,17 @@ struct Count {
     sessions: usize,
 }
 
-/// An address has as many connections as it may.
+/// A limit that a client address has reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum OverLimit {
-    /// Of all transports.
+    /// The limit of connections by any transport.
     Connections,
-    /// Of the HTTP transports.
+    /// The limit of fallback sessions.
     Sessions,
 }
 
 impl OverLimit {
-    /// The limit as a metric label.
+    /// Returns the limit as a metric label.
     pub(crate) fn label(self) -> &'static str {
         match self {
             Self::Connections => "connections_per_address",
@@ -50,7 +51,7 @@ impl OverLimit {
     }
 }
 
-/// A connection that counts for its address until it is dropped.
+/// A permit for one connection. The connection counts for its address until the permit is dropped.
 #[derive(Debug)]
 pub(crate) struct AddressPermit {
     addresses: Arc<Addresses>,
@@ -63,10 +64,10 @@ impl Addresses {
         Arc::new(Self { counts: Mutex::default(), connections_max, sessions_max })
     }
 
-    /// Counts a connection of `client`; `None` where nothing limits it. An unknown client is not counted.
+    /// Counts a connection of `client`. Returns `None` if no limit applies or the client is unknown.
     ///
     /// # Errors
-    /// [`OverLimit`] when the address has as many connections as it may.
+    /// The limit that the address has reached.
     pub(crate) fn admit(
         self: &Arc<Self>,
         client: Option<IpAddr>,
@@ -109,7 +110,7 @@ impl Drop for AddressPermit {
         if count.connections == 0 {
             entry.remove();
         }
-        // What a flood of addresses took is given back.
+        // Releases the memory after a flood of addresses.
         let len = counts.len();
         if counts.capacity() > 64 && len < counts.capacity() / 4 {
             counts.shrink_to(len * 2);
@@ -135,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn connections_of_all_transports_count_until_they_end() {
+    fn connections_of_all_transports_are_counted_until_they_end() {
         let addresses = Addresses::new(2, 0);
         let web = addresses.admit(address("192.0.2.1"), Transport::WebSocket).unwrap();
         let session = addresses.admit(address("192.0.2.1"), Transport::XhrPolling).unwrap();
@@ -151,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn sessions_have_a_limit_of_their_own() {
+    fn fallback_sessions_have_a_separate_limit() {
         let addresses = Addresses::new(0, 1);
         let _session = addresses.admit(address("192.0.2.1"), Transport::XhrStreaming).unwrap();
         let refused = addresses.admit(address("192.0.2.1"), Transport::XhrPolling).unwrap_err();
@@ -163,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn an_ipv6_network_is_one_address() {
+    fn an_ipv6_network_counts_as_one_address() {
         let addresses = Addresses::new(1, 1);
         let _permit = addresses.admit(address("2001:db8:0:1::1"), Transport::WebSocket).unwrap();
         assert!(addresses.admit(address("2001:db8:0:1:ffff::2"), Transport::WebSocket).is_err());
@@ -171,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn a_flood_of_addresses_leaves_no_memory_behind() {
+    fn the_memory_of_a_flood_of_addresses_is_released() {
         let addresses = Addresses::new(1, 1);
         let permits: Vec<_> = (0..10_000u32)
             .map(|number| addresses.admit(Some(IpAddr::V4(number.into())), Transport::XhrPolling).unwrap())

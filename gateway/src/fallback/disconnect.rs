@@ -14,7 +14,7 @@ const HALF_CLOSED_GRACE: Duration = Duration::from_millis(500);
 /// Resolves when the client of a response has closed its side of the TCP connection.
 pub(crate) type Disconnected = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// What a request for messages waits for.
+/// The purpose of a request for messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Purpose {
     /// It opens the session. The first lines are due at once.

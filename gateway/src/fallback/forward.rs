@@ -31,8 +31,7 @@ const RECEIVE_TIMEOUT: Duration = Duration::from_secs(40);
 /// The timeout of a request with messages, which is answered at once.
 const SEND_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long a drain waits for the node that has a session to accept the request to end it, and then for the end of the
-/// stream.
+/// The timeout of a request to end a session during a drain. The drain then waits as long for the end of the stream.
 const END_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// Answers a request for messages from the node that has the session. Returns `None` if no other node has it.

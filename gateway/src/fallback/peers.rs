@@ -67,7 +67,8 @@ impl Peers {
                 address.set_ip(self.directory.link().local_address().await?);
             }
             if address.ip().is_loopback() {
-                tracing::info!(%address, "only gateways on this machine can reach this one; others need peers.advertise");
+                let advice = "set peers.advertise if gateways run on other machines";
+                tracing::info!(%address, advice, "only gateways on this machine can reach this one");
             }
             Ok::<_, io::Error>(format!("{}@{address}", self.id))
         });

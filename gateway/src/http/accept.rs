@@ -30,7 +30,10 @@ pub(crate) async fn accept(listener: &TcpListener, node: &Arc<Node>, relay: &Rel
 pub(crate) fn assign(stream: std::net::TcpStream, peer: SocketAddr, node: &Arc<Node>, relay: &Relay) {
     if !node.capacity.has_room_for_socket() {
         node.metrics.connection_dropped(Dropped::Capacity.label());
-        tracing::debug!({ client.address = %peer, error = %Dropped::Capacity }, "connection dropped before its first request");
+        tracing::debug!(
+            { client.address = %peer, error = %Dropped::Capacity },
+            "connection dropped before its first request"
+        );
         return;
     }
     let shard = node.capacity.least_loaded_shard();

@@ -69,7 +69,10 @@ pub(crate) async fn serve<F, B>(
         Err(dropped) => {
             shard.node.metrics.connection_dropped(dropped.label());
             let cause = dropped.source().map(ToString::to_string).unwrap_or_default();
-            tracing::debug!({ client.address = %peer, error = %dropped, cause }, "connection dropped before its first request");
+            tracing::debug!(
+                { client.address = %peer, error = %dropped, cause },
+                "connection dropped before its first request"
+            );
         }
     }
 }

@@ -5,7 +5,7 @@ fn check_key(path: &str, prefix: &str, expected: Option<&str>) {
     assert_eq!(key_in(path, prefix), expected, "{path:?} under {prefix:?}");
 }
 
-/// Whether `path` names the app that has this key.
+/// Whether the app with this key is found for `path`.
 #[track_caller]
 fn names(path: &str, key: &str) -> bool {
     let app = serde_json::from_value(serde_json::json!({ "id": "1", "key": key, "secret": "s" })).unwrap();
@@ -33,7 +33,7 @@ fn other_paths_have_no_key() {
 }
 
 #[test]
-fn a_configured_prefix_must_be_there() {
+fn a_configured_prefix_is_required() {
     check_key("/ws/app/key", "/ws", Some("key"));
     check_key("/ws//app/key", "/ws", Some("key"));
     check_key("//ws/app/key", "/ws", Some("key"));
@@ -45,7 +45,7 @@ fn a_configured_prefix_must_be_there() {
 }
 
 #[test]
-fn a_slash_around_the_key_changes_nothing() {
+fn slashes_around_the_key_are_ignored() {
     for path in ["/app/key", "/app/key/", "/app/key//", "/app//key", "/app/k%65y", "/app/k%65y/"] {
         assert!(names(path, "key"), "{path}");
     }
@@ -55,13 +55,13 @@ fn a_slash_around_the_key_changes_nothing() {
 }
 
 #[test]
-fn a_key_may_hold_any_character() {
+fn a_key_may_contain_any_character() {
     let base64 = "zJ0+/yR1/B8c=";
     assert!(names("/app/zJ0+/yR1/B8c=", base64));
     assert!(names("/app/zJ0+/yR1/B8c=/", base64));
     assert!(names("/app/zJ0%2B%2FyR1%2FB8c%3D", base64));
     assert!(names("/app/zJ0%2b/yR1%2fB8c=", base64));
-    assert!(!names("/app/zJ0 /yR1/B8c=", base64), "a plus is no space in a path");
+    assert!(!names("/app/zJ0 /yR1/B8c=", base64), "a plus in a path is not a space");
     assert!(names("/app/a/", "a/") && names("/app//a", "/a") && names("/app/a%2F", "a/"));
     assert!(names("/app/a%41b", "a%41b"), "a key that looks encoded");
     assert!(names("/app/%E2%82%AC", "€") && names("/app/a b", "a b") && names("/app/a%20b", "a b"));

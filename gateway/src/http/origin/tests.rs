@@ -7,13 +7,13 @@ fn check(allowed: &[&str], origin: &str, expected: bool) {
 }
 
 #[test]
-fn a_client_without_an_origin_is_no_page() {
+fn a_client_without_an_origin_is_allowed() {
     assert!(is_allowed(&[], None));
     assert!(is_allowed(&["example.com".into()], None));
 }
 
 #[test]
-fn with_no_pattern_no_page_connects() {
+fn without_patterns_no_page_is_allowed() {
     check(&[], "https://example.com", false);
     check(&[], "null", false);
 }
@@ -39,7 +39,7 @@ fn a_host_is_allowed_with_any_scheme_and_port() {
 }
 
 #[test]
-fn a_host_with_a_port_is_allowed_on_that_port_alone() {
+fn a_host_with_a_port_is_allowed_only_on_that_port() {
     check(&["localhost:3000"], "http://localhost:3000", true);
     check(&["localhost:3000"], "http://localhost:3001", false);
     check(&["localhost:3000"], "http://localhost", false);
@@ -48,7 +48,7 @@ fn a_host_with_a_port_is_allowed_on_that_port_alone() {
 }
 
 #[test]
-fn a_whole_origin_is_allowed_as_it_is() {
+fn an_origin_with_a_scheme_must_match_exactly() {
     check(&["https://example.com"], "https://example.com", true);
     check(&["https://example.com"], "http://example.com", false);
     check(&["https://example.com"], "https://example.com:8443", false);
@@ -58,7 +58,7 @@ fn a_whole_origin_is_allowed_as_it_is() {
 }
 
 #[test]
-fn a_star_stands_for_any_run_of_characters() {
+fn a_star_matches_any_sequence_of_characters() {
     for (origin, expected) in [
         ("https://a.example.com", true),
         ("https://a.b.example.com", true),
@@ -78,7 +78,7 @@ fn a_star_stands_for_any_run_of_characters() {
 }
 
 #[test]
-fn what_a_star_took_is_not_used_again() {
+fn each_character_is_matched_once() {
     check(&["ab*ba"], "aba", false);
     check(&["ab*ba"], "abba", true);
     check(&["a*b*b"], "ab", false);
@@ -87,14 +87,14 @@ fn what_a_star_took_is_not_used_again() {
 }
 
 #[test]
-fn letter_case_does_not_count() {
+fn letter_case_is_ignored() {
     check(&["Example.COM"], "https://example.com", true);
     check(&["example.com"], "HTTPS://EXAMPLE.com", true);
     check(&["HTTPS://*.Example.com"], "https://a.eXample.com", true);
 }
 
 #[test]
-fn pages_without_a_host_are_named_as_they_name_themselves() {
+fn an_origin_without_a_host_must_match_exactly() {
     check(&["null"], "null", true);
     check(&["example.com"], "null", false);
     check(&["file://"], "file://", true);
@@ -102,7 +102,7 @@ fn pages_without_a_host_are_named_as_they_name_themselves() {
 }
 
 #[test]
-fn addresses_of_ipv6_keep_their_colons() {
+fn the_colons_of_an_ipv6_address_are_not_a_port() {
     check(&["[::1]"], "http://[::1]", true);
     check(&["[::1]"], "http://[::1]:3000", true);
     check(&["[::1]:3000"], "http://[::1]:3000", true);
@@ -110,7 +110,7 @@ fn addresses_of_ipv6_keep_their_colons() {
 }
 
 #[test]
-fn stars_in_the_origin_are_no_patterns() {
+fn stars_in_the_origin_are_not_patterns() {
     check(&["example.com"], "https://*", false);
     check(&["a.example.com"], "https://*.example.com", false);
 }
