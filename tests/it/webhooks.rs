@@ -277,7 +277,7 @@ async fn a_failing_endpoint_delays_no_other_and_is_given_up_on() {
     assert_eq!(server.metric("carillon_webhooks_sent_total").await, 20.0);
     eventually("nothing waits", async || server.metric("carillon_webhooks_queued").await == 0.0).await;
     let log = server.stop().await;
-    assert!(log.contains("gave up telling an endpoint"), "{log}");
+    assert!(log.contains("gave up delivering a webhook"), "{log}");
     assert!(!log.contains("tenant=shop"), "a query may be secret: {log}");
 }
 

@@ -1,34 +1,35 @@
-//! Which addresses endpoints may have: a URL in a configuration, or a name in someone else's DNS, must not make this server
-//! ask what only it can reach.
+//! Refuses endpoints whose addresses only this server can reach, for example cloud metadata services.
+//!
+//! Both a URL in the configuration and the DNS records of a host name can contain such an address.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use url::{Host, Url};
 
-/// Where clouds keep their metadata besides link-local addresses: Alibaba, Oracle, AWS, Google.
+/// Addresses of cloud metadata services that are not link-local: Alibaba, Oracle, AWS, Google.
 const METADATA_V4: [Ipv4Addr; 2] = [Ipv4Addr::new(100, 100, 100, 200), Ipv4Addr::new(192, 0, 0, 192)];
 const METADATA_V6: [Ipv6Addr; 2] =
     [Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254), Ipv6Addr::new(0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254)];
 
-/// No request goes to such an address.
+/// The reason why an address is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RefusedAddress {
-    /// Always refused.
+    /// A link-local or metadata address. Always refused.
     #[error("the address is link-local, where clouds keep their metadata")]
     LinkLocal,
-    /// Refused by `webhooks.refuse_private_networks`.
+    /// An address in a private network. Refused by `webhooks.refuse_private_networks`.
     #[error("the address is in a private network (webhooks.refuse_private_networks)")]
     Private,
 }
 
-/// Decides about addresses.
+/// The rules for addresses.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Guard {
     pub(super) refuse_private: bool,
 }
 
-/// Checks an endpoint's URL as far as that can be done without asking anyone: names are checked when they are resolved.
+/// Checks an endpoint's URL without DNS. Host names are checked when they are resolved.
 ///
 /// # Errors
 /// [`RefusedAddress`].
@@ -65,7 +66,7 @@ impl Resolve for Guard {
     fn resolve(&self, name: Name) -> Resolving {
         let guard = *self;
         Box::pin(async move {
-            // The port is the connector's to fill in.
+            // The connector sets the port.
             let found = tokio::net::lookup_host((name.as_str(), 0)).await?;
             let (mut allowed, mut refused) = (Vec::<SocketAddr>::new(), None);
             for address in found {
@@ -82,14 +83,14 @@ impl Resolve for Guard {
     }
 }
 
-/// The IPv4 address that an IPv6 one stands for, by whichever way there is or was from the one to the other.
+/// Returns the IPv4 address that an IPv6 address embeds, in any of the current or former formats.
 fn embedded(address: Ipv6Addr) -> Option<Ipv4Addr> {
     let segments = address.segments();
     let ipv4 = |high: u16, low: u16| Some(Ipv4Addr::from(u32::from(high) << 16 | u32::from(low)));
     match segments {
-        // Itself and nothing, which are no IPv4 addresses.
+        // `::1` and `::` embed no IPv4 address.
         [0, 0, 0, 0, 0, 0, 0, 0 | 1] => None,
-        // Compatible, mapped, translated (SIIT), and NAT64 with either prefix.
+        // IPv4-compatible, IPv4-mapped, IPv4-translated (SIIT), and both prefixes of NAT64.
         [0, 0, 0, 0, 0, 0 | 0xffff, high, low]
         | [0, 0, 0, 0, 0xffff, 0, high, low]
         | [0x64, 0xff9b, 0, 0, 0, 0, high, low]
@@ -111,8 +112,8 @@ fn is_private(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(address) => {
             let [first, second, third, _] = address.octets();
-            // 0.0.0.0 is this machine; 100.64.0.0/10 is shared by a provider's customers; the others are for protocols and
-            // measurements, or of no use to anyone.
+            // 0.0.0.0/8 is this machine, 100.64.0.0/10 is carrier-grade NAT. The others are reserved for protocols,
+            // benchmarks and multicast.
             address.is_private()
                 || address.is_loopback()
                 || first == 0

@@ -1,5 +1,4 @@
-//! Requests to endpoints: HTTP/1.1 with header names in the case that receivers look for, no redirects, and nothing
-//! unbounded.
+//! Sends webhook requests over HTTP/1.1. Does not follow redirects.
 
 use std::error::Error;
 use std::sync::Arc;
@@ -10,13 +9,13 @@ use reqwest::redirect::Policy;
 use reqwest::{Response, StatusCode};
 use shared::app::{App, Endpoint};
 use shared::cluster::webhook::WebhookEvent;
+use shared::serve::tls::files::FileError;
 
-use crate::ClientError;
 use crate::address::{Guard, RefusedAddress};
 use crate::config::Config;
 use crate::message::Message;
 
-/// Headers that an endpoint's configuration cannot set.
+/// Headers that the configuration of an endpoint cannot set.
 pub const RESERVED_HEADERS: [&str; 8] = [
     "connection",
     "content-length",
@@ -28,39 +27,53 @@ pub const RESERVED_HEADERS: [&str; 8] = [
     "x-pusher-signature",
 ];
 
-/// Names the one entry that a request tells of.
+/// The header with the id of the event, in requests with one event.
 const EVENT_ID: &str = "x-carillon-event-id";
 
-/// What is read of an answer, so that the connection can be used again; the rest is cut off with it.
-const ANSWER_BYTES_MAX: usize = 16 * 1024;
+/// The part of a response body that is read, so that the connection can be reused. A longer body closes the connection.
+const RESPONSE_BYTES_MAX: usize = 16 * 1024;
 
-/// How long that is waited for: what the answer means is known already.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
+/// The time for reading a response body. The status is known before.
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Idle connections that are kept for the next request.
+/// How long idle connections are kept open.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Sends requests, for all endpoints.
+/// An HTTP client for all endpoints.
 pub(super) struct Client {
     http: reqwest::Client,
     guard: Guard,
 }
 
-/// Why an endpoint was not told.
+/// The reason why no HTTP client can be created.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// The system lacks something that HTTP clients need.
+    #[error("cannot create the HTTP client for webhooks")]
+    Http(#[from] reqwest::Error),
+    /// The trusted certificates cannot be read.
+    #[error("webhooks.ca_file")]
+    Certificates(#[from] FileError),
+    /// TLS cannot be configured.
+    #[error("cannot set up TLS for webhooks")]
+    Tls(#[from] rustls::Error),
+}
+
+/// The reason why a request failed.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum AttemptError {
-    /// It answered, but not with success.
-    #[error("the endpoint answered {0}")]
+    /// A status other than 2xx.
+    #[error("the endpoint responded with {0}")]
     Status(StatusCode),
-    /// It did not answer in time.
-    #[error("the endpoint did not answer in time")]
+    /// No response within `webhooks.timeout`.
+    #[error("the endpoint did not respond in time")]
     Timeout,
-    /// Its address is none that is asked.
+    /// An address that is not allowed.
     #[error(transparent)]
     Refused(#[from] RefusedAddress),
-    /// It could not be reached, or broke off. The text does not repeat the URL.
+    /// A failed or broken connection. The text does not contain the URL.
     #[error("{0}")]
     Transport(String),
 }
@@ -72,7 +85,7 @@ impl Client {
             .http1_only()
             .http1_title_case_headers()
             .redirect(Policy::none())
-            // A proxy would look names up by itself.
+            // A proxy would resolve host names itself and bypass the guard.
             .no_proxy()
             .dns_resolver(Arc::new(guard))
             .connect_timeout(CONNECT_TIMEOUT.min(config.timeout))
@@ -85,7 +98,7 @@ impl Client {
         Ok(Self { http, guard })
     }
 
-    /// Tells an endpoint of `events` in one request.
+    /// Sends `events` to an endpoint in one request.
     pub(super) async fn send(
         &self,
         app: &App,
@@ -97,7 +110,7 @@ impl Client {
         let request = self.http.post(endpoint.url.clone()).headers(headers(app, endpoint, &message)).body(message.body);
         let response = request.send().await.map_err(AttemptError::from)?;
         let status = response.status();
-        let _ = tokio::time::timeout(ANSWER_TIMEOUT, read_some(response)).await;
+        let _ = tokio::time::timeout(RESPONSE_TIMEOUT, discard_body(response)).await;
         if status.is_success() { Ok(()) } else { Err(AttemptError::Status(status)) }
     }
 }
@@ -105,7 +118,7 @@ impl Client {
 fn headers(app: &App, endpoint: &Endpoint, message: &Message) -> HeaderMap {
     let mut headers = HeaderMap::new();
     for (name, value) in &endpoint.headers {
-        // Both were checked with the configuration.
+        // The validation of the configuration guarantees that both can be parsed.
         if let (Ok(name), Ok(mut value)) = (name.parse::<HeaderName>(), HeaderValue::from_str(value.reveal())) {
             value.set_sensitive(true);
             headers.insert(name, value);
@@ -118,7 +131,7 @@ fn headers(app: &App, endpoint: &Endpoint, message: &Message) -> HeaderMap {
         (EVENT_ID, message.event_id.as_deref()),
     ];
     for (name, text) in texts {
-        // An app's key is made of letters and digits, and so are the others.
+        // None of these contains characters that header values cannot have.
         if let Some(Ok(value)) = text.map(HeaderValue::from_str) {
             headers.insert(name, value);
         }
@@ -126,8 +139,8 @@ fn headers(app: &App, endpoint: &Endpoint, message: &Message) -> HeaderMap {
     headers
 }
 
-async fn read_some(mut response: Response) {
-    let mut left = ANSWER_BYTES_MAX;
+async fn discard_body(mut response: Response) {
+    let mut left = RESPONSE_BYTES_MAX;
     while let Ok(Some(chunk)) = response.chunk().await {
         match left.checked_sub(chunk.len()) {
             Some(rest) => left = rest,
@@ -149,7 +162,7 @@ impl From<reqwest::Error> for AttemptError {
         if error.is_timeout() {
             return Self::Timeout;
         }
-        // The last cause says most: "connection refused" rather than "error sending request".
+        // The last cause is the most specific: "connection refused" instead of "error sending request".
         let mut last: &dyn Error = &error;
         while let Some(inner) = last.source() {
             last = inner;

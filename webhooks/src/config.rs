@@ -1,4 +1,4 @@
-//! `[webhooks]`: how endpoints are told, whichever app they belong to.
+//! The configuration section `[webhooks]`.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -17,13 +17,14 @@ pub struct Config {
     #[serde(with = "humantime_serde")]
     #[schemars(schema_with = "schema::duration")]
     pub timeout: Duration,
-    /// How long a webhook is retried after its event if the endpoint does not respond with 2xx. Then it becomes a dead letter. At
-    /// most one day.
+    /// How long a webhook is retried after its event if the endpoint does not respond with 2xx. Then it becomes a dead
+    /// letter. At most one day.
     #[serde(with = "humantime_serde")]
     #[schemars(schema_with = "schema::duration")]
     pub give_up_after: Duration,
-    /// Whether endpoints in private networks and on loopback addresses are refused. Link-local addresses and the metadata services
-    /// of cloud providers are always refused. The check applies to URLs and to the addresses that host names resolve to.
+    /// Whether endpoints in private networks and on loopback addresses are refused. Link-local addresses and the
+    /// metadata services of cloud providers are always refused. The check applies to URLs and to the addresses that
+    /// host names resolve to.
     pub refuse_private_networks: bool,
     /// A PEM file with CA certificates that are trusted for endpoints, in addition to the public CAs.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -42,11 +43,11 @@ impl Default for Config {
     }
 }
 
-/// A request that may take longer would hold up its channel for too long.
+/// The bounds of `timeout`. A longer request would delay the other events of its channel too long.
 const TIMEOUT_MAX: Duration = Duration::from_secs(60);
 const TIMEOUT_MIN: Duration = Duration::from_millis(10);
 
-/// What waits longer only fills the queues.
+/// The largest `give_up_after`. Older events would only fill the queues.
 const GIVE_UP_MAX: Duration = Duration::from_secs(24 * 3600);
 
 impl Validate for Config {
@@ -66,7 +67,7 @@ impl Validate for Config {
 }
 
 impl Config {
-    /// The CA certificates that are trusted for endpoints.
+    /// Returns the CA certificates that are trusted for endpoints.
     pub(super) fn trust(&self) -> Result<Trust, FileError> {
         Trust::public_and(self.ca_file.as_deref())
     }

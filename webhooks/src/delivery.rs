@@ -1,6 +1,5 @@
-//! Telling an endpoint of some entries, again and again until it listens or their time is over.
+//! Delivers events to an endpoint, with retries until `webhooks.give_up_after`.
 
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -11,25 +10,25 @@ use shared::cluster::webhook::queues::TICK_INTERVAL;
 use shared::cluster::webhook::{FailedDelivery, QueueId, StreamId, WebhookEvent};
 use tokio::sync::Semaphore;
 
-use crate::Context;
 use crate::client::AttemptError;
+use crate::context::{Context, OpenRequest};
 
-/// Pause after the first failure; each is twice the one before, and some of it is left to chance.
+/// The bounds of the backoff. It doubles after every failure, with jitter.
 const BACKOFF_MIN: Duration = Duration::from_secs(1);
 const BACKOFF_MAX: Duration = Duration::from_secs(60);
 
-/// Characters of an error that are kept.
+/// The longest stored error text, in characters.
 const ERROR_LENGTH_MAX: usize = 200;
 
-/// An endpoint, as all deliveries to it share it, from whichever partition.
+/// The state of an endpoint, shared by its deliveries from all partitions.
 pub(super) struct Recipient {
     pub(super) endpoint: Endpoint,
-    /// One permit for each request that may be under way.
-    slots: Semaphore,
+    /// A permit for each concurrent request.
+    requests: Semaphore,
     health: Mutex<EndpointHealth>,
 }
 
-/// Delivers one queue.
+/// Delivers the events of one queue.
 #[derive(Clone)]
 pub(super) struct Deliverer {
     pub(super) queue: QueueId,
@@ -38,10 +37,10 @@ pub(super) struct Deliverer {
     pub(super) context: Arc<Context>,
 }
 
-/// How an endpoint has answered lately.
+/// The recent results of requests to an endpoint.
 #[derive(Default)]
 struct EndpointHealth {
-    /// Set while the last request did not succeed.
+    /// Set if the last request failed.
     failing: Option<Failing>,
 }
 
@@ -51,25 +50,26 @@ struct Failing {
     error: String,
 }
 
-/// What became of a delivery.
+/// The result of a delivery.
 #[derive(Default)]
 pub(super) struct Outcome {
     pub(super) delivered: Vec<StreamId>,
     pub(super) failed: Vec<FailedDelivery>,
-    /// The request that was taken counts until it is acknowledged.
-    request: Option<Request>,
+    /// The successful request, which counts as open until it is acknowledged.
+    request: Option<OpenRequest>,
 }
 
 impl Recipient {
     pub(super) fn new(endpoint: Endpoint) -> Self {
-        let slots = Semaphore::new(if endpoint.batch { 1 } else { endpoint.concurrency });
-        Self { endpoint, slots, health: Mutex::default() }
+        let requests = Semaphore::new(if endpoint.batch { 1 } else { endpoint.concurrency });
+        Self { endpoint, requests, health: Mutex::default() }
     }
 }
 
 impl Deliverer {
-    /// Tells of `events`, in one request, until there is an outcome for each. Never fails before every entry has been
-    /// tried, unless the endpoint has long been failing.
+    /// Sends `events` in one request, and retries until each event is delivered or expired.
+    ///
+    /// Sends every event at least once, unless the endpoint has been failing for a long time.
     pub(super) async fn deliver(&self, mut events: Vec<WebhookEvent>) -> Outcome {
         let mut outcome = Outcome::default();
         let mut ceiling = BACKOFF_MIN;
@@ -87,32 +87,31 @@ impl Deliverer {
             attempts += error.attempts;
             let now_ms = unix_us() / 1000;
             let (expired, others): (Vec<WebhookEvent>, Vec<WebhookEvent>) =
-                events.into_iter().partition(|event| self.left(event, now_ms).is_zero());
-            let letters =
-                expired.into_iter().map(|event| FailedDelivery { event, attempts, error: error.text.clone() });
-            outcome.failed.extend(letters);
+                events.into_iter().partition(|event| self.time_left(event, now_ms).is_zero());
+            let failed = expired.into_iter().map(|event| FailedDelivery { event, attempts, error: error.text.clone() });
+            outcome.failed.extend(failed);
             events = others;
-            let Some(left) = events.iter().map(|event| self.left(event, now_ms)).min() else { return outcome };
+            let Some(left) = events.iter().map(|event| self.time_left(event, now_ms)).min() else { return outcome };
             self.context.metrics.retried(&self.queue);
             let pause = rand::rng().random_range(ceiling / 2..=ceiling);
-            // The last try comes when the time is over, and not long before.
+            // The last attempt is close to the expiry.
             tokio::time::sleep(pause.min(left.max(BACKOFF_MIN / 2))).await;
             ceiling = (ceiling * 2).min(BACKOFF_MAX);
         }
     }
 
-    async fn attempt(&self, events: &[WebhookEvent]) -> Result<Request, Failed> {
-        let Recipient { endpoint, slots, health } = &*self.recipient;
-        let _slot = slots.acquire().await.map_err(|_| Failed::not_tried("the sender is leaving"))?;
-        // Another sender goes on with them, or this one when it leads again.
+    async fn attempt(&self, events: &[WebhookEvent]) -> Result<OpenRequest, Failed> {
+        let Recipient { endpoint, requests, health } = &*self.recipient;
+        let _permit = requests.acquire().await.map_err(|_| Failed::not_tried("the dispatcher is shutting down"))?;
+        // Another dispatcher delivers these events, or this one when it leads the partition again.
         while self.context.draining.is_cancelled() || !self.context.queues.leads(self.queue.partition) {
             tokio::time::sleep(TICK_INTERVAL).await;
         }
         self.check_health(events)?;
-        let request = Request::begin(&self.context);
-        let began = Instant::now();
+        let request = OpenRequest::begin(&self.context);
+        let started = Instant::now();
         let result = self.context.client.send(&self.app, endpoint, events).await;
-        self.context.metrics.requested(began.elapsed());
+        self.context.metrics.requested(started.elapsed());
         let mut health = health.lock().unwrap_or_else(PoisonError::into_inner);
         let Err(error) = result else {
             health.failing = None;
@@ -120,53 +119,45 @@ impl Deliverer {
         };
         let text = excerpt(&error);
         tracing::debug!(queue = %self.queue, events = events.len(), error = text, "webhook request failed");
-        let since = health.failing.as_ref().map_or(began, |failing| failing.since);
+        let since = health.failing.as_ref().map_or(started, |failing| failing.since);
         if health.failing.is_none() {
-            tracing::warn!(endpoint = %self.queue.endpoint, app = %self.queue.app, error = text, "an endpoint fails");
+            tracing::warn!(
+                app.id = %self.queue.app,
+                endpoint = %self.queue.endpoint,
+                error = text,
+                "webhook delivery is failing; retrying"
+            );
         }
-        health.failing = Some(Failing { since, last: began, error: text.clone() });
+        health.failing = Some(Failing { since, last: started, error: text.clone() });
         Err(Failed { attempts: 1, text })
     }
 
-    /// A backlog whose time is over must not be tried one by one against an endpoint that hangs: new entries still are, and
-    /// one now and then.
+    /// Fails without a request if all events are expired and the endpoint has been failing for `give_up_after`.
+    ///
+    /// Otherwise an endpoint that times out would receive every event of an expired backlog. Events that are not
+    /// expired are still sent, and at least one request per [`BACKOFF_MAX`].
     fn check_health(&self, events: &[WebhookEvent]) -> Result<(), Failed> {
         let give_up_after = self.context.config.give_up_after;
         let health = self.recipient.health.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_gone =
+        let is_down =
             |failing: &&Failing| failing.since.elapsed() > give_up_after && failing.last.elapsed() < BACKOFF_MAX;
-        let Some(Failing { since, error, .. }) = health.failing.as_ref().filter(is_gone) else { return Ok(()) };
+        let Some(Failing { since, error, .. }) = health.failing.as_ref().filter(is_down) else { return Ok(()) };
         let now_ms = unix_us() / 1000;
-        if events.iter().any(|event| !self.left(event, now_ms).is_zero()) {
+        if events.iter().any(|event| !self.time_left(event, now_ms).is_zero()) {
             return Ok(());
         }
         let minutes = since.elapsed().as_secs() / 60;
         Err(Failed::not_tried(&format!("not tried, the endpoint has failed for {minutes} min: {error}")))
     }
 
-    /// For how long an entry is still told.
-    fn left(&self, event: &WebhookEvent, now_ms: u64) -> Duration {
+    /// Returns the time until an event expires.
+    fn time_left(&self, event: &WebhookEvent, now_ms: u64) -> Duration {
         let age = Duration::from_millis(now_ms.saturating_sub(event.at_ms));
         self.context.config.give_up_after.saturating_sub(age)
     }
 }
 
-/// Counts a request that is under way until it is over, however that comes about.
-struct Request(Arc<Context>);
-
-impl Request {
-    fn begin(context: &Arc<Context>) -> Self {
-        context.requests.fetch_add(1, Ordering::AcqRel);
-        Self(context.clone())
-    }
-}
-
-impl Drop for Request {
-    fn drop(&mut self) {
-        self.0.requests.fetch_sub(1, Ordering::AcqRel);
-    }
-}
-
+/// A failed attempt, with the number of requests that were sent: 0 or 1.
 struct Failed {
     attempts: u32,
     text: String,

@@ -1,17 +1,17 @@
-//! One request: a body that tells of entries, and its signature.
+//! The body of a webhook request, and its signature.
 
 use serde::Serialize;
 use shared::app::App;
 use shared::cluster::envelope::unix_us;
 use shared::cluster::webhook::WebhookEvent;
 
-/// What is sent. Made anew for every try: receivers refuse what is older than five minutes.
+/// A signed request. Created for every attempt, because receivers refuse requests that are older than five minutes.
 pub(super) struct Message {
-    /// The exact bytes that are signed.
+    /// The bytes that are signed.
     pub(super) body: Vec<u8>,
-    /// The signature as lower-case hex digits.
+    /// The signature in lower-case hex digits.
     pub(super) signature: String,
-    /// The id of a single entry.
+    /// The id of the event, if there is only one.
     pub(super) event_id: Option<String>,
 }
 
@@ -22,10 +22,10 @@ struct Body<'a> {
 }
 
 impl Message {
-    /// Tells of `events` now.
+    /// Encodes and signs `events` with the current time.
     pub(super) fn new(app: &App, events: &[WebhookEvent]) -> Self {
         let body = Body { time_ms: unix_us() / 1000, events };
-        let body = serde_json::to_vec(&body).expect("texts and numbers are JSON");
+        let body = serde_json::to_vec(&body).expect("strings and numbers can be encoded as JSON");
         let event_id = match events {
             [event] => Some(event.id.to_string()),
             _ => None,

@@ -1,4 +1,4 @@
-//! What is counted of webhooks, declared in one place.
+//! The metrics of webhook delivery.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -9,15 +9,15 @@ use shared::cluster::envelope::unix_us;
 use shared::cluster::webhook::QueueId;
 use shared::serve::telemetry::metrics::{app_labels, latency, register};
 
-/// Everything that the sender counts.
+/// The metrics of the dispatcher.
 pub(super) struct Metrics {
     endpoints: HashMap<(AppId, Label), EndpointMetrics>,
-    /// Entries of full queues and dead letters that were dropped.
+    /// Dropped events and dropped dead letters.
     dropped: HashMap<AppId, (IntCounter, IntCounter)>,
     request_seconds: Histogram,
 }
 
-/// Of one endpoint, or of all endpoints of the apps that have no label of their own.
+/// The metrics of one endpoint, or of all endpoints of the apps that share a metric label.
 struct EndpointMetrics {
     queued: IntGauge,
     oldest_seconds: Gauge,
@@ -30,22 +30,22 @@ impl Metrics {
     pub(super) fn new(registry: &Registry, apps: &Apps) -> Self {
         const LABELS: [&str; 2] = ["app", "webhook_endpoint"];
         let counter = |name: &str, help: &str| register(registry, IntCounterVec::new(Opts::new(name, help), &LABELS));
-        let queued = Opts::new("carillon_webhooks_queued", "Events that are not yet delivered to an endpoint.");
+        let queued = Opts::new("carillon_webhooks_queued", "Webhook events that are not yet delivered.");
         let queued = register(registry, IntGaugeVec::new(queued, &LABELS));
-        let oldest = Opts::new("carillon_webhooks_oldest_seconds", "Age of the oldest of them; 0 when there is none.");
+        let oldest = Opts::new("carillon_webhooks_oldest_seconds", "Age of the oldest queued webhook event, or 0.");
         let oldest = register(registry, GaugeVec::new(oldest, &LABELS));
-        let delivered = counter("carillon_webhooks_sent_total", "Events that were delivered to an endpoint.");
-        let retried = counter("carillon_webhooks_retried_total", "Requests that failed and were to be repeated.");
+        let delivered = counter("carillon_webhooks_sent_total", "Webhook events that an endpoint accepted.");
+        let retried = counter("carillon_webhooks_retried_total", "Webhook requests that failed and are retried.");
         let dead_lettered = counter(
             "carillon_webhooks_dead_total",
-            "Events that became dead letters because an endpoint did not accept them in time.",
+            "Webhook events that were given up, because the endpoint did not accept them in time.",
         );
-        let request_seconds = latency("carillon_webhook_request_seconds", "Time of a request to an endpoint.");
+        let request_seconds = latency("carillon_webhook_request_seconds", "Duration of webhook requests.");
         let of_app =
             |name: &str, help: &str| register(registry, IntCounterVec::new(Opts::new(name, help), &LABELS[..1]));
         let dropped = of_app(
             "carillon_webhooks_dropped_total",
-            "Undelivered events that were dropped because the queue of the app was full.",
+            "Webhook events that were dropped undelivered, because the queue of the app was full.",
         );
         let dead_dropped = of_app(
             "carillon_webhooks_dead_dropped_total",
@@ -75,55 +75,56 @@ impl Metrics {
         Self { endpoints, dropped: drops, request_seconds: register(registry, Histogram::with_opts(request_seconds)) }
     }
 
-    /// A request came to an end.
+    /// Records the duration of a request.
     pub(super) fn requested(&self, took: Duration) {
         self.request_seconds.observe(took.as_secs_f64());
     }
 
-    /// An endpoint took entries.
+    /// Counts delivered events.
     pub(super) fn delivered(&self, queue: &QueueId, events: usize) {
         if let Some(metrics) = self.of(queue) {
             metrics.delivered.inc_by(events as u64);
         }
     }
 
-    /// A request failed and is repeated.
+    /// Counts a failed request that is retried.
     pub(super) fn retried(&self, queue: &QueueId) {
         if let Some(metrics) = self.of(queue) {
             metrics.retried.inc();
         }
     }
 
-    /// An entry was given up.
+    /// Counts an event that became a dead letter.
     pub(super) fn dead_lettered(&self, queue: &QueueId) {
         if let Some(metrics) = self.of(queue) {
             metrics.dead_lettered.inc();
         }
     }
 
-    /// Entries of an app's queue and dead letters were dropped.
+    /// Counts and logs the dropped events and dead letters of an app.
     pub(super) fn dropped(&self, app: &AppId, events: u64, letters: u64) {
         let Some((dropped, dead_dropped)) = self.dropped.get(app) else { return };
         dropped.inc_by(events);
         dead_dropped.inc_by(letters);
         if events > 0 || letters > 0 {
             tracing::warn!(
-                app = %app,
+                app.id = %app,
                 events,
                 dead_letters = letters,
-                "dropped the oldest undelivered webhooks, since too many waited; check the app's endpoints"
+                "dropped the oldest undelivered webhooks because the queue is full; check the endpoints of the app"
             );
         }
     }
 
-    /// What waits now, as counts and the time of the oldest in milliseconds, in the queues that this sender leads.
-    pub(super) fn waiting(&self, by_endpoint: &HashMap<(AppId, Label), (u64, Option<u64>)>) {
+    /// Sets the gauges of queued events. `by_endpoint`: the number of events in the queues that this node leads, and
+    /// the time of the oldest event in milliseconds.
+    pub(super) fn queued(&self, by_endpoint: &HashMap<(AppId, Label), (u64, Option<u64>)>) {
         let now_ms = unix_us() / 1000;
         for metrics in self.endpoints.values() {
             metrics.queued.set(0);
             metrics.oldest_seconds.set(0.0);
         }
-        // Some may share their gauges.
+        // Several endpoints can share their gauges.
         for (endpoint, (queued, oldest_ms)) in by_endpoint {
             let Some(metrics) = self.endpoints.get(endpoint) else { continue };
             let age_ms = oldest_ms.map_or(0, |oldest_ms| now_ms.saturating_sub(oldest_ms));

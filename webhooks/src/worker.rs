@@ -1,4 +1,4 @@
-//! Reads one endpoint's queue and delivers it: the entries of a channel one after the other, several channels at a time.
+//! Reads and delivers the queue of one endpoint. Events of one channel are sent in order; channels are independent.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -13,42 +13,43 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::delivery::{Deliverer, Outcome};
 
-/// Entries that a worker has in hand, and bytes of them: what bounds its memory. So many may wait behind a channel that is
-/// being tried again before others wait for it too.
+/// The bounds of the events in a worker's memory: their number and their bytes.
+///
+/// If events of one channel are retried, this many can follow in the queue before other channels are delayed too.
 const WINDOW: usize = 2048;
 const WINDOW_BYTES: usize = 4 * 1024 * 1024;
 
-/// Entries that are read at a time.
+/// The number of events in one read.
 const READ_MAX: usize = 256;
 
-/// Entries of one request, where batches are wanted.
+/// The number of events in one request, for endpoints with `batch`.
 const BATCH_MAX: usize = 100;
 
-/// Pause after the queues could not be reached.
+/// The pause after an error of the queues.
 const QUEUE_PAUSE: Duration = Duration::from_secs(1);
 
-/// An idle worker looks this often for what it was handed and does not know of, as after an acknowledgement that was lost.
-const LOOK_AGAIN: Duration = Duration::from_secs(30);
+/// How often an idle worker reads its queue from the start. It then finds events whose acknowledgement was lost.
+const REREAD_INTERVAL: Duration = Duration::from_secs(30);
 
-/// What follows each other: the entries of a channel, or all of them where batches are wanted.
+/// The events that are delivered in order: those of one channel, or all of them for an endpoint with `batch`.
 type Lane = Option<ChannelName>;
 
-/// Reads and delivers one queue.
+/// The worker of one queue.
 pub(super) struct Worker {
     deliverer: Deliverer,
     news: Arc<Notify>,
-    /// How far the queue has been read.
+    /// The position up to which the queue was read.
     last: Option<StreamId>,
-    /// What waits behind a delivery.
+    /// Events that wait for an open delivery of their lane.
     lanes: HashMap<Lane, VecDeque<WebhookEvent>>,
-    /// Entries in hand, those being delivered included, and their bytes.
+    /// The number of events in memory, including those of open deliveries, and their bytes.
     held: usize,
     held_bytes: usize,
-    deliveries: JoinSet<Delivered>,
+    deliveries: JoinSet<Finished>,
 }
 
-/// A delivery that came to an end.
-struct Delivered {
+/// A finished delivery.
+struct Finished {
     lane: Lane,
     events: usize,
     bytes: usize,
@@ -60,17 +61,21 @@ impl Worker {
         Self { deliverer, news, last: None, lanes: HashMap::new(), held: 0, held_bytes: 0, deliveries: JoinSet::new() }
     }
 
-    /// Works for as long as it is not dropped.
+    /// Runs until it is dropped.
     pub(super) async fn run(mut self) {
         loop {
             let Err(error) = self.work().await;
-            tracing::error!(queue = %self.deliverer.queue, %error, "a delivery failed in an unexpected way; reading again");
+            tracing::error!(
+                queue = %self.deliverer.queue,
+                %error,
+                "a webhook delivery panicked; reading the queue again"
+            );
             sleep(QUEUE_PAUSE).await;
             self = Self::new(self.deliverer.clone(), self.news.clone());
         }
     }
 
-    /// Ends when a delivery panicked: its entries would never be done with.
+    /// Returns only if a delivery panicked. Its events would never be acknowledged.
     async fn work(&mut self) -> Result<std::convert::Infallible, JoinError> {
         let mut may_have_more = true;
         let mut read_at = Instant::now();
@@ -78,16 +83,16 @@ impl Worker {
             let has_room = self.held < WINDOW && self.held_bytes < WINDOW_BYTES;
             let may_read = has_room && !self.deliverer.context.draining.is_cancelled();
             tokio::select! {
-                Some(delivered) = self.deliveries.join_next() => self.settle(delivered?).await?,
+                Some(finished) = self.deliveries.join_next() => self.complete(finished?).await?,
                 () = sleep_until(read_at), if may_have_more && may_read => match self.read().await {
                     Ok(more) => may_have_more = more,
                     Err(error) => {
-                        tracing::debug!(queue = %self.deliverer.queue, %error, "a queue cannot be read now");
+                        tracing::debug!(queue = %self.deliverer.queue, %error, "cannot read a webhook queue; retrying");
                         read_at = Instant::now() + QUEUE_PAUSE;
                     }
                 },
                 () = self.news.notified(), if !may_have_more => may_have_more = true,
-                () = sleep(LOOK_AGAIN) => {
+                () = sleep(REREAD_INTERVAL) => {
                     if self.held == 0 {
                         self.last = None;
                         may_have_more = true;
@@ -97,25 +102,25 @@ impl Worker {
         }
     }
 
-    /// Takes the next entries; returns whether there may be more.
+    /// Reads the next events. Returns whether there can be more.
     async fn read(&mut self) -> Result<bool, QueueError> {
         let Deliverer { queue, context, .. } = &self.deliverer;
         let Batch { events, last } = context.queues.read(queue, self.last.as_ref(), READ_MAX).await?;
         let Some(last) = last else { return Ok(false) };
         self.last = Some(last);
-        let (wanted, others): (Vec<WebhookEvent>, Vec<WebhookEvent>) =
-            events.into_iter().partition(|event| self.is_wanted(event));
-        self.finish(others.into_iter().map(|event| event.stream_id).collect()).await;
-        for event in wanted {
-            self.take(event);
+        let (accepted, others): (Vec<WebhookEvent>, Vec<WebhookEvent>) =
+            events.into_iter().partition(|event| self.accepts(event));
+        self.acknowledge(others.into_iter().map(|event| event.stream_id).collect()).await;
+        for event in accepted {
+            self.push(event);
         }
         if self.deliverer.recipient.endpoint.batch && self.deliveries.is_empty() {
-            self.next_of(None);
+            self.deliver_next(None);
         }
         Ok(true)
     }
 
-    fn is_wanted(&self, event: &WebhookEvent) -> bool {
+    fn accepts(&self, event: &WebhookEvent) -> bool {
         let Deliverer { queue, recipient, .. } = &self.deliverer;
         match &event.replay_to {
             Some(label) => label == queue.endpoint.as_str(),
@@ -123,7 +128,8 @@ impl Worker {
         }
     }
 
-    fn take(&mut self, event: WebhookEvent) {
+    /// Adds an event to its lane. Starts its delivery if the lane has no open one.
+    fn push(&mut self, event: WebhookEvent) {
         self.held += 1;
         self.held_bytes += event.bytes();
         let is_batched = self.deliverer.recipient.endpoint.batch;
@@ -145,12 +151,12 @@ impl Worker {
             (self.deliverer.clone(), events.len(), events.iter().map(WebhookEvent::bytes).sum::<usize>());
         self.deliveries.spawn(async move {
             let outcome = deliverer.deliver(events).await;
-            Delivered { lane, events: count, bytes, outcome }
+            Finished { lane, events: count, bytes, outcome }
         });
     }
 
-    /// Delivers what comes next in a lane, or forgets the lane.
-    fn next_of(&mut self, lane: Lane) {
+    /// Starts the next delivery of a lane, or removes an empty lane.
+    fn deliver_next(&mut self, lane: Lane) {
         let most = if lane.is_none() { BATCH_MAX } else { 1 };
         let Some(waiting) = self.lanes.get_mut(&lane) else { return };
         let next: Vec<WebhookEvent> = waiting.drain(..most.min(waiting.len())).collect();
@@ -161,42 +167,42 @@ impl Worker {
         }
     }
 
-    /// Makes the queue know of what became of deliveries, all that there are by now.
-    async fn settle(&mut self, first: Delivered) -> Result<(), JoinError> {
+    /// Acknowledges all deliveries that have finished, and starts the next ones of their lanes.
+    async fn complete(&mut self, first: Finished) -> Result<(), JoinError> {
         let (mut delivered, mut outcomes) = (Vec::new(), Vec::new());
         let mut next = Some(first);
-        while let Some(Delivered { lane, events, bytes, mut outcome }) = next {
+        while let Some(Finished { lane, events, bytes, mut outcome }) = next {
             self.held -= events;
             self.held_bytes -= bytes;
             delivered.append(&mut outcome.delivered);
-            self.add_dead_letter(&outcome).await;
+            self.add_dead_letters(&outcome).await;
             outcomes.push(outcome);
-            self.next_of(lane);
+            self.deliver_next(lane);
             next = self.deliveries.try_join_next().transpose()?;
         }
-        self.finish(delivered).await;
-        // Only now are their requests over.
+        self.acknowledge(delivered).await;
+        // The requests count as open until here.
         drop(outcomes);
         Ok(())
     }
 
-    async fn add_dead_letter(&self, outcome: &Outcome) {
+    async fn add_dead_letters(&self, outcome: &Outcome) {
         let Deliverer { queue, context, .. } = &self.deliverer;
-        for letter in &outcome.failed {
+        for failed in &outcome.failed {
             tracing::warn!(
-                app = %queue.app,
+                app.id = %queue.app,
                 endpoint = %queue.endpoint,
-                id = %letter.event.id,
-                attempts = letter.attempts,
-                error = letter.error,
-                "gave up telling an endpoint"
+                event.id = %failed.event.id,
+                attempts = failed.attempts,
+                error = failed.error,
+                "gave up delivering a webhook: the endpoint did not accept it in time"
             );
-            persist(|| context.queues.add_dead_letter(queue, letter)).await;
+            persist(|| context.queues.add_dead_letter(queue, failed)).await;
             context.metrics.dead_lettered(queue);
         }
     }
 
-    async fn finish(&self, stream_ids: Vec<StreamId>) {
+    async fn acknowledge(&self, stream_ids: Vec<StreamId>) {
         let Deliverer { queue, context, .. } = &self.deliverer;
         if !stream_ids.is_empty() {
             persist(|| context.queues.acknowledge(queue, &stream_ids)).await;
@@ -204,13 +210,16 @@ impl Worker {
     }
 }
 
-/// Repeats what the queues cannot take now: what was delivered and is not done with would be delivered again. What they can
-/// never take is left to whoever puts them right.
-async fn persist<'a>(mut work: impl FnMut() -> BoxFuture<'a, Result<(), QueueError>>) {
+/// Retries a change of the queues until it succeeds. Otherwise events that are delivered would be delivered again.
+///
+/// Does not retry if a key is damaged, because only an operator can repair it.
+async fn persist<'a>(mut change: impl FnMut() -> BoxFuture<'a, Result<(), QueueError>>) {
     loop {
-        match work().await {
+        match change().await {
             Ok(()) => return,
-            Err(error @ QueueError::Damaged) => return tracing::error!(%error, "a webhook cannot be acknowledged"),
+            Err(error @ QueueError::Damaged) => {
+                return tracing::error!(%error, "cannot acknowledge a webhook; repair the key in Redis");
+            }
             Err(error) => tracing::debug!(%error, "cannot acknowledge webhooks; retrying"),
         }
         sleep(QUEUE_PAUSE).await;

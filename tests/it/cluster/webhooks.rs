@@ -280,7 +280,10 @@ async fn dead_letters_are_listed_sent_again_and_purged() {
     let listed = webhooks(&["list"]).await;
     for id in &ids {
         let line = listed.lines().find(|line| line.contains(id.as_str())).expect("each is listed");
-        assert!(line.contains("channel_occupied room-") && line.ends_with(" the endpoint answered 410 Gone"), "{line}");
+        assert!(
+            line.contains("channel_occupied room-") && line.ends_with(" the endpoint responded with 410 Gone"),
+            "{line}"
+        );
         assert!(line.contains("shop 127.0.0.1:"), "{line}");
     }
     let [first, second, third] = &ids.iter().map(String::as_str).collect::<Vec<_>>()[..] else { panic!("three ids") };
