@@ -63,7 +63,7 @@ struct Report<'a> {
 
 impl Compare {
     /// # Errors
-    /// When a run of the first server of a group failed or was not clean, after everything has been reported. What goes
+    /// Returns an error if a run of the first server of a group failed or was not clean, after everything has been reported. What goes
     /// wrong with the others is a result.
     pub(crate) fn run(self) -> Result<()> {
         let servers = self.selection.servers()?;
@@ -120,7 +120,7 @@ impl Selection {
     /// The folder for results, which is made. It has none of this `kind` yet: what was measured is never overwritten.
     ///
     /// # Errors
-    /// When the folder that was asked for has some.
+    /// Returns an error if the folder that was asked for has some.
     pub(crate) fn folder(&self, machine: &Machine, kind: &str) -> Result<PathBuf> {
         let folder = match &self.output {
             Some(folder) => {

@@ -75,7 +75,7 @@ struct Plotted {
 
 impl Growth {
     /// # Errors
-    /// When a run of the first server of a group failed or was not clean, after everything has been reported.
+    /// Returns an error if a run of the first server of a group failed or was not clean, after everything has been reported.
     pub(crate) fn run(self) -> Result<()> {
         let machine = Machine::look();
         let folder = self.selection.folder(&machine, "growth")?;
@@ -254,7 +254,7 @@ impl Shares {
     /// `ports`: one of each gateway, the one with the subscribers first.
     ///
     /// # Errors
-    /// When a gateway is not among the processes: its cost is unknown then, not nothing.
+    /// Returns an error if a gateway is not among the processes: its cost is unknown then, not nothing.
     fn of(processes: &[ProcessCpu], ports: &[String]) -> Result<Self> {
         // A gateway is started with its port.
         let has = |command: &str, port: &str| command.split_whitespace().any(|word| word == port);

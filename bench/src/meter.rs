@@ -24,7 +24,7 @@ pub(crate) struct Usage {
 
 impl Meter {
     /// # Errors
-    /// When a process is gone.
+    /// Returns an error if a process is gone.
     pub(crate) fn start(pids: &[u32]) -> Result<Self> {
         Self::start_with_workers(pids, Vec::new())
     }
@@ -32,7 +32,7 @@ impl Meter {
     /// `workers`: further processes of this program.
     ///
     /// # Errors
-    /// When a process is gone.
+    /// Returns an error if a process is gone.
     pub(crate) fn start_with_workers(pids: &[u32], workers: Vec<u32>) -> Result<Self> {
         let mut own_pids = workers;
         own_pids.push(std::process::id());
@@ -41,7 +41,7 @@ impl Meter {
     }
 
     /// # Errors
-    /// When a process is gone.
+    /// Returns an error if a process is gone.
     pub(crate) fn read(&self) -> Result<Usage> {
         let server = CpuSnapshot::take(&self.pids)?;
         let own_s = CpuSnapshot::take(&self.own_pids)?.seconds_since(&self.own);

@@ -9,7 +9,7 @@ use crate::publisher::Connection;
 /// The sum of all series of a counter.
 ///
 /// # Errors
-/// When there is no answer.
+/// Returns an error if there is no answer.
 pub(crate) fn counter(address: SocketAddr, name: &str) -> Result<f64> {
     let mut connection = Connection::open(address)?;
     let request = format!("GET /metrics HTTP/1.1\r\nHost: {address}\r\n\r\n");

@@ -62,7 +62,7 @@ impl Polls {
     /// Opens `count` sessions on `address`, at most `in_flight` at a time, and subscribes them with `greeting`.
     ///
     /// # Errors
-    /// When one is refused, or nothing moves any more.
+    /// Returns an error if one is refused, or nothing moves any more.
     pub(crate) fn open(
         address: SocketAddr,
         key: &str,
@@ -107,7 +107,7 @@ impl Polls {
     /// Waits for answers, at most `timeout`, and hands their messages to `receiver`.
     ///
     /// # Errors
-    /// When the system refuses to wait, or an answer cannot be read.
+    /// Returns an error if the system refuses to wait, or an answer cannot be read.
     pub(crate) fn receive(&mut self, timeout: Duration, receiver: &mut impl Receiver) -> Result<()> {
         self.turn(timeout, receiver, |_, _| {})
     }

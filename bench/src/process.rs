@@ -31,7 +31,7 @@ pub(crate) struct Memory {
 
 impl CpuSnapshot {
     /// # Errors
-    /// When a process is gone.
+    /// Returns an error if a process is gone.
     pub(crate) fn take(pids: &[u32]) -> Result<Self> {
         let mut threads = HashMap::new();
         for &pid in pids {
@@ -69,7 +69,7 @@ impl CpuSnapshot {
 
 impl Memory {
     /// # Errors
-    /// When a process is gone.
+    /// Returns an error if a process is gone.
     pub(crate) fn of(pids: &[u32]) -> Result<Self> {
         let mut memory = Self::default();
         for pid in pids {

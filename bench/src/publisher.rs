@@ -83,7 +83,7 @@ impl Publishing {
     /// Waits until all is sent and answered.
     ///
     /// # Errors
-    /// When a connection broke.
+    /// Returns an error if a connection broke.
     pub(crate) fn join(self) -> Result<Published> {
         let mut all = Published::nothing();
         for sender in self.senders {

@@ -65,7 +65,7 @@ impl Receipts {
     /// Takes what still comes after everything has: repeats, and what others were faster than.
     ///
     /// # Errors
-    /// When the system refuses to wait.
+    /// Returns an error if the system refuses to wait.
     pub(crate) fn drain(&mut self, sockets: &mut Sockets) -> Result<()> {
         let until_ns = clock::now_ns() + QUIET_NS;
         let last_ns = self.last_ns;

@@ -61,7 +61,7 @@ pub(crate) struct Runs {
 /// Runs a scenario and reports.
 ///
 /// # Errors
-/// When a run of the server failed or was not clean, after everything has been reported.
+/// Returns an error if a run of the server failed or was not clean, after everything has been reported.
 pub(crate) fn run(scenario: Scenario, target: Target, how: &How) -> Result<()> {
     let mut rounds = Rounds::new(scenario.clone(), [FLOOR, "server"]);
     let once = |subject: Result<Subject>| Measurement::or_failed(subject.and_then(|subject| scenario.run(&subject)));

@@ -84,7 +84,7 @@ impl Sockets {
     /// Connects all, a bounded number at a time, and subscribes them.
     ///
     /// # Errors
-    /// When a connection cannot be begun, or nothing moves any more. A server that refuses is no error here: see
+    /// Returns an error if a connection cannot be begun, or nothing moves any more. A server that refuses is no error here: see
     /// [`Connected::failed`].
     pub(crate) fn connect(
         wanted: Connecting<'_>,
@@ -138,7 +138,7 @@ impl Sockets {
     /// Waits for something to arrive, at most `timeout`, and hands it to `receiver`.
     ///
     /// # Errors
-    /// When the system refuses to wait.
+    /// Returns an error if the system refuses to wait.
     pub(crate) fn receive(&mut self, timeout: Duration, receiver: &mut impl Receiver) -> Result<()> {
         self.turn(Some(timeout), receiver, &|_, _| None, |_, _| {})
     }
@@ -163,7 +163,7 @@ impl Sockets {
     /// Stops reading a socket: what the server sends piles up.
     ///
     /// # Errors
-    /// When the system refuses.
+    /// Returns an error if the system refuses.
     pub(crate) fn stop_reading(&mut self, index: usize) -> Result<()> {
         self.all[index].unregister(self.poll.registry())
     }
@@ -171,7 +171,7 @@ impl Sockets {
     /// Reads a socket again, from where it was left.
     ///
     /// # Errors
-    /// When the system refuses.
+    /// Returns an error if the system refuses.
     pub(crate) fn read_again(&mut self, index: usize) -> Result<()> {
         self.all[index].register(self.poll.registry(), Token(index))
     }

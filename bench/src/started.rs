@@ -15,7 +15,7 @@ const ENDED: i32 = 130;
 /// Ends all servers when this program is told to end. To be called once.
 ///
 /// # Errors
-/// When the system refuses.
+/// Returns an error if the system refuses.
 pub(crate) fn end_with_this_program() -> Result<()> {
     let end = || {
         for pid in STARTED.lock().map(|pids| pids.clone()).unwrap_or_default() {

@@ -16,7 +16,7 @@ pub(crate) struct Timer {
 
 impl Timer {
     /// # Errors
-    /// When the system has no descriptor left.
+    /// Returns an error if the system has no descriptor left.
     pub(crate) fn new(registry: &Registry, token: Token) -> io::Result<Self> {
         let fd = timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC)?;
         registry.register(&mut SourceFd(&fd.as_raw_fd()), token, Interest::READABLE)?;
@@ -26,7 +26,7 @@ impl Timer {
     /// Sets the moment, by [`crate::clock::now_ns`]; one that has passed wakes at once.
     ///
     /// # Errors
-    /// When the system refuses.
+    /// Returns an error if the system refuses.
     pub(crate) fn set(&self, due_ns: u64) -> io::Result<()> {
         // 0 would switch it off.
         let due_ns = due_ns.max(1);

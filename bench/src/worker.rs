@@ -94,7 +94,7 @@ impl Work {
     /// Connects the sockets.
     ///
     /// # Errors
-    /// When one is refused.
+    /// Returns an error if one is refused.
     pub(crate) fn connect(&self, receipts: &mut Receipts, progress: &mut Progress) -> Result<(Sockets, Connected)> {
         let mut ws = self.ws.clone();
         let turn = self.first % ws.len().max(1);

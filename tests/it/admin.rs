@@ -1,10 +1,10 @@
-//! The admin listener: metrics, health, and no secret anywhere.
+//! The admin listener: metrics, health, and the absence of secrets.
 
 use serde_json::json;
 use tests::setup::APP_SECRET;
 use tests::{Server, Setup, eventually};
 
-/// What the design's section 7 names, as far as one node without Redis and webhooks has it.
+/// The metrics that a single node without Redis and webhooks exports.
 const REQUIRED: [&str; 27] = [
     "carillon_build_info",
     "carillon_connections",
@@ -35,7 +35,7 @@ const REQUIRED: [&str; 27] = [
     "carillon_event_loop_lag_seconds",
 ];
 
-/// Does a bit of everything, good and bad, so that every counter has a series.
+/// Sends valid and invalid requests of every kind, so that every counter has a series.
 async fn use_everything(server: &Server) {
     let (mut ana, mut bo) = (server.client().await, server.client().await);
     ana.join("presence-room", "ana").await;
@@ -46,7 +46,7 @@ async fn use_everything(server: &Server) {
     server.publish("presence-room", "hello", "never-log-this-data").await;
     for client in [&mut ana, &mut bo] {
         client.expect("hello").await;
-        client.sign_in(&json!({ "id": "someone" })).await;
+        client.sign_in(&json!({ "id": "visitor" })).await;
     }
     ana.send("not json");
     ana.expect_error().await;
@@ -58,7 +58,7 @@ async fn use_everything(server: &Server) {
     ana.whisper("presence-room", "client-big", &json!("x".repeat(20_000)));
     ana.expect_error().await;
     let mut refused = server.tcp().await;
-    refused.upgrade("/app/nobody", &[]).await;
+    refused.upgrade("/app/unknown", &[]).await;
     refused.expect_close(4001).await;
     assert_eq!(server.http("POST /apps/shop/events HTTP/1.1\r\nHost: a\r\n\r\n").await.status, 401);
     drop((ana, bo));
@@ -79,14 +79,14 @@ async fn metrics_are_valid_and_complete() {
     let missing: Vec<&&str> = REQUIRED.iter().filter(|name| !names.contains(name)).collect();
     assert!(missing.is_empty(), "missing: {missing:?}");
     assert!(metrics.value("process_resident_memory_bytes") > 0.0);
-    for label in ["presence-room", "private-a", "someone", "client-hi"] {
-        assert!(!reply.body.contains(label), "labels never hold names: {label}");
+    for label in ["presence-room", "private-a", "visitor", "client-hi"] {
+        assert!(!reply.body.contains(label), "labels contain no names: {label}");
     }
     server.stop().await;
 }
 
 #[tokio::test]
-async fn metrics_count_what_happened() {
+async fn metrics_count_connections_and_messages() {
     let server = Server::plain().await;
     let mut clients = Vec::new();
     for number in 0..5 {
@@ -119,7 +119,7 @@ async fn metrics_count_what_happened() {
     ] {
         assert_eq!(metrics.value(series), value, "{series}");
     }
-    // 5 greetings, 10 answers, 10 times a member was added, and the event to each.
+    // 5 greetings, 10 responses, 10 notifications of added members, and the event to each client.
     assert_eq!(metrics.value("carillon_messages_sent_total"), 30.0);
     assert!(metrics.value("carillon_delivery_seconds_count") >= 1.0);
     drop(clients);
@@ -138,7 +138,7 @@ async fn the_ceilings_are_printed_and_exported() {
     let limit = format!("{connections} connections ({descriptors} descriptors)");
     assert!(server.banner.contains(&limit), "{limit} is not in the banner:\n{}", server.banner);
     assert!(connections < descriptors);
-    assert_eq!(descriptors, metrics.value("process_max_fds"), "the limit was raised as far as it is said");
+    assert_eq!(descriptors, metrics.value("process_max_fds"), "the exported limit is the one in effect");
     server.stop().await;
 
     let server = Server::start(Setup::default().server("connections_max = 7")).await;
@@ -155,7 +155,7 @@ async fn the_ceilings_are_printed_and_exported() {
 }
 
 #[tokio::test]
-async fn health_is_told_on_both_listeners() {
+async fn both_listeners_serve_the_health_check() {
     let server = Server::plain().await;
     eventually("ready", async || server.admin_get("/readyz").await.status == 200).await;
     assert_eq!(server.admin_get("/livez").await.status, 200);
@@ -171,7 +171,7 @@ async fn health_is_told_on_both_listeners() {
 }
 
 #[tokio::test]
-async fn no_secret_and_no_data_is_in_metrics_or_logs() {
+async fn metrics_and_logs_contain_no_secrets_and_no_event_data() {
     for (flag, level) in [("--debug", "info"), ("--debug", "trace")] {
         let server = Server::start(Setup::default().more(&format!("[log]\nlevel = \"{level}\"")).flag(flag)).await;
         use_everything(&server).await;

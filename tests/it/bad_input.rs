@@ -1,5 +1,5 @@
-//! Nothing that arrives may panic, hang, grow memory without bound or disturb another connection: after each case the
-//! witnesses, one on each shard, still get an event.
+//! Invalid input. It must not cause a panic, a hang, unbounded memory or delays of other connections. After each case the
+//! witnesses, one on each shard, must still receive an event.
 
 mod floods;
 mod frames;

@@ -4,14 +4,14 @@ use serde_json::{Value, json};
 use tests::{Server, Setup, TestClient};
 
 #[tokio::test]
-async fn a_new_subscriber_of_a_cache_channel_gets_the_last_event_after_the_answer() {
+async fn a_new_subscriber_of_a_cache_channel_gets_the_last_event_after_the_confirmation() {
     let server = Server::plain().await;
     for channel in ["cache-news", "private-cache-news", "private-encrypted-cache-news"] {
         let mut first = server.client().await;
         first.subscribe(channel).await;
         assert_eq!(first.expect("pusher:cache_miss").await.data, "{}");
         server.publish(channel, "old", "1").await;
-        // Kept although someone is excluded, and although nobody else is there.
+        // The event is cached although it excludes a socket and has no other subscriber.
         server.publish_except(channel, "new", "2", Some(first.socket_id)).await;
         first.expect_event(channel, "old", "1").await;
         let mut second = server.client().await;
@@ -26,7 +26,7 @@ async fn a_new_subscriber_of_a_cache_channel_gets_the_last_event_after_the_answe
 }
 
 #[tokio::test]
-async fn an_event_is_kept_although_nobody_is_subscribed_and_after_all_have_left() {
+async fn an_event_is_cached_without_subscribers_and_after_all_have_unsubscribed() {
     let server = Server::plain().await;
     server.publish("cache-news", "early", "1").await;
     for _ in 0..2 {
@@ -34,7 +34,8 @@ async fn an_event_is_kept_although_nobody_is_subscribed_and_after_all_have_left(
         client.subscribe("cache-news").await;
         client.expect_event("cache-news", "early", "1").await;
         drop(client);
-        tests::eventually("nobody is left", async || server.get("/channels").await == json!({ "channels": {} })).await;
+        tests::eventually("the channel is empty", async || server.get("/channels").await == json!({ "channels": {} }))
+            .await;
     }
     server.stop().await;
 }
@@ -55,7 +56,7 @@ async fn presence_cache_channels_replay_after_the_list_of_members() {
 }
 
 #[tokio::test]
-async fn client_events_and_other_channels_are_not_kept() {
+async fn client_events_and_events_of_other_channels_are_not_cached() {
     let server = Server::plain().await;
     let (mut first, mut second) = (server.client().await, server.client().await);
     for client in [&mut first, &mut second] {
@@ -67,7 +68,7 @@ async fn client_events_and_other_channels_are_not_kept() {
     let mut third = server.client().await;
     third.subscribe("private-cache-room").await;
     third.expect("pusher:cache_miss").await;
-    // No prefix of a cache channel, though the word is in it.
+    // The name contains the word but does not begin with the prefix of cache channels.
     server.publish("my-cache-news", "a", "1").await;
     third.subscribe("my-cache-news").await;
     third.settle().await;
@@ -82,7 +83,7 @@ async fn expect_count(client: &mut TestClient, channel: &str, count: u64) {
 }
 
 #[tokio::test]
-async fn every_subscriber_hears_how_many_they_are() {
+async fn every_subscriber_receives_the_subscription_count() {
     let server = Server::start(Setup::default().app("subscription_count = true")).await;
     let (mut first, mut second) = (server.client().await, server.client().await);
     first.subscribe("news").await;
@@ -102,7 +103,7 @@ async fn every_subscriber_hears_how_many_they_are() {
 }
 
 #[tokio::test]
-async fn counts_are_silent_unless_the_app_asks_for_them() {
+async fn counts_are_sent_only_if_the_app_enables_them() {
     let server = Server::plain().await;
     let (mut first, mut second) = (server.client().await, server.client().await);
     first.subscribe("news").await;
@@ -113,7 +114,7 @@ async fn counts_are_silent_unless_the_app_asks_for_them() {
 }
 
 #[tokio::test]
-async fn the_api_tells_counts_with_the_publish() {
+async fn a_publish_returns_the_requested_counts() {
     let server = Server::plain().await;
     let (mut first, mut second) = (server.client().await, server.client().await);
     first.join("presence-room", "1").await;

@@ -1,4 +1,4 @@
-//! Gateways and publishers that share nothing but Redis. Source: the design's sections 3 to 6.
+//! Clusters of gateways and publishers that share a Redis.
 
 mod counts;
 mod drain;

@@ -1,4 +1,4 @@
-//! Leaving without losing anyone. Source: the design's section 6.
+//! Drains that lose no client.
 
 use std::time::{Duration, Instant};
 
@@ -9,8 +9,8 @@ use tests::raw::HttpReply;
 use tests::setup::APP_KEY;
 use tests::{Raw, Server, Setup, eventually, within};
 
-/// A server without a cluster: whatever the window, its clients get 4100 all at once, and it ends.
-async fn everyone_is_closed_with_4100(signal: Signal) {
+/// A server without a cluster. It closes all clients with 4100 at once, whatever the window is, and exits.
+async fn all_clients_are_closed_with_4100(signal: Signal) {
     const CLIENTS: usize = 60;
     let server = Server::start(Setup::default().drain("window = \"60s\"")).await;
     let mut clients = Vec::new();
@@ -29,17 +29,17 @@ async fn everyone_is_closed_with_4100(signal: Signal) {
 
 #[tokio::test]
 async fn sigterm_closes_every_socket_with_4100_at_once_and_exits_0() {
-    everyone_is_closed_with_4100(Signal::TERM).await;
+    all_clients_are_closed_with_4100(Signal::TERM).await;
 }
 
 #[tokio::test]
 async fn sigint_does_the_same() {
-    everyone_is_closed_with_4100(Signal::INT).await;
+    all_clients_are_closed_with_4100(Signal::INT).await;
 }
 
-/// Clients are served while the request is answered.
+/// Clients are served while the request is in progress.
 #[tokio::test]
-async fn clients_of_a_single_server_are_closed_after_its_requests_are_answered() {
+async fn a_single_server_answers_requests_before_it_closes_clients() {
     let server = Server::start(Setup::default().server("shards = 1")).await;
     let (mut publish, rest) = begin_publish(&server).await;
     let mut client = server.client().await;
@@ -57,25 +57,25 @@ async fn clients_of_a_single_server_are_closed_after_its_requests_are_answered()
 }
 
 #[tokio::test]
-async fn clients_that_do_not_answer_do_not_keep_a_single_server() {
+async fn unresponsive_clients_do_not_delay_the_exit_of_a_single_server() {
     let server = Server::plain().await;
-    let mut deaf = Vec::new();
+    let mut silent = Vec::new();
     for _ in 0..10 {
-        deaf.push(server.raw().await);
+        silent.push(server.raw().await);
     }
     let slow = server.tcp().await;
     server.signal(Signal::TERM);
     server.ended().await;
-    for client in &mut deaf {
+    for client in &mut silent {
         assert_eq!(client.message().await["event"], "pusher:error");
-        assert_eq!(client.close().await, 4100, "the close frame arrives although the process has ended");
+        assert_eq!(client.close().await, 4100, "the close frame arrives although the process has exited");
     }
     drop(slow);
 }
 
 /// A refusal that depends on the configuration is left to the next node.
 #[tokio::test]
-async fn a_node_that_shuts_down_refuses_nobody_for_good() {
+async fn a_node_that_shuts_down_refuses_no_client_permanently() {
     let server =
         Server::start(Setup::default().app("allowed_origins = [\"shop.example\"]").drain("accept = \"3s\"")).await;
     let refusal = async |target: &str, origin: &str| {
@@ -103,7 +103,7 @@ async fn an_idle_server_exits_at_once() {
 }
 
 #[tokio::test]
-async fn connections_without_a_request_do_not_keep_the_server() {
+async fn connections_without_a_request_do_not_delay_the_exit() {
     let server = Server::plain().await;
     let mut idle = server.tcp().await;
     let mut kept = server.tcp().await;
@@ -116,18 +116,18 @@ async fn connections_without_a_request_do_not_keep_the_server() {
 }
 
 #[tokio::test]
-async fn a_client_that_does_not_answer_the_close_is_left_after_the_grace() {
+async fn a_client_that_does_not_answer_the_close_is_disconnected_after_the_grace_period() {
     let server = Server::plain().await;
-    let mut deaf = server.raw().await;
+    let mut silent = server.raw().await;
     let started = Instant::now();
     server.stop().await;
     assert!(started.elapsed() < Duration::from_secs(10), "{:?}", started.elapsed());
-    assert_eq!(deaf.message().await["event"], "pusher:error");
-    assert_eq!(deaf.close().await, 4100);
+    assert_eq!(silent.message().await["event"], "pusher:error");
+    assert_eq!(silent.close().await, 4100);
 }
 
 #[tokio::test]
-async fn while_it_still_accepts_it_is_not_ready_but_serves() {
+async fn a_draining_server_is_not_ready_but_still_accepts_connections() {
     let server = Server::start(Setup::default().drain("accept = \"2s\"").drain("window = \"100ms\"")).await;
     assert_eq!(server.admin_get("/readyz").await.status, 200);
     let mut early = server.client().await;
@@ -148,7 +148,7 @@ async fn while_it_still_accepts_it_is_not_ready_but_serves() {
     server.ended().await;
 }
 
-/// A publish of which only the head and half of the body have been sent.
+/// A publish whose head and half of whose body were sent.
 async fn begin_publish(server: &Server) -> (Raw, &'static [u8]) {
     const BODY: &[u8] = br#"{"name":"last","channel":"news","data":"1"}"#;
     let query = signed_query(&server.app, "POST", "/apps/shop/events", &[], BODY, unix_us() / 1_000_000);
@@ -160,9 +160,9 @@ async fn begin_publish(server: &Server) -> (Raw, &'static [u8]) {
 }
 
 #[tokio::test]
-async fn a_handshake_that_ends_while_the_server_leaves_is_closed_too() {
+async fn a_handshake_that_completes_during_a_drain_is_closed() {
     let server = Server::start(Setup::default().server("shards = 1").drain("window = \"100ms\"")).await;
-    // Keeps the shard from ending: it does not answer the close for a while.
+    // This client does not answer the close for a while, which delays the end of the shard.
     let mut first = server.raw().await;
     let mut late = server.tcp().await;
     late.send(tests::raw::handshake(&format!("/app/{APP_KEY}")).as_bytes()).await;
@@ -184,8 +184,8 @@ async fn a_handshake_that_ends_while_the_server_leaves_is_closed_too() {
 }
 
 #[tokio::test]
-async fn clients_that_wait_to_be_accepted_at_the_end_are_closed_like_the_others() {
-    // So slow that nearly all of them wait in the system's queue when the signal comes.
+async fn clients_in_the_accept_queue_are_closed_like_the_others() {
+    // The accept rate is so low that nearly all connections wait in the system's queue at the signal.
     let server = Server::start(Setup::default().server("accept_rate = 1")).await;
     let mut clients = Vec::new();
     for _ in 0..20 {
@@ -204,14 +204,14 @@ async fn clients_that_wait_to_be_accepted_at_the_end_are_closed_like_the_others(
 }
 
 #[tokio::test]
-async fn nobody_is_accepted_once_the_server_closes_its_sockets() {
+async fn no_client_is_accepted_after_the_server_closes_its_sockets() {
     let server = Server::start(Setup::default().drain("window = \"100ms\"")).await;
-    let mut deaf = server.raw().await;
+    let mut silent = server.raw().await;
     server.signal(Signal::TERM);
-    assert_eq!(deaf.message().await["data"]["code"], 4100);
+    assert_eq!(silent.message().await["data"]["code"], 4100);
     let refused = tokio::net::TcpStream::connect(server.public).await;
     assert!(refused.is_err(), "the public listener still accepts");
-    drop(deaf);
+    drop(silent);
     server.ended().await;
 }
 
@@ -222,6 +222,6 @@ async fn a_second_signal_ends_at_once() {
     server.signal(Signal::INT);
     eventually("the drain is logged", async || server.log().contains("shutting down")).await;
     server.signal(Signal::INT);
-    // What a shell reports for a command that SIGINT ended.
+    // A shell reports this code for a command that SIGINT ended.
     server.ended_with(130).await;
 }

@@ -12,14 +12,14 @@ mod requests;
 use tests::fallback::{HttpSession, Response, Transport};
 use tests::{Server, Setup};
 
-/// One thread, so that a request that was counted has reached its session.
+/// One thread. A counted request has therefore reached its session.
 const ONE_SHARD: &str = "shards = 1";
 
 async fn server() -> Server {
     Server::start(Setup::default().server(ONE_SHARD)).await
 }
 
-/// A request for messages that is under way: the server has counted and taken it.
+/// A pending request for messages. The server has counted it and started its response.
 async fn pending(server: &Server, session: &HttpSession, transport: Transport) -> tests::Raw {
     const RECEIVED: &str = "carillon_fallback_requests_total{kind=\"receive\"}";
     let before = server.metric(RECEIVED).await;

@@ -1,4 +1,4 @@
-//! One event to many sockets: in order, once, and whatever one of them does.
+//! Events to many sockets: in order, once, and independent of slow clients.
 
 use shared::app::App;
 use std::sync::Arc;
@@ -49,7 +49,7 @@ async fn two_hundred_sockets_get_two_thousand_events_each_once_and_in_order() {
     }
     publishers.join_all().await;
     sockets.join_all().await;
-    let server = Arc::into_inner(server).expect("all publishers are gone");
+    let server = Arc::into_inner(server).expect("all publishers have finished");
     let events = (PUBLISHERS * BATCHES * BATCH) as f64;
     assert_eq!(server.metric("carillon_events_published_total").await, events);
     assert_eq!(server.metric("carillon_slow_consumers_total").await, 0.0);
@@ -59,7 +59,7 @@ async fn two_hundred_sockets_get_two_thousand_events_each_once_and_in_order() {
 }
 
 #[tokio::test]
-async fn one_request_reaches_every_channel_once_and_in_the_order_given() {
+async fn a_publish_reaches_every_listed_channel_once_in_order() {
     let server = Server::plain().await;
     let mut client = server.client().await;
     let channels: Vec<String> = (0..100).map(|number| format!("channel-{number}")).collect();
@@ -79,7 +79,7 @@ async fn one_request_reaches_every_channel_once_and_in_the_order_given() {
 }
 
 #[tokio::test]
-async fn the_publishers_text_arrives_as_it_was() {
+async fn the_text_of_the_publisher_arrives_unchanged() {
     let server = Server::plain().await;
     let mut client = server.client().await;
     client.subscribe("news").await;
@@ -97,7 +97,7 @@ async fn the_publishers_text_arrives_as_it_was() {
 }
 
 #[tokio::test]
-async fn the_excluded_socket_hears_nothing_on_any_channel() {
+async fn the_excluded_socket_receives_the_event_on_no_channel() {
     let server = Server::plain().await;
     let (mut sender, mut other) = (server.client().await, server.client().await);
     for client in [&mut sender, &mut other] {
@@ -122,18 +122,18 @@ async fn the_excluded_socket_hears_nothing_on_any_channel() {
 }
 
 #[tokio::test]
-async fn apps_do_not_hear_each_other() {
+async fn apps_do_not_receive_events_of_each_other() {
     let second = "[[apps]]\nid = \"other\"\nkey = \"other-key\"\nsecret = \"other-secret\"";
     let server = Server::start(Setup::default().more(second)).await;
     let other = App::with_defaults("other", "other-key", "other-secret");
     let mut client = server.client().await;
-    let mut stranger = TestClient::connect(&server.url, &other, &client::Options::default()).await;
+    let mut outsider = TestClient::connect(&server.url, &other, &client::Options::default()).await;
     client.subscribe("private-room").await;
-    stranger.subscribe("private-room").await;
+    outsider.subscribe("private-room").await;
     server.publish("private-room", "a", "1").await;
     client.expect_event("private-room", "a", "1").await;
-    stranger.whisper("private-room", "client-a", &json!(1));
-    stranger.settle().await;
+    outsider.whisper("private-room", "client-a", &json!(1));
+    outsider.settle().await;
     client.settle().await;
     let mut api = client::ApiClient::new(server.url.clone(), other);
     let reply = api.get("/channels/private-room", &[("info", "subscription_count")]).await.expect("an answer");
@@ -142,7 +142,7 @@ async fn apps_do_not_hear_each_other() {
 }
 
 #[tokio::test]
-async fn a_slow_reader_is_closed_with_4100_and_others_get_everything() {
+async fn a_slow_reader_is_closed_with_4100_and_other_clients_receive_all_events() {
     const OTHERS: usize = 20;
     const EVENTS_MAX: usize = 5_000;
     let setup = Setup::default().server("outbox_bytes = \"64KiB\"").limit("presence_members = 25");
@@ -171,7 +171,7 @@ async fn a_slow_reader_is_closed_with_4100_and_others_get_everything() {
             published += 1;
         }
     }
-    // It reads again: whole events in order, then the reason, then the end.
+    // The client reads again. It receives whole events in order, then the reason, then the end.
     let mut read = 0;
     loop {
         let message = slow.message().await;
@@ -195,7 +195,7 @@ async fn a_slow_reader_is_closed_with_4100_and_others_get_everything() {
 }
 
 #[tokio::test]
-async fn a_client_that_takes_nothing_for_the_timeout_is_closed_though_little_waits() {
+async fn a_client_that_reads_nothing_for_the_timeout_is_closed_even_with_a_small_queue() {
     let setup = Setup::default()
         .server("outbox_timeout = \"1s\"")
         .limit("event_bytes = \"512KiB\"")
@@ -204,7 +204,7 @@ async fn a_client_that_takes_nothing_for_the_timeout_is_closed_though_little_wai
     let mut slow = Raw::connect_narrow(server.public).await;
     slow.establish(&server.app).await;
     slow.subscribe("news").await;
-    // Until something waits: how much the kernel takes is its own affair.
+    // Publishes until messages are queued, because the size of the kernel's buffers is unknown.
     let data = "x".repeat(400 * 1024);
     tests::eventually("something waits", async || {
         if server.metric("carillon_outbox_bytes").await == 0.0
@@ -224,7 +224,7 @@ async fn a_client_that_takes_nothing_for_the_timeout_is_closed_though_little_wai
 async fn other_clients_are_answered_while_a_shard_has_many_events_to_send() {
     const SUBSCRIBERS: usize = 100;
     const EVENTS: usize = 40_000;
-    // On a busy machine the readers may be late: more may wait for them than by default.
+    // On a busy machine the readers can be late. The queue limit is therefore higher than the default.
     let setup = Setup::default().server("shards = 1").server("outbox_bytes = \"16MiB\"").limit("batch = 40000");
     let server = Server::start(setup).await;
     let mut other = server.client().await;
@@ -251,7 +251,7 @@ async fn other_clients_are_answered_while_a_shard_has_many_events_to_send() {
     let mut answered = 0;
     let mut greeted = Vec::new();
     let pings = async {
-        tests::eventually("the fan-out has begun", async || server.metric(sent).await > before).await;
+        tests::eventually("the fan-out has started", async || server.metric(sent).await > before).await;
         loop {
             other.settle().await;
             let now = server.metric(sent).await;
@@ -265,16 +265,16 @@ async fn other_clients_are_answered_while_a_shard_has_many_events_to_send() {
     };
     let (reply, ()) = tokio::join!(publish, pings);
     assert_eq!(reply.status.as_u16(), 200, "{}", reply.body);
-    // Four million deliveries are sixty turns of the shard at least. The machine may be busy with other tests.
+    // Four million deliveries take at least sixty turns of the shard. The machine can be busy with other tests.
     assert!(answered >= 3, "{answered} pings were answered before the last event was sent");
-    // A new client does not wait for the events of others either.
+    // A new client does not wait for the events of other clients either.
     assert!(greeted.len() >= 3, "{} clients were greeted before the last event was sent", greeted.len());
     readers.join_all().await;
     server.stop().await;
 }
 
 #[tokio::test]
-async fn an_event_to_more_subscribers_than_a_turn_has_reaches_each_once() {
+async fn an_event_for_more_subscribers_than_one_turn_serves_reaches_each_once() {
     const SUBSCRIBERS: usize = 5_000;
     const EVENTS: usize = 80;
     let server = Server::start(Setup::default().server("shards = 1").limit("batch = 80")).await;
@@ -293,7 +293,7 @@ async fn an_event_to_more_subscribers_than_a_turn_has_reaches_each_once() {
     assert_eq!(server.metric("carillon_fanout_subscribers_count").await, 2.0);
     assert_eq!(server.metric("carillon_fanout_subscribers_sum").await, 2.0 * SUBSCRIBERS as f64);
 
-    // The shard takes them from its inbox at once. While it sends them, clients connect and its clock goes on.
+    // The shard takes them from its inbox at once. While it sends them, clients connect and its timers fire.
     let (sent, ticks) = ("carillon_messages_sent_total", "carillon_event_loop_lag_seconds_count");
     let events = (0..EVENTS).map(|_| json!({ "name": "tick", "channel": "news", "data": "1" }));
     let body = json!({ "batch": events.collect::<Vec<_>>() });
@@ -302,7 +302,7 @@ async fn an_event_to_more_subscribers_than_a_turn_has_reaches_each_once() {
     let mut others = Vec::new();
     let after = loop {
         let metrics = server.metrics().await;
-        // Each of the others was sent a greeting and a pong.
+        // Each of the other clients was sent a greeting and a pong.
         let events = metrics.value(sent) - before.value(sent) - 2.0 * others.len() as f64;
         if events >= (SUBSCRIBERS * EVENTS) as f64 {
             break metrics;
@@ -312,7 +312,7 @@ async fn an_event_to_more_subscribers_than_a_turn_has_reaches_each_once() {
         others.push(other);
     };
     assert!(others.len() >= 4, "{} clients connected before the last event was sent", others.len());
-    // The node's own timer fires once a second at most, so the shard's has fired too.
+    // The timer of the node fires at most once a second. The shard's timer has therefore fired too.
     let (fired, seconds) = (after.value(ticks) - before.value(ticks), began.elapsed().as_secs_f64());
     assert!(fired > seconds + 1.0, "the timers of node and shard fired {fired} times in {seconds} s");
     drop(subscribers);

@@ -1,4 +1,4 @@
-//! What stands between a connection and its first request: networks, proxies, TLS, and how fast all of it comes in.
+//! The steps between a TCP connection and its first request: networks, proxies, TLS, and the accept rate.
 
 use std::path::Path;
 use std::time::Instant;
@@ -14,7 +14,7 @@ use tests::{PATIENCE, Server, Setup, TestClient, eventually, eventually_within, 
 
 const TARGET: &str = "/app/shop-key?protocol=7";
 
-async fn is_let_in(server: &Server, headers: &[(&str, &str)]) -> bool {
+async fn is_accepted(server: &Server, headers: &[(&str, &str)]) -> bool {
     let mut raw = Raw::connect(server.public).await;
     assert_eq!(raw.upgrade(TARGET, headers).await.status, 101, "refusals come after the upgrade");
     let first = raw.message().await;
@@ -34,22 +34,25 @@ async fn status(server: &Server, header: &str) -> u16 {
 }
 
 #[tokio::test]
-async fn clients_are_judged_by_the_address_that_a_trusted_proxy_tells() {
+async fn networks_apply_to_the_client_address_from_a_trusted_proxy() {
     let setup = Setup::default().server("trusted_proxies = [\"127.0.0.1\"]").server("deny = [\"203.0.113.0/24\"]");
     let server = Server::start(setup).await;
-    assert!(is_let_in(&server, &[]).await);
-    assert!(is_let_in(&server, &[("X-Forwarded-For", "198.51.100.7")]).await);
-    assert!(!is_let_in(&server, &[("X-Forwarded-For", "203.0.113.7")]).await);
-    assert!(!is_let_in(&server, &[("X-Forwarded-For", "198.51.100.7, 203.0.113.7")]).await);
-    assert!(is_let_in(&server, &[("X-Forwarded-For", "203.0.113.7, 198.51.100.7")]).await, "who wrote the first?");
+    assert!(is_accepted(&server, &[]).await);
+    assert!(is_accepted(&server, &[("X-Forwarded-For", "198.51.100.7")]).await);
+    assert!(!is_accepted(&server, &[("X-Forwarded-For", "203.0.113.7")]).await);
+    assert!(!is_accepted(&server, &[("X-Forwarded-For", "198.51.100.7, 203.0.113.7")]).await);
+    assert!(
+        is_accepted(&server, &[("X-Forwarded-For", "203.0.113.7, 198.51.100.7")]).await,
+        "only the last forwarded address is trusted"
+    );
     assert_eq!(status(&server, "X-Forwarded-For: 203.0.113.7\r\n").await, 403);
     assert_eq!(status(&server, "").await, 200);
     server.stop().await;
 }
 
-/// The health check of a balancer comes from the balancer itself, whose address is not among those of the clients.
+/// The health check of a balancer comes from the balancer's address, which is not an allowed client address.
 #[tokio::test]
-async fn a_trusted_proxy_may_check_the_health_where_clients_are_filtered() {
+async fn a_trusted_proxy_can_check_the_health_although_clients_are_filtered() {
     let filtered = Setup::default().server("trusted_proxies = [\"127.0.0.1\"]").server("allow = [\"198.51.100.0/24\"]");
     let server = Server::start(filtered.flag("--debug")).await;
     let status = async |method: &str, path: &str, header: &str| {
@@ -68,8 +71,8 @@ async fn a_trusted_proxy_may_check_the_health_where_clients_are_filtered() {
     }
     assert_eq!(status("GET", "/apps/shop/channels", "").await, 403);
     assert_eq!(status("POST", "/apps/shop/events", "X-Forwarded-For: 203.0.113.7\r\n").await, 403);
-    assert!(!is_let_in(&server, &[]).await, "the proxy itself is no client");
-    assert!(is_let_in(&server, &[("X-Forwarded-For", "198.51.100.7")]).await);
+    assert!(!is_accepted(&server, &[]).await, "the address of the proxy is not an allowed client address");
+    assert!(is_accepted(&server, &[("X-Forwarded-For", "198.51.100.7")]).await);
     let log = server.stop().await;
     let line = log.lines().find(|line| line.contains("/apps/shop/events")).unwrap_or_else(|| panic!("{log}"));
     for part in ["Request refused", "203.0.113.7", "POST", "403", "network is not allowed"] {
@@ -78,20 +81,20 @@ async fn a_trusted_proxy_may_check_the_health_where_clients_are_filtered() {
 }
 
 #[tokio::test]
-async fn without_trusted_proxies_nobody_is_believed() {
+async fn without_trusted_proxies_forwarded_addresses_are_ignored() {
     let server = Server::start(Setup::default().server("deny = [\"203.0.113.0/24\"]")).await;
-    assert!(is_let_in(&server, &[("X-Forwarded-For", "203.0.113.7")]).await);
+    assert!(is_accepted(&server, &[("X-Forwarded-For", "203.0.113.7")]).await);
     server.stop().await;
     let server = Server::start(Setup::default().server("allow = [\"203.0.113.0/24\"]")).await;
     let mut raw = Raw::connect(server.public).await;
     raw.send(b"GET /up HTTP/1.1\r\nHost: x\r\nX-Forwarded-For: 203.0.113.7\r\n\r\n").await;
-    assert_eq!(raw.until_end().await, b"", "dropped without an answer");
+    assert_eq!(raw.until_end().await, b"", "closed without a response");
     server.metric_reaches("carillon_connections_dropped_total{reason=\"network\"}", 1.0).await;
     server.stop().await;
 }
 
 #[tokio::test]
-async fn the_admin_listener_has_networks_of_its_own() {
+async fn the_admin_listener_has_separate_allowed_networks() {
     let text = "[admin]\nallow = [\"203.0.113.0/24\"]";
     let server = Server::start(Setup::default().more(text)).await;
     let mut raw = Raw::connect(server.admin).await;
@@ -102,7 +105,7 @@ async fn the_admin_listener_has_networks_of_its_own() {
 }
 
 #[tokio::test]
-async fn a_balancer_tells_whom_it_speaks_for() {
+async fn the_proxy_protocol_names_the_client_address() {
     let setup = Setup::default().server("proxy_protocol = true").server("deny = [\"203.0.113.0/24\"]");
     let setup = setup.server("trusted_proxies = [\"127.0.0.1\"]");
     let server = Server::start(setup).await;
@@ -134,7 +137,7 @@ async fn connections_are_accepted_no_faster_than_configured() {
     for _ in 0..30 {
         clients.push(server.client().await);
     }
-    assert!(began.elapsed().as_millis() >= 1300, "30 connections in {:?}", began.elapsed());
+    assert!(began.elapsed().as_millis() >= 1300, "30 connections were accepted in {:?}", began.elapsed());
     server.stop().await;
 }
 
@@ -148,7 +151,7 @@ async fn client_through(tunnel: &Tunnel) -> TestClient {
 }
 
 #[tokio::test]
-async fn tls_carries_sockets_events_and_the_api() {
+async fn sockets_and_the_api_work_over_tls() {
     let folder = tempfile::tempdir().expect("a folder");
     let certificates = Certificates::make(folder.path());
     let server = Server::start(setup_with(&certificates)).await;
@@ -164,7 +167,7 @@ async fn tls_carries_sockets_events_and_the_api() {
     for number in 0..200 {
         client.expect_event("room", &format!("e{number}"), &large).await;
     }
-    // Plain HTTP is none of its business, and costs nobody else anything.
+    // Plain HTTP on the TLS port is refused and affects no other client.
     let mut plain = Raw::connect(server.public).await;
     plain.send(b"GET /up HTTP/1.1\r\nHost: x\r\n\r\n").await;
     let answer = plain.until_end().await;
@@ -179,27 +182,27 @@ async fn tls_carries_sockets_events_and_the_api() {
 }
 
 #[tokio::test]
-async fn connections_behind_tls_that_say_nothing_or_are_refused_leave_nothing_behind() {
+async fn silent_and_refused_tls_connections_release_all_state() {
     let folder = tempfile::tempdir().expect("a folder");
     let certificates = Certificates::make(folder.path());
     let server = Server::start(setup_with(&certificates)).await;
     let tunnel = Tunnel::start(server.public, &certificates.authority).await;
     let mut refused = Raw::connect(tunnel.address).await;
-    assert_eq!(refused.upgrade("/app/nobody?protocol=7", &[]).await.status, 101);
+    assert_eq!(refused.upgrade("/app/unknown?protocol=7", &[]).await.status, 101);
     let before = server.metric("process_open_fds").await;
     let mut silent = Vec::new();
     for _ in 0..20 {
         silent.push(Raw::connect(tunnel.address).await);
     }
     eventually("all are there", async || server.metric("process_open_fds").await >= before + 60.0).await;
-    // Ten seconds without a request, and five to end; the one that was refused never answers either.
-    eventually_within(PATIENCE, "all are gone", async || server.metric("process_open_fds").await < before).await;
+    // Ten seconds without a request, and five seconds to close. The refused client never answers either.
+    eventually_within(PATIENCE, "all are closed", async || server.metric("process_open_fds").await < before).await;
     drop((silent, refused));
     server.stop().await;
 }
 
 #[tokio::test]
-async fn a_slow_client_behind_tls_is_closed_and_costs_no_more_than_its_limits() {
+async fn a_slow_tls_client_is_closed_within_its_memory_limits() {
     let folder = tempfile::tempdir().expect("a folder");
     let certificates = Certificates::make(folder.path());
     let setup = setup_with(&certificates).server("outbox_bytes = \"64KiB\"").limit("event_bytes = \"16KiB\"");
@@ -212,7 +215,7 @@ async fn a_slow_client_behind_tls_is_closed_and_costs_no_more_than_its_limits() 
     slow.subscribe("room").await;
     let mut api = client::ApiClient::new(tunnel.address.into(), app());
     let event = "x".repeat(16 * 1024);
-    // The system keeps some megabytes on the way.
+    // The system buffers some megabytes on the path.
     within_time(PATIENCE, "the slow client is closed", async {
         while server.metric("carillon_slow_consumers_total").await == 0.0 {
             for _ in 0..100 {
@@ -221,15 +224,19 @@ async fn a_slow_client_behind_tls_is_closed_and_costs_no_more_than_its_limits() 
         }
     })
     .await;
-    // Three of the sender may stay.
-    let is_gone = async || server.metric("process_open_fds").await <= before + 3.0;
-    eventually_within(PATIENCE, "nothing is left of it", is_gone).await;
-    assert_eq!(server.metric("carillon_slow_consumers_total").await, 1.0, "of the shard and of TLS one counts it");
+    // Three descriptors of the API client can remain open.
+    let is_released = async || server.metric("process_open_fds").await <= before + 3.0;
+    eventually_within(PATIENCE, "its descriptors are released", is_released).await;
+    assert_eq!(
+        server.metric("carillon_slow_consumers_total").await,
+        1.0,
+        "either the shard or TLS counts it, not both"
+    );
     server.stop().await;
 }
 
 #[tokio::test]
-async fn certificates_are_read_again_when_asked_and_bad_ones_change_nothing() {
+async fn certificates_are_reloaded_on_a_signal_and_invalid_ones_are_ignored() {
     let folder = tempfile::tempdir().expect("a folder");
     let other = tempfile::tempdir().expect("a folder");
     let certificates = Certificates::make(folder.path());
@@ -259,11 +266,11 @@ async fn certificates_are_read_again_when_asked_and_bad_ones_change_nothing() {
 }
 
 #[tokio::test]
-async fn certificates_that_cannot_be_used_are_named_with_their_key() {
+async fn an_unusable_certificate_is_reported_with_its_key() {
     let folder = tempfile::tempdir().expect("a folder");
     let certificates = Certificates::make(folder.path());
     let other = tempfile::tempdir().expect("a folder");
-    let stranger = Certificates::make(other.path());
+    let foreign = Certificates::make(other.path());
     let nowhere = Path::new("/nowhere/key.pem");
     for (cert, key, words) in [
         (Some(certificates.certificate.as_path()), None, vec!["tls.key", "tls.cert is set"]),
@@ -273,7 +280,7 @@ async fn certificates_that_cannot_be_used_are_named_with_their_key() {
             Some(certificates.key.as_path()),
             vec!["tls.cert", "no certificate", "swapped"],
         ),
-        (Some(certificates.certificate.as_path()), Some(stranger.key.as_path()), vec!["tls.key", "does not belong to"]),
+        (Some(certificates.certificate.as_path()), Some(foreign.key.as_path()), vec!["tls.key", "does not belong to"]),
     ] {
         let line = |name: &str, path: Option<&Path>| path.map_or(String::new(), |path| format!("{name} = {path:?}\n"));
         let text = Setup::default().more(&format!("[tls]\n{}{}", line("cert", cert), line("key", key))).toml();
@@ -287,7 +294,7 @@ async fn certificates_that_cannot_be_used_are_named_with_their_key() {
 }
 
 #[tokio::test]
-async fn who_asks_and_never_reads_is_cut_off() {
+async fn a_client_that_never_reads_responses_is_disconnected() {
     let server = Server::start(Setup::default().server("outbox_timeout = \"1s\"")).await;
     let before = server.metric("process_open_fds").await;
     let mut greedy = Raw::connect_narrow(server.public).await;
@@ -297,12 +304,12 @@ async fn who_asks_and_never_reads_is_cut_off() {
         while greedy.stream.write_all(&requests).await.is_ok() {}
     })
     .await;
-    eventually("nothing is left of it", async || server.metric("process_open_fds").await <= before).await;
+    eventually("its descriptors are released", async || server.metric("process_open_fds").await <= before).await;
     server.stop().await;
 }
 
 #[tokio::test]
-async fn a_balancer_that_says_nothing_does_not_keep_a_publisher() {
+async fn a_silent_balancer_connection_does_not_delay_the_exit_of_a_publisher() {
     let redis = tests::Redis::start().await;
     let setup = Setup::default().redis(&format!("url = {:?}", redis.url())).server("proxy_protocol = true");
     let publisher = Launch::new(Role::Publisher).setup(&setup).start().await;

@@ -1,11 +1,11 @@
-//! From the upgrade to the first message, or to the refusal. Source: protocol reference 1.
+//! The steps from the upgrade to the first message or the refusal. Source: protocol reference 1.
 
 use client::Options;
 use serde_json::Value;
 use tests::setup::APP_KEY;
 use tests::{Raw, Server, Setup};
 
-/// Upgrades at `target` and expects to be turned away with `code`.
+/// Upgrades at `target` and expects a refusal with `code`.
 async fn refused(server: &Server, target: &str, headers: &[(&str, &str)], code: u16) {
     let mut raw = server.tcp().await;
     assert_eq!(raw.upgrade(target, headers).await.status, 101, "refusals come after the upgrade: {target}");
@@ -27,13 +27,18 @@ async fn the_first_message_names_the_socket_and_the_activity_timeout() {
     let server = Server::start(Setup::default().server("activity_timeout = \"77s\"")).await;
     let mut raw = server.tcp().await;
     let head = raw.upgrade(&format!("/app/{APP_KEY}?protocol=7&client=js&version=8.6.0&flash=false"), &[]).await;
-    assert_eq!(head.header("sec-websocket-accept"), Some("s3pPLMBiTxaQ9kYGzzhZRbK+xOo="), "of RFC 6455, section 1.3");
+    assert_eq!(
+        head.header("sec-websocket-accept"),
+        Some("s3pPLMBiTxaQ9kYGzzhZRbK+xOo="),
+        "the value of RFC 6455, section 1.3"
+    );
     assert_eq!(head.header("sec-websocket-protocol"), None, "none was offered");
     assert_eq!(head.header("sec-websocket-extensions"), None);
     let first = raw.message().await;
     assert_eq!(first["event"], "pusher:connection_established");
     assert_eq!(first.get("channel"), None);
-    let data: Value = serde_json::from_str(first["data"].as_str().expect("data is a string")).expect("of JSON");
+    let data: Value =
+        serde_json::from_str(first["data"].as_str().expect("data is a string")).expect("the data is JSON");
     assert_eq!(data["activity_timeout"], 77);
     let socket_id = data["socket_id"].as_str().expect("a text");
     let (left, right) = socket_id.split_once('.').expect("two parts");
@@ -54,7 +59,7 @@ async fn socket_ids_differ() {
 }
 
 #[tokio::test]
-async fn protocol_versions_are_judged() {
+async fn unsupported_protocol_versions_are_refused() {
     let server = Server::plain().await;
     for accepted_version in ["?protocol=7", "?protocol=6", "?protocol=5", "?protocol=4", "", "?client=js"] {
         accepted(&server, &format!("/app/{APP_KEY}{accepted_version}"), &[]).await;
@@ -70,7 +75,7 @@ async fn protocol_versions_are_judged() {
 #[tokio::test]
 async fn an_unknown_key_is_refused_with_4001() {
     let server = Server::plain().await;
-    for key in ["nobody", "SHOP-KEY", "shop-key%00", "%ff%fe", "shop"] {
+    for key in ["unknown", "SHOP-KEY", "shop-key%00", "%ff%fe", "shop"] {
         refused(&server, &format!("/app/{key}?protocol=7"), &[], 4001).await;
     }
     server.stop().await;
@@ -117,7 +122,7 @@ async fn another_origin_is_refused_with_4009() {
 }
 
 #[tokio::test]
-async fn an_app_over_its_quota_is_refused_with_4004_until_someone_leaves() {
+async fn connections_above_the_quota_are_refused_with_4004_until_one_closes() {
     let second = "[[apps]]\nid = \"other\"\nkey = \"other-key\"\nsecret = \"other-secret\"";
     let server = Server::start(Setup::default().limit("connections = 2").more(second)).await;
     let target = format!("/app/{APP_KEY}");
@@ -146,7 +151,7 @@ async fn a_full_node_refuses_with_4100_and_stays_ready() {
 }
 
 #[tokio::test]
-async fn an_offered_subprotocol_of_channels_is_echoed_and_no_other() {
+async fn only_an_offered_subprotocol_of_channels_is_echoed() {
     let server = Server::plain().await;
     let chosen = async |offer: &str| {
         let reply = server.tcp().await.upgrade(&format!("/app/{APP_KEY}"), &[("Sec-WebSocket-Protocol", offer)]).await;
@@ -189,18 +194,18 @@ async fn a_path_prefix_goes_before_everything_but_the_health_check() {
 }
 
 #[tokio::test]
-async fn messages_that_come_with_the_handshake_are_read() {
+async fn messages_sent_with_the_handshake_are_read() {
     let server = Server::plain().await;
     let mut raw = server.tcp().await;
     let mut bytes = tests::raw::handshake(&format!("/app/{APP_KEY}")).into_bytes();
     bytes.extend(b"\r\n");
     let subscribe = br#"{"event":"pusher:subscribe","data":{"channel":"news"}}"#;
     bytes.extend(tests::raw::frame(tests::raw::FIN | tests::raw::TEXT, subscribe));
-    // Half of another frame: it must wait for its rest.
+    // Half of another frame. It must wait for the rest.
     let ping = tests::raw::frame(tests::raw::FIN | tests::raw::PING, b"half");
     bytes.extend(&ping[..5]);
     raw.send(&bytes).await;
-    // The answer's head, then the messages.
+    // The head of the response, then the messages.
     assert_eq!(raw.take_head().await.status, 101);
     assert_eq!(raw.message().await["event"], "pusher:connection_established");
     assert_eq!(raw.message().await["event"], "pusher_internal:subscription_succeeded");
@@ -211,7 +216,7 @@ async fn messages_that_come_with_the_handshake_are_read() {
 }
 
 #[tokio::test]
-async fn browsers_ways_to_ask_are_understood() {
+async fn handshake_headers_of_browsers_are_accepted() {
     let server = Server::plain().await;
     for (connection, upgrade) in
         [("keep-alive, Upgrade", "websocket"), ("upgrade", "WebSocket"), ("Upgrade,foo", "websocket")]
@@ -231,7 +236,7 @@ async fn browsers_ways_to_ask_are_understood() {
 }
 
 #[tokio::test]
-async fn a_kept_http_connection_may_become_a_websocket() {
+async fn a_persistent_http_connection_can_become_a_websocket() {
     let server = Server::plain().await;
     let mut raw = server.tcp().await;
     assert_eq!(raw.exchange(b"GET /nowhere HTTP/1.1\r\nHost: a\r\n\r\n").await.status, 404);

@@ -1,5 +1,5 @@
-//! What the tests of faults stand on must itself be true: a proxy that breaks connections in the ways that it names, a
-//! Redis that can be killed, paused and started again, and an nginx that splits what it is asked.
+//! Tests of the harness: a proxy that breaks connections, a
+//! Redis that can be killed, paused and restarted, and an nginx that distributes requests.
 
 mod nginx;
 mod proxy;

@@ -16,7 +16,7 @@ async fn a_silent_client_is_pinged_and_closed_with_4201_and_one_that_answers_sta
     let mut answering = server.client().await;
     answering.subscribe("news").await;
     server.raw().await.expect_ping_and_close(4201).await;
-    // A second silent client takes as long again: the one that answers has been pinged several times by then.
+    // A second silent client takes the same time. Meanwhile the server has pinged the other client several times.
     server.raw().await.expect_ping_and_close(4201).await;
     assert_eq!(server.metric("carillon_ping_timeouts_total").await, 2.0);
     server.publish("news", "hello", "1").await;
@@ -26,7 +26,7 @@ async fn a_silent_client_is_pinged_and_closed_with_4201_and_one_that_answers_sta
 }
 
 #[tokio::test]
-async fn any_frame_is_a_sign_of_life() {
+async fn any_frame_counts_as_activity() {
     let server = Server::start(impatient()).await;
     let mut raw = server.raw().await;
     for round in 0..3 {
@@ -59,14 +59,14 @@ async fn a_protocol_ping_is_answered() {
         let pong = client.expect("pusher:pong").await;
         assert_eq!((pong.data.as_str(), pong.channel), ("{}", None));
     }
-    // An answer to nothing is answered by nothing.
+    // An unexpected pong is ignored.
     client.send_event("pusher:pong", &json!({}));
     client.settle().await;
     server.stop().await;
 }
 
 #[tokio::test]
-async fn a_client_that_pings_by_itself_is_not_pinged_and_a_dead_one_is_found_in_time() {
+async fn clients_that_ping_are_not_pinged_and_dead_ones_are_detected_in_time() {
     let activity_timeout = Duration::from_secs(2);
     let setup = Setup::default().server("activity_timeout = \"2s\"").server("pong_timeout = \"12s\"");
     let server = Server::start(setup).await;
@@ -74,16 +74,16 @@ async fn a_client_that_pings_by_itself_is_not_pinged_and_a_dead_one_is_found_in_
         let began = Instant::now();
         server.raw().await.expect_ping_and_close(4201).await;
         let took = began.elapsed();
-        // 14 s, on a machine that may be busy.
+        // 14 s, with a margin for a busy machine.
         assert!((Duration::from_secs(12)..Duration::from_secs(30)).contains(&took), "closed after {took:?}");
     };
-    // As pusher-js: a ping whenever nothing has come for the activity timeout.
+    // Like pusher-js: sends a ping if no message arrives during the activity timeout.
     let lively = async {
         let mut raw = server.raw().await;
         for _ in 0..4 {
             tokio::time::sleep(activity_timeout).await;
             raw.send_text(r#"{"event":"pusher:ping","data":{}}"#).await;
-            assert_eq!(raw.message().await["event"], "pusher:pong", "and no ping before it");
+            assert_eq!(raw.message().await["event"], "pusher:pong", "no ping arrives before the pong");
         }
     };
     tokio::join!(dead, lively);

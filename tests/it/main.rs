@@ -1,4 +1,4 @@
-//! Integration tests, one file per theme; all of them talk to the real binary in a process of its own.
+//! Integration tests, one file per subject. All of them connect to the real binary in a separate process.
 
 mod admin;
 mod bad_input;

@@ -1,4 +1,4 @@
-//! `make needs`, on machines that have nothing but what a test gives them.
+//! `make needs` on a machine that has only the commands of the test.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -6,21 +6,21 @@ use std::process::{Command, Output};
 
 use tests::command::workspace;
 
-/// Everything that the tests need, as far as it is looked for by name.
+/// Every command that the tests need and that is searched for by name.
 const TOOLS: [&str; 8] = ["cc", "node", "npm", "python3", "redis-server", "nginx", "openssl", "chromium"];
 
-/// A command of that name that runs this script.
-fn tool(place: &Path, name: &str, script: &str) {
-    let path = place.join(name);
+/// Writes a command of that name that runs this script.
+fn tool(folder: &Path, name: &str, script: &str) {
+    let path = folder.join(name);
     std::fs::write(&path, format!("#!/bin/sh\n{script}\n")).expect("the file can be written");
-    std::fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).expect("the file is ours");
+    std::fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).expect("the file belongs to the current user");
 }
 
-/// `make needs` where only the commands in `place` are, as a user of this id.
-fn needs(place: &Path, user: u32) -> Output {
-    tool(place, "id", &format!("echo {user}"));
+/// Runs `make needs` with only the commands in `folder`, as a user with this id.
+fn needs(folder: &Path, user: u32) -> Output {
+    tool(folder, "id", &format!("echo {user}"));
     let mut command = Command::new("make");
-    command.args(["-s", "-C"]).arg(workspace()).args(["needs", &format!("PATH={}", place.display())]);
+    command.args(["-s", "-C"]).arg(workspace()).args(["needs", &format!("PATH={}", folder.display())]);
     command.env_remove("MAKEFLAGS").env_remove("MAKELEVEL").output().expect("make is installed")
 }
 
@@ -29,48 +29,48 @@ fn said(output: &Output) -> String {
 }
 
 #[test]
-fn nothing_is_installed_where_all_is_there() {
-    let place = tempfile::tempdir().expect("a folder");
+fn nothing_is_installed_if_all_packages_are_present() {
+    let folder = tempfile::tempdir().expect("a folder");
     for name in TOOLS {
-        tool(place.path(), name, "exit 0");
+        tool(folder.path(), name, "exit 0");
     }
-    let output = needs(place.path(), 1000);
+    let output = needs(folder.path(), 1000);
     assert!(output.status.success(), "{}", said(&output));
     assert_eq!(said(&output), "");
 }
 
 #[test]
-fn what_is_missing_is_said_where_it_cannot_be_installed() {
-    let place = tempfile::tempdir().expect("a folder");
+fn missing_packages_are_reported_if_they_cannot_be_installed() {
+    let folder = tempfile::tempdir().expect("a folder");
     for name in TOOLS.iter().filter(|name| !["cc", "nginx"].contains(name)) {
-        tool(place.path(), name, "exit 0");
+        tool(folder.path(), name, "exit 0");
     }
-    let output = needs(place.path(), 1000);
+    let output = needs(folder.path(), 1000);
     assert!(!output.status.success());
     assert!(said(&output).contains("no apt-get"), "{}", said(&output));
-    tool(place.path(), "apt-get", "echo apt-get was called; exit 1");
-    let output = needs(place.path(), 1000);
+    tool(folder.path(), "apt-get", "echo apt-get was called; exit 1");
+    let output = needs(folder.path(), 1000);
     assert!(!output.status.success());
     for words in ["gcc libc6-dev nginx\n", "not root", "no sudo"] {
         assert!(said(&output).contains(words), "no {words:?} in {}", said(&output));
     }
     assert!(!said(&output).contains("was called"), "{}", said(&output));
-    let output = needs(place.path(), 0);
+    let output = needs(folder.path(), 0);
     assert!(!output.status.success());
     assert!(said(&output).contains("was called") && said(&output).contains("could not"), "{}", said(&output));
 }
 
 #[test]
-fn others_than_root_install_with_sudo() {
-    let place = tempfile::tempdir().expect("a folder");
+fn users_other_than_root_install_with_sudo() {
+    let folder = tempfile::tempdir().expect("a folder");
     for name in TOOLS.iter().filter(|name| **name != "redis-server") {
-        tool(place.path(), name, "exit 0");
+        tool(folder.path(), name, "exit 0");
     }
-    tool(place.path(), "apt-get", "echo \"apt-get $*\"");
-    tool(place.path(), "sudo", "echo with sudo: && \"$@\"");
-    let output = needs(place.path(), 1000);
+    tool(folder.path(), "apt-get", "echo \"apt-get $*\"");
+    tool(folder.path(), "sudo", "echo with sudo: && \"$@\"");
+    let output = needs(folder.path(), 1000);
     let expected = "with sudo:\napt-get update -q\nwith sudo:\napt-get install -yq redis-server\n";
     assert_eq!((said(&output).as_str(), output.status.success()), (expected, true));
-    let output = needs(place.path(), 0);
+    let output = needs(folder.path(), 0);
     assert_eq!(said(&output), "apt-get update -q\napt-get install -yq redis-server\n");
 }

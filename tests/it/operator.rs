@@ -1,4 +1,4 @@
-//! What an operator runs beside a server: `healthcheck`, `doctor`, and `trigger` and `listen` over TLS.
+//! Commands for operators: `healthcheck`, `doctor`, and `trigger` and `listen` over TLS.
 
 mod redis;
 
@@ -11,57 +11,57 @@ use tests::{Server, Setup, within};
 use tokio::io::AsyncReadExt;
 
 #[tokio::test]
-async fn a_healthcheck_needs_nothing_but_the_binary() {
+async fn a_healthcheck_needs_only_the_binary() {
     let server = Server::plain().await;
-    let place = tempfile::tempdir().expect("a folder");
+    let folder = tempfile::tempdir().expect("a folder");
     let port = server.admin.port().to_string();
     for args in [["healthcheck", "--admin-port", &port].as_slice(), &["healthcheck", "--live", "--admin-port", &port]] {
-        let finished = run(place.path(), args, &[]).await;
+        let finished = run(folder.path(), args, &[]).await;
         assert_eq!((finished.code, finished.stdout.as_str()), (0, "ok\n"), "{finished:?}");
     }
-    // What is wrong elsewhere does not make a server look dead: the secrets of another user, a section of another version.
+    // Problems of other sections do not fail the check: secrets of another user, or a section of another version.
     let text = format!(
         "[admin]\nport = {port}\n[tls]\ncert = \"/nowhere\"\n[sevrer]\nprot = 1\n[redis]\nurl = \"nonsense\"\n\
          [[apps]]\nid = \"a b\"\nsecret_file = \"/nowhere\"\n"
     );
-    std::fs::write(place.path().join("carillon.toml"), text).expect("the file can be written");
+    std::fs::write(folder.path().join("carillon.toml"), text).expect("the file can be written");
     let args = ["healthcheck", "--config", "carillon.toml"];
-    let finished = run(place.path(), &args, &[]).await;
+    let finished = run(folder.path(), &args, &[]).await;
     assert_eq!((finished.code, finished.stdout.as_str()), (0, "ok\n"), "{finished:?}");
-    let finished = run(place.path(), &args, &[("CARILLON_ADMIN__HOST", "0.0.0.0"), ("CARILLON_TLS__CERT", "5")]).await;
+    let finished = run(folder.path(), &args, &[("CARILLON_ADMIN__HOST", "0.0.0.0"), ("CARILLON_TLS__CERT", "5")]).await;
     assert_eq!(finished.code, 0, "{finished:?}");
     for (variable, words) in [(("CARILLON_ADMIN__PROT", "1"), "prot"), (("CARILLON_ADMIN__PORT", "x"), "admin.port")] {
-        let finished = run(place.path(), &args, &[variable]).await;
-        assert_eq!(finished.code, 2, "what it needs itself is read as ever: {finished:?}");
+        let finished = run(folder.path(), &args, &[variable]).await;
+        assert_eq!(finished.code, 2, "the settings that it needs are still checked: {finished:?}");
         assert!(finished.stderr.contains(words), "{finished:?}");
     }
     server.stop().await;
-    let finished = run(place.path(), &["healthcheck", "--admin-port", &port], &[]).await;
+    let finished = run(folder.path(), &["healthcheck", "--admin-port", &port], &[]).await;
     assert_eq!(finished.code, 1);
     assert!(finished.stderr.contains("cannot reach"), "{finished:?}");
 }
 
 #[tokio::test]
-async fn doctor_looks_at_everything_and_says_what_is_wrong() {
+async fn doctor_checks_every_part_and_reports_problems() {
     let redis = tests::Redis::start().await;
-    let place = tempfile::tempdir().expect("a folder");
-    std::fs::write(place.path().join("carillon.toml"), Setup::default().toml()).expect("the file can be written");
+    let folder = tempfile::tempdir().expect("a folder");
+    std::fs::write(folder.path().join("carillon.toml"), Setup::default().toml()).expect("the file can be written");
     let url = redis.url();
     let doctor = async |more: &[&str]| {
         let mut args = vec!["doctor", "--config", "carillon.toml"];
         args.extend(more);
-        run(place.path(), &args, &[]).await
+        run(folder.path(), &args, &[]).await
     };
     let finished = doctor(&["--redis", &url, "--role", "gateway"]).await;
     assert_eq!(finished.code, 0, "{finished:?}");
     let subjects = ["configuration", "descriptors", "redis latency", "redis version", "redis role", "redis eviction"];
     for subject in subjects.into_iter().chain(["redis buffers", "redis rights", "clock"]) {
-        // A slow Redis, or few descriptors: true of some machines, and said of them.
+        // A slow Redis or few descriptors are reported on some machines.
         let may_warn = ["descriptors", "redis latency"].contains(&subject);
-        let is_told = |verdict: &str| finished.stdout.contains(&format!("{verdict:<8} {subject}"));
-        assert!(is_told("ok") || may_warn && is_told("warning"), "{subject}: {}", finished.stdout);
+        let is_reported = |verdict: &str| finished.stdout.contains(&format!("{verdict:<8} {subject}"));
+        assert!(is_reported("ok") || may_warn && is_reported("warning"), "{subject}: {}", finished.stdout);
     }
-    assert_eq!(redis.keys("*").await, [""; 0], "nothing is left behind");
+    assert_eq!(redis.keys("*").await, [""; 0], "doctor leaves no keys");
     let _: ::redis::Value = redis.run("CONFIG SET maxmemory-policy allkeys-lru").await;
     let finished = doctor(&["--redis", &url]).await;
     assert_eq!(finished.code, 1, "{finished:?}");
@@ -100,7 +100,7 @@ async fn doctor_looks_at_everything_and_says_what_is_wrong() {
     let strict =
         Server::start(Setup::default().server("deny = [\"127.0.0.0/8\"]\ntrusted_proxies = [\"127.0.0.1\"]")).await;
     let finished = doctor(&["--url", &format!("http://{}", strict.public)]).await;
-    assert_eq!(finished.code, 1, "it is refused after the upgrade: {finished:?}");
+    assert_eq!(finished.code, 1, "the refusal follows the upgrade: {finished:?}");
     assert!(finished.stdout.contains("problem  public address") && finished.stdout.contains("4009"), "{finished:?}");
     strict.stop().await;
     let finished = doctor(&["--url", &public]).await;
@@ -113,7 +113,7 @@ fn setup_with(certificates: &Certificates) -> Setup {
 }
 
 #[tokio::test]
-async fn trigger_and_listen_speak_tls_with_servers_whose_authority_they_believe() {
+async fn trigger_and_listen_use_tls_with_trusted_servers() {
     let folder = tempfile::tempdir().expect("a folder");
     let certificates = Certificates::make(folder.path());
     let server = Server::start(setup_with(&certificates)).await;
@@ -130,7 +130,7 @@ async fn trigger_and_listen_speak_tls_with_servers_whose_authority_they_believe(
         run(folder.path(), &args, &[]).await
     };
     let finished = trigger(&https, &[]).await;
-    assert_eq!((finished.code, finished.stdout.as_str()), (1, ""), "nobody knows this authority: {finished:?}");
+    assert_eq!((finished.code, finished.stdout.as_str()), (1, ""), "the authority is unknown: {finished:?}");
     assert!(finished.stderr.contains("cannot agree on TLS with localhost"), "{}", finished.stderr);
     let finished = trigger(&format!("https://{}", server.public), &["--ca", authority]).await;
     assert_eq!(finished.code, 1, "the certificate is not for an address: {finished:?}");
@@ -138,9 +138,9 @@ async fn trigger_and_listen_speak_tls_with_servers_whose_authority_they_believe(
     assert_eq!((finished.code, finished.stdout.as_str()), (0, "published\n"), "{finished:?}");
     let mut printed = String::new();
     let stdout = listener.stdout.as_mut().expect("stdout is a pipe");
-    within("what was heard", stdout.read_to_string(&mut printed)).await.expect("it is UTF-8");
+    within("the received events", stdout.read_to_string(&mut printed)).await.expect("it is UTF-8");
     assert_eq!(printed, format!("room large {data}\n"));
-    assert_eq!(within("the end of listen", listener.wait()).await.expect("it can be waited for").code(), Some(0));
+    assert_eq!(within("the end of listen", listener.wait()).await.expect("waiting succeeds").code(), Some(0));
     std::fs::write(folder.path().join("carillon.toml"), Setup::default().toml()).expect("the file can be written");
     let doctor = ["doctor", "--config", "carillon.toml", "--url", &wss];
     for (more, code, words) in [(&[][..], 1, "cannot be reached"), (&["--ca", authority], 0, "greets clients")] {

@@ -1,4 +1,4 @@
-//! Who is in a channel, told to everyone once. Source: protocol reference 2.3 and the design's section 4.
+//! Members of presence channels, and their notifications. Source: protocol reference 2.3.
 
 use std::collections::BTreeSet;
 
@@ -33,7 +33,7 @@ async fn a_user_is_added_with_the_first_socket_and_removed_with_the_last() {
         server.get(&format!("/channels/{ROOM}?info=user_count,subscription_count")).await,
         json!({ "occupied": true, "user_count": 2, "subscription_count": 7 })
     );
-    // One leaves by unsubscribing, the others by going away, all but one.
+    // One socket unsubscribes. The others disconnect, except one.
     tabs[0].unsubscribe(ROOM);
     let last = tabs.pop().expect("six tabs");
     tabs.truncate(1);
@@ -61,7 +61,7 @@ async fn members_carry_their_info_and_numeric_ids_become_strings() {
     assert_eq!(members(&succeeded), ["10", "11"]);
     let added: Value = serde_json::from_str(&first.expect("pusher_internal:member_added").await.data).expect("JSON");
     assert_eq!(added["user_id"], "11");
-    // The same user, written as a text this time: not a new member.
+    // The same user with the id as a string: not a new member.
     let mut third = server.client().await;
     assert_eq!(third.join(ROOM, "10").await, ["10", "11"]);
     first.settle().await;
@@ -74,7 +74,7 @@ async fn members_carry_their_info_and_numeric_ids_become_strings() {
 }
 
 #[tokio::test]
-async fn a_full_channel_takes_only_users_that_it_has() {
+async fn a_full_channel_accepts_only_current_members() {
     let server = Server::start(Setup::default().limit("presence_members = 2")).await;
     let mut clients = Vec::new();
     for user in ["1", "2", "1", "2"] {
@@ -86,7 +86,7 @@ async fn a_full_channel_takes_only_users_that_it_has() {
     third.ask(ROOM, Some(&json!({ "user_id": "3" })));
     assert_eq!(third.expect_refusal(ROOM, 4100).await, ("LimitReached".into(), 4100));
     assert_eq!(server.metric("carillon_rate_limited_total{scope=\"presence_members\"}").await, 1.0);
-    // The refused one hears nothing of the channel.
+    // The refused client receives no messages of the channel.
     server.publish(ROOM, "hello", "1").await;
     third.settle().await;
     // Both sockets of user 2.
@@ -104,11 +104,11 @@ async fn client_events_carry_the_verified_sender() {
     bo.join(ROOM, "bo").await;
     ana.expect("pusher_internal:member_added").await;
     bo.send(json!({ "event": "client-hi", "channel": ROOM, "data": "x", "user_id": "mallory" }).to_string());
-    let heard = ana.expect("client-hi").await;
-    assert_eq!((heard.user_id.as_deref(), heard.data.as_str()), (Some("bo"), "x"));
+    let received = ana.expect("client-hi").await;
+    assert_eq!((received.user_id.as_deref(), received.data.as_str()), (Some("bo"), "x"));
     server.publish(ROOM, "from-server", "x").await;
     assert_eq!(ana.expect("from-server").await.user_id, None);
-    assert_eq!(bo.expect("from-server").await.user_id, None, "and its own client event did not come back");
+    assert_eq!(bo.expect("from-server").await.user_id, None, "its own client event was not returned to it");
     server.stop().await;
 }
 
@@ -116,8 +116,8 @@ const JOINERS: usize = 50;
 const USERS: usize = 17;
 const ROUNDS: usize = 12;
 
-/// Joins and leaves, checking all that is heard; stays in the end, or not.
-async fn come_and_go(mut client: TestClient, user: String, stays: bool) -> (TestClient, View) {
+/// Joins and leaves repeatedly and checks every message. Stays joined at the end if `stays` is set.
+async fn join_and_leave(mut client: TestClient, user: String, stays: bool) -> (TestClient, View) {
     let mut view = View::default();
     for round in 0..ROUNDS {
         client.ask(ROOM, Some(&json!({ "user_id": user })));
@@ -126,7 +126,7 @@ async fn come_and_go(mut client: TestClient, user: String, stays: bool) -> (Test
             view.apply(&message);
             if message.event == "pusher_internal:subscription_succeeded" {
                 let known = view.members.as_ref().expect("just taken");
-                assert!(known.contains(&user), "a joiner is in its own list");
+                assert!(known.contains(&user), "a new member is in its own list");
                 break;
             }
         }
@@ -134,14 +134,14 @@ async fn come_and_go(mut client: TestClient, user: String, stays: bool) -> (Test
             break;
         }
         client.unsubscribe(ROOM);
-        // What still comes belongs to the old subscription.
+        // The remaining messages belong to the old subscription.
         view.members = None;
     }
     (client, view)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn lists_are_consistent_while_fifty_sockets_come_and_go() {
+async fn member_lists_are_consistent_while_fifty_sockets_join_and_leave() {
     let server = Server::start(Setup::default().server("shards = 4")).await;
     let mut observers = Vec::new();
     for number in 0..4 {
@@ -160,11 +160,11 @@ async fn lists_are_consistent_while_fifty_sockets_come_and_go() {
         if stays {
             expected.insert(user.clone());
         }
-        joiners.spawn(come_and_go(client, user, stays));
+        joiners.spawn(join_and_leave(client, user, stays));
     }
     let finished = joiners.join_all().await;
-    tests::eventually("everyone has left who leaves", async || users(&server, ROOM).await == expected).await;
-    // All changes are ahead of this in every observer's order.
+    tests::eventually("all leaving members have left", async || users(&server, ROOM).await == expected).await;
+    // All changes precede this event for every observer.
     server.publish(ROOM, "marker", "").await;
     for (mut client, mut view) in observers.into_iter().chain(finished) {
         if view.members.is_none() {

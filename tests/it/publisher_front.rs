@@ -1,4 +1,4 @@
-//! What stands between a connection and its first request at a publisher, whose listener is its own.
+//! The steps between a TCP connection and its first request at a publisher, which has a separate listener.
 
 use std::os::unix::fs::PermissionsExt;
 use std::time::Instant;
@@ -33,20 +33,24 @@ async fn publish(tunnel: &Tunnel, data: &str) {
 }
 
 #[tokio::test]
-async fn callers_are_judged_by_the_address_that_a_trusted_proxy_tells() {
+async fn networks_apply_to_the_caller_address_from_a_trusted_proxy() {
     let redis = Redis::start().await;
     let setup = Setup::default().server("trusted_proxies = [\"127.0.0.1\"]").server("deny = [\"203.0.113.0/24\"]");
     let publisher = start(&redis, setup).await;
     assert_eq!(status(&publisher, "").await, 200);
     assert_eq!(status(&publisher, "X-Forwarded-For: 198.51.100.7\r\n").await, 200);
     assert_eq!(status(&publisher, "X-Forwarded-For: 203.0.113.7\r\n").await, 403);
-    assert_eq!(status(&publisher, "X-Forwarded-For: 203.0.113.7, 198.51.100.7\r\n").await, 200, "who wrote the first?");
+    assert_eq!(
+        status(&publisher, "X-Forwarded-For: 203.0.113.7, 198.51.100.7\r\n").await,
+        200,
+        "only the last forwarded address is trusted"
+    );
     publisher.publish("room", "e", "1").await;
     publisher.stop().await;
 
     let filtered = Setup::default().server("trusted_proxies = [\"127.0.0.1\"]").server("allow = [\"198.51.100.0/24\"]");
     let publisher = start(&redis, filtered).await;
-    assert_eq!(status(&publisher, "").await, 200, "the proxy's own health check");
+    assert_eq!(status(&publisher, "").await, 200, "the health check of the proxy");
     assert_eq!(publisher.http("GET / HTTP/1.1\r\nHost: x\r\n\r\n").await.status, 200);
     assert_eq!(publisher.http("GET /apps/shop/channels HTTP/1.1\r\nHost: x\r\n\r\n").await.status, 403);
     assert_eq!(status(&publisher, "X-Forwarded-For: 198.51.100.7\r\n").await, 200);
@@ -56,13 +60,13 @@ async fn callers_are_judged_by_the_address_that_a_trusted_proxy_tells() {
     let publisher = start(&redis, Setup::default().server("allow = [\"203.0.113.0/24\"]")).await;
     let mut raw = publisher.tcp().await;
     raw.send(b"GET /up HTTP/1.1\r\nHost: x\r\nX-Forwarded-For: 203.0.113.7\r\n\r\n").await;
-    assert_eq!(raw.until_end().await, b"", "dropped without an answer");
+    assert_eq!(raw.until_end().await, b"", "closed without a response");
     publisher.metric_reaches("carillon_connections_dropped_total{reason=\"network\"}", 1.0).await;
     publisher.stop().await;
 }
 
 #[tokio::test]
-async fn a_balancer_tells_whom_it_speaks_for() {
+async fn the_proxy_protocol_names_the_client_address() {
     let redis = Redis::start().await;
     let setup = Setup::default().server("proxy_protocol = true").server("deny = [\"203.0.113.0/24\"]");
     let publisher = start(&redis, setup.server("trusted_proxies = [\"127.0.0.1\"]")).await;
@@ -90,12 +94,12 @@ async fn connections_are_accepted_no_faster_than_configured() {
     for _ in 0..30 {
         assert_eq!(status(&publisher, "").await, 200);
     }
-    assert!(began.elapsed().as_millis() >= 1300, "30 connections in {:?}", began.elapsed());
+    assert!(began.elapsed().as_millis() >= 1300, "30 connections were accepted in {:?}", began.elapsed());
     publisher.stop().await;
 }
 
 #[tokio::test]
-async fn certificates_are_read_again_when_asked_and_bad_ones_change_nothing() {
+async fn certificates_are_reloaded_on_a_signal_and_invalid_ones_are_ignored() {
     let redis = Redis::start().await;
     let folder = tempfile::tempdir().expect("a folder");
     let other = tempfile::tempdir().expect("a folder");
@@ -128,7 +132,7 @@ async fn certificates_are_read_again_when_asked_and_bad_ones_change_nothing() {
 }
 
 #[tokio::test]
-async fn who_asks_whether_it_is_up_leaves_the_place_to_others() {
+async fn a_health_check_releases_its_connection() {
     let redis = Redis::start().await;
     let publisher = start(&redis, Setup::default()).await;
     let mut raw = publisher.tcp().await;
@@ -141,7 +145,7 @@ async fn who_asks_whether_it_is_up_leaves_the_place_to_others() {
 }
 
 #[tokio::test]
-async fn a_publisher_tells_how_late_its_timers_are() {
+async fn a_publisher_exports_the_delay_of_its_timers() {
     let redis = Redis::start().await;
     let publisher = start(&redis, Setup::default()).await;
     let looks = async || publisher.metric("carillon_event_loop_lag_seconds_count").await;
@@ -150,18 +154,19 @@ async fn a_publisher_tells_how_late_its_timers_are() {
 }
 
 #[tokio::test]
-async fn a_publisher_that_is_full_says_so_once_and_serves_others_when_some_have_left() {
+async fn a_full_publisher_logs_once_and_serves_queued_connections_later() {
     let redis = Redis::start().await;
     let folder = tempfile::tempdir().expect("a folder");
     let program = folder.path().join("narrow");
     let text = format!("#!/bin/sh\nulimit -n 300\nexec {} \"$@\"\n", binary().display());
     std::fs::write(&program, text).expect("the file can be written");
-    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).expect("a file of our own");
+    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755))
+        .expect("the file belongs to the current user");
     let setup = Setup::default().redis(&format!("url = {:?}", redis.url()));
     let publisher = Launch::of(program, Role::Publisher).setup(&setup).start().await;
     publisher.ready().await;
     let places = publisher.metric("carillon_http_connections_max").await;
-    assert_eq!(places, 240.0, "four fifths of the descriptors");
+    assert_eq!(places, 240.0, "four fifths of the descriptors are for connections");
     let said = || publisher.log().matches("connection limit reached; new connections are queued").count();
     let mut callers = Vec::new();
     for _ in 0..240 {
@@ -169,7 +174,7 @@ async fn a_publisher_that_is_full_says_so_once_and_serves_others_when_some_have_
     }
     publisher.metric_reaches("carillon_http_connections", places).await;
     eventually("it is said", async || said() == 1).await;
-    // Each of these takes the place of one that leaves: still the same episode.
+    // Each of these connections replaces one that closes. It is still the same episode.
     for _ in 0..5 {
         let mut waiting = publisher.tcp().await;
         waiting.send(UP).await;

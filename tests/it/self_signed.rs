@@ -1,4 +1,4 @@
-//! Servers whose certificate is its own authority, as `openssl req -x509` makes it, and clients that name it as trusted.
+//! Servers with self-signed certificates of `openssl req -x509`, and clients that trust them by name.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -13,18 +13,18 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 
 #[tokio::test]
-async fn redis_is_trusted_whose_own_certificate_is_the_ca_file() {
+async fn a_self_signed_redis_is_trusted_if_its_certificate_is_the_ca_file() {
     let cluster = Cluster::start().access(Access::SelfSigned).await;
     let mut clients = cluster.subscribers("news").await;
     cluster.publish("news", "hello", "1").await;
     for client in &mut clients {
         client.expect_event("news", "hello", "1").await;
     }
-    let place = tempfile::tempdir().expect("a folder");
+    let folder = tempfile::tempdir().expect("a folder");
     let config = Setup::default().redis(&cluster.redis.tls_lines()).toml();
-    std::fs::write(place.path().join("carillon.toml"), config).expect("a file");
+    std::fs::write(folder.path().join("carillon.toml"), config).expect("a file");
     let doctor = async |url: &str| {
-        tests::command::run(place.path(), &["doctor", "--config", "carillon.toml", "--redis", url], &[]).await
+        tests::command::run(folder.path(), &["doctor", "--config", "carillon.toml", "--redis", url], &[]).await
     };
     let url = cluster.redis.url();
     let finished = doctor(&url).await;
@@ -52,11 +52,11 @@ async fn renewed_certificates_of_redis_are_used_without_a_restart() {
 }
 
 #[tokio::test]
-async fn another_certificate_of_redis_is_refused() {
+async fn a_different_certificate_of_redis_is_refused() {
     let redis = tests::Redis::with(Access::SelfSigned).await;
     let other = tempfile::tempdir().expect("a folder");
-    let stranger = Certificates::self_signed(other.path());
-    let setup = Setup::default().redis(&format!("ca_file = {:?}", stranger.authority));
+    let foreign = Certificates::self_signed(other.path());
+    let setup = Setup::default().redis(&format!("ca_file = {:?}", foreign.authority));
     let server = Launch::new(Role::Gateway).setup(&setup).args(&["--redis", &redis.url()]).start().await;
     eventually("the log says why", async || server.log().contains("UnknownIssuer")).await;
     assert_eq!(server.readiness().await.0, 503);
@@ -64,13 +64,13 @@ async fn another_certificate_of_redis_is_refused() {
 }
 
 #[tokio::test]
-async fn commands_trust_the_certificate_that_the_flag_names() {
+async fn commands_trust_the_certificate_of_the_flag() {
     let folder = tempfile::tempdir().expect("a folder");
     let certificates = Certificates::self_signed(folder.path());
     let tls = format!("[tls]\ncert = {:?}\nkey = {:?}", certificates.certificate, certificates.key);
     let server = Server::start(Setup::default().more(&tls)).await;
     let other = tempfile::tempdir().expect("a folder");
-    let stranger = Certificates::self_signed(other.path());
+    let foreign = Certificates::self_signed(other.path());
     let url = format!("https://localhost:{}", server.public.port());
     let trigger = async |url: &str, ca: &Path| {
         let ca = ca.to_str().expect("a path of text");
@@ -81,7 +81,7 @@ async fn commands_trust_the_certificate_that_the_flag_names() {
     let finished = trigger(&url, &certificates.certificate).await;
     assert_eq!((finished.code, finished.stdout.as_str()), (0, "published\n"), "{finished:?}");
     for (url, ca) in
-        [(url.as_str(), &stranger.certificate), (&format!("https://{}", server.public), &certificates.certificate)]
+        [(url.as_str(), &foreign.certificate), (&format!("https://{}", server.public), &certificates.certificate)]
     {
         let finished = trigger(url, ca).await;
         assert_eq!((finished.code, finished.stdout.as_str()), (1, ""), "{finished:?}");
@@ -94,7 +94,7 @@ async fn commands_trust_the_certificate_that_the_flag_names() {
 }
 
 #[tokio::test]
-async fn webhooks_trust_the_certificates_of_their_ca_file() {
+async fn webhooks_trust_the_certificates_of_the_ca_file() {
     let receiver = Receiver::start().await;
     let folder = tempfile::tempdir().expect("a folder");
     let certificates = Certificates::self_signed(folder.path());
@@ -114,7 +114,7 @@ async fn webhooks_trust_the_certificates_of_their_ca_file() {
     }
 }
 
-/// Ends TLS in front of a receiver of webhooks.
+/// Terminates TLS in front of a receiver of webhooks.
 struct Front {
     port: u16,
     task: JoinHandle<()>,
@@ -123,7 +123,7 @@ struct Front {
 impl Front {
     async fn start(certificates: &Certificates, receiver: &Receiver) -> Self {
         let config = Config { cert: Some(certificates.certificate.clone()), key: Some(certificates.key.clone()) };
-        let tls: Arc<Tls> = Tls::new(&config).expect("the files are good").expect("they are set");
+        let tls: Arc<Tls> = Tls::new(&config).expect("the files are valid").expect("they are set");
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a port is free");
         let port = listener.local_addr().expect("it listens").port();
         let receiver = receiver.address;
@@ -133,7 +133,7 @@ impl Front {
                 tokio::spawn(async move {
                     let Ok(mut stream) = tls.accept(stream).await else { return };
                     let Ok(mut plain) = TcpStream::connect(receiver).await else { return };
-                    // The end of one of them is the end of both.
+                    // If one side ends, the other is closed.
                     let _ = tokio::io::copy_bidirectional(&mut stream, &mut plain).await;
                 });
             }

@@ -1,4 +1,4 @@
-//! Processes that are started with their listening sockets, as systemd does it. The sockets outlive them.
+//! Processes that inherit their listening sockets from systemd. The sockets outlive the processes.
 
 use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::os::fd::OwnedFd;
@@ -12,7 +12,7 @@ use tests::{Raw, Redis, Setup, TestClient, eventually, within};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-/// A listening socket that the test holds, as systemd holds those of its units.
+/// Returns a listening socket that the test keeps open, like systemd.
 fn socket() -> (TcpListener, SocketAddr) {
     let socket = TcpListener::bind("127.0.0.1:0").expect("a port is free");
     let address = socket.local_addr().expect("it listens");
@@ -23,7 +23,7 @@ fn copy(socket: &TcpListener) -> TcpListener {
     socket.try_clone().expect("a descriptor can be copied")
 }
 
-/// Longer than a client waits before it tries again, and than a start takes.
+/// Longer than the retry interval of a client and the start of a process.
 const BETWEEN: Duration = Duration::from_secs(3);
 
 #[tokio::test]
@@ -31,14 +31,14 @@ async fn connections_wait_while_no_process_runs() {
     let (socket, address) = socket();
     let launch = || Launch::new(Role::Up).setup(&Setup::default()).socket(copy(&socket), "public");
     let first = launch().start().await;
-    assert_eq!(first.public, address, "server.port does not count");
+    assert_eq!(first.public, address, "server.port is ignored");
     assert!(first.banner.contains("public inherited"), "{}", first.banner);
     let mut before = first.client().await;
     before.subscribe("room").await;
     first.publish("room", "hello", "1").await;
     before.expect_event("room", "hello", "1").await;
     first.stop().await;
-    // No process runs. A WebSocket and a request of the HTTP API are sent all the same.
+    // No process runs. A WebSocket and a request of the HTTP API are still sent.
     let mut request = TcpStream::connect(address).await.expect("it waits");
     request.write_all(b"GET /up HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await.expect("it is sent");
     let url = client::ServerUrl::new("127.0.0.1", address.port(), "");
@@ -57,11 +57,11 @@ async fn connections_wait_while_no_process_runs() {
 }
 
 #[tokio::test]
-async fn a_publisher_and_a_gateway_leave_waiting_connections_to_the_next_process() {
+async fn waiting_connections_are_served_by_the_next_process() {
     let redis = Redis::start().await;
     for role in [Role::Gateway, Role::Publisher] {
         let (socket, address) = socket();
-        // Accepting on after the signal is for sockets that end with their process.
+        // `drain.accept` applies only to sockets that close with their process.
         let setup = Setup::default().drain("accept = \"20s\"");
         let launch =
             || Launch::new(role).setup(&setup).args(&["--redis", &redis.url()]).socket(copy(&socket), "public");
@@ -71,7 +71,10 @@ async fn a_publisher_and_a_gateway_leave_waiting_connections_to_the_next_process
         first.signal(rustix::process::Signal::TERM);
         eventually("it drains", async || first.readiness().await.0 == 503).await;
         let mut waiting = TcpStream::connect(address).await.expect("it waits");
-        waiting.write_all(b"GET /up HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await.expect("it is taken");
+        waiting
+            .write_all(b"GET /up HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+            .await
+            .expect("the system accepts the bytes");
         first.kill().await;
         drop(old);
         let second = launch().start().await;
@@ -83,7 +86,7 @@ async fn a_publisher_and_a_gateway_leave_waiting_connections_to_the_next_process
 }
 
 #[tokio::test]
-async fn the_admin_listener_and_the_one_for_peers_may_be_inherited() {
+async fn the_admin_and_peer_listeners_can_be_inherited() {
     let redis = Redis::start().await;
     let (socket, address) = socket();
     let setup = Setup::default();
@@ -100,12 +103,12 @@ async fn the_admin_listener_and_the_one_for_peers_may_be_inherited() {
 }
 
 #[tokio::test]
-async fn a_socket_that_cannot_be_used_is_refused_with_the_cause() {
-    let place = tempfile::tempdir().expect("a folder");
-    std::fs::write(place.path().join("carillon.toml"), Setup::default().toml()).expect("a file");
+async fn an_unusable_inherited_socket_is_reported_with_its_cause() {
+    let folder = tempfile::tempdir().expect("a folder");
+    std::fs::write(folder.path().join("carillon.toml"), Setup::default().toml()).expect("a file");
     let (listener, address) = socket();
     let udp = UdpSocket::bind("127.0.0.1:0").expect("a port is free");
-    let unix = UnixListener::bind(place.path().join("socket")).expect("a path");
+    let unix = UnixListener::bind(folder.path().join("socket")).expect("a path");
     let connection = std::net::TcpStream::connect(address).expect("it listens");
     let any = TcpListener::bind("0.0.0.0:0").expect("a port is free");
     let sockets: [(OwnedFd, &str, &str, &str); 6] = [
@@ -118,7 +121,7 @@ async fn a_socket_that_cannot_be_used_is_refused_with_the_cause() {
     ];
     for (socket, name, config, expected) in sockets {
         let mut command = tests::command::activated(&tests::command::binary(), name);
-        command.args(["up", "--port", "0", "--admin-port", "0"]).env_clear().current_dir(place.path());
+        command.args(["up", "--port", "0", "--admin-port", "0"]).env_clear().current_dir(folder.path());
         if !config.is_empty() {
             command.args(["--config", config]);
         }

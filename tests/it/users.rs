@@ -10,14 +10,14 @@ async fn signed_in(server: &Server, user: &str) -> TestClient {
 }
 
 #[tokio::test]
-async fn a_user_hears_on_every_socket_from_the_sign_in_on() {
+async fn a_user_receives_events_on_every_socket_after_the_sign_in() {
     let server = Server::plain().await;
     let (mut phone, mut laptop) = (signed_in(&server, "ana").await, signed_in(&server, "ana").await);
     let mut other = signed_in(&server, "bo").await;
     server.publish("#server-to-user-ana", "hello", "1").await;
     for client in [&mut phone, &mut laptop] {
         client.expect_event("#server-to-user-ana", "hello", "1").await;
-        // pusher-js asks for the channel, though it hears already; it must not hear twice then.
+        // pusher-js requests the channel although the sign-in has subscribed it. It must not receive events twice.
         client.subscribe("#server-to-user-ana").await;
     }
     server.publish_except("#server-to-user-ana", "hello", "2", Some(phone.socket_id)).await;
@@ -25,26 +25,26 @@ async fn a_user_hears_on_every_socket_from_the_sign_in_on() {
     for client in [&mut phone, &mut laptop, &mut other] {
         client.settle().await;
     }
-    assert_eq!(server.get("/channels").await, json!({ "channels": {} }), "users' channels are not listed");
+    assert_eq!(server.get("/channels").await, json!({ "channels": {} }), "channels of users are not listed");
     server.stop().await;
 }
 
 #[tokio::test]
 async fn only_the_user_may_subscribe_to_the_users_channel() {
     let server = Server::plain().await;
-    let (mut nobody, mut bo) = (server.client().await, signed_in(&server, "bo").await);
-    for client in [&mut nobody, &mut bo] {
+    let (mut anonymous, mut bo) = (server.client().await, signed_in(&server, "bo").await);
+    for client in [&mut anonymous, &mut bo] {
         client.ask("#server-to-user-ana", None);
         client.expect_refusal("#server-to-user-ana", 4009).await;
     }
     server.publish("#server-to-user-ana", "secret", "1").await;
-    nobody.settle().await;
+    anonymous.settle().await;
     bo.settle().await;
     server.stop().await;
 }
 
 #[tokio::test]
-async fn sign_ins_that_cannot_stand_are_refused_and_the_connection_stays() {
+async fn invalid_sign_ins_are_refused_and_the_connection_stays_open() {
     let server = Server::plain().await;
     let mut client = server.client().await;
     let wrong = format!("shop-key:{}", "0".repeat(64));
@@ -56,12 +56,12 @@ async fn sign_ins_that_cannot_stand_are_refused_and_the_connection_stays() {
     for user_data in
         [json!({}), json!({ "id": "" }), json!({ "id": 7 }), json!({ "id": "a b" }), json!({ "id": long }), json!([])]
     {
-        client.ask_sign_in(&user_data);
+        client.request_sign_in(&user_data);
         assert_eq!(client.expect_error().await.0, Some(4009), "{user_data}");
     }
     client.sign_in(&json!({ "id": "ana" })).await;
-    client.ask_sign_in(&json!({ "id": "bo" }));
-    assert_eq!(client.expect_error().await.0, Some(4009), "another user on one socket");
+    client.request_sign_in(&json!({ "id": "bo" }));
+    assert_eq!(client.expect_error().await.0, Some(4009), "a socket cannot change its user");
     client.sign_in(&json!({ "id": "ana" })).await;
     server.publish("#server-to-user-ana", "hello", "1").await;
     client.expect_event("#server-to-user-ana", "hello", "1").await;
@@ -95,8 +95,8 @@ async fn termination_closes_every_signed_in_socket_of_the_user_with_4009() {
     bo.settle().await;
     unsigned.settle().await;
     server.metric_reaches("carillon_connections_closed_total{code=\"4009\"}", 2.0).await;
-    let reply = server.post("/users/nobody/terminate_connections", &json!({})).await;
-    assert_eq!(reply.status.as_u16(), 200, "a user who is not there is no error");
+    let reply = server.post("/users/unknown/terminate_connections", &json!({})).await;
+    assert_eq!(reply.status.as_u16(), 200, "an offline user is not an error");
     assert_eq!(server.post("/users/a%20b/terminate_connections", &json!({})).await.status.as_u16(), 400);
     server.stop().await;
 }
@@ -109,7 +109,7 @@ async fn expect_watchlist(client: &mut TestClient, events: Value) {
 }
 
 #[tokio::test]
-async fn watchers_hear_once_that_a_user_came_and_once_that_the_user_left() {
+async fn watchers_are_notified_once_when_a_user_goes_online_and_once_offline() {
     let server = Server::start(Setup::default().server("shards = 2")).await;
     let bo = signed_in(&server, "bo").await;
     let mut watcher = server.client().await;
@@ -134,7 +134,7 @@ async fn watchers_hear_once_that_a_user_came_and_once_that_the_user_left() {
 }
 
 #[tokio::test]
-async fn a_watchlist_above_the_limit_is_cut_and_the_sign_in_stands() {
+async fn a_watchlist_above_the_limit_is_truncated_and_the_sign_in_succeeds() {
     let server = Server::start(Setup::default().limit("watchlist = 2")).await;
     let mut watcher = server.client().await;
     watcher.sign_in(&json!({ "id": "ana", "watchlist": ["a", "b", "c"] })).await;

@@ -1,13 +1,13 @@
-//! Webhooks of a single process: what is told, in which form, and to whom. Source: protocol reference 5.
+//! Webhooks of a single process: their events, their form and their endpoints. Source: protocol reference 5.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use tests::receiver::{Answer, Received, Told};
+use tests::receiver::{Answer, Delivered, Received};
 use tests::{Receiver, Server, Setup, eventually};
 
-/// Longer than an end waits for a return.
+/// Longer than the hold, during which a return cancels an event.
 const PAST_HOLD: Duration = Duration::from_secs(4);
 
 async fn server_with(receivers: &[(&Receiver, &str)]) -> Server {
@@ -18,22 +18,25 @@ fn setup_with(receivers: &[(&Receiver, &str)]) -> Setup {
     receivers.iter().fold(Setup::default(), |setup, (receiver, more)| setup.more(&receiver.endpoint(more)))
 }
 
-fn names(told: &[Told]) -> Vec<&str> {
-    told.iter().map(|told| told.name.as_str()).collect()
+fn names(delivered: &[Delivered]) -> Vec<&str> {
+    delivered.iter().map(|delivered| delivered.name.as_str()).collect()
 }
 
-/// Waits past the hold, with an event of another channel as the proof that everything due has been told.
+/// Waits for longer than the hold. An event of another channel proves that all due events were delivered.
 async fn everything_due(server: &Server, receiver: &Receiver, marker: &str) {
-    let before = receiver.told().len();
+    let before = receiver.delivered().len();
     tokio::time::sleep(PAST_HOLD).await;
     let mut client = server.client().await;
     client.subscribe(marker).await;
-    eventually("the marker is told", async || receiver.told().iter().any(|told| told.channel == marker)).await;
-    assert!(receiver.told().len() > before);
+    eventually("the marker is delivered", async || {
+        receiver.delivered().iter().any(|delivered| delivered.channel == marker)
+    })
+    .await;
+    assert!(receiver.delivered().len() > before);
 }
 
 #[tokio::test]
-async fn every_kind_is_told_with_exact_headers_and_bytes() {
+async fn every_event_type_is_delivered_with_exact_headers_and_bytes() {
     let receiver = Receiver::start().await;
     let setup = setup_with(&[(&receiver, "headers = { X-Tenant = \"shop-7\", authorization = \"Bearer abc\" }")]);
     let server = Server::start(setup.app("subscription_count = true")).await;
@@ -52,15 +55,16 @@ async fn every_kind_is_told_with_exact_headers_and_bytes() {
     receiver.events(10).await;
     let (ana_id, bo_id) = (ana.socket_id.to_string(), bo.socket_id.to_string());
     drop((ana, bo));
-    let told = receiver.events(14).await;
-    let without_id = |told: &Told| {
-        let mut event = told.event.clone();
+    let delivered = receiver.events(14).await;
+    let without_id = |delivered: &Delivered| {
+        let mut event = delivered.event.clone();
         let id = event.as_object_mut().and_then(|event| event.remove("id"));
-        assert!(id.is_some_and(|id| id.as_str().is_some_and(|id| !id.is_empty())), "{told:?}");
+        assert!(id.is_some_and(|id| id.as_str().is_some_and(|id| !id.is_empty())), "{delivered:?}");
         event
     };
-    let of =
-        |channel: &str| -> Vec<Value> { told.iter().filter(|told| told.channel == channel).map(without_id).collect() };
+    let of = |channel: &str| -> Vec<Value> {
+        delivered.iter().filter(|delivered| delivered.channel == channel).map(without_id).collect()
+    };
     let typing = |data: &str| {
         json!({
             "name": "client_event", "channel": "private-room", "event": "client-typing", "data": data,
@@ -99,8 +103,8 @@ async fn every_kind_is_told_with_exact_headers_and_bytes() {
             json!({ "name": "channel_vacated", "channel": "cache-news" }),
         ]
     );
-    let ids: BTreeSet<&str> = told.iter().map(|told| told.id.as_str()).collect();
-    assert_eq!(ids.len(), told.len(), "an id each");
+    let ids: BTreeSet<&str> = delivered.iter().map(|delivered| delivered.id.as_str()).collect();
+    assert_eq!(ids.len(), delivered.len(), "every event has an id");
     for request in receiver.received() {
         assert_eq!(request.path, "/webhooks?tenant=shop");
         assert_eq!(request.header("Content-Type"), "application/json");
@@ -114,7 +118,7 @@ async fn every_kind_is_told_with_exact_headers_and_bytes() {
 }
 
 #[tokio::test]
-async fn a_quick_return_is_not_told_and_a_slow_one_is() {
+async fn a_return_within_the_hold_sends_no_webhook_and_a_later_one_does() {
     let receiver = Receiver::start().await;
     let server = server_with(&[(&receiver, "")]).await;
     let mut client = server.client().await;
@@ -131,13 +135,13 @@ async fn a_quick_return_is_not_told_and_a_slow_one_is() {
     client.unsubscribe("presence-room");
     everything_due(&server, &receiver, "marker-2").await;
     client.join("presence-room", "ana").await;
-    eventually("the return is told", async || of_room().len() == 6).await;
+    eventually("the return is delivered", async || of_room().len() == 6).await;
     assert_eq!(of_room()[2..], ["member_removed", "channel_vacated", "member_added", "channel_occupied"]);
     server.stop().await;
 }
 
 #[tokio::test]
-async fn each_endpoint_hears_what_it_asked_for_in_either_spelling() {
+async fn each_endpoint_receives_its_configured_event_types() {
     let (occupied, rooms, suffixed, pattern, all) = (
         Receiver::start().await,
         Receiver::start().await,
@@ -161,10 +165,10 @@ async fn each_endpoint_hears_what_it_asked_for_in_either_spelling() {
     all.events(4).await;
     client.subscribe("room-last-7").await;
     let channels = |receiver: &Receiver| -> Vec<String> {
-        let mut told: Vec<String> =
-            receiver.told().iter().map(|told| format!("{} {}", told.name, told.channel)).collect();
-        told.sort();
-        told
+        let mut delivered: Vec<String> =
+            receiver.delivered().iter().map(|delivered| format!("{} {}", delivered.name, delivered.channel)).collect();
+        delivered.sort();
+        delivered
     };
     suffixed.events(3).await;
     all.events(5).await;
@@ -188,7 +192,7 @@ async fn each_endpoint_hears_what_it_asked_for_in_either_spelling() {
 }
 
 #[tokio::test]
-async fn batches_tell_of_several_events_at_once_in_order() {
+async fn batches_deliver_several_events_in_order() {
     let receiver = Receiver::start().await;
     receiver.answer_with(Answer::Status(503));
     let server = server_with(&[(&receiver, "batch = true\nevent_types = [\"channel_occupied\"]")]).await;
@@ -199,9 +203,9 @@ async fn batches_tell_of_several_events_at_once_in_order() {
         client.subscribe(&format!("room-{number}")).await;
     }
     receiver.answer_with(Answer::Status(204));
-    eventually("all are told", async || receiver.told_with(Answer::Status(204)).len() >= 151).await;
-    let told = receiver.told_with(Answer::Status(204));
-    let channels: Vec<&str> = told.iter().map(|told| told.channel.as_str()).collect();
+    eventually("all are delivered", async || receiver.delivered_with(Answer::Status(204)).len() >= 151).await;
+    let delivered = receiver.delivered_with(Answer::Status(204));
+    let channels: Vec<&str> = delivered.iter().map(|delivered| delivered.channel.as_str()).collect();
     let expected: Vec<String> =
         std::iter::once("first".to_owned()).chain((0..150).map(|number| format!("room-{number}"))).collect();
     assert_eq!(channels, expected);
@@ -216,7 +220,7 @@ async fn batches_tell_of_several_events_at_once_in_order() {
 }
 
 #[tokio::test]
-async fn one_transition_that_is_told_again_keeps_its_id_and_gets_a_new_time_and_signature() {
+async fn a_retry_keeps_its_id_and_has_a_new_time_and_signature() {
     let receiver = Receiver::start().await;
     receiver.answer_with(Answer::Status(500));
     let server = server_with(&[(&receiver, "")]).await;
@@ -227,8 +231,8 @@ async fn one_transition_that_is_told_again_keeps_its_id_and_gets_a_new_time_and_
     receiver.events(1).await;
     let requests = receiver.received();
     let times: BTreeSet<u64> = requests.iter().map(time_ms).collect();
-    assert_eq!(times.len(), requests.len(), "every try has its own time");
-    let ids: BTreeSet<String> = requests.iter().flat_map(Received::events).map(|told| told.id).collect();
+    assert_eq!(times.len(), requests.len(), "every attempt has a different time");
+    let ids: BTreeSet<String> = requests.iter().flat_map(Received::events).map(|delivered| delivered.id).collect();
     assert_eq!(ids.len(), 1);
     assert!(requests.iter().all(Received::is_signed));
     let pause = requests[1].at - requests[0].at;
@@ -242,7 +246,7 @@ fn time_ms(request: &Received) -> u64 {
 }
 
 #[tokio::test]
-async fn a_failing_endpoint_delays_no_other_and_is_given_up_on() {
+async fn a_failing_endpoint_delays_no_other_and_its_events_become_dead_letters() {
     let kinds =
         [("500", Answer::Status(500)), ("410", Answer::Status(410)), ("302", Answer::Redirect), ("hang", Answer::Hang)];
     let good = Receiver::start().await;
@@ -269,53 +273,53 @@ async fn a_failing_endpoint_delays_no_other_and_is_given_up_on() {
         .await;
     for ((kind, _), receiver) in kinds.iter().zip(&bad) {
         let requests = receiver.received().len();
-        assert!(requests >= 25, "{kind}: every entry was tried more than once, but {requests} requests came");
+        assert!(requests >= 25, "{kind}: every event was retried, but only {requests} requests arrived");
         assert!(receiver.received().iter().all(|request| request.path == "/webhooks?tenant=shop"), "{kind}");
     }
-    assert_eq!(good.told().len(), 20);
+    assert_eq!(good.delivered().len(), 20);
     assert!(server.metric("carillon_webhooks_retried_total").await >= 100.0);
     assert_eq!(server.metric("carillon_webhooks_sent_total").await, 20.0);
     eventually("nothing waits", async || server.metric("carillon_webhooks_queued").await == 0.0).await;
     let log = server.stop().await;
     assert!(log.contains("gave up delivering a webhook"), "{log}");
-    assert!(!log.contains("tenant=shop"), "a query may be secret: {log}");
+    assert!(!log.contains("tenant=shop"), "a query can contain secrets: {log}");
 }
 
 #[tokio::test]
-async fn an_endless_answer_is_cut_off() {
+async fn an_endless_response_is_aborted() {
     let receiver = Receiver::start().await;
     receiver.answer_with(Answer::EndlessBody);
     let server = server_with(&[(&receiver, "event_types = [\"channel_occupied\"]")]).await;
     let mut client = server.client().await;
     client.subscribe("first").await;
-    eventually("the first is told", async || receiver.received().len() == 1).await;
+    eventually("the first is delivered", async || receiver.received().len() == 1).await;
     let before = server.resident_bytes();
     for number in 0..200 {
         client.subscribe(&format!("room-{number}")).await;
     }
-    eventually("all are told", async || receiver.received().len() == 201).await;
+    eventually("all are delivered", async || receiver.received().len() == 201).await;
     eventually("nothing waits", async || server.metric("carillon_webhooks_queued").await == 0.0).await;
     let grown = server.resident_bytes().saturating_sub(before);
     assert!(grown < 32 * 1024 * 1024, "{grown} bytes more");
-    assert_eq!(server.metric("carillon_webhooks_retried_total").await, 0.0, "2xx is success whatever follows");
+    assert_eq!(server.metric("carillon_webhooks_retried_total").await, 0.0, "2xx is success whatever the body is");
     server.stop().await;
 }
 
 #[tokio::test]
-async fn a_server_that_ends_tells_what_it_still_can() {
+async fn a_server_delivers_pending_webhooks_before_it_exits() {
     let receiver = Receiver::start().await;
     let server = server_with(&[(&receiver, "")]).await;
     let mut client = server.client().await;
     client.join("presence-room", "ana").await;
     receiver.events(2).await;
     server.stop().await;
-    let names_told = receiver.told_once();
-    assert_eq!(names(&names_told), ["member_added", "channel_occupied", "member_removed", "channel_vacated"]);
+    let delivered_names = receiver.delivered_once();
+    assert_eq!(names(&delivered_names), ["member_added", "channel_occupied", "member_removed", "channel_vacated"]);
 }
 
 #[tokio::test]
-async fn an_endpoint_that_no_request_may_go_to_is_refused_with_the_configuration() {
-    let place = tempfile::tempdir().expect("a folder");
+async fn an_endpoint_with_a_forbidden_address_is_a_configuration_error() {
+    let folder = tempfile::tempdir().expect("a folder");
     for (lines, words) in [
         ("url = \"http://169.254.169.254/latest\"", vec!["apps.0.webhooks.0.url", "link-local"]),
         ("url = \"http://[fd00:ec2::254]/\"", vec!["apps.0.webhooks.0.url", "link-local"]),
@@ -337,8 +341,8 @@ async fn an_endpoint_that_no_request_may_go_to_is_refused_with_the_configuration
         ("url = \"http://example.org/\"\n[webhooks]\ntimeout = \"0s\"", vec!["webhooks.timeout", "expected between"]),
     ] {
         let text = Setup::default().more(&format!("[[apps.webhooks]]\n{lines}\n")).toml();
-        std::fs::write(place.path().join("carillon.toml"), text).expect("the file can be written");
-        let finished = tests::command::run(place.path(), &["check-config", "--config", "carillon.toml"], &[]).await;
+        std::fs::write(folder.path().join("carillon.toml"), text).expect("the file can be written");
+        let finished = tests::command::run(folder.path(), &["check-config", "--config", "carillon.toml"], &[]).await;
         assert_eq!(finished.code, 2, "{lines}: {finished:?}");
         for word in words {
             assert!(finished.stderr.contains(word), "{lines}: no {word:?} in {}", finished.stderr);
@@ -347,7 +351,7 @@ async fn an_endpoint_that_no_request_may_go_to_is_refused_with_the_configuration
 }
 
 #[tokio::test]
-async fn names_that_lead_to_private_networks_are_refused_when_they_are_looked_up() {
+async fn names_that_resolve_to_private_networks_are_refused() {
     let receiver = Receiver::start().await;
     let url = format!("http://localhost:{}/", receiver.address.port());
     let endpoint = format!("[[apps.webhooks]]\nurl = \"{url}\"\n");
@@ -367,11 +371,11 @@ async fn names_that_lead_to_private_networks_are_refused_when_they_are_looked_up
 
 #[tokio::test]
 async fn secrets_of_endpoints_are_not_printed() {
-    let place = tempfile::tempdir().expect("a folder");
+    let folder = tempfile::tempdir().expect("a folder");
     let endpoint = "[[apps.webhooks]]\nurl = \"https://user:pass-1@example.org/hooks?token=pass-2\"\n\
                     headers = { Authorization = \"pass-3\" }";
-    std::fs::write(place.path().join("carillon.toml"), Setup::default().more(endpoint).toml()).expect("a file");
-    let finished = tests::command::run(place.path(), &["print-config", "--config", "carillon.toml"], &[]).await;
+    std::fs::write(folder.path().join("carillon.toml"), Setup::default().more(endpoint).toml()).expect("a file");
+    let finished = tests::command::run(folder.path(), &["print-config", "--config", "carillon.toml"], &[]).await;
     assert_eq!(finished.code, 0, "{finished:?}");
     assert!(finished.stdout.contains("https://example.org/hooks?***"), "{}", finished.stdout);
     assert!(!finished.stdout.contains("pass-"), "{}", finished.stdout);

@@ -1,4 +1,4 @@
-//! A client that is always being read: what arrives waits in memory, so that only [`crate::Raw`] is ever slow.
+//! A client that reads continuously. Messages wait in memory, so only [`crate::Raw`] can be a slow reader.
 
 use client::{Client, ClientError, Message, Options, ServerUrl};
 use serde_json::{Value, json};
@@ -11,7 +11,7 @@ use crate::within;
 
 /// A connected client.
 pub struct TestClient {
-    /// Its public name.
+    /// The socket id.
     pub socket_id: SocketId,
     /// The subprotocol that the server chose.
     pub subprotocol: Option<String>,
@@ -24,15 +24,15 @@ impl TestClient {
     /// Connects.
     ///
     /// # Panics
-    /// When the server refuses.
+    /// Panics if the server refuses the connection.
     pub async fn connect(url: &ServerUrl, app: &App, options: &Options) -> Self {
-        Self::try_connect(url, app, options).await.expect("the server takes the client")
+        Self::try_connect(url, app, options).await.expect("the server accepts the client")
     }
 
-    /// Connects, if the server is there and willing.
+    /// Connects, if the server accepts the connection.
     ///
     /// # Errors
-    /// When it is not.
+    /// Returns an error if the server refuses or is unavailable.
     pub async fn try_connect(url: &ServerUrl, app: &App, options: &Options) -> Result<Self, ClientError> {
         let client = Client::connect(url, app.key.as_str(), options).await?;
         let (outgoing, commands) = mpsc::unbounded_channel();
@@ -42,13 +42,13 @@ impl TestClient {
         Ok(Self { socket_id, subprotocol, app: app.clone(), outgoing, incoming })
     }
 
-    /// Sends a text as it is.
+    /// Sends a text unchanged.
     pub fn send(&self, text: impl Into<String>) {
-        // A connection that is over shows in what is received.
+        // The receiving side reports a closed connection.
         let _ = self.outgoing.send(text.into());
     }
 
-    /// Sends an event without a channel, as `pusher:subscribe`.
+    /// Sends an event without a channel, like `pusher:subscribe`.
     pub fn send_event(&self, event: &str, data: &Value) {
         self.send(json!({ "event": event, "data": data }).to_string());
     }
@@ -58,24 +58,24 @@ impl TestClient {
         self.send(json!({ "event": event, "channel": channel, "data": data }).to_string());
     }
 
-    /// Asks for a subscription, signed where the channel's kind needs that, and waits for nothing.
+    /// Requests a subscription, signed if the kind of the channel requires it. Does not wait for the response.
     pub fn ask(&self, channel: &str, member: Option<&Value>) {
         self.send_event("pusher:subscribe", &self.subscription(channel, member));
     }
 
-    /// The data of a request to subscribe, signed where the channel's kind needs that.
+    /// Returns the data of a subscription request, signed if the kind of the channel requires it.
     pub fn subscription(&self, channel: &str, member: Option<&Value>) -> Value {
         subscription(&self.app, self.socket_id, channel, member)
     }
 
-    /// Subscribes, signed where the channel's kind needs that, and waits for the answer, which must be the next message.
+    /// Subscribes, signed if the kind of the channel requires it. The next message must be the confirmation.
     pub async fn subscribe(&mut self, channel: &str) {
         self.ask(channel, None);
         let answer = self.expect("pusher_internal:subscription_succeeded").await;
         assert_eq!((answer.channel.as_deref(), answer.data.as_str()), (Some(channel), "{}"));
     }
 
-    /// Joins a presence channel; returns the ids of its members.
+    /// Joins a presence channel and returns the ids of its members.
     pub async fn join(&mut self, channel: &str, user_id: &str) -> Vec<String> {
         self.ask(channel, Some(&json!({ "user_id": user_id })));
         let answer = self.expect("pusher_internal:subscription_succeeded").await;
@@ -83,87 +83,87 @@ impl TestClient {
         members(&answer)
     }
 
-    /// Leaves a channel; the server does not answer.
+    /// Unsubscribes from a channel. The server does not respond.
     pub fn unsubscribe(&self, channel: &str) {
         self.send_event("pusher:unsubscribe", &json!({ "channel": channel }));
     }
 
-    /// Asks for a sign-in, without waiting for the answer.
-    pub fn ask_sign_in(&self, user_data: &Value) {
+    /// Requests a sign-in without waiting for the response.
+    pub fn request_sign_in(&self, user_data: &Value) {
         let user_data = user_data.to_string();
         let auth = sign_user(&self.app, self.socket_id, &user_data);
         self.send_event("pusher:signin", &json!({ "auth": auth, "user_data": user_data }));
     }
 
-    /// Signs in and waits for the answer, which must be the next message.
+    /// Signs in. The next message must be the confirmation.
     pub async fn sign_in(&mut self, user_data: &Value) {
-        self.ask_sign_in(user_data);
+        self.request_sign_in(user_data);
         let answer = self.expect("pusher:signin_success").await;
         let data: Value = serde_json::from_str(&answer.data).expect("data is an object");
         assert_eq!(data, json!({ "user_data": user_data.to_string() }));
     }
 
-    /// Waits until the server has handled all that was sent; nothing else may arrive before.
+    /// Waits until the server has handled all sent messages. No other message can arrive before.
     pub async fn settle(&mut self) {
         self.send_event("pusher:ping", &json!({}));
         self.expect("pusher:pong").await;
     }
 
-    /// The next message.
+    /// Receives the next message.
     ///
     /// # Panics
-    /// When none comes, or the connection ends.
+    /// Panics if none arrives, or if the connection ends.
     pub async fn next(&mut self) -> Message {
         match within("a message", self.incoming.recv()).await {
             Some(Ok(message)) => message,
             Some(Err(error)) => panic!("expected a message: {error}"),
-            None => panic!("expected a message, but the connection is over"),
+            None => panic!("expected a message, but the connection is closed"),
         }
     }
 
-    /// The next message, however long it takes; `None` once the connection is over.
+    /// Receives the next message without a time limit. Returns `None` after the connection has closed.
     ///
     /// # Cancel safety
-    /// Safe: nothing that arrived is lost when the future is dropped.
+    /// Dropping the future loses no message.
     pub async fn next_if_any(&mut self) -> Option<Message> {
         self.incoming.recv().await?.ok()
     }
 
-    /// The next message, which must be this event.
+    /// Receives the next message, which must be this event.
     ///
     /// # Panics
-    /// When it is another.
+    /// Panics if it is different.
     pub async fn expect(&mut self, event: &str) -> Message {
         let message = self.next().await;
         assert_eq!(message.event, event, "{message:?}");
         message
     }
 
-    /// The next message, which must be this event of a channel with this data.
+    /// Receives the next message, which must be this event of a channel with this data.
     ///
     /// # Panics
-    /// When it is another.
+    /// Panics if it is different.
     pub async fn expect_event(&mut self, channel: &str, event: &str, data: &str) {
         let message = self.next().await;
         let seen = (message.channel.as_deref(), message.event.as_str(), message.data.as_str());
         assert_eq!(seen, (Some(channel), event, data));
     }
 
-    /// The next message, which must be a `pusher:error`: its code and text.
+    /// Receives the next message, which must be a `pusher:error`. Returns its code and text.
     ///
     /// # Panics
-    /// When it is another.
+    /// Panics if it is different.
     pub async fn expect_error(&mut self) -> (Option<u64>, String) {
         let data = self.expect("pusher:error").await.data;
         let data: Value = serde_json::from_str(&data).expect("an error's data is an object");
         (data["code"].as_u64(), data["message"].as_str().expect("an error has a message").to_owned())
     }
 
-    /// The next message, which must be a refused subscription: its type and status. The `pusher:error` that belongs to
-    /// it is taken too and must have `code`.
+    /// Receives a refused subscription and returns its type and status. Also receives the `pusher:error` with `code` that
+    /// belongs to it.
     ///
     /// # Panics
-    /// When it is another.
+    /// Panics if it is different.
     pub async fn expect_refusal(&mut self, channel: &str, code: u64) -> (String, u64) {
         let refusal = self.expect("pusher:subscription_error").await;
         assert_eq!(refusal.channel.as_deref(), Some(channel));
@@ -172,11 +172,11 @@ impl TestClient {
         (data["type"].as_str().expect("a type").to_owned(), data["status"].as_u64().expect("a status"))
     }
 
-    /// Waits for the announced end of the connection: a `pusher:error` and a close frame with the same code must be
-    /// all that still arrives.
+    /// Waits for the end of the connection. Only a `pusher:error` and a close frame with the same code can
+    /// arrive.
     ///
     /// # Panics
-    /// When anything else does.
+    /// Panics if another message arrives.
     pub async fn expect_close(&mut self, code: u16) {
         assert_eq!(self.expect_error().await.0, Some(u64::from(code)));
         match within("the close", self.incoming.recv()).await {
@@ -186,10 +186,10 @@ impl TestClient {
     }
 }
 
-/// The data of a request to subscribe of this socket, signed where the channel's kind needs that.
+/// Returns the data of a subscription request of this socket, signed if the kind of the channel requires it.
 ///
 /// # Panics
-/// When the channel's name is not valid.
+/// Panics if the channel's name is not valid.
 pub fn subscription(app: &App, socket_id: SocketId, channel: &str, member: Option<&Value>) -> Value {
     let name = ChannelName::parse(channel, usize::MAX).expect("the channel's name is valid");
     let channel_data = member.map(Value::to_string);
@@ -203,10 +203,10 @@ pub fn subscription(app: &App, socket_id: SocketId, channel: &str, member: Optio
     data
 }
 
-/// The member ids in a `subscription_succeeded` of a presence channel.
+/// Returns the member ids in a `subscription_succeeded` of a presence channel.
 ///
 /// # Panics
-/// When count, ids and hash do not fit together.
+/// Panics if count, ids and hash differ.
 pub fn members(succeeded: &Message) -> Vec<String> {
     let data: Value = serde_json::from_str(&succeeded.data).expect("the data is JSON");
     let presence = &data["presence"];
@@ -231,9 +231,9 @@ async fn pump(
     loop {
         tokio::select! {
             command = commands.recv() => {
-                // Without a command the test has dropped its end, and the connection goes with this task.
+                // The test has dropped the sender of commands. The connection closes with this task.
                 let Some(text) = command else { return };
-                // What goes wrong here shows in what is received.
+                // The receiving side reports errors.
                 let _ = client.send(&text).await;
             }
             message = client.next_message() => {

@@ -1,4 +1,4 @@
-//! A whole cluster: Redis, gateways and publishers in processes of their own, and whatever can happen to them.
+//! A whole cluster: Redis, gateways and publishers as processes, with methods that cause faults.
 
 use std::collections::BTreeSet;
 use std::future::IntoFuture;
@@ -16,25 +16,25 @@ use crate::server::{Launch, Role, Server};
 use crate::setup::Setup;
 use crate::{PATIENCE, eventually, eventually_within, within};
 
-/// A running cluster. [`Cluster::stop`] must be called at the end; a test that panics before that kills all of it.
+/// A running cluster. A test must call [`Cluster::stop`] at its end. If the test panics earlier, all processes are killed.
 pub struct Cluster {
-    /// What the nodes share.
+    /// The Redis that the nodes share.
     pub redis: Redis,
     gateways: Vec<Node>,
     publishers: Vec<Node>,
-    /// Exit codes of nodes that were stopped are checked then; logs of those that were killed are kept.
+    /// Logs of killed nodes. Those of stopped nodes are checked together with their exit codes.
     setup: Setup,
 }
 
-/// A place in the cluster, with a process in it or not.
+/// A node of the cluster, which can be running or not.
 struct Node {
     role: Role,
     server: Option<Server>,
-    /// Between it and Redis, if asked for.
+    /// The proxy between the node and Redis, if the cluster has proxies.
     proxy: Option<Proxy>,
 }
 
-/// What a cluster is to be made of.
+/// The parts of a cluster to start.
 pub struct Plan {
     gateways: usize,
     publishers: usize,
@@ -46,37 +46,37 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// So many gateways; two unless said otherwise.
+    /// Sets the number of gateways. The default is two.
     pub fn gateways(self, gateways: usize) -> Self {
         Self { gateways, ..self }
     }
 
-    /// So many publishers; one unless said otherwise.
+    /// Sets the number of publishers. The default is one.
     pub fn publishers(self, publishers: usize) -> Self {
         Self { publishers, ..self }
     }
 
-    /// Nodes that are gateway and publisher in one, instead of others.
+    /// Uses nodes that are gateway and publisher in one.
     pub fn of_whole_nodes(self, whole: usize) -> Self {
         Self { gateways: 0, publishers: 0, whole, ..self }
     }
 
-    /// How Redis lets nodes in.
+    /// Sets how nodes authenticate to Redis.
     pub fn access(self, access: Access) -> Self {
         Self { access, ..self }
     }
 
-    /// Redis is not there yet.
+    /// Starts the cluster without Redis.
     pub fn without_redis(self) -> Self {
         Self { redis_runs: false, ..self }
     }
 
-    /// Every node reaches Redis through a proxy of its own.
+    /// Puts a separate proxy between each node and Redis.
     pub fn proxied(self) -> Self {
         Self { proxied: true, ..self }
     }
 
-    /// What is in every node's configuration.
+    /// Sets the configuration of every node.
     pub fn setup(self, setup: Setup) -> Self {
         Self { setup, ..self }
     }
@@ -113,7 +113,7 @@ impl IntoFuture for Plan {
 }
 
 impl Cluster {
-    /// Two gateways, a publisher and Redis, once awaited.
+    /// Plans two gateways, a publisher and Redis. Awaiting the plan starts them.
     pub fn start() -> Plan {
         Plan {
             gateways: 2,
@@ -129,70 +129,70 @@ impl Cluster {
     /// Waits until every node is ready.
     ///
     /// # Panics
-    /// When one does not come to that.
+    /// Panics if a node does not become ready.
     pub async fn ready(&self) {
         for server in self.servers() {
             server.ready().await;
         }
     }
 
-    /// A gateway by its place; whole nodes count as gateways.
+    /// Returns a gateway by its index. Nodes of both roles count as gateways.
     ///
     /// # Panics
-    /// When there is none.
+    /// Panics if the gateway does not run.
     pub fn gateway(&self, index: usize) -> &Server {
-        self.gateways[index].server.as_ref().expect("the gateway runs")
+        self.gateways[index].server.as_ref().expect("the gateway is running")
     }
 
-    /// All gateways that run.
+    /// Returns all running gateways.
     pub fn gateways(&self) -> impl Iterator<Item = &Server> {
         self.gateways.iter().filter_map(|node| node.server.as_ref())
     }
 
-    /// The first publisher; in a cluster of whole nodes the first of these.
+    /// Returns the first publisher, or the first node of both roles.
     ///
     /// # Panics
-    /// When there is none.
+    /// Panics if it does not run.
     pub fn publisher(&self) -> &Server {
         self.publisher_at(0)
     }
 
-    /// A publisher by its place; in a cluster of whole nodes one of these.
+    /// Returns a publisher by its index, or a node of both roles.
     ///
     /// # Panics
-    /// When there is none.
+    /// Panics if it does not run.
     pub fn publisher_at(&self, index: usize) -> &Server {
         let publishers = if self.publishers.is_empty() { &self.gateways } else { &self.publishers };
-        publishers[index].server.as_ref().expect("the publisher runs")
+        publishers[index].server.as_ref().expect("the publisher is running")
     }
 
-    /// All nodes that run.
+    /// Returns all running nodes.
     pub fn servers(&self) -> impl Iterator<Item = &Server> {
         self.gateways.iter().chain(&self.publishers).filter_map(|node| node.server.as_ref())
     }
 
-    /// The proxy of a gateway.
+    /// Returns the proxy of a gateway.
     ///
     /// # Panics
-    /// When the cluster was planned without.
+    /// Panics if the cluster has no proxies.
     pub fn gateway_proxy(&mut self, index: usize) -> &mut Proxy {
         self.gateways[index].proxy.as_mut().expect("the cluster is proxied")
     }
 
-    /// The proxy of a publisher.
+    /// Returns the proxy of a publisher.
     ///
     /// # Panics
-    /// When the cluster was planned without.
+    /// Panics if the cluster has no proxies.
     pub fn publisher_proxy(&mut self, index: usize) -> &mut Proxy {
         self.publishers[index].proxy.as_mut().expect("the cluster is proxied")
     }
 
-    /// A client on a gateway.
+    /// Connects a client to a gateway.
     pub async fn client(&self, gateway: usize) -> TestClient {
         self.gateway(gateway).client().await
     }
 
-    /// A client on each gateway that runs, subscribed to a channel.
+    /// Connects a client to each running gateway and subscribes it to a channel.
     pub async fn subscribers(&self, channel: &str) -> Vec<TestClient> {
         let mut clients = Vec::new();
         for gateway in self.gateways() {
@@ -203,7 +203,7 @@ impl Cluster {
         clients
     }
 
-    /// A sender for the first publisher.
+    /// Returns an API client for the first publisher.
     pub fn api_client(&self) -> ApiClient {
         self.publisher().api_client()
     }
@@ -211,15 +211,15 @@ impl Cluster {
     /// Publishes one event through the first publisher.
     ///
     /// # Panics
-    /// When it does not answer 200.
+    /// Panics if it does not answer 200.
     pub async fn publish(&self, channel: &str, event: &str, data: &str) {
         self.publisher().publish(channel, event, data).await;
     }
 
-    /// Publishes one event to all but one connection.
+    /// Publishes one event to all connections except one.
     ///
     /// # Panics
-    /// When the publisher does not answer 200.
+    /// Panics if the publisher does not answer 200.
     pub async fn publish_except(&self, channel: &str, event: &str, data: &str, except: SocketId) {
         self.publisher().publish_except(channel, event, data, Some(except)).await;
     }
@@ -227,37 +227,37 @@ impl Cluster {
     /// Tries to publish one event.
     ///
     /// # Panics
-    /// When the publisher does not answer.
+    /// Panics if the publisher does not answer.
     pub async fn try_publish(&self, channel: &str, event: &str, data: &str) -> Reply {
         self.publisher().post("/events", &json!({ "name": event, "channel": channel, "data": data })).await
     }
 
-    /// A signed GET below `/apps/ID` that must succeed.
+    /// Sends a signed GET below `/apps/ID`, which must succeed.
     pub async fn get(&self, path: &str) -> Value {
         self.publisher().get(path).await
     }
 
-    /// The users of a presence channel, as the HTTP API tells them.
+    /// Returns the users of a presence channel from the HTTP API.
     pub async fn users(&self, channel: &str) -> BTreeSet<String> {
         let reply = self.get(&format!("/channels/{channel}/users")).await;
         let users = reply["users"].as_array().expect("a list").iter();
         users.map(|user| user["id"].as_str().expect("ids are strings").to_owned()).collect()
     }
 
-    /// Waits until the HTTP API tells exactly these users.
+    /// Waits until the HTTP API returns exactly these users.
     ///
     /// # Panics
-    /// When it does not come to that.
+    /// Panics if it does not within the deadline.
     pub async fn users_become(&self, channel: &str, users: &[&str]) {
         let expected: BTreeSet<String> = users.iter().map(|user| (*user).to_owned()).collect();
         eventually(&format!("the users of {channel} are {users:?}"), async || self.users(channel).await == expected)
             .await;
     }
 
-    /// Waits until there is one lease for each gateway that runs, and no dead node to be swept.
+    /// Waits until each running gateway has a lease and no dead node waits for a sweep.
     ///
     /// # Panics
-    /// When it does not come to that.
+    /// Panics if this takes too long.
     pub async fn swept(&self) {
         let gateways = self.gateways().count();
         let swept = async || {
@@ -265,89 +265,89 @@ impl Cluster {
             let dead: usize = self.redis.run("ZCARD carillon:dead").await;
             (leases, dead) == (gateways, 0)
         };
-        eventually_within(PATIENCE, "nothing is left to sweep", swept).await;
+        eventually_within(PATIENCE, "no node waits for a sweep", swept).await;
     }
 
-    /// Kills a gateway with SIGKILL; returns what it wrote to standard error.
+    /// Kills a gateway with SIGKILL and returns its standard error.
     ///
     /// # Panics
-    /// When it does not run.
+    /// Panics if it does not run.
     pub async fn kill_gateway(&mut self, index: usize) -> String {
-        self.gateways[index].server.take().expect("the gateway runs").kill().await
+        self.gateways[index].server.take().expect("the gateway is running").kill().await
     }
 
-    /// Kills a publisher with SIGKILL; returns what it wrote to standard error.
+    /// Kills a publisher with SIGKILL and returns its standard error.
     ///
     /// # Panics
-    /// When it does not run.
+    /// Panics if it does not run.
     pub async fn kill_publisher(&mut self, index: usize) -> String {
-        self.publishers[index].server.take().expect("the publisher runs").kill().await
+        self.publishers[index].server.take().expect("the publisher is running").kill().await
     }
 
-    /// Starts a gateway in a place where none runs, and waits until it is ready.
+    /// Starts a gateway that is not running and waits until it is ready.
     ///
     /// # Panics
-    /// When it does not come up.
+    /// Panics if it does not start.
     pub async fn start_gateway(&mut self, index: usize) {
         self.gateways[index].start(&self.redis, &self.setup).await;
         self.gateway(index).ready().await;
     }
 
-    /// Starts a publisher in a place where none runs, and waits until it is ready.
+    /// Starts a publisher that is not running and waits until it is ready.
     ///
     /// # Panics
-    /// When it does not come up.
+    /// Panics if it does not start.
     pub async fn start_publisher(&mut self, index: usize) {
         self.publishers[index].start(&self.redis, &self.setup).await;
         self.publisher_at(index).ready().await;
     }
 
-    /// Ends a gateway with SIGTERM; returns what it wrote to standard error.
+    /// Stops a gateway with SIGTERM and returns its standard error.
     ///
     /// # Panics
-    /// When it does not end with 0.
+    /// Panics if its exit code is not 0.
     pub async fn stop_gateway(&mut self, index: usize) -> String {
-        self.gateways[index].server.take().expect("the gateway runs").stop().await
+        self.gateways[index].server.take().expect("the gateway is running").stop().await
     }
 
-    /// Waits for the end of a gateway that has had its signal.
+    /// Waits for the exit of a gateway that has received a signal.
     ///
     /// # Panics
-    /// When it does not end with 0.
+    /// Panics if its exit code is not 0.
     pub async fn gateway_ends(&mut self, index: usize) -> String {
-        self.gateways[index].server.take().expect("the gateway runs").ended().await
+        self.gateways[index].server.take().expect("the gateway is running").ended().await
     }
 
-    /// Waits for the end of a gateway that has had its signals, with this code.
+    /// Waits for the exit of a gateway with this code, after it has received its signals.
     ///
     /// # Panics
-    /// When it ends with another code.
+    /// Panics if the exit code is another.
     pub async fn gateway_ends_with(&mut self, index: usize, code: i32) -> String {
-        self.gateways[index].server.take().expect("the gateway runs").ended_with(code).await
+        self.gateways[index].server.take().expect("the gateway is running").ended_with(code).await
     }
 
-    /// Ends a publisher with SIGTERM; returns what it wrote to standard error.
+    /// Stops a publisher with SIGTERM and returns its standard error.
     ///
     /// # Panics
-    /// When it does not end with 0.
+    /// Panics if its exit code is not 0.
     pub async fn stop_publisher(&mut self, index: usize) -> String {
-        self.publishers[index].server.take().expect("the publisher runs").stop().await
+        self.publishers[index].server.take().expect("the publisher is running").stop().await
     }
 
-    /// Stops a gateway's process without ending it.
+    /// Pauses the process of a gateway.
     pub fn pause_gateway(&self, index: usize) {
         self.gateway(index).signal(Signal::STOP);
     }
 
-    /// Ends a gateway's pause.
+    /// Resumes a paused gateway.
     pub fn resume_gateway(&self, index: usize) {
         self.gateway(index).signal(Signal::CONT);
     }
 
-    /// Ends all nodes with SIGTERM, then Redis; returns what the nodes wrote to standard error, gateways first.
+    /// Stops all nodes with SIGTERM, then Redis. Returns the standard error of the nodes, gateways first.
     ///
     /// # Panics
-    /// When a node does not end with 0, or has panicked.
+    /// Panics if the exit code of a node is not 0, or if a node panicked.
     pub async fn stop(self) -> Vec<String> {
         let Self { redis, gateways, publishers, .. } = self;
         let mut servers: Vec<Server> = gateways.into_iter().chain(publishers).filter_map(|node| node.server).collect();
@@ -365,7 +365,7 @@ impl Cluster {
 
 impl Node {
     async fn start(&mut self, redis: &Redis, setup: &Setup) {
-        assert!(self.server.is_none(), "the node runs already");
+        assert!(self.server.is_none(), "the node is already running");
         let port = self.proxy.as_ref().map_or(redis.port, |proxy| proxy.port);
         let launch = Launch::new(self.role).setup(setup).args(&["--redis", &redis.url_at(port)]);
         self.server = Some(launch.start().await);

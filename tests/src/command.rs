@@ -1,4 +1,4 @@
-//! The binary under test, and running its short commands.
+//! Runs the binary under test and its short commands.
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -8,7 +8,7 @@ use tokio::process::{Child, Command};
 
 use crate::within;
 
-/// What a command that ended by itself left behind.
+/// The result of a command that has exited.
 #[derive(Debug)]
 pub struct Finished {
     /// The exit code.
@@ -19,10 +19,10 @@ pub struct Finished {
     pub stderr: String,
 }
 
-/// The binary: `BINARY_UNDER_TEST`, or else what the workspace's own builds left.
+/// Returns the binary: `BINARY_UNDER_TEST`, or else the newest build of the workspace.
 ///
 /// # Panics
-/// When there is none: tests never build it themselves.
+/// Panics if there is none. Tests never build it.
 pub fn binary() -> PathBuf {
     if let Some(path) = std::env::var_os("BINARY_UNDER_TEST") {
         let path = PathBuf::from(path);
@@ -39,28 +39,28 @@ pub fn binary() -> PathBuf {
     }
 }
 
-/// The workspace's root.
+/// Returns the root of the workspace.
 pub fn workspace() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("this crate is a folder of the workspace")
 }
 
-/// The binary with these arguments and nothing from the environment but the given variables.
+/// Returns a command for the binary with these arguments. The environment has only the given variables.
 pub fn carillon(args: &[&str], variables: &[(&str, &str)]) -> Command {
     let mut command = Command::new(binary());
     command.args(args).env_clear().envs(variables.iter().copied()).stdin(Stdio::null()).kill_on_drop(true);
     command
 }
 
-/// A program that is killed when dropped, and also when the thread that starts it ends, in whatever way: nothing that a
-/// test starts outlives it.
+/// Returns a command for a program that is killed when it is dropped, or when the thread that started it ends.
+/// Processes of a test never outlive it.
 pub fn tied(program: &Path) -> Command {
     let mut command = Command::new("setpriv");
     command.args(["--pdeathsig", "KILL", "--"]).arg(program).kill_on_drop(true);
     command
 }
 
-/// A program as [`tied`] starts it, with its standard input as the first socket of a socket activation. systemd passes
-/// sockets from descriptor 3 on and names the process that they are for.
+/// Returns a command like [`tied`]. Its standard input is the first socket of a socket activation. systemd passes
+/// sockets from descriptor 3 on and names the process that receives them.
 pub fn activated(program: &Path, name: &str) -> Command {
     let mut command = tied("/bin/sh".as_ref());
     let script =
@@ -72,19 +72,19 @@ pub fn activated(program: &Path, name: &str) -> Command {
 /// Sends a signal.
 ///
 /// # Panics
-/// When the process is gone.
+/// Panics if the process has exited.
 pub fn signal(process: &Child, signal: Signal) {
-    let id = process.id().expect("the process lives");
+    let id = process.id().expect("the process is running");
     let pid = Pid::from_raw(id.cast_signed()).expect("a pid is not 0");
-    kill_process(pid, signal).expect("the process lives");
+    kill_process(pid, signal).expect("the process is running");
 }
 
-/// Runs a command to its end in the folder `place`.
+/// Runs a command in `folder` until it exits.
 ///
 /// # Panics
-/// When it does not end in time, or by a signal.
-pub async fn run(place: &Path, args: &[&str], variables: &[(&str, &str)]) -> Finished {
-    let output = within(&args.join(" "), carillon(args, variables).current_dir(place).output()).await;
+/// Panics if it does not exit in time, or is killed by a signal.
+pub async fn run(folder: &Path, args: &[&str], variables: &[(&str, &str)]) -> Finished {
+    let output = within(&args.join(" "), carillon(args, variables).current_dir(folder).output()).await;
     let output = output.expect("the binary can be run");
     Finished {
         code: output.status.code().expect("the command ended by itself"),

@@ -1,4 +1,4 @@
-//! The HTTP transports of pusher-js, request by request. [`HttpClient`] puts them together as pusher-js does.
+//! The HTTP transports of pusher-js, request by request. [`HttpClient`] combines them like pusher-js.
 
 mod client;
 
@@ -13,46 +13,46 @@ use crate::{Server, within};
 
 pub use client::HttpClient;
 
-/// What pusher-js takes of one response before it asks for another, in UTF-16 units.
+/// The length of a response, in UTF-16 units, after which pusher-js sends the next request.
 pub const RESPONSE_UNITS_MAX: usize = 262_144;
 
-/// What a request for messages is.
+/// The kind of a request for messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Transport {
-    /// A response that goes on.
+    /// A response without a fixed end.
     Stream,
-    /// One response after the other.
+    /// Successive short responses.
     Poll,
 }
 
-/// Both.
+/// Both transports.
 pub const TRANSPORTS: [Transport; 2] = [Transport::Stream, Transport::Poll];
 
 /// One line of a response.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Line {
-    /// `o`
+    /// The opening line, `o`.
     Open,
-    /// `a[…]`, each message parsed.
+    /// The messages of `a[…]`, parsed.
     Messages(Vec<Value>),
-    /// `h`
+    /// A heartbeat, `h`.
     Heartbeat,
-    /// `c[code,"reason"]`
+    /// The end, `c[code,"reason"]`.
     Close(u16, String),
 }
 
-/// The name of a session, and where its requests go.
+/// The name of a session, and the addresses of its requests.
 #[derive(Debug)]
 pub struct HttpSession {
-    /// The path of its requests, up to the verb.
+    /// The path of its requests, without the verb.
     pub path: String,
-    /// What every request ends with before its empty line, as `Origin: a\r\n`.
+    /// Further headers of every request, for example `Origin: a\r\n`.
     pub headers: String,
-    /// The app of its clients.
+    /// The app of the session.
     pub app: App,
-    /// Nodes that take turns with requests for messages.
+    /// The nodes that receive the requests for messages, in turn.
     receive_at: Vec<SocketAddr>,
-    /// Nodes that take turns with messages.
+    /// The nodes that receive the messages, in turn.
     send_at: Vec<SocketAddr>,
     requests: AtomicUsize,
     receives: AtomicUsize,
@@ -65,17 +65,17 @@ pub struct Response {
     pub head: HttpReply,
     raw: Raw,
     framing: Framing,
-    /// What was read of the body and not taken yet.
+    /// The part of the body that was received and not yet parsed.
     body: Vec<u8>,
-    /// UTF-16 units of all whole lines so far.
+    /// The UTF-16 units of all complete lines.
     pub units: usize,
     is_ended: bool,
 }
 
-/// What is left of a body.
+/// The framing of the rest of a body.
 enum Framing {
     Length(usize),
-    /// `left`: bytes of the current chunk, with the line break behind it.
+    /// The bytes that remain of the current chunk, with its line break.
     Chunks {
         left: usize,
         wire: Vec<u8>,
@@ -83,7 +83,7 @@ enum Framing {
 }
 
 impl Transport {
-    /// The last part of its path.
+    /// Returns the last part of its path.
     pub fn verb(self) -> &'static str {
         match self {
             Self::Stream => "xhr_streaming",
@@ -91,7 +91,7 @@ impl Transport {
         }
     }
 
-    /// Its metric label.
+    /// Returns its metric label.
     pub fn label(self) -> &'static str {
         match self {
             Self::Stream => "xhr_streaming",
@@ -102,7 +102,7 @@ impl Transport {
 
 impl Line {
     /// # Panics
-    /// When it is none that pusher-js reads.
+    /// Panics if pusher-js would reject the line.
     fn parse(line: &str) -> Self {
         let (kind, rest) = line.split_at_checked(1).unwrap_or_else(|| panic!("not a line: {line:?}"));
         let json = || serde_json::from_str::<Value>(rest).unwrap_or_else(|error| panic!("{line:?}: {error}"));
@@ -130,12 +130,12 @@ fn parse(message: &str) -> Value {
 }
 
 impl HttpSession {
-    /// A new name for a session with this server.
+    /// Returns a new session name for this server.
     pub fn new(server: &Server) -> Self {
         Self::over(&[server], &[server])
     }
 
-    /// A new name for a session whose requests for messages, and with messages, go to these servers in turn.
+    /// Returns a new session name. Requests for messages, and requests with messages, go to these servers in turn.
     pub fn over(receive_at: &[&Server], send_at: &[&Server]) -> Self {
         let server = receive_at.first().expect("a server");
         let (number, id) = (rand::random_range(0..1000), rand::random_range(0x1000_0000_u32..=u32::MAX));
@@ -153,21 +153,21 @@ impl HttpSession {
         }
     }
 
-    /// The same session at other servers.
+    /// Returns the same session at other servers.
     pub fn at(&self, server: &Server) -> Self {
         let path = self.path.clone();
         Self { path, headers: self.headers.clone(), ..Self::new(server) }
     }
 
-    /// The name, as it stands in paths.
+    /// Returns the name as it is written in paths.
     pub fn name(&self) -> &str {
         self.path.split_once("/pusher/app/").expect("it is below this").1
     }
 
-    /// The head of a request, but for the empty line at its end.
+    /// Returns the head of a request without the empty line at its end.
     pub fn head(&self, method: &str, verb: &str) -> String {
         let n = self.requests.fetch_add(1, Ordering::Relaxed);
-        // Messages come without the parameters of the protocol.
+        // Requests with messages have no protocol parameters.
         let protocol = if verb == "xhr_send" { "" } else { "protocol=7&client=js&version=8.6.0&" };
         let (path, headers) = (&self.path, &self.headers);
         format!(
@@ -175,19 +175,19 @@ impl HttpSession {
         )
     }
 
-    /// The bytes of a request for messages.
+    /// Returns the bytes of a request for messages.
     pub fn request(&self, transport: Transport) -> String {
         self.head("POST", transport.verb()) + "Content-Length: 0\r\n\r\n"
     }
 
-    /// Asks for messages and takes the answer's head, which must be 200.
+    /// Requests messages and reads the head of the response, which must be 200.
     pub async fn receive(&self, transport: Transport) -> Response {
         let mut raw = Raw::connect(next(&self.receive_at, &self.receives)).await;
         raw.send(self.request(transport).as_bytes()).await;
         Response::of(raw).await
     }
 
-    /// Opens the session with a stream; takes `o` and the message that names the socket.
+    /// Opens the session with a stream. Reads `o` and the message with the socket id.
     pub async fn open_stream(&self) -> (Response, Value) {
         let mut stream = self.receive(Transport::Stream).await;
         assert_eq!(stream.line().await, Some(Line::Open));
@@ -205,7 +205,7 @@ impl HttpSession {
         message
     }
 
-    /// Opens the session in one of both ways; a stream stays.
+    /// Opens the session with either transport. A stream stays open.
     pub async fn open(&self, transport: Transport) -> (Option<Response>, Value) {
         match transport {
             Transport::Stream => {
@@ -216,7 +216,7 @@ impl HttpSession {
         }
     }
 
-    /// All lines of one poll.
+    /// Returns all lines of one poll.
     pub async fn poll(&self) -> Vec<Line> {
         self.receive(Transport::Poll).await.rest().await
     }
@@ -227,7 +227,7 @@ impl HttpSession {
         self.send_body(body.to_string().as_bytes()).await
     }
 
-    /// Sends nothing, which is a sign of life and asks for one.
+    /// Sends an empty list of messages, which counts as activity.
     pub async fn ping(&self) {
         assert_eq!(self.send_body(b"[]").await.status, 204);
     }
@@ -241,18 +241,18 @@ impl HttpSession {
         raw.exchange(&request).await
     }
 
-    /// Sends one event, which must be taken.
+    /// Sends one event, which must be accepted.
     pub async fn send_event(&self, event: &str, data: &Value) {
         self.send_json(&json!({ "event": event, "data": data })).await;
     }
 
-    /// Sends one message, which must be taken.
+    /// Sends one message, which must be accepted.
     pub async fn send_json(&self, message: &Value) {
         let reply = self.send(&[message.to_string()]).await;
         assert_eq!((reply.status, reply.body.as_str()), (204, ""), "{message}");
     }
 
-    /// Asks for a public channel.
+    /// Requests a subscription to a public channel.
     pub async fn ask(&self, channel: &str) {
         self.send_event("pusher:subscribe", &json!({ "channel": channel, "auth": "" })).await;
     }
@@ -262,17 +262,17 @@ fn next(addresses: &[SocketAddr], turns: &AtomicUsize) -> SocketAddr {
     addresses[turns.fetch_add(1, Ordering::Relaxed) % addresses.len()]
 }
 
-/// All messages of these lines.
+/// Returns all messages of these lines.
 pub fn messages(lines: &[Line]) -> Vec<Value> {
     let messages =
         lines.iter().filter_map(|line| if let Line::Messages(messages) = line { Some(messages) } else { None });
     messages.flatten().cloned().collect()
 }
 
-/// The codes of a refusal or an end: an announcement, then `c` with the same code.
+/// Returns the code of a refusal or an end: a `pusher:error`, then `c` with the same code.
 ///
 /// # Panics
-/// When the lines are others.
+/// Panics if the lines are different.
 #[track_caller]
 pub fn close_code(lines: &[Line]) -> u16 {
     let [Line::Messages(announced), Line::Close(code, reason)] = lines else { panic!("not an end: {lines:?}") };
@@ -283,7 +283,7 @@ pub fn close_code(lines: &[Line]) -> u16 {
 }
 
 impl Response {
-    /// Takes the head of what comes on a connection, which must be 200 and what the transports need.
+    /// Reads the head of a response, which must be 200 and have the headers that the transports need.
     pub async fn of(mut raw: Raw) -> Self {
         let head = raw.take_head().await;
         assert_eq!(head.status, 200, "{head:?}");
@@ -306,24 +306,24 @@ impl Response {
         Self { head, raw, framing, body: Vec::new(), units: 0, is_ended: false }
     }
 
-    /// The next line; `None` where the body ends as it should.
+    /// Reads the next line. Returns `None` at a valid end of the body.
     ///
     /// # Panics
-    /// When it ends within a line, or is cut off.
+    /// Panics if the body ends within a line, or is truncated.
     pub async fn line(&mut self) -> Option<Line> {
         loop {
             if let Some(line) = self.take_line() {
                 return Some(line);
             }
             if !self.read_more().await {
-                assert!(self.is_ended, "the response was cut off");
+                assert!(self.is_ended, "the response was truncated");
                 assert!(self.body.is_empty(), "the response ended within a line");
                 return None;
             }
         }
     }
 
-    /// The next line, if the response is not over or cut off.
+    /// Reads the next line, unless the response has ended.
     pub async fn line_if_any(&mut self) -> Option<Line> {
         loop {
             if let Some(line) = self.take_line() {
@@ -335,7 +335,7 @@ impl Response {
         }
     }
 
-    /// The next line, which must be one message.
+    /// Reads the next line, which must be one message.
     pub async fn message(&mut self) -> Value {
         match self.line().await {
             Some(Line::Messages(mut messages)) if messages.len() == 1 => messages.remove(0),
@@ -343,14 +343,14 @@ impl Response {
         }
     }
 
-    /// The next message, which must be this event.
+    /// Reads the next message, which must be this event.
     pub async fn expect(&mut self, event: &str) -> Value {
         let message = self.message().await;
         assert_eq!(message["event"], event, "{message}");
         message
     }
 
-    /// All that is left.
+    /// Reads all remaining lines.
     pub async fn rest(mut self) -> Vec<Line> {
         let mut lines = Vec::new();
         while let Some(line) = self.line().await {
@@ -359,18 +359,18 @@ impl Response {
         lines
     }
 
-    /// The connection of a response that is over, for the next.
+    /// Returns the connection of a finished response for the next request.
     pub fn into_raw(self) -> Raw {
-        assert!(self.is_ended, "the response goes on");
+        assert!(self.is_ended, "the response has not ended");
         self.raw
     }
 
-    /// Whether the response was ended by the server as it should be.
+    /// Whether the server has ended the response correctly.
     pub fn is_ended(&self) -> bool {
         self.is_ended
     }
 
-    /// Whether pusher-js has had enough of it: it looks when it has taken all whole lines that came.
+    /// Whether pusher-js would send the next request. It checks this after it has read all complete lines.
     pub fn is_full(&self) -> bool {
         self.body.is_empty() && self.units > RESPONSE_UNITS_MAX
     }
@@ -383,7 +383,7 @@ impl Response {
         Some(Line::parse(&line[..line.len() - 1]))
     }
 
-    /// `false` where there is no more.
+    /// Returns `false` at the end of the body.
     async fn read_more(&mut self) -> bool {
         if self.is_ended {
             return false;
@@ -414,7 +414,7 @@ impl Response {
     }
 }
 
-/// Moves a piece of a chunk from the wire to the body; returns whether the body is over, `None` when more must come.
+/// Moves a part of a chunk from the wire to the body. Returns whether the body has ended, or `None` if bytes are missing.
 fn take_chunk(wire: &mut Vec<u8>, left: &mut usize, body: &mut Vec<u8>) -> Option<bool> {
     if *left == 0 {
         let end = wire.windows(2).position(|bytes| bytes == b"\r\n")?;
@@ -445,7 +445,7 @@ fn take_chunk(wire: &mut Vec<u8>, left: &mut usize, body: &mut Vec<u8>) -> Optio
     Some(false)
 }
 
-/// Waits until a session's response is cut off or over; what comes before is returned.
+/// Waits until the response of a session ends. Returns the lines before the end.
 pub async fn until_over(mut response: Response) -> Vec<Line> {
     let mut lines = Vec::new();
     within("the end of a response", async {

@@ -1,6 +1,6 @@
-//! Harness of the integration tests: runs the real binary as a process of its own and talks to it over real sockets.
+//! The harness of the integration tests. It runs the real binary as a process and connects to it over real sockets.
 //!
-//! Whatever does not go as a test expects panics with what was expected; every wait ends by [`DEADLINE`].
+//! Helpers panic with the expected result if a test fails. Every wait ends after [`DEADLINE`].
 
 use std::future::Future;
 use std::time::Duration;
@@ -35,28 +35,27 @@ pub use setup::Setup;
 pub use view::{Observer, View};
 pub use witness::Witnesses;
 
-/// Longest wait for anything that should happen at once; generous, since the machine may be busy with other tests.
+/// The longest wait for anything that should happen at once. It allows for a machine that is busy with other tests.
 pub const DEADLINE: Duration = Duration::from_secs(20);
 
-/// Longest wait for what takes the cluster its time by design: a dead node is gone 30 s after its end, as promised, and
-/// the machine may be busy.
+/// The longest wait for anything that the cluster delays by design. For example, a crashed node is removed within 30 s.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
-/// How often a condition that cannot be awaited is looked at.
+/// The interval at which conditions without a notification are checked.
 const POLL: Duration = Duration::from_millis(10);
 
 /// Waits for `future`.
 ///
 /// # Panics
-/// When it takes longer than [`DEADLINE`]; `what` names it.
+/// Panics if it takes longer than [`DEADLINE`]. The message contains `what`.
 pub async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
     within_time(DEADLINE, what, future).await
 }
 
-/// Waits for `future`, for as long as `limit`.
+/// Waits for `future`, up to `limit`.
 ///
 /// # Panics
-/// When it takes longer; `what` names it.
+/// Panics if it takes longer. The message contains `what`.
 pub async fn within_time<T>(limit: Duration, what: &str, future: impl Future<Output = T>) -> T {
     match tokio::time::timeout(limit, future).await {
         Ok(value) => value,
@@ -64,18 +63,18 @@ pub async fn within_time<T>(limit: Duration, what: &str, future: impl Future<Out
     }
 }
 
-/// Looks at a condition until it holds; for what no message tells of.
+/// Checks a condition repeatedly until it is true. Use it if no message announces the change.
 ///
 /// # Panics
-/// When it does not hold within [`DEADLINE`].
+/// Panics if it does not become true within [`DEADLINE`].
 pub async fn eventually<F: Future<Output = bool>>(what: &str, condition: impl FnMut() -> F) {
     eventually_within(DEADLINE, what, condition).await;
 }
 
-/// Looks at a condition until it holds, for as long as `limit`.
+/// Checks a condition repeatedly until it is true, up to `limit`.
 ///
 /// # Panics
-/// When it does not hold by then.
+/// Panics if it does not become true in time.
 pub async fn eventually_within<F: Future<Output = bool>>(
     limit: Duration,
     what: &str,

@@ -1,21 +1,21 @@
-//! Reading the text format of metrics, strictly.
+//! A strict parser of the text format of metrics.
 
 use std::collections::BTreeSet;
 
-/// What `/metrics` said.
+/// The content of `/metrics`.
 #[derive(Clone, Debug, Default)]
 pub struct Metrics {
-    /// `name{labels}` and value.
+    /// `name{labels}` and value of each sample.
     samples: Vec<(String, f64)>,
-    /// Names that a `# TYPE` line declares.
+    /// The names that a `# TYPE` line declares.
     declared: BTreeSet<String>,
 }
 
 impl Metrics {
-    /// Reads every line.
+    /// Parses every line.
     ///
     /// # Panics
-    /// When a line is neither a comment of the two known kinds nor a sample of a declared metric.
+    /// Panics if a line is neither a comment of the two known kinds nor a sample of a declared metric.
     pub fn parse(text: &str) -> Self {
         let mut metrics = Self::default();
         for line in text.lines() {
@@ -24,18 +24,18 @@ impl Metrics {
         metrics
     }
 
-    /// The names that are declared.
+    /// Returns the declared names.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.declared.iter().map(String::as_str)
     }
 
-    /// The names of all labels.
+    /// Returns the names of all labels.
     pub fn labels(&self) -> impl Iterator<Item = &str> {
         let lists = self.samples.iter().filter_map(|(series, _)| Some(series.split_once('{')?.1));
         lists.flat_map(|list| list.split("\",")).filter_map(|pair| Some(pair.split_once("=\"")?.0))
     }
 
-    /// The sum of all series of one name, or the one series of `name{label="value"}`; 0 when there is none.
+    /// Returns the sum of all series of one name, or the one series of `name{label="value"}`. Returns 0 if there is none.
     pub fn value(&self, series: &str) -> f64 {
         let fits = |sample: &str| sample == series || sample.split('{').next() == Some(series);
         self.samples.iter().filter(|(sample, _)| fits(sample)).map(|(_, value)| value).sum()
@@ -65,7 +65,7 @@ impl Metrics {
     }
 }
 
-/// `name="value`, the last one with its quote.
+/// Parses `name="value`. The last one includes its closing quote.
 fn is_label(pair: &str) -> bool {
     pair.split_once("=\"").is_some_and(|(name, _)| is_name(name))
 }

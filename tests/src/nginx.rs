@@ -1,4 +1,4 @@
-//! A real nginx in front of a cluster, configured as an operator would: sockets go to gateways, the HTTP API to
+//! A real nginx in front of a cluster, configured as in production. It proxies sockets to gateways and the HTTP API to
 //! publishers.
 
 use std::fmt::Write;
@@ -13,21 +13,21 @@ use tokio::process::{Child, Command};
 
 use crate::{POLL, command, ports, within};
 
-/// A running nginx in a folder of its own; ends when dropped.
+/// A running nginx in a temporary folder. It ends when dropped.
 pub struct Nginx {
-    /// Where it listens.
+    /// The address on which it listens.
     pub address: SocketAddr,
     process: Child,
     folder: TempDir,
 }
 
 impl Nginx {
-    /// Starts nginx in front of these, and waits until it listens.
+    /// Starts nginx in front of these nodes and waits until it listens.
     ///
-    /// `port`: 0 for any free one.
+    /// If `port` is 0, nginx takes any free port.
     ///
     /// # Panics
-    /// When Debian's `nginx` is not installed, or the port is taken.
+    /// Panics if Debian's `nginx` is not installed, or if the port is in use.
     pub async fn start(host: IpAddr, port: u16, gateways: &[SocketAddr], publishers: &[SocketAddr]) -> Self {
         Self::start_configured(host, port, |address| configuration(address, gateways, publishers)).await
     }
@@ -47,31 +47,31 @@ impl Nginx {
         }
     }
 
-    /// Starts nginx on any free port with these locations and nothing else configured.
+    /// Starts nginx on any free port with only these locations.
     ///
     /// # Panics
-    /// When Debian's `nginx` is not installed.
+    /// Panics if Debian's `nginx` is not installed.
     pub async fn with(host: IpAddr, locations: &str) -> Self {
         Self::start_configured(host, 0, |address| bare(address, locations)).await
     }
 
-    /// Ends it as an operator would who cannot wait.
+    /// Stops it without waiting for its connections.
     ///
     /// # Panics
-    /// When it does not end with 0.
+    /// Panics if its exit code is not 0.
     pub async fn stop(mut self) {
         command::signal(&self.process, Signal::TERM);
         let status = within("nginx to end", self.process.wait()).await.expect("it can be waited for");
         assert!(status.success(), "nginx ended with {status}:\n{}", self.log());
     }
 
-    /// What it complained about.
+    /// Returns its error log.
     pub fn log(&self) -> String {
         log_in(self.folder.path())
     }
 }
 
-/// One process, so that none is left when it is killed, and that belongs to whoever runs the tests.
+/// Starts a single process as the current user, so that no child remains after a kill.
 fn nginx(folder: &Path) -> Command {
     let mut command = command::tied("nginx".as_ref());
     command.arg("-p").arg(folder).args(["-c", "nginx.conf", "-e", "error.log"]);
@@ -85,7 +85,7 @@ async fn listens(process: &mut Child, address: SocketAddr) -> bool {
             return false;
         }
         if TcpStream::connect(address).await.is_ok() {
-            // Perhaps somebody else's, in which case it ends at once.
+            // Another process may own the port. Then nginx exits at once.
             tokio::time::sleep(POLL).await;
             return process.try_wait().expect("it can be waited for").is_none();
         }
@@ -109,7 +109,7 @@ fn bare(address: SocketAddr, locations: &str) -> String {
 fn configuration(address: SocketAddr, gateways: &[SocketAddr], publishers: &[SocketAddr]) -> String {
     let servers = |addresses: &[SocketAddr]| {
         addresses.iter().fold(String::new(), |mut text, address| {
-            // One that is being restarted must not count as gone while the next one is.
+            // A gateway that is being restarted must not be marked as failed.
             let _ = write!(text, "server {address} max_fails=0; ");
             text
         })

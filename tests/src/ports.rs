@@ -1,16 +1,16 @@
-//! Free ports, for servers that cannot be told to take any and say which.
+//! Free ports, for servers that cannot choose and print a port.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 
 use rand::Rng;
 
-/// Below what Linux gives to outgoing connections: a server that is away for a while finds its port free again.
+/// The range below the ports that Linux uses for outgoing connections. A stopped server finds its port free again.
 const RANGE: std::ops::Range<u16> = 12_000..32_000;
 
-/// A port of the loopback interface that nobody listens on now. Whoever binds it must be ready to find it taken.
+/// Returns a port of the loopback interface on which no process listens. Binding it can still fail.
 ///
 /// # Panics
-/// When hundreds of ports in a row are taken.
+/// Panics if hundreds of ports in a row are in use.
 pub fn free() -> u16 {
     let mut rng = rand::rng();
     for _ in 0..500 {
@@ -22,7 +22,7 @@ pub fn free() -> u16 {
     panic!("no free port in {RANGE:?}");
 }
 
-/// A port of the loopback interface.
+/// Returns a port of the loopback interface.
 pub fn local(port: u16) -> SocketAddr {
     (Ipv4Addr::LOCALHOST, port).into()
 }

@@ -1,4 +1,4 @@
-//! A TCP proxy between a node and Redis that breaks what passes, in the ways in which networks do.
+//! A TCP proxy between a node and Redis that simulates network faults.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -14,38 +14,38 @@ use tokio::task::{JoinHandle, JoinSet};
 
 use crate::{POLL, ports, within};
 
-/// What happens to what passes.
+/// The treatment of forwarded bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Mode {
-    /// Nothing.
+    /// Forwards bytes unchanged.
     #[default]
     Pass,
-    /// It waits, in order, until the mode is another; nothing is lost and nothing ends.
+    /// Holds bytes, in order, until the mode changes. No byte is lost and no connection ends.
     Stall,
-    /// Every piece is late by this much, in both directions.
+    /// Delays every piece by this duration, in both directions.
     Delay(Duration),
-    /// It vanishes, in both directions, ends of connections included. Connections that have been in this mode stay dead
-    /// for good, and neither side learns of it; new ones are taken and nothing comes of them.
+    /// Drops bytes in both directions, including ends of connections. Connections of this mode stay broken
+    /// permanently, and neither side is notified. New connections are accepted and stay silent.
     HalfOpen,
-    /// Redis' pushes vanish, so that subscribers hear nothing while commands are answered.
-    Mute,
-    /// Nobody listens; connections that stand are left alone.
+    /// Drops push messages of Redis. Subscribers receive nothing, while commands are answered.
+    DropPushes,
+    /// Refuses new connections. Open connections are not affected.
     Refuse,
 }
 
-/// Which connections a mode is for.
+/// The connections to which a mode applies.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Whom {
-    /// All of them.
+pub enum Scope {
+    /// All connections.
     #[default]
-    Everyone,
-    /// Those that have asked for a subscription; the others pass.
+    All,
+    /// Connections that have sent a subscription. The others work normally.
     Subscribers,
 }
 
-/// A running proxy; it ends, with all its connections, when dropped.
+/// A running proxy. It ends, with all its connections, when dropped.
 pub struct Proxy {
-    /// Where it listens.
+    /// The address on which it listens.
     pub port: u16,
     shared: Arc<Shared>,
     listening: watch::Receiver<bool>,
@@ -54,9 +54,9 @@ pub struct Proxy {
 
 struct Shared {
     target: Mutex<SocketAddr>,
-    fault: watch::Sender<(Mode, Whom)>,
-    /// Counts the cuts; connections that see it change are reset.
-    cuts: watch::Sender<(u64, Whom)>,
+    fault: watch::Sender<(Mode, Scope)>,
+    /// The number of cuts. Connections that see it change are reset.
+    cuts: watch::Sender<(u64, Scope)>,
     accepted: AtomicU64,
     open: AtomicU64,
     forwarded_bytes: AtomicU64,
@@ -67,12 +67,12 @@ struct Shared {
 struct Passage<'a> {
     shared: &'a Shared,
     subscribes: AtomicBool,
-    /// Whether packets were lost: nothing passes any more.
+    /// Whether packets were lost. Such a connection forwards no more bytes.
     dead: AtomicBool,
 }
 
 impl Proxy {
-    /// Starts a proxy for a port of this machine.
+    /// Starts a proxy for a local port.
     pub async fn start(target: u16) -> Self {
         let shared = Arc::new(Shared {
             target: Mutex::new(ports::local(target)),
@@ -91,52 +91,52 @@ impl Proxy {
         proxy
     }
 
-    /// From here on everything passes in this mode.
+    /// Sets the mode of all connections.
     pub async fn set(&mut self, mode: Mode) {
-        self.set_for(Whom::Everyone, mode).await;
+        self.set_for(Scope::All, mode).await;
     }
 
-    /// From here on some connections pass in this mode; the others pass.
-    pub async fn set_for(&mut self, whom: Whom, mode: Mode) {
-        self.shared.fault.send_replace((mode, whom));
+    /// Sets the mode of some connections. The others forward bytes unchanged.
+    pub async fn set_for(&mut self, scope: Scope, mode: Mode) {
+        self.shared.fault.send_replace((mode, scope));
         let listens = self.listening.wait_for(|listens| *listens == (mode != Mode::Refuse));
-        within("the proxy to listen, or not", listens).await.expect("the acceptor lives as long as the proxy");
+        within("the proxy to listen, or not", listens).await.expect("the acceptor runs as long as the proxy");
     }
 
-    /// From here on new connections lead to another port of this machine.
+    /// Forwards new connections to another local port.
     ///
     /// # Panics
-    /// Never: nothing panics with the port.
+    /// Never: the lock is not poisoned.
     pub fn lead_to(&self, target: u16) {
-        *self.shared.target.lock().expect("nothing panics with it") = ports::local(target);
+        *self.shared.target.lock().expect("the lock is not poisoned") = ports::local(target);
     }
 
-    /// Resets all connections that stand.
+    /// Resets all open connections.
     pub fn cut(&self) {
-        self.cut_for(Whom::Everyone);
+        self.cut_for(Scope::All);
     }
 
-    /// Resets some of the connections that stand.
-    pub fn cut_for(&self, whom: Whom) {
-        self.shared.cuts.send_modify(|cuts| *cuts = (cuts.0 + 1, whom));
+    /// Resets some of the open connections.
+    pub fn cut_for(&self, scope: Scope) {
+        self.shared.cuts.send_modify(|cuts| *cuts = (cuts.0 + 1, scope));
     }
 
-    /// Connections that were ever taken.
+    /// Returns the number of connections accepted so far.
     pub fn accepted(&self) -> u64 {
         self.shared.accepted.load(Ordering::Relaxed)
     }
 
-    /// Connections that stand.
+    /// Returns the number of open connections.
     pub fn open(&self) -> u64 {
         self.shared.open.load(Ordering::Relaxed)
     }
 
-    /// Bytes that came through, of both directions.
+    /// Returns the number of forwarded bytes in both directions.
     pub fn forwarded_bytes(&self) -> u64 {
         self.shared.forwarded_bytes.load(Ordering::Relaxed)
     }
 
-    /// Bytes that vanished.
+    /// Returns the number of dropped bytes.
     pub fn lost_bytes(&self) -> u64 {
         self.shared.lost_bytes.load(Ordering::Relaxed)
     }
@@ -144,7 +144,7 @@ impl Proxy {
 
 impl Drop for Proxy {
     fn drop(&mut self) {
-        // The connections are the acceptor's, and go with it.
+        // The acceptor owns the connections and drops them when it ends.
         self.acceptor.abort();
     }
 }
@@ -189,10 +189,10 @@ async fn serve(shared: Arc<Shared>, mut near: TcpStream) {
     let _open = Open(&shared);
     let mut cuts = shared.cuts.subscribe();
     let passage = Passage { shared: &shared, subscribes: AtomicBool::new(false), dead: AtomicBool::new(false) };
-    let target = *shared.target.lock().expect("nothing panics with it");
+    let target = *shared.target.lock().expect("the lock is not poisoned");
     let Ok(mut far) = TcpStream::connect(target).await else { return reset(&near) };
     for stream in [&near, &far] {
-        // Or the proxy would be slower than the network it stands for.
+        // Without this option the proxy would be slower than a network.
         let _ = stream.set_nodelay(true);
     }
     let was_cut = {
@@ -206,8 +206,8 @@ async fn serve(shared: Arc<Shared>, mut near: TcpStream) {
         };
         let cut = async {
             while cuts.changed().await.is_ok() {
-                let (_, whom) = *cuts.borrow_and_update();
-                if passage.is_meant(whom) {
+                let (_, scope) = *cuts.borrow_and_update();
+                if passage.is_affected(scope) {
                     return;
                 }
             }
@@ -235,7 +235,7 @@ impl Passage<'_> {
     async fn carry(&self, mut from: ReadHalf<'_>, mut to: WriteHalf<'_>, direction: Direction) {
         let mut buffer = vec![0; 64 * 1024];
         loop {
-            // A broken connection ends as one that was closed.
+            // A broken connection ends like a closed one.
             let count = from.read(&mut buffer).await.unwrap_or(0);
             let piece = &buffer[..count];
             if direction == Direction::ToRedis && contains(piece, b"SUBSCRIBE\r\n") {
@@ -244,21 +244,21 @@ impl Passage<'_> {
             if !self.passes(piece, direction).await {
                 self.shared.lost_bytes.fetch_add(count as u64, Ordering::Relaxed);
                 if count == 0 {
-                    // The end of a dead connection is not heard of on the other side.
+                    // The end of a broken connection is not forwarded.
                     return std::future::pending().await;
                 }
                 continue;
             }
             self.shared.forwarded_bytes.fetch_add(count as u64, Ordering::Relaxed);
             if count == 0 || to.write_all(piece).await.is_err() {
-                // The other side may be gone already.
+                // The other side may be closed already.
                 let _ = to.shutdown().await;
                 return;
             }
         }
     }
 
-    /// Waits as long as the piece must, and says whether it then goes on.
+    /// Waits for as long as the mode delays the piece. Returns whether to forward it.
     async fn passes(&self, piece: &[u8], direction: Direction) -> bool {
         let mut faults = self.shared.fault.subscribe();
         loop {
@@ -275,14 +275,14 @@ impl Passage<'_> {
                     return true;
                 }
                 Mode::HalfOpen => self.dead.store(true, Ordering::Relaxed),
-                // The first of what follows a push may be lost with it; nothing does on a subscriber's connection.
-                Mode::Mute => return direction == Direction::ToRedis || !contains(piece, b"$7\r\nmessage\r\n"),
+                // A reply in the same piece as a push message can be lost. A subscriber's connection has none.
+                Mode::DropPushes => return direction == Direction::ToRedis || !contains(piece, b"$7\r\nmessage\r\n"),
                 Mode::Pass | Mode::Refuse => return true,
             }
         }
     }
 
-    /// A connection dies of packets that are lost, whether it carries any just then or not: the peer's next ones come
+    /// A connection breaks when packets are lost, even while it is idle. The next packets of the peer arrive
     /// out of sequence.
     async fn notice_death(&self) -> std::convert::Infallible {
         let mut faults = self.shared.fault.subscribe();
@@ -297,12 +297,12 @@ impl Passage<'_> {
         }
     }
 
-    fn mode(&self, (mode, whom): (Mode, Whom)) -> Mode {
-        if self.is_meant(whom) { mode } else { Mode::Pass }
+    fn mode(&self, (mode, scope): (Mode, Scope)) -> Mode {
+        if self.is_affected(scope) { mode } else { Mode::Pass }
     }
 
-    fn is_meant(&self, whom: Whom) -> bool {
-        whom == Whom::Everyone || self.subscribes.load(Ordering::Relaxed)
+    fn is_affected(&self, scope: Scope) -> bool {
+        scope == Scope::All || self.subscribes.load(Ordering::Relaxed)
     }
 }
 
@@ -314,9 +314,9 @@ impl Drop for Open<'_> {
     }
 }
 
-/// Makes the end of the connection a reset.
+/// Closes the connection with a reset.
 fn reset(stream: &TcpStream) {
-    // A connection that is gone needs no reset.
+    // A closed connection needs no reset.
     let _ = SockRef::from(stream).set_linger(Some(Duration::ZERO));
 }
 

@@ -1,4 +1,4 @@
-//! A client below the level of messages: it sends any bytes, reads only when told to, and answers nothing by itself.
+//! A client below the level of messages. It sends any bytes, reads only on request, and answers nothing by itself.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -11,7 +11,7 @@ use tokio::net::{TcpSocket, TcpStream};
 
 use crate::{DEADLINE, PATIENCE, within, within_time};
 
-/// Opcodes of RFC 6455.
+/// The opcodes of RFC 6455.
 pub const CONTINUATION: u8 = 0;
 /// A text frame.
 pub const TEXT: u8 = 1;
@@ -24,14 +24,14 @@ pub const PING: u8 = 9;
 /// A pong.
 pub const PONG: u8 = 10;
 
-/// The bit of a frame's first byte that ends a message.
+/// The bit of the first byte that marks the last frame of a message.
 pub const FIN: u8 = 0x80;
 
 const MASK: [u8; 4] = [0x12, 0x34, 0x56, 0x78];
 
 /// One TCP connection.
 pub struct Raw {
-    /// The connection itself.
+    /// The TCP stream.
     pub stream: TcpStream,
     buffer: Vec<u8>,
 }
@@ -45,12 +45,12 @@ pub struct Frame {
     pub payload: Vec<u8>,
 }
 
-/// An answer over HTTP.
+/// A response over HTTP.
 #[derive(Clone, Debug)]
 pub struct HttpReply {
     /// The status.
     pub status: u16,
-    /// Names in lower case, and values.
+    /// The names in lower case, with their values.
     pub headers: Vec<(String, String)>,
     /// The body.
     pub body: String,
@@ -60,32 +60,32 @@ impl Raw {
     /// Connects.
     ///
     /// # Panics
-    /// When nobody listens.
+    /// Panics if no process listens.
     pub async fn connect(address: SocketAddr) -> Self {
         let stream = within("connecting", TcpStream::connect(address)).await.expect("the server listens");
         stream.set_nodelay(true).expect("the stream is open");
         Self { stream, buffer: Vec::new() }
     }
 
-    /// Connects with a receive buffer of a few KiB: what is not read soon stays with the server.
+    /// Connects with a receive buffer of a few KiB. Unread data soon stays at the server.
     ///
     /// # Panics
-    /// When nobody listens.
+    /// Panics if no process listens.
     pub async fn connect_narrow(address: SocketAddr) -> Self {
         let socket = TcpSocket::new_v4().expect("a socket");
-        socket.set_recv_buffer_size(4096).expect("the system takes small buffers");
+        socket.set_recv_buffer_size(4096).expect("the system allows small buffers");
         let stream = within("connecting", socket.connect(address)).await.expect("the server listens");
         Self { stream, buffer: Vec::new() }
     }
 
-    /// Connects, upgrades and takes the `connection_established`.
+    /// Connects, performs the upgrade and reads the `connection_established`.
     pub async fn established(address: SocketAddr, app: &App) -> Self {
         let mut raw = Self::connect(address).await;
         raw.establish(app).await;
         raw
     }
 
-    /// Upgrades and takes the `connection_established`; returns the socket id.
+    /// Performs the upgrade and reads the `connection_established`. Returns the socket id.
     pub async fn establish(&mut self, app: &App) -> SocketId {
         let reply = self.upgrade(&format!("/app/{}?protocol=7", app.key), &[]).await;
         assert_eq!(reply.status, 101, "{}", reply.body);
@@ -95,7 +95,7 @@ impl Raw {
         data["socket_id"].as_str().and_then(|id| id.parse().ok()).expect("a socket id")
     }
 
-    /// Asks for a WebSocket; returns the answer's head.
+    /// Requests a WebSocket and returns the head of the response.
     pub async fn upgrade(&mut self, target: &str, headers: &[(&str, &str)]) -> HttpReply {
         let mut request = handshake(target);
         for (name, value) in headers {
@@ -109,12 +109,12 @@ impl Raw {
     /// Sends bytes.
     ///
     /// # Panics
-    /// When they cannot be sent in time.
+    /// Panics if they cannot be sent in time.
     pub async fn send(&mut self, bytes: &[u8]) {
         within("sending", self.stream.write_all(bytes)).await.expect("the connection is open");
     }
 
-    /// Sends one whole frame. `first`: opcode and flags.
+    /// Sends one frame. `first` is the first byte: opcode and flags.
     pub async fn send_frame(&mut self, first: u8, payload: &[u8]) {
         self.send(&frame(first, payload)).await;
     }
@@ -124,16 +124,16 @@ impl Raw {
         self.send_frame(FIN | TEXT, text.as_bytes()).await;
     }
 
-    /// Subscribes to a public channel and waits for the answer.
+    /// Subscribes to a public channel and waits for the confirmation.
     pub async fn subscribe(&mut self, channel: &str) {
         self.send_text(&format!(r#"{{"event":"pusher:subscribe","data":{{"channel":"{channel}","auth":""}}}}"#)).await;
         assert_eq!(self.message().await["event"], "pusher_internal:subscription_succeeded");
     }
 
-    /// The next frame; `None` when the connection ended between two frames.
+    /// Reads the next frame. Returns `None` if the connection ended between two frames.
     ///
     /// # Panics
-    /// When it is not one that a server may send, or the connection ends within it.
+    /// Panics if a server must not send the frame, or if the connection ends within it.
     pub async fn frame(&mut self) -> Option<Frame> {
         self.frame_within(DEADLINE).await
     }
@@ -150,20 +150,20 @@ impl Raw {
         }
     }
 
-    /// The next frame, which must be a message.
+    /// Reads the next frame, which must be a message.
     ///
     /// # Panics
-    /// When it is another frame.
+    /// Panics if it is another frame.
     pub async fn message(&mut self) -> Value {
         let frame = self.frame().await.expect("a message, not the end");
         assert_eq!(frame.opcode, TEXT, "{:?}", String::from_utf8_lossy(&frame.payload));
         serde_json::from_slice(&frame.payload).expect("messages are JSON")
     }
 
-    /// The next frame, which must be a close frame: its code.
+    /// Reads the next frame, which must be a close frame. Returns its code.
     ///
     /// # Panics
-    /// When it is another frame.
+    /// Panics if it is another frame.
     pub async fn close(&mut self) -> u16 {
         let frame = self.frame().await.expect("a close frame, not the end");
         assert_eq!(frame.opcode, CLOSE, "{:?}", String::from_utf8_lossy(&frame.payload));
@@ -172,27 +172,26 @@ impl Raw {
         u16::from_be_bytes(*code)
     }
 
-    /// Waits for the end: a close frame with `code`, announced by a `pusher:error` where the code is the protocol's own,
-    /// then the end of the stream.
+    /// Waits for the end of the stream, after a close frame with `code`. A `pusher:error` must precede a code of the protocol.
     ///
     /// # Panics
-    /// When anything else arrives.
+    /// Panics if anything else arrives.
     pub async fn expect_close(&mut self, code: u16) {
         if code >= 4000 {
             let error = self.message().await;
             assert_eq!((&error["event"], &error["data"]["code"]), (&"pusher:error".into(), &code.into()), "{error}");
         }
         assert_eq!(self.close().await, code);
-        // The client's answer; the server may have ended its side already.
+        // Answers the close frame. The server may have closed its side already.
         let _ = self.stream.write_all(&frame(FIN | CLOSE, &code.to_be_bytes())).await;
-        assert_eq!(self.frame().await, None, "nothing follows a close frame");
+        assert_eq!(self.frame().await, None, "no frame follows a close frame");
     }
 
-    /// Waits for the close frame, which other messages may precede, answers it, and waits for the end of TCP. Returns the
-    /// code, and when both came.
+    /// Reads messages up to the close frame, answers it, and waits for the TCP close. Returns the
+    /// code and the times of both.
     ///
     /// # Panics
-    /// When either does not come in time.
+    /// Panics if either does not arrive in time.
     pub async fn closed(&mut self) -> (u16, Instant, Instant) {
         let code = loop {
             let frame = self.frame_within(PATIENCE).await.expect("a close frame, not the end");
@@ -202,20 +201,20 @@ impl Raw {
         };
         let closed = Instant::now();
         let _ = self.stream.write_all(&frame(FIN | CLOSE, &code.to_be_bytes())).await;
-        assert_eq!(self.frame().await, None, "nothing follows a close frame");
+        assert_eq!(self.frame().await, None, "no frame follows a close frame");
         (code, closed, Instant::now())
     }
 
-    /// Waits for a ping, leaves it unanswered, and waits for the end with `code`.
+    /// Waits for a ping, does not answer it, and waits for the end with `code`.
     ///
     /// # Panics
-    /// When anything else arrives.
+    /// Panics if anything else arrives.
     pub async fn expect_ping_and_close(&mut self, code: u16) {
         assert_eq!(self.frame().await.expect("a ping, not the end").opcode, PING);
         self.expect_close(code).await;
     }
 
-    /// Reads and drops everything until the end; a reset is an end too.
+    /// Reads and drops everything until the end. A reset counts as an end.
     pub async fn drain(&mut self) {
         within("the end of the connection", async {
             let mut chunk = vec![0; 64 * 1024];
@@ -224,8 +223,8 @@ impl Raw {
         .await;
     }
 
-    /// What has come, or what comes next, which may take as long as a peer may be silent; nothing at the end. A reset is an
-    /// end too.
+    /// Reads the available bytes, or waits for the next ones up to [`PATIENCE`]. Returns nothing at the end. A reset counts as
+    /// an end.
     pub async fn some(&mut self) -> Vec<u8> {
         if self.buffer.is_empty() {
             self.fill_within(PATIENCE).await;
@@ -233,31 +232,31 @@ impl Raw {
         std::mem::take(&mut self.buffer)
     }
 
-    /// Everything until the end; a reset is an end too.
+    /// Reads everything until the end. A reset counts as an end.
     pub async fn until_end(&mut self) -> Vec<u8> {
         self.until_end_within(DEADLINE).await
     }
 
-    /// The same from a peer that may be silent for so long.
+    /// Reads everything until the end, from a peer that can be silent for this duration.
     pub async fn until_end_within(&mut self, limit: Duration) -> Vec<u8> {
         while self.fill_within(limit).await {}
         std::mem::take(&mut self.buffer)
     }
 
-    /// Sends a HEAD request; its answer has no body.
+    /// Sends a HEAD request. Its response has no body.
     pub async fn request_head(&mut self, path: &str) -> HttpReply {
         self.send(format!("HEAD {path} HTTP/1.1\r\nHost: test\r\n\r\n").as_bytes()).await;
         self.take_head().await
     }
 
-    /// Sends a request and reads the whole answer.
+    /// Sends a request and reads the complete response.
     pub async fn exchange(&mut self, request: &[u8]) -> HttpReply {
-        // A server that refuses early may not take everything.
+        // A server that refuses early may not read the whole request.
         let _ = within("sending", self.stream.write_all(request)).await;
         self.http_reply().await
     }
 
-    /// One answer over HTTP; a body without a length goes to the end.
+    /// Reads one HTTP response. A body without a length extends to the end of the stream.
     pub async fn http_reply(&mut self) -> HttpReply {
         let mut reply = self.take_head().await;
         let length = reply.header("content-length").and_then(|length| length.parse().ok()).unwrap_or(usize::MAX);
@@ -267,7 +266,7 @@ impl Raw {
         reply
     }
 
-    /// The head of an answer, which may take as long as a peer may be silent; what follows it stays.
+    /// Reads the head of a response, waiting up to [`PATIENCE`]. Later bytes stay in the buffer.
     pub async fn take_head(&mut self) -> HttpReply {
         let end = loop {
             if let Some(start) = self.buffer.windows(4).position(|bytes| bytes == b"\r\n\r\n") {
@@ -287,13 +286,13 @@ impl Raw {
         }
     }
 
-    /// Reads more; `false` at the end. A reset after everything was read counts as an end.
+    /// Reads more bytes. Returns `false` at the end. A reset after all bytes were read counts as an end.
     async fn fill(&mut self) -> bool {
         self.fill_within(DEADLINE).await
     }
 
     async fn fill_within(&mut self, limit: Duration) -> bool {
-        // On the heap, or every future that reads were that large.
+        // The buffer is on the heap, because every future that reads would contain it otherwise.
         let mut chunk = vec![0; 16 * 1024];
         match within_time(limit, "more bytes", self.stream.read(&mut chunk)).await {
             Ok(count) => {
@@ -329,13 +328,13 @@ impl Raw {
 }
 
 impl HttpReply {
-    /// A header by its lower-case name.
+    /// Returns a header by its lower-case name.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.iter().find(|(header, _)| header == name).map(|(_, value)| value.as_str())
     }
 }
 
-/// The head of a handshake without its last empty line.
+/// Returns the head of a handshake without its last empty line.
 pub fn handshake(target: &str) -> String {
     format!(
         "GET {target} HTTP/1.1\r\nHost: test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
@@ -343,14 +342,14 @@ pub fn handshake(target: &str) -> String {
     )
 }
 
-/// A masked frame. `first`: opcode and flags.
+/// Returns a masked frame. `first` is the first byte: opcode and flags.
 pub fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
     let mut bytes = frame_head(first, payload.len() as u64);
     bytes.extend(payload.iter().zip(MASK.iter().cycle()).map(|(byte, mask)| byte ^ mask));
     bytes
 }
 
-/// The head of a masked frame that claims this length.
+/// Returns the head of a masked frame that announces this length.
 pub fn frame_head(first: u8, length: u64) -> Vec<u8> {
     let mut bytes = vec![first];
     match length {
@@ -368,7 +367,7 @@ pub fn frame_head(first: u8, length: u64) -> Vec<u8> {
     bytes
 }
 
-/// How long a peer took to end a connection on which `drip` is sent once a second, if anything.
+/// Returns the time until a peer closes a connection. `drip` is sent every second, if there is one.
 pub async fn time_to_end(mut raw: Raw, drip: Option<&[u8]>) -> Duration {
     let started = tokio::time::Instant::now();
     let mut second = tokio::time::interval(Duration::from_secs(1));

@@ -1,4 +1,4 @@
-//! An application's endpoint: takes webhooks and records every request as it came.
+//! An endpoint of an application. It accepts webhooks and records every request.
 
 use std::collections::HashMap;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -14,50 +14,50 @@ use tokio::task::{JoinHandle, JoinSet};
 use crate::eventually_within;
 use crate::setup::{APP_KEY, APP_SECRET};
 
-/// How requests are answered.
+/// The behavior of the endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Answer {
-    /// With this status and a short body.
+    /// Responds with this status and a short body.
     Status(u16),
-    /// Not at all: the connection stays open.
+    /// Does not respond. The connection stays open.
     Hang,
-    /// With 200 and a body without end.
+    /// Responds with 200 and an endless body.
     EndlessBody,
-    /// With a redirect to the same place.
+    /// Redirects to the same URL.
     Redirect,
 }
 
-/// One request.
+/// A recorded request.
 #[derive(Clone, Debug)]
 pub struct Received {
-    /// When it had come in whole.
+    /// The time at which it was complete.
     pub at: Instant,
-    /// The path, with the query.
+    /// The path with the query.
     pub path: String,
-    /// Headers in order, names as they were sent.
+    /// The headers in order, with their names as sent.
     pub headers: Vec<(String, String)>,
     /// The body.
     pub body: String,
-    /// What it was answered with.
+    /// The behavior that was used for the response.
     pub answer: Answer,
 }
 
-/// One event that some request told of.
+/// An event of a request.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Told {
-    /// Its id.
+pub struct Delivered {
+    /// The id.
     pub id: String,
-    /// Its kind.
+    /// The event type.
     pub name: String,
-    /// Its channel.
+    /// The channel.
     pub channel: String,
-    /// All of it.
+    /// The whole event.
     pub event: Value,
 }
 
-/// An endpoint on a port of its own; ends when dropped.
+/// An endpoint on a port of its own. It ends when dropped.
 pub struct Receiver {
-    /// Where it listens.
+    /// The address on which it listens.
     pub address: SocketAddr,
     shared: Arc<Shared>,
     listening: Option<JoinHandle<()>>,
@@ -69,10 +69,10 @@ struct Shared {
 }
 
 impl Receiver {
-    /// Starts one that answers 200.
+    /// Starts an endpoint that responds with 200.
     ///
     /// # Panics
-    /// When no port is free.
+    /// Panics if no port is free.
     pub async fn start() -> Self {
         let shared = Arc::new(Shared { answer: Mutex::new(Answer::Status(200)), received: Mutex::default() });
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a port is free");
@@ -81,86 +81,86 @@ impl Receiver {
         Self { address, shared, listening }
     }
 
-    /// Its URL.
+    /// Returns its URL.
     pub fn url(&self) -> String {
         format!("http://{}/webhooks?tenant=shop", self.address)
     }
 
-    /// The lines of an endpoint's configuration; `more`: further lines.
+    /// Returns the lines of an endpoint's configuration. `more` has further lines.
     pub fn endpoint(&self, more: &str) -> String {
         format!("[[apps.webhooks]]\nurl = \"{}\"\n{more}\n", self.url())
     }
 
-    /// Answers from here on in this way.
+    /// Sets the behavior of future responses.
     pub fn answer_with(&self, answer: Answer) {
         *lock(&self.shared.answer) = answer;
     }
 
-    /// Does not listen from here on, and ends all connections.
+    /// Stops listening and closes all connections.
     pub async fn go_down(&mut self) {
         if let Some(listening) = self.listening.take() {
             listening.abort();
-            // It was told to end.
+            // The task was aborted.
             let _ = listening.await;
         }
     }
 
-    /// Listens again, at the same place.
+    /// Listens again on the same port.
     ///
     /// # Panics
-    /// When the port is taken.
+    /// Panics if the port is in use.
     pub async fn come_back(&mut self) {
-        let listener = TcpListener::bind(self.address).await.expect("nobody took the port");
+        let listener = TcpListener::bind(self.address).await.expect("the port is still free");
         self.listening = Some(tokio::spawn(serve(listener, self.shared.clone())));
     }
 
-    /// Every request so far.
+    /// Returns every request so far.
     pub fn received(&self) -> Vec<Received> {
         lock(&self.shared.received).clone()
     }
 
-    /// Every event that a request with this answer told of, in the order of arrival, repeats included.
-    pub fn told_with(&self, answer: Answer) -> Vec<Told> {
+    /// Returns every event of requests with this behavior, in the order of arrival, with duplicates.
+    pub fn delivered_with(&self, answer: Answer) -> Vec<Delivered> {
         let received = self.received();
         received.iter().filter(|request| request.answer == answer).flat_map(Received::events).collect()
     }
 
-    /// Every event that was taken, in the order of arrival, repeats included.
-    pub fn told(&self) -> Vec<Told> {
-        self.told_with(Answer::Status(200))
+    /// Returns every accepted event, in the order of arrival, with duplicates.
+    pub fn delivered(&self) -> Vec<Delivered> {
+        self.delivered_with(Answer::Status(200))
     }
 
-    /// Every event that was taken, once, in the order of first arrival.
-    pub fn told_once(&self) -> Vec<Told> {
+    /// Returns every accepted event once, in the order of first arrival.
+    pub fn delivered_once(&self) -> Vec<Delivered> {
         let mut seen = std::collections::HashSet::new();
-        self.told().into_iter().filter(|told| seen.insert(told.id.clone())).collect()
+        self.delivered().into_iter().filter(|delivered| seen.insert(delivered.id.clone())).collect()
     }
 
-    /// Kind and channel of what was taken, by channel, each in order.
+    /// Returns the types of the accepted events by channel, each in order.
     pub fn by_channel(&self) -> HashMap<String, Vec<String>> {
         let mut channels: HashMap<String, Vec<String>> = HashMap::new();
-        for told in self.told_once() {
-            channels.entry(told.channel).or_default().push(told.name);
+        for delivered in self.delivered_once() {
+            channels.entry(delivered.channel).or_default().push(delivered.name);
         }
         channels
     }
 
-    /// Waits until so many different events have been taken, and returns them.
+    /// Waits until this number of different events was accepted, and returns them.
     ///
     /// # Panics
-    /// When they do not come.
-    pub async fn events(&self, count: usize) -> Vec<Told> {
+    /// Panics if they do not arrive.
+    pub async fn events(&self, count: usize) -> Vec<Delivered> {
         self.events_within(crate::DEADLINE, count).await
     }
 
-    /// The same, for as long as `limit`.
+    /// Waits like [`Receiver::events`], up to `limit`.
     ///
     /// # Panics
-    /// When they do not come.
-    pub async fn events_within(&self, limit: Duration, count: usize) -> Vec<Told> {
+    /// Panics if they do not arrive.
+    pub async fn events_within(&self, limit: Duration, count: usize) -> Vec<Delivered> {
         let what = format!("{count} events at {}", self.address);
-        eventually_within(limit, &what, async || self.told_once().len() >= count).await;
-        self.told_once()
+        eventually_within(limit, &what, async || self.delivered_once().len() >= count).await;
+        self.delivered_once()
     }
 }
 
@@ -173,33 +173,33 @@ impl Drop for Receiver {
 }
 
 impl Received {
-    /// The value of a header, by its name as sent.
+    /// Returns the value of a header, by its name as sent.
     ///
     /// # Panics
-    /// When there is none.
+    /// Panics if there is none.
     pub fn header(&self, name: &str) -> &str {
         let found = self.headers.iter().find(|(known, _)| known == name);
         found.map_or_else(|| panic!("no {name} in {:?}", self.headers), |(_, value)| value)
     }
 
-    /// The events that it tells of.
+    /// Returns the events of the request.
     ///
     /// # Panics
-    /// When the body is not what webhooks have.
-    pub fn events(&self) -> Vec<Told> {
+    /// Panics if the body is not that of a webhook.
+    pub fn events(&self) -> Vec<Delivered> {
         let body: Value = serde_json::from_str(&self.body).expect("the body is JSON");
         let events = body["events"].as_array().expect("events are a list");
         let text = |event: &Value, name: &str| event[name].as_str().unwrap_or_default().to_owned();
-        let told = events.iter().map(|event| Told {
+        let delivered = events.iter().map(|event| Delivered {
             id: text(event, "id"),
             name: text(event, "name"),
             channel: text(event, "channel"),
             event: event.clone(),
         });
-        told.collect()
+        delivered.collect()
     }
 
-    /// Whether key and signature are the app's.
+    /// Whether key and signature belong to the app.
     pub fn is_signed(&self) -> bool {
         let signature = Signature::from_hex(self.header("X-Pusher-Signature")).expect("a signature is hex digits");
         let secret = Secret::new(APP_SECRET);
@@ -220,7 +220,7 @@ async fn serve(listener: TcpListener, shared: Arc<Shared>) {
     }
 }
 
-/// Answers the requests of one connection until it ends.
+/// Responds to the requests of one connection until it ends.
 async fn converse(stream: TcpStream, shared: Arc<Shared>) {
     let mut stream = BufStream::new(stream);
     while let Some((path, headers, body)) = read_request(&mut stream).await {

@@ -1,4 +1,4 @@
-//! A real redis-server, which can be killed, started again empty, paused and asked anything.
+//! A real redis-server. Tests can kill it, restart it empty, pause it and send any command.
 
 pub mod filter;
 pub mod tls;
@@ -17,22 +17,22 @@ use tls::Certificates;
 
 /// The user of [`Access::Password`].
 pub const USER: &str = "carillon-user";
-/// Its password; long and odd enough to be looked for in logs.
+/// Its password. It is unusual enough to be searched for in logs.
 pub const PASSWORD: &str = "never-print-this-7c1e04";
 
-/// How nodes may talk to a Redis.
+/// The access that a Redis allows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Access {
-    /// Anyone may.
+    /// Any client can connect without a password.
     #[default]
     Open,
-    /// Only [`USER`], with [`PASSWORD`].
+    /// Only [`USER`] can connect, with [`PASSWORD`].
     Password,
-    /// As with a password, and only over TLS with a certificate of an authority of its own.
+    /// Like `Password`, and only over TLS with a certificate of a private authority.
     Tls,
-    /// As with TLS, with a certificate that is its own authority.
+    /// Like `Tls`, with a self-signed certificate.
     SelfSigned,
-    /// As with TLS, and only with a client certificate of the same authority.
+    /// Like `Tls`, and only with a client certificate of the same authority.
     MutualTls,
 }
 
@@ -42,11 +42,11 @@ impl Access {
     }
 }
 
-/// A redis-server on a port of its own, and on a socket in a folder of its own; it keeps nothing on disk and ends when
+/// A redis-server with its own port and socket. It stores nothing on disk and ends when
 /// dropped.
 pub struct Redis {
     process: Option<Child>,
-    /// Where it listens, whether it runs or not.
+    /// The port, whether the server runs or not.
     pub port: u16,
     access: Access,
     is_clustered: bool,
@@ -55,15 +55,15 @@ pub struct Redis {
     client: Option<(PathBuf, PathBuf)>,
     control: Client,
     folder: TempDir,
-    /// Whether it logs every write to disk, and so has its data when it is started again.
+    /// Whether it logs every write to disk. Then it has its data after a restart.
     is_durable: bool,
 }
 
 impl Redis {
-    /// Starts a server that anyone may talk to, and waits until it answers.
+    /// Starts a server without a password and waits until it answers.
     ///
     /// # Panics
-    /// When Debian's `redis-server` is not installed.
+    /// Panics if Debian's `redis-server` is not installed.
     pub async fn start() -> Self {
         Self::with(Access::Open).await
     }
@@ -71,15 +71,15 @@ impl Redis {
     /// Starts a server and waits until it answers.
     ///
     /// # Panics
-    /// When Debian's `redis-server`, or for TLS `openssl`, is not installed.
+    /// Panics if Debian's `redis-server`, or for TLS `openssl`, is not installed.
     pub async fn with(access: Access) -> Self {
         Self::absent(access).begin().await
     }
 
-    /// Starts a server that is a node of a Redis Cluster without any other, and without slots.
+    /// Starts a server that is the only node of a Redis Cluster and has no slots.
     ///
     /// # Panics
-    /// When Debian's `redis-server` is not installed.
+    /// Panics if Debian's `redis-server` is not installed.
     pub async fn clustered() -> Self {
         Self { is_clustered: true, ..Self::absent(Access::Open) }.begin().await
     }
@@ -88,7 +88,7 @@ impl Redis {
         let redis = &mut self;
         let started = async {
             while !redis.try_start().await {
-                // Somebody took the port; nobody has been told of it yet.
+                // Another process has taken the port. No client uses it yet.
                 redis.port = ports::free();
             }
         };
@@ -96,10 +96,10 @@ impl Redis {
         self
     }
 
-    /// A server that does not run yet.
+    /// Prepares a server without starting it.
     ///
     /// # Panics
-    /// As [`Redis::with`].
+    /// Panics like [`Redis::with`].
     pub fn absent(access: Access) -> Self {
         let folder = tempfile::tempdir().expect("a folder for Redis");
         let certificates = match access {
@@ -126,37 +126,37 @@ impl Redis {
         }
     }
 
-    /// Where nodes find it.
+    /// Returns the URL for nodes.
     pub fn url(&self) -> String {
         self.url_at(self.port)
     }
 
-    /// Where nodes find it behind a proxy on another port.
+    /// Returns the URL for nodes that connect through a proxy on another port.
     pub fn url_at(&self, port: u16) -> String {
         match self.access {
             Access::Open => format!("redis://127.0.0.1:{port}"),
             Access::Password => format!("redis://{USER}:{PASSWORD}@127.0.0.1:{port}"),
-            // The certificate names the host, not the address.
+            // The certificate is for the host name, not for the address.
             Access::Tls | Access::SelfSigned | Access::MutualTls => {
                 format!("rediss://{USER}:{PASSWORD}@localhost:{port}")
             }
         }
     }
 
-    /// Where nodes on this machine find it.
+    /// Returns the URL of the socket, for nodes on this machine.
     pub fn socket_url(&self) -> String {
         format!("redis+unix://{}", socket_in(self.folder.path()).display())
     }
 
-    /// The authority that signed its certificate, as PEM.
+    /// Returns the file of the authority that signed its certificate, as PEM.
     ///
     /// # Panics
-    /// When it has none.
+    /// Panics if it has none.
     pub fn ca_file(&self) -> &Path {
         &self.certificates.as_ref().expect("it was started with TLS").authority
     }
 
-    /// The lines of `[redis]` that name the certificates, if it needs some.
+    /// Returns the lines of `[redis]` for the certificates, if it needs some.
     pub fn tls_lines(&self) -> String {
         let mut lines = String::new();
         if self.access.is_tls() {
@@ -171,7 +171,7 @@ impl Redis {
     /// Makes new certificates in the same files.
     ///
     /// # Panics
-    /// When the server has none.
+    /// Panics if the server has none.
     pub fn renew_certificates(&mut self) {
         assert!(self.access.is_tls(), "it was started with TLS");
         let folder = self.folder.path();
@@ -189,18 +189,18 @@ impl Redis {
     /// Kills the server with SIGKILL.
     ///
     /// # Panics
-    /// When it does not run.
+    /// Panics if it is not running.
     pub async fn kill(&mut self) {
         let mut process = self.process.take().expect("Redis runs");
         process.kill().await.expect("Redis can be killed");
     }
 
-    /// Starts the server, empty, where it was before; waits until it answers.
+    /// Starts the server, empty, on the same port, and waits until it answers.
     ///
     /// # Panics
-    /// When it does not, or runs already.
+    /// Panics if it does not answer, or is already running.
     pub async fn start_again(&mut self) {
-        assert!(self.process.is_none(), "Redis runs already");
+        assert!(self.process.is_none(), "Redis is already running");
         let started = async {
             while !self.try_start().await {
                 tokio::time::sleep(POLL).await;
@@ -209,76 +209,76 @@ impl Redis {
         within("Redis to start", started).await;
     }
 
-    /// Lets the server log every write to disk from now on: it has its data when it is started again.
+    /// Makes the server log every write to disk from now on. It then has its data after a restart.
     ///
     /// # Panics
-    /// When it does not run.
+    /// Panics if it is not running.
     pub async fn become_durable(&mut self) {
         self.is_durable = true;
         self.run::<()>("CONFIG SET appendfsync always").await;
         self.run::<()>("CONFIG SET appendonly yes").await;
-        let has_begun = async || {
+        let has_started = async || {
             let info: String = self.run("INFO persistence").await;
             info.contains("aof_rewrite_in_progress:0") && info.contains("aof_rewrite_scheduled:0")
         };
-        crate::eventually("the log of writes has begun", has_begun).await;
+        crate::eventually("the log of writes has started", has_started).await;
     }
 
-    /// Stops the process without ending it.
+    /// Pauses the process.
     ///
     /// # Panics
-    /// When it does not run.
+    /// Panics if it is not running.
     pub fn pause(&self) {
         self.signal(Signal::STOP);
     }
 
-    /// Ends a pause.
+    /// Resumes a paused process.
     ///
     /// # Panics
-    /// When it does not run.
+    /// Panics if it is not running.
     pub fn resume(&self) {
         self.signal(Signal::CONT);
     }
 
-    /// Sends one command, its words separated by single spaces.
+    /// Runs one command, whose words are separated by single spaces.
     ///
     /// # Panics
-    /// When Redis refuses it, or answers something else.
+    /// Panics if Redis returns an error or a value of another type.
     pub async fn run<T: FromRedisValue>(&self, words: &str) -> T {
         self.query(&words.split(' ').collect::<Vec<_>>()).await
     }
 
-    /// Sends one command.
+    /// Runs one command.
     ///
     /// # Panics
-    /// When Redis refuses it, or answers something else.
+    /// Panics if Redis returns an error or a value of another type.
     pub async fn query<T: FromRedisValue>(&self, words: &[impl AsRef<[u8]>]) -> T {
         let mut command = Cmd::new();
         for word in words {
             command.arg(word.as_ref());
         }
-        let mut connection = within("connecting to Redis", self.connect()).await.expect("Redis takes connections");
+        let mut connection = within("connecting to Redis", self.connect()).await.expect("Redis accepts connections");
         let shown: Vec<_> = words.iter().map(|word| String::from_utf8_lossy(word.as_ref())).collect();
         let answer = within("Redis to answer", command.query_async(&mut connection)).await;
         answer.unwrap_or_else(|error| panic!("{shown:?}: {error}"))
     }
 
-    /// Publishes one message as it is; returns how many connections got it.
+    /// Publishes one message unchanged. Returns the number of connections that received it.
     pub async fn publish(&self, topic: &str, message: &[u8]) -> u64 {
         self.query(&[b"PUBLISH".as_slice(), topic.as_bytes(), message]).await
     }
 
-    /// All keys that fit a pattern, sorted.
+    /// Returns all keys that match a pattern, sorted.
     pub async fn keys(&self, pattern: &str) -> Vec<String> {
         let mut keys: Vec<String> = self.query(&["KEYS", pattern]).await;
         keys.sort();
         keys
     }
 
-    /// A connection of the caller's own, over the socket.
+    /// Opens a new connection over the socket.
     ///
     /// # Errors
-    /// When Redis does not take it.
+    /// Panics if Redis does not accept it.
     pub async fn connect(&self) -> RedisResult<MultiplexedConnection> {
         let config = AsyncConnectionConfig::new().set_connection_timeout(Some(DEADLINE)).set_response_timeout(None);
         self.control.get_multiplexed_async_connection_with_config(&config).await
@@ -306,7 +306,7 @@ impl Redis {
     fn command(&self) -> Command {
         let folder = self.folder.path();
         let socket = socket_in(folder);
-        // What a killed server left would be taken for a running one.
+        // The file of a killed server would look like that of a running one.
         let _ = std::fs::remove_file(&socket);
         let mut command = command::tied("redis-server".as_ref());
         command.current_dir(folder).stdin(Stdio::null()).stdout(Stdio::null());

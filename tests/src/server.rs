@@ -1,4 +1,4 @@
-//! One running server.
+//! A running server.
 
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
@@ -23,21 +23,21 @@ use crate::raw::{HttpReply, Raw};
 use crate::setup::{self, Setup};
 use crate::{command, eventually, within};
 
-/// A server in a process of its own, on ports of its own. [`Server::stop`] must be called at the end; a test that panics
-/// before that kills it.
+/// A server process with its own ports. A test must call [`Server::stop`] at its end. If the test panics earlier, the
+/// process is killed.
 pub struct Server {
-    /// What it runs as.
+    /// The role of the process.
     pub role: Role,
     process: Child,
-    /// Where clients connect, with the path prefix.
+    /// The URL for clients, with the path prefix.
     pub url: ServerUrl,
-    /// What precedes `/app` and `/pusher` in every path; empty for nothing.
+    /// The prefix of `/app` and `/pusher` in every path. It can be empty.
     pub prefix: String,
-    /// The public listener.
+    /// The address of the public listener.
     pub public: SocketAddr,
-    /// The admin listener.
+    /// The address of the admin listener.
     pub admin: SocketAddr,
-    /// What it printed when it started.
+    /// The banner that it printed at its start.
     pub banner: String,
     /// The app that clients and [`Server::publish`] use.
     pub app: App,
@@ -47,19 +47,19 @@ pub struct Server {
     _folder: TempDir,
 }
 
-/// What a process is started as.
+/// The role of a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
-    /// Everything in one process.
+    /// Gateway and publisher in one process.
     Up,
-    /// Sockets only.
+    /// A gateway.
     Gateway,
-    /// The HTTP API only.
+    /// A publisher.
     Publisher,
 }
 
 impl Role {
-    /// The command.
+    /// Returns the command of the role.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Up => "up",
@@ -69,39 +69,39 @@ impl Role {
     }
 }
 
-/// How a process is to be started: on free ports, with nothing from the environment.
+/// The way to start a process: on free ports, without variables of the environment.
 pub struct Launch {
     /// The binary.
     pub program: PathBuf,
-    /// As what.
+    /// The role.
     pub role: Role,
-    /// On which port; 0 takes any free one.
+    /// The port. If it is 0, the process takes any free port.
     pub port: u16,
-    /// In which folder, if not one of its own.
-    pub place: Option<PathBuf>,
-    /// What is in its configuration file; none at all when this is `None`.
+    /// The working directory, if it is not a temporary folder.
+    pub folder: Option<PathBuf>,
+    /// The content of the configuration file. `None` means no file.
     pub configuration: Option<String>,
     /// Further arguments.
     pub args: Vec<String>,
-    /// A listening socket that it is started with, and the name of it.
+    /// An inherited listening socket, and its name.
     pub socket: Option<(std::net::TcpListener, String)>,
-    /// The app of its configuration that clients and senders use.
+    /// The configured app that clients use.
     pub app: App,
 }
 
 impl Launch {
-    /// The binary under test, without a configuration.
+    /// Starts the binary under test without a configuration.
     pub fn new(role: Role) -> Self {
         Self::of(command::binary(), role)
     }
 
-    /// Another binary.
+    /// Uses another binary.
     pub fn of(program: PathBuf, role: Role) -> Self {
         Self {
             program,
             role,
             port: 0,
-            place: None,
+            folder: None,
             configuration: None,
             args: Vec::new(),
             socket: None,
@@ -109,23 +109,23 @@ impl Launch {
         }
     }
 
-    /// With this configuration and its flags, on the loopback interface.
+    /// Uses this configuration and its flags, on the loopback interface.
     pub fn setup(self, setup: &Setup) -> Self {
         let launch = Self { configuration: Some(setup.toml()), ..self };
         launch.args(&["--host", "127.0.0.1"]).args(&setup.flags)
     }
 
-    /// On this port.
+    /// Uses this port.
     pub fn port(self, port: u16) -> Self {
         Self { port, ..self }
     }
 
-    /// With a listening socket, as systemd passes it.
+    /// Passes a listening socket like systemd.
     pub fn socket(self, socket: std::net::TcpListener, name: &str) -> Self {
         Self { socket: Some((socket, name.to_owned())), ..self }
     }
 
-    /// With further arguments.
+    /// Adds arguments.
     pub fn args(mut self, args: &[impl AsRef<str>]) -> Self {
         self.args.extend(args.iter().map(|arg| arg.as_ref().to_owned()));
         self
@@ -134,20 +134,20 @@ impl Launch {
     /// Starts the process and waits for its banner.
     ///
     /// # Panics
-    /// When it does not come up.
+    /// Panics if the server does not start.
     pub async fn start(self) -> Server {
-        let folder = tempfile::tempdir().expect("a folder for the configuration");
+        let temporary = tempfile::tempdir().expect("a folder for the configuration");
         let (mut command, stdin) = match self.socket {
             None => (command::tied(&self.program), Stdio::null()),
             Some((socket, name)) => (command::activated(&self.program, &name), Stdio::from(OwnedFd::from(socket))),
         };
         command.arg(self.role.as_str()).args(["--port", &self.port.to_string(), "--admin-port", "0"]);
         if let Some(text) = &self.configuration {
-            let file = folder.path().join("carillon.toml");
+            let file = temporary.path().join("carillon.toml");
             std::fs::write(&file, text).expect("the configuration can be written");
             command.arg("--config").arg(file);
         }
-        command.args(&self.args).env_clear().current_dir(self.place.as_deref().unwrap_or(folder.path()));
+        command.args(&self.args).env_clear().current_dir(self.folder.as_deref().unwrap_or(temporary.path()));
         command.stdin(stdin).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut process = command.spawn().expect("the binary can be started");
         let stderr = Arc::new(Mutex::new(String::new()));
@@ -168,7 +168,7 @@ impl Launch {
             stderr,
             stderr_ended: Some(stderr_ended),
             stopped: false,
-            _folder: folder,
+            _folder: temporary,
         }
     }
 }
@@ -182,45 +182,45 @@ impl Server {
     /// Starts a server and waits for its banner.
     ///
     /// # Panics
-    /// When it does not come up.
+    /// Panics if the server does not start.
     pub async fn start(setup: Setup) -> Self {
         Launch::new(Role::Up).setup(&setup).start().await
     }
 
-    /// Starts `up` with these arguments in the folder `place`, on free ports; `app` is the one that it will serve.
+    /// Starts `up` with these arguments in `folder`, on free ports. `app` must be the app that it will serve.
     ///
     /// # Panics
-    /// When it does not come up.
-    pub async fn start_with(place: &Path, args: &[&str], app: App) -> Self {
-        Launch { place: Some(place.to_owned()), app, ..Launch::new(Role::Up) }.args(args).start().await
+    /// Panics if the server does not start.
+    pub async fn start_with(folder: &Path, args: &[&str], app: App) -> Self {
+        Launch { folder: Some(folder.to_owned()), app, ..Launch::new(Role::Up) }.args(args).start().await
     }
 
-    /// A connected client.
+    /// Connects a client.
     pub async fn client(&self) -> TestClient {
         self.client_with(&Options::default()).await
     }
 
-    /// A connected client with options.
+    /// Connects a client with options.
     pub async fn client_with(&self, options: &Options) -> TestClient {
         TestClient::connect(&self.url, &self.app, options).await
     }
 
-    /// A WebSocket below the level of messages, with its `connection_established` taken.
+    /// Connects a raw WebSocket and reads its `connection_established`.
     pub async fn raw(&self) -> Raw {
         Raw::established(self.public, &self.app).await
     }
 
-    /// A TCP connection to the public listener.
+    /// Opens a TCP connection to the public listener.
     pub async fn tcp(&self) -> Raw {
         Raw::connect(self.public).await
     }
 
-    /// One plain HTTP request to the public listener, over a connection of its own.
+    /// Sends one plain HTTP request to the public listener, over a new connection.
     pub async fn http(&self, request: &str) -> HttpReply {
         self.tcp().await.exchange(request.as_bytes()).await
     }
 
-    /// A sender of signed requests.
+    /// Returns an API client with the key of the app.
     pub fn api_client(&self) -> ApiClient {
         ApiClient::new(self.url.clone(), self.app.clone())
     }
@@ -228,15 +228,15 @@ impl Server {
     /// Publishes one event.
     ///
     /// # Panics
-    /// When the server does not answer 200.
+    /// Panics if the server does not answer 200.
     pub async fn publish(&self, channel: &str, event: &str, data: &str) {
         self.publish_except(channel, event, data, None).await;
     }
 
-    /// Publishes one event to all but one connection.
+    /// Publishes one event to all connections except one.
     ///
     /// # Panics
-    /// When the server does not answer 200.
+    /// Panics if the server does not answer 200.
     pub async fn publish_except(&self, channel: &str, event: &str, data: &str, except: Option<SocketId>) {
         let mut api = self.api_client();
         let reply = within("a publish", api.trigger(&[channel], event, data, except)).await;
@@ -244,43 +244,43 @@ impl Server {
         assert_eq!((reply.status.as_u16(), reply.body.as_str()), (200, "{}"), "publishing {event} on {channel}");
     }
 
-    /// A signed GET below `/apps/ID`, with its parameters behind a `?`, that must succeed.
+    /// Sends a signed GET below `/apps/ID`, which must succeed. `path` can have parameters after a `?`.
     ///
     /// # Panics
-    /// When the server does not answer 200 with JSON.
+    /// Panics if the server does not answer 200 with JSON.
     pub async fn get(&self, path: &str) -> Value {
         let (path, query) = path.split_once('?').unwrap_or((path, ""));
         let params: Vec<(&str, &str)> = query.split('&').filter_map(|pair| pair.split_once('=')).collect();
         let reply = within("a GET", self.api_client().get(path, &params)).await.expect("the server answers");
         assert_eq!(reply.status.as_u16(), 200, "GET {path}: {}", reply.body);
-        serde_json::from_str(&reply.body).expect("the answer is JSON")
+        serde_json::from_str(&reply.body).expect("the response is JSON")
     }
 
-    /// A signed POST below `/apps/ID`.
+    /// Sends a signed POST below `/apps/ID`.
     ///
     /// # Panics
-    /// When there is no answer.
+    /// Panics if there is no response.
     pub async fn post(&self, path: &str, body: &Value) -> Reply {
         within("a POST", self.api_client().post(path, body)).await.expect("the server answers")
     }
 
-    /// A GET of the admin listener.
+    /// Sends a GET to the admin listener.
     pub async fn admin_get(&self, path: &str) -> HttpReply {
         let request = format!("GET {path} HTTP/1.1\r\nHost: admin\r\nConnection: close\r\n\r\n");
         Raw::connect(self.admin).await.exchange(request.as_bytes()).await
     }
 
-    /// All metrics.
+    /// Returns all metrics.
     ///
     /// # Panics
-    /// When they cannot be had, or a line of them is not valid.
+    /// Panics if they are unavailable, or if a line is not valid.
     pub async fn metrics(&self) -> Metrics {
         let reply = self.admin_get("/metrics").await;
         assert_eq!(reply.status, 200, "/metrics: {}", reply.body);
         Metrics::parse(&reply.body)
     }
 
-    /// The sum of all series of one name, or the one series of `name{label="value"}`; 0 when there is none.
+    /// Returns the sum of all series of one name, or the one series of `name{label="value"}`. Returns 0 if there is none.
     pub async fn metric(&self, series: &str) -> f64 {
         self.metrics().await.value(series)
     }
@@ -288,95 +288,95 @@ impl Server {
     /// Waits until a metric has this value.
     ///
     /// # Panics
-    /// When it does not come to that.
+    /// Panics if it does not within the deadline.
     pub async fn metric_reaches(&self, series: &str, value: f64) {
         eventually(&format!("{series} = {value}"), async || self.metric(series).await == value).await;
     }
 
-    /// Resident memory of the process, in bytes.
+    /// Returns the resident memory of the process in bytes.
     ///
     /// # Panics
-    /// When the system does not tell.
+    /// Panics if the system does not provide it.
     pub fn resident_bytes(&self) -> u64 {
-        let id = self.process.id().expect("the process lives");
-        let status = std::fs::read_to_string(format!("/proc/{id}/status")).expect("the process lives");
+        let id = self.process.id().expect("the process is running");
+        let status = std::fs::read_to_string(format!("/proc/{id}/status")).expect("the process is running");
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("it has resident memory");
         let kib: u64 = line.trim().trim_end_matches(" kB").parse().expect("a number of KiB");
         kib * 1024
     }
 
-    /// Processor time that the process has taken, of all its threads.
+    /// Returns the processor time of all threads of the process.
     ///
     /// # Panics
-    /// When the system does not tell.
+    /// Panics if the system does not provide it.
     pub fn processor_time(&self) -> Duration {
         const TICKS_PER_SECOND: u64 = 100;
-        let id = self.process.id().expect("the process lives");
-        let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).expect("the process lives");
-        // The name, in parentheses, may have spaces; the eleventh field behind the state is user time, then comes system time.
+        let id = self.process.id().expect("the process is running");
+        let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).expect("the process is running");
+        // The name, in parentheses, can contain spaces. User time is the eleventh field after the state, before system time.
         let fields = stat.rsplit_once(')').expect("a name").1.split_whitespace();
         let ticks: u64 = fields.skip(11).take(2).map(|ticks| ticks.parse::<u64>().expect("ticks")).sum();
         Duration::from_millis(ticks * 1000 / TICKS_PER_SECOND)
     }
 
-    /// What was written to standard error so far.
+    /// Returns the standard error so far.
     pub fn log(&self) -> String {
-        self.stderr.lock().expect("nobody panics with the log").clone()
+        self.stderr.lock().expect("the lock is not poisoned").clone()
     }
 
     /// Sends a signal.
     ///
     /// # Panics
-    /// When the process is gone.
+    /// Panics if the process has exited.
     pub fn signal(&self, signal: Signal) {
         command::signal(&self.process, signal);
     }
 
-    /// Waits until it says that it is ready.
+    /// Waits until the server is ready.
     ///
     /// # Panics
-    /// When it does not come to that.
+    /// Panics if it does not become ready.
     pub async fn ready(&self) {
         eventually("ready", async || self.admin_get("/readyz").await.status == 200).await;
     }
 
-    /// Whether it says that it is ready: the status, and the reason if it is not.
+    /// Returns the status of the readiness check, and the reason if it is not ready.
     pub async fn readiness(&self) -> (u16, String) {
         let reply = self.admin_get("/readyz").await;
         (reply.status, reply.body.trim_end().to_owned())
     }
 
-    /// Kills the process with SIGKILL; returns all that was written to standard error.
+    /// Kills the process with SIGKILL and returns its standard error.
     ///
     /// # Panics
-    /// When it cannot be killed.
+    /// Panics if it cannot be killed.
     pub async fn kill(mut self) -> String {
         self.stopped = true;
-        within("the end of the process", self.process.kill()).await.expect("the process lives");
+        within("the end of the process", self.process.kill()).await.expect("the process is running");
         self.whole_log().await
     }
 
-    /// Sends SIGTERM and waits for the end; returns all that was written to standard error.
+    /// Sends SIGTERM, waits for the exit and returns the standard error.
     ///
     /// # Panics
-    /// When the exit code is not 0.
+    /// Panics if the exit code is not 0.
     pub async fn stop(self) -> String {
         self.signal(Signal::TERM);
         self.ended().await
     }
 
-    /// Waits for the end after a signal; returns all that was written to standard error.
+    /// Waits for the exit after a signal and returns the standard error.
     ///
     /// # Panics
-    /// When the exit code is not 0.
+    /// Panics if the exit code is not 0.
     pub async fn ended(self) -> String {
         self.ended_with(0).await
     }
 
-    /// Waits for the end; returns all that was written to standard error.
+    /// Waits for the exit with this code and returns the standard error.
     ///
     /// # Panics
-    /// When the exit code is another.
+    /// Panics if the exit code is another.
     pub async fn ended_with(mut self, code: i32) -> String {
         self.stopped = true;
         let status = within("the end of the process", self.process.wait()).await.expect("it can be waited for");
@@ -399,25 +399,25 @@ impl Drop for Server {
         if std::thread::panicking() {
             eprintln!("--- log of {} on {} ---\n{}", self.role.as_str(), self.public, self.log());
         } else {
-            assert!(self.stopped, "a test must stop its server: that checks its exit code");
+            assert!(self.stopped, "a test must stop its server, which checks the exit code");
         }
     }
 }
 
-/// The banner ends with an empty line after the addresses; the rest of stdout stays unread but open.
+/// Reads the banner, which ends with an empty line after the addresses. The rest of stdout stays unread, and the pipe open.
 async fn read_banner(mut stdout: BufReader<tokio::process::ChildStdout>, stderr: &Mutex<String>) -> String {
     let mut banner = String::new();
     loop {
         let count = stdout.read_line(&mut banner).await.expect("stdout is UTF-8");
         if count == 0 {
-            let log = stderr.lock().expect("nobody panics with the log").clone();
+            let log = stderr.lock().expect("the lock is not poisoned").clone();
             panic!("the server did not start: {banner}\n{log}");
         }
         if banner.contains("  apps  ") {
             break;
         }
     }
-    // What follows is for people. Closing the pipe would do the server no harm, but that is not the matter here.
+    // The lines that follow are hints. The pipe stays open, although closing it would not harm the server.
     tokio::spawn(async move {
         let mut rest = Vec::new();
         let _ = stdout.read_to_end(&mut rest).await;
@@ -425,7 +425,7 @@ async fn read_banner(mut stdout: BufReader<tokio::process::ChildStdout>, stderr:
     banner
 }
 
-/// `  public  http://127.0.0.1:8080/ws   …`: the address and the path.
+/// Returns the address and the path of a line like `  public  http://127.0.0.1:8080/ws   …`.
 fn address(banner: &str, label: &str) -> (SocketAddr, String) {
     let url = banner
         .lines()
@@ -440,6 +440,6 @@ fn address(banner: &str, label: &str) -> (SocketAddr, String) {
 async fn collect(mut stderr: tokio::process::ChildStderr, into: Arc<Mutex<String>>) {
     let mut chunk = vec![0; 64 * 1024];
     while let Ok(count @ 1..) = stderr.read(&mut chunk).await {
-        into.lock().expect("nobody panics with the log").push_str(&String::from_utf8_lossy(&chunk[..count]));
+        into.lock().expect("the lock is not poisoned").push_str(&String::from_utf8_lossy(&chunk[..count]));
     }
 }

@@ -1,17 +1,17 @@
-//! Configuration of a server under test.
+//! The configuration of a server under test.
 
 use std::fmt::Write;
 
 use shared::app::App;
 
-/// Id of the app that tests use.
+/// The id of the app that tests use.
 pub const APP_ID: &str = "shop";
 /// Its key.
 pub const APP_KEY: &str = "shop-key";
-/// Its secret; long and odd enough to be looked for in logs.
+/// Its secret. It is unusual enough to be searched for in logs.
 pub const APP_SECRET: &str = "never-print-me-5f3a9c";
 
-/// How a server is to be started: the lines of each section of its configuration, and further flags.
+/// The configuration of a server: the lines of each section, and further flags.
 #[derive(Clone, Debug, Default)]
 pub struct Setup {
     server: String,
@@ -24,47 +24,47 @@ pub struct Setup {
 }
 
 impl Setup {
-    /// A line for `[server]`.
+    /// Adds a line to `[server]`.
     pub fn server(self, line: &str) -> Self {
         Self { server: self.server + line + "\n", ..self }
     }
 
-    /// A line for `[drain]`.
+    /// Adds a line to `[drain]`.
     pub fn drain(self, line: &str) -> Self {
         Self { drain: self.drain + line + "\n", ..self }
     }
 
-    /// A line for `[redis]`.
+    /// Adds a line to `[redis]`.
     pub fn redis(self, line: &str) -> Self {
         Self { redis: self.redis + line + "\n", ..self }
     }
 
-    /// A line for the app.
+    /// Adds a line to the app.
     pub fn app(self, line: &str) -> Self {
         Self { app: self.app + line + "\n", ..self }
     }
 
-    /// A line for the app's limits.
+    /// Adds a line to the limits of the app.
     pub fn limit(self, line: &str) -> Self {
         Self { limits: self.limits + line + "\n", ..self }
     }
 
-    /// Further sections, behind all others.
+    /// Adds sections after all others.
     pub fn more(self, text: &str) -> Self {
         Self { more: self.more + text + "\n", ..self }
     }
 
-    /// A command line flag.
+    /// Adds a command line flag.
     pub fn flag(mut self, flag: &str) -> Self {
         self.flags.push(flag.into());
         self
     }
 
-    /// The file.
+    /// Returns the content of the file.
     pub fn toml(&self) -> String {
         let Self { server, drain, redis, app, limits, more, .. } = self;
         let mut text = format!("[server]\n{server}\n");
-        // Nobody has to notice that a node leaves, unless a test is about that.
+        // Without this line a drain waits until load balancers notice it. Only a few tests need that.
         let drain = if drain.contains("accept") { drain.clone() } else { format!("accept = \"0s\"\n{drain}") };
         for (section, lines) in [("drain", &drain), ("redis", redis)] {
             if !lines.is_empty() {
@@ -79,7 +79,7 @@ impl Setup {
     }
 }
 
-/// The app that tests use, as clients and senders need it.
+/// Returns the app that tests use, for clients and publishers.
 pub fn app() -> App {
     App::with_defaults(APP_ID, APP_KEY, APP_SECRET)
 }

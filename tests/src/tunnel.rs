@@ -1,4 +1,4 @@
-//! A way through TLS for clients that speak none.
+//! A TLS tunnel for clients without TLS.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
@@ -11,20 +11,20 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 use tokio_rustls::TlsConnector;
 
-/// Takes plain connections and passes each on, encrypted, to a server that must be `localhost` by its certificate.
+/// A tunnel that forwards plain connections over TLS. The server's certificate must be for `localhost`.
 pub struct Tunnel {
-    /// Where it listens.
+    /// The address on which it listens.
     pub address: SocketAddr,
-    /// The server's certificate in the last handshake.
+    /// The certificate of the server in the last handshake.
     certificate: Arc<Mutex<Option<Vec<u8>>>>,
     task: JoinHandle<()>,
 }
 
 impl Tunnel {
-    /// Starts one to `server`. `authority`: the file of whom it believes.
+    /// Starts a tunnel to `server`. `authority` is the file of the trusted authority.
     ///
     /// # Panics
-    /// When the file holds no certificate.
+    /// Panics if the file has no certificate.
     pub async fn start(server: SocketAddr, authority: &Path) -> Self {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let mut roots = RootCertStore::empty();
@@ -37,18 +37,18 @@ impl Tunnel {
         let seen = certificate.clone();
         let task = tokio::spawn(async move {
             while let Ok((plain, _)) = listener.accept().await {
-                tokio::spawn(pass_on(plain, server, connector.clone(), seen.clone()));
+                tokio::spawn(forward(plain, server, connector.clone(), seen.clone()));
             }
         });
         Self { address, certificate, task }
     }
 
-    /// The server's certificate in the last handshake.
+    /// Returns the certificate of the server in the last handshake.
     ///
     /// # Panics
-    /// When there was none.
+    /// Panics if there was none.
     pub fn certificate(&self) -> Vec<u8> {
-        self.certificate.lock().expect("nobody panics with it").clone().expect("a handshake")
+        self.certificate.lock().expect("the lock is not poisoned").clone().expect("a handshake")
     }
 }
 
@@ -58,12 +58,12 @@ impl Drop for Tunnel {
     }
 }
 
-async fn pass_on(mut plain: TcpStream, server: SocketAddr, connector: TlsConnector, seen: Arc<Mutex<Option<Vec<u8>>>>) {
+async fn forward(mut plain: TcpStream, server: SocketAddr, connector: TlsConnector, seen: Arc<Mutex<Option<Vec<u8>>>>) {
     let Ok(stream) = TcpStream::connect(server).await else { return };
     let name = ServerName::try_from("localhost").expect("a name");
-    // A handshake that fails shows as the end of the plain connection.
+    // The plain connection ends if a handshake fails.
     let Ok(mut encrypted) = connector.connect(name, stream).await else { return };
     let leaf = encrypted.get_ref().1.peer_certificates().and_then(|chain| chain.first()).map(|leaf| leaf.to_vec());
-    *seen.lock().expect("nobody panics with it") = leaf;
+    *seen.lock().expect("the lock is not poisoned") = leaf;
     let _ = tokio::io::copy_bidirectional(&mut plain, &mut encrypted).await;
 }

@@ -1,4 +1,4 @@
-//! What a client makes of a presence channel, as pusher-js would, but strict.
+//! The member list of a presence channel as a client sees it. It works like pusher-js and rejects contradictions.
 
 use std::collections::BTreeSet;
 
@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::client::{TestClient, members};
 use crate::server::Server;
 
-/// The members as one client knows them.
+/// The members that one client knows.
 #[derive(Clone, Debug, Default)]
 pub struct View {
     /// `None` before the client has joined.
@@ -16,10 +16,10 @@ pub struct View {
 }
 
 impl View {
-    /// Takes one message; those that do not tell of members change nothing.
+    /// Applies one message. Messages that are not about members change nothing.
     ///
     /// # Panics
-    /// When a user is added who is known, or removed who is not.
+    /// Panics if an added user is already known, or if a removed user is not.
     pub fn apply(&mut self, message: &Message) {
         match message.event.as_str() {
             "pusher_internal:subscription_succeeded" => self.members = Some(members(message).into_iter().collect()),
@@ -36,27 +36,27 @@ impl View {
     }
 }
 
-/// The user whom a `member_added` or `member_removed` tells of.
+/// Returns the user of a `member_added` or `member_removed`.
 ///
 /// # Panics
-/// When it is another message.
+/// Panics if it is another message.
 pub fn user_of(message: &Message) -> String {
     let data: Value = serde_json::from_str(&message.data).expect("the data is JSON");
     data["user_id"].as_str().expect("user ids are strings").to_owned()
 }
 
-/// A member that takes note of everything that it is told of a presence channel.
+/// A member that records every change of a presence channel.
 pub struct Observer {
-    /// Its connection.
+    /// The connection.
     pub client: TestClient,
-    /// What it makes of what it was told.
+    /// The resulting member list.
     pub view: View,
-    /// Users that were added (`true`) and removed (`false`), in order, since it joined.
+    /// The added (`true`) and removed (`false`) users, in order, since it joined.
     pub changes: Vec<(bool, String)>,
 }
 
 impl Observer {
-    /// Joins a presence channel as `user`, and waits for the list.
+    /// Joins a presence channel as `user` and waits for the list.
     pub async fn join(gateway: &Server, channel: &str, user: &str) -> Self {
         let mut observer = Self { client: gateway.client().await, view: View::default(), changes: Vec::new() };
         observer.client.ask(channel, Some(&json!({ "user_id": user })));
@@ -64,7 +64,7 @@ impl Observer {
         observer
     }
 
-    /// Takes everything up to the next event of this name, and returns that.
+    /// Applies all messages up to the next event of this name, and returns that event.
     pub async fn until(&mut self, event: &str) -> Message {
         loop {
             let message = self.client.next().await;
@@ -75,15 +75,15 @@ impl Observer {
         }
     }
 
-    /// The members as it knows them.
+    /// Returns the members that it knows.
     ///
     /// # Panics
-    /// When it has not joined.
+    /// Panics if it has not joined.
     pub fn members(&self) -> &BTreeSet<String> {
         self.view.members.as_ref().expect("it has joined")
     }
 
-    /// Takes one message.
+    /// Applies one message.
     pub fn take(&mut self, message: &Message) {
         self.view.apply(message);
         match message.event.as_str() {
@@ -93,7 +93,7 @@ impl Observer {
         }
     }
 
-    /// The users that were added and removed so far, sorted; forgets them.
+    /// Takes the users that were added and removed so far, sorted.
     pub fn take_changes(&mut self) -> Vec<(bool, String)> {
         let mut changes = std::mem::take(&mut self.changes);
         changes.sort();

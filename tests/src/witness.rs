@@ -1,4 +1,4 @@
-//! Bystanders: clients that must be served whatever another client does.
+//! Clients that must be served regardless of another client's behavior.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -6,18 +6,18 @@ use crate::{Server, TestClient};
 
 const CHANNEL: &str = "witness";
 
-/// One client on each of the server's two shards. The server must have been started with [`Witnesses::SETUP`], and these
-/// must be its first connections: new ones go to the shard that has the fewest.
+/// One client on each of the two shards of the server. The server must use [`Witnesses::SETUP`], and these
+/// must be its first connections, because new ones go to the shard that has the fewest.
 pub struct Witnesses {
     clients: [TestClient; 2],
     events: AtomicU64,
 }
 
 impl Witnesses {
-    /// The line of `[server]` that makes two shards.
+    /// The line of `[server]` for two shards.
     pub const SETUP: &str = "shards = 2";
 
-    /// Connects and subscribes.
+    /// Connects and subscribes both clients.
     pub async fn join(server: &Server) -> Self {
         let mut clients = [server.client().await, server.client().await];
         for client in &mut clients {
@@ -26,10 +26,10 @@ impl Witnesses {
         Self { clients, events: AtomicU64::new(0) }
     }
 
-    /// Publishes an event and waits until both have it, and nothing else.
+    /// Publishes an event. Waits until both clients have received it and no other message.
     ///
     /// # Panics
-    /// When one of them does not get it.
+    /// Panics if one of them does not receive it.
     pub async fn are_served(&mut self, server: &Server) {
         let data = self.events.fetch_add(1, Ordering::Relaxed).to_string();
         server.publish(CHANNEL, "seen", &data).await;

@@ -1,4 +1,4 @@
-//! Too much of what is allowed.
+//! Excessive use of allowed requests.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use super::start;
 const PINGS: usize = 100_000;
 
 #[tokio::test]
-async fn a_flood_of_pings_is_answered_once_the_client_reads() {
+async fn a_flood_of_pings_is_answered_when_the_client_reads() {
     let (server, mut witnesses) = start(Setup::default()).await;
     let before = server.resident_bytes();
     let mut raw = server.raw().await;
@@ -28,9 +28,9 @@ async fn a_flood_of_pings_is_answered_once_the_client_reads() {
     server.stop().await;
 }
 
-/// Sends `count` pings of this payload without reading; the server must have enough of it in bounded memory.
+/// Sends `count` pings with this payload without reading. The server must close the connection in bounded memory.
 async fn flood_without_reading(count: usize, payload: &[u8]) {
-    // What waits is at most 1 MiB of pongs, and what it takes to keep them apart.
+    // At most 1 MiB of pongs is queued, plus the cost of storing them as separate messages.
     const GROWTH_MAX: u64 = 16 * 1024 * 1024;
     let (server, mut witnesses) = start(Setup::default().server("outbox_timeout = \"2s\"")).await;
     let before = server.resident_bytes();
@@ -40,7 +40,7 @@ async fn flood_without_reading(count: usize, payload: &[u8]) {
     let mut peak = before;
     within("the flood", async {
         for _ in 0..count / 1_000 {
-            // The server may have had enough before the end, and read no further.
+            // The server can stop reading and close before the end.
             let sent = tokio::time::timeout(Duration::from_secs(1), raw.stream.write_all(&pings)).await;
             if !matches!(sent, Ok(Ok(()))) {
                 break;
@@ -65,12 +65,12 @@ async fn a_flood_of_pings_by_a_client_that_never_reads_ends_with_4100() {
 }
 
 #[tokio::test]
-async fn a_flood_of_empty_pings_by_a_client_that_never_reads_costs_no_more() {
+async fn a_flood_of_empty_pings_by_a_client_that_never_reads_uses_bounded_memory() {
     flood_without_reading(40 * PINGS, b"").await;
 }
 
 #[tokio::test]
-async fn ten_thousand_subscriptions_of_one_socket_work_where_they_are_allowed() {
+async fn one_socket_can_have_ten_thousand_subscriptions_if_the_limit_allows_it() {
     const CHANNELS: usize = 10_000;
     let (server, mut witnesses) = start(Setup::default().limit("channels_per_connection = 10_000")).await;
     let mut client = server.client().await;
@@ -103,7 +103,7 @@ async fn ten_thousand_subscriptions_of_one_socket_work_where_they_are_allowed() 
 #[tokio::test]
 async fn more_subscriptions_than_the_default_allows_are_refused() {
     const ALLOWED: usize = 1_000;
-    // As many as the rate of subscriptions leaves.
+    // The remaining burst of the subscription rate.
     const FURTHER: usize = 90;
     let (server, mut witnesses) = start(Setup::default()).await;
     let mut client = server.client().await;
@@ -127,7 +127,7 @@ async fn more_subscriptions_than_the_default_allows_are_refused() {
 }
 
 #[tokio::test]
-async fn connections_that_come_and_go_leave_nothing_behind() {
+async fn short_connections_release_all_their_state() {
     let (server, mut witnesses) = start(Setup::default()).await;
     for round in 0..20 {
         let mut clients = Vec::new();
@@ -156,7 +156,7 @@ async fn ten_thousand_requests_at_once_are_all_answered() {
     let (server, mut witnesses) = start(Setup::default().limit("channels_per_connection = 10_000")).await;
     let mut client = server.client().await;
     for number in 0..REQUESTS {
-        // Three hundred bytes of answer for each: more than an outbox holds, so the server must not ask for them all.
+        // Each response has three hundred bytes. Together they exceed an outbox, so the server must not request them all.
         client.send_event("pusher:subscribe", &json!({ "channel": format!("private-{number}"), "auth": "none" }));
     }
     for number in 0..REQUESTS {

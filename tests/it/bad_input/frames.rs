@@ -1,4 +1,4 @@
-//! Bytes that are not what RFC 6455 says, or unusual in what it allows.
+//! Bytes that violate RFC 6455, and unusual bytes that it allows.
 
 use tests::raw::{BINARY, CLOSE, CONTINUATION, FIN, PING, PONG, TEXT, frame, frame_head};
 use tests::{Raw, Server, Setup, Witnesses};
@@ -12,8 +12,8 @@ async fn breaks(server: &Server, witnesses: &mut Witnesses, what: &str, bytes: &
     let mut raw = server.raw().await;
     raw.send(bytes).await;
     assert_eq!(raw.close().await, code, "{what}");
-    // The server has said its last word and waits for us to end our side.
-    assert_eq!(raw.frame().await, None, "{what}: nothing follows a close frame");
+    // The server waits for the client to close its side.
+    assert_eq!(raw.frame().await, None, "{what}: no frame follows a close frame");
     drop(raw);
     witnesses.are_served(server).await;
 }
@@ -88,7 +88,7 @@ async fn text_that_is_not_utf_8_ends_with_1007() {
 }
 
 #[tokio::test]
-async fn binary_messages_that_hold_no_text_end_with_1003() {
+async fn binary_messages_without_text_end_with_1003() {
     let (server, mut witnesses) = start(Setup::default()).await;
     for (what, bytes) in [
         ("a binary frame", frame(FIN | BINARY, b"\x00\xff")),
@@ -102,7 +102,7 @@ async fn binary_messages_that_hold_no_text_end_with_1003() {
 }
 
 #[tokio::test]
-async fn binary_frames_that_hold_text_are_messages() {
+async fn binary_frames_with_text_are_messages() {
     let (server, mut witnesses) = start(Setup::default()).await;
     let mut raw = server.raw().await;
     raw.send_frame(FIN | BINARY, SUBSCRIBE).await;
@@ -112,10 +112,10 @@ async fn binary_frames_that_hold_text_are_messages() {
 }
 
 #[tokio::test]
-async fn fragmented_messages_are_put_together() {
+async fn fragmented_messages_are_reassembled() {
     let (server, mut witnesses) = start(Setup::default()).await;
     let mut raw = server.raw().await;
-    // Every byte a fragment, a ping between each two, and a character of two bytes cut apart.
+    // Every byte is a fragment, with a ping between two fragments, and a character of two bytes is split.
     let text = r#"{"event":"pusher:subscribe","data":{"channel":"news","x":"é"}}"#.as_bytes();
     let mut bytes = frame(TEXT, &text[..1]);
     for byte in &text[1..text.len() - 1] {
@@ -162,7 +162,7 @@ async fn many_frames_in_one_packet_are_read_in_order() {
 }
 
 #[tokio::test]
-async fn a_clients_close_is_answered_and_the_stream_ends() {
+async fn a_close_frame_from_a_client_is_answered_and_the_stream_ends() {
     let (server, mut witnesses) = start(Setup::default()).await;
     for payload in [&b""[..], &[0x03, 0xe8], &[0x0f, 0xa0, b'b', b'y', b'e']] {
         let mut raw = server.raw().await;
@@ -176,9 +176,9 @@ async fn a_clients_close_is_answered_and_the_stream_ends() {
 }
 
 #[tokio::test]
-async fn frames_that_claim_more_than_they_send_cost_no_memory_and_disturb_nobody() {
+async fn frames_that_announce_more_than_they_send_use_no_memory_and_delay_no_client() {
     const SOCKETS: usize = 400;
-    // 400 claims of 60 KiB are 23 MiB, if believed.
+    // 400 announced lengths of 60 KiB are 23 MiB if the server allocates them.
     const GROWTH_MAX: u64 = 6 * 1024 * 1024;
     let (server, mut witnesses) = start(Setup::default()).await;
     let mut sockets = Vec::with_capacity(SOCKETS);
@@ -190,7 +190,7 @@ async fn frames_that_claim_more_than_they_send_cost_no_memory_and_disturb_nobody
         raw.send(&frame_head(FIN | TEXT, 60 * 1024)).await;
         raw.send(b"only this").await;
     }
-    // 14 bytes of head and 9 of payload each: all have been read.
+    // 14 bytes of head and 9 of payload each. The server has read all of them.
     server.metric_reaches("carillon_connections", SOCKETS as f64 + 2.0).await;
     tests::eventually("all bytes are read", async || {
         server.metric("carillon_received_bytes_total").await >= (SOCKETS * 17) as f64
@@ -198,7 +198,7 @@ async fn frames_that_claim_more_than_they_send_cost_no_memory_and_disturb_nobody
     .await;
     witnesses.are_served(&server).await;
     let growth = server.resident_bytes().saturating_sub(before);
-    assert!(growth < GROWTH_MAX, "{growth} bytes for {SOCKETS} claims");
+    assert!(growth < GROWTH_MAX, "{growth} bytes for {SOCKETS} announced frames");
     drop(sockets);
     server.metric_reaches("carillon_connections", 2.0).await;
     witnesses.are_served(&server).await;

@@ -1,4 +1,4 @@
-//! Requests that look like WebSocket handshakes and cannot be. Source: RFC 6455, 4.2.1.
+//! Requests that resemble WebSocket handshakes but are invalid. Source: RFC 6455, 4.2.1.
 
 use std::fmt::Write;
 use std::net::{IpAddr, Ipv4Addr};
@@ -11,7 +11,7 @@ use super::start;
 const KEY: &str = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==";
 const GOOD: [&str; 5] = ["Host: test", "Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 13", KEY];
 
-/// A handshake with other lines in place of those of the same name.
+/// Returns a handshake in which these lines replace those of the same name.
 fn handshake(method: &str, version: &str, replaced: &str, lines: &[&str]) -> String {
     let mut request = format!("{method} /app/shop-key?protocol=7 {version}\r\n");
     let kept = GOOD.iter().filter(|line| !line.starts_with(replaced) || replaced.is_empty());
@@ -22,7 +22,7 @@ fn handshake(method: &str, version: &str, replaced: &str, lines: &[&str]) -> Str
 }
 
 #[tokio::test]
-async fn each_kind_gets_a_status_a_text_a_count_and_a_line_in_the_log() {
+async fn each_kind_of_refusal_has_a_status_a_text_a_counter_and_a_log_line() {
     let (server, mut witnesses) = start(Setup::default().flag("--debug")).await;
     let two_versions = ["Sec-WebSocket-Version: 13", "Sec-WebSocket-Version: 13"];
     let cases: [(String, u16, &str, &str); 13] = [
@@ -65,13 +65,13 @@ async fn each_kind_gets_a_status_a_text_a_count_and_a_line_in_the_log() {
         assert_eq!(raw.until_end().await, b"");
     }
     witnesses.are_served(&server).await;
-    assert_eq!(server.metric("carillon_connections").await, 2.0, "a failed handshake keeps no place");
+    assert_eq!(server.metric("carillon_connections").await, 2.0, "a failed handshake does not count as a connection");
     let log = server.stop().await;
     assert_eq!(log.matches("WebSocket handshake is not valid").count(), cases.len(), "{log}");
 }
 
 #[tokio::test]
-async fn an_operator_is_warned_of_a_proxy_without_http_1_1_and_not_flooded() {
+async fn a_proxy_without_http_1_1_is_logged_at_a_limited_rate() {
     let server = Server::plain().await;
     for _ in 0..50 {
         let reply = server.http(&handshake("GET", "HTTP/1.0", "Connection", &["Connection: close"])).await;
@@ -83,9 +83,9 @@ async fn an_operator_is_warned_of_a_proxy_without_http_1_1_and_not_flooded() {
     assert!(log.contains("proxy_http_version 1.1"), "{log}");
 }
 
-/// nginx with `proxy_pass` alone, as its own documentation begins.
+/// nginx with only `proxy_pass`, like the first example of its documentation.
 #[tokio::test]
-async fn a_real_nginx_without_the_settings_is_told_which_are_missing() {
+async fn a_response_through_a_misconfigured_nginx_names_the_missing_settings() {
     let server = Server::plain().await;
     for settings in ["", "proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection \"upgrade\";"] {
         let location = format!("location / {{ proxy_pass http://{}; {settings} }}", server.public);
@@ -101,7 +101,7 @@ async fn a_real_nginx_without_the_settings_is_told_which_are_missing() {
 }
 
 #[tokio::test]
-async fn tokens_are_found_in_any_case_and_in_several_lines() {
+async fn header_tokens_are_found_in_any_case_and_in_several_lines() {
     let server = Server::plain().await;
     for (replaced, lines) in [
         ("Connection", &["Connection: keep-alive", "connection: UPGRADE"][..]),
@@ -120,7 +120,7 @@ async fn tokens_are_found_in_any_case_and_in_several_lines() {
 }
 
 #[tokio::test]
-async fn paths_that_clients_put_together_name_the_app() {
+async fn paths_with_query_and_encoding_name_the_app() {
     for (prefix, paths) in [
         ("", &["/app/shop-key", "/app/shop-key/", "//app/shop-key", "/app/shop-key//", "/app/shop%2Dkey/"][..]),
         ("/ws", &["/ws/app/shop-key", "/ws/app/shop-key/", "/ws//app/shop-key", "//ws/app/shop-key/"]),

@@ -1,11 +1,11 @@
-//! Texts that are no messages, and messages that ask for what is not allowed.
+//! Texts that are not messages, and messages with forbidden requests.
 
 use serde_json::json;
 use tests::{Server, Setup, TestClient};
 
 use super::start;
 
-/// Sends a text and expects an error with this code on a connection that stays open.
+/// Sends a text and expects an error with this code. The connection must stay open.
 async fn is_refused(client: &mut TestClient, text: &str, code: Option<u64>) -> String {
     client.send(text);
     let (given, message) = client.expect_error().await;
@@ -15,7 +15,7 @@ async fn is_refused(client: &mut TestClient, text: &str, code: Option<u64>) -> S
 }
 
 #[tokio::test]
-async fn what_is_no_message_is_answered_4200_and_the_connection_stays() {
+async fn an_invalid_message_is_answered_4200_and_the_connection_stays_open() {
     let (server, mut witnesses) = start(Setup::default()).await;
     let mut client = server.client().await;
     let deep = "[".repeat(30_000);
@@ -54,7 +54,7 @@ async fn what_is_no_message_is_answered_4200_and_the_connection_stays() {
 }
 
 #[tokio::test]
-async fn unknown_and_forged_events_are_refused_and_reach_nobody() {
+async fn unknown_and_forged_events_are_refused_and_reach_no_client() {
     let (server, mut witnesses) = start(Setup::default()).await;
     let (mut client, mut other) = (server.client().await, server.client().await);
     client.join("presence-room", "1").await;
@@ -81,7 +81,7 @@ async fn unknown_and_forged_events_are_refused_and_reach_nobody() {
 }
 
 #[tokio::test]
-async fn client_events_are_taken_only_from_members_of_channels_that_allow_them() {
+async fn client_events_are_accepted_only_from_subscribers_of_channels_that_allow_them() {
     let (server, mut witnesses) = start(Setup::default()).await;
     let (mut client, mut other) = (server.client().await, server.client().await);
     other.subscribe("private-room").await;
@@ -142,7 +142,7 @@ async fn client_events_above_the_rate_are_dropped_with_4301() {
 }
 
 #[tokio::test]
-async fn switched_off_client_events_are_refused() {
+async fn disabled_client_events_are_refused() {
     let server = Server::start(Setup::default().app("client_events = false")).await;
     let mut client = server.client().await;
     client.subscribe("private-room").await;
@@ -167,7 +167,7 @@ async fn subscriptions_with_bad_names_are_refused() {
 }
 
 #[tokio::test]
-async fn subscriptions_without_a_fitting_signature_are_refused() {
+async fn subscriptions_without_a_valid_signature_are_refused() {
     let (server, mut witnesses) = start(Setup::default()).await;
     let mut client = server.client().await;
     let digest = "0".repeat(64);
@@ -201,7 +201,7 @@ async fn subscriptions_without_a_fitting_signature_are_refused() {
         assert_eq!(client.expect_refusal("presence-a", 4301).await.0, "LimitReached");
     }
     assert_eq!(server.metric("carillon_auth_failures_total").await, 35.0);
-    assert_eq!(server.get("/channels").await, json!({ "channels": { "witness": {} } }), "nothing was entered");
+    assert_eq!(server.get("/channels").await, json!({ "channels": { "witness": {} } }), "no subscription was stored");
     witnesses.are_served(&server).await;
     server.stop().await;
 }
@@ -219,7 +219,7 @@ async fn a_signature_of_another_socket_is_refused() {
 }
 
 #[tokio::test]
-async fn a_repeated_subscription_is_answered_again_and_counted_once() {
+async fn a_repeated_subscription_is_confirmed_again_and_counted_once() {
     let server = Server::plain().await;
     let mut client = server.client().await;
     for _ in 0..3 {

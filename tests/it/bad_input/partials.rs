@@ -1,4 +1,4 @@
-//! Messages that begin and do not end.
+//! Messages that start and do not end.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use tokio::time::{Instant, interval};
 
 use super::start;
 
-/// Sends the start of a message and then one of `drops` a second; returns how long the server waited, and its close code.
+/// Sends the start of a message, then one of `drops` each second. Returns how long the server waited, and its close code.
 async fn closed_after(mut raw: Raw, start: Vec<u8>, drops: Vec<Vec<u8>>) -> (Duration, u16) {
     raw.send(&start).await;
     let began = Instant::now();
@@ -21,7 +21,7 @@ async fn closed_after(mut raw: Raw, start: Vec<u8>, drops: Vec<Vec<u8>>) -> (Dur
             tokio::select! {
                 code = close_code(&mut raw) => return code,
                 _ = second.tick() => if let Some(drop) = drops.next() {
-                    // The server may be ending the connection already.
+                    // The server can be closing the connection already.
                     let _ = raw.stream.write_all(&drop).await;
                 },
             }
@@ -34,7 +34,7 @@ async fn closed_after(mut raw: Raw, start: Vec<u8>, drops: Vec<Vec<u8>>) -> (Dur
 /// Skips pongs up to the close frame.
 async fn close_code(raw: &mut Raw) -> u16 {
     loop {
-        // Not `Raw::frame`, which expects something within its own deadline.
+        // `Raw::frame` would fail, because it expects a frame within its own deadline.
         let bytes = raw.some().await;
         let mut rest = bytes.as_slice();
         while let [first, length, ..] = *rest {
@@ -48,7 +48,7 @@ async fn close_code(raw: &mut Raw) -> u16 {
 }
 
 #[tokio::test]
-async fn messages_that_do_not_end_are_closed_with_1008() {
+async fn a_message_that_does_not_end_is_closed_with_1008() {
     let (server, mut witnesses) = start(Setup::default()).await;
     let text = br#"{"event":"pusher:ping","data":{}}"#;
     let whole = frame(FIN | TEXT, text);
@@ -71,7 +71,7 @@ async fn messages_that_do_not_end_are_closed_with_1008() {
             assert!(took > Duration::from_secs(28), "{what}: closed after {took:?}");
         });
     }
-    // A client that sends whole messages in pieces, for longer than one of them may take.
+    // A client that sends whole messages in fragments, for longer than the limit of one message.
     let steady = async {
         let mut raw = server.raw().await;
         let mut second = interval(Duration::from_secs(1));
@@ -93,7 +93,7 @@ async fn messages_that_do_not_end_are_closed_with_1008() {
 async fn incomplete_messages_of_many_clients_have_bounded_memory() {
     const SOCKETS: usize = 2_400;
     const BYTES: usize = 60 * 1024;
-    // 140 MiB are sent; 64 MiB of them may be kept, in buffers of 64 KiB.
+    // 140 MiB are sent. The server can store 64 MiB of them, in buffers of 64 KiB.
     const GROWTH_MAX: u64 = 110 * 1024 * 1024;
     let (server, mut witnesses) = start(Setup::default()).await;
     let before = server.resident_bytes();
@@ -106,11 +106,11 @@ async fn incomplete_messages_of_many_clients_have_bounded_memory() {
         sockets.push(raw);
     }
     witnesses.are_served(&server).await;
-    // The oldest had to go.
+    // The oldest partial messages were closed.
     within("the close of the oldest", sockets[0].expect_close(4100)).await;
     let growth = server.resident_bytes().saturating_sub(before);
     assert!(growth < GROWTH_MAX, "{growth} bytes");
-    // The latest is not disturbed: its message of blanks ends, and is answered as one.
+    // The latest one is not affected: its message of spaces ends and is answered.
     let mut latest = sockets.pop().expect("a socket");
     latest.send(&[b' '; 20]).await;
     assert_eq!(latest.message().await["event"], "pusher:error");

@@ -1,4 +1,4 @@
-//! Floods of what a client may do: subscriptions, sign-ins, and the changes that others are notified of.
+//! Floods of allowed requests: subscriptions, sign-ins, and changes that other clients are notified of.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -29,7 +29,7 @@ async fn turn(mut client: TestClient, user: String, stop: Arc<AtomicBool>) {
     }
 }
 
-/// A member that reads at most 1 MB/s, pings, and checks what it is sent.
+/// A member that reads at most 1 MB/s, sends pings, and checks every message.
 struct SlowMember {
     raw: Raw,
     members: BTreeSet<String>,
@@ -77,7 +77,7 @@ impl SlowMember {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_slow_member_is_not_disturbed_by_members_who_join_and_leave_without_end() {
+async fn a_slow_member_stays_connected_while_members_join_and_leave_continuously() {
     const FLOODERS: usize = 8;
     let (server, mut witnesses) = start(Setup::default()).await;
     let mut honest = SlowMember::join(&server).await;
@@ -98,7 +98,7 @@ async fn a_slow_member_is_not_disturbed_by_members_who_join_and_leave_without_en
     }
     stop.store(true, Ordering::Relaxed);
     within("the flood's end", flooding.join_all()).await;
-    // Every join of the flood is undone, and that is known here.
+    // The flood ends every membership that it starts. This member receives both changes.
     within("the end of the others", async {
         while honest.members.len() > 1 {
             honest.ping().await;
@@ -111,7 +111,7 @@ async fn a_slow_member_is_not_disturbed_by_members_who_join_and_leave_without_en
 }
 
 #[tokio::test]
-async fn members_who_join_while_changes_are_paced_get_a_list_that_fits() {
+async fn members_who_join_while_changes_are_paced_get_a_consistent_list() {
     let (server, _witnesses) = start(Setup::default().limit("channels_per_connection = 10000")).await;
     let mut observer = tests::Observer::join(&server, "presence-room", "observer").await;
     let stop = Arc::new(AtomicBool::new(false));
@@ -119,7 +119,7 @@ async fn members_who_join_while_changes_are_paced_get_a_list_that_fits() {
     for number in 0..4 {
         flooding.spawn(turn(server.client().await, format!("flood-{number}"), stop.clone()));
     }
-    // An observer panics when a user is added who is known, or removed who is not.
+    // An observer panics if an added user is already known, or if a removed user is not.
     for number in 0..5 {
         let mut late = tests::Observer::join(&server, "presence-room", &format!("late-{number}")).await;
         let name = format!("late-{number}");
@@ -137,7 +137,7 @@ async fn members_who_join_while_changes_are_paced_get_a_list_that_fits() {
 }
 
 #[tokio::test]
-async fn subscriptions_over_the_rate_are_refused_and_unsubscribes_take_effect() {
+async fn subscriptions_above_the_rate_are_refused_and_unsubscribes_take_effect() {
     let (server, mut witnesses) = start(Setup::default().limit("channels_per_connection = 100")).await;
     let mut client = server.client().await;
     client.subscribe("kept").await;
@@ -151,7 +151,7 @@ async fn subscriptions_over_the_rate_are_refused_and_unsubscribes_take_effect() 
         let answer = client.next().await;
         match answer.event.as_str() {
             "pusher:pong" => break,
-            // Left out where the unsubscribe came before it.
+            // There is no confirmation if the unsubscribe came first.
             "pusher_internal:subscription_succeeded" => {}
             "pusher:subscription_error" => {
                 let data: Value = serde_json::from_str(&answer.data).expect("the data is JSON");
@@ -159,14 +159,14 @@ async fn subscriptions_over_the_rate_are_refused_and_unsubscribes_take_effect() 
                 assert_eq!((&data["type"], client.expect_error().await.0), (&"LimitReached".into(), status));
                 match status {
                     Some(4301) => refused += 1,
-                    // Subscriptions that are given up before they are answered count until then.
+                    // Cancelled subscriptions count until they are answered.
                     status => assert_eq!(status, Some(4100)),
                 }
             }
             event => panic!("{event}"),
         }
     }
-    // A burst of 200, and fifty a second for as long as it took.
+    // A burst of 200, and fifty a second for the duration of the test.
     assert!((100..=801).contains(&refused), "{refused} refused");
     assert_eq!(server.metric(RATE_LIMITED).await, f64::from(refused));
     client.unsubscribe("kept");
@@ -190,13 +190,13 @@ async fn subscriptions_over_the_rate_are_refused_and_unsubscribes_take_effect() 
 }
 
 #[tokio::test]
-async fn a_thousand_channels_and_a_sign_in_at_once_are_within_the_rate() {
+async fn a_thousand_subscriptions_and_a_sign_in_at_once_are_within_the_rate() {
     const CHANNELS: usize = 1_000;
     let server = Server::plain().await;
-    // As after a reconnect: everything at once, each time on a new connection.
+    // Like after a reconnect: all requests at once, each time on a new connection.
     for _ in 0..2 {
         let mut client = server.client().await;
-        client.ask_sign_in(&json!({ "id": "ana" }));
+        client.request_sign_in(&json!({ "id": "ana" }));
         for number in 0..CHANNELS {
             client.ask(&format!("private-{number}"), None);
         }
@@ -208,7 +208,7 @@ async fn a_thousand_channels_and_a_sign_in_at_once_are_within_the_rate() {
                 event => panic!("{event}"),
             }
         }
-        // A page that moves on leaves some channels and joins others.
+        // A page that navigates unsubscribes from some channels and subscribes to others.
         for number in 0..50 {
             client.unsubscribe(&format!("private-{number}"));
             client.ask(&format!("private-next-{number}"), None);
@@ -222,11 +222,11 @@ async fn a_thousand_channels_and_a_sign_in_at_once_are_within_the_rate() {
 }
 
 #[tokio::test]
-async fn floods_of_sign_ins_and_unsubscribes_disturb_nobody() {
+async fn floods_of_sign_ins_and_unsubscribes_delay_no_other_client() {
     let (server, mut witnesses) = start(Setup::default()).await;
     let mut client = server.client().await;
     for number in 0..5_000 {
-        client.ask_sign_in(&json!({ "id": format!("user-{number}") }));
+        client.request_sign_in(&json!({ "id": format!("user-{number}") }));
         client.unsubscribe(&format!("channel-{number}"));
     }
     client.send_event("pusher:ping", &json!({}));
@@ -250,7 +250,7 @@ async fn floods_of_sign_ins_and_unsubscribes_disturb_nobody() {
 }
 
 #[tokio::test]
-async fn counts_that_change_without_end_are_sent_a_few_times_a_second() {
+async fn continuously_changing_counts_are_sent_a_few_times_a_second() {
     const TURNS: usize = 500;
     let server = Server::start(Setup::default().app("subscription_count = true")).await;
     let mut witness = server.client().await;
@@ -259,13 +259,13 @@ async fn counts_that_change_without_end_are_sent_a_few_times_a_second() {
     let began = Instant::now();
     for _ in 0..TURNS {
         flooder.ask("news", None);
-        // Else the turn would be over before it was counted.
+        // Otherwise the turn would be over before it was counted.
         while flooder.next().await.event != "pusher_internal:subscription_succeeded" {}
         flooder.unsubscribe("news");
     }
     flooder.send_event("pusher:ping", &json!({}));
     while flooder.next().await.event != "pusher:pong" {}
-    // A count that was never reached before is the last one.
+    // A higher count than before is the last one.
     let mut others = Vec::new();
     for _ in 0..4 {
         let client = server.client().await;
@@ -281,7 +281,7 @@ async fn counts_that_change_without_end_are_sent_a_few_times_a_second() {
             break;
         }
     }
-    // Twenty at once and ten a second, by the clock of the server, which is read once a second.
+    // Twenty at once and ten a second, by the server's clock, which it reads once a second.
     let seconds = began.elapsed().as_secs_f64() + 2.0;
     assert!(f64::from(counts) < 20.0 + 10.0 * seconds, "{counts} counts for {TURNS} turns in {seconds} s");
     drop((flooder, others));

@@ -1,4 +1,4 @@
-//! The same request over and over, each allowed for itself.
+//! Repetitions of a request that is allowed once.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,25 +9,25 @@ use tests::{Server, Setup, TestClient, within};
 
 use super::start;
 
-/// A limit, and with it a burst of requests, that no flood of a test comes to.
+/// A limit, and a burst of requests, that no flood of a test reaches.
 const UNLIMITED: &str = "channels_per_connection = 1000000000";
 
-/// Far more than the answers under way of one client may cost, far less than one answer for each request does.
+/// Far more than the pending responses of one client can use, and far less than one response per request would use.
 const GROWTH_MAX: u64 = 48 * 1024 * 1024;
 
-/// Sends far more than it reads, until told to stop.
+/// Sends far more than it reads, until it is stopped.
 async fn flood(mut client: TestClient, messages: Vec<(&'static str, Value)>, stop: Arc<AtomicBool>) {
     while !stop.load(Ordering::Relaxed) {
         for (event, data) in &messages {
             client.send_event(event, data);
         }
-        // A turn for the task that writes: the client's own queue must not grow while the server takes no more.
+        // Lets the writing task run. The queue of the client must not grow while the server does not read.
         let answered = tokio::time::timeout(Duration::from_millis(1), client.next()).await;
         drop(answered);
     }
 }
 
-/// Lets a client flood the server while the witnesses are served, and looks at what it costs.
+/// Lets a client flood the server while the witnesses are served, and checks the memory.
 async fn flooded(
     server: &Server,
     witnesses: &mut tests::Witnesses,
@@ -43,16 +43,16 @@ async fn flooded(
         peak = peak.max(server.resident_bytes());
     }
     stop.store(true, Ordering::Relaxed);
-    within("the flood's end", flooding).await.expect("the flood ends well");
+    within("the flood's end", flooding).await.expect("the flood does not panic");
     witnesses.are_served(server).await;
     let growth = peak.max(server.resident_bytes()) - before;
     assert!(growth < GROWTH_MAX, "{growth} bytes for one client");
 }
 
 #[tokio::test]
-async fn a_member_that_repeats_its_subscription_gets_one_list_at_a_time() {
+async fn a_member_that_repeats_its_subscription_gets_one_member_list_at_a_time() {
     const MEMBERS: usize = 50;
-    // Without a rate: what is under way is bounded all the same.
+    // Without a rate, the number of requests in progress is still bounded.
     let (server, mut witnesses) = start(Setup::default().limit(UNLIMITED)).await;
     let info = "x".repeat(900);
     let mut members = Vec::new();
@@ -73,7 +73,7 @@ async fn a_member_that_repeats_its_subscription_gets_one_list_at_a_time() {
 }
 
 #[tokio::test]
-async fn a_client_that_subscribes_and_unsubscribes_in_turn_has_a_bounded_number_under_way() {
+async fn alternating_subscribes_and_unsubscribes_have_a_bounded_number_in_flight() {
     let (server, mut witnesses) = start(Setup::default().limit(UNLIMITED)).await;
     let client = server.client().await;
     let pair = [("pusher:subscribe", json!({ "channel": "a" })), ("pusher:unsubscribe", json!({ "channel": "a" }))];
@@ -84,9 +84,9 @@ async fn a_client_that_subscribes_and_unsubscribes_in_turn_has_a_bounded_number_
 }
 
 #[tokio::test]
-async fn a_client_that_never_pauses_leaves_its_shard_to_others_in_between() {
-    // Signatures to check are the dearest thing to ask for. Before a witness is served the flood may have its turns, but
-    // not so many that it could be heard to the end first.
+async fn a_client_that_never_pauses_does_not_starve_its_shard() {
+    // Signatures are the most expensive requests. The shard can take some turns for the flood before it serves a witness,
+    // but it must not handle the whole flood first.
     const TURNS_MAX: f64 = 20_000.0;
     let (server, mut witnesses) = start(Setup::default().limit(UNLIMITED)).await;
     let client = server.client().await;
@@ -94,7 +94,7 @@ async fn a_client_that_never_pauses_leaves_its_shard_to_others_in_between() {
     let request = json!({ "channel": "private-a", "auth": format!("{}:{}", tests::setup::APP_KEY, "0".repeat(64)) });
     let flooding = tokio::spawn(flood(client, vec![("pusher:subscribe", request); 400], stop.clone()));
     let failures = "carillon_auth_failures_total{reason=\"signature\"}";
-    tests::eventually("the flood has begun", async || {
+    tests::eventually("the flood has started", async || {
         server.metrics().await.names().any(|name| name == "carillon_auth_failures_total")
     })
     .await;
@@ -105,6 +105,6 @@ async fn a_client_that_never_pauses_leaves_its_shard_to_others_in_between() {
         assert!(turns < TURNS_MAX, "{turns} requests of one client came before an event for others");
     }
     stop.store(true, Ordering::Relaxed);
-    within("the flood's end", flooding).await.expect("the flood ends well");
+    within("the flood's end", flooding).await.expect("the flood does not panic");
     server.stop().await;
 }

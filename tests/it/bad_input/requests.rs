@@ -12,7 +12,7 @@ fn now_s() -> u64 {
     unix_us() / 1_000_000
 }
 
-/// A request that is signed as it should be, but for what a test changes.
+/// A correctly signed request, of which a test changes a part.
 struct Request<'a> {
     method: &'a str,
     path: &'a str,
@@ -39,7 +39,7 @@ impl<'a> Request<'a> {
     }
 }
 
-/// The query without one of its parameters.
+/// Returns the query without one of its parameters.
 fn without(query: &str, name: &str) -> String {
     let prefix = format!("{name}=");
     query.split('&').filter(|pair| !pair.starts_with(&prefix)).collect::<Vec<_>>().join("&")
@@ -133,7 +133,7 @@ async fn a_signature_for_another_method_or_path_is_refused() {
 async fn apps_and_paths_that_do_not_exist_are_answered_404() {
     let (server, mut witnesses) = start(Setup::default()).await;
     for (method, path) in [
-        ("POST", "/apps/nobody/events"),
+        ("POST", "/apps/unknown/events"),
         ("POST", "/apps/shop-key/events"),
         ("POST", "/apps//events"),
         ("GET", "/apps/%ff/channels"),
@@ -170,7 +170,7 @@ async fn other_methods_are_answered_405() {
 }
 
 #[tokio::test]
-async fn bodies_that_make_no_sense_are_answered_400() {
+async fn invalid_bodies_are_answered_400() {
     let (server, mut witnesses) = start(Setup::default()).await;
     let name = "x".repeat(201);
     let channels: Vec<String> = (0..101).map(|number| format!("c{number}")).collect();
@@ -213,7 +213,7 @@ async fn bodies_that_make_no_sense_are_answered_400() {
 }
 
 #[tokio::test]
-async fn batches_are_taken_whole_or_not_at_all() {
+async fn batches_are_published_whole_or_not_at_all() {
     let (server, mut witnesses) = start(Setup::default()).await;
     let good = json!({ "name": "a", "data": "x", "channel": "witness" });
     let batch = async |events: Vec<Value>| server.post("/batch_events", &json!({ "batch": events })).await;
@@ -223,7 +223,7 @@ async fn batches_are_taken_whole_or_not_at_all() {
     assert_eq!(batch(vec![good, large]).await.status.as_u16(), 413);
     assert_eq!(server.post("/batch_events", &json!({ "batch": 7 })).await.status.as_u16(), 400);
     assert_eq!(server.post("/batch_events", &json!({})).await.status.as_u16(), 400);
-    // Not one of the good events has gone out.
+    // None of the valid events was published.
     witnesses.are_served(&server).await;
     server.stop().await;
 }
@@ -238,7 +238,7 @@ async fn oversize_bodies_and_data_are_answered_413() {
     let body = vec![b' '; 2 * 1024 * 1024];
     assert_eq!(Request::new("POST", EVENTS, &body).send(&server).await.status, 413);
     let target = format!("{EVENTS}?{}", signed_query(&server.app, "POST", EVENTS, &[], EVENT, now_s()));
-    // A claim is judged before the body: none is sent here.
+    // The length is checked before the body. No body is sent here.
     let claim = server.http(&format!("POST {target} HTTP/1.1\r\nHost: a\r\nContent-Length: 99999999999\r\n\r\n")).await;
     assert_eq!(claim.status, 413, "{}", claim.body);
     let mut chunked = format!("POST {target} HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n").into_bytes();
@@ -251,7 +251,7 @@ async fn oversize_bodies_and_data_are_answered_413() {
 }
 
 #[tokio::test]
-async fn a_request_without_a_signature_is_refused_although_its_body_does_not_come() {
+async fn an_unsigned_request_is_refused_before_its_body_arrives() {
     let server = Server::plain().await;
     let head = format!("POST {EVENTS} HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n");
     let reply = server.http(&head).await;
@@ -260,7 +260,7 @@ async fn a_request_without_a_signature_is_refused_although_its_body_does_not_com
 }
 
 #[tokio::test]
-async fn questions_that_a_channel_cannot_answer_are_answered_400() {
+async fn queries_that_do_not_apply_to_a_channel_are_answered_400() {
     let server = Server::plain().await;
     for (path, query) in [
         ("/channels", "info=user_count"),
@@ -293,7 +293,7 @@ async fn garbage_instead_of_http_is_refused() {
     for bytes in garbage {
         let mut raw = server.tcp().await;
         raw.send(bytes).await;
-        // 400, or the end without a word.
+        // A 400, or a close without a response.
         let reply = raw.until_end().await;
         let text = String::from_utf8_lossy(&reply);
         assert!(reply.is_empty() || text.starts_with("HTTP/1.1 400"), "{:?}: {text}", String::from_utf8_lossy(bytes));
@@ -303,7 +303,7 @@ async fn garbage_instead_of_http_is_refused() {
 }
 
 #[tokio::test]
-async fn heads_above_the_limit_are_answered_431() {
+async fn request_heads_above_the_limit_are_answered_431() {
     let (server, mut witnesses) = start(Setup::default()).await;
     let large = format!("GET /up HTTP/1.1\r\nHost: a\r\nX-Large: {}\r\n\r\n", "x".repeat(64 * 1024));
     let many = format!("GET /up HTTP/1.1\r\nHost: a\r\n{}\r\n", "X-Many: 1\r\n".repeat(200));
@@ -319,7 +319,7 @@ async fn heads_above_the_limit_are_answered_431() {
 }
 
 #[tokio::test]
-async fn a_connection_is_kept_for_the_next_request_after_a_refusal() {
+async fn a_connection_stays_open_for_the_next_request_after_a_refusal() {
     let server = Server::plain().await;
     let mut raw = server.tcp().await;
     let refused = raw.exchange(b"POST /apps/shop/events HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n{}").await;

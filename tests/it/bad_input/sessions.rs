@@ -1,4 +1,4 @@
-//! Many fallback sessions from one client.
+//! Many fallback sessions of one client.
 
 use rustix::fd::AsFd;
 use shared::protocol::SocketId;
@@ -7,7 +7,7 @@ use tests::{Server, Setup, eventually};
 
 use super::start;
 
-/// The bound of one TCP connection.
+/// The limit of one TCP connection.
 const PER_TCP_CONNECTION: usize = 64;
 
 fn open(verb: &str, name: usize, headers: &str) -> String {
@@ -40,7 +40,7 @@ async fn one_tcp_connection_cannot_fill_a_node() {
         most = most.max(server.metric("carillon_connections").await);
     }
     assert!(most <= (PER_TCP_CONNECTION + 2) as f64, "{most} connections");
-    assert!(count(&taken, "c[4100,") > SESSIONS / 20, "the others are refused so that clients come back");
+    assert!(count(&taken, "c[4100,") > SESSIONS / 20, "the other sessions are refused with a code that allows a retry");
     assert!(is_ready(&server).await && server.metric("carillon_rate_limited_total").await > 0.0);
     server.client().await.settle().await;
     witnesses.are_served(&server).await;
@@ -50,7 +50,7 @@ async fn one_tcp_connection_cannot_fill_a_node() {
 }
 
 #[tokio::test]
-async fn sessions_opened_one_after_the_other_on_a_kept_connection_are_bounded_too() {
+async fn sessions_opened_in_sequence_on_one_connection_are_bounded() {
     let server = Server::plain().await;
     let mut raw = server.tcp().await;
     let mut opened = 0;
@@ -60,10 +60,10 @@ async fn sessions_opened_one_after_the_other_on_a_kept_connection_are_bounded_to
         assert!(reply.body.contains("connection_established") || reply.body.contains("c[4100,"), "{}", reply.body);
     }
     assert_eq!(opened, PER_TCP_CONNECTION);
-    // Another connection of the same client has a bound of its own.
+    // The limit of another connection of the same client is separate.
     let reply = server.tcp().await.exchange(open("xhr", 9999, "").as_bytes()).await;
     assert!(reply.body.contains("connection_established"), "{}", reply.body);
-    // Sessions that end make room.
+    // Closed sessions free capacity.
     server.metric_reaches("carillon_connections", 0.0).await;
     let reply = raw.exchange(open("xhr", 10_000, "").as_bytes()).await;
     assert!(reply.body.contains("connection_established"), "{}", reply.body);
@@ -71,7 +71,7 @@ async fn sessions_opened_one_after_the_other_on_a_kept_connection_are_bounded_to
 }
 
 #[tokio::test]
-async fn an_address_has_a_bound_over_all_its_connections() {
+async fn sessions_are_bounded_per_address_over_all_connections() {
     let setup = Setup::default()
         .server("trusted_proxies = [\"127.0.0.1\"]")
         .server("fallback_sessions_per_address = 5")
@@ -102,7 +102,7 @@ async fn an_address_has_a_bound_over_all_its_connections() {
     server.stop().await;
 }
 
-/// A WebSocket through a proxy that names its client; whether it was greeted, or else the code of its refusal.
+/// Opens a WebSocket through a proxy that names the client. Returns the socket, or the code of the refusal.
 async fn websocket(server: &Server, headers: &[(&str, &str)]) -> Result<Raw, u16> {
     let mut raw = server.tcp().await;
     assert_eq!(raw.upgrade("/app/shop-key?protocol=7", headers).await.status, 101);
@@ -119,7 +119,7 @@ async fn websocket(server: &Server, headers: &[(&str, &str)]) -> Result<Raw, u16
 }
 
 #[tokio::test]
-async fn connections_per_address_counts_every_transport_by_the_clients_address() {
+async fn connections_per_address_counts_every_transport_by_client_address() {
     let setup = Setup::default().server("connections_per_address = 3");
     let server = Server::start(setup).await;
     let client = [("X-Forwarded-For", "203.0.113.9, 198.51.100.1")];
@@ -133,24 +133,24 @@ async fn connections_per_address_counts_every_transport_by_the_clients_address()
     let mut stream = tests::fallback::Response::of(raw).await;
     assert_eq!(stream.line().await, Some(tests::fallback::Line::Open));
     stream.expect("pusher:connection_established").await;
-    // The fourth of the address, by either transport.
+    // The fourth connection of the address, with either transport.
     assert_eq!(websocket(&server, &client).await.err(), Some(4100));
     let reply = server.tcp().await.exchange(open("xhr", 2, header).as_bytes()).await;
     assert!(reply.body.contains("c[4100,"), "{}", reply.body);
     assert_eq!(server.metric("carillon_rate_limited_total{scope=\"connections_per_address\"}").await, 2.0);
-    // Other clients, and clients of this machine that no proxy names, have room.
+    // Other clients, and local clients without a forwarded address, are accepted.
     websocket(&server, &[("X-Forwarded-For", "198.51.100.2")]).await.expect("another address");
     for _ in 0..5 {
         open_sockets.push(websocket(&server, &[]).await.expect("no client is named"));
     }
     drop(open_sockets.swap_remove(0));
-    eventually("a place is free again", async || websocket(&server, &client).await.is_ok()).await;
+    eventually("the limit allows a connection again", async || websocket(&server, &client).await.is_ok()).await;
     drop((open_sockets, stream));
     server.stop().await;
 }
 
 #[tokio::test]
-async fn sessions_whose_connection_is_reset_before_anything_is_read_end_at_once() {
+async fn sessions_end_at_once_if_their_connection_is_reset_before_any_read() {
     let server = Server::plain().await;
     for round in 0..20 {
         let mut raw = server.tcp().await;
@@ -162,11 +162,11 @@ async fn sessions_whose_connection_is_reset_before_anything_is_read_end_at_once(
                 f64::from(20 * (u32::try_from(round).expect("small") + 1)),
             )
             .await;
-        // Unread responses make this a reset.
+        // Unread responses cause a reset.
         let socket = socket2::SockRef::from(&raw.stream.as_fd()).set_linger(Some(std::time::Duration::ZERO));
-        socket.expect("the system takes it");
+        socket.expect("the system accepts the option");
         drop(raw);
-        // Without that they would live for 5 s each.
+        // Without a reset they would stay open for 5 s each.
         server.metric_reaches("carillon_connections", 0.0).await;
     }
     server.stop().await;

@@ -1,4 +1,4 @@
-//! Clients that take their time: each of these takes 10 s, so all of them share one test.
+//! Slow clients. Each of them takes 10 s, so all of them share one test.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use tests::raw::time_to_end;
 use super::start;
 
 #[tokio::test]
-async fn connections_that_dawdle_are_ended() {
+async fn slow_connections_are_closed() {
     let (server, mut witnesses) = start(Setup::default()).await;
     let head = format!("{}X-Slow: {}", tests::raw::handshake("/app/shop-key"), "x".repeat(60));
     let partial_head = b"GET /app/shop-key HTTP/1.1\r\nHost: te";

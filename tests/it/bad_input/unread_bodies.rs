@@ -1,4 +1,4 @@
-//! Refused requests with bodies: neither the refusal nor the next request on the connection is lost.
+//! Refused requests with bodies. Neither the refusal nor the next request on the connection can be lost.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
@@ -18,28 +18,28 @@ use super::start;
 const EVENTS: &str = "/apps/shop/events";
 const EVENT: &str = r#"{"name":"hello","channel":"unheard","data":"x"}"#;
 
-/// The head of a publish of `body` without its length; `edit` changes the query.
+/// Returns the head of a publish of `body` without its length. `edit` changes the query.
 fn head(server: &Server, body: &[u8], edit: impl Fn(String) -> String) -> String {
     let query = signed_query(&server.app, "POST", EVENTS, &[], body, unix_us() / 1_000_000);
     format!("POST {EVENTS}?{} HTTP/1.1\r\nHost: test\r\n", edit(query))
 }
 
-/// A publish that is accepted.
+/// Returns a publish that is accepted.
 fn good(server: &Server) -> Vec<u8> {
     let head = head(server, EVENT.as_bytes(), |query| query);
     format!("{head}Content-Length: {}\r\n\r\n{EVENT}", EVENT.len()).into_bytes()
 }
 
-/// Signed with another secret.
+/// Returns a publish that is signed with another secret.
 fn forged(query: String) -> String {
     query.replace("auth_signature=", "auth_signature=00").chars().take(query.len()).collect()
 }
 
-/// Sends a head, its body a moment later, and then a good publish; returns both replies.
+/// Sends a head, its body a moment later, and then a valid publish. Returns both responses.
 async fn refused_then_good(server: &Server, head: &str, body: &[u8]) -> (HttpReply, HttpReply) {
     let mut raw = server.tcp().await;
     raw.send(format!("{head}Content-Length: {}\r\n\r\n", body.len()).as_bytes()).await;
-    // Two packets, as from a client that writes head and body by two calls.
+    // Two packets, like those of a client that writes head and body with two calls.
     tokio::time::sleep(Duration::from_millis(20)).await;
     raw.send(body).await;
     let refused = raw.http_reply().await;
@@ -48,7 +48,7 @@ async fn refused_then_good(server: &Server, head: &str, body: &[u8]) -> (HttpRep
 
 async fn a_request_after_a_refusal_is_answered(server: &Server) {
     let body = vec![b'x'; 30 * 1024];
-    let other_app = head(server, &body, |query| query).replace("/apps/shop/", "/apps/nobody/");
+    let other_app = head(server, &body, |query| query).replace("/apps/shop/", "/apps/unknown/");
     let put = head(server, &body, |query| query).replace("POST", "PUT");
     let get = "GET /nothing HTTP/1.1\r\nHost: test\r\n".to_owned();
     for (head, status) in [
@@ -67,7 +67,7 @@ async fn a_request_after_a_refusal_is_answered(server: &Server) {
 }
 
 #[tokio::test]
-async fn the_next_request_on_a_connection_survives_a_refusal_at_both_roles() {
+async fn both_roles_serve_the_next_request_on_a_connection_after_a_refusal() {
     let (server, mut witnesses) = start(Setup::default()).await;
     a_request_after_a_refusal_is_answered(&server).await;
     witnesses.are_served(&server).await;
@@ -81,13 +81,13 @@ async fn the_next_request_on_a_connection_survives_a_refusal_at_both_roles() {
 }
 
 #[tokio::test]
-async fn refusals_of_other_paths_lose_no_request_either() {
+async fn refusals_on_other_paths_lose_no_request() {
     let server = Server::start(Setup::default().limit("events_per_second = 1")).await;
     let body = vec![b'x'; 30 * 1024];
     let up = b"GET /up HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n";
     for (target, status) in [
         ("POST /pusher/app/shop-key/1/a/xhr_send", 404),
-        ("POST /pusher/app/nobody/1/a/xhr_send", 404),
+        ("POST /pusher/app/unknown/1/a/xhr_send", 404),
         ("PUT /pusher/app/shop-key/1/a/xhr", 405),
         ("POST /pusher/app/shop-key/1/a/nothing", 404),
     ] {
@@ -97,7 +97,7 @@ async fn refusals_of_other_paths_lose_no_request_either() {
         assert_eq!(raw.http_reply().await.status, status, "{target}");
         assert_eq!(raw.exchange(up).await.status, 200, "{target}");
     }
-    // Over its rate an app gets 429, and the connection goes on.
+    // An app above its rate receives 429, and the connection stays open.
     let mut raw = server.tcp().await;
     let mut statuses = Vec::new();
     for _ in 0..5 {
@@ -127,7 +127,7 @@ async fn pipelined_requests_behind_a_refused_one_are_answered() {
 }
 
 #[tokio::test]
-async fn chunked_bodies_are_read_to_their_end() {
+async fn refused_chunked_bodies_are_read_to_their_end() {
     let server = Server::plain().await;
     let chunk = format!("400\r\n{}\r\n", "x".repeat(0x400));
     let head = format!("{}Transfer-Encoding: chunked\r\n\r\n", head(&server, b"", forged));
@@ -136,7 +136,7 @@ async fn chunked_bodies_are_read_to_their_end() {
     let refused = raw.http_reply().await;
     assert_eq!((refused.status, refused.header("connection")), (401, None));
     assert_eq!(raw.exchange(&good(&server)).await.status, 200);
-    // A body that breaks off, and one that breaks the rules, end the connection with the response.
+    // A truncated body and an invalid body end the connection with the response.
     for rest in ["", "5\r\nxx", "nonsense\r\n"] {
         let mut raw = server.tcp().await;
         raw.send(format!("{head}{chunk}{rest}").as_bytes()).await;
@@ -149,19 +149,19 @@ async fn chunked_bodies_are_read_to_their_end() {
 }
 
 #[tokio::test]
-async fn a_body_that_is_too_large_ends_its_connection_and_not_its_response() {
+async fn a_body_that_is_too_large_closes_the_connection_after_the_response() {
     let server = Server::plain().await;
     let body = vec![b' '; 8 * 1024 * 1024];
     for (edit, status) in [(forged as fn(String) -> String, 401), (|query| query, 413)] {
         let mut raw = server.tcp().await;
         raw.send(format!("{}Content-Length: {}\r\n\r\n", head(&server, &body, edit), body.len()).as_bytes()).await;
-        // The whole body is written before anything is read: the connection must take all of it.
+        // The client writes the whole body before it reads. The server must read all of it.
         within("writing a large body", raw.stream.write_all(&body)).await.expect("no reset");
         let refused = raw.http_reply().await;
         assert_eq!((refused.status, refused.header("connection")), (status, Some("close")), "{}", refused.body);
         assert_eq!(raw.until_end().await, b"");
     }
-    // A claim needs no body to be refused.
+    // An excessive announced length is refused without a body.
     let mut raw = server.tcp().await;
     raw.send(format!("{}Content-Length: 99999999999\r\n\r\n", head(&server, b"", forged)).as_bytes()).await;
     let refused = raw.http_reply().await;
@@ -170,7 +170,7 @@ async fn a_body_that_is_too_large_ends_its_connection_and_not_its_response() {
 }
 
 #[tokio::test]
-async fn a_body_that_does_not_come_ends_its_connection_and_not_its_response() {
+async fn a_body_that_does_not_arrive_closes_the_connection_after_the_response() {
     let server = Server::plain().await;
     let mut raw = server.tcp().await;
     raw.send(format!("{}Content-Length: 100\r\n\r\nbeginning", head(&server, b"", forged)).as_bytes()).await;
@@ -188,7 +188,7 @@ async fn a_client_that_waits_for_100_continue_is_refused_without_it() {
     raw.send(expect(head(&server, EVENT.as_bytes(), forged)).as_bytes()).await;
     let refused = raw.http_reply().await;
     assert_eq!((refused.status, refused.header("connection")), (401, Some("close")));
-    // One that does not wait after all gets its response too.
+    // A client that does not wait also receives its response.
     let mut raw = server.tcp().await;
     raw.send((expect(head(&server, EVENT.as_bytes(), forged)) + EVENT).as_bytes()).await;
     assert_eq!(raw.http_reply().await.status, 401);
@@ -214,7 +214,7 @@ async fn http_1_0_gets_its_responses() {
 }
 
 #[tokio::test]
-async fn many_unauthenticated_bodies_take_no_memory() {
+async fn many_unauthenticated_bodies_use_no_memory() {
     let (server, mut witnesses) = start(Setup::default()).await;
     let before = server.resident_bytes();
     let body = vec![b'x'; 500 * 1024];
@@ -222,7 +222,7 @@ async fn many_unauthenticated_bodies_take_no_memory() {
     for number in 0..100 {
         let head = match number % 3 {
             0 => head(&server, &body, forged),
-            1 => "POST /apps/nobody/events HTTP/1.1\r\nHost: test\r\n".to_owned(),
+            1 => "POST /apps/unknown/events HTTP/1.1\r\nHost: test\r\n".to_owned(),
             _ => "POST /pusher/app/shop-key/1/a/xhr_send HTTP/1.1\r\nHost: test\r\n".to_owned(),
         };
         let mut raw = server.tcp().await;
@@ -248,7 +248,7 @@ async fn a_half_closed_request_is_answered_by_every_listener() {
         raw.send(request).await;
         raw.stream.shutdown().await.expect("the connection is open");
         let reply = raw.http_reply().await;
-        assert_eq!(raw.until_end().await, b"", "then the server ends its side");
+        assert_eq!(raw.until_end().await, b"", "then the server closes its side");
         reply
     };
     let get = b"GET /up HTTP/1.1\r\nHost: test\r\n\r\n";
@@ -268,7 +268,7 @@ async fn a_half_closed_request_is_answered_by_every_listener() {
     for _ in 0..2 {
         assert_eq!(raw.http_reply().await.status, 404);
     }
-    // Over HTTP a half-closed client gets what is due; a WebSocket needs both directions and ends.
+    // A half-closed HTTP client receives its responses. A WebSocket needs both directions and is closed.
     for (verb, name) in [("xhr", "a"), ("xhr_streaming", "b")] {
         let open =
             format!("POST /pusher/app/shop-key/1/{name}/{verb} HTTP/1.1\r\nHost: test\r\nContent-Length: 0\r\n\r\n");
@@ -289,7 +289,7 @@ async fn a_half_closed_request_is_answered_by_every_listener() {
 }
 
 #[tokio::test]
-async fn a_page_that_is_closed_during_a_poll_is_away_soon() {
+async fn a_page_closed_during_a_poll_is_soon_disconnected() {
     let server = Server::plain().await;
     let session = tests::fallback::HttpSession::new(&server);
     session.open_poll().await;
@@ -301,9 +301,9 @@ async fn a_page_that_is_closed_during_a_poll_is_away_soon() {
     server.stop().await;
 }
 
-/// One application's refused requests cost another application nothing behind a proxy that shares its connections.
+/// Refused requests of one application do not affect another one behind a proxy that shares connections.
 #[tokio::test]
-async fn refused_requests_through_nginx_cost_others_nothing() {
+async fn refused_requests_through_nginx_do_not_affect_other_requests() {
     let server = Server::start(Setup::default().server("trusted_proxies = [\"127.0.0.1\"]")).await;
     let nginx = Nginx::start(IpAddr::V4(Ipv4Addr::LOCALHOST), 0, &[server.public], &[server.public]).await;
     let large = vec![b'x'; 300 * 1024];
@@ -335,7 +335,7 @@ async fn refused_requests_through_nginx_cost_others_nothing() {
     server.stop().await;
 }
 
-/// Node's own client with a connection that it keeps: after each refused publish a good one must arrive.
+/// The HTTP client of Node with a persistent connection. A valid publish must arrive after each refused one.
 const KEEP_ALIVE: &str = r#"
 import http from 'node:http'
 const [port, wrong, good, body] = process.argv.slice(2)

@@ -1,9 +1,9 @@
-//! What is occupied and by how many, cluster-wide, from any publisher.
+//! Occupied channels and their counts across the cluster, from any publisher.
 
 use serde_json::{Value, json};
 use tests::{Cluster, Setup, TestClient, eventually};
 
-/// Waits until every publisher answers a GET with this.
+/// Waits until every publisher returns this response to a GET.
 async fn all_say(cluster: &Cluster, path: &str, expected: &Value) {
     for publisher in 0..2 {
         let publisher = cluster.publisher_at(publisher);
@@ -12,7 +12,7 @@ async fn all_say(cluster: &Cluster, path: &str, expected: &Value) {
 }
 
 #[tokio::test]
-async fn every_publisher_tells_what_is_occupied_and_by_how_many() {
+async fn every_publisher_returns_occupied_channels_and_their_counts() {
     let cluster = Cluster::start().publishers(2).await;
     let (mut ana, mut bo) = (cluster.client(0).await, cluster.client(1).await);
     for client in [&mut ana, &mut bo] {
@@ -53,24 +53,24 @@ async fn every_publisher_tells_what_is_occupied_and_by_how_many() {
     assert_eq!(serde_json::from_str::<Value>(&reply.body).expect("JSON"), expected);
     drop((ana, bo));
     all_say(&cluster, "/channels", &json!({ "channels": {} })).await;
-    assert_eq!(cluster.redis.keys("carillon:{0}:oc:*").await, [""; 0], "nothing is left behind");
+    assert_eq!(cluster.redis.keys("carillon:{0}:oc:*").await, [""; 0], "no key remains");
     cluster.stop().await;
 }
 
-/// The next count of a channel, which must be the next message.
+/// Receives the next count of a channel, which must be the next message.
 async fn count(client: &mut TestClient) -> u64 {
     let message = client.expect("pusher_internal:subscription_count").await;
     let data: Value = serde_json::from_str(&message.data).expect("the data is JSON");
     data["subscription_count"].as_u64().expect("a number")
 }
 
-/// Counts only tell how many there are now, so what matters is the last of them.
+/// Only the last count matters, because each one replaces the previous ones.
 async fn count_becomes(client: &mut TestClient, expected: u64) {
     while count(client).await != expected {}
 }
 
 #[tokio::test]
-async fn subscribers_hear_how_many_they_are_on_all_nodes_together() {
+async fn subscribers_receive_the_count_over_all_nodes() {
     let cluster = Cluster::start().setup(Setup::default().app("subscription_count = true")).await;
     let (mut first, mut second) = (cluster.client(0).await, cluster.client(1).await);
     first.subscribe("news").await;
@@ -96,7 +96,7 @@ async fn subscribers_hear_how_many_they_are_on_all_nodes_together() {
 }
 
 #[tokio::test]
-async fn a_connection_over_the_apps_quota_is_refused_on_every_gateway() {
+async fn a_connection_above_the_quota_of_the_app_is_refused_on_every_gateway() {
     let cluster = Cluster::start().setup(Setup::default().limit("connections = 3")).await;
     let mut clients = vec![cluster.client(0).await, cluster.client(0).await, cluster.client(1).await];
     let count = "carillon:conn:shop";
@@ -108,14 +108,14 @@ async fn a_connection_over_the_apps_quota_is_refused_on_every_gateway() {
         refused.expect_close(4004).await;
     }
     let opened = async |gateway: usize| cluster.gateway(gateway).metric("carillon_connections_opened_total").await;
-    assert_eq!((opened(0).await, opened(1).await), (2.0, 1.0), "those who were refused are not among them");
+    assert_eq!((opened(0).await, opened(1).await), (2.0, 1.0), "refused connections are not counted");
     clients.pop();
-    // Nothing tells when the place is free.
+    // No message announces that the quota allows a connection again.
     let admitted = async || {
         let mut raw = cluster.gateway(0).tcp().await;
         raw.upgrade("/app/shop-key?protocol=7", &[]).await;
         raw.message().await["event"] == "pusher:connection_established"
     };
-    eventually("a place is free", admitted).await;
+    eventually("the quota allows a connection", admitted).await;
     cluster.stop().await;
 }

@@ -1,4 +1,4 @@
-//! Draining a gateway of a cluster: its clients are moved to others at the pace of `[drain]`, judged by the end of TCP.
+//! Drains of a gateway in a cluster. Its clients move to other gateways at the pace of `[drain]`. The end of TCP counts.
 
 use std::time::{Duration, Instant};
 
@@ -10,8 +10,8 @@ use tests::raw::HttpReply;
 use tests::{Cluster, Raw, Setup, within};
 use tokio::task::JoinSet;
 
-/// A close frame is answered by a client that runs on the same busy machine: TCP ends long before this, unless it waits for
-/// the window.
+/// The time for a close frame and its answer, with a margin for a busy machine. It is much shorter than the
+/// window.
 const ROUND_TRIP_MAX: Duration = Duration::from_secs(2);
 
 async fn a_gateway(drain: &[&str]) -> Cluster {
@@ -19,7 +19,7 @@ async fn a_gateway(drain: &[&str]) -> Cluster {
     Cluster::start().gateways(1).setup(setup).await
 }
 
-/// Asserts that these are spread evenly over the window: every quarter has its share, give or take half of it.
+/// Asserts that these are spread evenly over the window. Every quarter must have half to twice its share.
 #[track_caller]
 fn expect_even(what: &str, began: Instant, window: Duration, ends: &[Instant]) {
     let mut quarters = [0; 4];
@@ -34,7 +34,7 @@ fn expect_even(what: &str, began: Instant, window: Duration, ends: &[Instant]) {
 }
 
 #[tokio::test]
-async fn close_frames_and_ends_of_tcp_are_spread_evenly_over_the_window() {
+async fn close_frames_and_tcp_closes_are_spread_evenly_over_the_window() {
     const CLIENTS: usize = 60;
     let window = Duration::from_secs(6);
     let mut cluster = a_gateway(&["window = \"6s\""]).await;
@@ -72,7 +72,7 @@ async fn ends_of_fallback_sessions_are_spread_evenly_over_the_window() {
         let mut raw = Raw::connect(cluster.gateway(0).public).await;
         raw.send(session.request(transport).as_bytes()).await;
         sessions.spawn(async move {
-            // Everything until the end of TCP, not of the response.
+            // Reads until the end of TCP, because the response ends earlier.
             let text = String::from_utf8(raw.until_end_within(tests::PATIENCE).await).expect("lines are UTF-8");
             (text.contains("c[4200,"), Instant::now())
         });
@@ -89,7 +89,7 @@ async fn ends_of_fallback_sessions_are_spread_evenly_over_the_window() {
 }
 
 #[tokio::test]
-async fn the_rate_stretches_a_window_that_is_too_short() {
+async fn the_rate_extends_a_window_that_is_too_short() {
     const CLIENTS: usize = 60;
     let mut cluster = a_gateway(&["window = \"100ms\"", "rate = 20"]).await;
     let mut clients = JoinSet::new();
@@ -106,17 +106,17 @@ async fn the_rate_stretches_a_window_that_is_too_short() {
 }
 
 #[tokio::test]
-async fn a_client_that_does_not_answer_is_cut_off_soon_and_not_at_the_end_of_the_window() {
+async fn an_unresponsive_client_is_disconnected_before_the_end_of_the_window() {
     let mut cluster =
         Cluster::start().gateways(1).setup(Setup::default().server("shards = 1").drain("window = \"60s\"")).await;
-    let mut deaf = Vec::new();
+    let mut silent = Vec::new();
     for _ in 0..20 {
-        deaf.push(cluster.gateway(0).raw().await);
+        silent.push(cluster.gateway(0).raw().await);
     }
     cluster.gateway(0).signal(Signal::TERM);
     // The first of them is closed early in the window.
     let mut ends = JoinSet::new();
-    for mut raw in deaf {
+    for mut raw in silent {
         ends.spawn(async move {
             assert_eq!(raw.message().await["event"], "pusher:error");
             assert_eq!(raw.close().await, 4200);
@@ -125,17 +125,17 @@ async fn a_client_that_does_not_answer_is_cut_off_soon_and_not_at_the_end_of_the
             closed.elapsed()
         });
     }
-    let took = ends.join_next().await.expect("a client").expect("it was closed");
-    assert!(took < Duration::from_secs(10), "cut off {took:?} after the close frame");
+    let took = ends.join_next().await.expect("a client").expect("the client was closed");
+    assert!(took < Duration::from_secs(10), "disconnected {took:?} after the close frame");
     ends.abort_all();
-    // The second signal does not wait for the others.
+    // The second signal closes the other clients at once.
     cluster.gateway(0).signal(Signal::TERM);
     cluster.gateway_ends_with(0, 130).await;
     cluster.stop().await;
 }
 
 #[tokio::test]
-async fn a_publish_in_flight_is_answered_while_clients_are_closed() {
+async fn a_publish_in_progress_is_answered_while_clients_are_closed() {
     const BODY: &[u8] = br#"{"name":"last","channel":"news","data":"1"}"#;
     let setup = Setup::default().server("shards = 1").drain("window = \"100ms\"");
     let mut cluster = Cluster::start().of_whole_nodes(1).setup(setup).await;

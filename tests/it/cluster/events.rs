@@ -1,4 +1,4 @@
-//! Events from anywhere reach sockets everywhere, once, in order, and nobody else.
+//! Events from any node reach their subscribers on every node, once and in order, and no other socket.
 
 use std::collections::BTreeSet;
 
@@ -26,7 +26,7 @@ async fn an_event_reaches_the_sockets_of_every_gateway_in_order() {
 }
 
 #[tokio::test]
-async fn gateways_hear_only_what_their_sockets_ask_for() {
+async fn gateways_subscribe_only_to_the_channels_of_their_sockets() {
     let cluster = Cluster::start().await;
     let mut client = cluster.client(0).await;
     client.subscribe("mine").await;
@@ -38,7 +38,7 @@ async fn gateways_hear_only_what_their_sockets_ask_for() {
     }
     assert_eq!(cluster.gateway(0).metric(received).await, 5.0);
     assert_eq!(cluster.gateway(1).metric(received).await, 0.0);
-    // The topic is left soon after its last socket, and taken up again with the next.
+    // The gateway unsubscribes soon after the last socket, and subscribes again for the next one.
     drop(client);
     cluster.gateway(0).metric_reaches("carillon_redis_subscribed_topics", 0.0).await;
     assert_eq!(cluster.redis.run::<Vec<String>>("PUBSUB CHANNELS *mine").await, [""; 0]);
@@ -50,7 +50,7 @@ async fn gateways_hear_only_what_their_sockets_ask_for() {
 }
 
 #[tokio::test]
-async fn an_event_published_after_the_answer_is_heard_however_soon() {
+async fn an_event_published_right_after_the_confirmation_is_received() {
     let cluster = Cluster::start().await;
     let mut api = cluster.api_client();
     for round in 0..50 {
@@ -64,7 +64,7 @@ async fn an_event_published_after_the_answer_is_heard_however_soon() {
 }
 
 #[tokio::test]
-async fn the_excluded_socket_is_excluded_wherever_it_is() {
+async fn the_excluded_socket_is_excluded_on_every_gateway() {
     let cluster = Cluster::start().await;
     let mut clients = cluster.subscribers("news").await;
     for excluded in 0..clients.len() {
@@ -84,7 +84,7 @@ async fn the_excluded_socket_is_excluded_wherever_it_is() {
 }
 
 #[tokio::test]
-async fn client_events_reach_all_others_and_never_their_sender() {
+async fn client_events_reach_all_other_subscribers_and_never_their_sender() {
     let cluster = Cluster::start().await;
     let (mut ana, mut bo) = (cluster.client(0).await, cluster.client(1).await);
     let mut near = cluster.client(0).await;
@@ -105,12 +105,12 @@ async fn client_events_reach_all_others_and_never_their_sender() {
     bo.join("presence-room", "bo").await;
     ana.expect("pusher_internal:member_added").await;
     bo.whisper("presence-room", "client-hi", &json!("x"));
-    let heard = ana.expect("client-hi").await;
-    assert_eq!((heard.user_id.as_deref(), heard.data.as_str()), (Some("bo"), "x"));
+    let received = ana.expect("client-hi").await;
+    assert_eq!((received.user_id.as_deref(), received.data.as_str()), (Some("bo"), "x"));
     cluster.stop().await;
 }
 
-/// A batch of events on channels of several kinds, in an order of its own.
+/// Returns a batch of events on channels of several kinds in a shuffled order.
 fn batch(number: usize) -> Value {
     let event = |channel: &str, index: usize| json!({ "name": "part", "channel": channel, "data": format!("{number}/{index}") });
     let channels = ["news", "cache-news", "news", "private-room", "news", "cache-news", "elsewhere", "news"];
@@ -135,7 +135,7 @@ async fn a_batch_arrives_whole_and_in_order() {
     }
     for client in &mut clients {
         for number in 0..20 {
-            // Nobody is subscribed to the one with number 6.
+            // The channel with number 6 has no subscriber.
             for index in [0, 1, 2, 3, 4, 5, 7] {
                 assert_eq!(client.expect("part").await.data, format!("{number}/{index}"));
             }
@@ -146,7 +146,7 @@ async fn a_batch_arrives_whole_and_in_order() {
 }
 
 #[tokio::test]
-async fn every_publisher_reaches_everyone_and_each_keeps_its_own_order() {
+async fn every_publisher_reaches_every_gateway_in_its_own_order() {
     const EVENTS: usize = 100;
     let cluster = Cluster::start().publishers(3).await;
     let mut clients = cluster.subscribers("news").await;
@@ -175,7 +175,7 @@ async fn every_publisher_reaches_everyone_and_each_keeps_its_own_order() {
         }
         orders.push(order);
     }
-    assert_eq!(orders[0], orders[1], "one order for all");
+    assert_eq!(orders[0], orders[1], "the order is the same for all");
     cluster.stop().await;
 }
 
@@ -187,7 +187,7 @@ async fn cached_events_are_shared_by_all_nodes() {
         first.subscribe(channel).await;
         assert_eq!(first.expect("pusher:cache_miss").await.data, "{}");
         cluster.publisher_at(0).publish(channel, "old", "1").await;
-        // Kept although someone is excluded, who nevertheless gets it with the next subscription.
+        // The event is cached although it excludes a socket. That socket receives it with its next subscription.
         cluster.publisher_at(1).publish_except(channel, "new", "2", Some(first.socket_id)).await;
         first.expect_event(channel, "old", "1").await;
         for gateway in 0..2 {
@@ -215,7 +215,7 @@ async fn cached_events_are_shared_by_all_nodes() {
     cluster.stop().await;
 }
 
-/// What is published while clients subscribe is heard or replayed, and never heard again after something newer.
+/// An event published during a subscription is received or replayed, and never received again after a newer one.
 #[tokio::test]
 async fn a_cached_event_is_neither_lost_nor_replayed_out_of_order() {
     const EVENTS: usize = 150;
@@ -247,7 +247,7 @@ async fn a_cached_event_is_neither_lost_nor_replayed_out_of_order() {
         }
         client.settle().await;
     }
-    assert!(clients.len() > 4, "clients came while events did: {}", clients.len());
+    assert!(clients.len() > 4, "clients connected during the publishes: {}", clients.len());
     cluster.stop().await;
 }
 

@@ -1,4 +1,4 @@
-//! Sessions of the HTTP transports whose requests come to any node. Source: protocol reference 6.7.
+//! Sessions of the HTTP transports whose requests reach different nodes. Source: protocol reference 6.7.
 
 use std::time::{Duration, Instant};
 
@@ -8,9 +8,9 @@ use tests::fallback::{HttpSession, Line, TRANSPORTS, Transport, close_code, mess
 use tests::{Cluster, HttpClient, PATIENCE, Raw, Server, Setup, eventually, eventually_within, within};
 use tokio::task::JoinSet;
 
-const PASSED_ON: &str = "carillon_fallback_forwarded_total{result=\"answered\"}";
+const FORWARDED: &str = "carillon_fallback_forwarded_total{result=\"answered\"}";
 
-/// Publishes events of some kilobytes on a channel of the client's own and takes them from it.
+/// Publishes events of some kilobytes on the channel of the client and receives them from it.
 async fn exchange(cluster: &Cluster, client: &mut HttpClient, events: usize) {
     let channel = client.socket_id.to_string();
     client.subscribe(&channel).await;
@@ -28,14 +28,14 @@ async fn exchange(cluster: &Cluster, client: &mut HttpClient, events: usize) {
     within("all events", async { tokio::join!(Box::pin(publish), Box::pin(receive)) }).await;
 }
 
-/// Where other nodes reach the one that has the session.
+/// Returns the peer address of the node that has the session.
 async fn holder(cluster: &Cluster, session: &HttpSession) -> Option<String> {
     let holder: Option<String> = cluster.redis.run(&format!("GET carillon:{{0}}:hs:{}", session.name())).await;
     holder.map(|holder| holder.split_once('@').expect("an id and an address").1.to_owned())
 }
 
 #[tokio::test]
-async fn requests_of_one_session_may_come_to_any_node() {
+async fn every_node_accepts_requests_of_a_session() {
     let cluster = Cluster::start().await;
     let (first, second) = (cluster.gateway(0), cluster.gateway(1));
     for transport in TRANSPORTS {
@@ -44,22 +44,22 @@ async fn requests_of_one_session_may_come_to_any_node() {
             HttpSession::over(&[first, second], &[second, first]),
             HttpSession::over(&[first, second, second], &[second]),
         ] {
-            let before = second.metric(PASSED_ON).await;
+            let before = second.metric(FORWARDED).await;
             let mut client = HttpClient::with(session, transport).await;
             client.join("presence-room", "ana").await;
             exchange(&cluster, &mut client, 200).await;
             client.settle().await;
-            assert!(second.metric(PASSED_ON).await > before, "it was asked too");
+            assert!(second.metric(FORWARDED).await > before, "the second gateway forwarded requests");
             assert_eq!(second.metric("carillon_connections_opened_total").await, 0.0);
         }
     }
-    let nobody = async || cluster.redis.keys("carillon:*:hs:*").await.is_empty();
-    eventually("the sessions are given back", nobody).await;
+    let all_released = async || cluster.redis.keys("carillon:*:hs:*").await.is_empty();
+    eventually("the sessions are released", all_released).await;
     cluster.stop().await;
 }
 
 #[tokio::test]
-async fn a_stream_through_another_node_has_lines_at_once_and_its_end_is_noticed() {
+async fn a_forwarded_stream_delivers_at_once_and_its_end_is_detected() {
     let cluster = Cluster::start().await;
     let (first, second) = (cluster.gateway(0), cluster.gateway(1));
     let session = HttpSession::over(&[first, second], &[first]);
@@ -71,13 +71,13 @@ async fn a_stream_through_another_node_has_lines_at_once_and_its_end_is_noticed(
         cluster.publish("news", "e", &number.to_string()).await;
         assert_eq!(stream.message().await["data"], number.to_string());
     }
-    // A later request elsewhere ends it as it would here.
+    // A later request on another node ends it, like on the same node.
     let later = session.receive(Transport::Stream).await;
     assert_eq!(stream.line().await, None);
     drop(later);
     first.metric_reaches("carillon_connections", 0.0).await;
     let mut stream = session.at(second).receive(Transport::Stream).await;
-    assert_eq!(stream.line().await, Some(Line::Open), "the session is lost, and another begins");
+    assert_eq!(stream.line().await, Some(Line::Open), "the session is lost and another one starts");
     second.metric_reaches("carillon_connections", 1.0).await;
     drop(stream);
     second.metric_reaches("carillon_connections", 0.0).await;
@@ -85,7 +85,7 @@ async fn a_stream_through_another_node_has_lines_at_once_and_its_end_is_noticed(
 }
 
 #[tokio::test]
-async fn messages_for_a_session_that_nobody_has_are_answered_404_everywhere() {
+async fn every_node_answers_messages_for_an_unknown_session_with_404() {
     let cluster = Cluster::start().await;
     let session = HttpSession::new(cluster.gateway(0));
     for gateway in cluster.gateways() {
@@ -104,7 +104,7 @@ async fn messages_for_a_session_that_nobody_has_are_answered_404_everywhere() {
 }
 
 #[tokio::test]
-async fn a_session_whose_node_was_killed_begins_anew_on_another() {
+async fn a_session_of_a_killed_node_starts_again_on_another_node() {
     let mut cluster = Cluster::start().await;
     let (first, second) = (cluster.gateway(0), cluster.gateway(1));
     let idle = HttpSession::over(&[first, second], &[second]);
@@ -113,7 +113,7 @@ async fn a_session_whose_node_was_killed_begins_anew_on_another() {
     waiting.open_poll().await;
     let mut raw = Raw::connect(second.public).await;
     raw.send(waiting.request(Transport::Poll).as_bytes()).await;
-    // The request is on its way to the other node when that ends, or finds it gone: no matter.
+    // The forwarded request is in progress when the other node exits, or finds it stopped.
     cluster.kill_gateway(0).await;
     let lines = tests::fallback::Response::of(raw).await.rest().await;
     assert_eq!(lines.first(), Some(&Line::Open), "{lines:?}");
@@ -130,7 +130,7 @@ async fn a_session_whose_node_was_killed_begins_anew_on_another() {
 }
 
 #[tokio::test]
-async fn a_stream_whose_node_was_killed_hears_that_its_session_is_lost() {
+async fn a_forwarded_stream_of_a_killed_node_receives_the_loss_of_its_session() {
     let mut cluster = Cluster::start().await;
     let session = HttpSession::over(&[cluster.gateway(0)], &[cluster.gateway(0)]);
     session.open_poll().await;
@@ -143,14 +143,14 @@ async fn a_stream_whose_node_was_killed_hears_that_its_session_is_lost() {
 }
 
 #[tokio::test]
-async fn a_node_that_leaves_says_so_through_others() {
+async fn a_drain_closes_sessions_through_other_nodes() {
     let mut cluster = Cluster::start().await;
     let (first, second) = (cluster.gateway(0), cluster.gateway(1));
     let mut clients = Vec::new();
     for transport in TRANSPORTS {
         let session = HttpSession::over(&[first], &[second]);
         session.open_poll().await;
-        // From here on it is asked through the other node.
+        // From here on the requests are forwarded by the other node.
         clients.push((transport, session.at(second)));
     }
     let mut responses = Vec::new();
@@ -168,7 +168,7 @@ async fn a_node_that_leaves_says_so_through_others() {
     raw.send(clients[1].1.request(Transport::Poll).as_bytes()).await;
     let asked = async || cluster.gateway(1).metric("carillon_fallback_requests_total{kind=\"receive\"}").await == 3.0;
     eventually("the poll has come", asked).await;
-    // What was passed on last has been taken once this has been answered by the same node.
+    // After this response of the same node, all earlier forwarded requests were handled.
     clients[1].1.ping().await;
     assert_eq!(tests::fallback::Response::of(raw).await.rest().await, [Line::Messages(Vec::new())]);
     let mut raw = Raw::connect(cluster.gateway(1).public).await;
@@ -176,13 +176,13 @@ async fn a_node_that_leaves_says_so_through_others() {
     cluster.stop_gateway(0).await;
     assert_eq!(close_code(&stream.rest().await), 4200);
     let lines = tests::fallback::Response::of(raw).await.rest().await;
-    // A poll that came too late for the goodbye begins a session where it came.
+    // A poll that missed the end opens a new session on its node.
     assert!(matches!(lines.first(), Some(Line::Open)) || close_code(&lines) == 4200, "{lines:?}");
     cluster.stop().await;
 }
 
 #[tokio::test]
-async fn a_polled_session_outlives_a_node_that_passed_its_requests_on() {
+async fn a_polled_session_survives_the_drain_of_a_forwarding_node() {
     let mut cluster = Cluster::start().await;
     let session = HttpSession::over(&[cluster.gateway(0)], &[cluster.gateway(0)]);
     session.open_poll().await;
@@ -194,12 +194,12 @@ async fn a_polled_session_outlives_a_node_that_passed_its_requests_on() {
     let (_, lines) = tokio::join!(cluster.stop_gateway(1), async { poll.await.rest().await });
     assert_eq!(lines, [Line::Heartbeat]);
     cluster.publish("news", "e", "2").await;
-    assert_eq!(messages(&session.poll().await)[0]["data"], "2", "another node has it, and still does");
+    assert_eq!(messages(&session.poll().await)[0]["data"], "2", "the other node still has the session");
     cluster.stop().await;
 }
 
 #[tokio::test]
-async fn streams_that_a_leaving_node_passes_on_end_over_the_window_where_they_are() {
+async fn streams_forwarded_by_a_draining_node_end_over_its_window() {
     const STREAMS: usize = 30;
     let mut cluster = Cluster::start().setup(Setup::default().drain("window = \"4s\"")).await;
     let mut streams = Vec::new();
@@ -219,7 +219,7 @@ async fn streams_that_a_leaving_node_passes_on_end_over_the_window_where_they_ar
     for (lines, _) in &ends {
         assert_eq!(close_code(lines), 4200);
     }
-    // Their places are free, and not because nobody asked for them any more.
+    // The session names were released, and did not expire.
     let gateway = cluster.gateway(0);
     gateway.metric_reaches("carillon_connections_closed_total{code=\"4200\"}", STREAMS as f64).await;
     gateway.metric_reaches("carillon_connections", 0.0).await;
@@ -229,7 +229,7 @@ async fn streams_that_a_leaving_node_passes_on_end_over_the_window_where_they_ar
 }
 
 #[tokio::test]
-async fn the_end_of_a_session_is_told_through_any_node() {
+async fn every_node_delivers_the_end_of_a_session() {
     let cluster = Cluster::start().await;
     let (first, second) = (cluster.gateway(0), cluster.gateway(1));
     let session = HttpSession::over(&[first, second], &[second]);
@@ -248,7 +248,11 @@ async fn the_end_of_a_session_is_told_through_any_node() {
     assert_eq!(session.send_body(b"[]").await.status, 404);
     assert_eq!(close_code(&session.poll().await), 4009);
     session.open_poll().await;
-    assert_eq!(second.metric("carillon_connections_opened_total").await, 1.0, "the name is free, and was taken here");
+    assert_eq!(
+        second.metric("carillon_connections_opened_total").await,
+        1.0,
+        "the name was free and this node opened the session"
+    );
     cluster.stop().await;
 }
 
@@ -277,26 +281,26 @@ async fn without_redis_sessions_work_on_the_node_that_opened_them() {
 }
 
 #[tokio::test]
-async fn strangers_with_unknown_keys_do_not_reach_redis() {
+async fn requests_with_unknown_app_keys_do_not_query_redis() {
     const ASKED: &str = "carillon_redis_command_seconds_count{command=\"hold_sessions\"}";
     let cluster = Cluster::start().await;
     let gateway = cluster.gateway(0);
     let before = gateway.metric(ASKED).await;
     for _ in 0..10 {
         let mut session = HttpSession::new(gateway);
-        session.path = session.path.replace("shop-key", "nobody");
+        session.path = session.path.replace("shop-key", "unknown");
         let lines = session.poll().await;
         assert_eq!(close_code(&lines[1..]), 4001);
         assert_eq!(session.send_body(b"[]").await.status, 404);
     }
     assert_eq!(gateway.metric(ASKED).await, before);
     HttpSession::new(gateway).open_poll().await;
-    assert_eq!(gateway.metric(ASKED).await, before + 1.0, "the check itself works");
+    assert_eq!(gateway.metric(ASKED).await, before + 1.0, "the metric counts forwarded requests");
     cluster.stop().await;
 }
 
-/// The status of a request to the listener for other nodes.
-async fn asked_as_a_node(address: &str, method: &str, path: &str, proof: Option<&str>) -> u16 {
+/// Returns the status of a request to the listener for peers.
+async fn request_as_node(address: &str, method: &str, path: &str, proof: Option<&str>) -> u16 {
     let proof = proof.map(|proof| format!("X-Carillon-Passed-On: {proof}\r\n")).unwrap_or_default();
     let mut raw = Raw::connect(address.parse().expect("an address")).await;
     let request =
@@ -304,7 +308,7 @@ async fn asked_as_a_node(address: &str, method: &str, path: &str, proof: Option<
     raw.exchange(request.as_bytes()).await.status
 }
 
-/// What `asked_as_a_node` sends.
+/// Returns the request that `request_as_node` sends.
 const BODY: &str = "[]";
 
 fn proof(server: &Server, path: &str, body: &str, at_s: u64) -> String {
@@ -315,12 +319,12 @@ fn proof(server: &Server, path: &str, body: &str, at_s: u64) -> String {
 }
 
 #[tokio::test]
-async fn only_nodes_are_answered_where_nodes_ask() {
+async fn the_peer_endpoint_rejects_clients() {
     let cluster = Cluster::start().await;
     let gateway = cluster.gateway(0);
     let mut client = HttpClient::connect(gateway, Transport::Stream).await;
     client.subscribe("news").await;
-    let address = holder(&cluster, &client.session).await.expect("the session is known");
+    let address = holder(&cluster, &client.session).await.expect("the directory has the session");
     let now_s = shared::cluster::envelope::unix_us() / 1_000_000;
     for verb in ["xhr", "xhr_streaming", "xhr_send"] {
         let path = format!("{}/{verb}", client.session.path);
@@ -335,22 +339,22 @@ async fn only_nodes_are_answered_where_nodes_ask() {
             Some(proof(gateway, &path, BODY, now_s - 120)),
             Some(proof(gateway, &path, BODY, now_s + 120)),
         ] {
-            assert_eq!(asked_as_a_node(&address, "POST", &path, forged.as_deref()).await, 403, "{forged:?}");
+            assert_eq!(request_as_node(&address, "POST", &path, forged.as_deref()).await, 403, "{forged:?}");
         }
-        assert_eq!(asked_as_a_node(&address, "GET", &path, Some(&proof(gateway, &path, BODY, now_s))).await, 403);
+        assert_eq!(request_as_node(&address, "GET", &path, Some(&proof(gateway, &path, BODY, now_s))).await, 403);
     }
-    for path in ["/", "/up", "/metrics", "/apps/shop/events", "/app/shop-key", "/pusher/app/nobody/1/a/xhr"] {
-        assert_eq!(asked_as_a_node(&address, "POST", path, None).await, 404, "{path}");
+    for path in ["/", "/up", "/metrics", "/apps/shop/events", "/app/shop-key", "/pusher/app/unknown/1/a/xhr"] {
+        assert_eq!(request_as_node(&address, "POST", path, None).await, 404, "{path}");
     }
     let path = format!("{}/xhr_send", client.session.path);
-    assert_eq!(asked_as_a_node(&address, "POST", &path, Some(&proof(gateway, &path, BODY, now_s))).await, 204);
+    assert_eq!(request_as_node(&address, "POST", &path, Some(&proof(gateway, &path, BODY, now_s))).await, 204);
     client.settle().await;
     drop(client);
     cluster.stop().await;
 }
 
 #[tokio::test]
-async fn a_node_says_where_it_is_reached_if_that_is_configured() {
+async fn a_node_advertises_the_configured_address() {
     let port = tests::ports::free();
     let setup = Setup::default()
         .more(&format!("[peers]\nhost = \"127.0.0.1\"\nport = {port}\nadvertise = \"localhost:{port}\""));

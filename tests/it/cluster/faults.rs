@@ -1,5 +1,5 @@
-//! What a cluster must survive: real processes are killed, paused and cut off. These tests mostly wait, so they are best
-//! run many at a time.
+//! Faults of a cluster: real processes are killed, paused and disconnected. The tests mostly wait, so run
+//! many at a time.
 
 mod churn;
 mod gateways;
@@ -19,7 +19,7 @@ fn set(users: &[&str]) -> BTreeSet<String> {
     users.iter().map(|user| (*user).to_owned()).collect()
 }
 
-/// Publishes a marker on [`ROOM`] and lets every observer take all that came before it.
+/// Publishes a marker on [`ROOM`]. Every observer receives all earlier messages.
 async fn mark<'a>(cluster: &Cluster, observers: impl IntoIterator<Item = &'a mut Observer>) {
     cluster.publish(ROOM, "marker", "").await;
     for observer in observers {
@@ -27,8 +27,8 @@ async fn mark<'a>(cluster: &Cluster, observers: impl IntoIterator<Item = &'a mut
     }
 }
 
-/// Lets every observer take what comes until each has this list. A gateway that is being brought up to date tells of
-/// changes when it has its new list, which may be after a marker.
+/// Lets every observer receive messages until each has this list. A gateway that resynchronizes sends
+/// changes when it has its new list, which can be after a marker.
 async fn converge(cluster: &Cluster, observers: &mut [Observer], users: &BTreeSet<String>) {
     let what = format!("all observers see {users:?}");
     within(&what, async {
@@ -40,11 +40,11 @@ async fn converge(cluster: &Cluster, observers: &mut [Observer], users: &BTreeSe
     .await;
     mark(cluster, observers.iter_mut()).await;
     for observer in observers {
-        assert_eq!(observer.members(), users, "it was told of {:?}", observer.changes);
+        assert_eq!(observer.members(), users, "its changes: {:?}", observer.changes);
     }
 }
 
-/// Waits until every gateway that runs has looked for dead nodes twice more.
+/// Waits until every running gateway has checked for dead nodes twice more.
 async fn swept_again(cluster: &Cluster) {
     const LOOKS: &str = "carillon_redis_command_seconds_count{command=\"claim\"}";
     let mut before = Vec::new();
@@ -56,7 +56,7 @@ async fn swept_again(cluster: &Cluster) {
     }
 }
 
-/// Waits until all gateways hear, all nodes reach Redis, and events are taken.
+/// Waits until all gateways are subscribed, all nodes reach Redis, and publishes succeed.
 async fn live(cluster: &Cluster) {
     for server in cluster.servers() {
         server.metric_reaches("carillon_redis_up", 1.0).await;
@@ -64,6 +64,6 @@ async fn live(cluster: &Cluster) {
     for gateway in cluster.gateways() {
         gateway.metric_reaches("carillon_redis_subscriber_live", 1.0).await;
     }
-    let published = async || cluster.try_publish("nobody-is-here", "e", "1").await.status.as_u16() == 200;
+    let published = async || cluster.try_publish("empty-room", "e", "1").await.status.as_u16() == 200;
     eventually("an event is taken", published).await;
 }

@@ -1,4 +1,4 @@
-//! Every metric that the rules and the dashboard of `deploy/` name is one that a running cluster has.
+//! Checks that a running cluster exports every metric of the rules and the dashboard in `deploy/`.
 
 use std::collections::BTreeSet;
 
@@ -10,9 +10,9 @@ use tests::raw::Raw;
 use tests::setup::app;
 use tests::{Cluster, Receiver, Setup, eventually};
 
-/// Labels that scrape configurations set on every series of a target: those of the Prometheus operator, those that Prometheus
-/// itself sets, the `role` of the chart's ServiceMonitor, and common external labels. Prometheus renames a label of the same
-/// name in a metric to `exported_…`, and then rules and dashboard do not find it.
+/// The labels that scrape configurations add to every series: those of the Prometheus operator and of Prometheus
+/// itself, the `role` of the chart's ServiceMonitor, and common external labels. Prometheus renames a label of the same
+/// name in a metric to `exported_…`. Rules and dashboards would not find it.
 const LABELS_OF_SCRAPES: [&str; 12] = [
     "cluster",
     "container",
@@ -29,28 +29,28 @@ const LABELS_OF_SCRAPES: [&str; 12] = [
 ];
 
 #[tokio::test]
-async fn what_rules_and_dashboard_name_is_exported_and_no_label_is_one_of_a_scrape() {
+async fn every_metric_of_the_rules_and_the_dashboard_is_exported() {
     let output = std::process::Command::new(workspace().join("deploy/metric-names.sh")).output().expect("a script");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let named: BTreeSet<String> = String::from_utf8(output.stdout).expect("names").lines().map(str::to_owned).collect();
     assert!(named.len() > 30, "{named:?}");
-    assert!(named.contains("process_open_fds"), "those of the process are among them: {named:?}");
+    assert!(named.contains("process_open_fds"), "the metrics of the process are included: {named:?}");
 
     let receiver = Receiver::start().await;
     let setup = Setup::default().limit("client_events_per_second = 1").more(&receiver.endpoint(""));
     let cluster = Cluster::start().setup(setup).await;
     let mut client = cluster.client(0).await;
     client.join("presence-room", "ana").await;
-    // What is counted by its kind is there once it has happened.
+    // Counters by kind exist only after the first event of the kind.
     for _ in 0..5 {
         client.whisper("presence-room", "client-x", &json!({}));
     }
     client.expect_error().await;
     client.send("no JSON");
     client.send_event("pusher:subscribe", &json!({ "channel": "private-room", "auth": "wrong:wrong" }));
-    let mut stranger = Raw::connect(cluster.gateway(0).public).await;
-    assert_eq!(stranger.upgrade("/app/nobody?protocol=7", &[]).await.status, 101);
-    stranger.expect_close(4001).await;
+    let mut refused = Raw::connect(cluster.gateway(0).public).await;
+    assert_eq!(refused.upgrade("/app/unknown?protocol=7", &[]).await.status, 101);
+    refused.expect_close(4001).await;
     cluster.redis.publish("carillon:{0}:c:shop/presence-room", b"nonsense").await;
     let _: redis::Value = cluster.redis.run("SET carillon:{0}:pm:shop/presence-damaged nonsense").await;
     client.ask("presence-damaged", Some(&json!({ "user_id": "ana" })));
@@ -91,6 +91,6 @@ async fn what_rules_and_dashboard_name_is_exported_and_no_label_is_one_of_a_scra
     let publisher = cluster.publisher().metrics().await;
     let of_subscriber = ["carillon_redis_subscriber_live", "carillon_redis_subscribed_topics"];
     let zeros: Vec<&str> = publisher.names().filter(|name| of_subscriber.contains(name)).collect();
-    assert!(zeros.is_empty(), "a publisher subscribes to nothing, and has nothing to say of it: {zeros:?}");
+    assert!(zeros.is_empty(), "a publisher has no subscriptions and exports no metric of them: {zeros:?}");
     cluster.stop().await;
 }

@@ -1,4 +1,4 @@
-//! One true list of members, however many nodes hold them. Source: the design's section 4.
+//! The member list is the same on all nodes.
 
 use std::collections::BTreeSet;
 
@@ -9,7 +9,7 @@ use tests::{Cluster, Setup, TestClient, View, eventually};
 
 const ROOM: &str = "presence-room";
 
-/// Publishes a marker and takes everything before it; returns what it makes of the channel.
+/// Publishes a marker and applies all earlier messages. Returns the resulting view of the channel.
 async fn view_at_marker(cluster: &Cluster, clients: &mut [(TestClient, View)]) -> Vec<BTreeSet<String>> {
     cluster.publish(ROOM, "marker", "").await;
     let mut views = Vec::new();
@@ -50,7 +50,7 @@ async fn a_user_on_both_gateways_is_added_once_and_removed_once() {
     let path = format!("/channels/{ROOM}?info=user_count,subscription_count");
     let expected = json!({ "occupied": true, "user_count": 3, "subscription_count": 6 });
     eventually("all are counted", async || cluster.get(&path).await == expected).await;
-    // One by unsubscribing, the others by going away: the user stays with the last.
+    // One socket unsubscribes, the others disconnect. The user stays until the last one.
     tabs[0].unsubscribe(ROOM);
     let last = tabs.pop().expect("four tabs");
     tabs.truncate(1);
@@ -72,7 +72,7 @@ async fn a_user_on_both_gateways_is_added_once_and_removed_once() {
 }
 
 #[tokio::test]
-async fn the_first_info_of_a_user_stands_on_every_node_until_the_last_socket_has_left() {
+async fn every_node_keeps_the_first_info_of_a_user_until_the_last_socket_leaves() {
     let cluster = Cluster::start().await;
     let (mut first, mut second) = (cluster.client(0).await, cluster.client(1).await);
     let info = |name: &str| json!({ "user_id": "7", "user_info": { "name": name } });
@@ -120,13 +120,13 @@ async fn a_full_channel_is_full_on_every_node() {
     cluster.stop().await;
 }
 
-/// The list of that many members must fit an outbox.
+/// The list of all members must fit into an outbox.
 fn large() -> Setup {
     Setup::default().limit("presence_members = 1000").server("outbox_bytes = \"4MiB\"")
 }
 
 #[tokio::test]
-async fn five_hundred_members_join_across_two_nodes_and_every_view_is_right() {
+async fn five_hundred_members_join_across_two_nodes_with_consistent_views() {
     const MEMBERS: usize = 500;
     let cluster = Cluster::start().setup(large()).await;
     let mut clients = Vec::new();
@@ -142,12 +142,12 @@ async fn five_hundred_members_join_across_two_nodes_and_every_view_is_right() {
     let expected: BTreeSet<String> = (0..MEMBERS).map(|number| format!("u{number}")).collect();
     eventually("all are in", async || cluster.users(ROOM).await == expected).await;
     let views = view_at_marker(&cluster, &mut clients).await;
-    assert!(views.iter().all(|view| *view == expected), "a view is not right");
+    assert!(views.iter().all(|view| *view == expected), "a view is inconsistent");
     cluster.stop().await;
 }
 
 #[tokio::test]
-async fn a_gateway_that_leaves_takes_its_members_with_it_at_once() {
+async fn a_draining_gateway_removes_its_members_at_once() {
     let mut cluster = Cluster::start().setup(Setup::default().drain("window = \"200ms\"")).await;
     let mut observer = (cluster.client(1).await, View::default());
     observer.0.ask(ROOM, Some(&json!({ "user_id": "observer" })));
@@ -162,7 +162,7 @@ async fn a_gateway_that_leaves_takes_its_members_with_it_at_once() {
     cluster.stop_gateway(0).await;
     cluster.users_become(ROOM, &["observer"]).await;
     let took = started.elapsed();
-    assert!(took < std::time::Duration::from_secs(10), "nobody waits for a lease: {took:?}");
+    assert!(took < std::time::Duration::from_secs(10), "the removal does not wait for the lease: {took:?}");
     let views = view_at_marker(&cluster, std::slice::from_mut(&mut observer)).await;
     assert_eq!(views, [BTreeSet::from(["observer".to_owned()])]);
     let channels = cluster.get("/channels?info=subscription_count").await;
@@ -173,20 +173,20 @@ async fn a_gateway_that_leaves_takes_its_members_with_it_at_once() {
     cluster.stop().await;
 }
 
-/// Takes everything up to the next list of members.
+/// Applies all messages up to the next list of members.
 async fn await_answer(client: &mut TestClient, view: &mut View, number: usize) {
     loop {
         let message = client.next().await;
         view.apply(&message);
         if message.event == "pusher_internal:subscription_succeeded" {
-            assert!(members(&message).contains(&format!("u{number}")), "a joiner is in its own list");
+            assert!(members(&message).contains(&format!("u{number}")), "a new member is in its own list");
             return;
         }
     }
 }
 
 #[tokio::test]
-async fn a_joiner_has_a_list_that_fits_what_it_hears_next() {
+async fn the_member_list_of_a_new_member_is_consistent_with_later_changes() {
     const JOINERS: usize = 60;
     let cluster = Cluster::start().await;
     let mut clients = Vec::new();

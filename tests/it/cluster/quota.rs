@@ -1,4 +1,4 @@
-//! Connection quotas of apps: 4004 is final for pusher-js, so it is sent only when it is certain.
+//! Connection quotas of apps. pusher-js treats 4004 as final, so a gateway sends it only if it is certain.
 
 use std::time::{Duration, Instant};
 
@@ -9,7 +9,7 @@ use tokio::task::JoinSet;
 
 const TARGET: &str = "/app/shop-key?protocol=7";
 
-/// A client, or the code that it was refused with.
+/// A client, or the code of its refusal.
 async fn connect(server: &Server) -> Result<Raw, u64> {
     let mut raw = server.tcp().await;
     raw.upgrade(TARGET, &[]).await;
@@ -23,20 +23,20 @@ async fn connect(server: &Server) -> Result<Raw, u64> {
     }
 }
 
-/// Connects as pusher-js does: again after 4100, and never again after 4004.
+/// Connects like pusher-js: retries after 4100, and never after 4004.
 async fn connect_until_admitted(server: &Server) -> Raw {
     let connected = async {
         loop {
             match connect(server).await {
                 Ok(raw) => return raw,
-                Err(code) => assert_eq!(code, 4100, "a client that would have a place is refused for good"),
+                Err(code) => assert_eq!(code, 4100, "a client within the quota is refused permanently"),
             }
         }
     };
     within_time(PATIENCE, "a place", connected).await
 }
 
-/// Waits until a client is refused with 4004. On a busy machine the counts may not be confirmed in time at first.
+/// Waits until a client is refused with 4004. On a busy machine the counts can be unconfirmed at first.
 async fn expect_final_refusal(server: &Server) {
     let refused = async {
         loop {
@@ -51,7 +51,7 @@ async fn expect_final_refusal(server: &Server) {
 
 async fn counted(cluster: &Cluster, expected: u64) {
     let expected = json!({ "connections": expected }).to_string();
-    // Right after Redis has come back the publisher may refuse to answer.
+    // Right after Redis is available again, the publisher can refuse requests.
     let all = async || {
         let reply = cluster.api_client().get("/connections", &[]).await.expect("an answer");
         reply.status.as_u16() == 200 && reply.body == expected
@@ -60,13 +60,13 @@ async fn counted(cluster: &Cluster, expected: u64) {
 }
 
 #[tokio::test]
-async fn clients_of_a_gateway_that_was_killed_get_in_elsewhere() {
+async fn clients_of_a_killed_gateway_are_accepted_by_another() {
     let mut cluster = Cluster::start().setup(Setup::default().limit("connections = 10")).await;
     let mut stay = Vec::new();
     let mut lost = Vec::new();
     for _ in 0..4 {
-        lost.push(connect(cluster.gateway(0)).await.expect("there is room"));
-        stay.push(connect(cluster.gateway(1)).await.expect("there is room"));
+        lost.push(connect(cluster.gateway(0)).await.expect("the quota allows it"));
+        stay.push(connect(cluster.gateway(1)).await.expect("the quota allows it"));
     }
     counted(&cluster, 8).await;
     cluster.kill_gateway(0).await;
@@ -79,15 +79,15 @@ async fn clients_of_a_gateway_that_was_killed_get_in_elsewhere() {
 }
 
 #[tokio::test]
-async fn clients_of_a_gateway_that_has_lost_redis_get_in_elsewhere() {
+async fn clients_of_a_gateway_without_redis_are_accepted_by_another() {
     let mut cluster = Cluster::start().proxied().setup(Setup::default().limit("connections = 4")).await;
     let (mut stay, mut lost) = (Vec::new(), Vec::new());
     for _ in 0..2 {
-        lost.push(connect(cluster.gateway(0)).await.expect("there is room"));
-        stay.push(connect(cluster.gateway(1)).await.expect("there is room"));
+        lost.push(connect(cluster.gateway(0)).await.expect("the quota allows it"));
+        stay.push(connect(cluster.gateway(1)).await.expect("the quota allows it"));
     }
     counted(&cluster, 4).await;
-    // Its last report stands until its lease is over, and it cannot report that its clients have gone.
+    // Its last report is valid until its lease expires, and it cannot report that its clients have disconnected.
     cluster.gateway_proxy(0).set(Mode::HalfOpen).await;
     drop(lost);
     for _ in 0..2 {
@@ -98,11 +98,11 @@ async fn clients_of_a_gateway_that_has_lost_redis_get_in_elsewhere() {
 }
 
 #[tokio::test]
-async fn a_client_that_moves_to_another_gateway_at_the_quota_gets_in() {
+async fn a_client_that_moves_to_another_gateway_at_the_quota_is_accepted() {
     let cluster = Cluster::start().setup(Setup::default().limit("connections = 3")).await;
     let mut clients = Vec::new();
     for _ in 0..3 {
-        clients.push(connect(cluster.gateway(0)).await.expect("there is room"));
+        clients.push(connect(cluster.gateway(0)).await.expect("the quota allows it"));
     }
     counted(&cluster, 3).await;
     for turn in 1..=20 {
@@ -114,29 +114,29 @@ async fn a_client_that_moves_to_another_gateway_at_the_quota_gets_in() {
 }
 
 #[tokio::test]
-async fn a_client_that_comes_back_to_a_single_server_at_the_quota_gets_in() {
+async fn a_client_that_reconnects_to_a_single_server_at_the_quota_is_accepted() {
     let server = Server::start(Setup::default().limit("connections = 3")).await;
     let mut clients = Vec::new();
     for _ in 0..3 {
-        clients.push(connect(&server).await.expect("there is room"));
+        clients.push(connect(&server).await.expect("the quota allows it"));
     }
     for turn in 1..=20 {
         let left = clients.remove(0);
-        // The handshake is under way before the old connection ends.
+        // The handshake is in progress before the old connection ends.
         let (client, ()) = tokio::join!(connect(&server), async { drop(left) });
         clients.push(client.unwrap_or_else(|code| panic!("turn {turn}: refused with {code}")));
     }
-    assert_eq!(connect(&server).await.err(), Some(4004), "no client has left, and that is certain");
+    assert_eq!(connect(&server).await.err(), Some(4004), "no client has disconnected, which is certain");
     server.stop().await;
 }
 
 #[tokio::test]
-async fn an_app_over_its_quota_is_refused_with_4100_while_redis_is_away() {
+async fn connections_above_the_quota_are_refused_with_4100_while_redis_is_unavailable() {
     let mut cluster = Cluster::start().setup(Setup::default().limit("connections = 2")).await;
-    let first = connect(cluster.gateway(0)).await.expect("there is room");
+    let first = connect(cluster.gateway(0)).await.expect("the quota allows it");
     counted(&cluster, 1).await;
     cluster.redis.kill().await;
-    // This node alone has room for one more, and knows of no others.
+    // By its own counts this node allows one more client. It does not know the others.
     let second = connect(cluster.gateway(0)).await;
     assert!(second.is_ok(), "{:?}", second.err());
     assert_eq!(connect(cluster.gateway(0)).await.err(), Some(4100));
@@ -149,12 +149,12 @@ async fn an_app_over_its_quota_is_refused_with_4100_while_redis_is_away() {
 }
 
 #[tokio::test]
-async fn an_older_state_of_redis_takes_no_place_of_the_quota() {
+async fn outdated_counts_in_redis_do_not_use_up_the_quota() {
     let cluster = Cluster::start().setup(Setup::default().limit("connections = 2")).await;
-    drop(connect(cluster.gateway(0)).await.expect("there is room"));
-    drop(connect(cluster.gateway(1)).await.expect("there is room"));
+    drop(connect(cluster.gateway(0)).await.expect("the quota allows it"));
+    drop(connect(cluster.gateway(1)).await.expect("the quota allows it"));
     counted(&cluster, 0).await;
-    // As a replica that lags would have it. The nodes are disconnected, and do not restart.
+    // The counts are like those of a lagging replica. The nodes are disconnected and do not restart.
     for node in cluster.redis.run::<Vec<String>>("ZRANGE carillon:nodes 0 -1").await {
         cluster.redis.run::<u64>(&format!("HSET carillon:conn:shop {node} 1")).await;
     }
@@ -166,10 +166,10 @@ async fn an_older_state_of_redis_takes_no_place_of_the_quota() {
 }
 
 #[tokio::test]
-async fn handshakes_of_one_app_share_their_claims() {
+async fn handshakes_of_one_app_share_quota_claims() {
     const CLIENTS: usize = 400;
     let mut cluster = Cluster::start().gateways(1).proxied().setup(Setup::default().limit("connections = 1000")).await;
-    let first = connect(cluster.gateway(0)).await.expect("there is room");
+    let first = connect(cluster.gateway(0)).await.expect("the quota allows it");
     let command = "carillon_redis_command_seconds_count{command=\"connect\"}";
     let before = cluster.gateway(0).metric(command).await;
     cluster.gateway_proxy(0).set(Mode::Delay(Duration::from_millis(5))).await;
@@ -186,7 +186,7 @@ async fn handshakes_of_one_app_share_their_claims() {
     }
     let clients = handshakes.join_all().await;
     let took = began.elapsed();
-    assert!(took < Duration::from_secs(5), "one at a time they would take as long as this: {took:?}");
+    assert!(took < Duration::from_secs(5), "sequential claims would take longer: {took:?}");
     let claims = cluster.gateway(0).metric(command).await - before;
     assert!(claims < CLIENTS as f64 / 4.0, "{claims} reports for {CLIENTS} handshakes");
     counted(&cluster, CLIENTS as u64 + 1).await;
@@ -196,7 +196,7 @@ async fn handshakes_of_one_app_share_their_claims() {
 }
 
 #[tokio::test]
-async fn as_many_are_admitted_as_there_are_places_however_many_come_at_once() {
+async fn simultaneous_connections_are_admitted_up_to_the_exact_quota() {
     const QUOTA: usize = 30;
     let cluster = Cluster::start().setup(Setup::default().limit(&format!("connections = {QUOTA}"))).await;
     let mut handshakes = JoinSet::new();

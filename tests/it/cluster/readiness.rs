@@ -1,4 +1,4 @@
-//! What nodes say of themselves while Redis is there, is not, or is only half. Source: the design's section 6.
+//! The readiness of nodes while Redis is available, unavailable, or partly available.
 
 use std::time::Duration;
 
@@ -6,11 +6,11 @@ use rustix::process::Signal;
 use serde_json::json;
 use shared::auth::request::signed_query;
 use shared::cluster::envelope::unix_us;
-use tests::proxy::{Mode, Whom};
+use tests::proxy::{Mode, Scope};
 use tests::raw::HttpReply;
 use tests::{Cluster, Raw, Server, Setup, eventually};
 
-/// A signed publish whose answer is seen with its headers.
+/// Sends a signed publish and returns the response with its headers.
 async fn publish_raw(server: &Server) -> HttpReply {
     const BODY: &[u8] = br#"{"name":"e","channel":"news","data":"1"}"#;
     let query = signed_query(&server.app, "POST", "/apps/shop/events", &[], BODY, unix_us() / 1_000_000);
@@ -26,16 +26,16 @@ async fn expect_unavailable(server: &Server) {
     assert!(wait.is_some_and(|seconds| seconds > 0), "{:?}", reply.headers);
 }
 
-async fn redis_is_missing_at_the_start(cluster: Cluster) {
+async fn redis_is_unavailable_at_the_start(cluster: Cluster) {
     let mut cluster = cluster;
     for server in cluster.servers() {
-        eventually("the log says so", async || server.log().contains("redis does not answer")).await;
+        eventually("the message is in the log", async || server.log().contains("redis does not answer")).await;
         let (status, reason) = server.readiness().await;
         assert!(status == 503 && reason.contains("redis"), "{status} {reason}");
         assert_eq!(server.admin_get("/livez").await.status, 200);
         assert_eq!(server.metric("carillon_redis_up").await, 0.0);
     }
-    // Nobody is served by one node alone: a subscription waits, a publish is refused although a socket is right here.
+    // No node serves clients alone: a subscription waits, and a publish is refused although a socket is on this node.
     let mut client = cluster.client(0).await;
     client.ask("news", None);
     client.ask("presence-room", Some(&json!({ "user_id": "ana" })));
@@ -62,17 +62,17 @@ async fn redis_is_missing_at_the_start(cluster: Cluster) {
 }
 
 #[tokio::test]
-async fn nodes_that_find_no_redis_say_so_and_serve_nobody_until_it_comes() {
-    redis_is_missing_at_the_start(Cluster::start().without_redis().await).await;
+async fn nodes_without_redis_are_not_ready_until_it_is_available() {
+    redis_is_unavailable_at_the_start(Cluster::start().without_redis().await).await;
 }
 
 #[tokio::test]
-async fn a_whole_node_that_finds_no_redis_does_not_become_a_single_server() {
-    redis_is_missing_at_the_start(Cluster::start().of_whole_nodes(1).without_redis().await).await;
+async fn a_node_of_both_roles_without_redis_does_not_run_as_a_single_server() {
+    redis_is_unavailable_at_the_start(Cluster::start().of_whole_nodes(1).without_redis().await).await;
 }
 
 #[tokio::test]
-async fn while_redis_is_away_as_a_whole_every_node_stays_ready() {
+async fn every_node_stays_ready_while_redis_is_unavailable_to_all() {
     let mut cluster = Cluster::start().await;
     let mut client = cluster.client(0).await;
     client.subscribe("news").await;
@@ -80,7 +80,7 @@ async fn while_redis_is_away_as_a_whole_every_node_stays_ready() {
     for server in cluster.servers() {
         server.metric_reaches("carillon_redis_up", 0.0).await;
     }
-    // Long enough for every chore of a node to have met the fault.
+    // Long enough for every task of a node to run into the fault.
     let until = tokio::time::Instant::now() + Duration::from_secs(7);
     while tokio::time::Instant::now() < until {
         for server in cluster.servers() {
@@ -99,16 +99,16 @@ async fn while_redis_is_away_as_a_whole_every_node_stays_ready() {
 }
 
 #[tokio::test]
-async fn a_gateway_that_alone_is_deaf_is_not_ready_until_it_hears_again() {
+async fn a_gateway_that_alone_receives_nothing_is_not_ready_until_it_receives_again() {
     let mut cluster = Cluster::start().proxied().await;
     let mut clients = cluster.subscribers("news").await;
-    cluster.gateway_proxy(0).set_for(Whom::Subscribers, Mode::HalfOpen).await;
-    let deaf = cluster.gateway(0);
-    eventually("not ready", async || deaf.readiness().await.0 == 503).await;
-    let (_, reason) = deaf.readiness().await;
+    cluster.gateway_proxy(0).set_for(Scope::Subscribers, Mode::HalfOpen).await;
+    let silent = cluster.gateway(0);
+    eventually("not ready", async || silent.readiness().await.0 == 503).await;
+    let (_, reason) = silent.readiness().await;
     assert!(reason.contains("subscription") && reason.contains("redis"), "{reason}");
-    assert_eq!(deaf.admin_get("/livez").await.status, 200);
-    deaf.metric_reaches("carillon_redis_subscriber_live", 0.0).await;
+    assert_eq!(silent.admin_get("/livez").await.status, 200);
+    silent.metric_reaches("carillon_redis_subscriber_live", 0.0).await;
     assert_eq!(cluster.gateway(1).readiness().await.0, 200);
     assert_eq!(cluster.publisher().readiness().await.0, 200);
     cluster.publish("news", "missed", "1").await;
@@ -116,15 +116,15 @@ async fn a_gateway_that_alone_is_deaf_is_not_ready_until_it_hears_again() {
     clients[0].settle().await;
     cluster.gateway_proxy(0).set(Mode::Pass).await;
     cluster.gateway(0).ready().await;
-    cluster.publish("news", "heard", "2").await;
+    cluster.publish("news", "received", "2").await;
     for client in &mut clients {
-        client.expect_event("news", "heard", "2").await;
+        client.expect_event("news", "received", "2").await;
     }
     cluster.stop().await;
 }
 
 #[tokio::test]
-async fn a_node_that_leaves_is_not_ready() {
+async fn a_draining_node_is_not_ready() {
     let mut cluster =
         Cluster::start().setup(Setup::default().drain("accept = \"2s\"").drain("window = \"100ms\"")).await;
     let mut client = cluster.client(0).await;
@@ -136,13 +136,13 @@ async fn a_node_that_leaves_is_not_ready() {
     cluster.publish("news", "e", "1").await;
     client.expect_event("news", "e", "1").await;
     client.expect_close(4200).await;
-    // It has had its signal; a second one would end it at once.
+    // The gateway has received its signal. A second one would end it at once.
     cluster.gateway_ends(0).await;
     cluster.stop().await;
 }
 
 #[tokio::test]
-async fn a_gateway_leaves_in_time_while_redis_is_away() {
+async fn a_gateway_shuts_down_in_time_while_redis_is_unavailable() {
     let mut cluster = Cluster::start().setup(Setup::default().drain("window = \"100ms\"")).await;
     let mut clients = Vec::new();
     for number in 0..20 {

@@ -1,14 +1,14 @@
-//! The ways in which Redis can be reached, and what keeps clusters on one Redis apart.
+//! The ways to reach a Redis, and the separation of clusters that share one.
 
 use tests::redis::{Access, PASSWORD, USER};
 use tests::server::{Launch, Role};
 use tests::{Cluster, Redis, Server, Setup};
 
-/// An app that webhooks are kept for.
+/// An app with webhooks.
 const WEBHOOK: &str = "[[apps.webhooks]]\nurl = \"http://127.0.0.1:9/hooks\"";
 
-/// A gateway and a publisher with these arguments, and a client and an event that show that they meet.
-async fn meet(setup: &Setup, url: &str) -> [Server; 2] {
+/// Starts a gateway and a publisher with these arguments. An event for a client shows that they share the Redis.
+async fn start_both(setup: &Setup, url: &str) -> [Server; 2] {
     let mut servers = Vec::new();
     for role in [Role::Gateway, Role::Publisher] {
         let server = Launch::new(role).setup(setup).args(&["--redis", url]).start().await;
@@ -38,13 +38,13 @@ async fn stop(servers: [Server; 2]) -> String {
 #[tokio::test]
 async fn a_unix_socket() {
     let redis = Redis::start().await;
-    stop(meet(&Setup::default(), &redis.socket_url()).await).await;
+    stop(start_both(&Setup::default(), &redis.socket_url()).await).await;
 }
 
 #[tokio::test]
 async fn a_database_by_its_number() {
     let redis = Redis::start().await;
-    let servers = meet(&Setup::default(), &format!("{}/5", redis.url())).await;
+    let servers = start_both(&Setup::default(), &format!("{}/5", redis.url())).await;
     assert_eq!(redis.keys("*").await, [""; 0], "nothing is in the first database");
     assert!(redis.run::<String>("INFO keyspace").await.contains("db5:keys="));
     stop(servers).await;
@@ -69,12 +69,12 @@ async fn a_user_and_a_password_that_is_never_printed() {
 }
 
 #[tokio::test]
-async fn a_wrong_password_is_said_and_never_printed() {
+async fn a_wrong_password_is_reported_and_never_printed() {
     let redis = Redis::with(Access::Password).await;
     let url = format!("redis://{USER}:wrong-{PASSWORD}@127.0.0.1:{}", redis.port);
     for role in [Role::Gateway, Role::Publisher] {
         let server = Launch::new(role).setup(&Setup::default()).args(&["--redis", &url]).start().await;
-        tests::eventually("the log says so", async || server.log().contains("WRONGPASS")).await;
+        tests::eventually("the message is in the log", async || server.log().contains("WRONGPASS")).await;
         assert_eq!(server.readiness().await.0, 503);
         assert_eq!(server.admin_get("/livez").await.status, 200);
         assert!(!server.banner.contains(PASSWORD), "{}", server.banner);
@@ -84,7 +84,7 @@ async fn a_wrong_password_is_said_and_never_printed() {
 }
 
 #[tokio::test]
-async fn tls_with_an_authority_of_ones_own() {
+async fn tls_with_a_private_certificate_authority() {
     let cluster = Cluster::start().access(Access::Tls).await;
     let mut clients = cluster.subscribers("news").await;
     cluster.publish("news", "hello", "1").await;
@@ -98,7 +98,7 @@ async fn tls_with_an_authority_of_ones_own() {
 }
 
 #[tokio::test]
-async fn a_redis_that_asks_for_client_certificates() {
+async fn a_redis_that_requires_client_certificates() {
     let cluster = Cluster::start().access(Access::MutualTls).setup(Setup::default().more(WEBHOOK)).await;
     let mut clients = cluster.subscribers("news").await;
     cluster.publish("news", "hello", "1").await;
@@ -108,16 +108,16 @@ async fn a_redis_that_asks_for_client_certificates() {
     let (mut ana, mut bo) = (cluster.client(0).await, cluster.client(1).await);
     ana.join("presence-room", "ana").await;
     assert_eq!(bo.join("presence-room", "bo").await, ["ana", "bo"]);
-    let place = tempfile::tempdir().expect("a folder");
+    let folder = tempfile::tempdir().expect("a folder");
     let redis = &cluster.redis;
     let config = |lines: &str| Setup::default().more(WEBHOOK).redis(lines).toml();
-    std::fs::write(place.path().join("carillon.toml"), config(&redis.tls_lines())).expect("a file");
+    std::fs::write(folder.path().join("carillon.toml"), config(&redis.tls_lines())).expect("a file");
     let ca_only = format!("ca_file = {:?}", redis.ca_file());
-    std::fs::write(place.path().join("without.toml"), config(&ca_only)).expect("a file");
+    std::fs::write(folder.path().join("without.toml"), config(&ca_only)).expect("a file");
     let url = redis.url();
     let run = async |file: &str, command: &[&str]| {
         let args = [command, &["--config", file, "--redis", &url]].concat();
-        tests::command::run(place.path(), &args, &[]).await
+        tests::command::run(folder.path(), &args, &[]).await
     };
     for command in [["doctor"].as_slice(), &["webhooks", "list"]] {
         let finished = run("carillon.toml", command).await;
@@ -130,21 +130,21 @@ async fn a_redis_that_asks_for_client_certificates() {
 }
 
 #[tokio::test]
-async fn tls_whose_authority_is_not_known_is_not_talked_to() {
+async fn tls_with_an_unknown_authority_is_refused() {
     let redis = Redis::with(Access::Tls).await;
     let server = Launch::new(Role::Gateway).setup(&Setup::default()).args(&["--redis", &redis.url()]).start().await;
-    tests::eventually("the log says so", async || server.log().contains("redis does not answer")).await;
+    tests::eventually("the message is in the log", async || server.log().contains("redis does not answer")).await;
     assert_eq!(server.readiness().await.0, 503);
     server.stop().await;
 }
 
 #[tokio::test]
-async fn two_clusters_with_prefixes_of_their_own_share_a_redis_and_nothing_else() {
+async fn two_clusters_with_different_prefixes_can_share_a_redis() {
     let redis = Redis::start().await;
     let setup = |prefix: &str| Setup::default().redis(&format!("prefix = {prefix:?}"));
-    // The members of both channels are called the same; each cluster must find itself alone.
-    let one = meet(&setup("one"), &redis.url()).await;
-    let two = meet(&setup("two"), &redis.url()).await;
+    // The members of both channels have the same names. Each cluster must see only its own.
+    let one = start_both(&setup("one"), &redis.url()).await;
+    let two = start_both(&setup("two"), &redis.url()).await;
     let mut clients = Vec::new();
     for [gateway, _] in [&one, &two] {
         let mut client = gateway.client().await;
@@ -166,9 +166,9 @@ async fn two_clusters_with_prefixes_of_their_own_share_a_redis_and_nothing_else(
 }
 
 #[tokio::test]
-async fn partitions_change_keys_and_nothing_else() {
+async fn the_number_of_partitions_changes_only_keys() {
     let redis = Redis::start().await;
-    let servers = meet(&Setup::default().redis("partitions = 64"), &redis.url()).await;
+    let servers = start_both(&Setup::default().redis("partitions = 64"), &redis.url()).await;
     let mut client = servers[0].client().await;
     let names: Vec<String> = (0..20).map(|number| format!("news-{number:02}")).collect();
     for name in &names {

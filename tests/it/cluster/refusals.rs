@@ -1,14 +1,14 @@
-//! Roles of a cluster do not start without what makes them one.
+//! Invalid configurations with which the roles of a cluster do not start.
 
 use tests::Setup;
 use tests::command::run;
 
 #[tokio::test]
 async fn without_redis_gateways_and_publishers_do_not_start() {
-    let place = tempfile::tempdir().expect("a folder");
-    std::fs::write(place.path().join("carillon.toml"), Setup::default().toml()).expect("a file");
+    let folder = tempfile::tempdir().expect("a folder");
+    std::fs::write(folder.path().join("carillon.toml"), Setup::default().toml()).expect("a file");
     for role in ["gateway", "publisher"] {
-        let finished = run(place.path(), &[role, "--config", "carillon.toml", "--port", "0"], &[]).await;
+        let finished = run(folder.path(), &[role, "--config", "carillon.toml", "--port", "0"], &[]).await;
         assert_eq!((finished.code, finished.stdout.as_str()), (2, ""), "{finished:?}");
         assert!(finished.stderr.contains("redis.url"), "{finished:?}");
     }
@@ -16,20 +16,20 @@ async fn without_redis_gateways_and_publishers_do_not_start() {
 
 #[tokio::test]
 async fn without_an_app_gateways_and_publishers_do_not_start() {
-    let place = tempfile::tempdir().expect("a folder");
+    let folder = tempfile::tempdir().expect("a folder");
     for role in ["gateway", "publisher"] {
-        let finished = run(place.path(), &[role, "--redis", "redis://127.0.0.1:1", "--port", "0"], &[]).await;
+        let finished = run(folder.path(), &[role, "--redis", "redis://127.0.0.1:1", "--port", "0"], &[]).await;
         assert_eq!((finished.code, finished.stdout.as_str()), (2, ""), "{finished:?}");
         assert!(finished.stderr.contains("apps"), "{finished:?}");
-        let finished = run(place.path(), &[role], &[]).await;
+        let finished = run(folder.path(), &[role], &[]).await;
         assert_eq!(finished.code, 2);
         assert!(finished.stderr.contains("apps") && finished.stderr.contains("redis.url"), "{finished:?}");
     }
 }
 
 #[tokio::test]
-async fn a_redis_that_cannot_be_meant_is_refused_without_its_password() {
-    let place = tempfile::tempdir().expect("a folder");
+async fn an_invalid_redis_url_is_refused_without_printing_its_password() {
+    let folder = tempfile::tempdir().expect("a folder");
     let config = |lines: &str| Setup::default().redis(lines).toml();
     for (lines, key) in [
         ("url = \"http://user:never-print-this@127.0.0.1\"", "redis.url"),
@@ -56,11 +56,11 @@ async fn a_redis_that_cannot_be_meant_is_refused_without_its_password() {
         ("url = \"redis://127.0.0.1\"\ncommand_timeout = \"0s\"", "redis.command_timeout"),
         ("ulr = \"redis://127.0.0.1\"", "redis.ulr"),
     ] {
-        std::fs::write(place.path().join("carillon.toml"), config(lines)).expect("a file");
+        std::fs::write(folder.path().join("carillon.toml"), config(lines)).expect("a file");
         for command in ["gateway", "publisher", "up", "check-config"] {
-            let finished = run(place.path(), &[command, "--config", "carillon.toml"], &[]).await;
+            let finished = run(folder.path(), &[command, "--config", "carillon.toml"], &[]).await;
             assert_eq!((finished.code, finished.stdout.as_str()), (2, ""), "{command} with {lines}: {finished:?}");
-            assert!(finished.stderr.contains(key), "{key} is not in the answer to {lines}: {finished:?}");
+            assert!(finished.stderr.contains(key), "{key} is not in the output for {lines}: {finished:?}");
             assert!(!finished.stderr.contains("never-print-this"), "{finished:?}");
         }
     }

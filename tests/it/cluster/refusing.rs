@@ -1,5 +1,5 @@
-//! Redis answers and must not be used: a demoted master, a replica, a node of a Redis Cluster, a full memory, and servers
-//! that answer some commands with errors or with nothing.
+//! A Redis that answers and must not be used: a demoted master, a replica, a node of a Redis Cluster, a full memory.
+//! Also servers that answer some commands with errors or not at all.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -17,7 +17,7 @@ fn occurrences(log: &str, text: &str) -> usize {
     log.matches(text).count()
 }
 
-/// The status of one publish on `news`, which must come soon.
+/// Returns the status of one publish on `news`, which must arrive soon.
 async fn publish(server: &Server, data: &str) -> u16 {
     let body = json!({ "name": "e", "channel": "news", "data": data });
     let reply = tokio::time::timeout(Duration::from_secs(10), server.post("/events", &body)).await;
@@ -35,7 +35,7 @@ async fn expect_refusing(server: &Server, reason: &str) {
     assert_eq!(server.admin_get("/livez").await.status, 200);
 }
 
-/// Waits until a replica has everything that its master has.
+/// Waits until a replica has all data of its master.
 async fn caught_up(replica: &Redis) {
     let has_all = async || {
         let role: Vec<redis::Value> = replica.run("ROLE").await;
@@ -47,7 +47,7 @@ async fn caught_up(replica: &Redis) {
 }
 
 #[tokio::test]
-async fn nodes_that_reconnect_to_a_demoted_master_move_to_the_new_one_and_nobody_leaves() {
+async fn nodes_that_reconnect_to_a_demoted_master_move_to_the_new_one_without_losing_members() {
     let mut cluster = Cluster::start().proxied().await;
     let second = Redis::start().await;
     second.run::<()>(&format!("REPLICAOF 127.0.0.1 {}", cluster.redis.port)).await;
@@ -63,7 +63,7 @@ async fn nodes_that_reconnect_to_a_demoted_master_move_to_the_new_one_and_nobody
         observer.take_changes();
     }
 
-    // What an operator does by hand; connections do not survive it.
+    // An operator does this by hand. It closes the connections.
     cluster.redis.run::<()>("CLIENT PAUSE 100 WRITE").await;
     second.run::<()>("REPLICAOF NO ONE").await;
     cluster.redis.run::<()>(&format!("REPLICAOF 127.0.0.1 {}", second.port)).await;
@@ -75,13 +75,13 @@ async fn nodes_that_reconnect_to_a_demoted_master_move_to_the_new_one_and_nobody
         expect_refusing(server, "replica").await;
     }
     for (index, before) in before.into_iter().enumerate() {
-        assert!(cluster.gateway_proxy(index).accepted() > before, "it came back to the demoted master");
+        assert!(cluster.gateway_proxy(index).accepted() > before, "it reconnected to the demoted master");
     }
     let mut comes = cluster.client(0).await;
     comes.ask(ROOM, Some(&json!({ "user_id": "comes" })));
     let mut fresh = cluster.client(1).await;
     fresh.ask("fresh", None);
-    // They stay where they are, and say so, for as long as the address leads there.
+    // The members stay, and the nodes log the problem, as long as the address leads there.
     for _ in 0..3 {
         tokio::time::sleep(Duration::from_secs(1)).await;
         assert_eq!(publish(cluster.publisher(), "lost").await, 503);
@@ -107,13 +107,13 @@ async fn nodes_that_reconnect_to_a_demoted_master_move_to_the_new_one_and_nobody
         }
     }
     cluster.users_become(ROOM, &["near", "far", "comes"]).await;
-    let everyone: BTreeSet<String> = ["near", "far", "comes"].map(str::to_owned).into();
+    let all_users: BTreeSet<String> = ["near", "far", "comes"].map(str::to_owned).into();
     for observer in &mut observers {
         cluster.publish(ROOM, "marker", "").await;
         observer.until("marker").await;
-        assert_eq!(observer.members(), &everyone);
+        assert_eq!(observer.members(), &all_users);
         let changes = observer.take_changes();
-        assert_eq!(changes.len(), 1, "nobody left meanwhile: {changes:?}");
+        assert_eq!(changes.len(), 1, "no member left meanwhile: {changes:?}");
     }
     for gateway in cluster.gateways() {
         for metric in ["carillon_presence_fenced_total", "carillon_presence_evictions_total"] {
@@ -127,17 +127,17 @@ async fn nodes_that_reconnect_to_a_demoted_master_move_to_the_new_one_and_nobody
 }
 
 #[tokio::test]
-async fn a_subscriber_on_a_demoted_master_moves_although_its_connection_stands() {
+async fn a_subscriber_on_a_demoted_master_moves_although_its_connection_is_open() {
     let mut cluster = Cluster::start().proxied().await;
     let second = Redis::start().await;
     let mut news = cluster.subscribers("news").await;
-    // From here on new connections lead to the other server. Those that stand lead to the old one, which still answers.
+    // From here on new connections lead to the other server. Open ones lead to the old one, which still answers.
     for index in 0..2 {
         cluster.gateway_proxy(index).lead_to(second.port);
     }
     cluster.publisher_proxy(0).lead_to(second.port);
     cluster.redis.run::<()>(&format!("REPLICAOF 127.0.0.1 {}", second.port)).await;
-    // The publisher has not noticed either, but accepts no event that only the demoted master delivers.
+    // The publisher has not detected it either, but rejects events that only the demoted master would deliver.
     let moved = async || {
         let subscribed: Vec<redis::Value> = second.run("PUBSUB NUMSUB carillon:{0}:c:shop/news").await;
         publish(cluster.publisher(), "moves").await == 200 && subscribed.last() == Some(&redis::Value::Int(2))
@@ -154,7 +154,7 @@ async fn a_subscriber_on_a_demoted_master_moves_although_its_connection_stands()
     cluster.stop().await;
 }
 
-/// Nodes that reach Redis through a proxy and never were ready.
+/// Starts nodes that reach Redis through a proxy and that were never ready.
 async fn refused_from_the_start(redis: &Redis, proxy: &Proxy, reason: &str, recovery: impl AsyncFnOnce()) {
     let mut servers = Vec::new();
     for role in [Role::Gateway, Role::Publisher, Role::Up] {
@@ -230,7 +230,7 @@ async fn too_few_replicas_from_the_start() {
 }
 
 #[tokio::test]
-async fn a_user_who_may_not_write_from_the_start() {
+async fn a_user_without_write_permission_from_the_start() {
     let redis = Redis::start().await;
     redis.run::<()>("ACL SETUSER default resetkeys ~other:*").await;
     let proxy = Proxy::start(redis.port).await;
@@ -248,7 +248,7 @@ async fn receive_until(client: &mut TestClient, received: &mut Vec<String>, is_l
     }
 }
 
-/// Checks nodes that were live while their server answers some commands by a rule.
+/// Checks live nodes while their server answers some commands by a rule.
 async fn while_answered(rules: &[(Rule, Option<&str>)]) {
     let redis = Redis::start().await;
     let filter = Filter::start(redis.port).await;
@@ -283,7 +283,7 @@ async fn while_answered(rules: &[(Rule, Option<&str>)]) {
             assert!(status == 503 || refusal.is_none(), "{rule:?}");
             accepted.extend((status == 200).then_some(data));
         }
-        // Its connection is as it was. Events whose publish timed out may have arrived all the same.
+        // The connection is unchanged. Events whose publish timed out can still arrive.
         let mut received = Vec::new();
         client.send_event("pusher:ping", &json!({}));
         receive_until(&mut client, &mut received, |message| message.event == "pusher:pong").await;
@@ -330,7 +330,7 @@ async fn a_server_that_answers_writes_with_errors() {
 }
 
 #[tokio::test]
-async fn a_server_that_answers_everything_with_errors() {
+async fn a_server_that_answers_every_command_with_an_error() {
     while_answered(&[
         ((&[], READONLY), Some("replica")),
         ((&[], LOADING), None),

@@ -1,5 +1,5 @@
-//! Everything that is read from Redis may be wrong: it is counted and logged once, others are served meanwhile, and once
-//! repaired all is well.
+//! Invalid data from Redis. It is counted and logged once, and other clients are served. After a
+//! repair everything works again.
 
 use std::collections::BTreeSet;
 
@@ -19,7 +19,7 @@ fn occurrences(log: &str, text: &str) -> usize {
     log.matches(text).count()
 }
 
-/// Another channel, on both gateways, that must be served whatever happens to the first.
+/// Another channel, on both gateways, that must work regardless of the first.
 struct Bystanders {
     clients: Vec<TestClient>,
     events: usize,
@@ -42,7 +42,7 @@ impl Bystanders {
 }
 
 #[tokio::test]
-async fn messages_that_are_none_of_ours_are_counted_and_logged_once() {
+async fn unreadable_messages_on_the_bus_are_counted_and_logged_once() {
     let cluster = Cluster::start().await;
     let mut clients = cluster.subscribers("news").await;
     let malformed: [&[u8]; 18] = [
@@ -66,7 +66,7 @@ async fn messages_that_are_none_of_ours_are_counted_and_logged_once() {
         b"\xff\xfe E - - 0 -\n{}",
     ];
     for message in malformed {
-        assert_eq!(cluster.redis.publish(&topic("news"), message).await, 2, "both gateways hear");
+        assert_eq!(cluster.redis.publish(&topic("news"), message).await, 2, "both gateways receive it");
     }
     assert_eq!(cluster.redis.publish(&topic("news"), &[b'x'; 1_000_000]).await, 2);
     for message in ["2 E - - 0 -\n{}", "4294967295 whatever\n", "99 E\n"] {
@@ -89,7 +89,7 @@ async fn messages_that_are_none_of_ours_are_counted_and_logged_once() {
 }
 
 #[tokio::test]
-async fn an_event_that_is_no_text_reaches_no_client() {
+async fn an_event_that_is_not_text_reaches_no_client() {
     let cluster = Cluster::start().await;
     let mut clients = cluster.subscribers("news").await;
     for kind in ["E - -", "K 1 1"] {
@@ -106,7 +106,7 @@ async fn an_event_that_is_no_text_reaches_no_client() {
 }
 
 #[tokio::test]
-async fn numbers_at_their_ends_do_no_harm() {
+async fn extreme_numbers_are_handled() {
     let cluster = Cluster::start().await;
     let mut clients = cluster.subscribers("news").await;
     let mut room = cluster.client(0).await;
@@ -129,7 +129,7 @@ async fn numbers_at_their_ends_do_no_harm() {
     {
         cluster.redis.publish(&topic(ROOM), message.as_bytes()).await;
     }
-    // What is not true does not last.
+    // Wrong counts are corrected.
     let mut view = View { members: Some(BTreeSet::from(["ana".to_owned()])) };
     let mut bo = cluster.client(1).await;
     assert_eq!(bo.join(ROOM, "bo").await, ["ana", "bo"]);
@@ -142,11 +142,11 @@ async fn numbers_at_their_ends_do_no_harm() {
 }
 
 #[tokio::test]
-async fn a_change_of_members_that_cannot_be_read_is_made_up_for() {
+async fn an_unreadable_member_change_causes_a_resynchronization() {
     let cluster = Cluster::start().await;
     let mut ana = cluster.client(0).await;
     ana.join(ROOM, "ana").await;
-    // A node of a newer version lets a user in, in words that this one does not know.
+    // A node of a newer version adds a user with a message that this version cannot parse.
     for (kind, key, words) in [("A", "pm", "HSET"), ("R", "pm", "HDEL")] {
         let sequence: u64 = cluster.redis.run(&format!("HINCRBY {KEYS}:m:shop/{ROOM} s 1")).await;
         let epoch: String = cluster.redis.run(&format!("HGET {KEYS}:m:shop/{ROOM} e")).await;
@@ -156,7 +156,7 @@ async fn a_change_of_members_that_cannot_be_read_is_made_up_for() {
         cluster.redis.query::<u64>(&command).await;
         let message = format!("2 {kind} {epoch} {sequence} 0 - more\nnewcomer");
         cluster.redis.publish(&topic(ROOM), message.as_bytes()).await;
-        // The next change shows the gap.
+        // The next change reveals the gap.
         let user = format!("after-{kind}");
         let mut other = cluster.client(1).await;
         other.join(ROOM, &user).await;
@@ -175,14 +175,14 @@ async fn a_change_of_members_that_cannot_be_read_is_made_up_for() {
     cluster.stop().await;
 }
 
-/// Puts a list in the place of a key: no key of ours is one.
+/// Replaces a key with a list. No key of Carillon is a list.
 async fn spoil(redis: &Redis, key: &str) {
-    // In one step, or a node might write the key in between.
+    // Uses one step. Otherwise a node could write the key in between.
     redis.query::<u64>(&["RPUSH", "spoiled", "spoiled"]).await;
     redis.query::<()>(&["RENAME", "spoiled", key]).await;
 }
 
-/// Waits until a channel that was asked for is entered, and asks again when that was refused.
+/// Waits until a requested subscription succeeds. Repeats the request after a refusal.
 async fn enter_eventually(client: &mut TestClient, channel: &str, user: Option<&str>) -> Vec<String> {
     let member = user.map(|user| json!({ "user_id": user }));
     loop {
@@ -197,9 +197,9 @@ async fn enter_eventually(client: &mut TestClient, channel: &str, user: Option<&
     }
 }
 
-/// One key of a channel holds something else: others are served, the log says it once for each command that meets it,
-/// and once the key is gone the channel works.
-async fn a_spoiled_key(kind: &str, channel: &str, user: Option<&str>) {
+/// Damages one key of a channel. Other channels are served, the log has one line for each command that fails,
+/// and the channel works again when the key is removed.
+async fn a_damaged_key(kind: &str, channel: &str, user: Option<&str>) {
     let cluster = Cluster::start().await;
     let mut bystanders = Bystanders::join(&cluster).await;
     let key = format!("{KEYS}:{kind}:shop/{channel}");
@@ -239,31 +239,31 @@ async fn a_spoiled_key(kind: &str, channel: &str, user: Option<&str>) {
 
 #[tokio::test]
 async fn a_list_of_members_of_the_wrong_type() {
-    a_spoiled_key("pm", ROOM, Some("ana")).await;
+    a_damaged_key("pm", ROOM, Some("ana")).await;
 }
 
 #[tokio::test]
 async fn references_of_the_wrong_type() {
-    a_spoiled_key("pr", ROOM, Some("ana")).await;
+    a_damaged_key("pr", ROOM, Some("ana")).await;
 }
 
 #[tokio::test]
 async fn a_sequence_of_the_wrong_type() {
-    a_spoiled_key("m", ROOM, Some("ana")).await;
+    a_damaged_key("m", ROOM, Some("ana")).await;
 }
 
 #[tokio::test]
 async fn a_count_of_the_wrong_type() {
-    a_spoiled_key("oc", "news", None).await;
+    a_damaged_key("oc", "news", None).await;
 }
 
 #[tokio::test]
-async fn a_kept_event_of_the_wrong_type() {
-    a_spoiled_key("k", "cache-news", None).await;
+async fn a_cached_event_of_the_wrong_type() {
+    a_damaged_key("k", "cache-news", None).await;
 }
 
-/// Keys that more than one channel needs: clients may have to wait, but nobody is lost and all is well afterwards.
-async fn a_spoiled_shared_key(key: &str) {
+/// Damages keys that several channels need. Clients can have to wait, but no member is lost.
+async fn a_damaged_shared_key(key: &str) {
     let cluster = Cluster::start().await;
     let mut clients = cluster.subscribers("news").await;
     let mut ana = cluster.client(0).await;
@@ -277,7 +277,7 @@ async fn a_spoiled_shared_key(key: &str) {
             client.expect_event("news", "still", &number.to_string()).await;
         }
     }
-    // Long enough for the chores of both nodes to meet it: heartbeats, sweeps.
+    // Long enough for heartbeats and sweeps of both nodes to fail.
     tokio::time::sleep(std::time::Duration::from_secs(8)).await;
     cluster.redis.query::<u64>(&["DEL", key]).await;
     loop {
@@ -293,7 +293,7 @@ async fn a_spoiled_shared_key(key: &str) {
     let expected = json!({ "channels": {
         "news": { "subscription_count": 2 }, (ROOM): { "subscription_count": 2 },
     }});
-    // What was lost with the key is missed at the latest when it should have been given a longer life.
+    // The state that was lost with the key is restored when its expiry is due to be extended.
     let counted = async || cluster.get("/channels?info=subscription_count").await == expected;
     eventually_within(PATIENCE, "all is counted", counted).await;
     drop(bo);
@@ -306,30 +306,30 @@ async fn a_spoiled_shared_key(key: &str) {
 
 #[tokio::test]
 async fn leases_of_the_wrong_type() {
-    a_spoiled_shared_key("carillon:nodes").await;
+    a_damaged_shared_key("carillon:nodes").await;
 }
 
 #[tokio::test]
-async fn a_list_of_the_dead_of_the_wrong_type() {
-    a_spoiled_shared_key("carillon:dead").await;
+async fn a_list_of_dead_nodes_of_the_wrong_type() {
+    a_damaged_shared_key("carillon:dead").await;
 }
 
 #[tokio::test]
 async fn occupied_channels_of_the_wrong_type() {
-    a_spoiled_shared_key("carillon:{0}:ch:shop").await;
+    a_damaged_shared_key("carillon:{0}:ch:shop").await;
 }
 
 #[tokio::test]
 async fn connections_of_the_wrong_type() {
-    a_spoiled_shared_key("carillon:conn:shop").await;
+    a_damaged_shared_key("carillon:conn:shop").await;
 }
 
 #[tokio::test]
-async fn values_that_make_no_sense_are_left_out() {
+async fn invalid_values_are_omitted() {
     let cluster = Cluster::start().await;
     let mut bystanders = Bystanders::join(&cluster).await;
     let redis = &cluster.redis;
-    // A member, without whom the list would be nobody's, and be begun anew by the next one.
+    // A member. Without it the list would have no owner, and the next member would start a new one.
     let mut bo = cluster.client(1).await;
     bo.join(ROOM, "bo").await;
     redis.query::<u64>(&["HSET", &format!("{KEYS}:pm:shop/{ROOM}"), "mallory", "{not json"]).await;
@@ -356,7 +356,7 @@ async fn values_that_make_no_sense_are_left_out() {
 }
 
 #[tokio::test]
-async fn scripts_that_redis_has_forgotten_are_sent_again() {
+async fn scripts_missing_in_redis_are_sent_again() {
     let cluster = Cluster::start().await;
     let mut ana = cluster.client(0).await;
     for round in 0..3 {
@@ -384,7 +384,7 @@ async fn while_redis_is_read_only_publishes_are_refused_and_subscriptions_wait()
     let mut clients = cluster.subscribers("news").await;
     let mut ana = cluster.client(0).await;
     ana.join(ROOM, "ana").await;
-    // A replica of nobody: it keeps what it has, and refuses to change it.
+    // A replica without a master. It keeps its data and refuses changes.
     cluster.redis.run::<()>("REPLICAOF 127.0.0.1 1").await;
     for server in cluster.servers() {
         server.metric_reaches("carillon_redis_refusing{reason=\"replica\"}", 1.0).await;
@@ -403,7 +403,7 @@ async fn while_redis_is_read_only_publishes_are_refused_and_subscriptions_wait()
     for client in &mut clients {
         client.settle().await;
     }
-    // Longer than self-fencing and a lease take.
+    // Longer than self-fencing and a lease.
     tokio::time::sleep(std::time::Duration::from_secs(17)).await;
     cluster.redis.run::<()>("REPLICAOF NO ONE").await;
     assert_eq!(enter_eventually(&mut bo, ROOM, Some("bo")).await, ["ana", "bo"]);
@@ -414,7 +414,7 @@ async fn while_redis_is_read_only_publishes_are_refused_and_subscriptions_wait()
     cluster.publish("fresh", "e", "1").await;
     cy.expect_event("fresh", "e", "1").await;
     let mut view = View { members: Some(BTreeSet::from(["ana".to_owned()])) };
-    // Her gateway may still be learning what it missed; and nothing more may come once she knows.
+    // The gateway can still be resynchronizing. No further message can arrive after it is known.
     while view.members.as_ref().is_none_or(|members| !members.contains("bo")) {
         view.apply(&ana.next().await);
     }
@@ -422,12 +422,12 @@ async fn while_redis_is_read_only_publishes_are_refused_and_subscriptions_wait()
     view_at_marker(&mut ana, &mut view).await;
     assert_eq!(view.members, Some(BTreeSet::from(["ana".to_owned(), "bo".to_owned()])));
     for log in cluster.stop().await {
-        assert_eq!(occurrences(&log, "redis cannot be used"), 1, "once:\n{log}");
+        assert_eq!(occurrences(&log, "redis cannot be used"), 1, "more than one line:\n{log}");
         assert_eq!(occurrences(&log, "redis accepts writes again"), 1, "{log}");
     }
 }
 
-/// Lets a member of [`ROOM`] take all that is told before the next marker.
+/// Lets a member of [`ROOM`] receive all messages before the next marker.
 async fn view_at_marker(member: &mut TestClient, view: &mut View) {
     loop {
         let message = member.next().await;
@@ -439,7 +439,7 @@ async fn view_at_marker(member: &mut TestClient, view: &mut View) {
 }
 
 #[tokio::test]
-async fn what_redis_has_lost_is_brought_back_by_those_who_know_it() {
+async fn nodes_restore_the_state_that_redis_has_lost() {
     let cluster = Cluster::start().await;
     let mut clients = Vec::new();
     for (gateway, user) in [(0, "ana"), (1, "bo")] {

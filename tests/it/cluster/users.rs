@@ -1,4 +1,4 @@
-//! Signed-in users across nodes: sending to them, ending their connections, and who is online.
+//! Signed-in users across nodes: events to users, termination of their connections, and watchlists.
 
 use serde_json::{Value, json};
 use tests::{Cluster, Raw, TestClient, eventually};
@@ -20,7 +20,7 @@ async fn expect_watchlist(client: &mut TestClient, events: Value) {
 }
 
 #[tokio::test]
-async fn a_user_hears_on_the_sockets_of_every_gateway() {
+async fn a_user_receives_events_on_the_sockets_of_every_gateway() {
     let cluster = Cluster::start().await;
     let (mut phone, mut laptop) = (user(&cluster, 0, "ana").await, user(&cluster, 1, "ana").await);
     let mut other = user(&cluster, 1, "bo").await;
@@ -37,7 +37,7 @@ async fn a_user_hears_on_the_sockets_of_every_gateway() {
     }
     cluster.publish("#server-to-user-bo", "hello", "4").await;
     other.expect_event("#server-to-user-bo", "hello", "4").await;
-    assert_eq!(cluster.get("/channels").await, json!({ "channels": {} }), "users' channels are not listed");
+    assert_eq!(cluster.get("/channels").await, json!({ "channels": {} }), "channels of users are not listed");
     cluster.stop().await;
 }
 
@@ -56,7 +56,7 @@ async fn termination_reaches_every_gateway_by_both_paths() {
         bo.expect("marker").await;
         unsigned.settle().await;
     }
-    // The path of the official Python library, which has no app in it; unsigned it is refused.
+    // The path of the official Python library, which does not contain the app. Unsigned it is refused.
     let request = b"POST /users/ana/terminate_connections HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n{}";
     let reply = Raw::connect(cluster.publisher().public).await.exchange(request).await;
     assert_eq!(reply.status, 401, "{}", reply.body);
@@ -64,7 +64,7 @@ async fn termination_reaches_every_gateway_by_both_paths() {
 }
 
 #[tokio::test]
-async fn watchers_hear_once_that_a_user_came_and_once_that_the_user_left() {
+async fn watchers_are_notified_once_when_a_user_goes_online_and_once_offline() {
     let cluster = Cluster::start().await;
     let mut watchers = Vec::new();
     let bo = user(&cluster, 1, "bo").await;

@@ -1,4 +1,4 @@
-//! Work that waits for Redis: bounded, no longer than its clients wait, and sent at the pace of Redis.
+//! Work that waits for Redis. It is bounded, ends with its client, and is sent at the pace of Redis.
 
 use std::time::{Duration, Instant};
 
@@ -6,17 +6,17 @@ use serde_json::json;
 use tests::proxy::Mode;
 use tests::{Cluster, Setup, eventually};
 
-/// Bytes of a subscription that waits, with all that belongs to it.
+/// The memory of a waiting subscription, including all related state.
 const WAITING_BYTES_MAX: u64 = 2 * 1024;
 
-async fn take_redis_away(cluster: &mut Cluster) {
+async fn make_redis_unavailable(cluster: &mut Cluster) {
     cluster.gateway_proxy(0).set(Mode::Refuse).await;
     cluster.gateway_proxy(0).cut();
     cluster.gateway(0).metric_reaches("carillon_redis_subscriber_live", 0.0).await;
 }
 
 #[tokio::test]
-async fn subscriptions_that_wait_for_redis_are_small_and_end_with_their_clients() {
+async fn subscriptions_that_wait_for_redis_use_little_memory_and_end_with_their_clients() {
     const CLIENTS: usize = 250;
     const CHANNELS: usize = 40;
     let mut cluster = Cluster::start().gateways(1).proxied().await;
@@ -25,7 +25,7 @@ async fn subscriptions_that_wait_for_redis_are_small_and_end_with_their_clients(
         clients.push(cluster.client(0).await);
     }
     let before = cluster.gateway(0).resident_bytes();
-    take_redis_away(&mut cluster).await;
+    make_redis_unavailable(&mut cluster).await;
     for (number, client) in clients.iter_mut().enumerate() {
         for channel in 0..CHANNELS {
             client.ask(&format!("{}-{number}-{channel}", "x".repeat(100)), None);
@@ -44,7 +44,7 @@ async fn subscriptions_that_wait_for_redis_are_small_and_end_with_their_clients(
     for _ in 0..CHANNELS {
         patient.expect("pusher_internal:subscription_succeeded").await;
     }
-    // Each subscription takes three kilobytes on the way. Some were under way when their clients left: 256 at most.
+    // Each subscription sends three kilobytes. At most 256 were in progress when their clients disconnected.
     let forwarded = cluster.gateway_proxy(0).forwarded_bytes() - forwarded;
     assert!(forwarded < 3_000_000, "{forwarded} bytes for the subscriptions of one client");
     drop(patient);
@@ -84,7 +84,7 @@ async fn a_gateway_that_shuts_down_with_many_subscriptions_needs_little_memory_f
 }
 
 #[tokio::test]
-async fn sign_ins_whose_clients_left_are_given_up() {
+async fn sign_ins_of_disconnected_clients_are_dropped() {
     const CLIENTS: usize = 50;
     const WATCHED: usize = 40;
     let mut cluster = Cluster::start().gateways(1).proxied().await;
@@ -92,30 +92,30 @@ async fn sign_ins_whose_clients_left_are_given_up() {
     for _ in 0..CLIENTS {
         clients.push(cluster.client(0).await);
     }
-    take_redis_away(&mut cluster).await;
+    make_redis_unavailable(&mut cluster).await;
     for (number, client) in clients.iter_mut().enumerate() {
         let watchlist: Vec<String> = (0..WATCHED).map(|user| format!("{}-{number}-{user}", "x".repeat(100))).collect();
-        client.ask_sign_in(&json!({ "id": format!("user-{number}"), "watchlist": watchlist }));
+        client.request_sign_in(&json!({ "id": format!("user-{number}"), "watchlist": watchlist }));
         client.settle().await;
     }
     drop(clients);
     cluster.gateway(0).metric_reaches("carillon_connections", 0.0).await;
-    // No message shows it: a sign-in is given up within a second, and an idle topic after two more.
+    // No message announces it. A sign-in is dropped within a second, and an idle topic after two more.
     tokio::time::sleep(Duration::from_secs(6)).await;
     let forwarded = cluster.gateway_proxy(0).forwarded_bytes();
     cluster.gateway_proxy(0).set(Mode::Pass).await;
     let mut user = cluster.client(0).await;
     user.sign_in(&json!({ "id": "user", "watchlist": ["user-0"] })).await;
     let forwarded = cluster.gateway_proxy(0).forwarded_bytes() - forwarded;
-    // The names of the watched users alone are more than 200 KB, in each direction.
+    // The names of the watched users alone take more than 200 KB in each direction.
     assert!(forwarded < 100_000, "{forwarded} bytes");
     drop(user);
     cluster.stop().await;
 }
 
 #[tokio::test]
-async fn a_sign_in_subscribes_to_its_watched_users_at_the_same_time() {
-    // One after the other they would take ten seconds.
+async fn a_sign_in_subscribes_to_all_watched_users_concurrently() {
+    // In sequence they would take ten seconds.
     const DELAY: Duration = Duration::from_millis(50);
     const WATCHED: usize = 100;
     let mut cluster = Cluster::start().gateways(1).proxied().setup(Setup::default()).await;
@@ -132,6 +132,6 @@ async fn a_sign_in_subscribes_to_its_watched_users_at_the_same_time() {
     assert!(message.data.contains("watched-7"), "{}", message.data);
     cluster.gateway_proxy(0).set(Mode::Pass).await;
     drop((online, client));
-    eventually("both are gone", async || cluster.gateway(0).metric("carillon_connections").await == 0.0).await;
+    eventually("both are disconnected", async || cluster.gateway(0).metric("carillon_connections").await == 0.0).await;
     cluster.stop().await;
 }

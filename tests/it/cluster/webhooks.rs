@@ -1,5 +1,5 @@
-//! Webhooks of a cluster: every transition is told under one id, whatever dies. Source: protocol reference 5 and the
-//! design's section 5.
+//! Webhooks of a cluster. Every transition is delivered under one id, even if processes crash. Source: protocol
+//! reference 5.
 
 mod chaos;
 
@@ -7,19 +7,19 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
-use tests::receiver::{Answer, Told};
+use tests::receiver::{Answer, Delivered};
 use tests::{Cluster, PATIENCE, Receiver, Setup, eventually, eventually_within};
 
 fn setup_with(receiver: &Receiver, more: &str) -> Setup {
     Setup::default().more(&receiver.endpoint(more))
 }
 
-fn list(told: &[Told], channel: &str) -> Vec<String> {
-    told.iter().filter(|told| told.channel == channel).map(|told| told.name.clone()).collect()
+fn list(delivered: &[Delivered], channel: &str) -> Vec<String> {
+    delivered.iter().filter(|delivered| delivered.channel == channel).map(|delivered| delivered.name.clone()).collect()
 }
 
 #[tokio::test]
-async fn what_both_gateways_see_is_told_once() {
+async fn a_transition_on_both_gateways_is_delivered_once() {
     let receiver = Receiver::start().await;
     let setup = setup_with(&receiver, "").app("subscription_count = true");
     let cluster = Cluster::start().publishers(2).setup(setup).await;
@@ -32,32 +32,36 @@ async fn what_both_gateways_see_is_told_once() {
         clients.push(client);
     }
     clients[1].whisper("presence-room", "client-wave", &json!({ "n": 1 }));
-    let is_counted = |told: &Told| told.event["subscription_count"] == json!(4) && told.channel == "private-hall";
-    eventually("all four are counted", async || receiver.told().iter().any(is_counted)).await;
-    eventually("the client event is told", async || receiver.told().iter().any(|told| told.name == "client_event"))
-        .await;
-    let before = receiver.told_once();
+    let is_counted = |delivered: &Delivered| {
+        delivered.event["subscription_count"] == json!(4) && delivered.channel == "private-hall"
+    };
+    eventually("all four are counted", async || receiver.delivered().iter().any(is_counted)).await;
+    eventually("the client event is delivered", async || {
+        receiver.delivered().iter().any(|delivered| delivered.name == "client_event")
+    })
+    .await;
+    let before = receiver.delivered_once();
     assert_eq!(list(&before, "presence-room"), ["member_added", "channel_occupied", "client_event"]);
     let of_cache = list(&before, "cache-news");
     assert_eq!(of_cache.iter().filter(|name| *name == "cache_miss").count(), 1, "{of_cache:?}");
     assert_eq!(of_cache.iter().filter(|name| *name == "channel_occupied").count(), 1, "{of_cache:?}");
     drop(clients);
     let is_over = |channel: &str| {
-        let told = receiver.told_once();
-        list(&told, channel).last().is_some_and(|name| name == "channel_vacated")
+        let delivered = receiver.delivered_once();
+        list(&delivered, channel).last().is_some_and(|name| name == "channel_vacated")
     };
     for channel in ["presence-room", "private-hall", "cache-news"] {
-        eventually("the end is told", async || is_over(channel)).await;
+        eventually("the end is delivered", async || is_over(channel)).await;
     }
-    let after = receiver.told_once();
+    let after = receiver.delivered_once();
     assert_eq!(list(&after, "presence-room")[3..], ["member_removed", "channel_vacated"]);
-    assert_eq!(receiver.told().len(), after.len(), "nothing was told twice");
+    assert_eq!(receiver.delivered().len(), after.len(), "nothing was delivered twice");
     assert!(receiver.received().iter().all(tests::receiver::Received::is_signed));
     cluster.stop().await;
 }
 
 #[tokio::test]
-async fn a_return_on_another_gateway_within_the_hold_sends_nothing() {
+async fn a_return_on_another_gateway_within_the_hold_sends_no_webhook() {
     let receiver = Receiver::start().await;
     let cluster = Cluster::start().setup(setup_with(&receiver, "")).await;
     let mut client = cluster.client(0).await;
@@ -68,18 +72,18 @@ async fn a_return_on_another_gateway_within_the_hold_sends_nothing() {
         client = cluster.client(gateway).await;
         client.join("presence-room", "ana").await;
     }
-    // Past every hold, and with something that was decided later and has been told.
+    // All holds are over, and a later event was delivered.
     tokio::time::sleep(Duration::from_secs(4)).await;
     let mut other = cluster.client(0).await;
     other.subscribe("marker").await;
     receiver.events(3).await;
-    let told = receiver.told();
-    assert_eq!(told.len(), 3, "{told:?}");
+    let delivered = receiver.delivered();
+    assert_eq!(delivered.len(), 3, "{delivered:?}");
     cluster.stop().await;
 }
 
 #[tokio::test]
-async fn a_gateway_killed_alone_is_told_of_once_within_30_seconds() {
+async fn the_crash_of_a_gateway_sends_its_webhooks_once_within_30_seconds() {
     let receiver = Receiver::start().await;
     let mut cluster = Cluster::start().setup(setup_with(&receiver, "")).await;
     let mut client = cluster.client(0).await;
@@ -98,16 +102,19 @@ async fn a_gateway_killed_alone_is_told_of_once_within_30_seconds() {
     let ended = 50 + 2;
     receiver.events_within(PATIENCE, occupied + ended).await;
     let took = killed.elapsed();
-    assert!(took < Duration::from_secs(30), "told after {took:?}");
-    let told = receiver.told();
-    assert_eq!(told.len(), occupied + ended, "once each: {told:?}");
-    assert_eq!(list(&told, "presence-a"), ["member_added", "channel_occupied", "member_removed", "channel_vacated"]);
-    assert_eq!(list(&told, "presence-both"), ["member_added", "channel_occupied"]);
+    assert!(took < Duration::from_secs(30), "delivered after {took:?}");
+    let delivered = receiver.delivered();
+    assert_eq!(delivered.len(), occupied + ended, "once each: {delivered:?}");
+    assert_eq!(
+        list(&delivered, "presence-a"),
+        ["member_added", "channel_occupied", "member_removed", "channel_vacated"]
+    );
+    assert_eq!(list(&delivered, "presence-both"), ["member_added", "channel_occupied"]);
     cluster.stop().await;
 }
 
 #[tokio::test]
-async fn what_a_dead_publisher_had_begun_is_told_by_another() {
+async fn another_publisher_delivers_the_webhooks_of_a_crashed_one() {
     let receiver = Receiver::start().await;
     receiver.answer_with(Answer::Hang);
     let setup = setup_with(&receiver, "").more("[webhooks]\ntimeout = \"60s\"");
@@ -117,23 +124,24 @@ async fn what_a_dead_publisher_had_begun_is_told_by_another() {
         client.subscribe(&format!("room-{number}")).await;
     }
     eventually("all are under way", async || receiver.received().len() == 5).await;
-    // Whoever leads holds the lease; both are killed, so that neither can finish.
+    // The publisher that leads has the lease. Both are killed, so neither can finish.
     cluster.kill_publisher(0).await;
     cluster.kill_publisher(1).await;
-    client.subscribe("room-while-nobody-sends").await;
+    client.subscribe("room-without-publisher").await;
     receiver.answer_with(Answer::Status(200));
     cluster.start_publisher(1).await;
     receiver.events_within(PATIENCE, 6).await;
-    let hung: BTreeSet<String> = receiver.told_with(Answer::Hang).into_iter().map(|told| told.id).collect();
-    let told: BTreeSet<String> = receiver.told().into_iter().map(|told| told.id).collect();
-    assert!(hung.is_subset(&told), "the same ids: {hung:?}, {told:?}");
-    assert_eq!(told.len(), 6);
+    let hung: BTreeSet<String> =
+        receiver.delivered_with(Answer::Hang).into_iter().map(|delivered| delivered.id).collect();
+    let delivered: BTreeSet<String> = receiver.delivered().into_iter().map(|delivered| delivered.id).collect();
+    assert!(hung.is_subset(&delivered), "the same ids: {hung:?}, {delivered:?}");
+    assert_eq!(delivered.len(), 6);
     cluster.start_publisher(0).await;
     cluster.stop().await;
 }
 
 #[tokio::test]
-async fn a_publisher_that_is_stopped_hands_over_at_once() {
+async fn a_stopped_publisher_releases_its_queues_at_once() {
     let receiver = Receiver::start().await;
     let mut cluster = Cluster::start().publishers(2).setup(setup_with(&receiver, "")).await;
     let mut client = cluster.client(0).await;
@@ -145,12 +153,12 @@ async fn a_publisher_that_is_stopped_hands_over_at_once() {
         receiver.events(number + 1).await;
         cluster.start_publisher(publisher).await;
     }
-    assert_eq!(receiver.told().len(), 3);
+    assert_eq!(receiver.delivered().len(), 3);
     cluster.stop().await;
 }
 
 #[tokio::test]
-async fn a_receiver_that_was_down_gets_everything_in_order() {
+async fn an_endpoint_that_was_down_receives_all_webhooks_in_order() {
     let mut receiver = Receiver::start().await;
     let setup = setup_with(&receiver, "").limit("client_events_per_second = 0");
     let cluster = Cluster::start().setup(setup).await;
@@ -162,7 +170,7 @@ async fn a_receiver_that_was_down_gets_everything_in_order() {
     for number in 0..200 {
         client.subscribe(&format!("room-{number}")).await;
     }
-    // 20 MB that wait in Redis, of which the publisher has no more in hand than it may.
+    // 20 MB wait in Redis. The publisher reads only a bounded part at once.
     let text = "x".repeat(10_000);
     for number in 0..2000 {
         client.whisper("private-chat", "client-text", &json!(format!("{number} {text}")));
@@ -176,15 +184,15 @@ async fn a_receiver_that_was_down_gets_everything_in_order() {
     let grown = cluster.publisher().resident_bytes().saturating_sub(before);
     assert!(grown < 24 * 1024 * 1024, "{grown} bytes more");
     receiver.come_back().await;
-    // By now a minute may pass between two tries.
+    // Two attempts can be a minute apart at this point.
     receiver.events_within(2 * PATIENCE, 2202).await;
-    let told = receiver.told_once();
-    assert_eq!(list(&told, "room-0"), ["channel_occupied", "channel_vacated"]);
-    let numbers: Vec<usize> = told
+    let delivered = receiver.delivered_once();
+    assert_eq!(list(&delivered, "room-0"), ["channel_occupied", "channel_vacated"]);
+    let numbers: Vec<usize> = delivered
         .iter()
-        .filter(|told| told.name == "client_event")
-        .map(|told| {
-            told.event["data"].as_str().and_then(|data| data.split(' ').next()?.parse().ok()).expect("a number")
+        .filter(|delivered| delivered.name == "client_event")
+        .map(|delivered| {
+            delivered.event["data"].as_str().and_then(|data| data.split(' ').next()?.parse().ok()).expect("a number")
         })
         .collect();
     assert_eq!(numbers, (0..2000).collect::<Vec<_>>(), "in order");
@@ -197,7 +205,7 @@ async fn a_receiver_that_was_down_gets_everything_in_order() {
 }
 
 #[tokio::test]
-async fn redis_that_is_away_loses_no_webhook() {
+async fn an_outage_of_redis_loses_no_webhook() {
     let receiver = Receiver::start().await;
     let cluster = Cluster::start().setup(setup_with(&receiver, "")).await;
     let mut client = cluster.client(0).await;
@@ -211,15 +219,15 @@ async fn redis_that_is_away_loses_no_webhook() {
     receiver.events(2).await;
     drop(client);
     receiver.events(4).await;
-    let told = receiver.told_once();
+    let delivered = receiver.delivered_once();
     for channel in ["room-0", "room-1"] {
-        assert_eq!(list(&told, channel), ["channel_occupied", "channel_vacated"]);
+        assert_eq!(list(&delivered, channel), ["channel_occupied", "channel_vacated"]);
     }
     cluster.stop().await;
 }
 
 #[tokio::test]
-async fn what_redis_forgot_is_not_told_again() {
+async fn webhooks_are_not_repeated_after_redis_loses_its_data() {
     let receiver = Receiver::start().await;
     let mut cluster = Cluster::start().setup(setup_with(&receiver, "")).await;
     let mut client = cluster.client(0).await;
@@ -235,10 +243,10 @@ async fn what_redis_forgot_is_not_told_again() {
     let mut other = cluster.client(0).await;
     other.subscribe("marker").await;
     receiver.events_within(PATIENCE, 3).await;
-    assert_eq!(list(&receiver.told(), "presence-room"), ["member_added", "channel_occupied"]);
+    assert_eq!(list(&receiver.delivered(), "presence-room"), ["member_added", "channel_occupied"]);
     drop(client);
     receiver.events(5).await;
-    assert_eq!(list(&receiver.told(), "presence-room")[2..], ["member_removed", "channel_vacated"]);
+    assert_eq!(list(&receiver.delivered(), "presence-room")[2..], ["member_removed", "channel_vacated"]);
     cluster.stop().await;
 }
 
@@ -248,7 +256,7 @@ async fn dead_letters_are_listed_sent_again_and_purged() {
     bad.answer_with(Answer::Status(410));
     let setup = setup_with(&bad, "").more(&good.endpoint("")).more("[webhooks]\ngive_up_after = \"2s\"");
     let cluster = Cluster::start().setup(setup.clone()).await;
-    // The letter of a removed endpoint, in front of all others.
+    // The dead letter of a removed endpoint, before all others.
     let mut letter = vec!["XADD", "carillon:{0}:wd:shop", "*", "k", "O", "c", "room-z", "id", "old-id"];
     letter.extend(["to", "gone:80-12345678", "tries", "1", "why", "no"]);
     let _: redis::Value = cluster.redis.query(&letter).await;
@@ -257,13 +265,13 @@ async fn dead_letters_are_listed_sent_again_and_purged() {
         client.subscribe(channel).await;
     }
     good.events(3).await;
-    let ids: BTreeSet<String> = good.told().into_iter().map(|told| told.id).collect();
-    let place = tempfile::tempdir().expect("a folder");
-    std::fs::write(place.path().join("carillon.toml"), setup.toml()).expect("the file can be written");
+    let ids: BTreeSet<String> = good.delivered().into_iter().map(|delivered| delivered.id).collect();
+    let folder = tempfile::tempdir().expect("a folder");
+    std::fs::write(folder.path().join("carillon.toml"), setup.toml()).expect("the file can be written");
     let url = cluster.redis.url();
     let run = async |words: &[&str]| {
         let args = [&["webhooks"], words, &["--config", "carillon.toml", "--redis", &url]].concat();
-        tests::command::run(place.path(), &args, &[]).await
+        tests::command::run(folder.path(), &args, &[]).await
     };
     let webhooks = async |words: &[&str]| {
         let finished = run(words).await;
@@ -287,7 +295,7 @@ async fn dead_letters_are_listed_sent_again_and_purged() {
         assert!(line.contains("shop 127.0.0.1:"), "{line}");
     }
     let [first, second, third] = &ids.iter().map(String::as_str).collect::<Vec<_>>()[..] else { panic!("three ids") };
-    // Nothing is deleted without a selection, and what is unknown is named.
+    // A selection is required to delete dead letters. Unknown ids are reported.
     for words in
         [&["purge"][..], &["purge", "--app-id", "shop"], &["purge", "--endpoint", "x"], &["purge", "--all", first]]
     {
@@ -295,7 +303,7 @@ async fn dead_letters_are_listed_sent_again_and_purged() {
     }
     for command in [&["list"][..], &["replay"], &["purge", "--all"]] {
         let with = |more: &[&'static str]| [command, more].concat();
-        assert_eq!(refused(&with(&["--app-id", "nobody"]), 1, "no app nobody is configured").await, "");
+        assert_eq!(refused(&with(&["--app-id", "unknown"]), 1, "no app unknown is configured").await, "");
         assert_eq!(refused(&with(&["--endpoint", "nowhere"]), 1, "unknown endpoint nowhere").await, "");
         assert_eq!(refused(&with(&["--to", "nowhere"]), 1, "unknown endpoint nowhere").await, "");
     }
@@ -314,12 +322,12 @@ async fn dead_letters_are_listed_sent_again_and_purged() {
         assert_eq!(webhooks(&["purge", "--all", flag, &to_good]).await, "deleted: 0\n");
     }
     bad.answer_with(Answer::Status(200));
-    // The others are done although one is unknown.
+    // The other letters are replayed although one id is unknown.
     assert_eq!(refused(&["replay", first, "no-such-id"], 1, "no-such-id").await, "queued again: 1\n");
-    let told = bad.events(1).await;
-    assert_eq!(told[0].id, *first, "the same id");
+    let delivered = bad.events(1).await;
+    assert_eq!(delivered[0].id, *first, "the same id");
     assert_eq!(webhooks(&["list"]).await.lines().count(), 3);
-    // It does not stop the others.
+    // The unknown endpoint does not stop the others.
     let printed = refused(&["replay", "old-id", second], 1, "shop no longer has the endpoint gone:80-12345678").await;
     assert_eq!(printed, "queued again: 1\n");
     bad.events(2).await;
@@ -332,12 +340,12 @@ async fn dead_letters_are_listed_sent_again_and_purged() {
     client.subscribe("marker").await;
     bad.events(4).await;
     good.events(4).await;
-    assert_eq!(good.told().len(), 4, "what one endpoint is told again is not told to the other");
+    assert_eq!(good.delivered().len(), 4, "a replay goes to one endpoint only");
     cluster.stop().await;
 }
 
 #[tokio::test]
-async fn entries_that_nobody_could_have_written_are_skipped() {
+async fn invalid_queue_entries_are_skipped() {
     let receiver = Receiver::start().await;
     let cluster = Cluster::start().setup(setup_with(&receiver, "")).await;
     for words in [
@@ -346,7 +354,7 @@ async fn entries_that_nobody_could_have_written_are_skipped() {
         &["XADD", "carillon:{0}:wq:shop", "*", "k", "E", "c", "room", "e", "x", "d", "\u{0}", "s", "not an id"],
         &["ZADD", "carillon:{0}:wh", "1", "V\nshop"],
         &["ZADD", "carillon:{0}:wh", "1", "V\nnobody\nroom\n"],
-        &["SADD", "carillon:{0}:wn", "shop", "nobody"],
+        &["SADD", "carillon:{0}:wn", "shop", "unknown"],
     ] {
         let _: redis::Value = cluster.redis.query(words).await;
     }
@@ -355,12 +363,12 @@ async fn entries_that_nobody_could_have_written_are_skipped() {
     let mut client = cluster.client(0).await;
     client.subscribe("room").await;
     receiver.events(1).await;
-    assert_eq!(list(&receiver.told(), "room"), ["channel_occupied"]);
+    assert_eq!(list(&receiver.delivered(), "room"), ["channel_occupied"]);
     cluster.stop().await;
 }
 
 #[tokio::test]
-async fn ends_that_were_over_while_nobody_sent_are_told() {
+async fn holds_that_expired_without_a_publisher_are_delivered() {
     let receiver = Receiver::start().await;
     let mut cluster = Cluster::start().setup(setup_with(&receiver, "")).await;
     let mut client = cluster.client(0).await;
@@ -372,13 +380,13 @@ async fn ends_that_were_over_while_nobody_sent_are_told() {
     client.join("presence-room", "ana").await;
     cluster.start_publisher(0).await;
     receiver.events_within(PATIENCE, 6).await;
-    let told = list(&receiver.told_once(), "presence-room");
-    assert_eq!(told[2..], ["member_removed", "channel_vacated", "member_added", "channel_occupied"]);
+    let delivered = list(&receiver.delivered_once(), "presence-room");
+    assert_eq!(delivered[2..], ["member_removed", "channel_vacated", "member_added", "channel_occupied"]);
     cluster.stop().await;
 }
 
 #[tokio::test]
-async fn a_publisher_that_was_paused_past_its_lease_disturbs_nothing() {
+async fn a_publisher_paused_for_longer_than_its_lease_causes_no_duplicates() {
     let receiver = Receiver::start().await;
     let cluster = Cluster::start().publishers(2).setup(setup_with(&receiver, "")).await;
     let mut client = cluster.client(0).await;
@@ -392,12 +400,12 @@ async fn a_publisher_that_was_paused_past_its_lease_disturbs_nothing() {
         client.subscribe(&format!("room-{}", number + 1)).await;
         receiver.events_within(PATIENCE, number + 2).await;
     }
-    assert_eq!(receiver.told_once().len(), 5);
+    assert_eq!(receiver.delivered_once().len(), 5);
     cluster.stop().await;
 }
 
 #[tokio::test]
-async fn endpoints_get_no_more_requests_at_once_than_they_may_from_all_partitions() {
+async fn concurrent_requests_to_an_endpoint_are_limited_over_all_partitions() {
     let receiver = Receiver::start().await;
     receiver.answer_with(Answer::Hang);
     let setup = setup_with(&receiver, "concurrency = 3").redis("partitions = 8").more("[webhooks]\ntimeout = \"60s\"");
@@ -413,7 +421,7 @@ async fn endpoints_get_no_more_requests_at_once_than_they_may_from_all_partition
 }
 
 #[tokio::test]
-async fn dead_letters_that_cannot_be_kept_stop_nothing() {
+async fn dead_letters_that_cannot_be_stored_do_not_stop_deliveries() {
     let receiver = Receiver::start().await;
     receiver.answer_with(Answer::Status(500));
     let setup = setup_with(&receiver, "").more("[webhooks]\ngive_up_after = \"1s\"");

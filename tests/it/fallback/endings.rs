@@ -1,4 +1,4 @@
-//! How sessions end. Source: protocol reference 6.3, rules 12 and 13.
+//! Ends of sessions. Source: protocol reference 6.3, rules 12 and 13.
 
 use std::time::{Duration, Instant};
 
@@ -17,7 +17,7 @@ async fn sigterm_closes_every_session_with_4100_and_the_server_exits_0() {
     for number in 0..20 {
         clients.push(HttpClient::connect(&server, TRANSPORTS[number % 2]).await);
     }
-    // Nobody asks for what these have to say.
+    // No request waits for messages of these sessions.
     for _ in 0..5 {
         HttpSession::new(&server).open_poll().await;
     }
@@ -44,7 +44,7 @@ async fn an_end_within_one_response_is_whole() {
 }
 
 #[tokio::test]
-async fn clients_are_told_to_try_a_websocket_again_after_a_while() {
+async fn clients_are_closed_after_a_while_to_retry_a_websocket() {
     let server = Server::start(Setup::default().server("fallback_reconnect = \"1s\"")).await;
     let mut web = server.client().await;
     for transport in TRANSPORTS {
@@ -77,7 +77,7 @@ async fn termination_closes_the_sessions_of_the_user_with_4009() {
     server.stop().await;
 }
 
-/// A session of the user `ana` whose client asks for nothing at the moment.
+/// Opens a session of the user `ana` that has no pending request.
 async fn signed_in(server: &Server) -> HttpSession {
     let session = HttpSession::new(server);
     let established = session.open_poll().await;
@@ -111,13 +111,13 @@ async fn the_end_of_a_session_waits_for_its_client() {
 }
 
 #[tokio::test]
-async fn the_end_of_a_session_that_is_gone_is_told_once() {
+async fn the_end_of_a_session_is_delivered_once() {
     let server = server().await;
     for transport in TRANSPORTS {
         let session = signed_in(&server).await;
         terminate(&server).await;
         server.metric_reaches("carillon_connections", 0.0).await;
-        assert_eq!(session.send_body(b"[]").await.status, 404, "messages come too late");
+        assert_eq!(session.send_body(b"[]").await.status, 404, "messages arrive too late");
         assert_eq!(close_code(&session.receive(transport).await.rest().await), 4009);
         session.open_poll().await;
         server.metric_reaches("carillon_connections", 0.0).await;

@@ -1,4 +1,4 @@
-//! The protocol itself through both transports. Source: protocol reference 6.3, rule 14.
+//! The protocol through both transports. Source: protocol reference 6.3, rule 14.
 
 use std::collections::BTreeSet;
 
@@ -49,7 +49,7 @@ async fn events_client_events_and_presence_work_as_over_a_websocket() {
 }
 
 #[tokio::test]
-async fn a_signature_that_does_not_fit_is_refused_and_the_session_stays() {
+async fn an_invalid_signature_is_refused_and_the_session_stays_open() {
     let server = server().await;
     for transport in TRANSPORTS {
         let mut client = HttpClient::connect(&server, transport).await;
@@ -66,7 +66,7 @@ async fn a_signature_that_does_not_fit_is_refused_and_the_session_stays() {
 }
 
 #[tokio::test]
-async fn many_messages_of_one_request_are_taken_in_order() {
+async fn many_messages_of_one_request_are_handled_in_order() {
     let server = server().await;
     let mut client = HttpClient::connect(&server, Transport::Poll).await;
     let channels: Vec<String> = (0..500).map(|number| format!("channel-{number}")).collect();
@@ -84,7 +84,7 @@ async fn many_messages_of_one_request_are_taken_in_order() {
 }
 
 #[tokio::test]
-async fn one_session_goes_from_one_transport_to_the_other_and_back() {
+async fn a_session_switches_between_transports() {
     let server = server().await;
     let session = HttpSession::new(&server);
     session.open_poll().await;
@@ -102,7 +102,7 @@ async fn one_session_goes_from_one_transport_to_the_other_and_back() {
         server.publish("news", "count", &expected.to_string()).await;
         let mut lines = session.poll().await;
         if lines == [Line::Heartbeat] {
-            // Its place was given to the next one before the end of the stream was noticed.
+            // The next request took over the session before the end of the stream was detected.
             lines = session.poll().await;
         }
         assert_eq!(lines.len(), 1, "never another o: {lines:?}");
@@ -114,7 +114,7 @@ async fn one_session_goes_from_one_transport_to_the_other_and_back() {
 }
 
 #[tokio::test]
-async fn what_waits_comes_in_one_line() {
+async fn queued_messages_arrive_in_one_line() {
     let server = server().await;
     let session = super::subscribed_poll(&server).await;
     for number in 0..5 {

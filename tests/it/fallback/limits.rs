@@ -1,4 +1,4 @@
-//! What sessions count for, and what many of them, or a bad one, cost. Source: protocol reference 6.3, rule 7.
+//! Limits of sessions, and their cost. Source: protocol reference 6.3, rule 7.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -72,7 +72,7 @@ async fn a_stream_that_is_not_read_ends_with_4100_in_bounded_memory() {
 }
 
 #[tokio::test]
-async fn a_stream_that_owes_an_answer_when_it_is_closed_costs_no_time() {
+async fn a_stream_closed_with_a_pending_response_releases_its_session_at_once() {
     let setup = Setup::default().server("activity_timeout = \"1s\"").server("pong_timeout = \"2s\"");
     let (server, mut witnesses) = start(setup.server("outbox_timeout = \"60s\"")).await;
     let session = HttpSession::new(&server);
@@ -82,10 +82,10 @@ async fn a_stream_that_owes_an_answer_when_it_is_closed_costs_no_time() {
     session.ask("news").await;
     let mut stream = Response::of(raw).await;
     while stream.line().await != Some(Line::Heartbeat) {}
-    // From here on it neither reads nor answers, and more comes than waits for anyone.
+    // From here on the client neither reads nor answers, and more arrives than the queue can store.
     let event = json!({ "channel": "news", "name": "e", "data": "x".repeat(10_000) });
     within("the end of the server's patience", async {
-        // On a machine that is slow itself the answer is missed first, and the end is no other.
+        // On a slow machine the missing answer is detected first. The end is the same.
         let is_closing = async || {
             let metrics = server.metrics().await;
             metrics.value("carillon_slow_consumers_total") + metrics.value("carillon_ping_timeouts_total") > 0.0
@@ -97,7 +97,7 @@ async fn a_stream_that_owes_an_answer_when_it_is_closed_costs_no_time() {
     .await;
     let before = server.processor_time();
     within("the end of the grace", async {
-        // Seldom: to be asked takes time too.
+        // The interval is long, because each check takes time too.
         let mut turn = interval(Duration::from_millis(250));
         while server.metric("carillon_connections").await > 2.0 {
             turn.tick().await;
@@ -105,14 +105,14 @@ async fn a_stream_that_owes_an_answer_when_it_is_closed_costs_no_time() {
     })
     .await;
     let spent = server.processor_time() - before;
-    assert!(spent < Duration::from_secs(1), "{spent:?} while nothing happened");
+    assert!(spent < Duration::from_secs(1), "{spent:?} while the server was idle");
     witnesses.are_served(&server).await;
     drop(stream);
     server.stop().await;
 }
 
 #[tokio::test]
-async fn a_session_that_nobody_asks_has_no_more_waiting_than_an_outbox_holds() {
+async fn a_session_without_requests_queues_at_most_one_outbox() {
     let (server, mut witnesses) = start(Setup::default()).await;
     let session = subscribed_poll(&server).await;
     let event = json!({ "channel": "news", "name": "e", "data": "x".repeat(10_000) });
@@ -126,7 +126,7 @@ async fn a_session_that_nobody_asks_has_no_more_waiting_than_an_outbox_holds() {
 }
 
 #[tokio::test]
-async fn a_body_full_of_nonsense_costs_little() {
+async fn a_body_of_invalid_messages_uses_little_time() {
     const GROWTH_MAX: u64 = 16 * MIB;
     let (server, mut witnesses) = start(Setup::default()).await;
     let before = server.resident_bytes();
@@ -146,7 +146,7 @@ async fn a_body_full_of_nonsense_costs_little() {
 }
 
 #[tokio::test]
-async fn requests_without_a_pause_disturb_nobody() {
+async fn continuous_requests_delay_no_other_client() {
     const REQUESTS: usize = 500;
     let (server, mut witnesses) = start(Setup::default()).await;
     let (session, mut stream) = subscribed_stream(&server).await;
@@ -163,33 +163,33 @@ async fn requests_without_a_pause_disturb_nobody() {
     server.stop().await;
 }
 
-/// As many polls as descriptors allow, up to this.
+/// The highest number of polls. It can be lower if there are few descriptors.
 const POLLS_MAX: usize = 10_000;
 
-/// Fewer would say nothing.
+/// A lower number would not test the limits.
 const POLLS_MIN: usize = 2_000;
 
-/// Requests that are answered at once while others begin.
+/// Requests that are answered at once while others start.
 const OPENING_MAX: usize = 100;
 
 #[tokio::test]
-async fn thousands_of_polls_hear_one_event_and_leave_nothing_behind() {
+async fn thousands_of_polls_receive_one_event_and_release_all_state() {
     let limit = shared::serve::descriptors::raise_limit().expect("descriptors");
-    // The others are for tests beside this one.
+    // The other descriptors are for concurrent tests.
     let polls = usize::try_from(limit.saturating_sub(2_000)).unwrap_or(POLLS_MAX).min(POLLS_MAX);
     assert!(polls >= POLLS_MIN, "{limit} descriptors are too few for thousands of polls: raise the hard limit");
     println!("{polls} polls");
     let (server, mut witnesses) = start(Setup::default()).await;
     let before = server.resident_bytes();
-    let mut clients = everyone_hears(&server, &mut witnesses, polls).await;
+    let mut clients = poll_until_all_received(&server, &mut witnesses, polls).await;
     let peak = server.resident_bytes();
-    // All of them ask again, and leave at once.
+    // All of them send the next request and then disconnect at once.
     for (session, raw) in &mut clients {
         raw.send(session.request(Transport::Poll).as_bytes()).await;
     }
     drop(clients);
-    all_are_gone(&server, &mut witnesses).await;
-    within_time(PATIENCE, "the memory is given back", async {
+    all_sessions_have_ended(&server, &mut witnesses).await;
+    within_time(PATIENCE, "the memory is released", async {
         while server.resident_bytes().saturating_sub(before) > (peak - before) / 5 {
             witnesses.are_served(&server).await;
         }
@@ -198,8 +198,8 @@ async fn thousands_of_polls_hear_one_event_and_leave_nothing_behind() {
     server.stop().await;
 }
 
-/// So many polling sessions that have had one event; the witnesses are served all the time.
-async fn everyone_hears(server: &Server, witnesses: &mut Witnesses, polls: usize) -> Vec<(HttpSession, Raw)> {
+/// Opens this number of polling sessions that have received one event. The witnesses are served all the time.
+async fn poll_until_all_received(server: &Server, witnesses: &mut Witnesses, polls: usize) -> Vec<(HttpSession, Raw)> {
     let (opening, opened) = (Arc::new(Semaphore::new(OPENING_MAX)), Arc::new(AtomicUsize::new(0)));
     let mut clients = JoinSet::new();
     for _ in 0..polls {
@@ -214,13 +214,13 @@ async fn everyone_hears(server: &Server, witnesses: &mut Witnesses, polls: usize
     .await;
     server.metric_reaches("carillon_connections", polls as f64 + 2.0).await;
     server.publish("news", "e", "1").await;
-    let clients = within_time(2 * PATIENCE, "everyone has the event", clients.join_all()).await;
+    let clients = within_time(2 * PATIENCE, "all clients have the event", clients.join_all()).await;
     witnesses.are_served(server).await;
     clients
 }
 
-async fn all_are_gone(server: &Server, witnesses: &mut Witnesses) {
-    within_time(PATIENCE, "all are gone", async {
+async fn all_sessions_have_ended(server: &Server, witnesses: &mut Witnesses) {
+    within_time(PATIENCE, "all are closed", async {
         while server.metric("carillon_connections").await > 2.0 {
             witnesses.are_served(server).await;
         }
@@ -255,7 +255,7 @@ async fn poll_until_event(
         raw = response.into_raw();
         match line {
             Some(Line::Heartbeat) => raw.send(session.request(Transport::Poll).as_bytes()).await,
-            // On a machine that is slow itself the next poll may come too late: a new session, as for pusher-js.
+            // On a slow machine the next poll can arrive too late. Then a new session starts, like in pusher-js.
             Some(Line::Open) => {
                 raw.send(format!("{send}{poll}{poll}").as_bytes()).await;
                 assert_eq!(raw.take_head().await.status, 204);

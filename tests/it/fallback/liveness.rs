@@ -1,4 +1,4 @@
-//! Heartbeats, and who is taken for dead. Source: protocol reference 6.3, rules 7 to 10.
+//! Heartbeats, and the detection of dead clients. Source: protocol reference 6.3, rules 7 to 10.
 
 use std::time::{Duration, Instant};
 
@@ -29,7 +29,7 @@ async fn a_ping_is_answered_with_an_empty_array() {
 }
 
 #[tokio::test]
-async fn a_silent_stream_has_heartbeats_and_an_answer_to_one_is_not_answered() {
+async fn a_silent_stream_sends_heartbeats_and_ignores_their_replies() {
     let server = impatient().await;
     let session = HttpSession::new(&server);
     let (mut stream, _) = session.open_stream().await;
@@ -37,7 +37,7 @@ async fn a_silent_stream_has_heartbeats_and_an_answer_to_one_is_not_answered() {
         assert_eq!(stream.line().await, Some(Line::Heartbeat), "round {round}");
         session.ping().await;
     }
-    // Any message is a sign of life too.
+    // Any message counts as activity too.
     assert_eq!(stream.line().await, Some(Line::Heartbeat));
     session.send_event("pusher:ping", &json!({})).await;
     stream.expect("pusher:pong").await;
@@ -47,7 +47,7 @@ async fn a_silent_stream_has_heartbeats_and_an_answer_to_one_is_not_answered() {
 }
 
 #[tokio::test]
-async fn a_stream_that_is_idle_for_three_minutes_lives_on() {
+async fn a_stream_that_is_idle_for_three_minutes_stays_open() {
     const IDLE: Duration = Duration::from_secs(180);
     let server = server().await;
     let (session, mut stream) = subscribed_stream(&server).await;
@@ -58,7 +58,11 @@ async fn a_stream_that_is_idle_for_three_minutes_lives_on() {
         session.ping().await;
         heartbeats += 1;
     }
-    assert!(heartbeats >= 7, "proxies are patient for half a minute; {heartbeats} in {:?}", began.elapsed());
+    assert!(
+        heartbeats >= 7,
+        "proxies wait for half a minute, but there were {heartbeats} heartbeats in {:?}",
+        began.elapsed()
+    );
     server.publish("news", "e", "1").await;
     assert_eq!(stream.message().await["data"], "1");
     drop(stream);
@@ -79,7 +83,7 @@ async fn a_stream_that_answers_no_heartbeat_is_closed_with_4201() {
 }
 
 #[tokio::test]
-async fn an_idle_poll_ends_with_a_heartbeat_and_polling_is_life_enough() {
+async fn an_idle_poll_ends_with_a_heartbeat_and_polling_keeps_the_session_open() {
     let server = impatient().await;
     let session = subscribed_poll(&server).await;
     for round in 0..6 {
@@ -91,7 +95,7 @@ async fn an_idle_poll_ends_with_a_heartbeat_and_polling_is_life_enough() {
 }
 
 #[tokio::test]
-async fn clients_that_do_as_pusher_js_does_stay_for_as_long_as_they_like() {
+async fn clients_that_behave_like_pusher_js_stay_connected() {
     let server = impatient().await;
     let mut clients = Vec::new();
     for transport in TRANSPORTS {
@@ -99,7 +103,7 @@ async fn clients_that_do_as_pusher_js_does_stay_for_as_long_as_they_like() {
         client.subscribe("news").await;
         clients.push(client);
     }
-    // Another one that does not answer has been given up in the meantime, and again.
+    // A second client that does not respond is closed in the meantime.
     for _ in 0..2 {
         let (silent, _) = HttpSession::new(&server).open_stream().await;
         silent.rest().await;
@@ -114,7 +118,7 @@ async fn clients_that_do_as_pusher_js_does_stay_for_as_long_as_they_like() {
 }
 
 #[tokio::test]
-async fn an_abandoned_session_ends_as_a_disconnect_after_a_grace_time() {
+async fn an_abandoned_session_ends_as_a_disconnect_after_a_grace_period() {
     let server = server().await;
     for transport in TRANSPORTS {
         let mut witness = server.client().await;
@@ -127,7 +131,11 @@ async fn an_abandoned_session_ends_as_a_disconnect_after_a_grace_time() {
         drop(client);
         let removed = witness.expect("pusher_internal:member_removed").await;
         assert!(removed.data.contains("gone"), "{}", removed.data);
-        assert!(began.elapsed() >= std::time::Duration::from_secs(4), "it could have come back: {:?}", began.elapsed());
+        assert!(
+            began.elapsed() >= std::time::Duration::from_secs(4),
+            "the grace period was too short: {:?}",
+            began.elapsed()
+        );
         server.metric_reaches("carillon_connections", 1.0).await;
         assert_eq!(session.send_body(b"[]").await.status, 404);
         session.open_poll().await;
@@ -139,15 +147,15 @@ async fn an_abandoned_session_ends_as_a_disconnect_after_a_grace_time() {
 }
 
 #[tokio::test]
-async fn a_poll_with_much_to_read_has_time_to_arrive() {
+async fn a_large_poll_response_has_time_to_arrive() {
     let server = server().await;
     let session = subscribed_poll(&server).await;
-    // On the slowest of links they take twelve seconds.
+    // On the slowest links they take twelve seconds.
     for number in 0..10 {
         server.publish("news", "e", &format!("{number}{}", "x".repeat(10_000))).await;
     }
     assert_eq!(tests::fallback::messages(&session.poll().await).len(), 10);
-    // One that was told less, and left later, is gone before.
+    // A session with a smaller response ended earlier, although its client left later.
     let left = HttpSession::new(&server);
     left.open_poll().await;
     server.metric_reaches("carillon_connections", 1.0).await;
@@ -158,11 +166,11 @@ async fn a_poll_with_much_to_read_has_time_to_arrive() {
 }
 
 #[tokio::test]
-async fn a_session_that_is_asked_for_in_time_lives_on() {
+async fn a_session_with_a_request_in_time_stays_open() {
     let server = server().await;
     let (session, stream) = subscribed_stream(&server).await;
     drop(stream);
-    // Others that were left at the same time are gone; this one has come back twice.
+    // Other sessions without a request have ended. This one has continued twice.
     let left = HttpSession::new(&server);
     left.open_poll().await;
     let poll = super::pending(&server, &session, Transport::Poll).await;

@@ -1,4 +1,4 @@
-//! How sessions begin, and what every answer says to browsers. Source: protocol reference 6.3, rules 1, 15 and 16.
+//! The opening of sessions, and the headers for browsers. Source: protocol reference 6.3, rules 1, 15 and 16.
 
 use serde_json::{Value, json};
 use tests::fallback::{HttpSession, Line, TRANSPORTS, Transport};
@@ -8,7 +8,7 @@ use tests::{Server, Setup};
 use super::server;
 
 #[tokio::test]
-async fn the_first_answer_opens_the_session_and_names_the_socket() {
+async fn the_first_response_opens_the_session_and_names_the_socket() {
     let server = Server::start(Setup::default().server("activity_timeout = \"75s\"")).await;
     for transport in TRANSPORTS {
         let session = HttpSession::new(&server);
@@ -25,7 +25,7 @@ async fn the_first_answer_opens_the_session_and_names_the_socket() {
 }
 
 #[tokio::test]
-async fn a_poll_is_a_whole_answer_and_its_connection_is_kept() {
+async fn a_poll_is_a_complete_response_and_its_connection_stays_open() {
     let server = server().await;
     let session = HttpSession::new(&server);
     let mut raw = server.tcp().await;
@@ -71,12 +71,12 @@ async fn preflights_are_answered_204_for_every_request() {
         assert_eq!(reply.body, "");
     }
     assert_eq!(server.metric("carillon_fallback_requests_total{kind=\"preflight\"}").await, 3.0);
-    assert_eq!(server.metric("carillon_connections_opened_total").await, 0.0, "a preflight opens nothing");
+    assert_eq!(server.metric("carillon_connections_opened_total").await, 0.0, "a preflight opens no connection");
     server.stop().await;
 }
 
 #[tokio::test]
-async fn every_answer_may_be_read_by_any_page() {
+async fn every_response_allows_all_origins() {
     let server = server().await;
     let mut session = HttpSession::new(&server);
     session.headers = "Origin: https://page.example\r\n".into();

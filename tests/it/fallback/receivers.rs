@@ -1,4 +1,4 @@
-//! Which request gets what: the limit of a response, and one request after another. Source: protocol reference 6.3, rules
+//! The limit of a response, and successive requests of a session. Source: protocol reference 6.3, rules
 //! 4 to 8.
 
 use std::ops::Range;
@@ -10,7 +10,7 @@ use tests::{HttpClient, PATIENCE, Server, Setup, within, within_time};
 
 use super::{ONE_SHARD, pending, server, subscribed_poll, subscribed_stream};
 
-/// Data of about 10 KB of which every event has other sizes in bytes, characters and UTF-16 units; the number comes first.
+/// Data of about 10 KB. Every event has a different size in bytes, characters and UTF-16 units. The number is first.
 fn data(number: usize) -> String {
     let filling = match number % 3 {
         0 => "x".repeat(10_000),
@@ -20,7 +20,7 @@ fn data(number: usize) -> String {
     format!("{number} {filling}")
 }
 
-/// Publishes events and takes each from the stream, until the response has had as much as its client takes.
+/// Publishes events and reads each from the stream, until the response has reached its limit.
 async fn fill(server: &Server, stream: &mut Response, number: &mut usize) {
     while stream.units <= RESPONSE_UNITS_MAX {
         server.publish("news", "e", &data(*number)).await;
@@ -29,7 +29,7 @@ async fn fill(server: &Server, stream: &mut Response, number: &mut usize) {
     }
 }
 
-/// Publishes events that nobody takes yet, ten at a time.
+/// Publishes events that no request waits for, ten at a time.
 async fn publish_many(server: &Server, numbers: Range<usize>, data: fn(usize) -> String) {
     let event = |number: &usize| json!({ "channel": "news", "name": "e", "data": data(*number) });
     for batch in numbers.collect::<Vec<_>>().chunks(10) {
@@ -38,7 +38,7 @@ async fn publish_many(server: &Server, numbers: Range<usize>, data: fn(usize) ->
     }
 }
 
-/// Takes the next events from a response, however many share a line.
+/// Reads the next events from a response, regardless of how many share a line.
 async fn take(stream: &mut Response, number: &mut usize, count: usize) {
     let end = *number + count;
     while *number < end {
@@ -51,8 +51,8 @@ async fn take(stream: &mut Response, number: &mut usize, count: usize) {
 }
 
 #[tokio::test]
-async fn a_stream_stops_after_the_frame_that_passes_the_limit_and_goes_on_with_the_next() {
-    // Long enough for the old one not to be taken up again.
+async fn a_stream_stops_after_the_frame_that_exceeds_the_limit_and_the_next_request_continues() {
+    // Long enough that the server does not resume the old one.
     let server = Server::start(Setup::default().server(ONE_SHARD).server("outbox_timeout = \"120s\"")).await;
     let (session, mut stream) = subscribed_stream(&server).await;
     let mut number = 0;
@@ -61,7 +61,7 @@ async fn a_stream_stops_after_the_frame_that_passes_the_limit_and_goes_on_with_t
         publish_many(&server, number..number + 5, data).await;
         let mut next = session.receive(Transport::Stream).await;
         take(&mut next, &mut number, 5).await;
-        assert_eq!(stream.line().await, None, "nothing more comes to the full one, which ends");
+        assert_eq!(stream.line().await, None, "the full stream ends without further lines");
         stream = next;
     }
     drop(stream);
@@ -69,7 +69,7 @@ async fn a_stream_stops_after_the_frame_that_passes_the_limit_and_goes_on_with_t
 }
 
 #[tokio::test]
-async fn a_full_stream_goes_on_when_nobody_asks_for_another() {
+async fn a_full_stream_continues_if_no_other_request_arrives() {
     let server = server().await;
     let (_session, mut stream) = subscribed_stream(&server).await;
     let mut number = 0;
@@ -77,13 +77,17 @@ async fn a_full_stream_goes_on_when_nobody_asks_for_another() {
     fill(&server, &mut stream, &mut number).await;
     publish_many(&server, number..number + 5, data).await;
     within_time(2 * PATIENCE, "what comes in the old response", take(&mut stream, &mut number, 5)).await;
-    assert!(began.elapsed() > Duration::from_secs(30), "on a slow link it may not have arrived: {:?}", began.elapsed());
+    assert!(
+        began.elapsed() > Duration::from_secs(30),
+        "a response on a slow link needs more time: {:?}",
+        began.elapsed()
+    );
     drop(stream);
     server.stop().await;
 }
 
 #[tokio::test]
-async fn three_megabytes_go_through_one_session_in_order() {
+async fn a_session_delivers_three_megabytes_in_order() {
     const EVENTS: usize = 500;
     for transport in TRANSPORTS {
         let setup = Setup::default().server("shards = 2").server("outbox_bytes = \"16MiB\"");
@@ -105,7 +109,7 @@ async fn three_megabytes_go_through_one_session_in_order() {
 }
 
 #[tokio::test]
-async fn a_poll_ends_after_the_frame_that_passes_the_limit() {
+async fn a_poll_ends_after_the_frame_that_exceeds_the_limit() {
     let server = server().await;
     let session = subscribed_poll(&server).await;
     const EVENTS: usize = 80;
@@ -136,7 +140,7 @@ async fn a_later_request_takes_over_and_the_earlier_one_ends() {
             let first = pending(&server, &session, earlier).await;
             let second = pending(&server, &session, later).await;
             let ended = within("the end of the first", Response::of(first)).await.rest().await;
-            // A poll that were empty would be no sign of life.
+            // An empty poll would not count as activity.
             let expected: &[Line] = if earlier == Transport::Poll { &[Line::Heartbeat] } else { &[] };
             assert_eq!(ended, expected, "{earlier:?}, then {later:?}");
             server.publish("news", "e", "1").await;
@@ -151,7 +155,7 @@ async fn a_later_request_takes_over_and_the_earlier_one_ends() {
 }
 
 #[tokio::test]
-async fn nothing_is_lost_while_requests_follow_each_other_fast() {
+async fn no_message_is_lost_between_rapid_requests() {
     const EVENTS: usize = 60;
     let server = server().await;
     let session = subscribed_poll(&server).await;
@@ -164,7 +168,7 @@ async fn nothing_is_lost_while_requests_follow_each_other_fast() {
         let mut seen = Vec::new();
         let mut turn = 0;
         while seen.len() < EVENTS {
-            // Each begins before the one before it has been read at all.
+            // Each request starts before the previous response has been read.
             let mut raws = Vec::new();
             for transport in [TRANSPORTS[turn % 2], TRANSPORTS[turn / 2 % 2], Transport::Poll] {
                 raws.push(pending(&server, &session, transport).await);
@@ -187,7 +191,7 @@ fn number_of(message: &Value) -> usize {
 }
 
 #[tokio::test]
-async fn a_session_without_a_request_keeps_what_comes() {
+async fn a_session_without_a_request_queues_messages() {
     let server = server().await;
     for transport in TRANSPORTS {
         let session = subscribed_poll(&server).await;
@@ -203,7 +207,7 @@ async fn a_session_without_a_request_keeps_what_comes() {
 }
 
 #[tokio::test]
-async fn a_name_is_a_session_of_its_app_and_path_only() {
+async fn session_names_are_separate_per_app_and_path() {
     let server = server().await;
     let session = subscribed_poll(&server).await;
     let mut other = session.at(&server);

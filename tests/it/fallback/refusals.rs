@@ -1,11 +1,11 @@
-//! Clients that are not let in. Source: protocol reference 6.3, rule 11.
+//! Refused clients. Source: protocol reference 6.3, rule 11.
 
 use tests::fallback::{HttpSession, Line, TRANSPORTS, Transport, close_code};
 use tests::{Server, Setup};
 
 use super::{pending, server};
 
-/// Whoever asks is refused with this code, in one answer.
+/// Checks that every request is refused with this code, in one response.
 #[track_caller]
 fn expect_refusal(lines: &[Line], code: u16) {
     assert_eq!(lines.first(), Some(&Line::Open), "{lines:?}");
@@ -16,14 +16,14 @@ async fn refused(session: &HttpSession, code: u16) {
     for transport in TRANSPORTS {
         expect_refusal(&session.receive(transport).await.rest().await, code);
     }
-    // The name stays free: nobody is told that a session is there.
+    // The name stays free. The response does not reveal that a session exists.
     assert!(matches!(session.send_body(b"[]").await.status, 403 | 404));
 }
 
 #[tokio::test]
 async fn an_unknown_key_is_refused_with_4001() {
     let server = server().await;
-    for key in ["nobody", "SHOP-KEY", "%ff%fe", &"x".repeat(2_000)] {
+    for key in ["unknown", "SHOP-KEY", "%ff%fe", &"x".repeat(2_000)] {
         let mut session = HttpSession::new(&server);
         session.path = session.path.replace("shop-key", key);
         refused(&session, 4001).await;
@@ -40,7 +40,7 @@ async fn a_disabled_app_is_refused_with_4003() {
 }
 
 #[tokio::test]
-async fn protocol_versions_are_judged() {
+async fn unsupported_protocol_versions_are_refused() {
     let server = server().await;
     for (version, code) in [("8", 4007), ("3", 4007), ("seven", 4006), ("", 4006)] {
         for transport in TRANSPORTS {
@@ -66,7 +66,7 @@ async fn another_origin_is_refused_with_4009() {
 }
 
 #[tokio::test]
-async fn an_app_over_its_quota_is_refused_with_4004_until_someone_leaves() {
+async fn connections_above_the_quota_are_refused_with_4004_until_one_closes() {
     let server = Server::start(Setup::default().limit("connections = 2")).await;
     let web = server.client().await;
     let (stream, _) = HttpSession::new(&server).open_stream().await;
@@ -90,7 +90,7 @@ async fn a_full_node_refuses_with_4100() {
 }
 
 #[tokio::test]
-async fn a_network_that_is_not_let_in_is_refused_with_4009() {
+async fn a_network_that_is_not_allowed_is_refused_with_4009() {
     let setup = Setup::default().server("trusted_proxies = [\"127.0.0.1\"]").server("deny = [\"203.0.113.0/24\"]");
     let server = Server::start(setup).await;
     let mut session = HttpSession::new(&server);
@@ -101,12 +101,12 @@ async fn a_network_that_is_not_let_in_is_refused_with_4009() {
     refused(&denied, 4009).await;
     let reply = denied.send(&["{}"]).await;
     assert_eq!((reply.status, reply.header("access-control-allow-origin")), (403, Some("*")));
-    assert_eq!(session.send_body(b"[]").await.status, 204, "the session has nothing to do with who asked for it");
+    assert_eq!(session.send_body(b"[]").await.status, 204, "a refused request does not affect the session");
     server.stop().await;
 }
 
 #[tokio::test]
-async fn everyone_who_asks_at_once_is_refused() {
+async fn simultaneous_requests_are_all_refused() {
     let server = Server::start(Setup::default().limit("connections = 1")).await;
     let _web = server.client().await;
     let session = HttpSession::new(&server);

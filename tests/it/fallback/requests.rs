@@ -1,4 +1,4 @@
-//! HTTP as clients and proxies speak it, and requests that make no sense. Source: protocol reference 6.1 and 6.3.
+//! Valid and invalid HTTP requests of clients and proxies. Source: protocol reference 6.1 and 6.3.
 
 use serde_json::json;
 use tests::fallback::{HttpSession, Line, Response, TRANSPORTS, Transport, close_code, messages};
@@ -9,7 +9,7 @@ use super::{server, subscribed_poll, subscribed_stream};
 const PING: &str = r#"["{\"event\":\"pusher:ping\",\"data\":{}}"]"#;
 
 #[tokio::test]
-async fn requests_with_messages_may_follow_each_other_without_waiting() {
+async fn requests_with_messages_can_be_pipelined() {
     let server = server().await;
     let (session, mut stream) = subscribed_stream(&server).await;
     let mut requests = String::new();
@@ -35,7 +35,7 @@ async fn requests_with_messages_may_follow_each_other_without_waiting() {
 }
 
 #[tokio::test]
-async fn a_poll_and_messages_may_share_a_connection() {
+async fn a_poll_and_messages_can_share_a_connection() {
     let server = server().await;
     let session = subscribed_poll(&server).await;
     let mut raw = server.tcp().await;
@@ -53,7 +53,7 @@ async fn a_poll_and_messages_may_share_a_connection() {
 }
 
 #[tokio::test]
-async fn bodies_that_wait_for_leave_or_come_in_chunks_are_taken() {
+async fn bodies_with_expect_continue_and_chunked_bodies_are_read() {
     let server = server().await;
     let (session, mut stream) = subscribed_stream(&server).await;
     let mut raw = server.tcp().await;
@@ -75,7 +75,7 @@ async fn bodies_that_wait_for_leave_or_come_in_chunks_are_taken() {
 
     let head = session.head("POST", "xhr");
     raw.send(format!("{head}Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n").as_bytes()).await;
-    assert_eq!(stream.line().await, None, "a request for messages may have an empty body of any form");
+    assert_eq!(stream.line().await, None, "a request for messages can have an empty body of any form");
     server.stop().await;
 }
 
@@ -111,7 +111,7 @@ async fn other_methods_are_answered_405_and_other_paths_404() {
 }
 
 #[tokio::test]
-async fn a_path_prefix_goes_before_everything() {
+async fn a_path_prefix_applies_to_every_path() {
     let server = Server::start(Setup::default().server("path_prefix = \"/ws\"")).await;
     let session = HttpSession::new(&server);
     assert!(session.path.starts_with("/ws/pusher/app/"));
@@ -124,7 +124,7 @@ async fn a_path_prefix_goes_before_everything() {
 }
 
 #[tokio::test]
-async fn bodies_that_make_no_sense_are_refused_and_the_session_lives() {
+async fn invalid_bodies_are_refused_and_the_session_stays_open() {
     let server = server().await;
     let session = subscribed_poll(&server).await;
     let deep = "[".repeat(100_000);
@@ -138,20 +138,20 @@ async fn bodies_that_make_no_sense_are_refused_and_the_session_lives() {
     assert_eq!(session.send_body(b"[\"\xff\"]").await.status, 400, "not UTF-8");
     let mut large = PING.as_bytes().to_vec();
     large.resize(256 * 1024, b' ');
-    assert_eq!(session.send_body(&large).await.status, 204, "as large as a body may be");
+    assert_eq!(session.send_body(&large).await.status, 204, "the largest allowed body");
     large.push(b' ');
     assert_eq!(session.send_body(&large).await.status, 413);
     let head = session.head("POST", "xhr_send");
     let claim = server.http(&format!("{head}Content-Length: 99999999999\r\nConnection: close\r\n\r\n")).await;
-    assert_eq!(claim.status, 413, "a claim is judged before the body comes");
+    assert_eq!(claim.status, 413, "the length is checked before the body arrives");
     let Some(Line::Messages(answers)) = session.poll().await.pop() else { panic!("an answer to the ping") };
-    assert_eq!((answers.len(), &answers[0]["event"]), (1, &json!("pusher:pong")), "nothing else was taken");
+    assert_eq!((answers.len(), &answers[0]["event"]), (1, &json!("pusher:pong")), "only the ping was handled");
     assert!(server.metric("carillon_protocol_errors_total{kind=\"body\"}").await >= 13.0);
     server.stop().await;
 }
 
 #[tokio::test]
-async fn a_body_that_ends_too_early_sends_nothing() {
+async fn a_truncated_body_sends_no_message() {
     let server = server().await;
     let (session, mut stream) = subscribed_stream(&server).await;
     let mut raw = server.tcp().await;
@@ -164,7 +164,7 @@ async fn a_body_that_ends_too_early_sends_nothing() {
 }
 
 #[tokio::test]
-async fn a_body_that_does_not_come_is_not_waited_for() {
+async fn the_server_does_not_wait_for_a_missing_body() {
     let server = server().await;
     let session = HttpSession::new(&server);
     session.open_poll().await;
@@ -195,7 +195,7 @@ async fn a_message_above_the_limit_ends_the_session_with_1009() {
 }
 
 #[tokio::test]
-async fn messages_for_a_session_that_nobody_has_are_answered_404() {
+async fn messages_for_an_unknown_session_are_answered_404() {
     let server = server().await;
     let session = HttpSession::new(&server);
     assert_eq!(session.send(&["{}"]).await.status, 404);
@@ -205,7 +205,7 @@ async fn messages_for_a_session_that_nobody_has_are_answered_404() {
 }
 
 #[tokio::test]
-async fn a_refusal_does_not_end_the_connection_that_it_came_on() {
+async fn a_refusal_keeps_its_connection_open() {
     let server = Server::start(Setup::default().app("enabled = false")).await;
     let session = HttpSession::new(&server);
     let mut raw = server.tcp().await;

@@ -1,4 +1,4 @@
-//! The nginx in front of clusters, before servers that say which they are.
+//! The nginx in front of clusters, with servers that return their name.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
@@ -8,7 +8,7 @@ use tokio::net::TcpListener;
 
 const HOST: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
-/// A server that answers every request with its name and the request's head.
+/// A server that responds to every request with its name and the head of the request.
 async fn server(name: &'static str) -> SocketAddr {
     let listener = TcpListener::bind((HOST, 0)).await.expect("a port");
     let address = listener.local_addr().expect("it is bound");
@@ -24,7 +24,7 @@ async fn server(name: &'static str) -> SocketAddr {
                 }
                 let body = format!("{name} {}", String::from_utf8_lossy(&head));
                 let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len());
-                // Whoever asked may be gone.
+                // The client can have closed the connection.
                 let _ = stream.write_all(answer.as_bytes()).await;
             });
         }
@@ -56,12 +56,12 @@ async fn sockets_go_to_gateways_and_the_api_to_publishers() {
         seen.push(answer[..2].to_owned());
     }
     seen.sort();
-    assert_eq!(seen, ["g0", "g0", "g1", "g1"], "both gateways have their share");
+    assert_eq!(seen, ["g0", "g0", "g1", "g1"], "requests are split between both gateways");
     nginx.stop().await;
 }
 
 #[tokio::test]
-async fn an_upgrade_is_passed_on() {
+async fn an_upgrade_is_forwarded() {
     let gateway = server("g0").await;
     let nginx = Nginx::start(HOST, 0, &[gateway], &[gateway]).await;
     let mut raw = Raw::connect(nginx.address).await;
@@ -73,7 +73,7 @@ async fn an_upgrade_is_passed_on() {
 }
 
 #[tokio::test]
-async fn a_gateway_that_is_gone_is_passed_over() {
+async fn an_unavailable_gateway_is_skipped() {
     let gone = tests::ports::local(tests::ports::free());
     let there = server("g1").await;
     let nginx = Nginx::start(HOST, 0, &[gone, there], &[there]).await;

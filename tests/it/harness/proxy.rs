@@ -1,14 +1,14 @@
-//! The fault proxy in front of a server that echoes.
+//! The fault proxy in front of an echo server.
 
 use std::io::ErrorKind;
 use std::time::{Duration, Instant};
 
-use tests::proxy::{Mode, Whom};
+use tests::proxy::{Mode, Scope};
 use tests::{Proxy, Redis, eventually, within};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-/// A server that sends back what it gets; returns its port.
+/// Starts a server that echoes its input, and returns its port.
 async fn echo() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let port = listener.local_addr().expect("it is bound").port();
@@ -16,7 +16,7 @@ async fn echo() -> u16 {
         while let Ok((mut stream, _)) = listener.accept().await {
             tokio::spawn(async move {
                 let (mut reads, mut writes) = stream.split();
-                // However the connection ends, the test that ended it looks at its own side.
+                // The test that closes the connection checks only its own side.
                 let _ = tokio::io::copy(&mut reads, &mut writes).await;
             });
         }
@@ -43,7 +43,7 @@ async fn exchange(stream: &mut TcpStream, text: &str) {
     expect(stream, text).await;
 }
 
-/// Nothing may arrive while another connection has its answers.
+/// Checks that no byte arrives while another connection is answered.
 async fn expect_silence(stream: &mut TcpStream, port: u16) {
     let mut witness = TcpStream::connect(("127.0.0.1", port)).await.expect("the echo listens");
     for _ in 0..10 {
@@ -54,26 +54,26 @@ async fn expect_silence(stream: &mut TcpStream, port: u16) {
 }
 
 #[tokio::test]
-async fn what_passes_is_whole_in_order_and_counted() {
+async fn forwarded_bytes_are_complete_in_order_and_counted() {
     let proxy = Proxy::start(echo().await).await;
     let mut stream = connect(&proxy).await;
     let text: String = (0..100_000).map(|number| format!("{number},")).collect();
     let (mut reads, mut writes) = stream.split();
-    let mut heard = String::new();
+    let mut received = String::new();
     let sending = async {
         writes.write_all(text.as_bytes()).await.expect("the connection is open");
         writes.shutdown().await.expect("the connection is open");
     };
-    let (read, ()) = within("the echo", async { tokio::join!(reads.read_to_string(&mut heard), sending) }).await;
+    let (read, ()) = within("the echo", async { tokio::join!(reads.read_to_string(&mut received), sending) }).await;
     read.expect("it is text");
-    assert!(heard == text, "the echo differs");
-    eventually("the connection is gone", async || proxy.open() == 0).await;
+    assert!(received == text, "the echo differs");
+    eventually("the connection is closed", async || proxy.open() == 0).await;
     let bytes = 2 * text.len() as u64;
     assert_eq!((proxy.accepted(), proxy.forwarded_bytes(), proxy.lost_bytes()), (1, bytes, 0));
 }
 
 #[tokio::test]
-async fn a_cut_resets_what_stands_and_new_connections_pass() {
+async fn a_cut_resets_open_connections_and_new_ones_work() {
     let proxy = Proxy::start(echo().await).await;
     let mut stream = connect(&proxy).await;
     exchange(&mut stream, "before").await;
@@ -84,7 +84,7 @@ async fn a_cut_resets_what_stands_and_new_connections_pass() {
 }
 
 #[tokio::test]
-async fn a_stall_holds_back_and_loses_nothing() {
+async fn a_stall_delays_bytes_and_loses_none() {
     let port = echo().await;
     let mut proxy = Proxy::start(port).await;
     let mut stream = connect(&proxy).await;
@@ -103,7 +103,7 @@ async fn a_stall_holds_back_and_loses_nothing() {
 }
 
 #[tokio::test]
-async fn a_delay_makes_each_way_that_much_longer() {
+async fn a_delay_applies_to_each_direction() {
     const DELAY: Duration = Duration::from_millis(100);
     let mut proxy = Proxy::start(echo().await).await;
     let mut stream = connect(&proxy).await;
@@ -114,7 +114,7 @@ async fn a_delay_makes_each_way_that_much_longer() {
 }
 
 #[tokio::test]
-async fn half_open_connections_stay_dead_and_neither_side_is_told() {
+async fn half_open_connections_stay_silent_on_both_sides() {
     let port = echo().await;
     let mut proxy = Proxy::start(port).await;
     let (mut busy, mut idle, gone) = (connect(&proxy).await, connect(&proxy).await, connect(&proxy).await);
@@ -135,7 +135,7 @@ async fn half_open_connections_stay_dead_and_neither_side_is_told() {
     for stream in [&mut busy, &mut idle, &mut taken] {
         expect_silence(stream, port).await;
     }
-    assert_eq!(proxy.open(), 4, "the one that was closed is still open for the server");
+    assert_eq!(proxy.open(), 4, "the closed connection is still open at the server");
     exchange(&mut connect(&proxy).await, "new").await;
     proxy.cut();
     let end = within("the end", busy.read(&mut [0; 16])).await;
@@ -143,14 +143,14 @@ async fn half_open_connections_stay_dead_and_neither_side_is_told() {
 }
 
 #[tokio::test]
-async fn while_it_refuses_nobody_listens_and_what_stands_passes() {
+async fn refusing_rejects_new_connections_and_keeps_open_ones() {
     let mut proxy = Proxy::start(echo().await).await;
     let mut stream = connect(&proxy).await;
-    // Until it has been taken it only waits, and would end with the listener.
+    // The connection must be accepted first. Otherwise it would end with the listener.
     exchange(&mut stream, "before").await;
     proxy.set(Mode::Refuse).await;
     let refused = TcpStream::connect(("127.0.0.1", proxy.port)).await;
-    assert_eq!(refused.expect_err("nobody listens").kind(), ErrorKind::ConnectionRefused);
+    assert_eq!(refused.expect_err("no process listens").kind(), ErrorKind::ConnectionRefused);
     exchange(&mut stream, "during").await;
     proxy.set(Mode::Pass).await;
     exchange(&mut connect(&proxy).await, "after").await;
@@ -165,7 +165,7 @@ async fn without_a_server_connections_are_reset() {
 }
 
 #[tokio::test]
-async fn subscribers_alone_can_be_meant() {
+async fn faults_can_apply_to_subscribers_only() {
     let redis = Redis::start().await;
     let mut proxy = Proxy::start(redis.port).await;
     let (mut subscriber, mut other) = (connect(&proxy).await, connect(&proxy).await);
@@ -174,16 +174,16 @@ async fn subscribers_alone_can_be_meant() {
     let pushed = "*3\r\n$7\r\nmessage\r\n$4\r\nnews\r\n$1\r\n";
     assert_eq!(redis.publish("news", b"1").await, 1);
     expect(&mut subscriber, &format!("{pushed}1\r\n")).await;
-    proxy.set_for(Whom::Subscribers, Mode::Mute).await;
+    proxy.set_for(Scope::Subscribers, Mode::DropPushes).await;
     assert_eq!(redis.publish("news", b"2").await, 1);
     eventually("the push is lost", async || proxy.lost_bytes() > 0).await;
-    proxy.set_for(Whom::Subscribers, Mode::Stall).await;
+    proxy.set_for(Scope::Subscribers, Mode::Stall).await;
     assert_eq!(redis.publish("news", b"3").await, 1);
     send(&mut other, "*1\r\n$4\r\nPING\r\n").await;
     expect(&mut other, "+PONG\r\n").await;
     proxy.set(Mode::Pass).await;
     expect(&mut subscriber, &format!("{pushed}3\r\n")).await;
-    proxy.cut_for(Whom::Subscribers);
+    proxy.cut_for(Scope::Subscribers);
     let end = within("the end", subscriber.read(&mut [0; 16])).await;
     assert_eq!(end.expect_err("a reset is an error").kind(), ErrorKind::ConnectionReset);
     send(&mut other, "*1\r\n$4\r\nPING\r\n").await;

@@ -1,4 +1,4 @@
-//! The Redis under the tests of clusters.
+//! The Redis of the cluster tests.
 
 use tests::Redis;
 use tests::redis::{Access, PASSWORD, USER};
@@ -6,24 +6,24 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 #[tokio::test]
-async fn it_starts_again_empty_where_it_was() {
+async fn redis_restarts_empty_on_the_same_port() {
     let mut redis = Redis::start().await;
     let url = redis.url();
     redis.run::<()>("SET key value").await;
     assert_eq!(redis.keys("*").await, ["key"]);
     redis.kill().await;
-    assert!(TcpStream::connect(("127.0.0.1", redis.port)).await.is_err(), "nobody listens");
+    assert!(TcpStream::connect(("127.0.0.1", redis.port)).await.is_err(), "no process listens");
     redis.start_again().await;
     assert_eq!(redis.url(), url);
     assert_eq!(redis.keys("*").await, [""; 0]);
 }
 
 #[tokio::test]
-async fn while_it_is_paused_it_takes_connections_and_answers_none() {
+async fn a_paused_redis_accepts_connections_and_answers_none() {
     let redis = Redis::start().await;
     redis.pause();
-    let mut stream = TcpStream::connect(("127.0.0.1", redis.port)).await.expect("the system takes the connection");
-    stream.write_all(b"PING\r\n").await.expect("the system takes the bytes");
+    let mut stream = TcpStream::connect(("127.0.0.1", redis.port)).await.expect("the system accepts the connection");
+    stream.write_all(b"PING\r\n").await.expect("the system accepts the bytes");
     redis.resume();
     let mut answer = [0; 7];
     tests::within("an answer", stream.read_exact(&mut answer)).await.expect("an answer");
@@ -31,7 +31,7 @@ async fn while_it_is_paused_it_takes_connections_and_answers_none() {
 }
 
 #[tokio::test]
-async fn it_asks_for_a_password_where_it_should() {
+async fn redis_requires_the_configured_password() {
     let redis = Redis::with(Access::Password).await;
     assert_eq!(redis.run::<String>("ACL WHOAMI").await, USER);
     let open = ::redis::Client::open(format!("redis://127.0.0.1:{}", redis.port)).expect("a valid URL");
@@ -45,7 +45,7 @@ async fn it_asks_for_a_password_where_it_should() {
 }
 
 #[tokio::test]
-async fn over_tls_its_certificate_is_its_own_authoritys() {
+async fn the_tls_certificate_is_signed_by_the_test_authority() {
     let redis = Redis::with(Access::Tls).await;
     assert!(redis.url().starts_with("rediss://") && redis.url().contains(PASSWORD));
     let ca_file = redis.ca_file().to_str().expect("the path is UTF-8").to_owned();
@@ -56,5 +56,5 @@ async fn over_tls_its_certificate_is_its_own_authoritys() {
         command.stdin(std::process::Stdio::null()).output().expect("openssl is installed").status.success()
     };
     assert!(verify(&["-CAfile", &ca_file]));
-    assert!(!verify(&[]), "nobody else knows the authority");
+    assert!(!verify(&[]), "no other client trusts the authority");
 }

@@ -1,4 +1,4 @@
-//! What `doctor` says of a Redis, and that it, the nodes and `deploy/redis/users.acl` agree on what they give it.
+//! The checks of Redis in `doctor`. It, the nodes and `deploy/redis/users.acl` must agree on the required commands.
 
 use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
@@ -15,24 +15,24 @@ const PASSWORD: &str = "pass-of-the-doctor";
 /// A Redis, and a configuration with webhooks.
 struct Practice {
     redis: Redis,
-    place: TempDir,
+    folder: TempDir,
 }
 
 impl Practice {
     async fn open() -> Self {
-        let place = tempfile::tempdir().expect("a folder");
+        let folder = tempfile::tempdir().expect("a folder");
         let setup = Setup::default().more("[[apps.webhooks]]\nurl = \"http://127.0.0.1:9/hooks\"");
-        std::fs::write(place.path().join("carillon.toml"), setup.toml()).expect("the file can be written");
-        Self { redis: Redis::start().await, place }
+        std::fs::write(folder.path().join("carillon.toml"), setup.toml()).expect("the file can be written");
+        Self { redis: Redis::start().await, folder }
     }
 
     async fn see(&self, url: &str) -> Finished {
         let args = ["doctor", "--role", "gateway", "--config", "carillon.toml", "--redis", url];
-        run(self.place.path(), &args, &[]).await
+        run(self.folder.path(), &args, &[]).await
     }
 
-    /// As the user of `deploy/redis/users.acl`, but for these rules.
-    async fn see_as_node(&self, but: &[&str]) -> Finished {
+    /// Connects as the user of `deploy/redis/users.acl`, with these additional rules.
+    async fn observe_as_node(&self, but: &[&str]) -> Finished {
         let (name, rules) = user_of_deploy();
         let mut command = vec!["ACL", "SETUSER", &name, "reset"];
         command.extend(rules.iter().map(String::as_str));
@@ -46,7 +46,7 @@ impl Practice {
         self.redis.url().replacen("redis://", &format!("redis://{name}:{PASSWORD}@"), 1)
     }
 
-    /// Every command that the user is allowed, as Redis itself has it, whatever the rules were.
+    /// Returns every command that Redis allows the user, after it has evaluated the rules.
     async fn allowed(&self) -> BTreeSet<String> {
         let name = user_of_deploy().0;
         let user: HashMap<String, redis::Value> = self.redis.query(&["ACL", "GETUSER", &name]).await;
@@ -55,7 +55,7 @@ impl Practice {
         let rules = text_in(&user, "commands");
         for rule in rules.split(' ') {
             let (sign, name) = rule.split_at(1);
-            // Where most of a category is allowed Redis says so, and then what is not.
+            // If most of a category is allowed, Redis lists the category and then the exceptions.
             let names: Vec<String> = match name.strip_prefix('@') {
                 Some("all") if sign == "-" => Vec::new(),
                 Some(category) => self.redis.query(&["ACL", "CAT", category]).await,
@@ -72,7 +72,7 @@ impl Practice {
         allowed
     }
 
-    /// The commands that Redis has refused to anyone.
+    /// Returns the commands that Redis has refused to any client.
     async fn refused(&self) -> BTreeSet<String> {
         let log: Vec<HashMap<String, redis::Value>> = self.redis.run("ACL LOG").await;
         log.iter().map(|entry| text_in(entry, "object")).collect()
@@ -84,7 +84,7 @@ fn text_in(answer: &HashMap<String, redis::Value>, field: &str) -> String {
     redis::from_redis_value_ref(value).expect("a text")
 }
 
-/// The name and the rules of the user, with a password that is known here.
+/// Returns the name and the rules of the user, with a known password.
 fn user_of_deploy() -> (String, Vec<String>) {
     let text = std::fs::read_to_string(workspace().join("deploy/redis/users.acl")).expect("the users of deploy");
     let line = text.lines().find(|line| line.starts_with("user carillon ")).expect("the user of nodes");
@@ -94,7 +94,7 @@ fn user_of_deploy() -> (String, Vec<String>) {
     (name, rules.collect())
 }
 
-/// Names between `before` and the quote after it, as they are in a text.
+/// Returns the names between `before` and the following quote in a text.
 fn quoted(text: &str, before: &str) -> BTreeSet<String> {
     let end = |rest: &str| rest.find(['"', '\'']).map(|end| rest[..end].to_owned());
     let names = text.split(before).skip(1).filter_map(end);
@@ -111,37 +111,37 @@ fn collect(path: &Path, texts: &mut Vec<String>) {
     }
 }
 
-/// Every command that nodes send themselves or through scripts.
-fn commands_of_nodes() -> BTreeSet<String> {
+/// Returns every command that nodes send themselves or through scripts.
+fn node_commands() -> BTreeSet<String> {
     let mut texts = Vec::new();
-    for place in ["bus", "redis", "roster", "webhook"] {
-        collect(&workspace().join("shared/src/cluster").join(place), &mut texts);
+    for part in ["bus", "redis", "roster", "webhook"] {
+        collect(&workspace().join("shared/src/cluster").join(part), &mut texts);
     }
-    // Commands of the libraries: for transactions, for scripts, and for the check of a pooled connection.
+    // Commands of libraries: for transactions, for scripts, and for the check of a pooled connection.
     let mut names = BTreeSet::from(["MULTI", "EXEC", "EVALSHA", "SCRIPT", "UNWATCH", "PING"].map(str::to_owned));
     for text in texts {
         for before in ["cmd(\"", "redis.call('", "redis.pcall('"] {
             names.extend(quoted(&text, before));
         }
     }
-    // Every user may run HELLO. A node whose user may not run INFO does without it.
+    // Every user can run HELLO. A node also works if its user cannot run INFO.
     names.remove("HELLO");
     names.remove("INFO");
     names
 }
 
-/// Every command that the doctor tries.
-fn commands_of_doctor() -> BTreeSet<String> {
-    let place = workspace().join("cli/src/commands/doctor");
+/// Returns every command that the doctor tries.
+fn doctor_commands() -> BTreeSet<String> {
+    let doctor = workspace().join("cli/src/commands/doctor");
     let mut texts = Vec::new();
-    collect(&place.join("redis.rs"), &mut texts);
-    collect(&place.join("redis/commands.rs"), &mut texts);
+    collect(&doctor.join("redis.rs"), &mut texts);
+    collect(&doctor.join("redis/commands.rs"), &mut texts);
     texts.iter().flat_map(|text| ["cmd(\"", "with(\""].into_iter().flat_map(|before| quoted(text, before))).collect()
 }
 
 #[test]
 fn the_doctor_tries_every_command_that_nodes_use_and_no_other() {
-    let (nodes, doctor) = (commands_of_nodes(), commands_of_doctor());
+    let (nodes, doctor) = (node_commands(), doctor_commands());
     assert!(nodes.len() > 35, "the commands were not found: {nodes:?}");
     let missing: Vec<&String> = nodes.difference(&doctor).collect();
     assert!(missing.is_empty(), "nodes use these, and the doctor does not try them: {missing:?}");
@@ -150,17 +150,17 @@ fn the_doctor_tries_every_command_that_nodes_use_and_no_other() {
     assert!(further.is_empty(), "the doctor tries these, which no node uses: {further:?}");
 }
 
-/// What containers of commands are allowed: these of theirs, and no others.
+/// The only allowed subcommands of container commands.
 const PARTS: [&str; 4] = ["script|load", "xgroup|create", "xgroup|destroy", "xinfo|groups"];
 
 #[tokio::test]
-async fn the_user_of_deploy_may_do_what_nodes_and_the_doctor_do_and_nothing_else() {
+async fn the_redis_user_of_deploy_has_exactly_the_required_rights() {
     let practice = Practice::open().await;
-    let finished = practice.see_as_node(&[]).await;
+    let finished = practice.observe_as_node(&[]).await;
     assert_eq!(finished.code, 0, "{finished:?}");
     let allowed = practice.allowed().await;
-    // The doctor and nodes read INFO. The library sends SELECT where the URL names a database.
-    let names = commands_of_nodes().into_iter().chain(["INFO", "SELECT"].map(str::to_owned));
+    // The doctor and nodes read INFO. The library sends SELECT if the URL names a database.
+    let names = node_commands().into_iter().chain(["INFO", "SELECT"].map(str::to_owned));
     let parts = |name: String| {
         let parts: Vec<String> =
             PARTS.into_iter().filter(|part| part.split('|').next() == Some(&name)).map(str::to_owned).collect();
@@ -168,15 +168,19 @@ async fn the_user_of_deploy_may_do_what_nodes_and_the_doctor_do_and_nothing_else
     };
     let needed: BTreeSet<String> = names.map(|name| name.to_lowercase()).flat_map(parts).collect();
     assert_eq!(allowed, needed);
-    assert_eq!(practice.refused().await, BTreeSet::from(["config|get".to_owned()]), "asked in vain, and said so");
+    assert_eq!(
+        practice.refused().await,
+        BTreeSet::from(["config|get".to_owned()]),
+        "the command was refused and the doctor continued"
+    );
 }
 
-/// Everything that a cluster does: presence, cache channels, webhooks, users, sessions of HTTP transports that come to
-/// another gateway, and a gateway that dies.
+/// Uses every feature of a cluster: presence, cache channels, webhooks, users, fallback sessions across
+/// gateways, and a crashed gateway.
 #[tokio::test]
-async fn a_cluster_runs_as_the_user_of_deploy() {
+async fn a_cluster_runs_as_the_redis_user_of_deploy() {
     let practice = Practice::open().await;
-    practice.see_as_node(&[]).await;
+    practice.observe_as_node(&[]).await;
     let _: redis::Value = practice.redis.run("ACL LOG RESET").await;
     let receiver = Receiver::start().await;
     let setup = Setup::default().more(&receiver.endpoint(""));
@@ -216,17 +220,21 @@ async fn a_cluster_runs_as_the_user_of_deploy() {
         publisher.get(path).await;
     }
     assert_eq!(publisher.get("/channels/cache-last?info=cache").await["cache"]["data"], "kept");
-    // Its members are swept, and told of.
+    // Its members are swept and their departure is delivered.
     second.kill().await;
-    let is_swept =
-        async || receiver.told().iter().any(|told| told.name == "member_removed" && told.event["user_id"] == "bo");
-    eventually_within(PATIENCE, "the member of the gateway that died is told to have left", is_swept).await;
+    let is_swept = async || {
+        receiver
+            .delivered()
+            .iter()
+            .any(|delivered| delivered.name == "member_removed" && delivered.event["user_id"] == "bo")
+    };
+    eventually_within(PATIENCE, "the departure of the crashed gateway's member is delivered", is_swept).await;
     ana.expect("pusher_internal:member_removed").await;
     assert_eq!(publisher.post("/users/ana/terminate_connections", &json!({})).await.status, 200);
     ana.expect_close(4009).await;
-    std::fs::write(practice.place.path().join("carillon.toml"), setup.toml()).expect("the file can be written");
+    std::fs::write(practice.folder.path().join("carillon.toml"), setup.toml()).expect("the file can be written");
     let args = ["webhooks", "list", "--config", "carillon.toml", "--redis", &practice.url_of_node()];
-    let finished = run(practice.place.path(), &args, &[]).await;
+    let finished = run(practice.folder.path(), &args, &[]).await;
     assert_eq!(finished.code, 0, "{finished:?}");
     for server in [&first, &publisher] {
         assert_eq!(server.metric("carillon_redis_command_errors_total{kind=\"refused\"}").await, 0.0);
@@ -240,48 +248,50 @@ async fn a_cluster_runs_as_the_user_of_deploy() {
 }
 
 #[test]
-fn the_users_rights_in_the_operators_page_are_those_of_deploy() {
+fn the_operations_page_lists_the_rights_of_the_redis_user_of_deploy() {
     let page = std::fs::read_to_string(workspace().join("docs/OPERATIONS.md")).expect("the operators' page");
     let block = page.split("```").find(|block| block.trim_start().starts_with("user carillon ")).expect("the user");
-    let told: Vec<&str> = block.split_whitespace().skip(2).filter(|word| !word.starts_with('#')).collect();
+    let delivered: Vec<&str> = block.split_whitespace().skip(2).filter(|word| !word.starts_with('#')).collect();
     let rules = user_of_deploy().1;
     let rules: Vec<&str> = rules.iter().map(String::as_str).filter(|word| !word.starts_with('>')).collect();
-    assert_eq!(told, rules);
+    assert_eq!(delivered, rules);
 }
 
 #[tokio::test]
-async fn the_user_of_deploy_may_do_all_that_nodes_do_and_each_right_that_is_missing_is_named() {
+async fn the_doctor_names_each_right_that_the_redis_user_lacks() {
     let practice = Practice::open().await;
-    let finished = practice.see_as_node(&[]).await;
+    let finished = practice.observe_as_node(&[]).await;
     assert_eq!(finished.code, 0, "{finished:?}");
     for line in ["ok       redis rights", "ok       redis eviction noeviction", "warning  redis buffers"] {
         assert!(finished.stdout.contains(line), "no {line:?} in\n{}", finished.stdout);
     }
-    assert_eq!(practice.redis.keys("*").await, [""; 0], "nothing is left behind");
-    for name in commands_of_nodes().iter().filter(|name| *name != "PING") {
-        let finished = practice.see_as_node(&[&format!("-{}", name.to_lowercase())]).await;
+    assert_eq!(practice.redis.keys("*").await, [""; 0], "doctor leaves no keys");
+    for name in node_commands().iter().filter(|name| *name != "PING") {
+        let finished = practice.observe_as_node(&[&format!("-{}", name.to_lowercase())]).await;
         assert_eq!(finished.code, 1, "without {name}: {finished:?}");
-        let told = finished.stdout.lines().find(|line| line.starts_with("problem  redis rights")).unwrap_or_default();
-        let named: Vec<&str> = told.rsplit(": ").next().unwrap_or_default().split(", ").collect();
+        let delivered =
+            finished.stdout.lines().find(|line| line.starts_with("problem  redis rights")).unwrap_or_default();
+        let named: Vec<&str> = delivered.rsplit(": ").next().unwrap_or_default().split(", ").collect();
         let expected = if name == "SCRIPT" { "SCRIPT LOAD" } else { name };
         assert_eq!(named, [expected], "{}", finished.stdout);
     }
-    let finished = practice.see_as_node(&["resetchannels", "&other:*"]).await;
-    let told = finished.stdout.lines().find(|line| line.starts_with("problem  redis rights")).unwrap_or_default();
-    assert!(told.contains("SUBSCRIBE") && told.contains("PUBLISH"), "{}", finished.stdout);
-    let finished = practice.see_as_node(&["resetkeys", "~other:*"]).await;
+    let finished = practice.observe_as_node(&["resetchannels", "&other:*"]).await;
+    let delivered = finished.stdout.lines().find(|line| line.starts_with("problem  redis rights")).unwrap_or_default();
+    assert!(delivered.contains("SUBSCRIBE") && delivered.contains("PUBLISH"), "{}", finished.stdout);
+    let finished = practice.observe_as_node(&["resetkeys", "~other:*"]).await;
     assert!(finished.stdout.contains("problem  redis rights"), "{}", finished.stdout);
     assert!(!finished.stdout.contains(PASSWORD), "{}", finished.stdout);
 }
 
 #[tokio::test]
-async fn a_redis_that_takes_no_writes_is_told_with_what_to_do() {
+async fn a_read_only_redis_is_reported_with_a_remedy() {
     let practice = Practice::open().await;
     let expect = async |words: &str| {
         let finished = practice.see(&practice.redis.url()).await;
         assert_eq!(finished.code, 1, "{finished:?}");
-        let told = finished.stdout.lines().find(|line| line.starts_with("problem  redis commands")).unwrap_or_default();
-        assert!(told.contains(words) && told.contains("SADD"), "no {words:?} in\n{}", finished.stdout);
+        let delivered =
+            finished.stdout.lines().find(|line| line.starts_with("problem  redis commands")).unwrap_or_default();
+        assert!(delivered.contains(words) && delivered.contains("SADD"), "no {words:?} in\n{}", finished.stdout);
         assert_eq!(finished.stdout.matches("redis commands").count(), 1, "{}", finished.stdout);
         assert!(!finished.stdout.contains("redis rights"), "{}", finished.stdout);
     };

@@ -1,10 +1,11 @@
-//! Stands in for `carillon up`: the same arguments, banner and signals, but behind them are Redis, two gateways, two
-//! publishers and nginx. So a suite that is written for one process runs unchanged against a cluster.
+//! Replaces `carillon up` with a cluster: it has the same arguments, banner and signals.
 //!
-//! SIGUSR2 restarts the gateways one after the other, SIGUSR1 the publishers. It says `leaving`, the role and the
-//! milliseconds since 1970 whenever it tells one to leave, and `rolled` in the end.
+//! Redis, two gateways, two publishers and nginx run behind it. A suite for one process runs against it unchanged.
 //!
-//! Other commands are handed to the real binary, which is `BINARY_IN_CLUSTER`, or else beside this one.
+//! SIGUSR2 restarts the gateways one after the other, SIGUSR1 the publishers. Before each restart it prints `leaving`,
+//! the role and the milliseconds since 1970. It prints `rolled` after the last restart.
+//!
+//! Other commands run the real binary, which is `BINARY_IN_CLUSTER` or else the file beside this one.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::unix::process::CommandExt;
@@ -32,10 +33,10 @@ fn main() -> ExitCode {
     }
 }
 
-/// One thread, since what it starts is tied to it.
+/// Runs on one thread, because the processes that it starts end with the thread that started them.
 #[tokio::main(flavor = "current_thread")]
 async fn up(arguments: Arguments) -> ExitCode {
-    // Before anything says that the cluster is up: whoever waits for that may send a signal next.
+    // Catches signals before the banner, because a caller can send one as soon as it has read the banner.
     let mut interrupt = signal(SignalKind::interrupt()).expect("SIGINT can be caught");
     let mut terminate = signal(SignalKind::terminate()).expect("SIGTERM can be caught");
     let mut roll_gateways = signal(SignalKind::user_defined2()).expect("SIGUSR2 can be caught");
@@ -88,11 +89,11 @@ fn program() -> PathBuf {
     }
 }
 
-/// What `up` was asked for.
+/// The arguments of `up`.
 struct Arguments {
     host: IpAddr,
     port: u16,
-    /// For the nodes.
+    /// Arguments that are forwarded to the nodes.
     others: Vec<String>,
 }
 
@@ -105,7 +106,7 @@ impl Arguments {
             match arg.as_str() {
                 "--host" => arguments.host = value().parse().expect("--host is an address"),
                 "--port" => arguments.port = value().parse().expect("--port is a port"),
-                // Every node takes a free one.
+                // Every node takes a free port.
                 "--admin-port" => drop(value()),
                 _ => arguments.others.push(arg.clone()),
             }
@@ -113,7 +114,7 @@ impl Arguments {
         arguments
     }
 
-    /// Restarts the nodes of a role one after the other, each in its place, as an orchestrator does.
+    /// Restarts the nodes of a role one after the other, each on its port, like an orchestrator.
     async fn roll(&self, role: Role, nodes: Vec<Server>, redis: &Redis) -> Vec<Server> {
         let mut rolled = Vec::new();
         for node in nodes {
@@ -134,8 +135,8 @@ impl Arguments {
     }
 
     fn launch(&self, role: Role, redis: &Redis) -> Launch {
-        let place = std::env::current_dir().expect("this program is somewhere");
-        let launch = Launch { place: Some(place), ..Launch::of(program(), role) };
+        let folder = std::env::current_dir().expect("there is a working directory");
+        let launch = Launch { folder: Some(folder), ..Launch::of(program(), role) };
         launch.args(&self.others).args(&["--host", "127.0.0.1", "--redis", &redis.url()])
     }
 }

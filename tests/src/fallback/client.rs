@@ -1,4 +1,4 @@
-//! A client that does what pusher-js does with its HTTP transports, and is always being read.
+//! A client that uses the HTTP transports like pusher-js and reads continuously.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -12,15 +12,15 @@ use tokio::task::JoinHandle;
 use super::{HttpSession, Line, Transport};
 use crate::{Server, within};
 
-/// A connected client. Dropped, it aborts its request.
+/// A connected client. It aborts its request when it is dropped.
 pub struct HttpClient {
-    /// Its public name.
+    /// The socket id.
     pub socket_id: SocketId,
-    /// Its requests.
+    /// The session.
     pub session: Arc<HttpSession>,
     lines: mpsc::UnboundedReceiver<Line>,
     waiting: VecDeque<Value>,
-    /// Heartbeats so far.
+    /// The number of heartbeats.
     pub heartbeats: usize,
     pump: JoinHandle<()>,
 }
@@ -29,7 +29,7 @@ impl HttpClient {
     /// Connects.
     ///
     /// # Panics
-    /// When the server refuses.
+    /// Panics if the server refuses the session.
     pub async fn connect(server: &Server, transport: Transport) -> Self {
         Self::with(HttpSession::new(server), transport).await
     }
@@ -37,7 +37,7 @@ impl HttpClient {
     /// Connects with this session.
     ///
     /// # Panics
-    /// When the server refuses.
+    /// Panics if the server refuses the session.
     pub async fn with(session: HttpSession, transport: Transport) -> Self {
         let session = Arc::new(session);
         let (sender, mut lines) = mpsc::unbounded_channel();
@@ -58,7 +58,7 @@ impl HttpClient {
         client
     }
 
-    /// The next line that is no heartbeat and not empty, or the one message of it that is due.
+    /// Reads the next line that is neither a heartbeat nor empty, or the next message of such a line.
     async fn advance(&mut self) -> Option<Line> {
         loop {
             if let Some(message) = self.waiting.pop_front() {
@@ -72,10 +72,10 @@ impl HttpClient {
         }
     }
 
-    /// The next message.
+    /// Receives the next message.
     ///
     /// # Panics
-    /// When something else comes, or the connection ends.
+    /// Panics if another line arrives, or if the session ends.
     pub async fn next(&mut self) -> Value {
         match self.advance().await {
             Some(Line::Messages(mut messages)) => messages.remove(0),
@@ -83,30 +83,30 @@ impl HttpClient {
         }
     }
 
-    /// The next message, which must be this event.
+    /// Receives the next message, which must be this event.
     ///
     /// # Panics
-    /// When it is another.
+    /// Panics if it is different.
     pub async fn expect(&mut self, event: &str) -> Value {
         let message = self.next().await;
         assert_eq!(message["event"], event, "{message}");
         message
     }
 
-    /// The next message, which must be this event of a channel with this data.
+    /// Receives the next message, which must be this event of a channel with this data.
     ///
     /// # Panics
-    /// When it is another.
+    /// Panics if it is different.
     pub async fn expect_event(&mut self, channel: &str, event: &str, data: &str) {
         let message = self.next().await;
         let seen = (&message["channel"], &message["event"], &message["data"]);
         assert_eq!(seen, (&channel.into(), &event.into(), &data.into()));
     }
 
-    /// The announced end of the connection.
+    /// Receives the announced end of the session.
     ///
     /// # Panics
-    /// When anything else comes.
+    /// Panics if anything else arrives.
     pub async fn expect_close(&mut self, code: u16) {
         assert_eq!(self.expect("pusher:error").await["data"]["code"], code);
         match self.advance().await {
@@ -115,15 +115,15 @@ impl HttpClient {
         }
     }
 
-    /// The end of a session that the server does not know any more.
+    /// Receives the end of a session that the server does not know.
     ///
     /// # Panics
-    /// When anything else comes.
+    /// Panics if anything else arrives.
     pub async fn expect_loss(&mut self) {
         assert_eq!(self.advance().await, Some(Line::Open));
     }
 
-    /// Asks for a subscription, signed where the channel's kind needs that.
+    /// Requests a subscription, signed if the kind of the channel requires it.
     pub async fn ask(&self, channel: &str, member: Option<&Value>) {
         let name = ChannelName::parse(channel, usize::MAX).expect("the channel's name is valid");
         let channel_data = member.map(Value::to_string);
@@ -137,14 +137,14 @@ impl HttpClient {
         self.session.send_event("pusher:subscribe", &data).await;
     }
 
-    /// Subscribes and waits for the answer, which must be the next message; returns its data.
+    /// Subscribes and returns the data of the confirmation, which must be the next message.
     pub async fn subscribe(&mut self, channel: &str) {
         self.ask(channel, None).await;
         let answer = self.expect("pusher_internal:subscription_succeeded").await;
         assert_eq!((&answer["channel"], &answer["data"]), (&channel.into(), &"{}".into()));
     }
 
-    /// Joins a presence channel; returns the ids of its members.
+    /// Joins a presence channel and returns the ids of its members.
     pub async fn join(&mut self, channel: &str, user_id: &str) -> Vec<String> {
         self.ask(channel, Some(&json!({ "user_id": user_id }))).await;
         let answer = self.expect("pusher_internal:subscription_succeeded").await;
@@ -153,7 +153,7 @@ impl HttpClient {
         ids.map(|id| id.as_str().expect("ids are strings").to_owned()).collect()
     }
 
-    /// Signs in and waits for the answer.
+    /// Signs in and waits for the confirmation.
     pub async fn sign_in(&mut self, user_id: &str) {
         let user_data = json!({ "id": user_id }).to_string();
         let auth = sign_user(&self.session.app, self.socket_id, &user_data);
@@ -161,7 +161,7 @@ impl HttpClient {
         self.expect("pusher:signin_success").await;
     }
 
-    /// Waits until the server has handled all that was sent; nothing else may arrive before.
+    /// Waits until the server has handled all sent messages. No other message can arrive before.
     pub async fn settle(&mut self) {
         self.session.send_event("pusher:ping", &json!({})).await;
         self.expect("pusher:pong").await;
@@ -174,7 +174,7 @@ impl Drop for HttpClient {
     }
 }
 
-/// Receives until the session is over.
+/// Receives until the session ends.
 async fn pump(session: Arc<HttpSession>, transport: Transport, lines: mpsc::UnboundedSender<Line>) {
     let mut is_open = false;
     loop {
@@ -192,8 +192,8 @@ async fn pump(session: Arc<HttpSession>, transport: Transport, lines: mpsc::Unbo
                 break;
             }
         }
-        let goes_on = if transport == Transport::Stream { response.is_full() } else { response.is_ended() };
-        if !goes_on {
+        let can_continue = if transport == Transport::Stream { response.is_full() } else { response.is_ended() };
+        if !can_continue {
             return;
         }
     }

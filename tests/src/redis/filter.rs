@@ -1,4 +1,4 @@
-//! A filter in front of a real Redis that answers some commands itself: with an error, or with nothing.
+//! A filter in front of a real Redis. It answers some commands itself, with an error or not at all.
 
 use std::net::SocketAddr;
 
@@ -10,34 +10,34 @@ use tokio::task::{JoinHandle, JoinSet};
 
 use crate::ports;
 
-/// The answer to a command that does not reach Redis.
+/// The response to a command that does not reach Redis.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Answer {
-    /// This error, such as `READONLY You can't write against a read only replica.`
+    /// This error, for example `READONLY You can't write against a read only replica.`
     Error(&'static str),
-    /// Nothing, now and for the rest of the connection.
+    /// No response, now and for the rest of the connection.
     Silence,
 }
 
-/// Which commands are answered so, and how; by upper case names, all of them if there are none.
+/// The upper case names of the affected commands, and their response. No names mean all commands.
 pub type Rule = (&'static [&'static str], Answer);
 
-/// A running filter; it ends, with all its connections, when dropped.
+/// A running filter. It ends, with all its connections, when dropped.
 pub struct Filter {
-    /// Where it listens.
+    /// The address on which it listens.
     pub port: u16,
     rule: watch::Sender<Option<Rule>>,
     acceptor: JoinHandle<()>,
 }
 
-/// The command that Redis gets in place of a replaced one, so that its answer has the right place.
+/// The command that Redis receives instead of a replaced one. Its response marks the position of the error.
 const TOKEN: &[u8] = b"answer-of-the-filter-5b1d";
 
 impl Filter {
-    /// Starts a filter for a port of this machine; everything passes.
+    /// Starts a filter for a local port. At first it forwards every command.
     ///
     /// # Panics
-    /// When no port can be had.
+    /// Panics if no port is free.
     pub async fn start(target: u16) -> Self {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a port");
         let port = listener.local_addr().expect("it is bound").port();
@@ -46,12 +46,12 @@ impl Filter {
         Self { port, rule, acceptor }
     }
 
-    /// From here on commands are answered by this rule.
+    /// Applies this rule to all further commands.
     pub fn set(&self, rule: Rule) {
         self.rule.send_replace(Some(rule));
     }
 
-    /// From here on everything passes, on connections that were not silenced.
+    /// Forwards all further commands, except on connections that were silenced.
     pub fn pass(&self) {
         self.rule.send_replace(None);
     }
@@ -68,17 +68,17 @@ async fn accept(listener: TcpListener, target: SocketAddr, rule: watch::Sender<O
     while let Ok((near, _)) = listener.accept().await {
         let Ok(far) = TcpStream::connect(target).await else { continue };
         for stream in [&near, &far] {
-            // It only makes the filter faster.
+            // The option only makes the filter faster.
             let _ = stream.set_nodelay(true);
         }
         let (near_reads, near_writes) = near.into_split();
         let (far_reads, far_writes) = far.into_split();
-        // The errors for the tokens. Answers come in the order of the commands.
+        // Replaces the markers with errors. Responses arrive in the order of the commands.
         let (errors, replacements) = tokio::sync::mpsc::unbounded_channel();
         let (silenced, is_silenced) = watch::channel(false);
         let rule = rule.clone();
         connections.spawn(async move {
-            // Whichever side ends first ends the other.
+            // If one side ends, the other is closed.
             tokio::select! {
                 () = commands(near_reads, far_writes, &rule, errors, &silenced) => {}
                 () = answers(far_reads, near_writes, replacements, is_silenced) => {}
@@ -141,7 +141,7 @@ async fn answers(
             let Some(error) = errors.recv().await else { return };
             bytes.splice(at..at + token.len(), format!("-{error}\r\n").into_bytes());
         }
-        // The beginning of a token may be at the end.
+        // The beginning of a marker can be at the end of the buffer.
         let kept = (1..token.len().min(bytes.len() + 1)).rev().find(|count| bytes.ends_with(&token[..*count]));
         let ready: Vec<u8> = bytes.drain(..bytes.len() - kept.unwrap_or(0)).collect();
         if *silenced.borrow() {
@@ -153,7 +153,7 @@ async fn answers(
     }
 }
 
-/// The length and the name of the first command, once it is complete.
+/// Returns the length and the name of the first command, if it is complete.
 fn first_command(bytes: &[u8]) -> Option<(usize, String)> {
     let (words, mut at) = number(bytes, 0, b'*')?;
     let mut name = String::new();
@@ -171,7 +171,7 @@ fn first_command(bytes: &[u8]) -> Option<(usize, String)> {
     Some((at, name))
 }
 
-/// A number behind its mark, and where what follows begins.
+/// Returns a number behind its mark, and the position after it.
 fn number(bytes: &[u8], at: usize, mark: u8) -> Option<(usize, usize)> {
     let rest = bytes.get(at..)?;
     let end = rest.windows(2).position(|window| window == b"\r\n")?;

@@ -1,15 +1,15 @@
-//! A certificate for `localhost`, and an authority that signed it and nothing else.
+//! A certificate for `localhost`, and the authority that signed it.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-/// Files in PEM.
+/// The PEM files.
 pub struct Certificates {
-    /// The authority's own certificate.
+    /// The certificate of the authority.
     pub authority: PathBuf,
-    /// The server's.
+    /// The certificate of the server.
     pub certificate: PathBuf,
-    /// The key that belongs to it.
+    /// The private key of the server.
     pub key: PathBuf,
 }
 
@@ -17,7 +17,7 @@ impl Certificates {
     /// Makes all of them in `folder`. [`Certificates::client`] adds a client certificate.
     ///
     /// # Panics
-    /// When `openssl` is not installed.
+    /// Panics if `openssl` is not installed.
     pub fn make(folder: &Path) -> Self {
         let file = |name: &str| folder.join(name);
         let made = Self { authority: file("authority.pem"), certificate: file("server.pem"), key: file("server.key") };
@@ -38,10 +38,10 @@ impl Certificates {
         made
     }
 
-    /// Makes a certificate that is its own authority, as the plainest use of `openssl req -x509` does.
+    /// Makes a self-signed certificate, like the simplest use of `openssl req -x509`.
     ///
     /// # Panics
-    /// When `openssl` is not installed.
+    /// Panics if `openssl` is not installed.
     pub fn self_signed(folder: &Path) -> Self {
         openssl(folder, |command| {
             command.args(["req", "-x509", "-newkey", "rsa:2048", "-noenc", "-subj", "/CN=localhost", "-days", "2"]);
@@ -51,10 +51,10 @@ impl Certificates {
         Self { authority: certificate.clone(), certificate, key: folder.join("server.key") }
     }
 
-    /// Makes a client certificate of the authority, `client.pem` and `client.key` in the same folder.
+    /// Makes a client certificate of the authority: `client.pem` and `client.key` in the same folder.
     ///
     /// # Panics
-    /// When `openssl` fails.
+    /// Panics if `openssl` fails.
     pub fn client(&self) -> (PathBuf, PathBuf) {
         let folder = self.authority.parent().expect("a file is in a folder");
         openssl(folder, |command| {

@@ -1,5 +1,5 @@
-//! Two hundred users join and leave at random while things break. Every observer is strict all the time, and in the end
-//! all of them, Redis and the truth agree.
+//! Two hundred users join and leave at random during faults. Every observer checks each message. At the end
+//! the observers, Redis and the real members must agree.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
@@ -23,16 +23,16 @@ const USERS: usize = 200;
 /// Every fourth user has a second tab.
 const SECOND_TABS: usize = USERS / 4;
 
-/// One who joins and leaves waits this long at most before the next thing.
+/// The longest pause of a user between two actions.
 const PAUSE_MAX: Duration = Duration::from_secs(4);
 
-/// How long it goes on: `CHURN_SECONDS`, or long enough to have every fault in it.
+/// The duration: `CHURN_SECONDS`, or long enough for every fault.
 fn duration() -> Duration {
     let seconds = std::env::var_os("CHURN_SECONDS").and_then(|seconds| seconds.to_str()?.parse().ok());
     Duration::from_secs(seconds.unwrap_or(25))
 }
 
-/// `CHURN_SEED`, or a random one; printed, to be used again.
+/// The seed: `CHURN_SEED`, or a random one. It is printed for a repetition.
 fn seed() -> u64 {
     let seed = std::env::var_os("CHURN_SEED").and_then(|seed| seed.to_str()?.parse().ok());
     let seed = seed.unwrap_or_else(|| rand::rng().random());
@@ -40,7 +40,7 @@ fn seed() -> u64 {
     seed
 }
 
-/// Where gateways are, as far as they run.
+/// The addresses of the running gateways.
 type Gateways = Arc<Mutex<Vec<Option<ServerUrl>>>>;
 
 /// One tab of one user.
@@ -55,18 +55,18 @@ struct Connection {
     client: TestClient,
     gateway: usize,
     view: View,
-    /// Whether it is a member, or has asked to be.
+    /// Whether it is a member or has requested to join.
     joined: bool,
 }
 
 impl Tab {
-    /// Does as it likes until told to stop.
+    /// Joins and leaves at random until it is stopped.
     async fn live(mut self, mut stop: watch::Receiver<bool>) -> Self {
         loop {
             let pause = self.rng.random_range(Duration::ZERO..PAUSE_MAX);
             let until = Instant::now() + pause;
             tokio::select! {
-                () = told_to(&mut stop) => return self,
+                () = stop_requested(&mut stop) => return self,
                 () = self.listen(until) => self.act().await,
             }
         }
@@ -88,7 +88,7 @@ impl Tab {
             Some(connection) if connection.joined => match self.rng.random_range(0..10) {
                 0..4 => {
                     connection.client.unsubscribe(ROOM);
-                    // What still comes belongs to the old subscription.
+                    // The remaining messages belong to the old subscription.
                     connection.view.members = None;
                     connection.joined = false;
                 }
@@ -112,17 +112,17 @@ impl Tab {
     async fn connect(&mut self) {
         let running = self.running();
         let (gateway, url) = running[self.rng.random_range(0..running.len())].clone();
-        // The gateway may be dying just now; there is a next time.
+        // The gateway can be exiting. The tab tries again later.
         let Ok(client) = TestClient::try_connect(&url, &app(), &Options::default()).await else { return };
         self.connection = Some(Connection { client, gateway, view: View::default(), joined: false });
     }
 
     fn running(&self) -> Vec<(usize, ServerUrl)> {
-        let gateways = self.gateways.lock().expect("nobody panics with the list");
+        let gateways = self.gateways.lock().expect("the lock is not poisoned");
         gateways.iter().enumerate().filter_map(|(index, url)| Some((index, url.clone()?))).collect()
     }
 
-    /// Waits for the answer to the last request; a connection that has ended meanwhile is none.
+    /// Waits for the response to the last request. A closed connection has none.
     async fn settle(&mut self) {
         while let Some(connection) = &mut self.connection
             && connection.joined
@@ -156,12 +156,12 @@ impl Connection {
     }
 }
 
-async fn told_to(stop: &mut watch::Receiver<bool>) {
+async fn stop_requested(stop: &mut watch::Receiver<bool>) {
     // The sender outlives all tabs.
     let _ = stop.wait_for(|stop| *stop).await;
 }
 
-/// What goes on around the users.
+/// The fault during the churn.
 struct Churn {
     cluster: Cluster,
     gateways: Gateways,
@@ -186,7 +186,7 @@ impl Churn {
         Self { cluster, gateways, stop, tabs, ends: Instant::now() + duration(), rng }
     }
 
-    /// Waits for a part of the whole time.
+    /// Waits for a part of the whole duration.
     async fn pass(&self, part: f64) {
         tokio::time::sleep(duration().mul_f64(part)).await;
     }
@@ -196,23 +196,23 @@ impl Churn {
     }
 
     async fn kill_gateway(&mut self, index: usize) {
-        self.gateways.lock().expect("nobody panics with the list")[index] = None;
+        self.gateways.lock().expect("the lock is not poisoned")[index] = None;
         self.cluster.kill_gateway(index).await;
     }
 
     async fn start_gateway(&mut self, index: usize) {
         self.cluster.start_gateway(index).await;
         let url = self.cluster.gateway(index).url.clone();
-        self.gateways.lock().expect("nobody panics with the list")[index] = Some(url);
+        self.gateways.lock().expect("the lock is not poisoned")[index] = Some(url);
     }
 
-    /// Everybody stays as they are; all must come to agree on who is there.
+    /// Stops all changes. All parties must agree on the members.
     async fn end(mut self) {
         tokio::time::sleep_until(self.ends).await;
         self.stop.send_replace(true);
         let mut tabs = Vec::new();
         while let Some(tab) = self.tabs.join_next().await {
-            tabs.push(tab.expect("what a client was told was possible where it came"));
+            tabs.push(tab.expect("the messages of each client are consistent"));
         }
         for tab in &mut tabs {
             tab.settle().await;
@@ -240,7 +240,7 @@ impl Churn {
             }
         };
         within("every member sees the truth", agreed).await;
-        // Nobody is held by anyone else: when all have left, nothing is left.
+        // No reference remains after all members have left.
         drop(tabs);
         cluster.users_become(ROOM, &[]).await;
         let empty = async || cluster.get("/channels").await == json!({ "channels": {} });
@@ -249,10 +249,10 @@ impl Churn {
     }
 }
 
-/// Letters of a node's id; what Redis has for a user is the ids of its nodes in a row.
+/// The length of a node id. Redis stores the ids of a user's nodes in a row.
 const NODE_LETTERS: usize = 32;
 
-/// Each user is held once by each gateway that has a socket of it, and all sockets are counted.
+/// Each user has one reference per gateway with a socket of that user, and all sockets are counted.
 async fn expect_truth_in_redis(cluster: &Cluster, tabs: &[Tab]) {
     let mut holders: BTreeMap<String, BTreeSet<usize>> = BTreeMap::new();
     for tab in tabs {
@@ -267,7 +267,7 @@ async fn expect_truth_in_redis(cluster: &Cluster, tabs: &[Tab]) {
         let counts = holders.into_iter().map(|(user, nodes)| (user, nodes.len() / NODE_LETTERS));
         counts.collect::<BTreeMap<_, _>>() == expected
     };
-    eventually_within(PATIENCE, "users are held by those who hold them", referenced).await;
+    eventually_within(PATIENCE, "Redis has the users of each node", referenced).await;
     let sockets = tabs.iter().filter(|tab| tab.member().is_some()).count();
     let path = format!("/channels/{ROOM}?info=subscription_count");
     let counted = async || cluster.get(&path).await["subscription_count"] == sockets;
@@ -279,7 +279,7 @@ fn setup() -> Setup {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn two_hundred_users_come_and_go_while_a_gateway_is_killed_and_started() {
+async fn two_hundred_users_join_and_leave_while_a_gateway_is_killed_and_started() {
     let mut churn = Churn::begin(Cluster::start().setup(setup()).await).await;
     churn.pass(0.3).await;
     churn.kill_gateway(0).await;
@@ -289,7 +289,7 @@ async fn two_hundred_users_come_and_go_while_a_gateway_is_killed_and_started() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn two_hundred_users_come_and_go_while_connections_to_redis_break() {
+async fn two_hundred_users_join_and_leave_while_connections_to_redis_break() {
     let mut churn = Churn::begin(Cluster::start().proxied().setup(setup()).await).await;
     while !churn.is_over() {
         let gateway = churn.rng.random_range(0..2);
@@ -312,7 +312,7 @@ async fn two_hundred_users_come_and_go_while_connections_to_redis_break() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn two_hundred_users_come_and_go_while_redis_is_killed_and_comes_back_empty() {
+async fn two_hundred_users_join_and_leave_while_redis_is_killed_and_restarts_empty() {
     let mut churn = Churn::begin(Cluster::start().setup(setup()).await).await;
     for _ in 0..2 {
         churn.pass(0.3).await;

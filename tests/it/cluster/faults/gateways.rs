@@ -1,4 +1,4 @@
-//! Gateways that die, or seem to.
+//! Gateways that crash or appear to crash.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -8,7 +8,7 @@ use tests::{Cluster, Observer, PATIENCE, TestClient, eventually, eventually_with
 
 use super::{ROOM, converge, mark, set, swept_again};
 
-/// Thirty seconds are promised; the machine may be busy.
+/// The promise is thirty seconds. The machine can be busy.
 const GHOSTS_GONE: Duration = Duration::from_secs(40);
 
 async fn nodes(cluster: &Cluster) -> BTreeSet<String> {
@@ -33,7 +33,7 @@ async fn sum(cluster: &Cluster, metric: &str) -> f64 {
 }
 
 #[tokio::test]
-async fn a_killed_gateways_users_are_removed_once_and_those_elsewhere_stay_though_five_others_sweep() {
+async fn users_of_a_killed_gateway_are_removed_once_although_five_gateways_sweep() {
     const GONE: usize = 25;
     const ELSEWHERE: usize = 10;
     let mut cluster = Cluster::start().gateways(6).await;
@@ -64,26 +64,26 @@ async fn a_killed_gateways_users_are_removed_once_and_those_elsewhere_stay_thoug
         observers.push(observer);
     }
     mark(&cluster, &mut observers).await;
-    let everyone = observers[0].members().clone();
-    assert_eq!(everyone.len(), GONE + ELSEWHERE + 5);
+    let all_users = observers[0].members().clone();
+    assert_eq!(all_users.len(), GONE + ELSEWHERE + 5);
     for observer in &mut observers {
-        assert_eq!(observer.members(), &everyone);
+        assert_eq!(observer.members(), &all_users);
         observer.take_changes();
     }
 
-    let died = Instant::now();
+    let killed_at = Instant::now();
     cluster.kill_gateway(0).await;
     let (gone, truth): (BTreeSet<String>, BTreeSet<String>) =
-        everyone.into_iter().partition(|user| user.starts_with("gone-"));
+        all_users.into_iter().partition(|user| user.starts_with("gone-"));
     let no_ghosts = async || cluster.users(ROOM).await == truth;
     eventually_within(GHOSTS_GONE, "no ghost is left", no_ghosts).await;
-    println!("the last ghost was gone after {:?}", died.elapsed());
+    println!("the last stale member was removed after {:?}", killed_at.elapsed());
 
     swept_again(&cluster).await;
     mark(&cluster, &mut observers).await;
     let expected: Vec<(bool, String)> = gone.iter().map(|user| (false, user.clone())).collect();
     for observer in &mut observers {
-        assert_eq!(observer.take_changes(), expected, "each user that is gone, once, and nobody else");
+        assert_eq!(observer.take_changes(), expected, "each user of the killed gateway, once, and no others");
         assert_eq!(observer.members(), &truth);
     }
     let channels = json!({ "channels": {
@@ -102,7 +102,7 @@ async fn a_killed_gateways_users_are_removed_once_and_those_elsewhere_stay_thoug
     let dead: Vec<&String> = before.difference(&after).collect();
     assert_eq!((dead.len(), after.len()), (1, 5));
     let left = cluster.redis.keys(&format!("*{}*", dead[0])).await;
-    assert!(left.iter().all(|key| key.contains(":t:")), "only tombstones are left of it: {left:?}");
+    assert!(left.iter().all(|key| key.contains(":t:")), "only its tombstones remain: {left:?}");
     cluster.swept().await;
     assert_eq!(cluster.redis.run::<Vec<u64>>("HVALS carillon:conn:shop").await.iter().sum::<u64>(), 10 + 5 + 1 + 1);
     drop(held);
@@ -110,7 +110,7 @@ async fn a_killed_gateways_users_are_removed_once_and_those_elsewhere_stay_thoug
 }
 
 #[tokio::test]
-async fn a_gateway_that_sleeps_40_s_finds_itself_fenced_and_joins_again_under_a_new_id() {
+async fn a_gateway_paused_for_40_s_is_fenced_and_registers_under_a_new_id() {
     let cluster = Cluster::start().await;
     let mut observers = vec![
         Observer::join(cluster.gateway(0), ROOM, "near").await,
@@ -131,12 +131,12 @@ async fn a_gateway_that_sleeps_40_s_finds_itself_fenced_and_joins_again_under_a_
 
     cluster.pause_gateway(0);
     let slept = Instant::now();
-    // What it is sent while it sleeps: a channel that no sweep has seen, and one who leaves.
+    // Changes during the pause: a channel that no sweep has removed, and a member that leaves.
     late.ask("presence-fresh", Some(&json!({ "user_id": "late" })));
     drop(held.remove(2));
     let alone = set(&["far", "both"]);
     eventually_within(GHOSTS_GONE, "it is taken for dead", async || cluster.users(ROOM).await == alone).await;
-    // Someone whom it holds turns up elsewhere.
+    // A user of the paused gateway joins on another one.
     held.push(member(&cluster, 1, "ana", &[]).await);
     tokio::time::sleep(Duration::from_secs(40).saturating_sub(slept.elapsed())).await;
     cluster.resume_gateway(0);
@@ -145,7 +145,7 @@ async fn a_gateway_that_sleeps_40_s_finds_itself_fenced_and_joins_again_under_a_
     eventually_within(PATIENCE, "all are back", async || cluster.users(ROOM).await == truth).await;
     cluster.gateway(0).metric_reaches("carillon_presence_fenced_total", 1.0).await;
     late.expect("pusher_internal:subscription_succeeded").await;
-    // The earlier id stands until the grace is over, and is swept then.
+    // The earlier id is valid until the grace period ends. It is swept then.
     let is_replaced = async || {
         let after = nodes(&cluster).await;
         (after.len(), before.intersection(&after).count()) == (2, 1)
@@ -156,7 +156,7 @@ async fn a_gateway_that_sleeps_40_s_finds_itself_fenced_and_joins_again_under_a_
     let removed = |user: &str| (false, user.to_owned());
     let added = |user: &str| (true, user.to_owned());
     let expected = [removed("ana"), removed("leaver"), removed("near"), added("ana"), added("near")];
-    assert_eq!(observers[1].take_changes(), expected, "as the one sees it who was awake");
+    assert_eq!(observers[1].take_changes(), expected, "the changes that the observer on the running gateway receives");
     assert_eq!(cluster.gateway(1).metric("carillon_presence_fenced_total").await, 0.0);
     let counts = json!({ "channels": {
         "news": { "subscription_count": 3 },
@@ -165,7 +165,7 @@ async fn a_gateway_that_sleeps_40_s_finds_itself_fenced_and_joins_again_under_a_
     }});
     let counted = async || cluster.get("/channels?info=subscription_count").await == counts;
     eventually("all are counted", counted).await;
-    // Nobody is held by the old id: the last socket is the last.
+    // The old id has no references. The last socket removes the user.
     drop((late, held));
     cluster.users_become(ROOM, &["near", "far"]).await;
     cluster.users_become("presence-fresh", &[]).await;
@@ -174,7 +174,7 @@ async fn a_gateway_that_sleeps_40_s_finds_itself_fenced_and_joins_again_under_a_
 }
 
 #[tokio::test]
-async fn a_gateway_that_dies_while_it_sweeps_another_is_swept_with_it() {
+async fn a_gateway_killed_during_a_sweep_is_swept_together_with_its_target() {
     let mut cluster = Cluster::start().gateways(3).await;
     let mut observer = Observer::join(cluster.gateway(2), ROOM, "observer").await;
     let mut held = Vec::new();
@@ -185,7 +185,7 @@ async fn a_gateway_that_dies_while_it_sweeps_another_is_swept_with_it() {
         }
     }
     cluster.kill_gateway(0).await;
-    // A claim that its owner will never give back: the sweeper died at its work.
+    // A claim that its owner never releases, because the sweeper crashed during its work.
     let first = set(&["observer"]);
     let dead: Vec<String> = loop {
         let dead: Vec<String> = cluster.redis.run("ZRANGE carillon:dead 0 -1").await;

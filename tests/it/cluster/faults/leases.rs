@@ -1,4 +1,4 @@
-//! Six gateways, none of which may be declared dead for what Redis does, and one that dies all the same.
+//! Six gateways. Faults of Redis must not declare any of them dead. One gateway is killed meanwhile.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -9,10 +9,10 @@ use super::{ROOM, live, mark};
 
 const GATEWAYS: usize = 6;
 
-/// Thirty seconds are promised; the machine may be busy.
+/// The promise is thirty seconds. The machine can be busy.
 const GHOSTS_GONE: Duration = Duration::from_secs(40);
 
-/// On each gateway an observer, a user of its own, and a user who is on the next one too.
+/// An observer on each gateway, a user on it alone, and a user that is on the next one too.
 struct Crowd {
     cluster: Cluster,
     observers: Vec<Observer>,
@@ -41,7 +41,7 @@ impl Crowd {
         Self { cluster, observers, held }
     }
 
-    /// Kills the first gateway that lives.
+    /// Kills the first running gateway.
     async fn kill_one(&mut self) {
         let victim = GATEWAYS - self.observers.len();
         self.cluster.kill_gateway(victim).await;
@@ -49,12 +49,12 @@ impl Crowd {
         self.held[victim].clear();
     }
 
-    /// Returns the users of gateways that died, and those of the others.
-    fn gone_and_there(&self) -> (BTreeSet<String>, BTreeSet<String>) {
+    /// Returns the users of killed gateways, and those of the others.
+    fn removed_and_added(&self) -> (BTreeSet<String>, BTreeSet<String>) {
         let dead = GATEWAYS - self.observers.len();
         let all = (0..GATEWAYS).flat_map(|user| [user.to_string(), format!("both-{user}"), format!("observer-{user}")]);
         all.partition(|name| match name.rsplit_once('-') {
-            // Such a user is on its own gateway and on the one before it.
+            // This user is on its own gateway and on the previous one.
             Some(("both", user)) => {
                 let user: usize = user.parse().expect("a number");
                 user < dead && (user + GATEWAYS - 1) % GATEWAYS < dead
@@ -64,23 +64,23 @@ impl Crowd {
         })
     }
 
-    /// Waits until the users of dead gateways are removed. `since`: when Redis was there again, or the last gateway died.
-    async fn ghosts_are_gone(&self, since: Instant) {
-        let (_, there) = self.gone_and_there();
+    /// Waits until the users of dead gateways are removed. `since` is when Redis was available again, or the last kill.
+    async fn stale_members_are_removed(&self, since: Instant) {
+        let (_, there) = self.removed_and_added();
         let is_true = async || self.cluster.users(ROOM).await == there;
-        eventually_within(GHOSTS_GONE, "the users of dead gateways are gone", is_true).await;
-        println!("the last ghost was gone after {:?}", since.elapsed());
+        eventually_within(GHOSTS_GONE, "the users of dead gateways are removed", is_true).await;
+        println!("the last stale member was removed after {:?}", since.elapsed());
         self.cluster.swept().await;
     }
 
     /// Checks that the users of dead gateways are removed in time, and no others.
-    async fn only_the_dead_leave(&mut self, since: Instant) {
-        self.ghosts_are_gone(since).await;
-        let (gone, there) = self.gone_and_there();
+    async fn only_members_of_killed_nodes_are_removed(&mut self, since: Instant) {
+        self.stale_members_are_removed(since).await;
+        let (gone, there) = self.removed_and_added();
         mark(&self.cluster, &mut self.observers).await;
         let expected: Vec<(bool, String)> = gone.into_iter().map(|user| (false, user)).collect();
         for observer in &mut self.observers {
-            assert_eq!(observer.take_changes(), expected, "the users of dead gateways, once, and nobody else");
+            assert_eq!(observer.take_changes(), expected, "the users of dead gateways, once, and no others");
             assert_eq!(observer.members(), &there);
         }
         let mut evictions = 0.0;
@@ -94,23 +94,23 @@ impl Crowd {
 }
 
 #[tokio::test]
-async fn redis_away_for_longer_than_a_lease_costs_nobody_their_membership() {
+async fn an_unreachable_redis_for_longer_than_a_lease_removes_no_members() {
     let mut crowd = Crowd::gather().await;
     crowd.cluster.redis.become_durable().await;
     crowd.cluster.redis.kill().await;
     tokio::time::sleep(Duration::from_secs(11)).await;
-    // It dies for good while Redis is away.
+    // The gateway is killed permanently while Redis is unavailable.
     crowd.kill_one().await;
     tokio::time::sleep(Duration::from_secs(11)).await;
     crowd.cluster.redis.start_again().await;
     let since = Instant::now();
     live(&crowd.cluster).await;
-    crowd.only_the_dead_leave(since).await;
+    crowd.only_members_of_killed_nodes_are_removed(since).await;
     crowd.cluster.stop().await;
 }
 
 #[tokio::test]
-async fn a_redis_that_stops_turning_for_longer_than_a_lease_costs_nobody_their_membership() {
+async fn a_redis_paused_for_longer_than_a_lease_removes_no_members() {
     let mut crowd = Crowd::gather().await;
     crowd.cluster.redis.pause();
     tokio::time::sleep(Duration::from_secs(25)).await;
@@ -118,15 +118,15 @@ async fn a_redis_that_stops_turning_for_longer_than_a_lease_costs_nobody_their_m
     let since = Instant::now();
     crowd.kill_one().await;
     live(&crowd.cluster).await;
-    crowd.only_the_dead_leave(since).await;
+    crowd.only_members_of_killed_nodes_are_removed(since).await;
     crowd.cluster.stop().await;
 }
 
 #[tokio::test]
-async fn a_jump_of_redis_clock_costs_nobody_their_membership() {
+async fn a_clock_jump_of_redis_removes_no_members() {
     let mut crowd = Crowd::gather().await;
     let nodes: Vec<String> = crowd.cluster.redis.run("ZRANGE carillon:nodes 0 -1").await;
-    // All leases seem to have ended long ago, then all to end in an hour, then some to have ended.
+    // First all leases seem to have expired long ago, then to expire in an hour, then some to have expired.
     for (milliseconds, count) in [(-40_000, GATEWAYS), (3_600_000, GATEWAYS), (-3_600_000, 3)] {
         for node in &nodes[..count] {
             crowd.cluster.redis.run::<String>(&format!("ZINCRBY carillon:nodes {milliseconds} {node}")).await;
@@ -138,22 +138,22 @@ async fn a_jump_of_redis_clock_costs_nobody_their_membership() {
     for node in &nodes {
         crowd.cluster.redis.run::<String>(&format!("ZINCRBY carillon:nodes -40000 {node}")).await;
     }
-    crowd.only_the_dead_leave(since).await;
+    crowd.only_members_of_killed_nodes_are_removed(since).await;
     crowd.cluster.stop().await;
 }
 
 #[tokio::test]
-async fn a_redis_without_memory_costs_nobody_their_membership_and_keeps_no_ghost() {
+async fn a_redis_without_memory_removes_no_members_and_keeps_no_stale_ones() {
     let mut crowd = Crowd::gather().await;
     crowd.cluster.redis.run::<()>("CONFIG SET maxmemory 1").await;
     crowd.kill_one().await;
     let since = Instant::now();
-    // The dead gateway's users leave while memory is full.
-    crowd.ghosts_are_gone(since).await;
+    // The users of the dead gateway are removed while the memory is full.
+    crowd.stale_members_are_removed(since).await;
     tokio::time::sleep(Duration::from_secs(30).saturating_sub(since.elapsed())).await;
     crowd.cluster.redis.run::<()>("CONFIG SET maxmemory 0").await;
     live(&crowd.cluster).await;
-    crowd.only_the_dead_leave(since).await;
+    crowd.only_members_of_killed_nodes_are_removed(since).await;
     let mut late = crowd.cluster.client(1).await;
     late.join(ROOM, "late").await;
     drop(late);

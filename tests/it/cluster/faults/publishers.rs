@@ -1,4 +1,4 @@
-//! Publishers die in the middle of their work.
+//! Publishers that are killed or stopped while they work.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -11,12 +11,12 @@ const ROUNDS: usize = 5;
 const SENDERS: usize = 4;
 const EVENTS: usize = 10;
 
-/// Sends batches until no answer comes. Returns the numbers of those that were answered 200, and of the one that was
-/// not answered.
+/// Sends batches until no response arrives. Returns the numbers of the batches that were answered with 200, and of the
+/// batch without a response.
 async fn send_batches(mut api: ApiClient, channel: String, first: usize) -> (BTreeSet<usize>, usize) {
     let mut answered = BTreeSet::new();
     for number in first.. {
-        // Every other batch has a kept event in it, which takes another way through Redis.
+        // Every other batch contains a cached event, which uses another command of Redis.
         let other = if number % 2 == 0 { "cache-elsewhere" } else { "elsewhere" };
         let events = (0..EVENTS).map(|index| {
             let channel = if index == 5 { other } else { &channel };
@@ -33,29 +33,32 @@ async fn send_batches(mut api: ApiClient, channel: String, first: usize) -> (BTr
     unreachable!("the publisher is killed")
 }
 
-/// The batches of a channel up to the marker: each whole and in order, or not there at all.
-async fn batches_heard(client: &mut TestClient) -> BTreeSet<usize> {
-    let mut heard: BTreeMap<usize, usize> = BTreeMap::new();
+/// Returns the batches of a channel up to the marker. Each must be whole and in order, or absent.
+async fn batches_received(client: &mut TestClient) -> BTreeSet<usize> {
+    let mut received: BTreeMap<usize, usize> = BTreeMap::new();
     let mut expected_next = None;
     loop {
         let message = client.next().await;
         if message.event == "marker" {
             assert_eq!(expected_next, None, "the last batch is not whole");
-            return heard.into_keys().collect();
+            return received.into_keys().collect();
         }
         let (number, index) = message.data.split_once('/').expect("a batch and an index");
         let (number, index): (usize, usize) = (number.parse().expect("a number"), index.parse().expect("an index"));
-        let (wanted_number, wanted_index) = expected_next.unwrap_or((number, 0));
-        assert_eq!((number, index), (wanted_number, wanted_index), "batches are whole and in order");
-        assert!(heard.last_key_value().is_none_or(|(last, _)| number >= *last), "{number} comes after a later one");
-        *heard.entry(number).or_default() += 1;
+        let (expected_number, expected_index) = expected_next.unwrap_or((number, 0));
+        assert_eq!((number, index), (expected_number, expected_index), "batches are whole and in order");
+        assert!(
+            received.last_key_value().is_none_or(|(last, _)| number >= *last),
+            "{number} arrived after a later one"
+        );
+        *received.entry(number).or_default() += 1;
         let next = if index + 1 == 5 { 6 } else { index + 1 };
         expected_next = (next < EVENTS).then_some((number, next));
     }
 }
 
 #[tokio::test]
-async fn every_batch_that_was_answered_is_delivered_whole_and_in_order_and_no_other_in_part() {
+async fn acknowledged_batches_are_delivered_whole_and_no_batch_in_part() {
     let mut cluster = Cluster::start().publishers(2).await;
     let channels: Vec<String> = (0..SENDERS).map(|number| format!("batches-{number}")).collect();
     let mut clients = Vec::new();
@@ -85,20 +88,20 @@ async fn every_batch_that_was_answered_is_delivered_whole_and_in_order_and_no_ot
     for (index, channel) in channels.iter().enumerate() {
         cluster.publisher_at(1).publish(channel, "marker", "").await;
         for client in &mut clients[index] {
-            let heard = batches_heard(client).await;
-            let lost: Vec<&usize> = answered[index].difference(&heard).collect();
+            let received = batches_received(client).await;
+            let lost: Vec<&usize> = answered[index].difference(&received).collect();
             assert!(lost.is_empty(), "answered 200 and not delivered: {lost:?}");
-            let more: Vec<&usize> = heard.difference(&answered[index]).collect();
+            let more: Vec<&usize> = received.difference(&answered[index]).collect();
             assert!(more.iter().all(|number| unanswered[index].contains(number)), "{more:?}");
         }
         println!("{channel}: {} answered, cut off: {:?}", answered[index].len(), unanswered[index]);
-        assert!(answered[index].len() > ROUNDS, "batches were under way");
+        assert!(answered[index].len() > ROUNDS, "batches were in progress");
     }
     cluster.stop().await;
 }
 
 #[tokio::test]
-async fn a_publisher_that_is_told_to_leave_answers_what_it_has_begun() {
+async fn a_draining_publisher_answers_requests_in_progress() {
     let mut cluster = Cluster::start().publishers(2).await;
     let mut clients = cluster.subscribers("batches").await;
     let sending = tokio::spawn(send_batches(cluster.publisher_at(0).api_client(), "batches".into(), 0));
@@ -107,8 +110,8 @@ async fn a_publisher_that_is_told_to_leave_answers_what_it_has_begun() {
     let (answered, cut_off) = sending.await.expect("the sender ends");
     cluster.publisher_at(1).publish("batches", "marker", "").await;
     for client in &mut clients {
-        let heard = batches_heard(client).await;
-        assert_eq!(heard, answered, "number {cut_off} was not taken");
+        let received = batches_received(client).await;
+        assert_eq!(received, answered, "number {cut_off} was not accepted");
     }
     cluster.stop().await;
 }

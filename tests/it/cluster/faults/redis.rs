@@ -1,4 +1,4 @@
-//! Redis goes away, sleeps, or comes back empty.
+//! A Redis that is unavailable, paused, or restarted empty.
 
 use std::time::{Duration, Instant};
 
@@ -9,11 +9,11 @@ use super::{ROOM, converge, live, mark, set};
 
 const RECONNECTS: &str = "carillon_redis_reconnects_total";
 
-/// Members and subscribers on both gateways, some of whom come and go while Redis is away.
+/// Members and subscribers on both gateways. Some of them join and leave while Redis is unavailable.
 struct Crowd {
     observers: Vec<Observer>,
     news: Vec<TestClient>,
-    /// On each gateway one socket of this user.
+    /// A socket of this user on each gateway.
     both: Vec<TestClient>,
     leaver: TestClient,
 }
@@ -41,7 +41,7 @@ impl Crowd {
         Self { observers, news, both, leaver }
     }
 
-    /// Redis is away: sockets stay, publishes are refused, subscriptions wait, and who leaves leaves.
+    /// Redis is unavailable: sockets stay open, publishes are refused, subscriptions wait, and clients can leave.
     async fn meanwhile(mut self, cluster: &Cluster) -> Waiting {
         let reply = cluster.try_publish("news", "lost", "1").await;
         assert_eq!(reply.status.as_u16(), 503, "{}", reply.body);
@@ -69,8 +69,8 @@ struct Waiting {
 }
 
 impl Waiting {
-    /// All is as it was, but for those who came and went.
-    async fn expect_all_back(mut self, cluster: &Cluster) {
+    /// The state is as before, except for the clients that joined and left.
+    async fn expect_all_members_restored(mut self, cluster: &Cluster) {
         self.newcomer.expect("pusher_internal:subscription_succeeded").await;
         self.fresh.expect("pusher_internal:subscription_succeeded").await;
         let truth = set(&["near", "far", "both", "newcomer"]);
@@ -86,16 +86,16 @@ impl Waiting {
         converge(cluster, &mut self.observers, &truth).await;
         for observer in &mut self.observers {
             let changes = observer.take_changes();
-            println!("told meanwhile: {changes:?}");
+            println!("delivered meanwhile: {changes:?}");
         }
         for (channel, clients) in [("news", &mut self.news[..]), ("fresh", std::slice::from_mut(&mut self.fresh))] {
-            cluster.publish(channel, "heard", "2").await;
+            cluster.publish(channel, "received", "2").await;
             for client in clients {
-                while client.next().await.event != "heard" {}
+                while client.next().await.event != "received" {}
                 client.settle().await;
             }
         }
-        // Everyone is held once: the last socket is the last.
+        // Each user has one reference per gateway: the last socket removes the user.
         drop((self.both, self.newcomer));
         cluster.users_become(ROOM, &["near", "far"]).await;
         converge(cluster, &mut self.observers, &set(&["near", "far"])).await;
@@ -106,7 +106,7 @@ impl Waiting {
 }
 
 #[tokio::test]
-async fn redis_killed_and_started_again_empty_is_made_whole_within_seconds() {
+async fn the_state_is_restored_within_seconds_after_redis_restarts_empty() {
     let mut cluster = Cluster::start().await;
     let crowd = Crowd::gather(&cluster).await;
     cluster.redis.kill().await;
@@ -119,14 +119,14 @@ async fn redis_killed_and_started_again_empty_is_made_whole_within_seconds() {
     let lives = answered.elapsed();
     eventually("the list is true", async || cluster.users(ROOM).await == users).await;
     println!("after Redis answered: live {lives:?}, members {:?}", answered.elapsed());
-    // Three are promised; the machine may be busy.
+    // The promise is three seconds. The machine can be busy.
     assert!(lives < Duration::from_secs(6), "{lives:?}");
-    waiting.expect_all_back(&cluster).await;
+    waiting.expect_all_members_restored(&cluster).await;
     cluster.stop().await;
 }
 
 #[tokio::test]
-async fn redis_killed_and_started_again_at_once_three_times_in_a_row() {
+async fn the_state_is_restored_after_three_immediate_restarts_of_redis() {
     let mut cluster = Cluster::start().await;
     let mut crowd = Crowd::gather(&cluster).await;
     for _ in 0..3 {
@@ -151,7 +151,7 @@ async fn redis_killed_and_started_again_at_once_three_times_in_a_row() {
 }
 
 #[tokio::test]
-async fn redis_paused_for_10_s_is_noticed_and_everything_converges() {
+async fn a_pause_of_redis_for_10_s_is_detected_and_the_state_converges() {
     let cluster = Cluster::start().await;
     let crowd = Crowd::gather(&cluster).await;
     cluster.redis.pause();
@@ -164,7 +164,7 @@ async fn redis_paused_for_10_s_is_noticed_and_everything_converges() {
     tokio::time::sleep(Duration::from_secs(10).saturating_sub(paused.elapsed())).await;
     cluster.redis.resume();
     live(&cluster).await;
-    waiting.expect_all_back(&cluster).await;
+    waiting.expect_all_members_restored(&cluster).await;
     for gateway in cluster.gateways() {
         assert!(gateway.metric("carillon_redis_reconnects_total").await >= 1.0);
         assert_eq!(gateway.metric("carillon_presence_fenced_total").await, 0.0);
@@ -173,7 +173,7 @@ async fn redis_paused_for_10_s_is_noticed_and_everything_converges() {
 }
 
 #[tokio::test]
-async fn redis_that_is_slow_is_not_taken_for_dead() {
+async fn a_slow_redis_is_not_treated_as_unavailable() {
     let mut cluster = Cluster::start().proxied().await;
     for gateway in 0..2 {
         cluster.gateway_proxy(gateway).set(tests::proxy::Mode::Delay(Duration::from_millis(200))).await;

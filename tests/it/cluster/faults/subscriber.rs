@@ -1,13 +1,13 @@
-//! The connection on which a gateway hears is cut, goes dead, or is ended by Redis.
+//! Faults of the connection on which a gateway receives events: broken, silent, or closed by Redis.
 
 use std::time::{Duration, Instant};
 
-use tests::proxy::{Mode, Whom};
+use tests::proxy::{Mode, Scope};
 use tests::{Cluster, Observer, Server, eventually, eventually_within};
 
 use super::{ROOM, converge, live, mark, set};
 
-/// Fifteen seconds are promised; the machine may be busy.
+/// The promise is fifteen seconds. The machine can be busy.
 const NOTICED: Duration = Duration::from_secs(20);
 
 const RECONNECTS: &str = "carillon_redis_reconnects_total";
@@ -16,7 +16,7 @@ async fn reconnects(gateway: &Server, reason: &str) -> f64 {
     gateway.metric(&format!("{RECONNECTS}{{reason=\"{reason}\"}}")).await
 }
 
-/// Two observers, and what happens on the far gateway while the near one hears nothing.
+/// Two observers, and the changes on the far gateway while the near one receives no messages.
 async fn observers(cluster: &Cluster) -> [Observer; 2] {
     let near = Observer::join(cluster.gateway(0), ROOM, "near").await;
     let far = Observer::join(cluster.gateway(1), ROOM, "far").await;
@@ -25,12 +25,12 @@ async fn observers(cluster: &Cluster) -> [Observer; 2] {
     observers
 }
 
-async fn expect_both_know(cluster: &Cluster, observers: &mut [Observer; 2], users: &[&str]) {
+async fn expect_both_views(cluster: &Cluster, observers: &mut [Observer; 2], users: &[&str]) {
     cluster.users_become(ROOM, users).await;
     converge(cluster, observers, &set(users)).await;
 }
 
-/// While the gateway is deaf: one member comes and one goes elsewhere, and events are published.
+/// While the gateway receives nothing, a member joins and a member leaves on the other one, and events are published.
 async fn change_meanwhile(cluster: &Cluster) -> tests::TestClient {
     let mut comes = cluster.client(1).await;
     comes.join(ROOM, "comes").await;
@@ -42,10 +42,10 @@ async fn change_meanwhile(cluster: &Cluster) -> tests::TestClient {
 }
 
 #[tokio::test]
-async fn a_connection_that_is_cut_is_made_again_and_what_was_missed_is_made_up_for() {
+async fn a_broken_connection_is_restored_and_missed_changes_are_resynchronized() {
     let mut cluster = Cluster::start().proxied().await;
     let mut observers = observers(&cluster).await;
-    // While it cannot come back at once, there is something to miss.
+    // The gateway cannot reconnect at once. It therefore misses messages.
     cluster.gateway_proxy(0).set(Mode::Refuse).await;
     cluster.gateway_proxy(0).cut();
     cluster.gateway(0).metric_reaches("carillon_redis_subscriber_live", 0.0).await;
@@ -55,12 +55,12 @@ async fn a_connection_that_is_cut_is_made_again_and_what_was_missed_is_made_up_f
     assert_eq!(reconnects(cluster.gateway(0), "disconnected").await, 1.0);
     assert_eq!(reconnects(cluster.gateway(1), "disconnected").await, 0.0);
     assert!(cluster.gateway(0).metric("carillon_redis_resubscribe_seconds_count").await >= 2.0);
-    expect_both_know(&cluster, &mut observers, &["near", "far", "comes"]).await;
+    expect_both_views(&cluster, &mut observers, &["near", "far", "comes"]).await;
     cluster.stop().await;
 }
 
 #[tokio::test]
-async fn thirty_cuts_in_a_row_lose_nobody() {
+async fn thirty_broken_connections_in_a_row_lose_no_members() {
     let mut cluster = Cluster::start().proxied().await;
     let mut observers = observers(&cluster).await;
     for number in 0..30 {
@@ -72,12 +72,12 @@ async fn thirty_cuts_in_a_row_lose_nobody() {
         drop(client);
     }
     live(&cluster).await;
-    expect_both_know(&cluster, &mut observers, &["near", "far"]).await;
+    expect_both_views(&cluster, &mut observers, &["near", "far"]).await;
     cluster.stop().await;
 }
 
 #[tokio::test]
-async fn a_half_open_connection_is_noticed_and_made_again() {
+async fn a_half_open_connection_is_detected_and_replaced() {
     let mut cluster = Cluster::start().proxied().await;
     let mut observers = observers(&cluster).await;
     cluster.gateway_proxy(0).set(Mode::HalfOpen).await;
@@ -88,15 +88,15 @@ async fn a_half_open_connection_is_noticed_and_made_again() {
     eventually_within(NOTICED, "noticed", noticed).await;
     println!("noticed after {:?}", broken.elapsed());
     assert_eq!(reconnects(near, "ping").await + reconnects(near, "probe").await, 1.0);
-    assert_eq!(near.readiness().await, (200, "ok".into()), "for all it knows Redis is away as a whole");
+    assert_eq!(near.readiness().await, (200, "ok".into()), "the node assumes that Redis is unavailable to all");
     cluster.gateway_proxy(0).set(Mode::Pass).await;
     live(&cluster).await;
-    expect_both_know(&cluster, &mut observers, &["near", "far", "comes"]).await;
+    expect_both_views(&cluster, &mut observers, &["near", "far", "comes"]).await;
     cluster.stop().await;
 }
 
 #[tokio::test]
-async fn a_node_cut_off_for_longer_than_its_lease_is_swept_and_comes_back() {
+async fn a_node_disconnected_for_longer_than_its_lease_is_swept_and_registers_again() {
     let mut cluster = Cluster::start().proxied().await;
     let mut observers = observers(&cluster).await;
     cluster.gateway_proxy(0).set(Mode::HalfOpen).await;
@@ -106,7 +106,7 @@ async fn a_node_cut_off_for_longer_than_its_lease_is_swept_and_comes_back() {
     observers[0].client.settle().await;
     cluster.gateway_proxy(0).set(Mode::Pass).await;
     live(&cluster).await;
-    expect_both_know(&cluster, &mut observers, &["near", "far"]).await;
+    expect_both_views(&cluster, &mut observers, &["near", "far"]).await;
     assert_eq!(cluster.gateway(0).metric("carillon_presence_fenced_total").await, 1.0);
     let expected = [(false, "near".to_owned()), (true, "near".to_owned())];
     assert_eq!(observers[1].take_changes(), expected);
@@ -114,21 +114,21 @@ async fn a_node_cut_off_for_longer_than_its_lease_is_swept_and_comes_back() {
 }
 
 #[tokio::test]
-async fn a_connection_that_answers_but_delivers_nothing_is_found_out_by_the_probe() {
+async fn the_probe_detects_a_connection_that_answers_but_delivers_nothing() {
     let mut cluster = Cluster::start().proxied().await;
     let mut observers = observers(&cluster).await;
-    cluster.gateway_proxy(0).set_for(Whom::Subscribers, Mode::Mute).await;
+    cluster.gateway_proxy(0).set_for(Scope::Subscribers, Mode::DropPushes).await;
     let _comes = change_meanwhile(&cluster).await;
     let near = cluster.gateway(0);
     eventually_within(NOTICED, "noticed", async || reconnects(near, "probe").await >= 1.0).await;
     cluster.gateway_proxy(0).set(Mode::Pass).await;
     live(&cluster).await;
-    expect_both_know(&cluster, &mut observers, &["near", "far", "comes"]).await;
+    expect_both_views(&cluster, &mut observers, &["near", "far", "comes"]).await;
     cluster.stop().await;
 }
 
 #[tokio::test]
-async fn redis_ends_the_subscriber_for_its_output_buffer_and_the_gateway_makes_up_for_it() {
+async fn the_gateway_resynchronizes_after_redis_closes_the_subscriber_for_its_output_buffer() {
     const MESSAGE_BYTES: usize = 100_000;
     let cluster = Cluster::start().await;
     let mut observers = observers(&cluster).await;
@@ -142,7 +142,7 @@ async fn redis_ends_the_subscriber_for_its_output_buffer_and_the_gateway_makes_u
     let message = format!("1 E - - 0 -\n{frame}");
     let flood = async || {
         cluster.redis.publish("carillon:{0}:c:shop/news", message.as_bytes()).await;
-        // The other gateway keeps up, and so does its client.
+        // The other gateway and its client receive everything.
         news[1].expect("large").await;
         subscribers().await == 1
     };
@@ -151,10 +151,10 @@ async fn redis_ends_the_subscriber_for_its_output_buffer_and_the_gateway_makes_u
     cluster.resume_gateway(0);
     eventually("noticed", async || reconnects(cluster.gateway(0), "disconnected").await >= 1.0).await;
     live(&cluster).await;
-    expect_both_know(&cluster, &mut observers, &["near", "far", "comes"]).await;
-    cluster.publish("news", "heard", "1").await;
+    expect_both_views(&cluster, &mut observers, &["near", "far", "comes"]).await;
+    cluster.publish("news", "received", "1").await;
     for client in &mut news {
-        while client.next().await.event != "heard" {}
+        while client.next().await.event != "received" {}
     }
     assert_eq!(reconnects(cluster.gateway(1), "disconnected").await, 0.0);
     assert_eq!(cluster.gateway(0).metric("carillon_presence_fenced_total").await, 0.0);

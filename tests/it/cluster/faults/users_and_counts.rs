@@ -1,4 +1,4 @@
-//! Who is online and how many subscribe, told rightly although those who would have said so died, or nobody could hear.
+//! Watchlist events and subscription counts after crashes and outages.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -15,7 +15,7 @@ async fn user(cluster: &Cluster, gateway: usize, id: &str) -> TestClient {
     client
 }
 
-/// A watcher of three, two of whom are online at first.
+/// A watcher of three users. Two of them are online at first.
 async fn watcher(cluster: &Cluster) -> (TestClient, [TestClient; 2]) {
     let online = [user(cluster, 1, "stays").await, user(cluster, 1, "leaves").await];
     let mut watcher = cluster.client(0).await;
@@ -28,7 +28,7 @@ fn set(texts: &[&str]) -> BTreeSet<String> {
     texts.iter().map(|text| (*text).to_owned()).collect()
 }
 
-/// `online ana`, `offline bo`.
+/// Formats an event as `online ana` or `offline bo`.
 fn watchlist(data: &str) -> BTreeSet<String> {
     let data: Value = serde_json::from_str(data).expect("JSON");
     let events = data["events"].as_array().expect("a list").iter();
@@ -39,13 +39,13 @@ fn watchlist(data: &str) -> BTreeSet<String> {
     events.flat_map(of_event).collect()
 }
 
-/// Everything that the watcher is told until it has been told all of `expected`, and up to a marker after that: which
-/// must be nothing else, and nothing twice.
-async fn expect_told(cluster: &Cluster, watcher: &mut TestClient, expected: &[&str]) {
-    let mut told = Vec::new();
-    while !set(expected).is_subset(&told.iter().cloned().collect()) {
+/// Receives watchlist events until all of `expected` have arrived, and then up to a marker. No other event
+/// and no duplicate can arrive.
+async fn expect_notified(cluster: &Cluster, watcher: &mut TestClient, expected: &[&str]) {
+    let mut delivered = Vec::new();
+    while !set(expected).is_subset(&delivered.iter().cloned().collect()) {
         let message = watcher.expect("pusher_internal:watchlist_events").await;
-        told.extend(watchlist(&message.data));
+        delivered.extend(watchlist(&message.data));
     }
     cluster.publish("#server-to-user-watcher", "marker", "").await;
     loop {
@@ -53,14 +53,14 @@ async fn expect_told(cluster: &Cluster, watcher: &mut TestClient, expected: &[&s
         if message.event == "marker" {
             break;
         }
-        told.extend(watchlist(&message.data));
+        delivered.extend(watchlist(&message.data));
     }
-    told.sort();
-    assert_eq!(told, expected);
+    delivered.sort();
+    assert_eq!(delivered, expected);
 }
 
 #[tokio::test]
-async fn watchers_are_told_of_what_changed_while_redis_was_killed_and_of_nothing_else() {
+async fn watchers_receive_exactly_the_changes_during_an_outage_of_redis() {
     let mut cluster = Cluster::start().await;
     let (mut watcher, [stays, leaves]) = watcher(&cluster).await;
     cluster.redis.kill().await;
@@ -69,19 +69,19 @@ async fn watchers_are_told_of_what_changed_while_redis_was_killed_and_of_nothing
     }
     drop(leaves);
     let mut comes = cluster.client(1).await;
-    comes.ask_sign_in(&json!({ "id": "comes" }));
+    comes.request_sign_in(&json!({ "id": "comes" }));
     comes.settle().await;
     cluster.redis.start_again().await;
     live(&cluster).await;
     comes.expect("pusher:signin_success").await;
-    expect_told(&cluster, &mut watcher, &["offline leaves", "online comes"]).await;
-    // Those who held them before have given up their ids, and are swept.
+    expect_notified(&cluster, &mut watcher, &["offline leaves", "online comes"]).await;
+    // The nodes with the previous references have released their ids and are swept.
     cluster.swept().await;
-    expect_told(&cluster, &mut watcher, &[]).await;
+    expect_notified(&cluster, &mut watcher, &[]).await;
     cluster.publish("#server-to-user-comes", "hello", "1").await;
     comes.expect_event("#server-to-user-comes", "hello", "1").await;
     drop(stays);
-    expect_told(&cluster, &mut watcher, &["offline stays"]).await;
+    expect_notified(&cluster, &mut watcher, &["offline stays"]).await;
     let reply = cluster.publisher().post("/users/comes/terminate_connections", &json!({})).await;
     assert_eq!(reply.status.as_u16(), 200);
     comes.expect_close(4009).await;
@@ -89,7 +89,7 @@ async fn watchers_are_told_of_what_changed_while_redis_was_killed_and_of_nothing
 }
 
 #[tokio::test]
-async fn watchers_on_a_gateway_that_was_deaf_are_told_afterwards() {
+async fn watchers_receive_missed_changes_after_their_gateway_reconnects() {
     let mut cluster = Cluster::start().proxied().await;
     let (mut watcher, [_stays, leaves]) = watcher(&cluster).await;
     cluster.gateway_proxy(0).set(Mode::Refuse).await;
@@ -100,13 +100,13 @@ async fn watchers_on_a_gateway_that_was_deaf_are_told_afterwards() {
     cluster.gateway(1).metric_reaches("carillon_connections", 2.0).await;
     cluster.gateway_proxy(0).set(Mode::Pass).await;
     live(&cluster).await;
-    expect_told(&cluster, &mut watcher, &["offline leaves", "online comes"]).await;
+    expect_notified(&cluster, &mut watcher, &["offline leaves", "online comes"]).await;
     drop(comes);
-    expect_told(&cluster, &mut watcher, &["offline comes"]).await;
+    expect_notified(&cluster, &mut watcher, &["offline comes"]).await;
     cluster.stop().await;
 }
 
-/// Takes counts until one is this.
+/// Receives counts until one has this value.
 async fn count_becomes(client: &mut TestClient, expected: u64) {
     loop {
         let message = client.next().await;
@@ -121,7 +121,7 @@ async fn count_becomes(client: &mut TestClient, expected: u64) {
 }
 
 #[tokio::test]
-async fn subscribers_are_told_how_many_are_left_when_a_gateway_has_died() {
+async fn subscribers_receive_the_new_count_after_a_gateway_crashes() {
     let mut cluster = Cluster::start().setup(Setup::default().app("subscription_count = true")).await;
     let mut held = Vec::new();
     let mut observer = cluster.client(1).await;
@@ -133,22 +133,22 @@ async fn subscribers_are_told_how_many_are_left_when_a_gateway_has_died() {
     }
     count_becomes(&mut observer, 4).await;
     cluster.kill_gateway(0).await;
-    let told = async {
+    let delivered = async {
         loop {
-            // Not one message comes for as long as the dead one is thought to live.
+            // No message arrives until the lease of the crashed gateway expires.
             let Some(message) = observer.next_if_any().await else { panic!("the connection is over") };
             if message.event == "pusher_internal:subscription_count" && message.data.contains(":1}") {
                 return;
             }
         }
     };
-    within_time(Duration::from_secs(40), "the count without the dead", told).await;
+    within_time(Duration::from_secs(40), "the count without the dead", delivered).await;
     drop(held);
     cluster.stop().await;
 }
 
 #[tokio::test]
-async fn subscribers_are_told_how_many_they_are_after_redis_has_lost_all_counts() {
+async fn subscribers_receive_the_count_after_redis_has_lost_all_counts() {
     let mut cluster = Cluster::start().setup(Setup::default().app("subscription_count = true")).await;
     let mut clients = vec![cluster.client(0).await, cluster.client(1).await, cluster.client(1).await];
     for client in &mut clients {

@@ -1,8 +1,8 @@
-//! Many transitions on all nodes while nodes die at random.
+//! Many transitions on all nodes while nodes are killed at random.
 //!
-//! A visitor comes to its channels and leaves again, on whichever gateway runs, with absences that are clearly shorter or
-//! clearly longer than the hold. What must have been told of it follows from when it came and went; where a gateway died
-//! under it, the time of its leaving is known only roughly, and so is what was told.
+//! A visitor joins its channels and leaves them again, on any running gateway. Each absence is clearly shorter or
+//! clearly longer than the hold. The times of its visits determine the expected webhooks. If a gateway is killed during
+//! a visit, the time of the departure is known only roughly, and so are the webhooks.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex};
@@ -12,38 +12,38 @@ use client::{Options, ServerUrl};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use serde_json::json;
-use tests::receiver::Told;
+use tests::receiver::Delivered;
 use tests::{Cluster, PATIENCE, Receiver, Setup, TestClient, eventually_within, setup};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-/// Visitors of plain channels, each of channels of its own: a thousand channels.
-const GUESTS: usize = 250;
+/// The visitors of plain channels. Each has separate channels: a thousand channels in total.
+const VISITORS: usize = 250;
 const CHANNELS_EACH: usize = 4;
-/// Visitors of presence rooms, each a user of its own.
+/// The visitors of presence rooms. Each is a different user.
 const USERS: usize = 200;
 const ROOMS: usize = 10;
 const VISITS: usize = 4;
-/// Nodes that are killed.
+/// The number of kills.
 const KILLS: usize = 8;
 
 const HOLD: Duration = Duration::from_secs(3);
-/// What may pass between an event and what the cluster knows of it, on a busy machine.
+/// The longest time between a change and its record in the cluster, on a busy machine.
 const SLACK: Duration = Duration::from_millis(1500);
-/// When what a dead gateway had is taken out: not before its lease is over, which may have been renewed just before or five
-/// seconds before, and 30 s later at most.
+/// The time until the state of a killed gateway is removed. Its lease expires first, which was renewed up to five
+/// seconds before. The sweep ends at most 30 s later.
 const SWEPT: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(32));
 
-/// Where gateways listen now.
+/// The addresses of the running gateways.
 type Gateways = Arc<Mutex<[Option<ServerUrl>; 2]>>;
 
-/// Which gateway was killed, and when.
+/// The killed gateways, with the times of the kills.
 type Kills = Mutex<Vec<(usize, Instant)>>;
 
-/// One stay, from when it stood for certain until it was over.
+/// One visit, from the confirmed start to the end.
 #[derive(Clone, Copy, Debug)]
 struct Stay {
-    /// `None` when the connection ended before the answer came: it may have stood.
+    /// The confirmed start. `None` if the connection ended before the confirmation, although the visit can have started.
     since: Option<Instant>,
     until: (Instant, Instant),
 }
@@ -56,7 +56,7 @@ struct Visitor {
 }
 
 #[tokio::test]
-async fn every_transition_is_told_under_one_id_whatever_dies() {
+async fn every_transition_is_delivered_under_one_id_whichever_process_is_killed() {
     let seed = rand::rng().random();
     println!("seed {seed}");
     let mut rng = StdRng::seed_from_u64(seed);
@@ -66,9 +66,9 @@ async fn every_transition_is_told_under_one_id_whatever_dies() {
     let places: Gateways = Arc::new(Mutex::new([0, 1].map(|index| Some(cluster.gateway(index).url.clone()))));
     let kills: Arc<Kills> = Arc::default();
 
-    let guests = (0..GUESTS).map(|guest| Visitor {
-        name: format!("guest-{guest}"),
-        channels: (0..CHANNELS_EACH).map(|channel| format!("room-{guest}-{channel}")).collect(),
+    let visitors = (0..VISITORS).map(|visitor| Visitor {
+        name: format!("visitor-{visitor}"),
+        channels: (0..CHANNELS_EACH).map(|channel| format!("room-{visitor}-{channel}")).collect(),
         is_user: false,
         stays: Vec::new(),
     });
@@ -79,21 +79,21 @@ async fn every_transition_is_told_under_one_id_whatever_dies() {
         stays: Vec::new(),
     });
     let mut visits = JoinSet::new();
-    for visitor in guests.chain(users) {
+    for visitor in visitors.chain(users) {
         visits.spawn(visit(visitor, StdRng::seed_from_u64(rng.random()), places.clone(), kills.clone()));
     }
     for _ in 0..KILLS {
         tokio::time::sleep(Duration::from_millis(rng.random_range(500..3000))).await;
         let index = rng.random_range(0..2);
         let away = Duration::from_millis(rng.random_range(0..4000));
-        // Gateways less often than publishers: what they had takes half a minute to be told.
+        // Gateways are killed less often than publishers, because the delivery of their departures takes half a minute.
         if rng.random_ratio(1, 3) {
-            places.lock().expect("nobody panics with it")[index] = None;
-            kills.lock().expect("nobody panics with it").push((index, Instant::now()));
+            places.lock().expect("the lock is not poisoned")[index] = None;
+            kills.lock().expect("the lock is not poisoned").push((index, Instant::now()));
             cluster.kill_gateway(index).await;
             tokio::time::sleep(away).await;
             cluster.start_gateway(index).await;
-            places.lock().expect("nobody panics with it")[index] = Some(cluster.gateway(index).url.clone());
+            places.lock().expect("the lock is not poisoned")[index] = Some(cluster.gateway(index).url.clone());
         } else {
             cluster.kill_publisher(index).await;
             tokio::time::sleep(away).await;
@@ -104,12 +104,12 @@ async fn every_transition_is_told_under_one_id_whatever_dies() {
     while let Some(visitor) = visits.join_next().await {
         visitors.push(visitor.expect("no visit fails"));
     }
-    eventually_within(2 * PATIENCE, "everyone is told to be gone", async || is_over(&receiver.told_once())).await;
-    // Nothing is told of those who were merged by the hold: wait until the last due has been told as well.
+    eventually_within(2 * PATIENCE, "every departure is delivered", async || is_over(&receiver.delivered_once())).await;
+    // Transitions that the hold has merged send no event. Wait until the last due event was delivered.
     tokio::time::sleep(SWEPT.1 + HOLD).await;
-    eventually_within(PATIENCE, "everyone is told to be gone", async || is_over(&receiver.told_once())).await;
-    check_ids(&receiver.told());
-    let sequences = sequences(&receiver.told_once());
+    eventually_within(PATIENCE, "every departure is delivered", async || is_over(&receiver.delivered_once())).await;
+    check_ids(&receiver.delivered());
+    let sequences = sequences(&receiver.delivered_once());
     let mut certain = 0;
     for visitor in &visitors {
         for channel in &visitor.channels {
@@ -117,17 +117,17 @@ async fn every_transition_is_told_under_one_id_whatever_dies() {
         }
     }
     println!("{certain} transitions were certain");
-    assert!(certain > GUESTS * CHANNELS_EACH, "too few were certain for this to mean anything: {certain}");
+    assert!(certain > VISITORS * CHANNELS_EACH, "too few transitions were certain for a meaningful test: {certain}");
     cluster.stop().await;
 }
 
-/// Comes and goes, each time on a gateway that happens to run.
+/// Visits channels repeatedly, each time on a running gateway.
 async fn visit(mut visitor: Visitor, mut rng: StdRng, places: Gateways, kills: Arc<Kills>) -> Visitor {
     let mut visits = Vec::new();
     tokio::time::sleep(Duration::from_millis(rng.random_range(0..3000))).await;
     for _ in 0..VISITS {
         let index = rng.random_range(0..2);
-        let place = places.lock().expect("nobody panics with it")[index].clone();
+        let place = places.lock().expect("the lock is not poisoned")[index].clone();
         let Some(place) = place else { continue };
         let came = Instant::now();
         let Ok(mut client) = TestClient::try_connect(&place, &setup::app(), &Options::default()).await else {
@@ -160,26 +160,26 @@ async fn visit(mut visitor: Visitor, mut rng: StdRng, places: Gateways, kills: A
         let away = if is_short { rng.random_range(0..800) } else { rng.random_range(5500..8000) };
         tokio::time::sleep(Duration::from_millis(away)).await;
     }
-    // All that may bear on the last stay is known by then.
+    // All facts about the last visit are known at this point.
     tokio::time::sleep(SLACK).await;
-    let kills = kills.lock().expect("nobody panics with it");
+    let kills = kills.lock().expect("the lock is not poisoned");
     visitor.stays = visits.iter().map(|visit| visit.stay(&kills)).collect();
     visitor
 }
 
-/// What a visitor knows of one stay.
+/// One visit, as the visitor observed it.
 struct Visit {
     /// The gateway.
     index: usize,
     came: Instant,
     since: Option<Instant>,
     left: Instant,
-    /// Whether the gateway ended it.
+    /// Whether the gateway closed the connection.
     killed: bool,
 }
 
 impl Visit {
-    /// What follows for the cluster. A gateway that was killed just when its visitor left may have told nobody of that.
+    /// Returns the visit as the cluster sees it. A gateway killed at the departure can have lost it.
     fn stay(&self, kills: &[(usize, Instant)]) -> Stay {
         let Self { index, came, since, left, killed } = *self;
         let may_be_lost = kills.iter().any(|(place, at)| *place == index && came < *at && *at < left + SLACK);
@@ -192,57 +192,57 @@ impl Visit {
     }
 }
 
-/// By channel and user, what was told in order; an empty user is the channel itself.
-fn sequences(once: &[Told]) -> BTreeMap<(String, String), Vec<String>> {
+/// The delivered events in order, by channel and user. An empty user means the channel itself.
+fn sequences(once: &[Delivered]) -> BTreeMap<(String, String), Vec<String>> {
     let mut sequences: BTreeMap<(String, String), Vec<String>> = BTreeMap::new();
-    for told in once {
-        let user = told.event["user_id"].as_str().unwrap_or_default().to_owned();
-        sequences.entry((told.channel.clone(), user)).or_default().push(told.name.clone());
+    for delivered in once {
+        let user = delivered.event["user_id"].as_str().unwrap_or_default().to_owned();
+        sequences.entry((delivered.channel.clone(), user)).or_default().push(delivered.name.clone());
     }
     sequences
 }
 
-fn is_over(once: &[Told]) -> bool {
+fn is_over(once: &[Delivered]) -> bool {
     let is_end = |name: &String| name == "channel_vacated" || name == "member_removed";
     sequences(once).values().all(|names| names.last().is_some_and(is_end))
 }
 
-/// Repeats are the same event under the same id.
-fn check_ids(all: &[Told]) {
-    let mut by_id: HashMap<&str, &Told> = HashMap::new();
-    for told in all {
-        assert_eq!(*by_id.entry(&told.id).or_insert(told), told, "one id, one event");
+/// Checks that duplicates have the same id and content.
+fn check_ids(all: &[Delivered]) {
+    let mut by_id: HashMap<&str, &Delivered> = HashMap::new();
+    for delivered in all {
+        assert_eq!(*by_id.entry(&delivered.id).or_insert(delivered), delivered, "one id, one event");
     }
 }
 
-/// Compares what was told of a visitor with its stays; returns how many transitions were certain.
+/// Compares the delivered events of a visitor with its visits. Returns the number of certain transitions.
 fn check(visitor: &Visitor, channel: &str, sequences: &BTreeMap<(String, String), Vec<String>>) -> usize {
     let user = if visitor.is_user { visitor.name.clone() } else { String::new() };
-    let told = sequences.get(&(channel.to_owned(), user)).cloned().unwrap_or_default();
+    let delivered = sequences.get(&(channel.to_owned(), user)).cloned().unwrap_or_default();
     let pair =
         if visitor.is_user { ["member_added", "member_removed"] } else { ["channel_occupied", "channel_vacated"] };
-    for (index, name) in told.iter().enumerate() {
-        assert_eq!(name, pair[index % 2], "{channel} {}: {told:?}", visitor.name);
+    for (index, name) in delivered.iter().enumerate() {
+        assert_eq!(name, pair[index % 2], "{channel} {}: {delivered:?}", visitor.name);
     }
     let (least, most) = periods(&visitor.stays);
-    let periods = told.len() / 2;
+    let periods = delivered.len() / 2;
     assert!(
-        told.len().is_multiple_of(2) && (least..=most).contains(&periods),
-        "{} in {channel} was there {least} to {most} times, but was told of as {told:?}: {:?}",
+        delivered.len().is_multiple_of(2) && (least..=most).contains(&periods),
+        "{} in {channel} was there {least} to {most} times, but was delivered of as {delivered:?}: {:?}",
         visitor.name,
         visitor.stays
     );
     if least == most { 2 * least } else { 0 }
 }
 
-/// How often someone was there, as far as that can be told: at least and at most.
+/// Returns the lowest and highest possible number of separate presences.
 fn periods(stays: &[Stay]) -> (usize, usize) {
     let (mut least, mut most) = (0, 0);
-    // Until when those before were there, at the earliest and at the latest.
+    // The earliest and the latest end of the previous visits.
     let mut before: Option<(Instant, Instant)> = None;
     for stay in stays {
         let Some(since) = stay.since else {
-            // It may have stood, and may have joined what was before and after.
+            // The visit can have started, and can have merged the visits before and after it.
             most += 1;
             before = before
                 .map(|(earliest, latest)| (earliest, latest.max(stay.until.1)))
