@@ -17,7 +17,7 @@ use crate::capacity::{Capacity, CapacityLimits};
 use crate::config::Server;
 use crate::connection::{Connection, Wire};
 use crate::metrics::Metrics;
-use crate::outbox::Burst;
+use crate::shard::burst::Burst;
 use crate::shard::hub::{Hub, Part};
 use crate::transport::Transport;
 

@@ -1,4 +1,4 @@
-//! What other threads tell a shard.
+//! The inbox of a shard: messages of other threads, and new TCP connections.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -15,11 +15,11 @@ use crate::capacity::SocketPermit;
 use crate::limits::{INBOX_BYTES_MAX, INBOX_MESSAGE_BYTES};
 use crate::session::subscriptions::Ticket;
 
-/// One message to a shard. Order within the inbox is the order in which clients hear of it.
+/// One message to a shard. Clients receive the effects of messages in the order of the inbox.
 pub(crate) enum ShardMessage {
     /// A frame for the subscribers of a channel.
     Broadcast(Broadcast),
-    /// A subscription stands; the connection is to be put into the channel and gets these frames first.
+    /// A subscription succeeded. The shard adds the connection to the channel and sends these frames first.
     Subscribed {
         connection: ConnectionKey,
         app: Arc<App>,
@@ -28,17 +28,17 @@ pub(crate) enum ShardMessage {
         user_id: Option<UserId>,
         frames: Vec<Bytes>,
     },
-    /// The answer to a repeated request to subscribe.
+    /// The reply to a repeated subscription.
     Resubscribed { connection: ConnectionKey, channel: ChannelName, ticket: Ticket, frames: Vec<Bytes> },
-    /// A sign-in stands; the connection is to be put into the user's channel.
+    /// A sign-in succeeded. The shard adds the connection to the user's channel.
     SignedIn { connection: ConnectionKey, app: Arc<App>, topic: Topic, watched: Vec<Topic>, frames: Vec<Bytes> },
-    /// Whether watched users were online when asked.
+    /// Which watched users were online at the time of the query.
     Watched { connection: ConnectionKey, users: Vec<(UserId, bool)> },
-    /// A user came or went.
+    /// A user went online or offline.
     UserOnline { topic: Topic, online: bool },
-    /// The user's connections are to be closed.
+    /// The connections of a user must be closed.
     Terminate { topic: Topic },
-    /// All connections are to be closed.
+    /// All connections must be closed.
     Drain(DrainPlan),
 }
 
@@ -53,7 +53,7 @@ pub(crate) struct DrainPlan {
     pub(crate) grace: Duration,
 }
 
-/// A fresh TCP connection.
+/// A new TCP connection.
 pub(crate) struct Accepted {
     pub(crate) stream: std::net::TcpStream,
     pub(crate) peer: SocketAddr,
@@ -63,21 +63,21 @@ pub(crate) struct Accepted {
 /// A frame for the subscribers of a channel.
 pub(crate) struct Broadcast {
     pub(crate) topic: Topic,
-    /// One whole WebSocket frame, shared by all shards.
+    /// One complete WebSocket frame, shared by all shards.
     pub(crate) frame: Bytes,
     pub(crate) except: Option<SocketId>,
-    /// The publisher's stamp, in microseconds of Unix time; `None` for messages that are not timed.
+    /// When the publisher received the event, in microseconds of Unix time; `None` for messages that are not timed.
     pub(crate) published_at_us: Option<u64>,
 }
 
-/// Names a connection of a shard to other threads. The socket id tells a connection from the next one in its slot.
+/// The name of a connection for other threads. The socket id distinguishes it from later connections in the same slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ConnectionKey {
     pub(crate) slot: usize,
     pub(crate) socket_id: SocketId,
 }
 
-/// How much waits in the inboxes of a node.
+/// The bytes of all broadcasts in the inboxes of a node.
 #[derive(Default)]
 pub(crate) struct Room {
     bytes: AtomicUsize,
@@ -85,7 +85,7 @@ pub(crate) struct Room {
 }
 
 impl Room {
-    /// Resolves once less than [`INBOX_BYTES_MAX`] wait.
+    /// Resolves when fewer than [`INBOX_BYTES_MAX`] are queued.
     pub(crate) async fn wait(&self) {
         loop {
             if self.bytes.load(Ordering::Acquire) < INBOX_BYTES_MAX {
@@ -93,7 +93,7 @@ impl Room {
             }
             let freed = self.freed.notified();
             tokio::pin!(freed);
-            // From here on a notification is not missed, so the second look decides.
+            // From now on no notification is missed, and the second check decides.
             freed.as_mut().enable();
             if self.bytes.load(Ordering::Acquire) < INBOX_BYTES_MAX {
                 return;
@@ -102,23 +102,23 @@ impl Room {
         }
     }
 
-    /// Whether less than [`INBOX_BYTES_MAX`] wait.
+    /// Whether fewer than [`INBOX_BYTES_MAX`] are queued.
     pub(crate) fn is_left(&self) -> bool {
         self.bytes.load(Ordering::Acquire) < INBOX_BYTES_MAX
     }
 
-    fn take(&self, bytes: usize) {
+    fn add(&self, bytes: usize) {
         self.bytes.fetch_add(bytes, Ordering::AcqRel);
     }
 
-    fn give_back(&self, bytes: usize) {
+    fn remove(&self, bytes: usize) {
         if self.bytes.fetch_sub(bytes, Ordering::AcqRel) >= INBOX_BYTES_MAX {
             self.freed.notify_waiters();
         }
     }
 }
 
-/// The sending side.
+/// The sending side of an inbox.
 #[derive(Clone)]
 pub(crate) struct Inbox {
     sender: mpsc::UnboundedSender<ShardMessage>,
@@ -126,11 +126,10 @@ pub(crate) struct Inbox {
     room: Arc<Room>,
 }
 
-/// The shard's side.
+/// The receiving side of an inbox.
 pub(crate) struct InboxReceiver {
     pub(crate) messages: Messages,
-    /// Connections do not wait behind messages: a backlog of events is of no concern to a new client. Bounded by the
-    /// descriptors of the process.
+    /// New TCP connections. They do not wait behind a backlog of events. The descriptors of the process are their bound.
     pub(crate) accepted: mpsc::UnboundedReceiver<Accepted>,
 }
 
@@ -140,8 +139,8 @@ pub(crate) struct Messages {
     room: Arc<Room>,
 }
 
-/// Makes an inbox. The queue itself has no bound: broadcasts are bounded by [`Room`] at the publisher, answers by the
-/// channels that a connection may have, of which each waits for one at a time.
+/// Creates an inbox. The queue itself is not bounded. [`Room`] bounds the broadcasts, because publishers wait for it. Replies are
+/// bounded by the channels of a connection, since each channel has one pending reply at most.
 pub(crate) fn inbox(room: Arc<Room>) -> (Inbox, InboxReceiver) {
     let (sender, receiver) = mpsc::unbounded_channel();
     let (accept, accepted) = mpsc::unbounded_channel();
@@ -150,11 +149,11 @@ pub(crate) fn inbox(room: Arc<Room>) -> (Inbox, InboxReceiver) {
 }
 
 impl Inbox {
-    /// Queues a message. A shard that has ended takes none, and nobody is left to hear it.
+    /// Queues a message. A shard that has ended drops it, and has no clients left.
     pub(crate) fn push(&self, message: ShardMessage) {
-        self.room.take(cost(&message));
+        self.room.add(cost(&message));
         if let Err(refused) = self.sender.send(message) {
-            self.room.give_back(cost(&refused.0));
+            self.room.remove(cost(&refused.0));
         }
     }
 
@@ -165,15 +164,15 @@ impl Inbox {
 }
 
 impl Messages {
-    /// Whether nothing waits.
+    /// Whether no message is queued.
     pub(crate) fn is_empty(&self) -> bool {
         self.receiver.is_empty()
     }
 
-    /// Waits for messages and appends at most `max` to `batch`; returns whether more can come.
+    /// Waits for messages and appends at most `max` of them to `batch`. Returns whether more can arrive.
     pub(crate) async fn receive(&mut self, batch: &mut Vec<ShardMessage>, max: usize) -> bool {
         let received = self.receiver.recv_many(batch, max).await;
-        self.room.give_back(batch.iter().map(cost).sum());
+        self.room.remove(batch.iter().map(cost).sum());
         received > 0
     }
 }

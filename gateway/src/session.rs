@@ -1,5 +1,4 @@
-//! What the protocol remembers of one connection, and what it makes of each message. Knows no socket, no clock and no
-//! other connection.
+//! The protocol state of one connection, and the action for each of its messages. The session does no IO and reads no clock.
 
 pub(crate) mod subscriptions;
 
@@ -17,7 +16,7 @@ use shared::protocol::{
 
 use crate::limits::{REQUESTS_EXTRA, REQUESTS_PER_SECOND};
 use crate::reject::{ClientEventError, Refusal, SignInError, SubscribeError};
-use subscriptions::{Place, Subscription, Subscriptions, Ticket};
+use subscriptions::{HubSlot, Subscription, Subscriptions, Ticket};
 
 /// The protocol state of one connection.
 pub(crate) struct Session {
@@ -25,53 +24,54 @@ pub(crate) struct Session {
     app: Arc<App>,
     pub(crate) subscriptions: Subscriptions,
     user: Option<Box<SignedIn>>,
+    /// The rate of client events.
     client_events: Allowance,
-    /// Subscriptions and sign-ins, refused ones included.
+    /// The rate of subscriptions and sign-ins, including refused ones.
     requests: Allowance,
-    /// Whether the connection has ever proved that a user of the app stands behind it.
+    /// Whether the connection has ever sent a valid signature of the app.
     authorized: bool,
 }
 
-/// A connection's user, from the verified sign-in on.
+/// The user of a connection, after the sign-in is verified.
 pub(crate) struct SignedIn {
     pub(crate) user: User,
-    /// Where the hub keeps this connection under the user's channel; `None` until the cluster knows of the sign-in.
-    pub(crate) place: Option<Place>,
+    /// The connection's slot in the user's channel; `None` until the sign-in is registered in the cluster.
+    pub(crate) slot: Option<HubSlot>,
     pub(crate) watched: Vec<Watched>,
 }
 
-/// A user whose coming and going a signed-in connection wants to hear of.
+/// A user on the watchlist of a signed-in connection.
 pub(crate) struct Watched {
     pub(crate) user_id: UserId,
-    /// Whether the client was last told that the user is online; `None` while it was told nothing.
-    pub(crate) told: Option<bool>,
-    /// Where the hub keeps this connection under the watched user's channel.
-    pub(crate) place: Option<Place>,
+    /// The online state that the client was last notified of, if any.
+    pub(crate) notified: Option<bool>,
+    /// The connection's slot among the watchers of the user.
+    pub(crate) slot: Option<HubSlot>,
 }
 
-/// What the connection has to do for a message.
+/// What the shard does for a message.
 #[derive(Debug)]
 pub(crate) enum Action {
     /// Nothing.
     Nothing,
     /// Send this JSON.
     Send(String),
-    /// Enter the channel and answer when that is done. The session holds a pending subscription under the ticket.
+    /// Enter the channel, then reply. The session has a pending subscription with this ticket.
     Subscribe { channel: ChannelName, member: Option<Member>, ticket: Ticket },
-    /// Answer as for a fresh subscription, without entering again.
+    /// Reply as to a new subscription, without entering again.
     Resubscribe { channel: ChannelName, ticket: Ticket },
-    /// Leave the channel. The session has forgotten the subscription.
+    /// Leave the channel. The session has removed the subscription.
     Unsubscribe(Subscription),
-    /// Enter the user's channel, then answer. `too_long` tells that the watchlist was cut.
+    /// Enter the user's channel, then reply. `too_long`: the refusal of the rest of a watchlist that is too long.
     SignIn { user_channel: ChannelName, user_data: String, too_long: Option<Refusal> },
     /// Publish this event to the other subscribers.
     ///
-    /// `webhook`: what the application is told of it, if it wants to be.
+    /// `webhook`: the webhook event, if the app receives webhooks for client events.
     Publish { channel: ChannelName, name: String, json: String, webhook: Option<Occurrence> },
 }
 
 impl Session {
-    /// The session of a connection that was just accepted.
+    /// Creates the session of a new connection.
     pub(crate) fn new(socket_id: SocketId, app: Arc<App>) -> Self {
         Self {
             socket_id,
@@ -84,25 +84,25 @@ impl Session {
         }
     }
 
-    /// The signed-in user, from the verified sign-in on.
+    /// Returns the user, after the sign-in is verified.
     pub(crate) fn signed_in(&mut self) -> Option<&mut SignedIn> {
         self.user.as_deref_mut()
     }
 
-    /// Forgets a sign-in and hands it out.
+    /// Removes and returns the sign-in.
     pub(crate) fn sign_out(&mut self) -> Option<Box<SignedIn>> {
         self.user.take()
     }
 
-    /// Whether the connection has signed in or joined a channel that takes a signature, ever.
+    /// Whether the connection has ever signed in or subscribed to a channel that needs a signature.
     pub(crate) fn is_authorized(&self) -> bool {
         self.authorized
     }
 
-    /// Judges one message. `now`: for the rates of client events and of requests.
+    /// Returns the action for one message. `now`: the time for the rates of client events and of requests.
     ///
     /// # Errors
-    /// [`Refusal`]: what the client is told instead.
+    /// The [`Refusal`] that is sent to the client instead.
     pub(crate) fn on_frame(&mut self, frame: ClientFrame<'_>, now: Instant) -> Result<Action, Refusal> {
         match frame {
             ClientFrame::Ping => Ok(Action::Send(ServerFrame::Pong.encode())),
@@ -141,8 +141,8 @@ impl Session {
 
     /// Whether one more subscription or sign-in is within the connection's rate.
     ///
-    /// An unsubscribe needs no allowance: it undoes a subscription, which was counted. So it always takes effect, and
-    /// clients, which do not expect an answer to it, cannot get out of step.
+    /// An unsubscribe always takes effect, because the subscription that it ends was counted. Clients expect no reply to it, and
+    /// would not notice a refusal.
     fn may_request(&mut self, now: Instant) -> bool {
         let channels = u32::try_from(self.app.limits.channels_per_connection).unwrap_or(u32::MAX);
         self.requests.take_of_burst(1, channels.saturating_add(REQUESTS_EXTRA), REQUESTS_PER_SECOND, now)
@@ -170,18 +170,18 @@ impl Session {
         }
         let member = if channel.kind().is_presence() { Some(self.member(channel_data)?) } else { None };
         if let Some(known) = self.subscriptions.find_mut(&channel) {
-            return Ok(match known.place {
-                // The answer to the first request is under way and answers this one too.
+            return Ok(match known.slot {
+                // The pending reply to the first request also answers this one.
                 None => Action::Nothing,
-                Some(_) if known.answering => Action::Nothing,
+                Some(_) if known.is_repeating => Action::Nothing,
                 Some(_) => {
-                    known.answering = true;
+                    known.is_repeating = true;
                     Action::Resubscribe { channel, ticket: known.ticket }
                 }
             });
         }
         let max = self.app.limits.channels_per_connection;
-        if self.subscriptions.held() >= max {
+        if self.subscriptions.count() >= max {
             return Err(SubscribeError::TooManyChannels { max });
         }
         self.authorized |= channel.kind().needs_auth();
@@ -190,11 +190,12 @@ impl Session {
         Ok(Action::Subscribe { channel, member, ticket })
     }
 
-    /// A sign-in has put the connection into its user's channel already; pusher-js asks all the same.
+    /// Replies to a subscription of a user channel. The sign-in has already entered it, but pusher-js subscribes nevertheless.
     fn subscribe_user_channel(&self, channel: &ChannelName) -> Result<Action, SubscribeError> {
-        let own = self.user.as_ref().is_some_and(|signed_in| {
-            signed_in.place.is_some() && channel.user_id() == Some(signed_in.user.id.as_str())
-        });
+        let own = self
+            .user
+            .as_ref()
+            .is_some_and(|signed_in| signed_in.slot.is_some() && channel.user_id() == Some(signed_in.user.id.as_str()));
         if !own {
             return Err(SubscribeError::NotThatUser);
         }
@@ -226,7 +227,7 @@ impl Session {
             if signed_in.user.id != user.id {
                 return Err(SignInError::OtherUser);
             }
-            return Ok(match signed_in.place {
+            return Ok(match signed_in.slot {
                 None => Action::Nothing,
                 Some(_) => Action::Send(ServerFrame::SignedIn { user_data: &user_data }.encode()),
             });
@@ -238,8 +239,8 @@ impl Session {
             (user.watchlist.len() > limits.watchlist).then_some(Refusal::WatchlistTooLong { max: limits.watchlist });
         user.watchlist.truncate(limits.watchlist);
         let watched = user.watchlist.iter().cloned();
-        let watched = watched.map(|user_id| Watched { user_id, told: None, place: None }).collect();
-        self.user = Some(Box::new(SignedIn { user, place: None, watched }));
+        let watched = watched.map(|user_id| Watched { user_id, notified: None, slot: None }).collect();
+        self.user = Some(Box::new(SignedIn { user, slot: None, watched }));
         self.authorized = true;
         Ok(Action::SignIn { user_channel, user_data, too_long })
     }
@@ -259,8 +260,8 @@ impl Session {
         let subscription = self
             .subscriptions
             .find_by_name(channel)
-            // The signature was good; only a presence channel can still be full.
-            .filter(|known| known.place.is_some() || !known.channel.kind().is_presence())
+            // The signature is valid. Only a presence channel can still be full.
+            .filter(|known| known.slot.is_some() || !known.channel.kind().is_presence())
             .ok_or_else(|| ClientEventError::NotSubscribed { channel: channel.to_owned() })?;
         if !subscription.channel.kind().takes_client_events() {
             return Err(ClientEventError::Kind);

@@ -18,11 +18,12 @@ use super::ask::{Ask, LineSink};
 use super::lines::{self, Lines};
 use super::registry::Claim;
 use crate::capacity::Admission;
-use crate::connection::{Connection, Departure, Wire};
+use crate::connection::{Connection, Wire};
 use crate::http::opener::OpenedBy;
 use crate::limits::{FALLBACK_MESSAGES_PER_TURN, STREAM_PIECE_BYTES};
 use crate::reject::Farewell;
 use crate::shard::Shard;
+use crate::shard::departure::Departure;
 
 /// The UTF-16 units of a response after which the client sends the next request. Source: protocol reference 6.3, rule
 /// 5.
@@ -222,7 +223,7 @@ impl FallbackSession {
         }
         let now_s = self.shard.now_s();
         while lines.bytes() < room && self.units + lines.units() <= RESPONSE_UNITS_MAX {
-            let Some(frame) = self.connection.outbox.take(now_s) else { break };
+            let Some(frame) = self.connection.outbox.pop(now_s) else { break };
             if lines.frame(&frame) {
                 self.has_written_close = true;
                 break;
@@ -264,7 +265,7 @@ impl FallbackSession {
     /// Makes a request for messages the current one. The previous one ends.
     fn attach(&mut self, sink: LineSink) {
         self.is_unconfirmed = false;
-        self.connection.hear(self.shard.now_s());
+        self.connection.touch(self.shard.now_s());
         self.sink = Some(sink);
         self.units = 0;
         self.bytes = 0;
@@ -292,7 +293,7 @@ impl FallbackSession {
     async fn on_messages(&mut self, messages: &[String], bytes: usize) {
         self.is_unconfirmed = false;
         let (shard, connection) = (&self.shard, &self.connection);
-        connection.hear(shard.now_s());
+        connection.touch(shard.now_s());
         shard.node.metrics.received_bytes.inc_by(bytes as u64);
         if messages.is_empty() && self.heartbeat_at.is_none() {
             // The client checks whether the connection is alive.
@@ -337,7 +338,7 @@ impl FallbackSession {
             text.push_str(&unsent[begin..]);
         }
         let mut last: VecDeque<Bytes> = VecDeque::new();
-        while let Some(frame) = self.connection.outbox.take(self.shard.now_s()) {
+        while let Some(frame) = self.connection.outbox.pop(self.shard.now_s()) {
             // The last two frames are the announcement and the close frame.
             if last.len() == 2 {
                 last.pop_front();

@@ -32,7 +32,7 @@ pub(crate) async fn terminate(shard: &Rc<Shard>, tls: &Tls, stream: TcpStream) -
     near.set_nonblocking(true)?;
     let near = UnixStream::from_std(near)?;
     let stall = Stall::default();
-    shard.chore(pump(shard.clone(), encrypted, near, stall.clone()));
+    shard.spawn_tracked(pump(shard.clone(), encrypted, near, stall.clone()));
     // The system calls for a connected stream are the same for both kinds of socket.
     Ok((TcpStream::from_std(std::net::TcpStream::from(OwnedFd::from(far)))?, stall))
 }

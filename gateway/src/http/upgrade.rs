@@ -120,7 +120,7 @@ fn upgrade(
         // A drain does not wait for refused clients.
         tokio::task::spawn_local(opening);
     } else {
-        shard.chore(opening);
+        shard.spawn_tracked(opening);
     }
     let mut response = response.map(|_| Full::default());
     if let Some(subprotocol) = subprotocol {

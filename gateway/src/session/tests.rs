@@ -79,7 +79,7 @@ impl Client {
     fn enters(&mut self, channel: &str) {
         let channel = ChannelName::parse(channel, 200).unwrap();
         let ticket = self.session.subscriptions.find_mut(&channel).expect("a subscription").ticket;
-        self.session.subscriptions.answered(&channel, ticket).expect("the same").place = Some(7);
+        self.session.subscriptions.confirm(&channel, ticket).expect("the same").slot = Some(7);
     }
 
     fn joins(&mut self, channel: &str, channel_data: Option<&str>) {
@@ -94,7 +94,7 @@ impl Client {
 
     /// The cluster answers: the sign-in stands.
     fn is_signed_in(&mut self) {
-        self.session.signed_in().expect("a sign-in").place = Some(7);
+        self.session.signed_in().expect("a sign-in").slot = Some(7);
     }
 }
 
@@ -180,7 +180,7 @@ fn a_new_session_is_nobody_and_nowhere() {
     let mut client = Client::new();
     assert!(client.session.signed_in().is_none() && client.session.sign_out().is_none());
     assert!(!client.session.is_authorized());
-    assert_eq!(client.session.subscriptions.held(), 0);
+    assert_eq!(client.session.subscriptions.count(), 0);
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Shutting a shard down: closing its connections at the pace that the node has chosen.
+//! The drain of a shard: closing its connections at the planned pace.
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -10,16 +10,16 @@ use crate::inbox::{ConnectionKey, DrainPlan};
 use crate::limits::CLOSES_PER_TURN;
 use crate::reject::Farewell;
 
-/// Shortest time between two groups of closes.
+/// The minimum time between two groups of closes.
 const STEP: Duration = Duration::from_millis(20);
 
-/// When the connections of one shard are closed. The shards of a node take turns, so that all closes of the node are
-/// evenly spread.
+/// The times at which the connections of one shard are closed. The shards of a node take turns, which spreads all closes of the
+/// node evenly.
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Schedule {
     window: Duration,
     count: usize,
-    /// The place of the shard's closes between those of the other shards, from 0 to 1.
+    /// The offset of the shard's closes between those of the other shards, from 0 to 1.
     phase: f64,
 }
 
@@ -28,25 +28,25 @@ impl Schedule {
         Self { window, count, phase: (shard as f64 + 0.5) / shards.max(1) as f64 }
     }
 
-    /// When the connection at this place is due, from the start of the window.
+    /// Returns when a connection is due, counted from the start of the window.
     fn due(&self, index: usize) -> Duration {
         self.window.mul_f64(((index as f64 + self.phase) / self.count.max(1) as f64).min(1.0))
     }
 
-    /// How many connections are due after `elapsed`.
+    /// Returns the number of connections that are due after `elapsed`.
     fn due_after(&self, elapsed: Duration) -> usize {
         if elapsed >= self.window {
             return self.count;
         }
         let share = elapsed.as_secs_f64() / self.window.as_secs_f64();
-        // A float is cast to the nearest integer in range; below 0 means none.
+        // The cast saturates.
         ((share * self.count as f64 - self.phase + 1.0).max(0.0) as usize).min(self.count)
     }
 }
 
 impl Shard {
-    /// Closes all connections as planned. A connection's socket is closed with its own close frame's answer, not at the
-    /// end of the window: nothing here keeps it open.
+    /// Closes all connections as planned. A socket is closed when its client answers the close frame, and not only at the end of
+    /// the window.
     pub(super) fn drain(self: &Rc<Self>, plan: DrainPlan) {
         self.draining.set(true);
         let started = Instant::now();
@@ -58,7 +58,7 @@ impl Shard {
             self.connections.borrow().iter().map(|(_, connection)| self.key(connection)).collect();
         let schedule = Schedule::new(plan.window, all.len(), self.index, self.node.capacity.shards());
         let shard = self.clone();
-        self.chore(async move {
+        self.spawn_tracked(async move {
             let mut closed = 0;
             while closed < all.len() {
                 sleep_until(started + schedule.due(closed)).await;
@@ -78,16 +78,15 @@ impl Shard {
     }
 
     fn close_for_drain(self: &Rc<Self>, key: ConnectionKey) {
-        // One that has ended meanwhile needs no close.
         let Some(connection) = self.connection(key) else { return };
         self.close(&connection, &self.farewell());
         if !self.node.capacity.is_clustered() {
-            // The process ends before every client has answered.
+            // The process may end before every client has answered.
             connection.shut_down_after_close();
         }
     }
 
-    /// Returns the farewell for clients of a node that shuts down.
+    /// Returns the reason that clients of a draining node receive.
     pub(crate) fn farewell(&self) -> Farewell {
         if self.node.capacity.is_clustered() { Farewell::going_away() } else { Farewell::restarting() }
     }
@@ -99,7 +98,7 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    /// When all connections of a node are closed, in milliseconds.
+    /// Returns when the connections of a node are closed, in milliseconds.
     fn closes_ms(window: Duration, counts: &[usize]) -> Vec<u128> {
         let shards = counts.iter().enumerate();
         let mut all: Vec<u128> = shards
@@ -113,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn closes_of_all_shards_together_are_evenly_spread() {
+    fn closes_of_all_shards_are_spread_evenly() {
         assert_eq!(closes_ms(SECOND, &[1]), [500]);
         assert_eq!(closes_ms(SECOND, &[5]), [100, 300, 500, 700, 900]);
         assert_eq!(closes_ms(SECOND, &[2, 2]), [125, 375, 625, 875]);
@@ -122,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn every_connection_is_closed_within_the_window_and_none_before_it_is_due() {
+    fn connections_are_closed_when_they_are_due_within_the_window() {
         for count in [1, 2, 3, 49, 50, 51, 1000] {
             for (shard, shards) in [(0, 1), (0, 3), (2, 3)] {
                 let schedule = Schedule::new(SECOND, count, shard, shards);

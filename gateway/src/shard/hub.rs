@@ -1,4 +1,4 @@
-//! One shard's channels and their subscribers. No locks: a shard is one thread.
+//! The subscribers of a shard by channel. It needs no locks, because a shard is one thread.
 
 use std::rc::Rc;
 
@@ -7,17 +7,17 @@ use shared::cluster::envelope::Topic;
 use shared::protocol::SocketId;
 use slab::Slab;
 
+use super::burst::{Burst, FrameIndex};
 use crate::connection::Connection;
 use crate::metrics::Metrics;
-use crate::outbox::{Burst, FrameIndex};
-use crate::session::subscriptions::Place;
+use crate::session::subscriptions::HubSlot;
 
-/// Some of a channel's subscribers.
+/// A part of a channel's subscribers.
 #[derive(Clone, Copy)]
 pub(crate) struct Part {
-    /// The first place.
+    /// The first slot.
     pub(crate) from: usize,
-    /// How many at most.
+    /// The maximum number of subscribers.
     pub(crate) count_max: usize,
 }
 
@@ -29,9 +29,9 @@ impl Part {
 
 /// The result of [`Hub::broadcast`].
 pub(crate) struct Fanout {
-    /// Subscribers that the frame went to.
+    /// The number of subscribers that receive the frame.
     pub(crate) reached: usize,
-    /// Where the next part starts; `None` when there is none.
+    /// The first slot of the next part; `None` if no subscriber is left.
     pub(crate) next: Option<usize>,
 }
 
@@ -44,51 +44,51 @@ pub(crate) struct Hub {
 #[derive(Default)]
 struct Channel {
     subscribers: Slab<Rc<Connection>>,
-    /// On users' topics: connections that want to hear whether the user is online.
+    /// On topics of users: connections that are notified when the user goes online or offline.
     watchers: Slab<Rc<Connection>>,
 }
 
 impl Hub {
-    /// Puts a connection into a channel; the place is needed to take it out again.
-    pub(crate) fn subscribe(&mut self, topic: &Topic, connection: Rc<Connection>, metrics: &Metrics) -> Place {
+    /// Adds a connection to a channel. Returns the slot, which is needed to remove it.
+    pub(crate) fn subscribe(&mut self, topic: &Topic, connection: Rc<Connection>, metrics: &Metrics) -> HubSlot {
         let channel = self.channels.entry(topic.clone()).or_default();
         if channel.subscribers.is_empty() {
             metrics.channels(topic.channel.kind()).inc();
         }
         metrics.subscriptions(topic.channel.kind()).inc();
-        place_of(channel.subscribers.insert(connection))
+        slot_of(channel.subscribers.insert(connection))
     }
 
-    /// Takes a connection out.
-    pub(crate) fn unsubscribe(&mut self, topic: &Topic, place: Place, metrics: &Metrics) {
+    /// Removes a connection from a channel.
+    pub(crate) fn unsubscribe(&mut self, topic: &Topic, slot: HubSlot, metrics: &Metrics) {
         let Some(channel) = self.channels.get_mut(topic) else { return };
-        if channel.subscribers.try_remove(place as usize).is_none() {
+        if channel.subscribers.try_remove(slot as usize).is_none() {
             return;
         }
         metrics.subscriptions(topic.channel.kind()).dec();
         if channel.subscribers.is_empty() {
             metrics.channels(topic.channel.kind()).dec();
-            self.forget_if_unused(topic);
+            self.remove_if_unused(topic);
         }
     }
 
-    /// Makes a connection hear whether the user of `topic` is online.
-    pub(crate) fn watch(&mut self, topic: &Topic, connection: Rc<Connection>) -> Place {
-        place_of(self.channels.entry(topic.clone()).or_default().watchers.insert(connection))
+    /// Adds a connection that is notified when the user of `topic` goes online or offline.
+    pub(crate) fn watch(&mut self, topic: &Topic, connection: Rc<Connection>) -> HubSlot {
+        slot_of(self.channels.entry(topic.clone()).or_default().watchers.insert(connection))
     }
 
     /// Ends one [`Hub::watch`].
-    pub(crate) fn unwatch(&mut self, topic: &Topic, place: Place) {
+    pub(crate) fn unwatch(&mut self, topic: &Topic, slot: HubSlot) {
         let Some(channel) = self.channels.get_mut(topic) else { return };
-        channel.watchers.try_remove(place as usize);
-        self.forget_if_unused(topic);
+        channel.watchers.try_remove(slot as usize);
+        self.remove_if_unused(topic);
     }
 
     /// Appends a frame of the burst to a part of the subscribers of `topic` except `except`.
     ///
-    /// Order: calls for one channel reach each subscriber in call order. Between the parts of one frame connections may
-    /// be taken out of the channel, but none may be put in. Cost: O(subscribers), without a hash, a clock or an
-    /// allocation per subscriber. Never waits.
+    /// Each subscriber receives the frames of a channel in call order. Between the parts of one frame connections may be removed
+    /// from the channel, but none may be added. The cost is O(subscribers), without a hash, a clock or an allocation per
+    /// subscriber. Never blocks.
     pub(crate) fn broadcast(
         &self,
         topic: &Topic,
@@ -103,14 +103,14 @@ impl Hub {
             append(channel.subscribers.iter(), frame, except, burst);
             None
         } else {
-            let mut left = channel.subscribers.iter().skip_while(|(place, _)| *place < part.from);
+            let mut left = channel.subscribers.iter().skip_while(|(slot, _)| *slot < part.from);
             append(left.by_ref().take(part.count_max), frame, except, burst);
-            left.next().map(|(place, _)| place)
+            left.next().map(|(slot, _)| slot)
         };
         Fanout { reached: burst.len() - before, next }
     }
 
-    /// The subscribers of a channel, for what is done to each of them.
+    /// Returns the subscribers of a channel.
     pub(crate) fn subscribers(&self, topic: &Topic) -> Vec<Rc<Connection>> {
         self.channels
             .get(topic)
@@ -118,13 +118,13 @@ impl Hub {
             .unwrap_or_default()
     }
 
-    /// The connections that watch the user of `topic`.
+    /// Returns the connections that watch the user of `topic`.
     pub(crate) fn watchers(&self, topic: &Topic) -> Vec<Rc<Connection>> {
         let watchers = self.channels.get(topic).into_iter().flat_map(|channel| &channel.watchers);
         watchers.map(|(_, connection)| connection.clone()).collect()
     }
 
-    fn forget_if_unused(&mut self, topic: &Topic) {
+    fn remove_if_unused(&mut self, topic: &Topic) {
         if self.channels.get(topic).is_some_and(|channel| channel.subscribers.is_empty() && channel.watchers.is_empty())
         {
             self.channels.remove(topic);
@@ -154,6 +154,6 @@ fn append<'a>(
     }
 }
 
-fn place_of(key: usize) -> Place {
-    Place::try_from(key).expect("a node has fewer than four billion sockets")
+fn slot_of(key: usize) -> HubSlot {
+    HubSlot::try_from(key).expect("a node has fewer than four billion sockets")
 }

@@ -1,4 +1,4 @@
-//! The incomplete messages of a shard's clients: how old they are, and how much memory they take.
+//! The incomplete messages of a shard's clients: their age and their memory.
 //!
 //! A connection without an incomplete message has no entry, so idle sockets cost nothing.
 
@@ -17,7 +17,7 @@ pub(crate) struct Partials {
 
 #[derive(Default)]
 struct Entries {
-    /// By number, so the oldest first.
+    /// By number, and therefore by age.
     by_age: BTreeMap<u64, Partial>,
     last_number: u64,
     bytes: usize,
@@ -29,19 +29,19 @@ struct Partial {
     bytes: usize,
 }
 
-/// The entry of one incomplete message. It ends when dropped.
+/// The entry of one incomplete message. It is removed when this is dropped.
 pub(crate) struct PartialCharge {
     partials: Rc<Partials>,
     number: u64,
 }
 
 impl Partials {
-    /// `bytes_max`: what all incomplete messages together may take.
+    /// `bytes_max`: the maximum bytes of all incomplete messages together.
     pub(crate) fn new(bytes_max: usize) -> Self {
         Self { entries: RefCell::default(), bytes_max }
     }
 
-    /// Sets what a connection's incomplete message takes. `charge`: its entry, which is made when there is none.
+    /// Sets the bytes of a connection's incomplete message. `charge`: the entry of the message. It is created if there is none.
     pub(crate) fn charge(
         self: &Rc<Self>,
         charge: &mut Option<PartialCharge>,
@@ -60,13 +60,13 @@ impl Partials {
                 number
             }
         };
-        // An entry that was given up stays so.
+        // An evicted entry remains evicted.
         let Some(partial) = entries.by_age.get_mut(&number) else { return };
         let before = std::mem::replace(&mut partial.bytes, bytes);
         entries.bytes = entries.bytes - before + bytes;
     }
 
-    /// Gives up the oldest message if it is too old.
+    /// Evicts the oldest message if it is overdue. Returns its connection.
     pub(crate) fn pop_overdue(&self, now_s: u32) -> Option<ConnectionKey> {
         let mut entries = self.entries.borrow_mut();
         let is_overdue = |partial: &Partial| now_s.saturating_sub(partial.since_s) >= PARTIAL_TIMEOUT_S;
@@ -74,8 +74,8 @@ impl Partials {
         if is_due { entries.pop_oldest() } else { None }
     }
 
-    /// Gives up the oldest message if all together take too much. A single one is never too much: it is bounded by the
-    /// app's `message_bytes`.
+    /// Evicts the oldest message if all together exceed the maximum. Returns its connection. A single message never exceeds it,
+    /// because the app's `message_bytes` is its bound.
     pub(crate) fn pop_excess(&self) -> Option<ConnectionKey> {
         let mut entries = self.entries.borrow_mut();
         let is_too_much = entries.bytes > self.bytes_max && entries.by_age.len() > 1;
@@ -92,8 +92,8 @@ impl Entries {
 }
 
 impl PartialCharge {
-    /// Whether the message was given up.
-    pub(crate) fn is_given_up(&self) -> bool {
+    /// Whether the message was evicted.
+    pub(crate) fn is_evicted(&self) -> bool {
         !self.partials.entries.borrow().by_age.contains_key(&self.number)
     }
 }
@@ -120,23 +120,23 @@ mod tests {
     }
 
     #[test]
-    fn messages_are_overdue_by_the_time_of_their_first_byte() {
+    fn a_message_is_overdue_by_the_time_of_its_first_byte() {
         let partials = Rc::new(Partials::new(usize::MAX));
         let mut charges: Vec<Option<PartialCharge>> = (0..3).map(|_| None).collect();
         for (slot, charge) in charges.iter_mut().enumerate() {
             partials.charge(charge, key(slot), 10, slot as u32);
         }
-        // More bytes do not make it younger.
+        // More bytes do not reset the age.
         partials.charge(&mut charges[0], key(0), 20, 25);
         assert_eq!(slots(|| partials.pop_overdue(PARTIAL_TIMEOUT_S - 1)), [0; 0]);
         assert_eq!(slots(|| partials.pop_overdue(PARTIAL_TIMEOUT_S + 1)), [0, 1]);
-        assert_eq!(charges.iter().flatten().map(PartialCharge::is_given_up).collect::<Vec<_>>(), [true, true, false]);
+        assert_eq!(charges.iter().flatten().map(PartialCharge::is_evicted).collect::<Vec<_>>(), [true, true, false]);
         partials.charge(&mut charges[0], key(0), 30, 40);
-        assert_eq!(partials.entries.borrow().bytes, 10, "what was given up is not counted again");
+        assert_eq!(partials.entries.borrow().bytes, 10, "an evicted message does not count again");
     }
 
     #[test]
-    fn the_oldest_messages_are_given_up_when_all_together_take_too_much() {
+    fn the_oldest_messages_are_evicted_beyond_the_maximum() {
         let partials = Rc::new(Partials::new(100));
         let mut charges: Vec<Option<PartialCharge>> = (0..4).map(|_| None).collect();
         for (slot, charge) in charges.iter_mut().enumerate() {
@@ -145,7 +145,7 @@ mod tests {
         assert_eq!(slots(|| partials.pop_excess()), [0]);
         charges[1] = None;
         partials.charge(&mut charges[3], key(3), 1_000, 0);
-        assert_eq!(slots(|| partials.pop_excess()), [2], "a single one stays");
+        assert_eq!(slots(|| partials.pop_excess()), [2], "a single message is never evicted");
         drop(charges);
         assert_eq!(partials.entries.borrow().bytes, 0);
         assert!(partials.entries.borrow().by_age.is_empty());

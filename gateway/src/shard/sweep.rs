@@ -1,4 +1,4 @@
-//! What time does to connections, looked at once a second for all of them: no connection owns a timer.
+//! The timeouts of connections. One sweep per second checks all of them, and no connection needs a timer.
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -11,11 +11,11 @@ use crate::limits::PARTIAL_TIMEOUT_S;
 use crate::reject::Farewell;
 use crate::websocket::writer;
 
-/// Where an app asks for authorized connections: how long a connection may stay without a sign-in or a signed channel.
+/// How long a connection may exist without a sign-in or a signed channel, in apps that require authorized connections.
 const AUTHORIZATION_S: u32 = 30;
 
 impl Shard {
-    /// Pings silent clients, closes dead and stalled ones, and ends those that do not answer a close frame.
+    /// Pings silent clients, closes unresponsive and slow ones, and drops those that do not answer a close frame.
     pub(super) async fn sweep(self: &Rc<Self>) {
         let now_s = self.now_s();
         self.node.heartbeat(self.index);
@@ -48,12 +48,11 @@ impl Shard {
             && let Some(since_s) = connection.outbox.stalled_since_s()
             && now_s - since_s >= seconds(server.outbox_timeout)
         {
-            return self.close_slow(connection, "it takes nothing of what waits");
+            return self.close_slow(connection, "no data could be written within the timeout");
         }
         if connection.outbox.bytes() > 0 {
-            // It is not read from until it has taken what waits, so its silence says nothing.
-            connection.heard_s.set(now_s);
-            connection.pinged_s.set(None);
+            // Reading is paused while output is queued, and the client may have sent messages.
+            connection.touch(now_s);
         }
         if connection.app.authorized_connections
             && now_s - connection.since_s >= AUTHORIZATION_S
@@ -63,7 +62,7 @@ impl Shard {
             return self.close(connection, &Farewell::new(CloseCode::Unauthorized, text));
         }
         if let Wire::Requests(_) = connection.wire {
-            // Its own task knows who asks it for what.
+            // Fallback sessions check liveness in their own task.
             return;
         }
         let margin_s = ping_margin_s(server.pong_timeout);
@@ -73,7 +72,7 @@ impl Shard {
                 let text = "Pong reply not received in time";
                 self.close(connection, &Farewell::new(CloseCode::PongTimeout, text));
             }
-            None if now_s - connection.heard_s.get() >= seconds(server.activity_timeout) + margin_s => {
+            None if now_s - connection.received_s.get() >= seconds(server.activity_timeout) + margin_s => {
                 connection.pinged_s.set(Some(now_s));
                 self.send_frame(connection, writer::ping());
             }
@@ -82,11 +81,11 @@ impl Shard {
     }
 }
 
-/// How much later than the client the server pings, in seconds.
+/// Returns how much later than the client the server pings, in seconds.
 ///
-/// A client that is there pings once nothing has come for `activity_timeout`. Its ping is given a third of `pong_timeout`
-/// to arrive, so that the server does not ping every idle client in the same second. The time is taken off the wait for
-/// the pong: a dead connection is found after `activity_timeout` and `pong_timeout` together.
+/// A client pings when it has received nothing for `activity_timeout`. Its ping has a third of `pong_timeout` to arrive.
+/// Otherwise the server would ping every idle client in the same second. The wait for the pong is shorter by this time, and a
+/// dead connection is closed after `activity_timeout` and `pong_timeout` together.
 fn ping_margin_s(pong_timeout: Duration) -> u32 {
     seconds(pong_timeout) / 3
 }

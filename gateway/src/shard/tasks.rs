@@ -1,7 +1,7 @@
-//! The work of a shard in the cluster for its connections: a queue of small values and a bounded number of workers.
+//! The cluster work of a shard for its connections: a queue of small tasks and a bounded number of workers.
 //!
-//! Work on one topic is done in order, by one worker at a time: the relay's gate allows no more. So a busy channel occupies
-//! one worker, and the others serve the other channels.
+//! One worker at a time does the tasks of a topic, in order, because the relay's gate of the topic allows no more. A busy
+//! channel occupies one worker, and the others serve other channels.
 
 mod queue;
 
@@ -22,9 +22,9 @@ use crate::relay::EnterError;
 use crate::session::subscriptions::Ticket;
 use crate::websocket::writer;
 pub(super) use queue::Tasks;
-use queue::{SignInAnswer, Task, Work};
+use queue::{SignInReply, Task, Work};
 
-/// One socket's membership of a channel, as the cluster counts it.
+/// A connection's entry in a channel, as the cluster counts it.
 pub(super) struct Entry {
     pub(super) app: Arc<App>,
     pub(super) topic: Topic,
@@ -32,7 +32,7 @@ pub(super) struct Entry {
     pub(super) user_id: Option<UserId>,
 }
 
-/// A worker, counted until dropped.
+/// A worker. It counts until it is dropped.
 struct Worker {
     shard: Rc<Shard>,
 }
@@ -40,24 +40,24 @@ struct Worker {
 impl Drop for Worker {
     fn drop(&mut self) {
         self.shard.tasks.borrow_mut().workers -= 1;
-        self.shard.settle();
+        self.shard.check_drained();
     }
 }
 
-/// A topic that a worker is at, until dropped.
-struct Busy<'a> {
+/// A topic whose tasks a worker does, until this is dropped.
+struct BusyTopic<'a> {
     shard: &'a Shard,
     topic: Topic,
 }
 
-impl Drop for Busy<'_> {
+impl Drop for BusyTopic<'_> {
     fn drop(&mut self) {
         self.shard.tasks.borrow_mut().release(&self.topic);
     }
 }
 
 impl Shard {
-    /// Enters a channel; the answer comes through the inbox.
+    /// Subscribes a connection to a channel. The reply arrives in the inbox.
     pub(super) fn enter(
         self: &Rc<Self>,
         connection: &Rc<Connection>,
@@ -73,14 +73,15 @@ impl Shard {
         self.push_task(Task { app: connection.app.clone(), topic, work });
     }
 
-    /// Leaves a channel on behalf of a connection that the hub does not have in it, or no longer. The queue has no bound
-    /// for it: each leave takes the place of a subscription.
+    /// Removes the entry of a connection that the hub no longer has, or never had, in the channel. The queue is not bounded for
+    /// this task, because each one replaces a subscription.
     pub(super) fn exit(self: &Rc<Self>, entry: Entry) {
         let Entry { app, topic, user_id } = entry;
         self.push_task(Task { app, topic, work: Work::Exit { user_id } });
     }
 
-    /// Enters the user's channel and those of the watched users; the answer comes through the inbox.
+    /// Signs a connection in: enters the user's channel and subscribes to those of the watched users. The reply arrives in the
+    /// inbox.
     pub(super) fn enter_user(
         self: &Rc<Self>,
         connection: &Rc<Connection>,
@@ -92,18 +93,18 @@ impl Shard {
             return self.enter_user_failed(connection);
         }
         let topic = Topic::new(&connection.app.id, channel);
-        let answer = Box::new(SignInAnswer { user_data, too_long });
-        let work = Work::SignIn { connection: self.key(connection), answer };
+        let reply = Box::new(SignInReply { user_data, too_long });
+        let work = Work::SignIn { connection: self.key(connection), reply };
         self.push_task(Task { app: connection.app.clone(), topic, work });
     }
 
-    /// Asks which of the watched users are online; the answer comes through the inbox. `topic`: the user's.
-    pub(super) fn ask_watched(self: &Rc<Self>, connection: &Connection, topic: Topic, watched: Vec<Topic>) {
-        let work = Work::AskWatched { connection: self.key(connection), watched };
+    /// Queries which of the watched users are online. The result arrives in the inbox. `topic`: the user's own topic.
+    pub(super) fn query_watched(self: &Rc<Self>, connection: &Connection, topic: Topic, watched: Vec<Topic>) {
+        let work = Work::QueryWatched { connection: self.key(connection), watched };
         self.push_task(Task { app: connection.app.clone(), topic, work });
     }
 
-    /// Drops the tasks of connections that ended, and makes sure that the others have workers. To be called every second.
+    /// Drops the tasks of connections that have ended, and starts a worker for the others. Runs once per second.
     pub(super) fn drop_stale_tasks(self: &Rc<Self>) {
         let mut tasks = self.tasks.borrow_mut();
         if tasks.take_stale() {
@@ -118,7 +119,7 @@ impl Shard {
         self.start_worker();
     }
 
-    /// Starts a worker if a task is ready and there may be one more.
+    /// Starts a worker if a task is ready and the number of workers allows it.
     fn start_worker(self: &Rc<Self>) {
         let mut tasks = self.tasks.borrow_mut();
         if !tasks.needs_worker() {
@@ -129,12 +130,12 @@ impl Shard {
         tokio::task::spawn_local(async move { worker.shard.work().await });
     }
 
-    /// Does tasks until none is ready.
+    /// Does tasks until no task is ready.
     async fn work(self: &Rc<Self>) {
         let mut done = 0;
         loop {
             let Some(task) = self.tasks.borrow_mut().pop() else { return };
-            let busy = Busy { shard: self, topic: task.topic.clone() };
+            let busy = BusyTopic { shard: self, topic: task.topic.clone() };
             let mut current = Some(task);
             while let Some(task) = current {
                 self.perform_task(task).await;
@@ -154,8 +155,8 @@ impl Shard {
                 self.perform_enter(app, topic, connection, ticket, member).await
             }
             Work::Exit { user_id } => self.node.relay.exit(&topic, &app, self.index, user_id.as_ref()).await,
-            Work::SignIn { connection, answer } => self.perform_sign_in(app, topic, connection, *answer).await,
-            Work::AskWatched { connection, watched } => self.perform_ask_watched(connection, &watched).await,
+            Work::SignIn { connection, reply } => self.perform_sign_in(app, topic, connection, *reply).await,
+            Work::QueryWatched { connection, watched } => self.perform_query_watched(connection, &watched).await,
         }
     }
 
@@ -168,7 +169,7 @@ impl Shard {
         member: Option<Box<Member>>,
     ) {
         let is_wanted = self.connection(key).is_some_and(|connection| {
-            connection.session.borrow_mut().subscriptions.answered(&topic.channel, ticket).is_some()
+            connection.session.borrow_mut().subscriptions.confirm(&topic.channel, ticket).is_some()
         });
         if !is_wanted {
             return;
@@ -176,7 +177,7 @@ impl Shard {
         let user_id = member.as_ref().map(|member| member.user_id.clone());
         let entry = Entry { app: app.clone(), topic: topic.clone(), user_id };
         let relay = &self.node.relay;
-        let entered = relay.enter(&topic, &app, self.index, member.as_deref(), self.until_gone(key), move |frames| {
+        let entered = relay.enter(&topic, &app, self.index, member.as_deref(), self.until_ended(key), move |frames| {
             ShardMessage::Subscribed {
                 connection: key,
                 app: entry.app,
@@ -193,8 +194,8 @@ impl Shard {
         }
     }
 
-    /// Resolves soon after the connection ended.
-    async fn until_gone(&self, key: ConnectionKey) {
+    /// Resolves when the connection has ended.
+    async fn until_ended(&self, key: ConnectionKey) {
         const CHECK_INTERVAL: Duration = Duration::from_secs(1);
         while self.connection(key).is_some() {
             tokio::time::sleep(CHECK_INTERVAL).await;
@@ -208,7 +209,7 @@ impl Shard {
         ticket: Ticket,
         error: EnterError,
     ) {
-        if connection.session.borrow_mut().subscriptions.refused(channel, ticket).is_none() {
+        if connection.session.borrow_mut().subscriptions.fail(channel, ticket).is_none() {
             return;
         }
         let reason = match error {
@@ -219,7 +220,7 @@ impl Shard {
         self.flush();
     }
 
-    async fn perform_sign_in(self: &Rc<Self>, app: Arc<App>, topic: Topic, key: ConnectionKey, answer: SignInAnswer) {
+    async fn perform_sign_in(self: &Rc<Self>, app: Arc<App>, topic: Topic, key: ConnectionKey, reply: SignInReply) {
         let Some(connection) = self.connection(key) else { return };
         let watchlist: Vec<Topic> = match connection.session.borrow_mut().signed_in() {
             Some(signed_in) => {
@@ -233,26 +234,26 @@ impl Shard {
         let watches = tokio::select! {
             biased;
             watches = relay.watch_all(watchlist, self.index) => watches,
-            () = self.until_gone(key) => return,
+            () = self.until_ended(key) => return,
         };
         let result = match watches {
             Ok(watches) => {
-                let mut frames = vec![text(&ServerFrame::SignedIn { user_data: &answer.user_data }.encode())];
-                if let Some(refusal) = answer.too_long {
+                let mut frames = vec![text(&ServerFrame::SignedIn { user_data: &reply.user_data }.encode())];
+                if let Some(refusal) = reply.too_long {
                     frames.extend(refusal.messages().iter().map(|json| text(json)));
                 }
-                let (app_of_answer, topic_of_answer) = (app.clone(), topic.clone());
+                let (app_of_reply, topic_of_reply) = (app.clone(), topic.clone());
                 let watched = watches.topics().to_vec();
-                let entered = relay.enter(&topic, &app, self.index, None, self.until_gone(key), move |_| {
+                let entered = relay.enter(&topic, &app, self.index, None, self.until_ended(key), move |_| {
                     ShardMessage::SignedIn {
                         connection: key,
-                        app: app_of_answer,
-                        topic: topic_of_answer,
+                        app: app_of_reply,
+                        topic: topic_of_reply,
                         watched,
                         frames,
                     }
                 });
-                // The answer takes the watches over; without one they end here.
+                // The reply keeps the watches. Without a reply they end here.
                 entered.await.map(|()| watches.keep())
             }
             Err(error) => Err(error),
@@ -271,7 +272,7 @@ impl Shard {
         }
     }
 
-    async fn perform_ask_watched(&self, connection: ConnectionKey, watched: &[Topic]) {
+    async fn perform_query_watched(&self, connection: ConnectionKey, watched: &[Topic]) {
         let relay = &self.node.relay;
         match relay.roster().occupancy(watched).await {
             Ok(occupancies) => {
@@ -281,8 +282,10 @@ impl Shard {
                 });
                 relay.send_to_shard(self.index, ShardMessage::Watched { connection, users: users.collect() });
             }
-            // The client still receives changes; only the state at the sign-in is missing.
-            Err(error) => tracing::warn!(%error, "cannot read which watched users are online"),
+            // The client still receives changes. Only the state at the sign-in is missing.
+            Err(error) => {
+                tracing::warn!(%error, "cannot read which watched users are online; a client receives only later changes")
+            }
         }
     }
 }

@@ -4,7 +4,7 @@ use super::*;
 
 fn watched(client: &mut Client) -> Vec<String> {
     let signed_in = client.session.signed_in().expect("a sign-in");
-    signed_in.watched.iter().map(|watched| format!("{} {:?}", watched.user_id, watched.told)).collect()
+    signed_in.watched.iter().map(|watched| format!("{} {:?}", watched.user_id, watched.notified)).collect()
 }
 
 #[test]
@@ -13,7 +13,7 @@ fn a_sign_in_enters_the_channel_of_the_user_and_keeps_the_text_that_was_signed()
     let user_data = r#"{ "id" : "7", "user_info": {"a":1} }"#;
     assert_eq!(client.signs_in(user_data), format!("sign in to #server-to-user-7: {user_data}"));
     let signed_in = client.session.signed_in().unwrap();
-    assert_eq!((signed_in.user.id.as_str(), signed_in.place), ("7", None), "the cluster has not answered");
+    assert_eq!((signed_in.user.id.as_str(), signed_in.slot), ("7", None), "the cluster has not answered");
 }
 
 #[test]

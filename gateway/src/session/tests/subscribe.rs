@@ -26,7 +26,7 @@ fn channels_with_a_prefix_need_a_valid_signature() {
             .check(&subscribe(channel, Some(&other_key), None), "refused: auth is signed with the key of another app");
         let other_channel = client.auth("private-b", None);
         client.check(&subscribe(channel, Some(&other_channel), None), "refused: signature does not fit");
-        assert_eq!(client.session.subscriptions.held(), 0);
+        assert_eq!(client.session.subscriptions.count(), 0);
         assert_eq!(client.subscribes(channel, None), format!("enter {channel}"));
     }
 }
@@ -94,7 +94,7 @@ fn on_presence_channels_channel_data_must_be_signed_and_name_a_user() {
             "{data}"
         );
     }
-    assert_eq!(client.session.subscriptions.held(), 0);
+    assert_eq!(client.session.subscriptions.count(), 0);
 }
 
 #[test]
@@ -149,9 +149,9 @@ fn a_repeated_request_is_answered_once_the_first_has_been() {
     assert_eq!(client.subscribes("private-a", None), "nothing", "one answer is under way");
     let channel = ChannelName::parse("private-a", 200).unwrap();
     let ticket = client.session.subscriptions.find_mut(&channel).unwrap().ticket;
-    assert!(client.session.subscriptions.answered_again(&channel, ticket));
+    assert!(client.session.subscriptions.confirm_again(&channel, ticket));
     assert_eq!(client.subscribes("private-a", None), "answer again private-a");
-    assert_eq!(client.session.subscriptions.held(), 1);
+    assert_eq!(client.session.subscriptions.count(), 1);
 }
 
 #[test]
@@ -159,7 +159,7 @@ fn a_repeated_request_needs_its_signature_too() {
     let mut client = Client::new();
     client.joins("private-a", None);
     client.check(&subscribe("private-a", None, None), "refused: auth is missing");
-    assert_eq!(client.session.subscriptions.held(), 1, "the subscription stands");
+    assert_eq!(client.session.subscriptions.count(), 1, "the subscription stands");
 }
 
 #[test]
@@ -192,12 +192,12 @@ fn a_late_answer_is_not_taken_for_that_of_a_later_request() {
     let first = client.session.subscriptions.find_mut(&channel).unwrap().ticket;
     client.check(&unsubscribe("news"), "leave news");
     assert_eq!(client.subscribes("news", None), "enter news", "a new request");
-    assert_eq!(client.session.subscriptions.held(), 2, "both requests are under way");
-    assert!(client.session.subscriptions.answered(&channel, first).is_none());
-    assert_eq!(client.session.subscriptions.held(), 1);
+    assert_eq!(client.session.subscriptions.count(), 2, "both requests are under way");
+    assert!(client.session.subscriptions.confirm(&channel, first).is_none());
+    assert_eq!(client.session.subscriptions.count(), 1);
     let second = client.session.subscriptions.find_mut(&channel).unwrap().ticket;
-    assert!(client.session.subscriptions.refused(&channel, second).is_some());
-    assert_eq!(client.session.subscriptions.held(), 0);
+    assert!(client.session.subscriptions.fail(&channel, second).is_some());
+    assert_eq!(client.session.subscriptions.count(), 0);
 }
 
 #[test]
@@ -242,7 +242,7 @@ fn a_user_channel_is_open_to_its_signed_in_user_alone() {
     client.check(&own, succeeded);
     client.check(&subscribe("#server-to-user-8", Some(""), None), "refused: user channel of another user");
     client.check(&subscribe("#server-to-user-77", Some(""), None), "refused: user channel of another user");
-    assert_eq!(client.session.subscriptions.held(), 0, "it takes none of the connection's places");
+    assert_eq!(client.session.subscriptions.count(), 0, "it takes none of the connection's places");
     client.session.sign_out();
     client.check(&own, "refused: user channel of another user");
 }

@@ -1,4 +1,4 @@
-//! The tasks of a shard, in the order in which they are ready.
+//! The queue of a shard's tasks.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use crate::limits::TASKS_AT_ONCE;
 use crate::reject::Refusal;
 use crate::session::subscriptions::Ticket;
 
-/// One thing to do in the cluster.
+/// One task in the cluster.
 pub(super) struct Task {
     pub(super) app: Arc<App>,
     pub(super) topic: Topic,
@@ -21,34 +21,34 @@ pub(super) struct Task {
 }
 
 pub(super) enum Work {
-    /// Enter a channel.
+    /// Subscribe to a channel.
     Enter { connection: ConnectionKey, ticket: Ticket, member: Option<Box<Member>> },
-    /// Leave a channel on behalf of a connection that the hub does not have in it, or no longer.
+    /// Remove the entry of a connection that the hub no longer has, or never had, in the channel.
     Exit { user_id: Option<UserId> },
     /// Enter the user's channel and subscribe to the channels of the watched users.
-    SignIn { connection: ConnectionKey, answer: Box<SignInAnswer> },
-    /// Ask which watched users are online.
-    AskWatched { connection: ConnectionKey, watched: Vec<Topic> },
+    SignIn { connection: ConnectionKey, reply: Box<SignInReply> },
+    /// Query which watched users are online.
+    QueryWatched { connection: ConnectionKey, watched: Vec<Topic> },
 }
 
-/// The answer to a client whose sign-in succeeded.
-pub(super) struct SignInAnswer {
+/// The reply to a client whose sign-in succeeds.
+pub(super) struct SignInReply {
     pub(super) user_data: String,
     pub(super) too_long: Option<Refusal>,
 }
 
-const _: () = assert!(size_of::<Task>() <= 128, "a waiting task is small");
+const _: () = assert!(size_of::<Task>() <= 128, "a queued task is small");
 
 /// The tasks of a shard.
 pub(in crate::shard) struct Tasks {
     ready: VecDeque<Task>,
-    /// Topics that a worker is at, each with the tasks behind the current one.
+    /// Topics whose tasks a worker does, each with the tasks behind the current one.
     busy: HashMap<Topic, VecDeque<Task>>,
-    /// Tasks in `ready` and `busy`.
+    /// The number of tasks in `ready` and `busy`.
     waiting: usize,
     waiting_max: usize,
     pub(super) workers: usize,
-    /// Whether a connection ended since the last [`Tasks::take_stale`].
+    /// Whether a connection has ended since the last [`Tasks::take_stale`].
     may_be_stale: bool,
 }
 
@@ -57,27 +57,27 @@ impl Tasks {
         Self { ready: VecDeque::new(), busy: HashMap::new(), waiting: 0, waiting_max, workers: 0, may_be_stale: false }
     }
 
-    /// Whether nothing waits and nothing is under way.
+    /// Whether no task is queued or in progress.
     pub(in crate::shard) fn is_empty(&self) -> bool {
         self.waiting == 0 && self.workers == 0
     }
 
-    /// Notes that a connection ended.
+    /// Records that a connection has ended.
     pub(in crate::shard) fn connection_ended(&mut self) {
         self.may_be_stale = self.waiting > 0;
     }
 
-    /// Whether tasks that may be refused are to be refused.
+    /// Whether subscriptions and sign-ins must be refused.
     pub(super) fn is_full(&self) -> bool {
         self.waiting >= self.waiting_max
     }
 
-    /// Whether there is work for one more worker.
+    /// Whether one more worker is needed and allowed.
     pub(super) fn needs_worker(&self) -> bool {
         !self.ready.is_empty() && self.workers < TASKS_AT_ONCE
     }
 
-    /// Whether tasks may have lost their connection since the last call.
+    /// Whether connections of queued tasks may have ended since the last call.
     pub(super) fn take_stale(&mut self) -> bool {
         std::mem::take(&mut self.may_be_stale)
     }
@@ -85,11 +85,11 @@ impl Tasks {
     /// Adds a task.
     pub(super) fn push(&mut self, task: Task) {
         self.waiting += 1;
-        // Also when a worker is at its topic: earlier tasks of the topic may still be in this queue.
+        // Even if a worker has its topic, because earlier tasks of the topic may still be in this queue.
         self.ready.push_back(task);
     }
 
-    /// The next task whose topic no worker is at. From here on its topic is busy.
+    /// Removes and returns the next task whose topic is not busy. Marks the topic as busy.
     pub(super) fn pop(&mut self) -> Option<Task> {
         while let Some(task) = self.ready.pop_front() {
             if let Some(behind) = self.busy.get_mut(&task.topic) {
@@ -100,19 +100,19 @@ impl Tasks {
             self.waiting -= 1;
             return Some(task);
         }
-        // A burst of clients is no reason to keep its memory.
+        // Release the memory of a burst of clients.
         self.ready.shrink_to(TASKS_AT_ONCE);
         None
     }
 
-    /// The next task of a busy topic.
+    /// Removes and returns the next task of a busy topic.
     pub(super) fn pop_behind(&mut self, topic: &Topic) -> Option<Task> {
         let task = self.busy.get_mut(topic)?.pop_front()?;
         self.waiting -= 1;
         Some(task)
     }
 
-    /// Ends the work on a topic. What is left behind it, after a panic, is ready again.
+    /// Marks a topic as not busy. Tasks that remain after a panic are ready again.
     pub(super) fn release(&mut self, topic: &Topic) {
         for task in self.busy.remove(topic).into_iter().flatten().rev() {
             self.ready.push_front(task);
@@ -132,12 +132,12 @@ impl Tasks {
 }
 
 impl Task {
-    /// The connection that the task is for; `None` when it must be done in any case.
+    /// Returns the connection that needs the task; `None` if the task must be done in any case.
     pub(super) fn connection(&self) -> Option<ConnectionKey> {
         match &self.work {
-            Work::Enter { connection, .. } | Work::SignIn { connection, .. } | Work::AskWatched { connection, .. } => {
-                Some(*connection)
-            }
+            Work::Enter { connection, .. }
+            | Work::SignIn { connection, .. }
+            | Work::QueryWatched { connection, .. } => Some(*connection),
             Work::Exit { .. } => None,
         }
     }

@@ -81,7 +81,7 @@ fn what_a_worker_left_behind_is_ready_again() {
 fn tasks_of_ended_connections_are_dropped_wherever_they_wait() {
     let key = |slot: usize| ConnectionKey { slot, socket_id: "1.1".parse().expect("a socket id") };
     let ask = |channel: &str, slot| {
-        let work = Work::AskWatched { connection: key(slot), watched: Vec::new() };
+        let work = Work::QueryWatched { connection: key(slot), watched: Vec::new() };
         Task { app: app(), topic: topic(channel), work }
     };
     let mut tasks = Tasks::new(3);
