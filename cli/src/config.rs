@@ -51,38 +51,39 @@ pub struct Config {
     pub server: gateway::config::Server,
     /// The listener for `/metrics`, `/livez` and `/readyz`.
     pub admin: admin::Config,
-    /// TLS on the public port, for installations without a proxy in front. Both settings are required together. A TLS connection
-    /// takes three file descriptors and one copy of each byte.
+    /// TLS on the public port, for installations without a proxy in front. Both settings are required together. A TLS
+    /// connection takes three file descriptors and one copy of each byte.
     ///
-    /// The files are read again within a minute of a change, like that of a mounted Kubernetes secret, and at once on SIGHUP. Open
-    /// connections keep their certificate. If the new files cannot be used, the old certificate stays in use and one error is
-    /// logged per change. A server without TLS ignores SIGHUP unless it runs in a terminal.
+    /// The files are read again within a minute of a change, like that of a mounted Kubernetes secret, and at once on
+    /// SIGHUP. Open connections keep their certificate. If the new files cannot be used, the old certificate stays in
+    /// use and one error is logged per change. A server without TLS ignores SIGHUP unless it runs in a terminal.
     pub tls: tls::Config,
-    /// The Redis that joins gateways and publishers to a cluster. Without `url` and `url_file`, the state is in memory, which only
-    /// `carillon up` supports.
+    /// The Redis that joins gateways and publishers to a cluster. Without `url` and `url_file`, the state is in memory,
+    /// which only `carillon up` supports.
     ///
-    /// The files are checked at the start and read again for each new connection, so that renewed certificates need no restart. A
-    /// certificate that is itself in `ca_file`, byte for byte, is trusted too. A self-signed certificate of `openssl req -x509` can
-    /// therefore be both the certificate of the server and the `ca_file`. Its name and dates are still checked. The same applies to
-    /// `webhooks.ca_file` and to the flag `--ca`.
+    /// The files are checked at the start and read again for each new connection, so that renewed certificates need no
+    /// restart. A certificate that is itself in `ca_file`, byte for byte, is trusted too. A self-signed certificate of
+    /// `openssl req -x509` can therefore be both the certificate of the server and the `ca_file`. Its name and dates
+    /// are still checked. The same applies to `webhooks.ca_file` and to the flag `--ca`.
     ///
-    /// In the URL, special characters of user and password are percent-encoded: `/` is `%2F`, `?` is `%3F`, `#` is `%23`, `@` is
-    /// `%40`, `:` is `%3A` and `%` is `%25`.
+    /// In the URL, special characters of user and password are percent-encoded: `/` is `%2F`, `?` is `%3F`, `#` is
+    /// `%23`, `@` is `%40`, `:` is `%3A` and `%` is `%25`.
     pub redis: redis::Config,
     /// The delivery of webhooks to the endpoints of all apps. `carillon publisher` and `carillon up` deliver webhooks.
     pub webhooks: webhooks::Config,
     /// The shutdown of a node after SIGINT or SIGTERM.
     pub drain: gateway::config::Drain,
-    /// The listener for requests that gateways of a cluster forward to each other. The requests of one fallback session can reach any
-    /// gateway, and the gateway that has the session must handle them. `carillon up` with Redis listens here too. Nothing listens
-    /// without Redis.
+    /// The listener for requests that gateways of a cluster forward to each other. The requests of one fallback session
+    /// can reach any gateway, and the gateway that has the session must handle them. `carillon up` with Redis listens
+    /// here too. Nothing listens without Redis.
     ///
-    /// Only gateways need access to this port. A forwarded request is signed with the secret of its app and is not encrypted. The
-    /// clocks of the gateways must agree within a minute.
+    /// Only gateways need access to this port. A forwarded request is signed with the secret of its app and is not
+    /// encrypted. The clocks of the gateways must agree within a minute.
     pub peers: gateway::config::Peers,
     /// The log on standard error.
     pub log: telemetry::log::Config,
-    /// The apps that clients and the HTTP API use, in the order configured. Without any, `carillon up` serves a demo app.
+    /// The apps that clients and the HTTP API use, in the order configured. Without any, `carillon up` serves a demo
+    /// app.
     // Never empty once loaded.
     pub apps: Vec<App>,
     /// Whether `apps` is the demo app, because none was configured.
@@ -99,7 +100,8 @@ const PUBLISHER_PORT: u16 = 8081;
 /// The default of `drain.accept` for a node of a cluster. Load balancers take this long to remove a node.
 const CLUSTER_ACCEPT: Duration = Duration::from_secs(5);
 
-/// The default activity timeout of Reverb. A proxy in front of Reverb may close connections that are silent for a minute.
+/// The default activity timeout of Reverb. A proxy in front of Reverb may close connections that are silent for a
+/// minute.
 const REVERB_ACTIVITY_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Names and values of variables. A later one overrides an earlier one of the same name.
@@ -112,14 +114,14 @@ impl Config {
     /// Reads, completes and checks the configuration.
     ///
     /// # Errors
-    /// [`ConfigError`], which names each wrong key and its source, one per line: the first key that cannot be read, or all keys
-    /// that violate a rule.
+    /// [`ConfigError`], which names each wrong key and its source, one per line. It has the first key that cannot be
+    /// read, or all keys that violate a rule.
     pub fn load(settings: &Settings, role: Role) -> Result<Self, ConfigError> {
         Self::load_with(settings, role, &config::environment())
     }
 
-    /// Loads the configuration. `environment`: the variables in which Laravel's are looked up before the env file. `CARILLON_`
-    /// variables always come from the process.
+    /// Loads the configuration. `environment`: the variables in which Laravel's are looked up before the env file.
+    /// `CARILLON_` variables always come from the process.
     fn load_with(settings: &Settings, role: Role, environment: &[(String, String)]) -> Result<Self, ConfigError> {
         let environment = laravel::without_service_ports(environment);
         let env_file = env_file_of(settings, &environment)?;
@@ -181,7 +183,8 @@ impl Config {
         }
     }
 
-    /// Reads only `[admin]`. A health check must work despite mistakes in other sections, and without access to secrets.
+    /// Reads only `[admin]`. A health check must work despite mistakes in other sections, and without access to
+    /// secrets.
     ///
     /// # Errors
     /// [`ConfigError`].

@@ -1,6 +1,7 @@
 //! The `carillon` command: its arguments, configuration and subcommands.
 //!
-//! It reads the arguments and the configuration, and it assembles and runs the gateway, the publisher, the bus and the roster.
+//! It reads the arguments and the configuration, and it assembles and runs the gateway, the publisher, the bus and the
+//! roster.
 
 pub mod args;
 pub mod config;

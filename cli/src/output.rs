@@ -39,7 +39,8 @@ pub(crate) fn print_warnings(warnings: &[String]) {
 // === impl Failure ===
 
 impl Failure {
-    /// Returns the exit code: 2 for invalid usage or configuration, like clap for unknown flags, and 1 for other errors.
+    /// Returns the exit code: 2 for invalid usage or configuration, like clap for unknown flags, and 1 for other
+    /// errors.
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Config(_) => 2,

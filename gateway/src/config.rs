@@ -31,57 +31,61 @@ pub struct Config {
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Server {
-    /// The address to listen on. An IPv6 address may be written with or without brackets. If no app is configured, the server
-    /// listens on `127.0.0.1`.
+    /// The address to listen on. An IPv6 address may be written with or without brackets. If no app is configured, the
+    /// server listens on `127.0.0.1`.
     #[serde(deserialize_with = "config::host")]
     pub host: String,
-    /// The port for WebSockets, the HTTP transports and the HTTP API. 0 selects any free port, and the start banner shows it. The
-    /// default of `carillon publisher` is 8081.
+    /// The port for WebSockets, the HTTP transports and the HTTP API. 0 selects any free port, and the start banner
+    /// shows it. The default of `carillon publisher` is 8081.
     pub port: u16,
     /// A path that precedes `/app`, `/pusher/app` and `/apps`, like `/ws`.
     #[serde(deserialize_with = "config::text")]
     #[schemars(schema_with = "schema::text")]
     pub path_prefix: String,
-    /// The maximum number of connections of this node, over all apps and transports. Further clients are closed with 4100. 0 means
-    /// as many as the limit of open files allows: the limit minus 256, minus 4 for each of `shards`. The server does not start if
-    /// that leaves no room.
+    /// The maximum number of connections of this node, over all apps and transports. Further clients are closed with
+    /// 4100. 0 means as many as the limit of open files allows: the limit minus 256, minus 4 for each of `shards`. The
+    /// server does not start if that leaves no room.
     pub connections_max: usize,
-    /// The maximum number of connections of one client address on this node, WebSockets and fallback sessions together. Further
-    /// clients are closed with 4100 and retry. 0 means no limit.
+    /// The maximum number of connections of one client address on this node, WebSockets and fallback sessions together.
+    /// Further clients are closed with 4100 and retry. 0 means no limit.
     ///
-    /// An IPv6 address counts as its /64 network. For connections from loopback addresses and `trusted_proxies`, the address in
-    /// `X-Forwarded-For` counts. A client that such a proxy does not name is not counted. Allow for many users behind one address.
+    /// An IPv6 address counts as its /64 network. For connections from loopback addresses and `trusted_proxies`, the
+    /// address in `X-Forwarded-For` counts. A client that such a proxy does not name is not counted. Allow for many
+    /// users behind one address.
     pub connections_per_address: usize,
-    /// The maximum number of fallback sessions of one client address on this node, at most half of `connections_max`. 0 means no
-    /// limit. It counts and refuses like `connections_per_address`.
+    /// The maximum number of fallback sessions of one client address on this node, at most half of `connections_max`. 0
+    /// means no limit. It counts and refuses like `connections_per_address`.
     ///
-    /// Raise it if all clients come through a proxy that is not in `trusted_proxies`. In addition, one TCP connection may have at
-    /// most 64 live sessions.
+    /// Raise it if all clients come through a proxy that is not in `trusted_proxies`. In addition, one TCP connection
+    /// may have at most 64 live sessions.
     pub fallback_sessions_per_address: usize,
     /// The number of threads that serve connections. 0 means one per core.
     #[schemars(range(max = SHARDS_MAX))]
     pub shards: usize,
-    /// The maximum number of connections to accept per second. Further connections wait in the queue of the operating system, so
-    /// that a wave of reconnects does not starve connected clients. 0 means no limit.
+    /// The maximum number of connections to accept per second. Further connections wait in the queue of the operating
+    /// system, so that a wave of reconnects does not starve connected clients. 0 means no limit.
     pub accept_rate: u32,
-    /// The networks of proxies whose statements about client addresses are trusted. The address comes from `X-Forwarded-For` or
-    /// from the PROXY protocol. In `X-Forwarded-For`, the last address that is not itself a trusted proxy counts.
+    /// The networks of proxies whose statements about client addresses are trusted. The address comes from
+    /// `X-Forwarded-For` or from the PROXY protocol. In `X-Forwarded-For`, the last address that is not itself a
+    /// trusted proxy counts.
     #[schemars(schema_with = "schema::networks")]
     pub trusted_proxies: Networks,
-    /// Whether every connection begins with a PROXY protocol header, version 1 or 2. If `trusted_proxies` is set, connections from
-    /// other addresses are dropped.
+    /// Whether every connection begins with a PROXY protocol header, version 1 or 2. If `trusted_proxies` is set,
+    /// connections from other addresses are dropped.
     pub proxy_protocol: bool,
-    /// The networks that clients may connect from, like `["10.0.0.0/8", "::1"]`. An empty list allows all. Connections from other
-    /// addresses are dropped. Behind a trusted proxy, other clients are closed with 4009 and their requests get 403.
+    /// The networks that clients may connect from, like `["10.0.0.0/8", "::1"]`. An empty list allows all. Connections
+    /// from other addresses are dropped. Behind a trusted proxy, other clients are closed with 4009 and their requests
+    /// get 403.
     #[schemars(schema_with = "schema::networks")]
     pub allow: Networks,
     /// The networks that clients may not connect from. It takes precedence over `allow`.
     #[schemars(schema_with = "schema::networks")]
     pub deny: Networks,
-    /// How long a client may be silent before it sends a ping, in whole seconds. The server pings a third of `pong_timeout` later,
-    /// so that it does not ping clients that ping by themselves. At least 1s.
+    /// How long a client may be silent before it sends a ping, in whole seconds. The server pings a third of
+    /// `pong_timeout` later, so that it does not ping clients that ping by themselves. At least 1s.
     ///
-    /// The default is 30s if an app comes from `REVERB_APP_ID`. Proxies in front of the server need a longer read timeout.
+    /// The default is 30s if an app comes from `REVERB_APP_ID`. Proxies in front of the server need a longer read
+    /// timeout.
     #[serde(with = "humantime_serde")]
     #[schemars(schema_with = "schema::duration")]
     pub activity_timeout: Duration,
@@ -89,18 +93,19 @@ pub struct Server {
     #[serde(with = "humantime_serde")]
     #[schemars(schema_with = "schema::duration")]
     pub pong_timeout: Duration,
-    /// The maximum size of the send queue of one client. A slower client is closed with 4100. At least 16KiB, and at least twice
-    /// the `event_bytes` of every app. A list of members that is larger does not count.
+    /// The maximum size of the send queue of one client. A slower client is closed with 4100. At least 16KiB, and at
+    /// least twice the `event_bytes` of every app. A list of members that is larger does not count.
     #[serde(serialize_with = "config::exact_size")]
     #[schemars(schema_with = "schema::size")]
     pub outbox_bytes: ByteSize,
-    /// How long a client may read nothing from its send queue before it is closed with 4100. A caller of the HTTP API that reads
-    /// nothing of its response for this time is disconnected. At least 1s.
+    /// How long a client may read nothing from its send queue before it is closed with 4100. A caller of the HTTP API
+    /// that reads nothing of its response for this time is disconnected. At least 1s.
     #[serde(with = "humantime_serde")]
     #[schemars(schema_with = "schema::duration")]
     pub outbox_timeout: Duration,
-    /// How long a client may use an HTTP transport before it is closed with 4200 and tries a WebSocket again. The server adds up to
-    /// a twentieth, so that clients do not reconnect together. `0s` means no limit; other values are at least 1s.
+    /// How long a client may use an HTTP transport before it is closed with 4200 and tries a WebSocket again. The
+    /// server adds up to a twentieth, so that clients do not reconnect together. `0s` means no limit; other values are
+    /// at least 1s.
     ///
     /// pusher-js remembers for 30 minutes that HTTP worked. With a shorter time, it keeps using HTTP.
     #[serde(with = "humantime_serde")]
@@ -123,11 +128,11 @@ pub struct Peers {
     /// The networks that nobody may connect from. It takes precedence over `allow`.
     #[schemars(schema_with = "schema::networks")]
     pub deny: Networks,
-    /// The `host:port` at which other gateways reach this one. If it is empty, they use `port` and the address from which this
-    /// gateway connects to Redis.
+    /// The `host:port` at which other gateways reach this one. If it is empty, they use `port` and the address from
+    /// which this gateway connects to Redis.
     ///
-    /// Set it if that address is not reachable, like that of a container whose ports are published on its host, or if `host` is
-    /// another address.
+    /// Set it if that address is not reachable, like that of a container whose ports are published on its host, or if
+    /// `host` is another address.
     #[serde(deserialize_with = "config::text")]
     #[schemars(schema_with = "schema::text")]
     pub advertise: String,
@@ -137,21 +142,22 @@ pub struct Peers {
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Drain {
-    /// How long the node still accepts connections after the signal, until load balancers stop sending them. The default of
-    /// `carillon gateway` and `carillon publisher` is 5s. `carillon up` has no other node to replace it and stops at once.
+    /// How long the node still accepts connections after the signal, until load balancers stop sending them. The
+    /// default of `carillon gateway` and `carillon publisher` is 5s. `carillon up` has no other node to replace it and
+    /// stops at once.
     #[serde(with = "humantime_serde")]
     #[schemars(schema_with = "schema::duration")]
     pub accept: Duration,
-    /// The minimum time over which a gateway spreads its closes with 4200. `carillon up` without Redis closes all clients at once
-    /// with 4100.
+    /// The minimum time over which a gateway spreads its closes with 4200. `carillon up` without Redis closes all
+    /// clients at once with 4100.
     #[serde(with = "humantime_serde")]
     #[schemars(schema_with = "schema::duration")]
     pub window: Duration,
-    /// The maximum number of connections that a gateway closes per second. 0 means no limit. Other gateways must accept these
-    /// clients, which costs about 70 us of CPU time each.
+    /// The maximum number of connections that a gateway closes per second. 0 means no limit. Other gateways must accept
+    /// these clients, which costs about 70 us of CPU time each.
     ///
-    /// A gateway with more than `window` times `rate` connections takes longer than `window`. Set the grace period of the process
-    /// manager accordingly.
+    /// A gateway with more than `window` times `rate` connections takes longer than `window`. Set the grace period of
+    /// the process manager accordingly.
     pub rate: u32,
 }
 
@@ -264,7 +270,7 @@ impl Validate for Config {
             has_port && !authority.host().is_empty() && !authority.as_str().contains('@')
         };
         if !self.peers.advertise.is_empty() && !self.peers.advertise.parse().is_ok_and(is_address) {
-            let complaint = format!("expected a host and a port, as \"10.0.0.7:8082\", not {:?}", self.peers.advertise);
+            let complaint = format!("expected a host and a port, like \"10.0.0.7:8082\", not {:?}", self.peers.advertise);
             mistakes.push(Mistake::new("peers.advertise", complaint));
         }
         let prefix = &server.path_prefix;

@@ -27,8 +27,8 @@ pub struct App {
     /// The id of the app in the URLs of the HTTP API: letters, digits, hyphens, dots, underscores and tildes.
     #[schemars(schema_with = "config::schema::text")]
     pub id: AppId,
-    /// The public key of the app. Clients put it into their URL, and it precedes the last colon of signatures. At most 200 bytes
-    /// that the path of a URL can hold.
+    /// The public key of the app. Clients put it into their URL, and it precedes the last colon of signatures. At most
+    /// 200 bytes that the path of a URL can hold.
     #[schemars(schema_with = "config::schema::text")]
     pub key: AppKey,
     /// The secret that signs requests, channels and sign-ins. Either `secret` or `secret_file` is required.
@@ -42,8 +42,8 @@ pub struct App {
     /// Whether the app is enabled. A disabled app refuses connections with 4003 and requests with 403.
     #[serde(default = "yes")]
     pub enabled: bool,
-    /// The origins whose pages may connect: hosts, or origins with a scheme. `*` matches any characters. A client without an
-    /// `Origin` header may connect, because every browser sends one.
+    /// The origins whose pages may connect: hosts, or origins with a scheme. `*` matches any characters. A client
+    /// without an `Origin` header may connect, because every browser sends one.
     #[serde(default = "any_origin")]
     pub allowed_origins: Vec<String>,
     /// Whether clients may send `client-` events.
@@ -58,12 +58,12 @@ pub struct App {
     /// Whether a connection must sign in, or join a private or presence channel, within 30 s.
     #[serde(default)]
     pub authorized_connections: bool,
-    /// The endpoints that receive the app's webhooks, one table each. They must be the same on every node. [Webhooks](WEBHOOKS.md)
-    /// describes the events.
+    /// The endpoints that receive the app's webhooks, one table each. They must be the same on every node.
+    /// [Webhooks](WEBHOOKS.md) describes the events.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub webhooks: Vec<Endpoint>,
-    /// The limits of what the app's users and backend may send, and of what the server stores for them. The defaults are those of
-    /// Pusher if Pusher has such a limit.
+    /// The limits of what the app's users and backend may send, and of what the server stores for them. The defaults
+    /// are those of Pusher if Pusher has such a limit.
     #[serde(default)]
     pub limits: AppLimits,
 }
@@ -72,34 +72,36 @@ pub struct App {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct AppLimits {
-    /// The maximum number of connections in the whole cluster. On one node, while Redis is unavailable. 0 means no limit.
+    /// The maximum number of connections in the whole cluster. On one node, while Redis is unavailable. 0 means no
+    /// limit.
     ///
-    /// A further client waits for about half a second until another one disconnects. Then it is closed with 4004, after which
-    /// pusher-js does not reconnect. If the count may be outdated, it is closed with 4100, and it retries.
+    /// A further client waits for about half a second until another one disconnects. Then it is closed with 4004, after
+    /// which pusher-js does not reconnect. If the count may be outdated, it is closed with 4100, and it retries.
     pub connections: usize,
     /// The maximum number of subscriptions of one connection. A further one gets an error with code 4301. At least 1.
     ///
-    /// It also limits the rate: this many subscriptions and sign-ins, plus 100, are accepted at once, and then 50 per second.
-    /// Unsubscribing is never limited.
+    /// It also limits the rate: this many subscriptions and sign-ins, plus 100, are accepted at once, and then 50 per
+    /// second. Unsubscribing is never limited.
     #[schemars(range(min = 1))]
     pub channels_per_connection: usize,
-    /// The maximum number of client events that one connection may send per second, on average and at once. Further ones get an
-    /// error with code 4301. 0 means no limit.
+    /// The maximum number of client events that one connection may send per second, on average and at once. Further
+    /// ones get an error with code 4301. 0 means no limit.
     pub client_events_per_second: u32,
-    /// The maximum number of events that the HTTP API accepts per second on one node, on average and at once. Further requests get
-    /// 429. 0 means no limit.
+    /// The maximum number of events that the HTTP API accepts per second on one node, on average and at once. Further
+    /// requests get 429. 0 means no limit.
     pub events_per_second: u32,
-    /// The maximum size of a message from a client, at most 64MiB. A client with a larger message is closed with 1009. Requests of
-    /// the HTTP transports may be four times as large because of JSON escapes. Larger ones get 413.
+    /// The maximum size of a message from a client, at most 64MiB. A client with a larger message is closed with 1009.
+    /// Requests of the HTTP transports may be four times as large because of JSON escapes. Larger ones get 413.
     #[serde(serialize_with = "config::exact_size")]
     #[schemars(schema_with = "config::schema::size")]
     pub message_bytes: ByteSize,
-    /// The maximum size of the `data` of an event, at most half of `server.outbox_bytes`. A larger event gets 413, or an error if a
-    /// client sent it.
+    /// The maximum size of the `data` of an event, at most half of `server.outbox_bytes`. A larger event gets 413, or
+    /// an error if a client sent it.
     #[serde(serialize_with = "config::exact_size")]
     #[schemars(schema_with = "config::schema::size")]
     pub event_bytes: ByteSize,
-    /// The maximum length of a channel name in characters, with its prefix. It must have room for `#server-to-user-` and a user id.
+    /// The maximum length of a channel name in characters, with its prefix. It must have room for `#server-to-user-`
+    /// and a user id.
     #[schemars(range(min = 1))]
     pub channel_name_length: usize,
     /// The maximum length of an event name in characters.

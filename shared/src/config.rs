@@ -137,7 +137,8 @@ fn type_name(found: &Actual) -> &'static str {
 pub struct Layers(Figment);
 
 impl Layers {
-    /// Starts with the configuration file. `file`: the exact path of an existing file. [`Self::extract`] reports its errors.
+    /// Starts with the configuration file. `file`: the exact path of an existing file. [`Self::extract`] reports its
+    /// errors.
     pub fn of_file(file: Option<&Path>) -> Self {
         let layers = Figment::new();
         Self(match file {
@@ -172,8 +173,8 @@ impl Layers {
         key.split('.').try_fold(&whole, |value, level| child(value, level)).cloned()
     }
 
-    /// Returns the source of a key's value. `None` for a default. `key`: as for [`Self::value`]. The source of a missing value in an
-    /// entry of a list is that of the entry.
+    /// Returns the source of a key's value. `None` for a default. `key`: as for [`Self::value`]. The source of a
+    /// missing value in an entry of a list is that of the entry.
     pub fn source(&self, key: &str) -> Option<String> {
         let whole = self.0.find_value("").ok()?;
         let (mut value, mut is_in_list) = (&whole, false);

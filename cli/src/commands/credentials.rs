@@ -32,7 +32,8 @@ pub(crate) fn trust(ca: Option<&Path>) -> Result<Trust, Failure> {
     Trust::of(ca).map_err(|error| Failure::Config(Mistake::new("--ca", error.to_string()).into()))
 }
 
-/// Returns the URL of the configured listener. A server that listens on all addresses is reached at the loopback address.
+/// Returns the URL of the configured listener. A server that listens on all addresses is reached at the loopback
+/// address.
 fn url_of(config: &Config) -> ServerUrl {
     let server = &config.server;
     let host = match server.host.as_str() {

@@ -30,7 +30,8 @@ pub(crate) async fn run(args: &Healthcheck) -> Result<(), Failure> {
     Err(anyhow!("{url} responded with {status}: {}", text.trim_end()).into())
 }
 
-/// Returns the host of a listener for a URL. A listener on all addresses is reached at the loopback address of the same family.
+/// Returns the host of a listener for a URL. A listener on all addresses is reached at the loopback address of the same
+/// family.
 fn host_of(listener: &str) -> String {
     match listener.parse() {
         Ok(IpAddr::V4(Ipv4Addr::UNSPECIFIED)) => Ipv4Addr::LOCALHOST.to_string(),

@@ -75,7 +75,8 @@ impl EnvFile {
         if mistakes.is_empty() { Ok(()) } else { Err(ConfigError::Mistakes(mistakes)) }
     }
 
-    /// Describes the lines that cannot be read, without their values. A line of a private key is described without a name.
+    /// Describes the lines that cannot be read, without their values. A line of a private key is described without a
+    /// name.
     pub(super) fn warnings(&self) -> Vec<String> {
         let mut warnings: Vec<String> =
             self.broken.iter().take(WARNINGS_MAX).map(|broken| self.warning(broken)).collect();

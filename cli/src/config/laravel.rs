@@ -38,8 +38,8 @@ struct Found<'a> {
 /// `REDIS_PORT=tcp://10.0.0.1:6379`.
 const PORTS: [&str; 4] = ["REDIS_PORT", "REVERB_PORT", "REVERB_SERVER_PORT", "PUSHER_PORT"];
 
-/// Removes the ports that Kubernetes set for Services, so that those of the env file count. Other variables of Services
-/// stay: a file may refer to them, as in `REDIS_HOST=${REDIS_SERVICE_HOST}`.
+/// Removes the ports that Kubernetes sets for Services, so that those of the env file apply. Other variables of Services
+/// stay, because a file may refer to them, like `REDIS_HOST=${REDIS_SERVICE_HOST}`.
 pub(super) fn without_service_ports(environment: &[(String, String)]) -> Vec<(String, String)> {
     let is_service_port = |name: &str, value: &str| PORTS.contains(&name) && is_of_service(name, value);
     environment.iter().filter(|(name, value)| !is_service_port(name, value)).cloned().collect()
@@ -115,7 +115,8 @@ impl<'a> Laravel<'a> {
         Ok(found.filter(|found| found.value != Value::Null))
     }
 
-    /// Returns a variable. `None` if it is not set, `null` or empty. The `.env.example` of Laravel has lines without a value.
+    /// Returns a variable. `None` if it is not set, `null` or empty. The `.env.example` of Laravel has lines without a
+    /// value.
     ///
     /// # Errors
     /// If a line that seems to set it cannot be read.

@@ -68,7 +68,8 @@ impl Config {
         }
     }
 
-    /// Checks that the send queue of a client can hold the largest event. Otherwise, a large event would close a slow client.
+    /// Checks that the send queue of a client can hold the largest event. Otherwise, a large event would close a slow
+    /// client.
     fn validate_outbox(&self, key: &str, limits: &AppLimits, mistakes: &mut Vec<Mistake>) {
         let outbox = self.server.outbox_bytes;
         // JSON escapes can double the size of an event.

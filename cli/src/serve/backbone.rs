@@ -47,7 +47,8 @@ pub(crate) struct Cluster {
 }
 
 impl Backbone {
-    /// Memory, or the Redis that is configured; nothing is connected yet. `hears`: whether [`Backbone::listen`] follows.
+    /// Memory, or the Redis that is configured; nothing is connected yet. `hears`: whether [`Backbone::listen`]
+    /// follows.
     pub(crate) fn new(config: &Config, apps: &Apps, registry: &Registry, hears: bool) -> anyhow::Result<Self> {
         if !config.is_set() {
             let queues = MemoryQueues::new(apps);

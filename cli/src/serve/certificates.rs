@@ -8,11 +8,12 @@ use shared::serve::tls::{Tls, TlsError};
 use tokio::signal::unix::Signal;
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
-/// The interval at which the files are read. Kubernetes takes about a minute to update a secret in a pod and sends no signal.
+/// The interval at which the files are read. Kubernetes takes about a minute to update a secret in a pod and sends no
+/// signal.
 pub(crate) const CHECK_INTERVAL: Duration = Duration::from_secs(60);
 
-/// Reloads certificates at each signal, and every `interval` if the files have changed. If the new files cannot be used, logs one
-/// error and keeps the old certificate.
+/// Reloads certificates at each signal, and every `interval` if the files have changed. If the new files cannot be
+/// used, logs one error and keeps the old certificate.
 ///
 /// `tls`: `None` if TLS is not configured. `reload`: `None` if no signal is handled.
 pub(crate) async fn watch(tls: Option<Arc<Tls>>, mut reload: Option<Signal>, interval: Duration) -> Infallible {

@@ -40,8 +40,8 @@ impl Signals {
 
 /// Returns the handler of SIGHUP, which reloads the certificates.
 ///
-/// In a terminal, SIGHUP also means that the terminal was closed. There, a process without TLS has no handler, so that the signal
-/// ends it.
+/// In a terminal, SIGHUP also means that the terminal was closed. There, a process without TLS has no handler, so that
+/// the signal ends it.
 pub(crate) fn reload_signal(serves_tls: bool) -> io::Result<Option<Signal>> {
     if serves_tls || !io::stdin().is_terminal() { signal(SignalKind::hangup()).map(Some) } else { Ok(None) }
 }

@@ -24,39 +24,42 @@ pub struct Endpoint {
     #[serde(serialize_with = "masked")]
     #[schemars(schema_with = "schema::url")]
     pub url: Url,
-    /// The name of the endpoint in Redis, logs, metrics and commands: up to 64 letters, digits, `.`, `:`, `-` and `_`. With a label,
-    /// the URL can change and the queue stays. Endpoints of one app with the same URL need one.
+    /// The name of the endpoint in Redis, logs, metrics and commands: up to 64 letters, digits, `.`, `:`, `-` and `_`.
+    /// With a label, the URL can change and the queue stays. Endpoints of one app with the same URL need one.
     ///
-    /// The default consists of the host, the port and a hash of the whole URL. A change of the password or the query then makes a
-    /// new endpoint with an empty queue.
+    /// The default consists of the host, the port and a hash of the whole URL. A change of the password or the query
+    /// then makes a new endpoint with an empty queue.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub label: Option<String>,
     /// The events that the endpoint receives. An empty list means all.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub event_types: Vec<WebhookKind>,
-    /// The channels whose events the endpoint receives: those that match everything that is set. The default is all channels.
+    /// The channels whose events the endpoint receives: those that match everything that is set. The default is all
+    /// channels.
     #[serde(default)]
     pub filter: Filter,
-    /// Additional headers of each request, like `{ Authorization = "Bearer …" }`. The headers of the key and the signature cannot be
-    /// set.
+    /// Additional headers of each request, like `{ Authorization = "Bearer …" }`. The headers of the key and the
+    /// signature cannot be set.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(schema_with = "schema::secrets")]
     pub headers: BTreeMap<String, Secret>,
-    /// Files to read the values of additional headers from, like `{ Authorization = "/run/secrets/webhook" }`. The last line break of
-    /// each is ignored. A header may not be in both tables.
+    /// Files to read the values of additional headers from, like `{ Authorization = "/run/secrets/webhook" }`. The last
+    /// line break of each is ignored. A header may not be in both tables.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(schema_with = "schema::paths")]
     pub header_files: BTreeMap<String, PathBuf>,
     /// Whether one request may hold up to 100 events. The endpoint then gets one request at a time.
     #[serde(default)]
     pub batch: bool,
-    /// The maximum number of concurrent requests to the endpoint. The events of one channel are always sent one after the other.
+    /// The maximum number of concurrent requests to the endpoint. The events of one channel are always sent one after
+    /// the other.
     #[serde(default = "concurrency")]
     #[schemars(range(min = 1, max = CONCURRENCY_MAX))]
     pub concurrency: usize,
 }
 
-/// A filter for channels. The `channel_name_` aliases come from soketi, the other names from Sockudo. Source: protocol reference 5.
+/// A filter for channels. The `channel_name_` aliases come from soketi, the other names from Sockudo. Source: protocol
+/// reference 5.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Filter {
@@ -87,7 +90,8 @@ impl Endpoint {
         self.has_kind(kind) && self.filter.matches(channel)
     }
 
-    /// Returns the endpoints of an app with their labels. The labels are unique if [`Endpoint::check_labels`] finds nothing.
+    /// Returns the endpoints of an app with their labels. The labels are unique if [`Endpoint::check_labels`] finds
+    /// nothing.
     pub fn labelled(endpoints: &[Self]) -> Vec<(Label, &Self)> {
         endpoints.iter().map(|endpoint| (endpoint.label(), endpoint)).collect()
     }

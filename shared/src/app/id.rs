@@ -25,8 +25,8 @@ const KEY_BYTES_MAX: usize = 200;
 
 /// Checks whether a text can be an app's key.
 ///
-/// Clients put the key into the path of a URL without escapes. All characters that survive there are allowed, for example
-/// the `+`, `/` and `=` of Base64.
+/// Clients put the key into the path of a URL without escapes. All characters that survive there are allowed, for
+/// example the `+`, `/` and `=` of Base64.
 pub fn is_key(text: &str) -> bool {
     let survives = |character: char| !character.is_control() && !matches!(character, '?' | '#' | '\\');
     (1..=KEY_BYTES_MAX).contains(&text.len())

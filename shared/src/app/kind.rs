@@ -5,8 +5,8 @@ use std::fmt;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// Declares the kinds from one table: each row has the kind, its name on the wire and in the configuration, and its letter
-/// in Redis.
+/// Declares the kinds from one table: each row has the kind, its name on the wire and in the configuration, and its
+/// letter in Redis.
 macro_rules! kinds {
     ($($(#[$doc:meta])* $kind:ident, $name:literal, $letter:literal;)*) => {
         /// A kind of webhook event, in the configuration one of `event_types`.

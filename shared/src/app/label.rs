@@ -10,8 +10,8 @@ use crate::fnv::fnv1a;
 
 /// The name of an endpoint in Redis, logs and metrics.
 ///
-/// It is the configured label, or host, port and a hash of the whole URL. It depends on the endpoint alone, so an endpoint
-/// keeps its queue when others are added or removed. The hash hides passwords and tokens of the URL.
+/// It is the configured label, or host, port and a hash of the whole URL. It depends on the endpoint alone, so an
+/// endpoint keeps its queue when others are added or removed. The hash hides passwords and tokens of the URL.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Label(Arc<str>);
 

@@ -48,31 +48,34 @@ pub(crate) use error::is_damage;
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
-    /// The URL of the server: `redis://user:password@host:6379/0`, `rediss://…` for TLS, or `redis+unix:///path?db=0`. The server
-    /// is a Redis 7.0 or newer, a master, and not part of a Redis Cluster. Percent-encode special characters in user and password.
+    /// The URL of the server: `redis://user:password@host:6379/0`, `rediss://…` for TLS, or `redis+unix:///path?db=0`.
+    /// The server is a Redis 7.0 or newer, a master, and not part of a Redis Cluster. Percent-encode special characters
+    /// in user and password.
     #[serde(serialize_with = "masked", skip_serializing_if = "Secret::is_empty")]
     #[schemars(schema_with = "schema::secret")]
     pub url: Secret,
-    /// A file to read the URL from, like a secret of Docker or Kubernetes. Its last line break is ignored. `--redis` overrides it.
+    /// A file to read the URL from, like a secret of Docker or Kubernetes. Its last line break is ignored. `--redis`
+    /// overrides it.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::path")]
     pub url_file: Option<PathBuf>,
-    /// The prefix of all keys and topics: letters, digits, hyphens and underscores. Clusters with different prefixes can share a
-    /// Redis. A different database number is not enough, because topics are shared by all databases of a server.
+    /// The prefix of all keys and topics: letters, digits, hyphens and underscores. Clusters with different prefixes
+    /// can share a Redis. A different database number is not enough, because topics are shared by all databases of a
+    /// server.
     #[serde(deserialize_with = "config::text")]
     #[schemars(schema_with = "schema::text")]
     pub prefix: String,
-    /// The number of hash slots over which channels are spread, by a `{tag}` in their keys. It must be the same on every node. Change
-    /// it only while no node runs.
+    /// The number of hash slots over which channels are spread, by a `{tag}` in their keys. It must be the same on
+    /// every node. Change it only while no node runs.
     #[schemars(range(min = 1, max = PARTITIONS_MAX))]
     pub partitions: u32,
-    /// A PEM file with the CA certificates that are trusted for the server, for `rediss://`. Without it, the public CAs are
-    /// trusted.
+    /// A PEM file with the CA certificates that are trusted for the server, for `rediss://`. Without it, the public CAs
+    /// are trusted.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::path")]
     pub ca_file: Option<PathBuf>,
-    /// A PEM file with the client certificate, followed by the intermediate certificates. A Redis with `tls-auth-clients yes`
-    /// requires it.
+    /// A PEM file with the client certificate, followed by the intermediate certificates. A Redis with
+    /// `tls-auth-clients yes` requires it.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::path")]
     pub cert_file: Option<PathBuf>,

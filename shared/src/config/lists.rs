@@ -25,8 +25,8 @@ impl From<Gap> for figment::Error {
     }
 }
 
-/// Overlays `below` with `above`. Tables are merged by key, and a list is merged with a table of numbers by entry. Other values replace
-/// `below`.
+/// Overlays `below` with `above`. Tables are merged by key, and a list is merged with a table of numbers by entry.
+/// Other values replace `below`.
 ///
 /// # Errors
 /// If a number skips entries.

@@ -92,7 +92,7 @@ fn without_any_layer_the_defaults_apply() {
 }
 
 #[test]
-fn later_layers_win_key_by_key() {
+fn later_layers_override_single_keys() {
     let (_folder, path) = file("[server]\nhost = \"file\"\nport = 1\n");
     let dotenv = pairs(&[("CARILLON_SERVER__PORT", "2"), ("CARILLON_NAME", "dotenv")]);
     let environment = pairs(&[("CARILLON_SERVER__PORT", "3"), ("CARILLON_SERVER__BODY", "1KiB")]);
@@ -116,13 +116,13 @@ fn the_environment_of_the_process_is_read() {
 }
 
 #[test]
-fn variables_of_others_are_ignored() {
+fn variables_of_other_programs_are_ignored() {
     let root = from_variables(&[("PORT", "x"), ("carillon_name", "x"), ("MY_CARILLON_NAME", "x")]).unwrap();
     assert_eq!(root.name, "");
 }
 
 #[test]
-fn variables_with_odd_names_are_no_panic() {
+fn variables_with_odd_names_cause_no_panic() {
     for name in [
         "CARILLON_",
         "CARILLON___",
@@ -176,7 +176,7 @@ fn a_value_of_the_wrong_type_is_named_with_its_source() {
 }
 
 #[test]
-fn ids_and_secrets_may_look_like_numbers() {
+fn ids_and_secrets_can_look_like_numbers() {
     #[track_caller]
     fn check(root: Result<Root, ConfigError>) {
         let root = root.unwrap();
@@ -219,7 +219,7 @@ fn leading_zeros_inside_a_list_need_quotes() {
 }
 
 #[test]
-fn secrets_are_in_no_error() {
+fn errors_never_contain_secrets() {
     check_refused(from_file("token = [\"hunter2\"]"), &["token: a secret must be a text"]);
     check_refused(from_variables(&[("CARILLON_TOKEN", "[hunter2]")]), &["token: a secret must be a text"]);
     check_refused(from_variables(&[("CARILLON_TOKEN", "{a=hunter2}")]), &["token: a secret must be a text"]);
@@ -232,7 +232,7 @@ fn secrets_are_in_no_error() {
 }
 
 #[test]
-fn a_file_that_is_no_toml_is_refused_without_being_quoted() {
+fn an_invalid_toml_file_is_refused_without_quoting_it() {
     check_refused(from_file("name = 1\ntoken = hunter2\n"), &["TOML parse error at line 2, column 9: "]);
     check_refused(from_file("token = \"hunter2\n"), &["TOML parse error at line 1"]);
     check_refused(
@@ -258,14 +258,14 @@ fn a_missing_file_is_refused() {
 }
 
 #[test]
-fn every_mistake_has_its_line() {
+fn every_mistake_is_on_its_own_line() {
     let mistake = |key: &str| Mistake { source: Some("a.toml".into()), ..Mistake::new(key, "wrong") };
     let error = ConfigError::Mistakes(vec![mistake("a.b"), mistake("")]);
     assert_eq!(error.to_string(), "a.b: wrong (from a.toml)\nwrong (from a.toml)");
 }
 
 #[test]
-fn every_value_knows_where_it_came_from() {
+fn every_value_has_a_source() {
     let (_folder, path) = file("[server]\nhost = \"a\"\nport = 1\n[[apps]]\nid = 1\nkey = 2\n");
     let environment = pairs(&[("CARILLON_SERVER__PORT", "2"), ("CARILLON_NAME", "a")]);
     let layers = Layers::over(Some(&path), &[], &environment, &json!({"name": "b"}));
@@ -278,7 +278,7 @@ fn every_value_knows_where_it_came_from() {
 }
 
 #[test]
-fn variables_may_set_entries_of_lists_by_number() {
+fn variables_can_set_entries_of_lists_by_number() {
     let content = "[[apps]]\nid = \"a\"\nkey = \"k\"\nsecret = \"s\"\n[apps.limits]\nbatch = 1\nwatchlist = 2\n";
     let (_folder, path) = file(content);
     let layers = |variables: &[(&str, &str)]| Layers::over(Some(&path), &[], &pairs(variables), &json!({}));
@@ -330,7 +330,7 @@ fn variables_may_set_entries_of_lists_by_number() {
 }
 
 #[test]
-fn a_setting_may_be_put_above_all_layers() {
+fn a_setting_can_override_all_layers() {
     let layers = Layers::over(None, &[], &pairs(&[("CARILLON_SERVER__PORT", "2")]), &json!({"name": "b"}));
     let layers = layers.with("name", "c", "a test").with("apps.0.id", "i", "a test").with("apps.0.key", "k", "a test");
     let root: Root = layers.extract().unwrap();
@@ -340,7 +340,7 @@ fn a_setting_may_be_put_above_all_layers() {
 }
 
 #[test]
-fn the_variables_of_a_service_of_kubernetes_are_no_configuration() {
+fn variables_of_a_kubernetes_service_are_not_configuration() {
     let service = [
         ("CARILLON_PORT", "tcp://10.0.0.1:8080"),
         ("CARILLON_SERVICE_HOST", "10.0.0.1"),

@@ -35,9 +35,9 @@ fn read_text(text: &str) -> Value {
 
 /// Reads a variable like figment, with two exceptions.
 ///
-/// `007`, `+7` and `1.10` stay texts, because ids and secrets can have this form and no setting is a fraction. A pair of single quotes
-/// is removed, because `docker run --env-file` keeps them. Inside a list like `[{id=007}]`, the rules of figment apply, and double
-/// quotes keep a text unchanged.
+/// `007`, `+7` and `1.10` stay texts, because ids and secrets can have this form and no setting is a fraction. A pair
+/// of single quotes is removed, because `docker run --env-file` keeps them. Inside a list like `[{id=007}]`, the rules
+/// of figment apply, and double quotes keep a text unchanged.
 fn read_value(text: &str) -> Value {
     let trimmed = text.trim();
     if let Some(quoted) = trimmed.strip_prefix('\'').and_then(|rest| rest.strip_suffix('\'')) {

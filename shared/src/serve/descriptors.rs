@@ -13,8 +13,8 @@ pub const RESERVED: u64 = 256;
 /// Without connections, a process with 1 shard has 17 open descriptors, and one with 64 shards has 269.
 const PER_SHARD: u64 = 4;
 
-/// The part of [`RESERVED`] for other connections on a node that is full of WebSockets: HTTP requests, and clients that are
-/// refused because the node is full.
+/// The part of [`RESERVED`] for other connections on a node that is full of WebSockets: HTTP requests, and clients that
+/// are refused because the node is full.
 const HTTP_ROOM: u64 = 128;
 
 /// The reason why a process cannot serve connections.
@@ -25,7 +25,7 @@ pub enum LimitError {
     Unknown(#[source] io::Error),
     /// All allowed descriptors are reserved for other uses than connections.
     #[error(
-        "{limit} open descriptors are allowed and {reserved} are needed besides connections: raise the limit, as with \
+        "{limit} open descriptors are allowed and {reserved} are reserved for other uses than connections; raise the limit, for example with \
          `ulimit -n 65536`"
     )]
     NoRoom {

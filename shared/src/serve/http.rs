@@ -33,8 +33,8 @@ pub const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long a connection may take to send its next request head after a response.
 ///
-/// nginx keeps an idle connection to an upstream for 60 s. With a shorter timeout, nginx would sometimes send a request on a
-/// connection that has just been closed.
+/// nginx keeps an idle connection to an upstream for 60 s. With a shorter timeout, nginx would sometimes send a request
+/// on a connection that has just been closed.
 pub const IDLE_TIMEOUT: Duration = Duration::from_secs(75);
 
 /// How long a client may read nothing of a response. nginx has the same limit for its clients.
@@ -55,8 +55,8 @@ pub trait Routes: Send + Sync {
     /// Responds to one request. Errors are responses too.
     fn respond(&self, request: Request<RequestBody>) -> BoxFuture<'_, Response>;
 
-    /// Returns the maximum size in bytes of the body of a refused request that is still read to its end. A larger body ends the
-    /// connection.
+    /// Returns the maximum size in bytes of the body of a refused request that is still read to its end. A larger body
+    /// ends the connection.
     fn body_bytes_max(&self) -> u64 {
         0
     }
@@ -77,8 +77,8 @@ pub type Connection<S, H> = http1::Connection<TokioIo<HttpStream<S>>, H>;
 /// Serves HTTP/1.1 on a stream, with the settings of all listeners.
 ///
 /// A request's body is read to its end before the response is sent. If it is larger than allowed, or does not arrive in
-/// time, the response has `Connection: close`, and the connection discards further input for a short time. A client that
-/// half-closes the connection after its request still gets the response.
+/// time, the response has `Connection: close`, and the connection discards further input for a short time. A client
+/// that half-closes the connection after its request still gets the response.
 #[expect(clippy::type_complexity, reason = "a type with hyper's anonymous service in it cannot have a name")]
 pub fn connection<S, F, B>(
     stream: S,
@@ -170,7 +170,8 @@ pub fn json(status: StatusCode, body: impl Into<Bytes>) -> Response {
     response(status, "application/json", body)
 }
 
-/// Returns a response with a plain text body. Laravel writes the body into a log line, so it does not end with a line break.
+/// Returns a response with a plain text body. Laravel writes the body into a log line, so it does not end with a line
+/// break.
 pub fn text(status: StatusCode, body: impl Into<Bytes>) -> Response {
     response(status, "text/plain; charset=utf-8", body)
 }

@@ -55,8 +55,8 @@ pub async fn listen(host: &str, port: u16, inherited: Option<std::net::TcpListen
 }
 
 impl BoundListener {
-    /// Runs `accept`, which accepts connections. On an inherited socket, stops when `draining` resolves, so that later connections
-    /// wait for the next process.
+    /// Runs `accept`, which accepts connections. On an inherited socket, stops when `draining` resolves, so that later
+    /// connections wait for the next process.
     pub async fn while_accepting(&self, accept: impl Future<Output = ()>, draining: impl Future<Output = ()>) {
         if !self.is_inherited {
             return accept.await;
@@ -71,8 +71,8 @@ impl BoundListener {
 
 /// Closes a listener and passes the connections in its accept queue to `each`, in their order.
 ///
-/// Without that, closing the listener would reset them. The queue of an inherited socket stays for the next process. A connection
-/// that arrives after the queue was emptied is refused or reset.
+/// Without that, closing the listener would reset them. The queue of an inherited socket stays for the next process. A
+/// connection that arrives after the queue was emptied is refused or reset.
 pub fn close(bound: BoundListener, mut each: impl FnMut(TcpStream, SocketAddr)) {
     if bound.is_inherited {
         return;

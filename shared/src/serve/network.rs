@@ -17,7 +17,7 @@ pub struct Networks(Vec<IpNet>);
 
 /// The error for a text that is not a network.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("expected a network or an address, as 10.0.0.0/8 or ::1, not {0:?}")]
+#[error("expected a network or an address, like 10.0.0.0/8 or ::1, not {0:?}")]
 pub struct NotANetwork(String);
 
 /// The remote address of a connection: that of the TCP peer, or the one in a PROXY protocol header.
@@ -25,8 +25,8 @@ pub struct NotANetwork(String);
 pub struct RemoteAddr {
     /// The address.
     pub address: IpAddr,
-    /// Whether the remote end may be a proxy that sends `X-Forwarded-For`. It is not if a PROXY protocol header without an address
-    /// preceded the connection.
+    /// Whether the remote end may be a proxy that sends `X-Forwarded-For`. It is not if a PROXY protocol header without
+    /// an address preceded the connection.
     pub may_be_proxy: bool,
 }
 
@@ -129,10 +129,11 @@ impl Access {
         hops.find(|hop| !is_proxy(*hop))
     }
 
-    /// Returns the address of the client that sent a request. `None` if a trusted proxy sent an address that cannot be read.
+    /// Returns the address of the client that sent a request. `None` if a trusted proxy sent an address that cannot be
+    /// read.
     ///
-    /// For a request of a trusted proxy, it is the last address in `X-Forwarded-For` that is not a trusted proxy. Addresses further
-    /// to the left come from the client and are ignored.
+    /// For a request of a trusted proxy, it is the last address in `X-Forwarded-For` that is not a trusted proxy.
+    /// Addresses further to the left come from the client and are ignored.
     pub fn client(&self, peer: RemoteAddr, headers: &HeaderMap) -> Option<IpAddr> {
         let mut client = peer.address.to_canonical();
         if !peer.may_be_proxy {
@@ -148,7 +149,7 @@ impl Access {
     }
 }
 
-/// Returns the addresses in `X-Forwarded-For`, the last one first. `None` stands for an address that cannot be read.
+/// Returns the addresses in `X-Forwarded-For`, the last one first. The item is `None` for an address that cannot be read.
 fn hops(headers: &HeaderMap) -> impl Iterator<Item = Option<IpAddr>> {
     let lines = headers.get_all(FORWARDED_FOR).iter().rev();
     // Split bytes, because the part of the line that the client wrote may not be valid UTF-8.

@@ -82,7 +82,8 @@ struct Current(RwLock<Arc<CertifiedKey>>);
 
 /// A digest of the certificate and key files, or of the errors when they are read.
 ///
-/// Modification times are not enough. A mounted secret changes by a symbolic link to other files, which can have any age.
+/// Modification times are not enough. A mounted secret changes by a symbolic link to other files, which can have any
+/// age.
 type Contents = [u8; 32];
 
 impl Tls {
@@ -103,7 +104,8 @@ impl Tls {
         Ok(Some(Arc::new(Self { config: config.clone(), current, seen, acceptor })))
     }
 
-    /// Reads the files again. Open connections keep their certificate. After an error, new connections use the old certificate.
+    /// Reads the files again. Open connections keep their certificate. After an error, new connections use the old
+    /// certificate.
     ///
     /// # Errors
     /// [`TlsError`].

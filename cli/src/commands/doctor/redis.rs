@@ -97,8 +97,8 @@ async fn information(connection: &mut MultiplexedConnection) -> Vec<Finding> {
 
 /// Checks the version of Redis with which the server is compatible.
 ///
-/// Servers other than Redis report that version as `redis_version`. Their own version is, for example, in `valkey_version` with
-/// `server_name:valkey`.
+/// Servers other than Redis report that version as `redis_version`. Their own version is, for example, in
+/// `valkey_version` with `server_name:valkey`.
 fn version(info: &HashMap<&str, &str>) -> Finding {
     const SUBJECT: &str = "redis version";
     let text = info.get("redis_version").copied().unwrap_or_default();
@@ -146,7 +146,8 @@ fn eviction(policy: Option<&str>) -> Finding {
     }
 }
 
-/// Checks the output buffer limit of subscribers. Only CONFIG reports it, and the Redis user of a node may lack that command.
+/// Checks the output buffer limit of subscribers. Only CONFIG reports it, and the Redis user of a node may lack that
+/// command.
 async fn output_buffer(connection: &mut MultiplexedConnection) -> Finding {
     const NAME: &str = "client-output-buffer-limit";
     let asked: Result<HashMap<String, String>, RedisError> =
@@ -183,8 +184,8 @@ fn buffers(limits: &str) -> Finding {
     }
 }
 
-/// Half of the clock difference at which gateways refuse forwarded requests. Each node compares its clock with that of Redis, so two
-/// nodes can differ by twice this limit.
+/// Half of the clock difference at which gateways refuse forwarded requests. Each node compares its clock with that of
+/// Redis, so two nodes can differ by twice this limit.
 const CLOCK_LIMIT: ClockLimit = (30, "gateways whose clocks differ by a minute refuse each other's requests");
 
 async fn clock(connection: &mut MultiplexedConnection) -> Finding {

@@ -1,7 +1,8 @@
 //! The grammar of `.env` files of vlucas/phpdotenv 5.6, which Laravel uses.
 //!
-//! Each rule is one of that library, with its oddities. `phpdotenv.json` in this directory has files and the values that the library
-//! read from them. The library refuses a whole file because of one invalid entry. This parser skips the first line of that entry.
+//! Each rule is one of that library, with its oddities. `phpdotenv.json` in this directory has files and the values
+//! that the library read from them. The library refuses a whole file because of one invalid entry. This parser skips
+//! the first line of that entry.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -54,7 +55,8 @@ const TRIMMED: [char; 6] = [' ', '\t', '\n', '\r', '\0', '\x0b'];
 /// The maximum length of a whitespace token in the lexer of the library.
 const WHITESPACE_TOKEN_MAX: usize = 1000;
 
-/// Converts the bytes of a file to text like the library. Invalid bytes become question marks, and one byte order mark is removed.
+/// Converts the bytes of a file to text like the library. Invalid bytes become question marks, and one byte order mark
+/// is removed.
 pub(super) fn decode(bytes: &[u8]) -> String {
     let mut text = String::with_capacity(bytes.len());
     for chunk in bytes.utf8_chunks() {
@@ -120,8 +122,8 @@ fn lines(text: &str) -> Vec<&str> {
     lines
 }
 
-/// Returns for each line the index of the next line that ends a value of several lines, starting with the line itself. A line that
-/// opens such a value does not end one.
+/// Returns for each line the index of the next line that ends a value of several lines, starting with the line itself.
+/// A line that opens such a value does not end one.
 fn closings(lines: &[&str]) -> Vec<Option<usize>> {
     let mut closings = vec![None; lines.len()];
     let mut next = None;
@@ -202,7 +204,8 @@ fn parse_value(value: &str) -> Result<Template, Problem> {
             (State::Start, '\'') => State::SingleQuoted,
             (State::Start, '"') => State::DoubleQuoted,
             (State::Start, space) if is_space(space) => {
-                // A form feed is not trimmed. The library keeps it together with the whitespace that follows on its line.
+                // A form feed is not trimmed. The library keeps it together with the whitespace that follows on its
+                // line.
                 template.text.push(space);
                 let mut count = 1;
                 let same = |next: &char| is_space(*next) && !matches!(next, '\r' | '\n');

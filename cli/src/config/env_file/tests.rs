@@ -37,7 +37,7 @@ fn check_values(text: &str, expected: &[(&str, &str)]) {
 }
 
 #[test]
-fn every_file_has_the_values_that_phpdotenv_gives_it() {
+fn every_file_has_the_values_of_phpdotenv() {
     let Table { environment, files } = table();
     let environment = pairs(environment.iter().map(|(name, value)| (name.as_str(), value.as_str())));
     assert!(files.len() > 400);
@@ -63,7 +63,7 @@ fn every_file_has_the_values_that_phpdotenv_gives_it() {
 }
 
 #[test]
-fn the_table_is_what_the_library_gives_where_it_is_installed() {
+fn the_table_matches_the_library_if_it_is_installed() {
     let script = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("src/config/env_file/phpdotenv.php");
     let Ok(finished) = Command::new("php").arg(script).arg("--check").status() else { return };
     // 3: PHP is installed without the library.
@@ -84,14 +84,14 @@ fn a_name_alone_unsets_a_variable_and_a_later_empty_value_wins() {
 }
 
 #[test]
-fn variables_of_the_process_win_even_if_they_are_empty() {
+fn variables_of_the_process_take_precedence_even_if_they_are_empty() {
     let environment = pairs([("A", ""), ("B", "process")]);
     let read = EnvFile::parse(b"A=file\nB=file\nC=${A}-${B}\nA\n", &environment);
     assert_eq!(read.variables, pairs([("C", "-process")]));
 }
 
 #[test]
-fn a_line_that_cannot_be_read_costs_no_other_line() {
+fn an_unreadable_line_does_not_affect_other_lines() {
     for broken in [
         "APP_NAME=My Shop",
         "MAIL=\"open",
@@ -153,7 +153,7 @@ fn a_variable_that_is_read_must_be_readable() {
 }
 
 #[test]
-fn a_file_of_any_size_is_not_read() {
+fn too_large_files_are_refused() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join(".env");
     std::fs::write(&path, vec![b'#'; 1024 * 1024 + 1]).unwrap();
@@ -163,13 +163,13 @@ fn a_file_of_any_size_is_not_read() {
 }
 
 #[test]
-fn no_text_makes_the_parser_panic() {
+fn the_parser_never_panics() {
     let alphabet = ["A", "=", "\"", "'", "\\", "$", "{A}", "#", " ", "\n", "\r", "é"];
     let mut texts = vec![String::new()];
     for _ in 0..5 {
         texts = texts.iter().flat_map(|text| alphabet.map(|piece| format!("{text}{piece}"))).collect();
         if texts.len() > 20_000 {
-            // Every thirteenth: what follows has each piece at each place all the same.
+            // A thirteenth of the texts still has every piece at every position.
             texts = texts.into_iter().step_by(13).collect();
         }
         for text in &texts {

@@ -22,8 +22,8 @@ const CLIENT_EVENTS_PER_SECOND: u32 = 200;
 const CHANNELS_PER_EVENT: usize = 1_000;
 const NAME_LENGTH: usize = 500;
 const USER_ID_LENGTH: usize = 250;
-/// The maximum number of events of a batch at the default event size. With a larger size, a batch has fewer events, so that the
-/// size of a request stays the same.
+/// The maximum number of events of a batch at the default event size. With a larger size, a batch has fewer events, so
+/// that the size of a request stays the same.
 const BATCH: usize = 100;
 
 /// The configured app whose credentials come from Laravel's variables.
@@ -94,8 +94,8 @@ fn is_complete(layers: &Layers, index: usize) -> bool {
     has("id") && has("key") && (has("secret") || has("secret_file"))
 }
 
-/// Returns a mistake for each id and key that an app lacks. A missing secret is reported later. `more`: the reason why no
-/// variable completes the app.
+/// Returns a mistake for each id and key that an app lacks. A missing secret is reported later. `more`: the reason why
+/// no variable completes the app.
 fn missing(layers: &Layers, index: usize, more: &str) -> Vec<Mistake> {
     let mistake = |(name, laravel): &(&str, &str)| {
         let key = format!("apps.{index}.{name}");

@@ -18,8 +18,8 @@ struct Parts {
     database: String,
 }
 
-/// Returns the URL of the Redis in the `REDIS_` variables. Like in Laravel, the parts that `REDIS_URL` lacks come from the other
-/// variables.
+/// Returns the URL of the Redis in the `REDIS_` variables. Like in Laravel, the parts that `REDIS_URL` lacks come from
+/// the other variables.
 ///
 /// # Errors
 /// If a variable cannot be read.

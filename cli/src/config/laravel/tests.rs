@@ -112,14 +112,14 @@ fn variables_without_effect_cause_one_warning_with_an_alternative() {
         None,
         &[
             "PUSHER_BAR is not used: it has no meaning here (from the file of --env-file)",
-            "REVERB_APP_ALLOWED_ORIGINS is not used: set `allowed_origins` of the app, as \
+            "REVERB_APP_ALLOWED_ORIGINS is not used: set `allowed_origins` of the app, like \
              CARILLON_APPS__0__ALLOWED_ORIGINS=[shop.example] (from the file of --env-file)",
             "REVERB_APP_PING_INTERVAL is not used: `server.activity_timeout` sets the time of server pings too (from the file \
              of --env-file)",
             "REVERB_FOO is not used: it has no meaning here (from the file of --env-file)",
             "REVERB_PULSE_INGEST_INTERVAL is not used: metrics for Prometheus are at /metrics of the admin port (from the \
              file of --env-file)",
-            "REVERB_TLS_CERT is not used: set `tls.cert` and `tls.key`, as CARILLON_TLS__CERT and CARILLON_TLS__KEY (from \
+            "REVERB_TLS_CERT is not used: set `tls.cert` and `tls.key`, or CARILLON_TLS__CERT and CARILLON_TLS__KEY (from \
              the file of --env-file)",
         ],
     );

@@ -78,8 +78,8 @@ const VARIABLES: [(&str, Meaning); 34] = [
     ("PUSHER_CLUSTER", Application),
 ];
 
-const ORIGINS: &str = "set `allowed_origins` of the app, as CARILLON_APPS__0__ALLOWED_ORIGINS=[shop.example]";
-const TLS: &str = "set `tls.cert` and `tls.key`, as CARILLON_TLS__CERT and CARILLON_TLS__KEY";
+const ORIGINS: &str = "set `allowed_origins` of the app, like CARILLON_APPS__0__ALLOWED_ORIGINS=[shop.example]";
+const TLS: &str = "set `tls.cert` and `tls.key`, or CARILLON_TLS__CERT and CARILLON_TLS__KEY";
 
 /// The prefixes of the variables of Laravel and Reverb.
 pub(super) const PREFIXES: [&str; 2] = ["REVERB_", "PUSHER_"];

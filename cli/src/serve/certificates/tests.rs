@@ -15,8 +15,8 @@ use client::{Trust, tls as client_tls};
 /// The timeout of operations that complete at once.
 const SOON: Duration = Duration::from_secs(20);
 
-/// A directory like that of a mounted Kubernetes secret. `tls.crt` and `tls.key` link into `data`, which links to the directory of
-/// one version.
+/// A directory like that of a mounted Kubernetes secret. `tls.crt` and `tls.key` link into `data`, which links to the
+/// directory of one version.
 struct Mount {
     folder: TempDir,
 }

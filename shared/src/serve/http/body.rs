@@ -12,11 +12,12 @@ use tokio::time::{Instant, timeout_at};
 
 use super::ConnectionState;
 
-/// How long the body of a refused request may take to arrive after its head. After that, the response ends the connection.
+/// How long the body of a refused request may take to arrive after its head. After that, the response ends the
+/// connection.
 pub const DISCARD_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The body of a request. The part that the handler does not read is discarded before the response is sent, because the next
-/// request follows it on the connection.
+/// The body of a request. The part that the handler does not read is discarded before the response is sent, because the
+/// next request follows it on the connection.
 pub struct RequestBody {
     body: Option<Incoming>,
     /// Whether the client waits for `100 Continue` before it sends the body. hyper sends it at the first poll.
@@ -75,7 +76,8 @@ impl Shared {
 }
 
 impl RequestBody {
-    /// Splits a body into the part for its handler and the part that discards the rest. The second is `None` if there is no body.
+    /// Splits a body into the part for its handler and the part that discards the rest. The second is `None` if there
+    /// is no body.
     ///
     /// `bytes_max`: the maximum size of a body that is discarded. `waits`: whether the client waits for `100 Continue`.
     pub(super) fn new(
@@ -138,7 +140,8 @@ impl Body for RequestBody {
 }
 
 impl Discard {
-    /// Reads the rest of the body. Returns whether the end was reached. If not, the connection cannot serve another request.
+    /// Reads the rest of the body. Returns whether the end was reached. If not, the connection cannot serve another
+    /// request.
     pub(super) async fn run(self) -> bool {
         let mut body = match self.rest.take() {
             Rest::Unknown => return false,

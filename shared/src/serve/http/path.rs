@@ -1,7 +1,7 @@
 //! Paths below a configured prefix.
 
-/// Returns the part of `path` behind `prefix`, with one slash at its beginning. Returns `None` if the path does not begin with
-/// `prefix`.
+/// Returns the part of `path` behind `prefix`, with one slash at its beginning. Returns `None` if the path does not
+/// begin with `prefix`.
 ///
 /// Clients concatenate paths from configured parts, which can double a slash. `//apps` and `/ws//apps` mean `/apps`.
 pub fn below<'a>(path: &'a str, prefix: &str) -> Option<&'a str> {
@@ -9,7 +9,8 @@ pub fn below<'a>(path: &'a str, prefix: &str) -> Option<&'a str> {
     one_slash(path.strip_prefix(prefix)?)
 }
 
-/// Replaces several slashes at the beginning of a path by one. Returns `None` if the path begins with another character.
+/// Replaces several slashes at the beginning of a path by one. Returns `None` if the path begins with another
+/// character.
 fn one_slash(path: &str) -> Option<&str> {
     let rest = path.trim_start_matches('/');
     path.get((path.len() - rest.len()).checked_sub(1)?..)

@@ -22,8 +22,8 @@ const LINGER_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// How long a closed connection discards further input.
 const LINGER_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long the client of a closed connection may send nothing before the connection is dropped. It is longer than a round
-/// trip of a slow network.
+/// How long the client of a closed connection may send nothing before the connection is dropped. It is longer than a
+/// round trip of a slow network.
 const LINGER_IDLE: Duration = Duration::from_secs(1);
 
 const _: () = assert!(LINGER_IDLE.as_millis() < LINGER_TIMEOUT.as_millis());
@@ -67,8 +67,8 @@ impl ConnectionState {
         self.is_half_closed.load(Ordering::Acquire)
     }
 
-    /// Resolves when the client closes its side of the connection during a request. The client sends no further request on this
-    /// connection, and it may have disconnected.
+    /// Resolves when the client closes its side of the connection during a request. The client sends no further request
+    /// on this connection, and it may have disconnected.
     pub async fn half_closed(&self) {
         loop {
             let notified = self.half_closed.notified();
@@ -111,9 +111,9 @@ impl ConnectionState {
 
 /// A stream for HTTP.
 ///
-/// During a request, the stream hides from hyper that the client closed its side. hyper would drop the request without a
-/// response. The shutdown of the stream waits until the client has read the response. Closing a socket with unread bytes resets
-/// the connection, and the reset can destroy the response.
+/// During a request, the stream hides from hyper that the client closed its side. hyper would drop the request without
+/// a response. The shutdown of the stream waits until the client has read the response. Closing a socket with unread
+/// bytes resets the connection, and the reset can destroy the response.
 pub struct HttpStream<S> {
     stream: WriteTimeout<S>,
     state: Arc<ConnectionState>,

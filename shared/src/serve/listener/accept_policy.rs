@@ -26,7 +26,8 @@ pub struct AcceptPolicy {
     pub access: Access,
     /// Whether every connection begins with a PROXY protocol header.
     pub proxy_protocol: bool,
-    /// The maximum number of connections to accept per second. 0 means no limit. Further connections wait in the accept queue.
+    /// The maximum number of connections to accept per second. 0 means no limit. Further connections wait in the accept
+    /// queue.
     pub accept_rate: u32,
     /// TLS, if connections are encrypted.
     pub tls: Option<Arc<Tls>>,
@@ -78,8 +79,8 @@ impl Dropped {
 }
 
 impl AcceptPolicy {
-    /// Decides whether to accept a new connection. Returns the address of the client, which comes from the PROXY header if there is
-    /// one.
+    /// Decides whether to accept a new connection. Returns the address of the client, which comes from the PROXY header
+    /// if there is one.
     ///
     /// # Errors
     /// [`Dropped`].
@@ -129,7 +130,8 @@ impl Pace {
 
 /// Routes for the clients of one connection. Clients whose address is not allowed get 403.
 ///
-/// During a drain, each response ends its connection, so that no client sends a request on a connection that is being closed.
+/// During a drain, each response ends its connection, so that no client sends a request on a connection that is being
+/// closed.
 pub struct Guarded<R: ?Sized> {
     /// Whether the server is draining.
     pub is_draining: Arc<AtomicBool>,
@@ -162,8 +164,8 @@ impl<R: Routes + ?Sized> Routes for Guarded<R> {
     }
 }
 
-/// Whether the request is a health check that a trusted proxy sends by itself. Such a request is allowed although the address of
-/// the proxy may not be in an allowed network.
+/// Whether the request is a health check that a trusted proxy sends by itself. Such a request is allowed although the
+/// address of the proxy may not be in an allowed network.
 pub fn is_health_check_of_proxy<B>(access: &Access, peer: RemoteAddr, request: &Request<B>) -> bool {
     matches!(*request.method(), Method::GET | Method::HEAD)
         && http::HEALTH_PATHS.contains(&request.uri().path())

@@ -1,14 +1,15 @@
 //! Listening sockets that the process inherits by systemd's socket activation.
 //!
-//! Such a socket outlives the process. Connections that arrive while no process runs wait in its queue for the next process.
-//! Source: `sd_listen_fds(3)`.
+//! Such a socket outlives the process. Connections that arrive while no process runs wait in its queue for the next
+//! process. Source: `sd_listen_fds(3)`.
 
 use std::net::TcpListener;
 
 use listenfd::ListenFd;
 use socket2::SockRef;
 
-/// The maximum number of sockets. It exceeds the number of purposes, so that an unknown socket gets an error with its name.
+/// The maximum number of sockets. It exceeds the number of purposes, so that an unknown socket gets an error with its
+/// name.
 const SOCKETS_MAX: usize = 32;
 
 /// The name of the socket for clients, as `FileDescriptorName` of the unit.
@@ -54,7 +55,7 @@ pub enum InheritedError {
     },
     /// The socket is not a TCP socket.
     #[error(
-        "expected the socket {name} to be a TCP socket, as of ListenStream=8080: {complaint}; sockets of other kinds are not supported"
+        "expected the socket {name} to be a TCP socket, like that of ListenStream=8080: {complaint}"
     )]
     Kind {
         /// The name of the socket.

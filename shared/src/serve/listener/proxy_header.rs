@@ -22,8 +22,8 @@ const HEAD: usize = 16;
 /// The maximum length in bytes of a header of version 1, with its line break.
 const LINE_MAX: usize = 107;
 
-/// The maximum length in bytes of the variable part of a header of version 2. The addresses take at most 216 bytes. Load balancers
-/// may add extensions.
+/// The maximum length in bytes of the variable part of a header of version 2. The addresses take at most 216 bytes.
+/// Load balancers may add extensions.
 const BLOCK_MAX: usize = 2048;
 
 /// Reads exactly the header. Returns the address of the client, or `None` if the load balancer connects for itself.

@@ -13,8 +13,8 @@ use crate::config::{Mistake, Validate};
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
-    /// The lowest level that is written: `error`, `warn`, `info`, `debug` or `trace`. A filter in the form of `tracing-subscriber`
-    /// sets it per target, like `info,gateway=debug`.
+    /// The lowest level that is written: `error`, `warn`, `info`, `debug` or `trace`. A filter in the form of
+    /// `tracing-subscriber` sets it per target, like `info,gateway=debug`.
     pub level: String,
     /// The format of log lines: `text` for people, or `json` with one object per line.
     pub format: LogFormat,
@@ -58,7 +58,8 @@ fn filter(config: &Config) -> Result<EnvFilter, LogError> {
     EnvFilter::try_new(&config.level).map_err(|source| LogError { level: config.level.clone(), source })
 }
 
-/// Starts the log on standard error. Lines that cannot be written are dropped, so that a full disk does not stop the server.
+/// Starts the log on standard error. Lines that cannot be written are dropped, so that a full disk does not stop the
+/// server.
 ///
 /// # Errors
 /// [`LogError`].

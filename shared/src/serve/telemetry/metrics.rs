@@ -5,8 +5,8 @@ use prometheus::{HistogramOpts, IntCounterVec, IntGaugeVec, Opts, Registry};
 
 use crate::app::{AppId, Apps};
 
-/// The upper bounds of latency histograms, in seconds. The defaults of the library begin at 5 ms, which is longer than most
-/// deliveries take.
+/// The upper bounds of latency histograms, in seconds. The defaults of the library begin at 5 ms, which is longer than
+/// most deliveries take.
 pub const LATENCY_BUCKETS_S: [f64; 13] =
     [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0];
 
@@ -15,8 +15,8 @@ pub const APP_LABELS_MAX: usize = 100;
 
 /// Returns every app with the value of its `app` label.
 ///
-/// The label is the id for the first [`APP_LABELS_MAX`] apps in the order of their ids, and `other` for the rest. Every node
-/// therefore uses the same labels.
+/// The label is the id for the first [`APP_LABELS_MAX`] apps in the order of their ids, and `other` for the rest. Every
+/// node therefore uses the same labels.
 pub fn app_labels(apps: &Apps) -> Vec<(&AppId, &str)> {
     let mut ids: Vec<&AppId> = apps.iter().map(|app| &app.id).collect();
     ids.sort();
@@ -34,7 +34,8 @@ pub fn register<C: Collector + Clone + 'static>(registry: &Registry, metric: pro
     metric
 }
 
-/// Creates the series of a counter with the value 0. Prometheus does not count the first value of a new series as an increase.
+/// Creates the series of a counter with the value 0. Prometheus does not count the first value of a new series as an
+/// increase.
 ///
 /// `labels`: the label values of each series.
 ///

@@ -1,7 +1,7 @@
 //! Reading certificates and private keys from PEM files.
 //!
-//! Most files that cannot be used fall into a few kinds: encrypted, in another format, swapped, or saved by an editor that
-//! adds a byte order mark. Each kind has an error that names the cause and the command that fixes it.
+//! Most files that cannot be used fall into a few kinds: encrypted, in another format, swapped, or saved by an editor
+//! that adds a byte order mark. Each kind has an error that names the cause and the command that fixes it.
 
 use std::fmt;
 use std::fs::File;
@@ -151,8 +151,8 @@ pub fn certified_key(certificate: &Path, key: &Path) -> Result<CertifiedKey, Pai
     let provider = rustls::crypto::ring::default_provider();
     let signing = provider.key_provider.load_private_key(private);
     let signing = signing.map_err(|_| PairError::Key(refuse(key, Complaint::UnsupportedKey { kind })))?;
-    // A certificate holds its public key as it is. Comparing them does not need a certificate that can be verified: client
-    // certificates without extensions, which `openssl x509 -req` makes, have version 1.
+    // A certificate holds its public key as it is. Comparing them does not need a certificate that can be verified:
+    // client certificates without extensions, which `openssl x509 -req` makes, have version 1.
     if let Some(public) = signing.public_key() {
         let holds_key =
             |candidate: &CertificateDer<'static>| candidate.windows(public.len()).any(|part| part == &*public);
@@ -259,7 +259,7 @@ impl fmt::Display for Complaint {
             Self::TooLarge => write!(f, "it is larger than {} MiB", FILE_BYTES_MAX >> 20),
             Self::Empty => f.write_str("the file is empty"),
             Self::ByteOrderMark => f.write_str(
-                "it begins with a byte order mark (BOM); save it as UTF-8 without BOM, as with: sed -i '1s/^\\xEF\\xBB\\xBF//' FILE",
+                "it begins with a byte order mark (BOM); save it as UTF-8 without BOM, for example with: sed -i '1s/^\\xEF\\xBB\\xBF//' FILE",
             ),
             Self::Utf16 => f.write_str("it is UTF-16 text; save it as plain ASCII or UTF-8"),
             Self::Der { is_key: true } => f.write_str(

@@ -48,7 +48,8 @@ impl Trust {
         Ok(Self { roots: Some(Arc::new(roots)), listed: listed.into() })
     }
 
-    /// Returns the TLS settings of a client with this trust. `identity`: the client certificate, for a server that requires one.
+    /// Returns the TLS settings of a client with this trust. `identity`: the client certificate, for a server that
+    /// requires one.
     ///
     /// # Errors
     /// If rustls supports no protocol version, which only a change of the libraries can cause.
@@ -74,8 +75,8 @@ impl Trust {
 
 /// Verifies chains up to a trusted CA. Also accepts a certificate that is itself in the list of trusted ones.
 ///
-/// `openssl req -x509` makes a certificate that is its own CA. The library refuses a CA's certificate as the certificate of
-/// a server, while OpenSSL, and with it curl, Node.js and Python, accepts it.
+/// `openssl req -x509` makes a certificate that is its own CA. The library refuses a CA's certificate as the
+/// certificate of a server, while OpenSSL, and with it curl, Node.js and Python, accepts it.
 #[derive(Debug)]
 struct Verifier {
     chains: Arc<WebPkiServerVerifier>,
@@ -126,8 +127,8 @@ impl ServerCertVerifier for Verifier {
 
 /// Verifies a certificate that was refused as the end of a chain. It is accepted only if it is listed byte for byte.
 ///
-/// The library checks the dates first, then the chain, and the name last. The first two refusals below therefore imply valid
-/// dates.
+/// The library checks the dates first, then the chain, and the name last. The first two refusals below therefore imply
+/// valid dates.
 fn verify_single(
     certificate: &CertificateDer<'_>,
     name: &ServerName<'_>,

@@ -1,6 +1,7 @@
 //! Runs every Redis command of a node once, to find missing permissions and commands that fail.
 //!
-//! A test compares this list with the sources of the bus, the roster and the webhooks, and with `deploy/redis/users.acl`.
+//! A test compares this list with the sources of the bus, the roster and the webhooks, and with
+//! `deploy/redis/users.acl`.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -13,7 +14,8 @@ use tokio::time;
 
 use crate::commands::doctor::finding::Finding;
 
-/// The time to live of written keys in milliseconds, in case they are not deleted. A slow Redis executes all commands in less.
+/// The time to live of written keys in milliseconds, in case they are not deleted. A slow Redis executes all commands
+/// in less.
 const LIFETIME_MS: &str = "60000";
 
 /// The settings of the test commands.
@@ -72,8 +74,8 @@ pub(super) async fn examine(connection: &mut MultiplexedConnection, trial: &Tria
     failures.findings(trial.prefix)
 }
 
-/// Returns the commands on keys. The first command on a key writes it, and the next sets its expiry, because the doctor can be killed
-/// at any time.
+/// Returns the commands on keys. The first command on a key writes it, and the next sets its expiry, because the doctor
+/// can be killed at any time.
 fn on_keys([text, hash, set, sorted, _]: &[String; 5]) -> Vec<Cmd> {
     vec![
         with("UNWATCH", &[]),
@@ -147,7 +149,8 @@ impl Failures {
         self.run_unless(connection, command, |_| false).await
     }
 
-    /// Runs a command. Failures that follow from an earlier one are not recorded. Returns whether the command succeeded.
+    /// Runs a command. Failures that follow from an earlier one are not recorded. Returns whether the command
+    /// succeeded.
     async fn run_unless(
         &mut self,
         connection: &mut MultiplexedConnection,

@@ -28,7 +28,7 @@ impl Folder {
         assert!(made.status.success(), "openssl {args}: {}", String::from_utf8_lossy(&made.stderr));
     }
 
-    /// Makes a certificate as `openssl req -x509` does: with `CA:TRUE`, signed by itself.
+    /// Makes a self-signed certificate with `CA:TRUE`, like `openssl req -x509`.
     fn self_signed(&self, name: &str, key: &str, more: &str) {
         self.openssl(&format!("req -x509 -newkey {key} -noenc -days 2 -keyout {name}.key -out {name}.pem {more}"));
     }
