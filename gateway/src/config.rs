@@ -125,7 +125,7 @@ pub struct Peers {
     /// The networks that other gateways may connect from. An empty list allows all.
     #[schemars(schema_with = "schema::networks")]
     pub allow: Networks,
-    /// The networks that nobody may connect from. It takes precedence over `allow`.
+    /// The networks that other gateways may not connect from. It takes precedence over `allow`.
     #[schemars(schema_with = "schema::networks")]
     pub deny: Networks,
     /// The `host:port` at which other gateways reach this one. If it is empty, they use `port` and the address from

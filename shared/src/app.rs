@@ -72,16 +72,17 @@ pub struct App {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct AppLimits {
-    /// The maximum number of connections in the whole cluster. On one node, while Redis is unavailable. 0 means no
-    /// limit.
+    /// The maximum number of connections in the whole cluster. While Redis is unavailable, the limit applies to each
+    /// node. 0 means no limit.
     ///
-    /// A further client waits for about half a second until another one disconnects. Then it is closed with 4004, after
-    /// which pusher-js does not reconnect. If the count may be outdated, it is closed with 4100, and it retries.
+    /// A further client waits for up to about half a second until another one disconnects. Otherwise, it is closed with
+    /// 4004, after which pusher-js does not reconnect. If the count may be outdated, it is closed with 4100, and it
+    /// retries.
     pub connections: usize,
-    /// The maximum number of subscriptions of one connection. A further one gets an error with code 4301. At least 1.
+    /// The maximum number of subscriptions of one connection. A further subscription fails with status 4100.
     ///
-    /// It also limits the rate: this many subscriptions and sign-ins, plus 100, are accepted at once, and then 50 per
-    /// second. Unsubscribing is never limited.
+    /// It also limits the rate. This many subscriptions and sign-ins, plus 100, are accepted at once, and then 50 per
+    /// second. Further ones fail with status 4301. Unsubscribing is never limited.
     #[schemars(range(min = 1))]
     pub channels_per_connection: usize,
     /// The maximum number of client events that one connection may send per second, on average and at once. Further
@@ -113,7 +114,7 @@ pub struct AppLimits {
     /// The maximum number of events of one batch.
     #[schemars(range(min = 1))]
     pub batch: usize,
-    /// The maximum number of users of one presence channel.
+    /// The maximum number of users of one presence channel. The subscription of a further user fails with status 4100.
     #[schemars(range(min = 1))]
     pub presence_members: usize,
     /// The maximum size of the `user_info` of a member, as JSON.
