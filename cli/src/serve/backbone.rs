@@ -18,10 +18,10 @@ use shared::serve::admin::Health;
 use tokio::runtime::Handle;
 use tokio::time::timeout;
 
-/// How long a node that leaves tries to take its part out of Redis; others do it for it otherwise.
-const RESIGN_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long the release of the node's state in Redis may take. After that, other nodes remove the state.
+const RELEASE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// The bus and the roster of this process.
+/// The bus, the roster and the webhook queues of this process.
 pub(crate) enum Backbone {
     /// State in memory: the process is the whole cluster.
     Memory {
@@ -42,21 +42,21 @@ pub(crate) struct Cluster {
     bus: Arc<RedisBus>,
     roster: Arc<RedisRoster>,
     queues: Arc<RedisQueues>,
-    /// Set for nodes that hold connections.
+    /// The receiver of envelopes; `None` for a publisher.
     listener: Option<Arc<dyn Listener>>,
 }
 
 impl Backbone {
-    /// Memory, or the Redis that is configured; nothing is connected yet. `hears`: whether [`Backbone::listen`]
-    /// follows.
-    pub(crate) fn new(config: &Config, apps: &Apps, registry: &Registry, hears: bool) -> anyhow::Result<Self> {
+    /// Creates the parts in memory, or in the configured Redis without connecting to it. `subscribes`: whether the node
+    /// receives envelopes.
+    pub(crate) fn new(config: &Config, apps: &Apps, registry: &Registry, subscribes: bool) -> anyhow::Result<Self> {
         if !config.is_set() {
             let queues = MemoryQueues::new(apps);
             let bus = MemoryBus::with_queues(Some(queues.clone()));
             return Ok(Self::Memory { roster: MemoryRoster::new(bus.clone()), bus, queues });
         }
         let event_types = EventTypes::new(apps);
-        let link = Link::new(config, Handle::current(), Metrics::new(registry, hears)).context("redis")?;
+        let link = Link::new(config, Handle::current(), Metrics::new(registry, subscribes)).context("redis")?;
         Ok(Self::Redis(Box::new(Cluster {
             bus: RedisBus::new(link.clone(), Subscriber::new(link.clone())),
             roster: RedisRoster::new(link.clone(), event_types.clone()),
@@ -96,7 +96,7 @@ impl Backbone {
         }
     }
 
-    /// Makes this process a node that hears and holds; to be called once, before [`Backbone::keep`].
+    /// Delivers the envelopes of the bus to the gateway. Must be called once, before [`Backbone::run`].
     pub(crate) fn listen(&mut self, listener: Arc<dyn Listener>) {
         match self {
             Self::Memory { bus, .. } => bus.listen(listener),
@@ -115,8 +115,8 @@ impl Backbone {
         }
     }
 
-    /// Does what is due for as long as the process lives.
-    pub(crate) async fn keep(&self) -> Infallible {
+    /// Runs the background tasks of the bus and the roster.
+    pub(crate) async fn run(&self) -> Infallible {
         match self {
             Self::Memory { roster, .. } => {
                 let mut interval = tokio::time::interval(SWEEP_INTERVAL);
@@ -133,11 +133,11 @@ impl Backbone {
         }
     }
 
-    /// Takes what is left of this node out of the cluster.
-    pub(crate) async fn leave(&self) {
+    /// Removes the state of this node from Redis.
+    pub(crate) async fn release(&self) {
         let Self::Redis(cluster) = self else { return };
-        if cluster.listener.is_some() && timeout(RESIGN_TIMEOUT, cluster.roster.release()).await.is_err() {
-            tracing::warn!("redis did not answer; other nodes will take this one out when its lease is over");
+        if cluster.listener.is_some() && timeout(RELEASE_TIMEOUT, cluster.roster.release()).await.is_err() {
+            tracing::warn!("redis did not respond in time; other nodes will remove this node when its lease expires");
         }
     }
 }

@@ -198,7 +198,7 @@ impl Node {
                     webhooks.drain().await;
                 }
             };
-            let cleanup = async { tokio::join!(backbone.leave(), webhooks_drain) };
+            let cleanup = async { tokio::join!(backbone.release(), webhooks_drain) };
             if tokio::time::timeout(SHUTDOWN_TIMEOUT, cleanup).await.is_err() {
                 tracing::warn!("shut down before Redis confirmed the cleanup; other nodes will remove this node");
             }
@@ -207,7 +207,7 @@ impl Node {
         tokio::select! {
             served = serve => served,
             never = signals.run(shutdown_sender) => match never {},
-            never = backbone.keep() => match never {},
+            never = backbone.run() => match never {},
             never = send(webhooks.as_deref()) => match never {},
             never = certificates::watch(tls, reload, certificates::CHECK_INTERVAL) => match never {},
             () = admin.run() => Err(anyhow::anyhow!("the admin listener stopped").into()),
