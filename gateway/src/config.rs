@@ -270,7 +270,8 @@ impl Validate for Config {
             has_port && !authority.host().is_empty() && !authority.as_str().contains('@')
         };
         if !self.peers.advertise.is_empty() && !self.peers.advertise.parse().is_ok_and(is_address) {
-            let complaint = format!("expected a host and a port, like \"10.0.0.7:8082\", not {:?}", self.peers.advertise);
+            let complaint =
+                format!("expected a host and a port, like \"10.0.0.7:8082\", not {:?}", self.peers.advertise);
             mistakes.push(Mistake::new("peers.advertise", complaint));
         }
         let prefix = &server.path_prefix;

@@ -143,7 +143,8 @@ async fn trigger_and_listen_use_tls_with_trusted_servers() {
     assert_eq!(within("the end of listen", listener.wait()).await.expect("waiting succeeds").code(), Some(0));
     std::fs::write(folder.path().join("carillon.toml"), Setup::default().toml()).expect("the file can be written");
     let doctor = ["doctor", "--config", "carillon.toml", "--url", &wss];
-    for (more, code, words) in [(&[][..], 1, "cannot be reached"), (&["--ca", authority], 0, "establishes connections")] {
+    for (more, code, words) in [(&[][..], 1, "cannot be reached"), (&["--ca", authority], 0, "establishes connections")]
+    {
         let finished = run(folder.path(), &[&doctor, more].concat(), &[]).await;
         assert_eq!(finished.code, code, "{finished:?}");
         assert!(finished.stdout.contains(words), "{finished:?}");

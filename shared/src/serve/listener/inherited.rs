@@ -54,9 +54,7 @@ pub enum InheritedError {
         name: &'static str,
     },
     /// The socket is not a TCP socket.
-    #[error(
-        "expected the socket {name} to be a TCP socket, like that of ListenStream=8080: {complaint}"
-    )]
+    #[error("expected the socket {name} to be a TCP socket, like that of ListenStream=8080: {complaint}")]
     Kind {
         /// The name of the socket.
         name: &'static str,
