@@ -68,7 +68,7 @@ impl Capacity {
     ) -> Arc<Self> {
         let sessions_max = match server.fallback_sessions_per_address {
             0 => 0,
-            wanted => wanted.min(limits.connections_max / SESSIONS_PER_ADDRESS_SHARE).max(1),
+            requested => requested.min(limits.connections_max / SESSIONS_PER_ADDRESS_SHARE).max(1),
         };
         Arc::new(Self {
             limits,

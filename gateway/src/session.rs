@@ -49,7 +49,7 @@ pub(crate) struct Watched {
     pub(crate) slot: Option<HubSlot>,
 }
 
-/// What the shard does for a message.
+/// The action that the shard performs for a message.
 #[derive(Debug)]
 pub(crate) enum Action {
     /// Nothing.

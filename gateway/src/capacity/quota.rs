@@ -186,8 +186,8 @@ impl Capacity {
     /// Claims connections for the waiting handshakes of an app until the queue is empty.
     async fn serve_queue(self: &Arc<Self>, app: Arc<App>) {
         let of_app = self.of_app(&app.id);
-        while let Some(wanted) = of_app.waiting_count() {
-            if self.claim(&app, of_app, wanted).await.is_err() {
+        while let Some(requested) = of_app.waiting_count() {
+            if self.claim(&app, of_app, requested).await.is_err() {
                 self.decide_by_own_count(&app, of_app);
             }
             if !of_app.queue().waiting.is_empty() {
@@ -199,13 +199,13 @@ impl Capacity {
         }
     }
 
-    /// Claims connections for the first `wanted` handshakes. Admits as many as the roster grants, and refuses handshakes that
+    /// Claims connections for the first `requested` handshakes. Admits as many as the roster grants, and refuses handshakes that
     /// have waited long enough.
     async fn claim(
         self: &Arc<Self>,
         app: &Arc<App>,
         of_app: &AppConnections,
-        wanted: usize,
+        requested: usize,
     ) -> Result<(), RosterError> {
         // Locked until the admitted connections are counted. A report in between would release them.
         let mut reported = of_app.reported.lock().await;
@@ -214,7 +214,7 @@ impl Capacity {
         }
         let count = of_app.count();
         let quota = app.limits.connections as u64;
-        let claimed = match self.roster.claim_connections(&app.id, count as u64, wanted as u64, quota).await {
+        let claimed = match self.roster.claim_connections(&app.id, count as u64, requested as u64, quota).await {
             Ok(claimed) => claimed,
             Err(error) => {
                 // The roster may have counted them. Report the correct count as soon as Redis is available.
@@ -223,7 +223,7 @@ impl Capacity {
                 return Err(error);
             }
         };
-        let admitted = usize::try_from(claimed.admitted).unwrap_or(usize::MAX).min(wanted);
+        let admitted = usize::try_from(claimed.admitted).unwrap_or(usize::MAX).min(requested);
         *reported = Reported { count: count + admitted, failed: None, may_be_counted: true };
         for _ in 0..admitted {
             let Some(waiting) = of_app.queue().waiting.pop_front() else { break };
@@ -235,7 +235,7 @@ impl Capacity {
             self.report_due.notify_one();
         }
         drop(reported);
-        self.refuse_settled(of_app, wanted - admitted, claimed);
+        self.refuse_settled(of_app, requested - admitted, claimed);
         Ok(())
     }
 

@@ -294,7 +294,7 @@ impl FallbackSession {
         self.is_unconfirmed = false;
         let (shard, connection) = (&self.shard, &self.connection);
         connection.touch(shard.now_s());
-        shard.node.metrics.received_bytes.inc_by(bytes as u64);
+        shard.node.metrics.traffic.received_bytes.inc_by(bytes as u64);
         if messages.is_empty() && self.heartbeat_at.is_none() {
             // The client checks whether the connection is alive.
             shard.pong(connection, b"");

@@ -110,7 +110,7 @@ impl Relay {
 }
 
 /// Whether the fetched event may be newer than the one that this node received before the query. Positions of two epochs are
-/// not comparable, because the roster's clock may have gone back.
+/// not comparable, because the roster's clock may have been set back.
 fn supersedes(fetched: Position, received: Position) -> bool {
     fetched.epoch != received.epoch || fetched.sequence > received.sequence
 }

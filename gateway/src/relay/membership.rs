@@ -102,7 +102,7 @@ impl Relay {
         // later.
         let topic = tokio::select! {
             biased;
-            begun = begin => begun?,
+            locked = begin => locked?,
             () = ended => return Err(EnterError::Unavailable),
         };
         let position = match member {

@@ -1,8 +1,8 @@
-//! Presence over six nodes, while their Redis goes away, loses data, lags, fills up and changes its clock, and while nodes
-//! are killed at random.
+//! Presence over six nodes during failures of their Redis, which stops, loses data, lags, fills up or changes its clock. Nodes are
+//! killed at random.
 //!
-//! Times of leases are a sixth of the real ones. What must hold: no client sees a member leave or come back that was there
-//! all the time, no webhook says so, and a killed node's members are removed in time.
+//! Lease times are a sixth of the real ones. No client and no webhook may report a change of a member who was present all the
+//! time. The members of a killed node must be removed in time.
 
 mod node;
 mod server;
@@ -23,14 +23,14 @@ use server::Server;
 const NODES: usize = 6;
 const CHANNELS: [&str; 2] = ["presence-a", "presence-b"];
 
-/// Leases last a sixth of their real time.
+/// The divisor of all lease times.
 const DIVISOR: u32 = 6;
 
-/// Longer than a silence after which a node is dead.
+/// The length of an outage. It is longer than the time after which a node has failed.
 const OUTAGE: Duration = Duration::from_secs(4);
 
-/// Within this time after Redis is back everything must be right again. A sixth of the promised 30 s are 5 s; subscribers
-/// reconnect in their real time, and the machine may be busy.
+/// The maximum time until the state is correct again after Redis has returned. A sixth of the promised 30 s is 5 s, but
+/// subscribers reconnect in their real time, and the machine may be busy.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 #[derive(Clone, Copy, Debug)]
@@ -60,7 +60,7 @@ const FAULTS: [Fault; 10] = [
     Fault::JumpsBackward,
 ];
 
-/// When a node is killed.
+/// The time at which a node is killed, relative to the failure of Redis.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Death {
     Before,
@@ -69,13 +69,13 @@ enum Death {
     Never,
 }
 
-/// The whole cluster and what should be true of it.
+/// The cluster and its expected state.
 struct Model {
     server: Server,
     nodes: Vec<Option<Node>>,
-    /// By channel and user: the nodes that hold the user. These users never leave by themselves.
+    /// By channel and user: the nodes with a subscription of the user. These users never leave.
     steady: BTreeMap<(usize, String), BTreeSet<usize>>,
-    /// Users who come and go.
+    /// Users who join and leave.
     moving: BTreeMap<(usize, String), usize>,
     under_way: Vec<(usize, Ended)>,
     rng: StdRng,
@@ -101,7 +101,7 @@ impl Model {
                 for user in [format!("only-{node}"), format!("both-{node}"), format!("both-{}", (node + 1) % NODES)] {
                     model.steady.entry((channel, user.clone())).or_default().insert(node);
                     let joined = model.node(node).join(&topic(channel), &user);
-                    joined.await.expect("it joins");
+                    joined.await.expect("the user joins");
                 }
             }
         }
@@ -113,30 +113,30 @@ impl Model {
     }
 
     fn node(&self, index: usize) -> &Node {
-        self.nodes[index].as_ref().expect("the node lives")
+        self.nodes[index].as_ref().expect("the node is running")
     }
 
-    fn living(&self) -> Vec<usize> {
+    fn running(&self) -> Vec<usize> {
         (0..NODES).filter(|index| self.nodes[*index].is_some()).collect()
     }
 
     fn kill_one(&mut self) {
-        let victim = self.living().into_iter().choose(&mut self.rng).expect("one lives");
+        let victim = self.running().into_iter().choose(&mut self.rng).expect("a node is running");
         for holders in self.steady.values_mut() {
             holders.remove(&victim);
         }
         self.steady.retain(|_, holders| !holders.is_empty());
         self.moving.retain(|_, node| *node != victim);
         self.under_way.retain(|(node, _)| *node != victim);
-        self.nodes[victim].take().expect("the node lives").kill();
+        self.nodes[victim].take().expect("the node is running").kill();
         println!("killed node {victim}");
     }
 
-    /// Joins a user who stays on each node. A replica that lags does not have them.
+    /// Joins one steady user on each node. A lagging replica lacks these users.
     async fn join_late(&mut self) {
-        for node in self.living() {
+        for node in self.running() {
             let user = format!("late-{node}");
-            self.node(node).join(&topic(0), &user).await.expect("it joins");
+            self.node(node).join(&topic(0), &user).await.expect("the user joins");
             self.steady.insert((0, user), BTreeSet::from([node]));
         }
         self.converge("after late joins").await;
@@ -145,57 +145,57 @@ impl Model {
         }
     }
 
-    /// Lets some users join and some leave, without waiting for it.
+    /// Starts some joins and a leave.
     fn move_some(&mut self) {
         for number in 0..4 {
             let channel = self.rng.random_range(0..CHANNELS.len());
-            let node = self.living().into_iter().choose(&mut self.rng).expect("one lives");
+            let node = self.running().into_iter().choose(&mut self.rng).expect("a node is running");
             let user = format!("moving-{number}-{}", self.moving.len());
             self.under_way.push((node, self.node(node).join(&topic(channel), &user)));
             self.moving.insert((channel, user), node);
         }
         let leaver = self.moving.keys().choose(&mut self.rng).cloned().expect("some users move");
-        let node = self.moving.remove(&leaver).expect("it is there");
-        // It may leave before it has joined: then its join is to be waited for first.
+        let node = self.moving.remove(&leaver).expect("the user was chosen from the map");
+        // The join may still be in progress. The leave waits for it.
         self.under_way.push((node, self.node(node).leave(&topic(leaver.0), &leaver.1)));
     }
 
     async fn moves_end(&mut self) {
         for (_, moved) in self.under_way.drain(..) {
-            tokio::time::timeout(PATIENCE, moved).await.expect("a move ends in time").expect("its node lives");
+            tokio::time::timeout(PATIENCE, moved).await.expect("the move ends in time").expect("the node is running");
         }
     }
 
-    fn truth(&self, channel: usize) -> BTreeSet<String> {
+    fn expected(&self, channel: usize) -> BTreeSet<String> {
         let steady = self.steady.keys().chain(self.moving.keys());
         steady.filter(|(of, _)| *of == channel).map(|(_, user)| user.clone()).collect()
     }
 
-    /// Waits until Redis and the clients of every node have the truth.
+    /// Waits until Redis and the clients of every node have the expected members.
     async fn converge(&self, when: &str) {
         let began = Instant::now();
         for (channel, name) in CHANNELS.iter().enumerate() {
-            let truth = self.truth(channel);
-            for index in self.living() {
+            let expected = self.expected(channel);
+            for index in self.running() {
                 let node = self.node(index);
                 loop {
                     let seen = node.with_view(|view| view.members.get(*name).cloned().unwrap_or_default());
                     let listed = node.listed(&topic(channel)).await;
-                    if listed.as_ref() == Some(&truth) && seen == truth {
+                    if listed.as_ref() == Some(&expected) && seen == expected {
                         break;
                     }
                     assert!(
                         began.elapsed() < PATIENCE,
-                        "{when}, {name}, node {index}: Redis has {listed:?}, clients see {seen:?}, the truth is {truth:?}"
+                        "{when}, {name}, node {index}: Redis has {listed:?}, clients see {seen:?}, expected {expected:?}"
                     );
                     tokio::time::sleep(Duration::from_millis(20)).await;
                 }
             }
         }
-        println!("{when}: right after {:?}", began.elapsed());
+        println!("{when}: correct after {:?}", began.elapsed());
     }
 
-    async fn suffer(&mut self, fault: Fault, death: Death) {
+    async fn inject(&mut self, fault: Fault, death: Death) {
         if death == Death::Before {
             self.kill_one();
         }
@@ -211,17 +211,17 @@ impl Model {
                     Fault::FailsOverToALaggingReplica => self.server.fall_back(),
                     _ => {}
                 }
-                self.endure(death).await;
+                self.wait_out(death).await;
                 self.server.launch().await;
             }
             Fault::Pauses => {
                 self.server.signal("STOP");
-                self.endure(death).await;
+                self.wait_out(death).await;
                 self.server.signal("CONT");
             }
             Fault::FillsUp => {
                 self.server.query::<()>(&["CONFIG", "SET", "maxmemory", "1"]).await;
-                self.endure(death).await;
+                self.wait_out(death).await;
                 self.server.query::<()>(&["CONFIG", "SET", "maxmemory", "0"]).await;
             }
             Fault::IsFlushed => self.server.query::<()>(&["FLUSHALL"]).await,
@@ -235,7 +235,7 @@ impl Model {
         }
     }
 
-    async fn endure(&mut self, death: Death) {
+    async fn wait_out(&mut self, death: Death) {
         tokio::time::sleep(OUTAGE / 2).await;
         if death == Death::During {
             self.kill_one();
@@ -245,8 +245,8 @@ impl Model {
     }
 
     /// Checks that clients and webhooks received no change of users who were present all the time.
-    async fn judge(&self) {
-        for index in self.living() {
+    async fn check(&self) {
+        for index in self.running() {
             let (false_changes, contradictions) = self.node(index).with_view(|view| {
                 let of = |name: &str| CHANNELS.iter().position(|channel| *channel == name).expect("a known channel");
                 let is_false = |(channel, user, _): &&(String, String, bool)| {
@@ -268,58 +268,58 @@ impl Model {
             let (kind, channel, user) = (field("k"), field("c"), field("u"));
             let channel = CHANNELS.iter().position(|name| *name == channel).expect("a known channel");
             let is_steady = self.steady.contains_key(&(channel, user.clone()));
-            assert_ne!(kind, "V", "the channels were never empty");
-            assert!(!(kind == "R" && is_steady), "a webhook says that {user} left");
+            assert_ne!(kind, "V", "no channel was empty");
+            assert!(!(kind == "R" && is_steady), "a webhook reports that {user} left");
             assert!(added.insert((channel, user.clone(), kind.clone())) || !is_steady, "two webhooks {kind} of {user}");
         }
     }
 }
 
-/// A replica that lags knows a channel that a node has left, and never held again.
+/// A lagging replica lists a node for a channel that the node has left.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_failover_brings_nobody_back_into_a_channel_that_a_node_has_left() {
+async fn a_failover_does_not_restore_members_of_a_channel_that_a_node_has_left() {
     let mut model = Model::start(400).await;
     let topic = Topic::new(&"shop".into(), &ChannelName::parse("presence-left", 200).expect("a valid name"));
     for (node, user) in [(0, "stays"), (1, "leaves"), (1, "leaves too")] {
-        model.node(node).join(&topic, user).await.expect("it joins");
+        model.node(node).join(&topic, user).await.expect("the user joins");
     }
     model.server.remember();
     for user in ["leaves", "leaves too"] {
-        model.node(1).leave(&topic, user).await.expect("it leaves");
+        model.node(1).leave(&topic, user).await.expect("the user leaves");
     }
     model.server.stop();
     model.server.fall_back();
     model.server.launch().await;
     let began = Instant::now();
-    let right = BTreeSet::from(["stays".to_owned()]);
+    let expected = BTreeSet::from(["stays".to_owned()]);
     loop {
         let node = model.node(0);
         let seen = node.with_view(|view| view.members.get("presence-left").cloned());
         let listed = node.listed(&topic).await;
         let counts: usize = model.server.query(&["HLEN", "carillon:{0}:oc:shop/presence-left"]).await;
-        if listed.as_ref() == Some(&right) && seen.as_ref() == Some(&right) && counts == 1 {
+        if listed.as_ref() == Some(&expected) && seen.as_ref() == Some(&expected) && counts == 1 {
             break;
         }
         assert!(began.elapsed() < PATIENCE, "Redis has {listed:?} on {counts} nodes, clients see {seen:?}");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    // The node that left may enter again.
-    model.node(1).join(&topic, "returns").await.expect("it joins");
+    // The node that left can enter again.
+    model.node(1).join(&topic, "returns").await.expect("the user joins");
     for node in model.nodes.iter_mut().filter_map(Option::take) {
         node.kill();
     }
 }
 
 async fn scenario(seed: u64, fault: Fault, death: Death) {
-    println!("seed {seed}: Redis {fault:?}, a node dies: {death:?}");
+    println!("seed {seed}: Redis {fault:?}, a node is killed: {death:?}");
     let mut model = Model::start(seed).await;
-    model.suffer(fault, death).await;
+    model.inject(fault, death).await;
     model.moves_end().await;
     model.converge(&format!("seed {seed}, {fault:?}, {death:?}")).await;
-    // A sweep that is too early shows within the silence of a lease, and a removal is announced at once.
+    // A premature sweep becomes visible within the duration of a lease, because a removal is announced at once.
     tokio::time::sleep(OUTAGE).await;
-    model.converge("after the silence of a lease").await;
-    model.judge().await;
+    model.converge("after the duration of a lease").await;
+    model.check().await;
     for node in model.nodes.iter_mut().filter_map(Option::take) {
         node.kill();
     }
@@ -331,21 +331,21 @@ async fn all_faults(death: Death, first_seed: u64) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nobody_leaves_or_comes_back_whatever_redis_does() {
+async fn no_member_leaves_or_returns_during_failures_of_redis() {
     all_faults(Death::Never, 1).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn only_the_members_of_a_node_that_died_before_leave() {
+async fn only_members_of_a_node_killed_before_a_failure_leave() {
     all_faults(Death::Before, 100).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn only_the_members_of_a_node_that_died_meanwhile_leave() {
+async fn only_members_of_a_node_killed_during_a_failure_leave() {
     all_faults(Death::During, 200).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn only_the_members_of_a_node_that_died_afterwards_leave() {
+async fn only_members_of_a_node_killed_after_a_failure_leave() {
     all_faults(Death::After, 300).await;
 }

@@ -129,7 +129,7 @@ impl Relay {
         self.read_announced(&locked, missing).await
     }
 
-    /// Registers the members of this node again, removes those that have left, reads the list of members, and notifies
+    /// Registers the members of this node again, and removes those that have left. Then reads the list of members, and notifies
     /// subscribers of the changes that they missed.
     async fn register_members(&self, topic: &LockedTopic<'_>, missing: Missing) -> Result<(), RosterError> {
         let own = self.topics.with(topic, |state| state.replica.as_ref().map(|replica| replica.own_members()));

@@ -28,7 +28,7 @@ pub(super) struct Unverified {
     added: Notify,
 }
 
-/// What to do with members, users and counts that are missing in the roster.
+/// The treatment of members, users and counts that are missing in the roster.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Missing {
     /// Retain them, because Redis may have lost data and other nodes may register them again.

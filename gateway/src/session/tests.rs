@@ -11,7 +11,7 @@ mod rate;
 mod sign_in;
 mod subscribe;
 
-/// An app with small limits; `change` makes it another.
+/// Returns an app with small limits, changed by `change`.
 fn app(change: impl FnOnce(&mut App)) -> Arc<App> {
     let app = json!({"id": "app", "key": "key", "secret": "secret"});
     let mut app: App = serde_json::from_value(app).unwrap();
@@ -27,7 +27,7 @@ fn app(change: impl FnOnce(&mut App)) -> Arc<App> {
     Arc::new(app)
 }
 
-/// A session and what is around it: a clock, and a cluster that answers when it is told to.
+/// A session with a clock, and with a cluster that replies on request.
 struct Client {
     app: Arc<App>,
     session: Session,
@@ -47,34 +47,34 @@ impl Client {
         Self { session: Session::new(socket(), app.clone()), app, now: Instant::now() }
     }
 
-    /// What the session makes of a message, in words.
-    fn says(&mut self, message: &Value) -> String {
+    /// Returns the session's action for a message as a text.
+    fn sends(&mut self, message: &Value) -> String {
         let text = message.to_string();
         let frame = ClientFrame::parse(&text).unwrap();
         match self.session.on_frame(frame, self.now) {
-            Ok(action) => in_words(action),
+            Ok(action) => describe(action),
             Err(refusal) => format!("refused: {}", cause(&refusal)),
         }
     }
 
     #[track_caller]
     fn check(&mut self, message: &Value, expected: &str) {
-        assert_eq!(self.says(message), expected, "{message}");
+        assert_eq!(self.sends(message), expected, "{message}");
     }
 
-    /// `auth` for a channel, valid for this session.
+    /// Returns a valid `auth` for a channel.
     fn auth(&self, channel: &str, channel_data: Option<&str>) -> String {
         let channel = ChannelName::parse(channel, 200).unwrap();
         sign_channel(&self.app, socket(), &channel, channel_data)
     }
 
-    /// Subscribes with a valid signature where one is needed.
+    /// Subscribes with a valid signature.
     fn subscribes(&mut self, channel: &str, channel_data: Option<&str>) -> String {
         let auth = self.auth(channel, channel_data);
-        self.says(&subscribe(channel, Some(&auth), channel_data))
+        self.sends(&subscribe(channel, Some(&auth), channel_data))
     }
 
-    /// The cluster answers: the subscription stands.
+    /// Confirms a pending subscription.
     #[track_caller]
     fn enters(&mut self, channel: &str) {
         let channel = ChannelName::parse(channel, 200).unwrap();
@@ -89,10 +89,10 @@ impl Client {
 
     fn signs_in(&mut self, user_data: &str) -> String {
         let auth = sign_user(&self.app, socket(), user_data);
-        self.says(&sign_in(&auth, user_data))
+        self.sends(&sign_in(&auth, user_data))
     }
 
-    /// The cluster answers: the sign-in stands.
+    /// Confirms a pending sign-in.
     fn is_signed_in(&mut self) {
         self.session.signed_in().expect("a sign-in").slot = Some(7);
     }
@@ -121,7 +121,7 @@ fn client_event(name: &str, channel: &str, data: Value) -> Value {
     json!({"event": name, "channel": channel, "data": data})
 }
 
-fn in_words(action: Action) -> String {
+fn describe(action: Action) -> String {
     match action {
         Action::Nothing => "nothing".into(),
         Action::Send(json) => format!("send {json}"),
@@ -129,7 +129,7 @@ fn in_words(action: Action) -> String {
         Action::Subscribe { channel, member: Some(member), .. } => {
             format!("enter {channel} as {} {}", member.user_id, member.user_info.as_deref().unwrap_or("-"))
         }
-        Action::Resubscribe { channel, .. } => format!("answer again {channel}"),
+        Action::Resubscribe { channel, .. } => format!("reply again {channel}"),
         Action::Unsubscribe(Subscription { channel, user_id: None, .. }) => format!("leave {channel}"),
         Action::Unsubscribe(Subscription { channel, user_id: Some(user_id), .. }) => {
             format!("leave {channel} as {user_id}")
@@ -142,7 +142,7 @@ fn in_words(action: Action) -> String {
     }
 }
 
-/// The innermost reason that is still the session's own.
+/// Returns the session's reason for a refusal.
 fn cause(refusal: &Refusal) -> String {
     refusal.source().map_or_else(|| refusal.to_string(), ToString::to_string)
 }
@@ -176,7 +176,7 @@ fn events_that_no_client_may_send_are_refused() {
 }
 
 #[test]
-fn a_new_session_is_nobody_and_nowhere() {
+fn a_new_session_has_no_user_and_no_subscription() {
     let mut client = Client::new();
     assert!(client.session.signed_in().is_none() && client.session.sign_out().is_none());
     assert!(!client.session.is_authorized());
@@ -184,7 +184,7 @@ fn a_new_session_is_nobody_and_nowhere() {
 }
 
 #[test]
-fn a_session_is_authorized_by_a_signature_for_good() {
+fn a_valid_signature_authorizes_a_session_permanently() {
     #[track_caller]
     fn check(authorized: bool, act: impl FnOnce(&mut Client)) {
         let mut client = Client::new();
@@ -197,11 +197,11 @@ fn a_session_is_authorized_by_a_signature_for_good() {
     check(true, |client| client.joins("private-encrypted-a", None));
     check(true, |client| client.joins("presence-a", Some(r#"{"user_id":"1"}"#)));
     check(true, |client| drop(client.signs_in(r#"{"id":"1"}"#)));
-    check(false, |client| drop(client.says(&subscribe("private-a", Some("key:bad"), None))));
-    check(false, |client| drop(client.says(&sign_in("key:bad", r#"{"id":"1"}"#))));
+    check(false, |client| drop(client.sends(&subscribe("private-a", Some("key:bad"), None))));
+    check(false, |client| drop(client.sends(&sign_in("key:bad", r#"{"id":"1"}"#))));
     check(false, |client| drop(client.signs_in(r#"{"id":1}"#)));
     check(true, |client| {
         client.joins("private-a", None);
-        client.says(&unsubscribe("private-a"));
+        client.sends(&unsubscribe("private-a"));
     });
 }

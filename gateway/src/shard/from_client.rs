@@ -30,7 +30,7 @@ impl Shard {
                 return self.refuse(connection, &Refusal::Message(error));
             }
         };
-        self.node.metrics.messages_received.of(&frame).inc();
+        self.node.metrics.traffic.messages_received.of(&frame).inc();
         let result = connection.session.borrow_mut().on_frame(frame, Instant::now());
         match result {
             Ok(action) => self.perform(connection, action),
@@ -103,7 +103,7 @@ pub(super) async fn publish_client_events(node: Arc<Node>, mut queue: mpsc::Rece
         let count = batch.len() as u64;
         let (messages, _tracked): (Vec<Message>, Vec<TrackedTask>) = batch.drain(..).unzip();
         if let Err(error) = node.relay.bus().publish(messages).await {
-            node.metrics.client_events_dropped.inc_by(count);
+            node.metrics.traffic.client_events_dropped.inc_by(count);
             tracing::warn!(%error, count, "cannot publish client events; dropping them");
         }
     }

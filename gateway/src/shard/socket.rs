@@ -130,7 +130,7 @@ impl Socket<'_> {
         let Self { connection, shard, .. } = self;
         connection.touch(shard.now_s());
         connection.count_closing_bytes(bytes.len());
-        shard.node.metrics.received_bytes.inc_by(bytes.len() as u64);
+        shard.node.metrics.traffic.received_bytes.inc_by(bytes.len() as u64);
         let message_bytes_max = as_usize(connection.app.limits.message_bytes);
         let result = reader.read(bytes, message_bytes_max, |incoming| {
             match (connection.stage(), incoming) {

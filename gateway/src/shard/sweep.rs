@@ -39,7 +39,7 @@ impl Shard {
             self.close_mid_message(key, CloseCode::PolicyViolation, &text);
         }
         self.flush();
-        self.node.metrics.outbox_bytes.add(outbox_bytes - self.outbox_bytes.replace(outbox_bytes));
+        self.node.metrics.traffic.outbox_bytes.add(outbox_bytes - self.outbox_bytes.replace(outbox_bytes));
     }
 
     fn sweep_open(self: &Rc<Self>, connection: &Rc<Connection>, now_s: u32) {
@@ -68,7 +68,7 @@ impl Shard {
         let margin_s = ping_margin_s(server.pong_timeout);
         match connection.pinged_s.get() {
             Some(pinged_s) if now_s - pinged_s >= seconds(server.pong_timeout) - margin_s => {
-                self.node.metrics.ping_timeouts.inc();
+                self.node.metrics.traffic.ping_timeouts.inc();
                 let text = "Pong reply not received in time";
                 self.close(connection, &Farewell::new(CloseCode::PongTimeout, text));
             }

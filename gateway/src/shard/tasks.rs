@@ -168,10 +168,10 @@ impl Shard {
         ticket: Ticket,
         member: Option<Box<Member>>,
     ) {
-        let is_wanted = self.connection(key).is_some_and(|connection| {
+        let is_pending = self.connection(key).is_some_and(|connection| {
             connection.session.borrow_mut().subscriptions.confirm(&topic.channel, ticket).is_some()
         });
-        if !is_wanted {
+        if !is_pending {
             return;
         }
         let user_id = member.as_ref().map(|member| member.user_id.clone());

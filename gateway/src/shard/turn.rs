@@ -34,7 +34,7 @@ impl Shard {
                     reached += sent.reached;
                 }
                 published_us.extend(published_at_us);
-                self.node.metrics.fanout_subscribers.observe(reached as f64);
+                self.node.metrics.traffic.fanout_subscribers.observe(reached as f64);
             }
             if self.burst.borrow().is_large() {
                 self.end_turn(&mut published_us).await;
@@ -52,7 +52,7 @@ impl Shard {
             let now_us = unix_us();
             for published_us in published_us.drain(..) {
                 let seconds = Duration::from_micros(now_us.saturating_sub(published_us)).as_secs_f64();
-                self.node.metrics.delivery_seconds.observe(seconds);
+                self.node.metrics.traffic.delivery_seconds.observe(seconds);
             }
         }
         if spent < BURST_COST_MAX {

@@ -98,8 +98,8 @@ impl Shard {
                     connection.wake();
                 }
             });
-            self.node.metrics.messages_sent.inc_by(size.messages as u64);
-            self.node.metrics.sent_bytes.inc_by(size.bytes as u64);
+            self.node.metrics.traffic.messages_sent.inc_by(size.messages as u64);
+            self.node.metrics.traffic.sent_bytes.inc_by(size.bytes as u64);
             if slow.is_empty() {
                 return;
             }
@@ -118,7 +118,7 @@ impl Shard {
 
     /// Counts and logs a client that is disconnected because it reads too slowly.
     pub(super) fn note_slow(&self, connection: &Connection, reason: &str) {
-        self.node.metrics.slow_consumers.inc();
+        self.node.metrics.traffic.slow_consumers.inc();
         tracing::debug!(
             target: "activity",
             { socket.id = %connection.socket_id, reason },

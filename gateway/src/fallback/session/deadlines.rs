@@ -52,7 +52,7 @@ impl FallbackSession {
         }
         if is_past(self.heartbeat_at, server.pong_timeout) {
             self.heartbeat_at = None;
-            self.shard.node.metrics.ping_timeouts.inc();
+            self.shard.node.metrics.traffic.ping_timeouts.inc();
             self.close(&Farewell::new(CloseCode::PongTimeout, "Pong reply not received in time"));
         } else if self.reconnect_at.is_some_and(|reconnect| reconnect <= now) {
             self.close(&Farewell::new(CloseCode::Reconnect, "Reconnect to check whether WebSockets work again"));

@@ -1,4 +1,4 @@
-//! One gateway as far as its relay goes, and what its clients see.
+//! The relay of one gateway, and the view of its clients.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::pending;
@@ -26,25 +26,25 @@ use super::DIVISOR;
 use crate::inbox::{Broadcast, Room, ShardMessage, inbox};
 use crate::metrics::Metrics;
 
-/// How long members that are missing after a loss of data are kept. Subscribers reconnect within 2 s.
+/// How long members that are missing after a loss of data are retained. Subscribers reconnect within 2 s.
 const RETENTION: Duration = Duration::from_secs(4);
 
-/// The members of each channel as a client of one node sees them, and what it received out of place.
+/// The members of each channel from the view of one node's clients, and the contradictory messages.
 #[derive(Default)]
 pub(super) struct View {
     pub(super) members: BTreeMap<String, BTreeSet<String>>,
-    /// Additions and removals: channel, user, whether it was added.
+    /// Additions and removals: the channel, the user, and whether the user was added.
     pub(super) changes: Vec<(String, String, bool)>,
     pub(super) contradictions: Vec<String>,
 }
 
-/// Starts something on the shard's thread.
+/// Starts work on the shard's thread.
 type Work = Box<dyn FnOnce() -> LocalBoxFuture<'static, ()> + Send>;
 
-/// Resolves when what was started has ended.
+/// Resolves when the work has ended.
 pub(super) type Ended = oneshot::Receiver<()>;
 
-/// A node with a runtime of its own, so that it can be killed like a process.
+/// A node with its own runtime. It can be killed like a process.
 pub(super) struct Node {
     runtime: Runtime,
     /// Work of the node's one shard.
@@ -102,7 +102,7 @@ impl Node {
         node
     }
 
-    /// Ends everything that the node does, at once.
+    /// Ends all work of the node at once.
     pub(super) fn kill(self) {
         self.runtime.shutdown_background();
     }
@@ -112,12 +112,12 @@ impl Node {
         let (relay, app, topic) = (self.relay.clone(), self.app.clone(), topic.clone());
         let member = Member { user_id: user.into(), user_info: None };
         self.on_shard(async move || {
-            let answered = topic.clone();
-            let answer = move |frames: Vec<bytes::Bytes>| {
+            let topic_of_reply = topic.clone();
+            let reply = move |frames: Vec<bytes::Bytes>| {
                 let frame = frames[0].clone();
-                ShardMessage::Broadcast(Broadcast { topic: answered, frame, except: None, published_at_us: None })
+                ShardMessage::Broadcast(Broadcast { topic: topic_of_reply, frame, except: None, published_at_us: None })
             };
-            relay.enter(&topic, &app, 0, Some(&member), pending(), answer).await.expect("it may join");
+            relay.enter(&topic, &app, 0, Some(&member), pending(), reply).await.expect("the user joins");
         })
     }
 
@@ -133,7 +133,7 @@ impl Node {
         let work: Work = Box::new(move || {
             Box::pin(async move {
                 work().await;
-                // No caller may be waiting any more.
+                // The caller may not be waiting anymore.
                 let _ = end.send(());
             })
         });
@@ -141,10 +141,11 @@ impl Node {
         ended
     }
 
-    /// The members of a channel as Redis has them.
+    /// Returns the members of a channel in Redis.
     pub(super) async fn listed(&self, topic: &Topic) -> Option<BTreeSet<String>> {
         let (roster, topic) = (self.roster.clone(), topic.clone());
-        let members = self.runtime.spawn(async move { roster.members(&topic).await }).await.expect("it does not panic");
+        let members =
+            self.runtime.spawn(async move { roster.members(&topic).await }).await.expect("the query does not panic");
         Some(members.ok()?.iter().map(|member| member.user_id.as_str().to_owned()).collect())
     }
 
@@ -153,7 +154,7 @@ impl Node {
     }
 }
 
-/// Runs until the node is dropped. What is under way then ends with it.
+/// Runs until the node is dropped. Work in progress then ends.
 fn run_shard(mut work: mpsc::UnboundedReceiver<Work>) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     LocalSet::new().block_on(&runtime, async {
@@ -166,7 +167,7 @@ fn run_shard(mut work: mpsc::UnboundedReceiver<Work>) {
 impl View {
     fn receive(&mut self, message: &ShardMessage) {
         let ShardMessage::Broadcast(Broadcast { frame, .. }) = message else { return };
-        // Behind the WebSocket header, which may have a brace in it, but no quotation mark after one.
+        // The JSON text is behind the WebSocket header, which may have a brace, but no quotation mark after one.
         let begin = frame.windows(2).position(|bytes| bytes == b"{\"").expect("a text");
         let message: Value = serde_json::from_slice(&frame[begin..]).expect("JSON");
         let channel = message["channel"].as_str().expect("a channel").to_owned();

@@ -1,4 +1,4 @@
-//! A redis-server whose outages are the subject of a test.
+//! A redis-server for tests of failures.
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -9,18 +9,18 @@ use shared::cluster::redis::Config;
 use shared::secret::Secret;
 use tempfile::TempDir;
 
-/// A server on a socket in a folder of its own, which logs every write. It ends when dropped.
+/// A server on a Unix socket in a temporary folder. It logs every write, and is killed when it is dropped.
 pub(super) struct Server {
     process: Option<Child>,
     folder: TempDir,
-    /// The data as it was when [`Server::remember`] was called.
+    /// The data at the time of [`Server::remember`].
     older: TempDir,
 }
 
 impl Server {
     pub(super) async fn start() -> Self {
-        let folder = tempfile::tempdir().expect("a folder for Redis");
-        let mut server = Self { process: None, folder, older: tempfile::tempdir().expect("a folder for a copy") };
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let mut server = Self { process: None, folder, older: tempfile::tempdir().expect("a temporary folder") };
         server.launch().await;
         server
     }
@@ -36,14 +36,14 @@ impl Server {
 
     /// Kills the process.
     pub(super) fn stop(&mut self) {
-        let mut process = self.process.take().expect("it runs");
-        process.kill().expect("it can be killed");
-        process.wait().expect("it can be waited for");
+        let mut process = self.process.take().expect("the server is running");
+        process.kill().expect("the server can be killed");
+        process.wait().expect("the server ends");
     }
 
-    /// Starts the process with the data that it had.
+    /// Starts the process with its current data.
     pub(super) async fn launch(&mut self) {
-        // The file of a killed server would be taken for a running one.
+        // The socket of a killed server would look like a running server.
         let _ = std::fs::remove_file(self.socket());
         let process = Command::new("redis-server")
             .args(["--port", "0", "--save", "", "--appendonly", "yes", "--appendfsync", "always", "--daemonize", "no"])
@@ -60,26 +60,26 @@ impl Server {
         }
     }
 
-    /// Keeps a copy of the data.
+    /// Copies the data.
     pub(super) fn remember(&self) {
         copy(&self.data(), self.older.path());
     }
 
-    /// Replaces the data of a stopped server by the copy, as if a replica that lags took over.
+    /// Replaces the data of a stopped server by the copy, like a failover to a lagging replica.
     pub(super) fn fall_back(&self) {
         self.lose_data();
-        std::fs::create_dir(self.data()).expect("a folder for the data");
+        std::fs::create_dir(self.data()).expect("the data folder can be created");
         copy(self.older.path(), &self.data());
     }
 
     /// Deletes the data of a stopped server.
     pub(super) fn lose_data(&self) {
-        std::fs::remove_dir_all(self.data()).expect("there is data");
+        std::fs::remove_dir_all(self.data()).expect("the data can be deleted");
     }
 
-    /// Sends the process a signal by its name.
+    /// Sends a signal to the process.
     pub(super) fn signal(&self, name: &str) {
-        let id = self.process.as_ref().expect("it runs").id().to_string();
+        let id = self.process.as_ref().expect("the server is running").id().to_string();
         let sent = Command::new("kill").args([&format!("-{name}"), &id]).status().expect("kill is installed");
         assert!(sent.success());
     }
@@ -88,8 +88,8 @@ impl Server {
         self.try_query(words).await.unwrap_or_else(|error| panic!("{words:?}: {error}"))
     }
 
-    /// Lets the clock jump by so many milliseconds, as far as keys can tell: leases lie in the past or the future, and
-    /// times to live are shorter or longer.
+    /// Simulates a jump of the clock: moves leases into the past or the future, and changes the times to live of keys. `nodes`: the
+    /// number of leases that are moved.
     pub(super) async fn jump(&self, milliseconds: i64, nodes: usize) {
         let script = "
             local jump = tonumber(ARGV[1])
@@ -122,7 +122,7 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         if let Some(process) = &mut self.process {
-            // A server that ended by itself has shown its fault already.
+            // A server that has crashed has failed the test already.
             let _ = process.kill();
             let _ = process.wait();
         }

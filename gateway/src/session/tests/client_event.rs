@@ -8,13 +8,13 @@ const TYPING: &str = "client-typing";
 
 #[track_caller]
 fn check_published(client: &mut Client, channel: &str, data: Value, expected: &Value) {
-    let said = client.says(&client_event(TYPING, channel, data));
-    let json = said.strip_prefix(&format!("publish {TYPING} on {channel}: ")).unwrap_or_else(|| panic!("{said}"));
+    let action = client.sends(&client_event(TYPING, channel, data));
+    let json = action.strip_prefix(&format!("publish {TYPING} on {channel}: ")).unwrap_or_else(|| panic!("{action}"));
     assert_eq!(serde_json::from_str::<Value>(json).unwrap(), *expected);
 }
 
 #[test]
-fn private_and_presence_channels_take_client_events() {
+fn private_and_presence_channels_accept_client_events() {
     for channel in ["private-a", "private-cache-a"] {
         let mut client = Client::new();
         client.joins(channel, None);
@@ -30,7 +30,7 @@ fn private_and_presence_channels_take_client_events() {
 }
 
 #[test]
-fn the_json_is_exactly_that_of_an_event() {
+fn a_client_event_is_published_as_the_json_of_an_event() {
     let mut client = Client::new();
     client.joins("presence-a", Some(r#"{"user_id":"3"}"#));
     client.check(
@@ -40,7 +40,7 @@ fn the_json_is_exactly_that_of_an_event() {
 }
 
 #[test]
-fn the_user_is_the_member_of_that_channel_and_no_other() {
+fn the_user_id_is_that_of_the_member_of_the_channel() {
     let mut client = Client::new();
     client.signs_in(r#"{"id":"7"}"#);
     client.is_signed_in();
@@ -56,7 +56,7 @@ fn the_user_is_the_member_of_that_channel_and_no_other() {
 }
 
 #[test]
-fn data_goes_on_as_a_text() {
+fn data_is_published_as_a_text() {
     #[track_caller]
     fn check(data: Value, expected: &str) {
         let mut client = Client::new();
@@ -74,9 +74,9 @@ fn data_goes_on_as_a_text() {
     check(json!(""), "");
 }
 
-/// An event that is wrong in every way is refused for one after the other, as each is mended.
+/// An event with several mistakes is refused for the first of them.
 #[test]
-fn refusals_come_in_their_order() {
+fn mistakes_are_checked_in_order() {
     let mut client = Client::of(app(|app| app.client_events = false));
     let large = || json!("x".repeat(17));
     let long_name = format!("client-{}", "a".repeat(14));
@@ -89,14 +89,14 @@ fn refusals_come_in_their_order() {
     client.check(&client_event(TYPING, "news", large()), "refused: channel kind takes no client events");
     client.joins("private-a", None);
     for _ in 0..2 {
-        client.says(&client_event(TYPING, "private-a", json!("x")));
+        client.sends(&client_event(TYPING, "private-a", json!("x")));
     }
     client.check(&client_event(TYPING, "private-a", large()), "refused: data is larger than 16 bytes");
     client.check(&client_event(TYPING, "private-a", json!("x")), "refused: over 2 per second");
 }
 
 #[test]
-fn names_are_checked() {
+fn event_names_are_checked() {
     let mut client = Client::new();
     client.joins("private-a", None);
     let mut check = |name: &str, expected: &str| client.check(&client_event(name, "private-a", json!("")), expected);
@@ -105,13 +105,13 @@ fn names_are_checked() {
     check(&format!("client-{}", "é".repeat(14)), "refused: event name is longer than 20 characters");
     let odd = r"client-A\b.c:/é";
     let json = json!({"event": odd, "channel": "private-a", "data": ""});
-    let said = client.says(&client_event(odd, "private-a", json!("")));
-    let published = said.strip_prefix(&format!("publish {odd} on private-a: ")).expect("it was published");
+    let action = client.sends(&client_event(odd, "private-a", json!("")));
+    let published = action.strip_prefix(&format!("publish {odd} on private-a: ")).expect("it was published");
     assert_eq!(serde_json::from_str::<Value>(published).unwrap(), json);
 }
 
 #[test]
-fn other_kinds_of_channels_take_none() {
+fn other_kinds_of_channels_refuse_client_events() {
     for channel in ["news", "cache-news", "private-encrypted-a", "private-encrypted-cache-a"] {
         let mut client = Client::new();
         client.joins(channel, None);
@@ -124,38 +124,38 @@ fn other_kinds_of_channels_take_none() {
 }
 
 #[test]
-fn a_subscription_counts_from_its_verified_request_on() {
+fn a_pending_subscription_allows_client_events() {
     let mut client = Client::new();
     let event = client_event(TYPING, "private-a", json!("x"));
     client.check(&event, "refused: not subscribed");
     client.subscribes("private-a", None);
-    assert!(client.says(&event).starts_with("publish"));
+    assert!(client.sends(&event).starts_with("publish"));
     client.enters("private-a");
-    assert!(client.says(&event).starts_with("publish"));
-    client.says(&unsubscribe("private-a"));
+    assert!(client.sends(&event).starts_with("publish"));
+    client.sends(&unsubscribe("private-a"));
     client.check(&event, "refused: not subscribed");
     client.check(&client_event(TYPING, "", json!("x")), "refused: not subscribed");
     client.check(&client_event(TYPING, "not a name", json!("x")), "refused: not subscribed");
 }
 
 #[test]
-fn a_presence_channel_may_still_turn_out_to_be_full() {
+fn a_pending_subscription_of_a_presence_channel_does_not_allow_client_events() {
     let mut client = Client::new();
     let event = client_event(TYPING, "presence-a", json!("x"));
     client.subscribes("presence-a", Some(r#"{"user_id":"1"}"#));
     client.check(&event, "refused: not subscribed");
     client.enters("presence-a");
-    assert!(client.says(&event).starts_with("publish"));
+    assert!(client.sends(&event).starts_with("publish"));
 }
 
 #[test]
-fn data_is_measured_as_it_goes_on() {
+fn data_is_measured_as_it_is_published() {
     let mut client = Client::of(app(|app| app.limits.client_events_per_second = 0));
     client.joins("private-a", None);
     let mut check = |data: Value, fits: bool| {
-        let said = client.says(&client_event(TYPING, "private-a", data));
-        assert_eq!(said.starts_with("publish"), fits, "{said}");
-        assert!(fits || said == "refused: data is larger than 16 bytes");
+        let action = client.sends(&client_event(TYPING, "private-a", data));
+        assert_eq!(action.starts_with("publish"), fits, "{action}");
+        assert!(fits || action == "refused: data is larger than 16 bytes");
     };
     check(json!("x".repeat(16)), true);
     check(json!("x".repeat(17)), false);
@@ -172,31 +172,31 @@ fn client_events_are_limited_per_second() {
     client.joins("private-a", None);
     client.joins("private-b", None);
     let event = |channel| client_event(TYPING, channel, json!("x"));
-    assert!(client.says(&event("private-a")).starts_with("publish"));
-    assert!(client.says(&event("private-b")).starts_with("publish"));
+    assert!(client.sends(&event("private-a")).starts_with("publish"));
+    assert!(client.sends(&event("private-b")).starts_with("publish"));
     client.check(&event("private-a"), "refused: over 2 per second");
     client.check(&event("private-b"), "refused: over 2 per second");
     client.now += Duration::from_millis(500);
-    assert!(client.says(&event("private-a")).starts_with("publish"));
+    assert!(client.sends(&event("private-a")).starts_with("publish"));
     client.check(&event("private-a"), "refused: over 2 per second");
 }
 
 #[test]
-fn what_is_refused_does_not_count_towards_the_rate() {
+fn refused_client_events_do_not_count_for_the_rate() {
     let mut client = Client::new();
     client.joins("private-a", None);
     for _ in 0..10 {
-        client.says(&client_event(TYPING, "private-b", json!("x")));
-        client.says(&client_event(TYPING, "private-a", json!("x".repeat(17))));
+        client.sends(&client_event(TYPING, "private-b", json!("x")));
+        client.sends(&client_event(TYPING, "private-a", json!("x".repeat(17))));
     }
-    assert!(client.says(&client_event(TYPING, "private-a", json!("x"))).starts_with("publish"));
+    assert!(client.sends(&client_event(TYPING, "private-a", json!("x"))).starts_with("publish"));
 }
 
 #[test]
-fn a_limit_of_zero_is_none() {
+fn a_limit_of_zero_means_no_limit() {
     let mut client = Client::of(app(|app| app.limits.client_events_per_second = 0));
     client.joins("private-a", None);
     for _ in 0..1_000 {
-        assert!(client.says(&client_event(TYPING, "private-a", json!("x"))).starts_with("publish"));
+        assert!(client.sends(&client_event(TYPING, "private-a", json!("x"))).starts_with("publish"));
     }
 }

@@ -7,20 +7,20 @@ use super::*;
 const BURST: u32 = 3 + REQUESTS_EXTRA;
 const REFUSED: &str = "refused: too many subscriptions and sign-ins in a short time";
 
-/// Subscribes and unsubscribes in turn until a subscription is refused; returns how many were accepted.
+/// Subscribes and unsubscribes in turn until a subscription is refused. Returns the number of accepted subscriptions.
 fn turns(client: &mut Client) -> u32 {
     for turn in 0.. {
         if client.subscribes("presence-a", Some(r#"{"user_id":"1"}"#)) == REFUSED {
             return turn;
         }
         client.enters("presence-a");
-        assert_eq!(client.says(&unsubscribe("presence-a")), "leave presence-a as 1");
+        assert_eq!(client.sends(&unsubscribe("presence-a")), "leave presence-a as 1");
     }
     unreachable!("a rate without a limit")
 }
 
 #[test]
-fn turns_are_limited_to_a_burst_and_a_rate() {
+fn alternating_subscriptions_are_limited_to_a_burst_and_a_rate() {
     let mut client = Client::new();
     assert_eq!(turns(&mut client), BURST);
     client.now += Duration::from_secs(1);
@@ -34,9 +34,9 @@ fn an_unsubscribe_over_the_rate_takes_effect() {
     let mut client = Client::new();
     client.joins("a", None);
     while client.subscribes("b", None) != REFUSED {}
-    assert_eq!(client.says(&unsubscribe("a")), "leave a");
+    assert_eq!(client.sends(&unsubscribe("a")), "leave a");
     assert_eq!(client.subscribes("a", None), REFUSED);
-    // The next one has to wait, and is the first in again.
+    // The next subscription is allowed after one interval.
     client.now += Duration::from_secs(1) / REQUESTS_PER_SECOND;
     assert_eq!(client.subscribes("a", None), "enter a");
 }
@@ -56,15 +56,15 @@ fn a_reconnect_with_every_channel_and_a_sign_in_is_within_the_rate() {
 fn refused_requests_and_sign_ins_count() {
     let mut client = Client::new();
     for _ in 0..BURST / 3 {
-        assert_ne!(client.says(&subscribe("private-a", Some("none"), None)), REFUSED);
-        assert_ne!(client.says(&subscribe("not a name", None, None)), REFUSED);
-        assert_ne!(client.says(&sign_in("none", "{}")), REFUSED);
+        assert_ne!(client.sends(&subscribe("private-a", Some("none"), None)), REFUSED);
+        assert_ne!(client.sends(&subscribe("not a name", None, None)), REFUSED);
+        assert_ne!(client.sends(&sign_in("none", "{}")), REFUSED);
     }
     for _ in 0..BURST % 3 {
         client.subscribes("a", None);
     }
     assert_eq!(client.subscribes("a", None), REFUSED);
     assert_eq!(client.signs_in(r#"{"id":"1"}"#), REFUSED);
-    // Nothing of it depends on pings and client events.
-    assert_ne!(client.says(&json!({"event": "pusher:ping", "data": {}})), REFUSED);
+    // Pings and client events are not limited by this rate.
+    assert_ne!(client.sends(&json!({"event": "pusher:ping", "data": {}})), REFUSED);
 }

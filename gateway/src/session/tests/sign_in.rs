@@ -8,12 +8,12 @@ fn watched(client: &mut Client) -> Vec<String> {
 }
 
 #[test]
-fn a_sign_in_enters_the_channel_of_the_user_and_keeps_the_text_that_was_signed() {
+fn a_sign_in_enters_the_channel_of_the_user_and_retains_the_signed_text() {
     let mut client = Client::new();
     let user_data = r#"{ "id" : "7", "user_info": {"a":1} }"#;
     assert_eq!(client.signs_in(user_data), format!("sign in to #server-to-user-7: {user_data}"));
     let signed_in = client.session.signed_in().unwrap();
-    assert_eq!((signed_in.user.id.as_str(), signed_in.slot), ("7", None), "the cluster has not answered");
+    assert_eq!((signed_in.user.id.as_str(), signed_in.slot), ("7", None), "the sign-in is pending");
 }
 
 #[test]
@@ -59,17 +59,21 @@ fn a_user_needs_an_id_that_can_name_a_channel() {
 fn one_connection_is_one_user() {
     let mut client = Client::new();
     client.signs_in(r#"{"id":"7"}"#);
-    assert_eq!(client.signs_in(r#"{"id":"8"}"#), "refused: signed in as another user", "even before the answer");
+    assert_eq!(
+        client.signs_in(r#"{"id":"8"}"#),
+        "refused: signed in as another user",
+        "even while the first sign-in is pending"
+    );
     client.is_signed_in();
     assert_eq!(client.signs_in(r#"{"id":"8"}"#), "refused: signed in as another user");
     assert_eq!(client.session.signed_in().unwrap().user.id.as_str(), "7");
 }
 
 #[test]
-fn the_same_user_again_is_answered_again() {
+fn a_repeated_sign_in_of_the_same_user_is_answered_again() {
     let mut client = Client::new();
     client.signs_in(r#"{"id":"7"}"#);
-    assert_eq!(client.signs_in(r#"{"id":"7"}"#), "nothing", "the answer is under way");
+    assert_eq!(client.signs_in(r#"{"id":"7"}"#), "nothing", "the reply is pending");
     client.is_signed_in();
     assert_eq!(
         client.signs_in(r#"{"id":"7","user_info":1}"#),
@@ -81,7 +85,7 @@ fn the_same_user_again_is_answered_again() {
 }
 
 #[test]
-fn a_sign_in_that_the_cluster_did_not_take_can_be_repeated() {
+fn a_failed_sign_in_can_be_repeated() {
     let mut client = Client::new();
     client.signs_in(r#"{"id":"7"}"#);
     assert_eq!(client.session.sign_out().unwrap().user.id.as_str(), "7");
@@ -89,18 +93,18 @@ fn a_sign_in_that_the_cluster_did_not_take_can_be_repeated() {
 }
 
 #[test]
-fn nothing_is_known_of_watched_users_at_first() {
+fn the_online_state_of_watched_users_is_unknown_at_first() {
     let mut client = Client::new();
     client.signs_in(r#"{"id":"7","watchlist":["b","a"]}"#);
     assert_eq!(watched(&mut client), ["b None", "a None"]);
 }
 
 #[test]
-fn a_long_watchlist_is_cut_and_the_sign_in_stands() {
+fn a_long_watchlist_is_truncated_and_the_sign_in_succeeds() {
     let mut client = Client::new();
     let too_long = r#"{"id":"7","watchlist":["c","b","a"]}"#;
     assert_eq!(client.signs_in(too_long), "sign in to #server-to-user-7, watchlist is longer than 2");
-    assert_eq!(watched(&mut client), ["c None", "b None"], "the first are kept");
+    assert_eq!(watched(&mut client), ["c None", "b None"], "the first users are watched");
 
     let mut client = Client::new();
     let repeats = r#"{"id":"7","watchlist":["a","b","a","b","a"]}"#;

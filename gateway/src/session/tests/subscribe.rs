@@ -32,7 +32,7 @@ fn channels_with_a_prefix_need_a_valid_signature() {
 }
 
 #[test]
-fn a_signature_for_another_connection_does_not_fit() {
+fn a_signature_for_another_connection_is_refused() {
     let mut client = Client::new();
     let channel = ChannelName::parse("private-a", 200).unwrap();
     let auth = sign_channel(&client.app, "1.1".parse().unwrap(), &channel, None);
@@ -53,7 +53,7 @@ fn on_private_channels_channel_data_may_be_signed_or_not() {
 }
 
 #[test]
-fn presence_channels_take_the_member_from_channel_data() {
+fn the_member_of_a_presence_channel_is_read_from_channel_data() {
     for channel in ["presence-a", "presence-cache-a"] {
         #[track_caller]
         fn check(channel: &str, channel_data: &str, expected: &str) {
@@ -113,14 +113,18 @@ fn a_signed_in_user_joins_presence_channels_without_channel_data() {
     let mut client = Client::new();
     client.signs_in(r#"{"id":"7","user_info":{"b":2}}"#);
     assert_eq!(client.subscribes("presence-a", None), r#"enter presence-a as 7 {"b":2}"#);
-    assert_eq!(client.subscribes("presence-b", Some(ANA)), r#"enter presence-b as 1 {"a":1}"#, "channel data wins");
+    assert_eq!(
+        client.subscribes("presence-b", Some(ANA)),
+        r#"enter presence-b as 1 {"a":1}"#,
+        "channel data has priority"
+    );
     client
         .check(&subscribe("presence-c", Some("key:nonsense"), None), "refused: auth is not of the form key:signature");
     client.check(&subscribe("presence-c", None, None), "refused: auth is missing");
 }
 
 #[test]
-fn the_info_of_a_signed_in_user_is_bounded_like_that_of_any_member() {
+fn the_info_of_a_signed_in_user_has_the_same_limit() {
     let mut client = Client::new();
     client.signs_in(r#"{"id":"7","user_info":"123456789012345"}"#);
     assert_eq!(client.subscribes("presence-a", None), "refused: user_info is larger than 16 bytes");
@@ -128,7 +132,7 @@ fn the_info_of_a_signed_in_user_is_bounded_like_that_of_any_member() {
 }
 
 #[test]
-fn bad_names_are_refused() {
+fn invalid_channel_names_are_refused() {
     let mut client = Client::new();
     client.check(&subscribe("", None, None), "refused: channel name is empty");
     client.check(&subscribe("#server-to-user-", None, None), "refused: channel name is empty");
@@ -140,17 +144,17 @@ fn bad_names_are_refused() {
 }
 
 #[test]
-fn a_repeated_request_is_answered_once_the_first_has_been() {
+fn a_repeated_request_is_answered_after_the_first() {
     let mut client = Client::new();
     assert_eq!(client.subscribes("private-a", None), "enter private-a");
-    assert_eq!(client.subscribes("private-a", None), "nothing", "the answer is under way");
+    assert_eq!(client.subscribes("private-a", None), "nothing", "the reply is pending");
     client.enters("private-a");
-    assert_eq!(client.subscribes("private-a", None), "answer again private-a");
-    assert_eq!(client.subscribes("private-a", None), "nothing", "one answer is under way");
+    assert_eq!(client.subscribes("private-a", None), "reply again private-a");
+    assert_eq!(client.subscribes("private-a", None), "nothing", "one reply is pending");
     let channel = ChannelName::parse("private-a", 200).unwrap();
     let ticket = client.session.subscriptions.find_mut(&channel).unwrap().ticket;
     assert!(client.session.subscriptions.confirm_again(&channel, ticket));
-    assert_eq!(client.subscribes("private-a", None), "answer again private-a");
+    assert_eq!(client.subscribes("private-a", None), "reply again private-a");
     assert_eq!(client.session.subscriptions.count(), 1);
 }
 
@@ -159,19 +163,19 @@ fn a_repeated_request_needs_its_signature_too() {
     let mut client = Client::new();
     client.joins("private-a", None);
     client.check(&subscribe("private-a", None, None), "refused: auth is missing");
-    assert_eq!(client.session.subscriptions.count(), 1, "the subscription stands");
+    assert_eq!(client.session.subscriptions.count(), 1, "the subscription remains");
 }
 
 #[test]
 fn a_repeated_request_does_not_change_the_member() {
     let mut client = Client::new();
     client.joins("presence-a", Some(ANA));
-    assert_eq!(client.subscribes("presence-a", Some(r#"{"user_id":"2"}"#)), "answer again presence-a");
+    assert_eq!(client.subscribes("presence-a", Some(r#"{"user_id":"2"}"#)), "reply again presence-a");
     client.check(&unsubscribe("presence-a"), "leave presence-a as 1");
 }
 
 #[test]
-fn unsubscribing_leaves_once() {
+fn an_unsubscribe_leaves_once() {
     let mut client = Client::new();
     client.check(&unsubscribe("news"), "nothing");
     client.joins("news", None);
@@ -185,14 +189,14 @@ fn unsubscribing_leaves_once() {
 }
 
 #[test]
-fn a_late_answer_is_not_taken_for_that_of_a_later_request() {
+fn a_late_reply_does_not_confirm_a_later_request() {
     let mut client = Client::new();
     let channel = ChannelName::parse("news", 200).unwrap();
     client.subscribes("news", None);
     let first = client.session.subscriptions.find_mut(&channel).unwrap().ticket;
     client.check(&unsubscribe("news"), "leave news");
     assert_eq!(client.subscribes("news", None), "enter news", "a new request");
-    assert_eq!(client.session.subscriptions.count(), 2, "both requests are under way");
+    assert_eq!(client.session.subscriptions.count(), 2, "both requests are pending");
     assert!(client.session.subscriptions.confirm(&channel, first).is_none());
     assert_eq!(client.session.subscriptions.count(), 1);
     let second = client.session.subscriptions.find_mut(&channel).unwrap().ticket;
@@ -207,7 +211,7 @@ fn channels_of_a_connection_are_bounded() {
         client.subscribes(channel, None);
     }
     client.check(&subscribe("d", None, None), "refused: connection has 3 subscriptions");
-    assert_eq!(client.subscribes("a", None), "nothing", "it is one of the three");
+    assert_eq!(client.subscribes("a", None), "nothing", "the connection is subscribed to it");
     client.check(&subscribe("private-d", None, None), "refused: auth is missing");
     client.enters("b");
     client.check(&unsubscribe("b"), "leave b");
@@ -217,7 +221,7 @@ fn channels_of_a_connection_are_bounded() {
 }
 
 #[test]
-fn requests_that_were_given_up_count_until_they_are_answered() {
+fn abandoned_requests_count_until_they_complete() {
     let mut client = Client::new();
     for _ in 0..3 {
         client.subscribes("a", None);
@@ -227,7 +231,7 @@ fn requests_that_were_given_up_count_until_they_are_answered() {
 }
 
 #[test]
-fn a_user_channel_is_open_to_its_signed_in_user_alone() {
+fn only_the_signed_in_user_can_subscribe_to_a_user_channel() {
     let mut client = Client::new();
     let own = subscribe("#server-to-user-7", Some(""), None);
     client.check(&own, "refused: user channel of another user");
@@ -242,7 +246,7 @@ fn a_user_channel_is_open_to_its_signed_in_user_alone() {
     client.check(&own, succeeded);
     client.check(&subscribe("#server-to-user-8", Some(""), None), "refused: user channel of another user");
     client.check(&subscribe("#server-to-user-77", Some(""), None), "refused: user channel of another user");
-    assert_eq!(client.session.subscriptions.count(), 0, "it takes none of the connection's places");
+    assert_eq!(client.session.subscriptions.count(), 0, "it does not count for the limit of the connection");
     client.session.sign_out();
     client.check(&own, "refused: user channel of another user");
 }

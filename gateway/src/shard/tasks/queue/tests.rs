@@ -11,7 +11,7 @@ fn topic(name: &str) -> Topic {
     Topic::new(&app().id, &ChannelName::parse(name, 200).expect("a name"))
 }
 
-/// A leave of this user, so that tasks of one topic differ.
+/// Returns a task for this user, to distinguish tasks of one topic.
 fn task(channel: &str, user: &str) -> Task {
     Task { app: app(), topic: topic(channel), work: Work::Exit { user_id: Some(UserId::from(user)) } }
 }
@@ -48,13 +48,13 @@ fn tasks_of_one_topic_are_done_in_order_by_one_worker() {
 }
 
 #[test]
-fn a_task_does_not_overtake_one_of_its_topic_that_no_worker_has_seen() {
+fn a_task_does_not_overtake_an_earlier_one_of_its_topic() {
     let mut tasks = Tasks::new(10);
     let pop = |tasks: &mut Tasks| tasks.pop().as_ref().map(name);
     tasks.push(task("a", "1"));
     tasks.push(task("a", "2"));
     assert_eq!(pop(&mut tasks).as_deref(), Some("a 1"));
-    // All workers are busy: nothing has moved the second one.
+    // All workers are busy, and the second task is still in the queue.
     tasks.push(task("a", "3"));
     assert_eq!(tasks.pop_behind(&topic("a")).as_ref().map(name), None);
     tasks.release(&topic("a"));
@@ -64,7 +64,7 @@ fn a_task_does_not_overtake_one_of_its_topic_that_no_worker_has_seen() {
 }
 
 #[test]
-fn what_a_worker_left_behind_is_ready_again() {
+fn tasks_that_remain_behind_a_worker_are_ready_again() {
     let mut tasks = Tasks::new(10);
     tasks.push(task("a", "1"));
     assert_eq!(pops(&mut tasks), ["a 1"]);
@@ -78,9 +78,9 @@ fn what_a_worker_left_behind_is_ready_again() {
 }
 
 #[test]
-fn tasks_of_ended_connections_are_dropped_wherever_they_wait() {
+fn tasks_of_ended_connections_are_dropped() {
     let key = |slot: usize| ConnectionKey { slot, socket_id: "1.1".parse().expect("a socket id") };
-    let ask = |channel: &str, slot| {
+    let query = |channel: &str, slot| {
         let work = Work::QueryWatched { connection: key(slot), watched: Vec::new() };
         Task { app: app(), topic: topic(channel), work }
     };
@@ -88,8 +88,8 @@ fn tasks_of_ended_connections_are_dropped_wherever_they_wait() {
     tasks.push(task("a", "1"));
     assert_eq!(pops(&mut tasks), ["a 1"]);
     for slot in [0, 1] {
-        tasks.push(ask("a", slot));
-        tasks.push(ask("b", slot));
+        tasks.push(query("a", slot));
+        tasks.push(query("b", slot));
     }
     tasks.push(task("c", "1"));
     assert!(tasks.is_full());
