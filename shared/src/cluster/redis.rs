@@ -11,11 +11,11 @@ pub mod keys;
 pub mod link;
 pub mod metrics;
 mod pool;
+pub mod primary_state;
 pub mod probe;
 pub mod scripts;
 #[cfg(test)]
 pub(crate) mod server;
-pub mod standing;
 mod url;
 
 use std::path::PathBuf;
@@ -39,8 +39,8 @@ pub use directory::Directory;
 pub use health::RedisHealth;
 pub use keys::Keys;
 pub use link::Link;
+pub use primary_state::{Standing, State};
 pub use probe::Probe;
-pub use standing::{Standing, State};
 
 pub(crate) use error::is_damage;
 

@@ -16,7 +16,7 @@ use tokio::time::timeout;
 use super::connector::Connector;
 use super::error::{LinkError, Verdict};
 use super::identity::Identity;
-use super::standing::{Generation, Standing};
+use super::primary_state::{Generation, Standing};
 
 /// Makes connections to one primary.
 #[derive(Clone)]

@@ -5,7 +5,7 @@ use std::time::Duration;
 use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
 
 use super::error::Refusal;
-use super::standing::State;
+use super::primary_state::State;
 use crate::cluster::bus::redis::subscriber::Reason;
 use crate::serve::telemetry::metrics::{from_zero, latency, register};
 

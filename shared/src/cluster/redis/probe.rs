@@ -12,7 +12,7 @@ use tokio::time::timeout;
 use super::dialer::Connected;
 use super::error::{LinkError, Refusal, Verdict};
 use super::identity::AskRole;
-use super::standing::State;
+use super::primary_state::State;
 use super::{Link, scripts};
 use crate::cluster::node::NodeId;
 

@@ -23,7 +23,7 @@ use crate::cluster::envelope::Topic;
 use crate::cluster::node::NodeId;
 use crate::cluster::redis::Link;
 use crate::cluster::redis::error::Verdict;
-use crate::cluster::redis::standing::{Generation, State as Standing};
+use crate::cluster::redis::primary_state::{Generation, State as Standing};
 use crate::limits::{SUBSCRIBE_BATCH, TOPICS_MAX};
 use reader::Reader;
 use topics::{Subscription, Topics};
