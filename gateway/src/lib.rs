@@ -15,7 +15,7 @@ use std::time::Duration;
 use futures_util::future::{SelectAll, join_all, select_all};
 use prometheus::Registry;
 use shared::app::Apps;
-use shared::cluster::bus::{Bus, Listener};
+use shared::cluster::bus::{Bus, EnvelopeSink};
 use shared::cluster::redis::Directory;
 use shared::cluster::roster::Roster;
 use shared::serve::admin::Health;
@@ -84,7 +84,7 @@ const LINGER: Duration = Duration::from_secs(1);
 pub struct Deps {
     /// The configured apps.
     pub apps: Apps,
-    /// Delivers events. [`Gateway::listener`] must be registered with it before [`Gateway::run`].
+    /// Delivers events. [`Gateway::envelope_sink`] must be registered with it before [`Gateway::run`].
     pub bus: Arc<dyn Bus>,
     /// Stores members, occupancy and cached events.
     pub roster: Arc<dyn Roster>,
@@ -192,7 +192,7 @@ impl Gateway {
     }
 
     /// Returns the receiver of events from the bus.
-    pub fn listener(&self) -> Arc<dyn Listener> {
+    pub fn envelope_sink(&self) -> Arc<dyn EnvelopeSink> {
         self.relay.clone()
     }
 

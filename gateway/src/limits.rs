@@ -14,7 +14,7 @@
 //! | queued cluster tasks | [`TASKS_WAITING_MAX`] of 128 bytes, while Redis is slow or unavailable | 128 MiB |
 //! | bursts | [`BURST_COST_MAX`] links of 12 bytes, [`BURST_BYTES_MAX`] of frames per shard | 8 MiB |
 //! | inboxes | [`INBOX_BYTES_MAX`] | 16 MiB |
-//! | received kept events | [`shared::cluster::bus::memory::KEPT_BYTES_MAX`] | 64 MiB |
+//! | received kept events | [`shared::cluster::bus::memory::CACHED_BYTES_MAX`] | 64 MiB |
 //! | slow clients | `server.outbox_bytes` (1 MiB) each, and member lists that are larger; broadcasts share their bytes | depends on how many are slow |
 //! | client events queued for the bus | [`PUBLISHES_MAX`] per shard, `message_bytes` each | at most 512 MiB |
 //! | handshakes that wait for their quota | [`QUOTA_WAITING_MAX`] of 64 bytes per app with a quota | 256 KiB per app |

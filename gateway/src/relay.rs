@@ -28,7 +28,7 @@ use futures_util::future::BoxFuture;
 use hashbrown::HashSet;
 use shared::app::AppId;
 use shared::cluster::bus::memory::Ages;
-use shared::cluster::bus::{Bus, Listener};
+use shared::cluster::bus::{Bus, EnvelopeSink};
 use shared::cluster::envelope::{Body, Envelope, Topic};
 use shared::cluster::roster::Roster;
 use shared::protocol::SocketId;
@@ -134,9 +134,9 @@ impl Relay {
     fn apply(&self, state: &mut TopicState, topic: &Topic, envelope: Envelope) -> Option<CacheGrew> {
         let Envelope { published_at_us, position, body } = envelope;
         match body {
-            Body::Event { frame, except, kept } => {
+            Body::Event { frame, except, cached } => {
                 let grew = match position {
-                    Some(position) if kept => Some(self.cache(state, topic, position, frame.clone())),
+                    Some(position) if cached => Some(self.cache(state, topic, position, frame.clone())),
                     _ => None,
                 };
                 self.broadcast(state, topic, &frame, Route { except, published_at_us: Some(published_at_us) });
@@ -178,14 +178,14 @@ impl Relay {
     }
 }
 
-impl Listener for Relay {
+impl EnvelopeSink for Relay {
     fn deliver(&self, topic: &Topic, envelope: Envelope) {
         if let Some(Some(grew)) = self.topics.with(topic, |state| self.apply(state, topic, envelope)) {
             self.evict_cached(grew);
         }
     }
 
-    fn room(&self) -> BoxFuture<'_, ()> {
+    fn wait_for_room(&self) -> BoxFuture<'_, ()> {
         Box::pin(self.room.wait())
     }
 
@@ -193,19 +193,19 @@ impl Listener for Relay {
         self.room.is_left()
     }
 
-    fn went_deaf(&self) {
+    fn subscriptions_lost(&self) {
         self.suspend_replicas();
     }
 
-    fn came_back(&self) {
+    fn resynchronize(&self) {
         self.unverified.add_all();
     }
 
-    fn doubt(&self, topic: &Topic) {
+    fn resynchronize_topic(&self, topic: &Topic) {
         self.unverified.add(topic);
     }
 
-    fn connections_asked(&self, app: &AppId) {
+    fn report_connections(&self, app: &AppId) {
         self.recounts.request(app);
     }
 }

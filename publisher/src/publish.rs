@@ -67,9 +67,9 @@ fn messages(event: &Event<'_>, app: &App, published_at_us: u64) -> impl Iterator
         envelope: Envelope {
             published_at_us,
             position: None,
-            body: Body::Event { frame, except: event.except(), kept: false },
+            body: Body::Event { frame, except: event.except(), cached: false },
         },
-        keep: channel.kind().is_cache().then_some(CACHED_EVENT_TTL),
+        cache_for: channel.kind().is_cache().then_some(CACHED_EVENT_TTL),
         webhook: None,
     })
 }

@@ -9,7 +9,7 @@ use prometheus::Registry;
 use shared::app::Apps;
 use shared::cluster::bus::memory::SWEEP_INTERVAL;
 use shared::cluster::bus::redis::subscriber::Subscriber;
-use shared::cluster::bus::{Bus, Listener, MemoryBus, RedisBus};
+use shared::cluster::bus::{Bus, EnvelopeSink, MemoryBus, RedisBus};
 use shared::cluster::redis::metrics::Metrics;
 use shared::cluster::redis::{Config, Directory, Link, Probe, RedisHealth};
 use shared::cluster::roster::{MemoryRoster, RedisRoster, Roster};
@@ -43,7 +43,7 @@ pub(crate) struct Cluster {
     roster: Arc<RedisRoster>,
     queues: Arc<RedisQueues>,
     /// The receiver of envelopes; `None` for a publisher.
-    listener: Option<Arc<dyn Listener>>,
+    sink: Option<Arc<dyn EnvelopeSink>>,
 }
 
 impl Backbone {
@@ -62,7 +62,7 @@ impl Backbone {
             roster: RedisRoster::new(link.clone(), event_types.clone()),
             queues: RedisQueues::new(link.clone(), event_types),
             link,
-            listener: None,
+            sink: None,
         })))
     }
 
@@ -97,12 +97,12 @@ impl Backbone {
     }
 
     /// Delivers the envelopes of the bus to the gateway. Must be called once, before [`Backbone::run`].
-    pub(crate) fn listen(&mut self, listener: Arc<dyn Listener>) {
+    pub(crate) fn deliver_to(&mut self, sink: Arc<dyn EnvelopeSink>) {
         match self {
-            Self::Memory { bus, .. } => bus.listen(listener),
+            Self::Memory { bus, .. } => bus.deliver_to(sink),
             Self::Redis(cluster) => {
-                cluster.bus.listen(listener.clone());
-                cluster.listener = Some(listener);
+                cluster.bus.deliver_to(sink.clone());
+                cluster.sink = Some(sink);
             }
         }
     }
@@ -127,8 +127,8 @@ impl Backbone {
             }
             Self::Redis(cluster) => {
                 let probe = Probe::new(cluster.link.clone());
-                let Some(listener) = &cluster.listener else { return probe.run().await };
-                tokio::join!(probe.run(), cluster.roster.maintain(listener.clone())).0
+                let Some(sink) = &cluster.sink else { return probe.run().await };
+                tokio::join!(probe.run(), cluster.roster.maintain(sink.clone())).0
             }
         }
     }
@@ -136,7 +136,7 @@ impl Backbone {
     /// Removes the state of this node from Redis.
     pub(crate) async fn release(&self) {
         let Self::Redis(cluster) = self else { return };
-        if cluster.listener.is_some() && timeout(RELEASE_TIMEOUT, cluster.roster.release()).await.is_err() {
+        if cluster.sink.is_some() && timeout(RELEASE_TIMEOUT, cluster.roster.release()).await.is_err() {
             tracing::warn!("redis did not respond in time; other nodes will remove this node when its lease expires");
         }
     }

@@ -145,7 +145,7 @@ impl Node {
         };
         let health = match &public {
             Public::Gateway(gateway) => {
-                backbone.listen(gateway.listener());
+                backbone.deliver_to(gateway.envelope_sink());
                 backbone.health(gateway.health())
             }
             Public::Publisher(server) => backbone.health(server.health()),

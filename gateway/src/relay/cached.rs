@@ -4,8 +4,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use shared::cluster::envelope::{Position, Topic};
-use shared::cluster::roster::KeptEvent;
+use shared::cluster::envelope::{CachedEvent, Position, Topic};
 
 use super::error::EnterError;
 use super::retry::retry;
@@ -17,7 +16,7 @@ use super::{Relay, lock};
 pub(super) struct Lookup {
     /// The position of the newest cached event that this node had received before the query.
     received_before: Option<Position>,
-    fetched: Option<KeptEvent>,
+    fetched: Option<CachedEvent>,
     /// Protects the received event from eviction until the reply is made.
     _pin: Arc<()>,
 }
@@ -39,9 +38,9 @@ impl Relay {
     pub(super) fn cache(&self, state: &mut TopicState, topic: &Topic, position: Position, frame: Bytes) -> CacheGrew {
         let mut ages = lock(&self.cached_ages);
         if let Some(replaced) = &state.cached {
-            ages.forget(replaced.age);
+            ages.remove(replaced.age);
         }
-        let age = ages.keep(topic, frame.len());
+        let age = ages.add(topic, frame.len());
         drop(ages);
         state.cached = Some(CachedFrame { position, frame: Some(frame), age });
         CacheGrew(())
@@ -50,7 +49,7 @@ impl Relay {
     /// Evicts the least recently cached events until the others fit. Must not be called under the lock of a stripe.
     pub(super) fn evict_cached(&self, _: CacheGrew) {
         loop {
-            let Some((age, topic)) = lock(&self.cached_ages).forget_oldest_beyond_bound() else { return };
+            let Some((age, topic)) = lock(&self.cached_ages).remove_oldest_over_limit() else { return };
             let is_pinned = self.topics.with(&topic, |state| {
                 // Another event may have replaced it in the meantime.
                 let Some(cached) = state.cached.as_mut().filter(|cached| cached.age == age) else { return false };
@@ -61,7 +60,7 @@ impl Relay {
                 // A pending reply needs it if the roster's event is older. From now on it counts as the youngest. The next
                 // cached event makes room for both.
                 let bytes = cached.frame.as_ref().map_or(0, Bytes::len);
-                cached.age = lock(&self.cached_ages).keep(&topic, bytes);
+                cached.age = lock(&self.cached_ages).add(&topic, bytes);
                 true
             });
             if is_pinned == Some(true) {
@@ -74,7 +73,7 @@ impl Relay {
     /// received events.
     pub(super) async fn look_up_cached(&self, topic: &LockedTopic<'_>) -> Result<Lookup, EnterError> {
         let (received_before, pin) = self.pin_cached(topic);
-        let fetched = retry(async || self.roster.kept(topic).await.map_err(EnterError::from)).await?;
+        let fetched = retry(async || self.roster.cached(topic).await.map_err(EnterError::from)).await?;
         let lookup = Lookup { received_before, fetched, _pin: pin };
         self.catch_up_with(topic, &lookup).await;
         Ok(lookup)

@@ -164,7 +164,7 @@ impl Relay {
         self.bus.unsubscribe(topic).await;
         self.topics.remove_if_unused(&locked, |TopicState { cached, .. }| {
             if let Some(cached) = cached {
-                lock(&self.cached_ages).forget(cached.age);
+                lock(&self.cached_ages).remove(cached.age);
             }
         });
     }

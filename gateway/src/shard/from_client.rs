@@ -76,9 +76,9 @@ impl Shard {
             envelope: Envelope {
                 published_at_us: unix_us(),
                 position: None,
-                body: Body::Event { frame: json.into(), except: Some(connection.socket_id), kept: false },
+                body: Body::Event { frame: json.into(), except: Some(connection.socket_id), cached: false },
             },
-            keep: None,
+            cache_for: None,
             webhook,
         };
         if self.publishes.try_send((message, TrackedTask::begin(self))).is_err() {

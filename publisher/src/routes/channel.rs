@@ -4,8 +4,8 @@
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use shared::cluster::envelope::Topic;
-use shared::cluster::roster::{KeptEvent, Occupancy};
+use shared::cluster::envelope::{CachedEvent, Topic};
+use shared::cluster::roster::Occupancy;
 use shared::json::Object;
 use shared::serve::http::Response;
 
@@ -53,7 +53,7 @@ async fn describe(api: &Api, request: &SignedRequest<'_>, name: &str, info: Info
     info.check(&channel)?;
     let topic = request.topic(&channel);
     let occupancy = occupancy(api, &topic).await?;
-    let kept = if info.cache && channel.kind().is_cache() { api.roster.kept(&topic).await? } else { None };
+    let kept = if info.cache && channel.kind().is_cache() { api.roster.cached(&topic).await? } else { None };
     let frame = kept.as_ref().and_then(|kept| read_frame(&topic, kept));
     let cache =
         kept.as_ref().zip(frame.as_ref()).map(|(kept, frame)| Cache { data: &frame.data, ttl: seconds(kept.ttl) });
@@ -70,7 +70,7 @@ async fn occupancy(api: &Api, topic: &Topic) -> Result<Occupancy, ApiError> {
 }
 
 /// Parses a cached event. An invalid one is treated as absent.
-fn read_frame<'a>(topic: &Topic, kept: &'a KeptEvent) -> Option<Frame<'a>> {
+fn read_frame<'a>(topic: &Topic, kept: &'a CachedEvent) -> Option<Frame<'a>> {
     let frame = serde_json::from_slice(&kept.frame).ok().map(|Object(frame)| frame);
     if frame.is_none() {
         tracing::warn!(

@@ -15,7 +15,7 @@ pub(super) async fn post(api: &Api, request: &SignedRequest<'_>, user_id: &str) 
     let app = request.app();
     let channel = ChannelName::of_user(user_id, app.limits.user_id_length).map_err(ApiError::UserId)?;
     let envelope = Envelope { published_at_us: unix_us(), position: None, body: Body::Terminate };
-    api.bus.publish(vec![Message { topic: request.topic(&channel), envelope, keep: None, webhook: None }]).await?;
+    api.bus.publish(vec![Message { topic: request.topic(&channel), envelope, cache_for: None, webhook: None }]).await?;
     tracing::debug!(target: "activity", { app.id = %app.id }, "Terminating the connections of a user");
     Ok(ok_empty())
 }

@@ -10,7 +10,7 @@ use hyper::{HeaderMap, Method, Request, StatusCode};
 use prometheus::Registry;
 use shared::app::{App, Apps};
 use shared::auth::request::signed_query;
-use shared::cluster::bus::{Bus, Listener, MemoryBus};
+use shared::cluster::bus::{Bus, EnvelopeSink, MemoryBus};
 use shared::cluster::envelope::{Body, Envelope, Topic, unix_us};
 use shared::cluster::roster::{MemoryRoster, Roster};
 use shared::protocol::{ChannelName, Member};
@@ -40,7 +40,7 @@ pub(super) struct Reply {
 #[derive(Default)]
 struct Recorder(Mutex<Vec<(Topic, Envelope)>>);
 
-impl Listener for Recorder {
+impl EnvelopeSink for Recorder {
     fn deliver(&self, topic: &Topic, envelope: Envelope) {
         self.0.lock().unwrap().push((topic.clone(), envelope));
     }
@@ -61,7 +61,7 @@ impl World {
         let bus = MemoryBus::new();
         let roster = MemoryRoster::new(bus.clone());
         let received = Arc::new(Recorder::default());
-        bus.listen(received.clone());
+        bus.deliver_to(received.clone());
         let registry = Registry::new();
         let api = Self::api(&app, bus.clone(), roster.clone(), &registry, path_prefix);
         Self { app, registry, roster, api, bus, received }

@@ -89,10 +89,10 @@ async fn only_cache_channels_keep_the_last_event_for_half_an_hour() {
     let world = World::new();
     let body = r#"{"name":"e","data":"x","channels":["cache-a","a"],"socket_id":"1.1"}"#;
     world.post("/apps/3/events", body).await.ok("{}");
-    let kept = world.roster.kept(&world.topic("cache-a")).await.unwrap().unwrap();
+    let kept = world.roster.cached(&world.topic("cache-a")).await.unwrap().unwrap();
     assert_eq!(kept.frame, r#"{"event":"e","channel":"cache-a","data":"x"}"#);
     assert!(kept.ttl > Duration::from_secs(1790) && kept.ttl <= Duration::from_secs(1800), "{:?}", kept.ttl);
-    assert_eq!(world.roster.kept(&world.topic("a")).await.unwrap(), None);
+    assert_eq!(world.roster.cached(&world.topic("a")).await.unwrap(), None);
 }
 
 #[tokio::test]

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use futures_util::future::BoxFuture;
 use shared::app::AppId;
 use shared::cluster::bus::{Bus, BusError, MemoryBus, Message};
-use shared::cluster::envelope::Topic;
-use shared::cluster::roster::{Claimed, Joined, KeptEvent, MemoryRoster, Occupancy, Roster, RosterError};
+use shared::cluster::envelope::{CachedEvent, Topic};
+use shared::cluster::roster::{Claimed, Joined, MemoryRoster, Occupancy, Roster, RosterError};
 use shared::protocol::{ChannelName, Member, UserId};
 
 use super::harness::{Reply, World};
@@ -45,7 +45,7 @@ async fn an_event_is_published_without_counts_while_the_roster_is_unavailable() 
     let world = World::through(bus.join(), Arc::new(Unavailable));
     let counted = r#"{"name":"e","data":"x","channel":"cache-a","info":"subscription_count"}"#;
     world.post("/apps/3/events", counted).await.ok(r#"{"channels":{"cache-a":{}}}"#);
-    let kept = MemoryRoster::new(bus.clone()).kept(&world.topic("cache-a")).await.unwrap();
+    let kept = MemoryRoster::new(bus.clone()).cached(&world.topic("cache-a")).await.unwrap();
     assert!(kept.is_some());
     world.post("/apps/3/batch_events", &format!(r#"{{"batch":[{counted}]}}"#)).await.ok(r#"{"batch":[{}]}"#);
 }
@@ -111,7 +111,7 @@ impl Roster for Unavailable {
         unavailable()
     }
 
-    fn kept<'a>(&'a self, _: &'a Topic) -> BoxFuture<'a, Result<Option<KeptEvent>, RosterError>> {
+    fn cached<'a>(&'a self, _: &'a Topic) -> BoxFuture<'a, Result<Option<CachedEvent>, RosterError>> {
         unavailable()
     }
 

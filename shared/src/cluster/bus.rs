@@ -27,7 +27,7 @@ pub struct Message {
     /// What they hear. `position` is the bus' to fill in.
     pub envelope: Envelope,
     /// On a cache channel: how long the event is kept for new subscribers.
-    pub keep: Option<Duration>,
+    pub cache_for: Option<Duration>,
     /// What the app's webhooks tell of it, put into their queue in the same step.
     pub webhook: Option<Occurrence>,
 }
@@ -62,37 +62,37 @@ pub trait Bus: Send + Sync {
     /// Stops hearing `topic`. A topic that this node does not hear is no error.
     fn unsubscribe<'a>(&'a self, topic: &'a Topic) -> BoxFuture<'a, ()>;
 
-    /// Resolves once this node's listener has all that was published before the call and that it is to hear. What the
+    /// Resolves once this node's sink has all that was published before the call and that it is to hear. What the
     /// roster answers may be ahead of what is heard.
     fn catch_up(&self) -> BoxFuture<'_, ()>;
 }
 
 /// The node that a bus delivers to.
-pub trait Listener: Send + Sync {
+pub trait EnvelopeSink: Send + Sync {
     /// Takes one envelope. Never waits; calls for one topic come one after the other, in order.
     fn deliver(&self, topic: &Topic, envelope: Envelope);
 
     /// Whether one more envelope can be taken. A bus that cannot wait ends its connection instead of growing, and says
-    /// [`Listener::came_back`] when it has a new one.
+    /// [`EnvelopeSink::resynchronize`] when it has a new one.
     fn has_room(&self) -> bool {
         true
     }
 
     /// Messages are being missed from here on.
-    fn went_deaf(&self) {}
+    fn subscriptions_lost(&self) {}
 
     /// Messages may have been missed, and this node's own part may be gone: the state must be asserted and asked for
     /// again.
-    fn came_back(&self) {}
+    fn resynchronize(&self) {}
 
     /// What this node told the cluster of one topic is not there any more: it must be asserted again.
-    fn doubt(&self, _topic: &Topic) {}
+    fn resynchronize_topic(&self, _topic: &Topic) {}
 
     /// Another node needs this node's current count of the app's connections.
-    fn connections_asked(&self, _app: &AppId) {}
+    fn report_connections(&self, _app: &AppId) {}
 
     /// Resolves once there is room for more; until then publishers on this machine wait.
-    fn room(&self) -> BoxFuture<'_, ()> {
+    fn wait_for_room(&self) -> BoxFuture<'_, ()> {
         Box::pin(std::future::ready(()))
     }
 }

@@ -3,6 +3,7 @@
 pub mod wire;
 
 use std::fmt;
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -48,7 +49,7 @@ pub enum Body {
         /// A connection that must not get it.
         except: Option<SocketId>,
         /// Whether the event is also its cache channel's last event from here on; its position is then set.
-        kept: bool,
+        cached: bool,
     },
     /// A user's first socket joined.
     MemberAdded(Member),
@@ -60,6 +61,17 @@ pub enum Body {
     UserOnline(bool),
     /// On a user's topic: end every connection that is signed in as this user.
     Terminate,
+}
+
+/// The last event of a cache channel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CachedEvent {
+    /// The final client JSON.
+    pub frame: Bytes,
+    /// Where the event stands among the channel's kept events.
+    pub position: Position,
+    /// How long it will still be kept.
+    pub ttl: Duration,
 }
 
 impl Position {

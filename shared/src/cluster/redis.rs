@@ -39,7 +39,7 @@ pub use directory::Directory;
 pub use health::RedisHealth;
 pub use keys::Keys;
 pub use link::Link;
-pub use primary_state::{Standing, State};
+pub use primary_state::{PrimaryState, State};
 pub use probe::Probe;
 
 pub(crate) use error::is_damage;

@@ -9,13 +9,10 @@ pub mod contract;
 pub mod memory;
 pub mod redis;
 
-use std::time::Duration;
-
-use bytes::Bytes;
 use futures_util::future::BoxFuture;
 
 use crate::app::AppId;
-use crate::cluster::envelope::{Position, Topic};
+use crate::cluster::envelope::{CachedEvent, Position, Topic};
 use crate::protocol::{ChannelName, Member, UserId};
 
 pub use memory::MemoryRoster;
@@ -48,17 +45,6 @@ pub struct Claimed {
     pub answered_at_ms: u64,
     /// The oldest report that the answer relies on, by the same clock: the time of the answer if no other node counts.
     pub oldest_report_at_ms: u64,
-}
-
-/// The last event of a cache channel.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct KeptEvent {
-    /// The final client JSON.
-    pub frame: Bytes,
-    /// Where the event stands among the channel's kept events.
-    pub position: Position,
-    /// How long it will still be kept.
-    pub ttl: Duration,
 }
 
 /// Why a change or a question did not succeed.
@@ -185,7 +171,7 @@ pub trait Roster: Send + Sync {
     ///
     /// # Errors
     /// [`RosterError::Unavailable`].
-    fn kept<'a>(&'a self, topic: &'a Topic) -> BoxFuture<'a, Result<Option<KeptEvent>, RosterError>>;
+    fn cached<'a>(&'a self, topic: &'a Topic) -> BoxFuture<'a, Result<Option<CachedEvent>, RosterError>>;
 
     /// Reports that this node has `connections` open connections of the app. Returns how many there are cluster-wide,
     /// these included. Nodes without a valid lease do not count.

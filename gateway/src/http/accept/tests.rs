@@ -43,7 +43,7 @@ async fn a_connection_beyond_the_descriptor_limit_is_dropped_until_another_one_c
     let server = Server { host: "127.0.0.1".into(), port: 0, shards: 2, ..Server::default() };
     let gateway = Gateway::bind(Config { server, ..Config::default() }, deps).await.unwrap();
     assert_eq!(gateway.connections_max(), 2);
-    let (address, listener) = (gateway.address(), gateway.listener());
+    let (address, listener) = (gateway.address(), gateway.envelope_sink());
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let shutdown = async { drop(stopped.await) };
     drop(listener);

@@ -3,9 +3,9 @@ use std::time::Duration;
 
 use prometheus::Registry;
 use shared::app::{App, Apps};
-use shared::cluster::bus::memory::{Ages, KEPT_BYTES_MAX};
+use shared::cluster::bus::memory::{Ages, CACHED_BYTES_MAX};
 use shared::cluster::bus::{Bus, MemoryBus, Message};
-use shared::cluster::envelope::{Body, Envelope, Topic};
+use shared::cluster::envelope::{Body, CachedEvent, Envelope, Topic};
 use shared::cluster::roster::MemoryRoster;
 use shared::protocol::ChannelName;
 
@@ -17,8 +17,8 @@ fn position(epoch: u64, sequence: u64) -> Position {
     Position { epoch, sequence }
 }
 
-fn event(at: Position, text: &'static str) -> KeptEvent {
-    KeptEvent { frame: Bytes::from_static(text.as_bytes()), position: at, ttl: Duration::from_secs(1) }
+fn event(at: Position, text: &'static str) -> CachedEvent {
+    CachedEvent { frame: Bytes::from_static(text.as_bytes()), position: at, ttl: Duration::from_secs(1) }
 }
 
 fn received(at: Position, text: &'static str) -> TopicState {
@@ -26,11 +26,11 @@ fn received(at: Position, text: &'static str) -> TopicState {
     let mut state = TopicState::new(1);
     let frame = Bytes::from_static(text.as_bytes());
     state.cached =
-        Some(CachedFrame { position: at, age: Ages::default().keep(&topic, frame.len()), frame: Some(frame) });
+        Some(CachedFrame { position: at, age: Ages::default().add(&topic, frame.len()), frame: Some(frame) });
     state
 }
 
-fn reply(state: &TopicState, received_before: Option<Position>, fetched: Option<KeptEvent>) -> Option<String> {
+fn reply(state: &TopicState, received_before: Option<Position>, fetched: Option<CachedEvent>) -> Option<String> {
     let lookup = Lookup { received_before, fetched, _pin: Arc::default() };
     latest(state, lookup).map(|frame| String::from_utf8(frame.to_vec()).expect("text"))
 }
@@ -99,7 +99,7 @@ impl Scene {
         let metrics = Metrics::new(&Registry::new(), &apps, 10, 10);
         let roster = MemoryRoster::new(bus.clone());
         let relay = Arc::new(Relay::new(bus.clone(), roster, vec![sender], room, metrics.presence.clone()));
-        bus.listen(relay.clone());
+        bus.deliver_to(relay.clone());
         tokio::spawn(async move {
             let mut batch = Vec::new();
             while messages.receive(&mut batch, 64).await {
@@ -126,9 +126,9 @@ impl Scene {
 
     async fn publish(&self, topic: &Topic) {
         let frame = Bytes::from(vec![b'x'; EVENT_BYTES]);
-        let body = Body::Event { frame, except: None, kept: false };
+        let body = Body::Event { frame, except: None, cached: false };
         let envelope = Envelope { published_at_us: 0, position: None, body };
-        let message = Message { topic: topic.clone(), envelope, keep: Some(HOUR), webhook: None };
+        let message = Message { topic: topic.clone(), envelope, cache_for: Some(HOUR), webhook: None };
         self.bus.publish(vec![message]).await.expect("the bus is in memory");
     }
 
@@ -147,16 +147,16 @@ impl Scene {
 
 #[tokio::test]
 async fn cached_events_stay_within_their_bound_and_the_oldest_are_evicted() {
-    let (scene, channels) = (Scene::new(), KEPT_BYTES_MAX / EVENT_BYTES + 40);
+    let (scene, channels) = (Scene::new(), CACHED_BYTES_MAX / EVENT_BYTES + 40);
     for number in 0..channels {
         let topic = scene.topic(number);
         scene.subscribe(&topic).await;
         scene.publish(&topic).await;
         // A replaced event does not count, and a channel that is published to again is the youngest.
         scene.publish(&scene.topic(0)).await;
-        assert!(scene.cached_bytes() <= KEPT_BYTES_MAX, "after {number}");
+        assert!(scene.cached_bytes() <= CACHED_BYTES_MAX, "after {number}");
     }
-    assert!(scene.cached_bytes() > KEPT_BYTES_MAX - 2 * EVENT_BYTES, "no more events are evicted than necessary");
+    assert!(scene.cached_bytes() > CACHED_BYTES_MAX - 2 * EVENT_BYTES, "no more events are evicted than necessary");
     let cached: Vec<bool> = (0..channels).map(|number| scene.is_cached(&scene.topic(number))).collect();
     assert!(cached[0] && !cached[1] && cached[channels - 1]);
     assert!(cached[1..].is_sorted(), "the least recently cached events are evicted first: {cached:?}");
@@ -169,15 +169,15 @@ async fn an_event_that_a_pending_reply_needs_is_not_evicted() {
     scene.subscribe(&awaited).await;
     scene.publish(&awaited).await;
     let (_, pin) = scene.relay.pin_cached(&awaited);
-    for number in 1..2 * KEPT_BYTES_MAX / EVENT_BYTES {
+    for number in 1..2 * CACHED_BYTES_MAX / EVENT_BYTES {
         let topic = scene.topic(number);
         scene.subscribe(&topic).await;
         scene.publish(&topic).await;
         assert!(scene.is_cached(&awaited), "after {number}");
-        assert!(scene.cached_bytes() <= KEPT_BYTES_MAX + EVENT_BYTES, "after {number}");
+        assert!(scene.cached_bytes() <= CACHED_BYTES_MAX + EVENT_BYTES, "after {number}");
     }
     drop(pin);
-    for number in 1..=KEPT_BYTES_MAX / EVENT_BYTES {
+    for number in 1..=CACHED_BYTES_MAX / EVENT_BYTES {
         scene.publish(&scene.topic(number)).await;
     }
     assert!(!scene.is_cached(&awaited), "the reply was made");

@@ -71,7 +71,7 @@ impl Node {
         let mut relay = Relay::new(bus.clone(), roster.clone(), vec![sender], room, metrics.presence.clone());
         relay.unverified.retention = RETENTION;
         let relay = Arc::new(relay);
-        bus.listen(relay.clone());
+        bus.deliver_to(relay.clone());
         let view = Arc::new(Mutex::new(View::default()));
         {
             let view = view.clone();

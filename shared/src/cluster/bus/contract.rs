@@ -10,7 +10,7 @@ use std::time::Duration;
 use crate::cluster::envelope::{Body, Position};
 use crate::protocol::SocketId;
 
-pub use cluster::{Cluster, Heard, Node, event, kept_event, message, text_of, topic};
+pub use cluster::{Cluster, Delivery, Node, cached_event, event, message, text_of, topic};
 
 /// Makes one test of each promise of the bus. `$cluster`: an expression for a fresh [`Cluster`], which may await.
 #[macro_export]
@@ -30,14 +30,14 @@ macro_rules! bus_contract {
             a_listener_without_room_loses_nothing
             a_node_that_left_disturbs_nobody
             kept_events_have_increasing_positions
-            a_kept_event_is_known_to_every_node
-            a_newer_kept_event_replaces_the_older
+            a_cached_event_is_known_to_every_node
+            a_newer_cached_event_replaces_the_older
             an_event_is_kept_though_nobody_hears_it
-            an_event_that_excludes_a_socket_is_kept
-            other_events_are_not_kept
-            a_kept_event_expires
+            an_event_that_excludes_a_socket_is_cached
+            other_events_are_not_cached
+            a_cached_event_expires
             kept_events_of_two_apps_are_apart
-            who_has_caught_up_has_heard_what_is_kept
+            who_has_caught_up_has_heard_what_is_cached
         }
     };
     ($cluster:expr => $($promise:ident)*) => {
@@ -55,20 +55,20 @@ const HOUR: Duration = Duration::from_secs(3600);
 /// Topics that a node did not subscribe to are silent for it.
 pub async fn a_node_hears_only_what_it_subscribed_to(cluster: impl Cluster) {
     let (a, b) = (topic("one", "a"), topic("one", "b"));
-    let mut ana = Node::hearing(&cluster, &[&a]).await;
-    let mut bo = Node::hearing(&cluster, &[&b]).await;
+    let mut ana = Node::subscribed(&cluster, &[&a]).await;
+    let mut bo = Node::subscribed(&cluster, &[&b]).await;
     let publisher = Node::start(&cluster).await;
     publisher.publish([event(&b, "for b"), event(&a, "for a"), event(&b, "end"), event(&a, "end")]).await;
-    assert_eq!(ana.hear_texts(2).await, ["for a", "end"]);
-    assert_eq!(bo.hear_texts(2).await, ["for b", "end"]);
+    assert_eq!(ana.receive_texts(2).await, ["for a", "end"]);
+    assert_eq!(bo.receive_texts(2).await, ["for b", "end"]);
 }
 
 /// A publisher is no exception.
 pub async fn a_node_hears_what_it_publishes_itself(cluster: impl Cluster) {
     let a = topic("one", "a");
-    let mut ana = Node::hearing(&cluster, &[&a]).await;
+    let mut ana = Node::subscribed(&cluster, &[&a]).await;
     ana.publish([event(&a, "mine")]).await;
-    let (heard, envelope) = ana.hear().await;
+    let (heard, envelope) = ana.receive().await;
     assert_eq!((heard, text_of(&envelope)), (a, "mine".into()));
 }
 
@@ -81,76 +81,76 @@ pub async fn what_is_published_after_a_subscription_is_heard(cluster: impl Clust
         publisher.publish([event(&a, "too early")]).await;
         ana.bus.subscribe(&a).await.expect("the bus is reachable");
         publisher.publish([event(&a, &format!("round {round}"))]).await;
-        assert_eq!(ana.hear_text().await, format!("round {round}"));
+        assert_eq!(ana.receive_text().await, format!("round {round}"));
     }
 }
 
 /// Each message comes once.
 pub async fn subscribing_twice_is_subscribing_once(cluster: impl Cluster) {
     let a = topic("one", "a");
-    let mut ana = Node::hearing(&cluster, &[&a, &a]).await;
+    let mut ana = Node::subscribed(&cluster, &[&a, &a]).await;
     ana.publish([event(&a, "once"), event(&a, "end")]).await;
-    assert_eq!(ana.hear_texts(2).await, ["once", "end"]);
+    assert_eq!(ana.receive_texts(2).await, ["once", "end"]);
     ana.bus.unsubscribe(&a).await;
     let b = topic("one", "b");
     ana.bus.subscribe(&b).await.expect("the bus is reachable");
     ana.publish([event(&a, "late"), event(&b, "end")]).await;
-    assert_eq!(ana.hear_text().await, "end");
+    assert_eq!(ana.receive_text().await, "end");
 }
 
 /// Other nodes and other topics go on; a later subscription counts again.
 pub async fn an_unsubscribed_topic_is_heard_no_more(cluster: impl Cluster) {
     let (a, b) = (topic("one", "a"), topic("one", "b"));
-    let mut ana = Node::hearing(&cluster, &[&a, &b]).await;
-    let mut bo = Node::hearing(&cluster, &[&a]).await;
+    let mut ana = Node::subscribed(&cluster, &[&a, &b]).await;
+    let mut bo = Node::subscribed(&cluster, &[&a]).await;
     ana.bus.unsubscribe(&a).await;
     bo.publish([event(&a, "late"), event(&b, "end")]).await;
-    assert_eq!(ana.hear_text().await, "end");
-    assert_eq!(bo.hear_text().await, "late");
+    assert_eq!(ana.receive_text().await, "end");
+    assert_eq!(bo.receive_text().await, "late");
     ana.bus.subscribe(&a).await.expect("the bus is reachable");
     bo.publish([event(&a, "again")]).await;
-    assert_eq!(ana.hear_text().await, "again");
+    assert_eq!(ana.receive_text().await, "again");
 }
 
 /// It changes nothing.
 pub async fn unsubscribing_from_what_is_not_heard_is_no_error(cluster: impl Cluster) {
     let (a, b) = (topic("one", "a"), topic("one", "b"));
-    let mut ana = Node::hearing(&cluster, &[&a]).await;
+    let mut ana = Node::subscribed(&cluster, &[&a]).await;
     ana.bus.unsubscribe(&b).await;
     ana.bus.unsubscribe(&b).await;
     ana.publish([event(&b, "other"), event(&a, "end")]).await;
-    assert_eq!(ana.hear_text().await, "end");
+    assert_eq!(ana.receive_text().await, "end");
 }
 
 /// Tenants do not hear each other, not even where an id and a name run into one another.
 pub async fn equal_names_in_two_apps_are_two_topics(cluster: impl Cluster) {
     let (one, two) = (topic("one", "a"), topic("two", "a"));
-    let mut ana = Node::hearing(&cluster, &[&one]).await;
-    let mut bo = Node::hearing(&cluster, &[&two]).await;
+    let mut ana = Node::subscribed(&cluster, &[&one]).await;
+    let mut bo = Node::subscribed(&cluster, &[&two]).await;
     ana.publish([event(&two, "for two"), event(&one, "for one"), event(&two, "end"), event(&one, "end")]).await;
-    assert_eq!(ana.hear_texts(2).await, ["for one", "end"]);
-    assert_eq!(bo.hear_texts(2).await, ["for two", "end"]);
+    assert_eq!(ana.receive_texts(2).await, ["for one", "end"]);
+    assert_eq!(bo.receive_texts(2).await, ["for two", "end"]);
     let (left, right) = (topic("a", "b-c"), topic("a-b", "c"));
-    let mut ana = Node::hearing(&cluster, &[&left]).await;
+    let mut ana = Node::subscribed(&cluster, &[&left]).await;
     ana.publish([event(&right, "other"), event(&left, "end")]).await;
-    assert_eq!(ana.hear_text().await, "end");
+    assert_eq!(ana.receive_text().await, "end");
 }
 
 /// Frame, exclusion and time stamp travel unchanged, and so do other bodies than events.
 pub async fn an_envelope_arrives_as_it_was_sent(cluster: impl Cluster) {
     let user = topic("one", "#server-to-user-1");
-    let mut ana = Node::hearing(&cluster, &[&user]).await;
+    let mut ana = Node::subscribed(&cluster, &[&user]).await;
     let publisher = Node::start(&cluster).await;
     let except: SocketId = "1234.5678".parse().expect("a socket id");
     let frame = "{\"data\":\"\\u0000 \u{0} \r\n é 🎉\"}".to_owned();
     let sent = [
-        message(&user, Body::Event { frame: frame.into(), except: Some(except), kept: false }),
-        message(&user, Body::Event { frame: "x".repeat(100_000).into(), except: None, kept: false }),
+        message(&user, Body::Event { frame: frame.into(), except: Some(except), cached: false }),
+        message(&user, Body::Event { frame: "x".repeat(100_000).into(), except: None, cached: false }),
         message(&user, Body::Terminate),
     ];
     publisher.publish(sent.clone()).await;
     for message in sent {
-        let (heard, envelope) = ana.hear().await;
+        let (heard, envelope) = ana.receive().await;
         assert_eq!(heard, user);
         assert_eq!(format!("{:?}", envelope), format!("{:?}", message.envelope));
     }
@@ -159,19 +159,19 @@ pub async fn an_envelope_arrives_as_it_was_sent(cluster: impl Cluster) {
 /// Across topics too.
 pub async fn the_messages_of_one_publish_stay_in_order(cluster: impl Cluster) {
     let topics: Vec<_> = (0..5).map(|number| topic("one", &format!("t{number}"))).collect();
-    let mut ana = Node::hearing(&cluster, &topics.iter().collect::<Vec<_>>()).await;
+    let mut ana = Node::subscribed(&cluster, &topics.iter().collect::<Vec<_>>()).await;
     let publisher = Node::start(&cluster).await;
     let texts: Vec<String> = (0..200).map(|number| number.to_string()).collect();
     publisher.publish(texts.iter().enumerate().map(|(index, text)| event(&topics[index % 5], text))).await;
-    assert_eq!(ana.hear_texts(200).await, texts);
+    assert_eq!(ana.receive_texts(200).await, texts);
 }
 
-/// Publishers on three nodes at once: both listeners agree, and each publisher's own order is kept.
+/// Publishers on three nodes at once: both sinks agree, and each publisher's own order is cached.
 pub async fn every_node_hears_a_topic_in_the_same_order(cluster: impl Cluster) {
     const EACH: usize = 100;
     let a = topic("one", "a");
-    let mut ana = Node::hearing(&cluster, &[&a]).await;
-    let mut bo = Node::hearing(&cluster, &[&a]).await;
+    let mut ana = Node::subscribed(&cluster, &[&a]).await;
+    let mut bo = Node::subscribed(&cluster, &[&a]).await;
     let mut publishers = Vec::new();
     for name in ["x", "y", "z"] {
         let (node, a) = (Node::start(&cluster).await, a.clone());
@@ -182,8 +182,8 @@ pub async fn every_node_hears_a_topic_in_the_same_order(cluster: impl Cluster) {
             }
         }));
     }
-    let heard = ana.hear_texts(3 * EACH).await;
-    assert_eq!(heard, bo.hear_texts(3 * EACH).await);
+    let heard = ana.receive_texts(3 * EACH).await;
+    assert_eq!(heard, bo.receive_texts(3 * EACH).await);
     for name in ["x", "y", "z"] {
         let own: Vec<_> = heard.iter().filter(|text| text.starts_with(name)).collect();
         assert_eq!(own.len(), EACH);
@@ -197,7 +197,7 @@ pub async fn every_node_hears_a_topic_in_the_same_order(cluster: impl Cluster) {
 /// What a node has no room for reaches it when it has.
 pub async fn a_listener_without_room_loses_nothing(cluster: impl Cluster) {
     let a = topic("one", "a");
-    let mut ana = Node::hearing(&cluster, &[&a]).await;
+    let mut ana = Node::subscribed(&cluster, &[&a]).await;
     let publisher = Node::start(&cluster).await;
     ana.set_room(false);
     let texts: Vec<String> = (0..100).map(|number| number.to_string()).collect();
@@ -211,156 +211,156 @@ pub async fn a_listener_without_room_loses_nothing(cluster: impl Cluster) {
     };
     tokio::task::yield_now().await;
     ana.set_room(true);
-    assert_eq!(ana.hear_texts(100).await, texts);
+    assert_eq!(ana.receive_texts(100).await, texts);
     publishing.await.expect("the publisher ends");
 }
 
 /// A node that is gone neither holds up publishers nor keeps its topics from the others.
 pub async fn a_node_that_left_disturbs_nobody(cluster: impl Cluster) {
     let a = topic("one", "a");
-    let mut ana = Node::hearing(&cluster, &[&a]).await;
-    let gone = Node::hearing(&cluster, &[&a]).await;
+    let mut ana = Node::subscribed(&cluster, &[&a]).await;
+    let gone = Node::subscribed(&cluster, &[&a]).await;
     drop(gone);
     ana.publish([event(&a, "still here")]).await;
-    assert_eq!(ana.hear_text().await, "still here");
+    assert_eq!(ana.receive_text().await, "still here");
 }
 
-async fn hear_position(node: &mut Node) -> Position {
-    let (_, envelope) = node.hear().await;
-    assert!(matches!(envelope.body, Body::Event { kept: true, .. }), "not marked as kept: {envelope:?}");
-    envelope.position.expect("a kept event has a position")
+async fn receive_position(node: &mut Node) -> Position {
+    let (_, envelope) = node.receive().await;
+    assert!(matches!(envelope.body, Body::Event { cached: true, .. }), "not marked as cached: {envelope:?}");
+    envelope.position.expect("a cached event has a position")
 }
 
-async fn kept_text(node: &Node, topic: &crate::cluster::envelope::Topic) -> Option<String> {
-    let kept = node.roster.kept(topic).await.expect("the roster is reachable")?;
-    Some(String::from_utf8_lossy(&kept.frame).into_owned())
+async fn cached_text(node: &Node, topic: &crate::cluster::envelope::Topic) -> Option<String> {
+    let cached = node.roster.cached(topic).await.expect("the roster is reachable")?;
+    Some(String::from_utf8_lossy(&cached.frame).into_owned())
 }
 
 /// Without gaps, whoever publishes; other events of the channel do not count.
 pub async fn kept_events_have_increasing_positions(cluster: impl Cluster) {
     let a = topic("one", "cache-a");
-    let mut ana = Node::hearing(&cluster, &[&a]).await;
+    let mut ana = Node::subscribed(&cluster, &[&a]).await;
     let bo = Node::start(&cluster).await;
-    ana.publish([kept_event(&a, "0", HOUR)]).await;
-    let mut last = hear_position(&mut ana).await;
+    ana.publish([cached_event(&a, "0", HOUR)]).await;
+    let mut last = receive_position(&mut ana).await;
     assert_eq!(last.sequence, 1);
     for round in 1..20 {
         let publisher = if round % 2 == 0 { &ana } else { &bo };
-        publisher.publish([event(&a, "not kept"), kept_event(&a, &round.to_string(), HOUR)]).await;
-        assert_eq!(ana.hear_text().await, "not kept");
-        let position = hear_position(&mut ana).await;
+        publisher.publish([event(&a, "not cached"), cached_event(&a, &round.to_string(), HOUR)]).await;
+        assert_eq!(ana.receive_text().await, "not cached");
+        let position = receive_position(&mut ana).await;
         assert_eq!(position, Position { sequence: last.sequence + 1, ..last });
         last = position;
     }
 }
 
 /// With the position that was announced and what is left of its time.
-pub async fn a_kept_event_is_known_to_every_node(cluster: impl Cluster) {
+pub async fn a_cached_event_is_known_to_every_node(cluster: impl Cluster) {
     let a = topic("one", "cache-a");
-    let mut ana = Node::hearing(&cluster, &[&a]).await;
+    let mut ana = Node::subscribed(&cluster, &[&a]).await;
     let bo = Node::start(&cluster).await;
-    assert_eq!(ana.roster.kept(&a).await, Ok(None));
-    ana.publish([kept_event(&a, "kept", HOUR)]).await;
-    let position = hear_position(&mut ana).await;
+    assert_eq!(ana.roster.cached(&a).await, Ok(None));
+    ana.publish([cached_event(&a, "cached", HOUR)]).await;
+    let position = receive_position(&mut ana).await;
     for node in [&ana, &bo] {
-        let kept = node.roster.kept(&a).await.expect("the roster is reachable").expect("the event is kept");
-        assert_eq!((&*kept.frame, kept.position), (&b"kept"[..], position));
-        assert!(kept.ttl <= HOUR && kept.ttl > HOUR / 2, "{:?}", kept.ttl);
+        let cached = node.roster.cached(&a).await.expect("the roster is reachable").expect("the event is cached");
+        assert_eq!((&*cached.frame, cached.position), (&b"cached"[..], position));
+        assert!(cached.ttl <= HOUR && cached.ttl > HOUR / 2, "{:?}", cached.ttl);
     }
 }
 
 /// Within one publish as well as across two.
-pub async fn a_newer_kept_event_replaces_the_older(cluster: impl Cluster) {
+pub async fn a_newer_cached_event_replaces_the_older(cluster: impl Cluster) {
     let a = topic("one", "cache-a");
     let ana = Node::start(&cluster).await;
-    ana.publish([kept_event(&a, "first", HOUR), kept_event(&a, "second", HOUR)]).await;
-    assert_eq!(kept_text(&ana, &a).await.as_deref(), Some("second"));
-    ana.publish([kept_event(&a, "third", HOUR)]).await;
-    assert_eq!(kept_text(&ana, &a).await.as_deref(), Some("third"));
+    ana.publish([cached_event(&a, "first", HOUR), cached_event(&a, "second", HOUR)]).await;
+    assert_eq!(cached_text(&ana, &a).await.as_deref(), Some("second"));
+    ana.publish([cached_event(&a, "third", HOUR)]).await;
+    assert_eq!(cached_text(&ana, &a).await.as_deref(), Some("third"));
 }
 
 /// Keeping does not depend on occupancy.
 pub async fn an_event_is_kept_though_nobody_hears_it(cluster: impl Cluster) {
     let a = topic("one", "cache-a");
     let ana = Node::start(&cluster).await;
-    ana.publish([kept_event(&a, "kept", HOUR)]).await;
+    ana.publish([cached_event(&a, "cached", HOUR)]).await;
     ana.bus.subscribe(&a).await.expect("the bus is reachable");
     ana.bus.unsubscribe(&a).await;
-    assert_eq!(kept_text(&ana, &a).await.as_deref(), Some("kept"));
+    assert_eq!(cached_text(&ana, &a).await.as_deref(), Some("cached"));
 }
 
 /// The excluded socket is one subscriber; later ones get the event.
-pub async fn an_event_that_excludes_a_socket_is_kept(cluster: impl Cluster) {
+pub async fn an_event_that_excludes_a_socket_is_cached(cluster: impl Cluster) {
     let a = topic("one", "cache-a");
     let ana = Node::start(&cluster).await;
     let except = Some("1.2".parse().expect("a socket id"));
-    let body = Body::Event { frame: "kept".into(), except, kept: false };
-    ana.publish([crate::cluster::bus::Message { keep: Some(HOUR), ..message(&a, body) }]).await;
-    assert_eq!(kept_text(&ana, &a).await.as_deref(), Some("kept"));
+    let body = Body::Event { frame: "cached".into(), except, cached: false };
+    ana.publish([crate::cluster::bus::Message { cache_for: Some(HOUR), ..message(&a, body) }]).await;
+    assert_eq!(cached_text(&ana, &a).await.as_deref(), Some("cached"));
 }
 
 /// And do not replace the one that is.
-pub async fn other_events_are_not_kept(cluster: impl Cluster) {
+pub async fn other_events_are_not_cached(cluster: impl Cluster) {
     let a = topic("one", "cache-a");
-    let mut ana = Node::hearing(&cluster, &[&a]).await;
+    let mut ana = Node::subscribed(&cluster, &[&a]).await;
     ana.publish([event(&a, "passing")]).await;
-    assert_eq!(kept_text(&ana, &a).await, None);
-    ana.publish([kept_event(&a, "kept", HOUR), event(&a, "passing")]).await;
-    assert_eq!(kept_text(&ana, &a).await.as_deref(), Some("kept"));
-    for kept in [false, true, false] {
-        let (_, envelope) = ana.hear().await;
-        assert!(matches!(envelope.body, Body::Event { kept: marked, .. } if marked == kept), "{envelope:?}");
+    assert_eq!(cached_text(&ana, &a).await, None);
+    ana.publish([cached_event(&a, "cached", HOUR), event(&a, "passing")]).await;
+    assert_eq!(cached_text(&ana, &a).await.as_deref(), Some("cached"));
+    for cached in [false, true, false] {
+        let (_, envelope) = ana.receive().await;
+        assert!(matches!(envelope.body, Body::Event { cached: marked, .. } if marked == cached), "{envelope:?}");
     }
 }
 
 /// Once its time is over it is not there; the next one stands after it.
-pub async fn a_kept_event_expires(cluster: impl Cluster) {
+pub async fn a_cached_event_expires(cluster: impl Cluster) {
     let a = topic("one", "cache-a");
-    let mut ana = Node::hearing(&cluster, &[&a]).await;
-    ana.publish([kept_event(&a, "short", Duration::from_millis(20))]).await;
-    let first = hear_position(&mut ana).await;
+    let mut ana = Node::subscribed(&cluster, &[&a]).await;
+    ana.publish([cached_event(&a, "short", Duration::from_millis(20))]).await;
+    let first = receive_position(&mut ana).await;
     let expired = async {
-        while kept_text(&ana, &a).await.is_some() {
+        while cached_text(&ana, &a).await.is_some() {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
     };
     tokio::time::timeout(Duration::from_secs(10), expired).await.expect("the event expires");
-    ana.publish([kept_event(&a, "next", HOUR)]).await;
-    let next = hear_position(&mut ana).await;
+    ana.publish([cached_event(&a, "next", HOUR)]).await;
+    let next = receive_position(&mut ana).await;
     assert!(next.epoch != first.epoch || next.sequence > first.sequence, "{first:?} {next:?}");
-    assert_eq!(kept_text(&ana, &a).await.as_deref(), Some("next"));
+    assert_eq!(cached_text(&ana, &a).await.as_deref(), Some("next"));
 }
 
 /// As everything of two apps is.
 pub async fn kept_events_of_two_apps_are_apart(cluster: impl Cluster) {
     let (one, two) = (topic("one", "cache-a"), topic("two", "cache-a"));
     let ana = Node::start(&cluster).await;
-    ana.publish([kept_event(&one, "of one", HOUR)]).await;
-    assert_eq!(kept_text(&ana, &two).await, None);
-    ana.publish([kept_event(&two, "of two", HOUR)]).await;
-    assert_eq!(kept_text(&ana, &one).await.as_deref(), Some("of one"));
+    ana.publish([cached_event(&one, "of one", HOUR)]).await;
+    assert_eq!(cached_text(&ana, &two).await, None);
+    ana.publish([cached_event(&two, "of two", HOUR)]).await;
+    assert_eq!(cached_text(&ana, &one).await.as_deref(), Some("of one"));
 }
 
 /// The roster may tell of an event that is still on its way, but not of one that comes after the node has caught up.
-pub async fn who_has_caught_up_has_heard_what_is_kept(cluster: impl Cluster) {
+pub async fn who_has_caught_up_has_heard_what_is_cached(cluster: impl Cluster) {
     const EVENTS: u64 = 300;
     let a = topic("one", "cache-a");
-    let mut ana = Node::hearing(&cluster, &[&a]).await;
+    let mut ana = Node::subscribed(&cluster, &[&a]).await;
     let bo = Node::start(&cluster).await;
     let topic_of_bo = a.clone();
     let publishing = tokio::spawn(async move {
         for number in 1..=EVENTS {
-            bo.publish([kept_event(&topic_of_bo, &number.to_string(), HOUR)]).await;
+            bo.publish([cached_event(&topic_of_bo, &number.to_string(), HOUR)]).await;
         }
     });
     let mut newest = 0;
     while newest < EVENTS {
-        let kept = ana.roster.kept(&a).await.expect("the roster is reachable");
+        let cached = ana.roster.cached(&a).await.expect("the roster is reachable");
         ana.bus.catch_up().await;
-        let known = kept.map_or(0, |kept| kept.position.sequence);
+        let known = cached.map_or(0, |cached| cached.position.sequence);
         let heard = ana.delivered().into_iter().filter_map(|(_, envelope)| envelope.position);
         newest = heard.map(|position| position.sequence).max().unwrap_or(0).max(newest);
-        assert!(newest >= known, "{known} is kept, and only {newest} has been heard");
+        assert!(newest >= known, "{known} is cached, and only {newest} has been heard");
     }
     publishing.await.expect("all is published");
 }

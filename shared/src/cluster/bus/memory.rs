@@ -1,4 +1,4 @@
-//! The bus of a single process: a publish calls the listeners directly.
+//! The bus of a single process: a publish calls the sinks directly.
 
 mod ages;
 
@@ -10,11 +10,10 @@ use std::time::{Duration, Instant};
 use futures_util::future::BoxFuture;
 use hashbrown::{DefaultHashBuilder, HashMap};
 
-use super::{Bus, BusError, Listener, Message};
-use crate::cluster::envelope::{Body, Envelope, Position, Topic};
-use crate::cluster::roster::KeptEvent;
+use super::{Bus, BusError, EnvelopeSink, Message};
+use crate::cluster::envelope::{Body, CachedEvent, Envelope, Position, Topic};
 use crate::cluster::webhook::MemoryQueues;
-pub use ages::{Age, Ages, KEPT_BYTES_MAX};
+pub use ages::{Age, Ages, CACHED_BYTES_MAX};
 
 /// Publishes to different topics rarely meet in one of these.
 const STRIPES: usize = 64;
@@ -23,7 +22,7 @@ const STRIPES: usize = 64;
 /// process that runs alone has one.
 pub struct MemoryBus {
     exchange: Arc<Exchange>,
-    listener: OnceLock<Arc<dyn Listener>>,
+    sink: OnceLock<Arc<dyn EnvelopeSink>>,
     /// What other nodes hold of this one.
     this: Weak<MemoryBus>,
 }
@@ -32,11 +31,11 @@ pub struct MemoryBus {
 struct Exchange {
     hasher: DefaultHashBuilder,
     stripes: Vec<Mutex<HashMap<Topic, TopicState>>>,
-    /// Of the kept events; locked after a stripe, never before one.
+    /// Of the cached events; locked after a stripe, never before one.
     ages: Mutex<Ages>,
     /// Where webhooks wait.
     queues: Option<Arc<MemoryQueues>>,
-    /// Sequences of kept events begun so far. A topic that was forgotten begins another one.
+    /// Sequences of cached events begun so far. A topic that was forgotten begins another one.
     epochs: AtomicU64,
 }
 
@@ -44,13 +43,13 @@ struct Exchange {
 struct TopicState {
     /// Nodes that hear the topic.
     nodes: Vec<Weak<MemoryBus>>,
-    /// Where the last kept event stands, also when its time is over.
-    kept_position: Option<Position>,
-    kept: Option<Kept>,
+    /// Where the last cached event stands, also when its time is over.
+    cached_position: Option<Position>,
+    cached: Option<Cached>,
 }
 
-struct Kept {
-    event: KeptEvent,
+struct Cached {
+    event: CachedEvent,
     until: Instant,
     age: Age,
 }
@@ -79,15 +78,15 @@ impl MemoryBus {
     }
 
     fn on(exchange: Arc<Exchange>) -> Arc<Self> {
-        Arc::new_cyclic(|this| Self { exchange, listener: OnceLock::new(), this: this.clone() })
+        Arc::new_cyclic(|this| Self { exchange, sink: OnceLock::new(), this: this.clone() })
     }
 
     /// Says where this node's envelopes go. A node that only publishes never calls it.
     ///
     /// # Panics
-    /// When the node has a listener already.
-    pub fn listen(&self, listener: Arc<dyn Listener>) {
-        assert!(self.listener.set(listener).is_ok(), "a node listens once");
+    /// When the node has a sink already.
+    pub fn deliver_to(&self, sink: Arc<dyn EnvelopeSink>) {
+        assert!(self.sink.set(sink).is_ok(), "a node listens once");
     }
 
     /// Where webhooks wait.
@@ -95,7 +94,7 @@ impl MemoryBus {
         self.exchange.queues.as_deref()
     }
 
-    /// Delivers at once, whether or not listeners have room; for changes that the roster decided.
+    /// Delivers at once, whether or not sinks have room; for changes that the roster decided.
     pub(crate) fn deliver(&self, topic: &Topic, envelope: Envelope) {
         let mut stripe = self.exchange.stripe(topic);
         if let Some(state) = stripe.get_mut(topic) {
@@ -103,34 +102,34 @@ impl MemoryBus {
         }
     }
 
-    /// The last kept event of a cache channel, while its time is not over.
-    pub(crate) fn kept(&self, topic: &Topic) -> Option<KeptEvent> {
+    /// The last cached event of a cache channel, while its time is not over.
+    pub(crate) fn cached(&self, topic: &Topic) -> Option<CachedEvent> {
         let stripe = self.exchange.stripe(topic);
-        let kept = stripe.get(topic)?.kept.as_ref()?;
-        let ttl = kept.until.checked_duration_since(Instant::now())?;
-        Some(KeptEvent { ttl, ..kept.event.clone() })
+        let cached = stripe.get(topic)?.cached.as_ref()?;
+        let ttl = cached.until.checked_duration_since(Instant::now())?;
+        Some(CachedEvent { ttl, ..cached.event.clone() })
     }
 
     fn publish_one(&self, message: Message) {
-        let Message { topic, mut envelope, keep, webhook } = message;
+        let Message { topic, mut envelope, cache_for, webhook } = message;
         let mut stripe = self.exchange.stripe(&topic);
         if let (Some(queues), Some(occurrence)) = (&self.exchange.queues, &webhook) {
             // Under the lock of the topic, so that it is told of in the order in which it is heard.
             queues.enqueue(&topic, occurrence);
         }
-        match (keep, &mut envelope.body) {
-            (Some(ttl), Body::Event { frame, kept, .. }) => {
+        match (cache_for, &mut envelope.body) {
+            (Some(ttl), Body::Event { frame, cached, .. }) => {
                 let state = stripe.entry(topic.clone()).or_default();
-                let position = self.exchange.after(state.kept_position);
-                state.kept_position = Some(position);
-                let event = KeptEvent { frame: frame.clone(), position, ttl };
-                let age = self.exchange.age(&topic, frame.len(), state.kept.as_ref());
-                state.kept = Some(Kept { event, until: Instant::now() + ttl, age });
-                *kept = true;
+                let position = self.exchange.after(state.cached_position);
+                state.cached_position = Some(position);
+                let event = CachedEvent { frame: frame.clone(), position, ttl };
+                let age = self.exchange.age(&topic, frame.len(), state.cached.as_ref());
+                state.cached = Some(Cached { event, until: Instant::now() + ttl, age });
+                *cached = true;
                 envelope.position = Some(position);
                 state.deliver(&topic, envelope);
                 drop(stripe);
-                self.exchange.forget_beyond_bound();
+                self.exchange.remove_oldest_over_limit();
             }
             _ => {
                 if let Some(state) = stripe.get_mut(&topic) {
@@ -140,28 +139,28 @@ impl MemoryBus {
         }
     }
 
-    /// Forgets kept events whose time is over, and topics that nothing is known about. Called now and then by the
+    /// Forgets cached events whose time is over, and topics that nothing is known about. Called now and then by the
     /// roster; without it a process that publishes to ever new cache channels would grow.
     pub(crate) fn sweep(&self) {
         let now = Instant::now();
         for stripe in &self.exchange.stripes {
             lock(stripe).retain(|_, state| {
-                if let Some(over) = state.kept.take_if(|kept| kept.until <= now) {
-                    lock(&self.exchange.ages).forget(over.age);
+                if let Some(over) = state.cached.take_if(|cached| cached.until <= now) {
+                    lock(&self.exchange.ages).remove(over.age);
                 }
                 state.nodes.retain(|node| node.strong_count() > 0);
-                state.kept.is_some() || !state.nodes.is_empty()
+                state.cached.is_some() || !state.nodes.is_empty()
             });
         }
     }
 
-    fn set_heard(&self, topic: &Topic, heard: bool) {
+    fn set_subscribed(&self, topic: &Topic, is_subscribed: bool) {
         let mut stripe = self.exchange.stripe(topic);
         let state = stripe.entry(topic.clone()).or_default();
         state.nodes.retain(|node| !node.ptr_eq(&self.this));
-        if heard {
+        if is_subscribed {
             state.nodes.push(self.this.clone());
-        } else if state.nodes.is_empty() && state.kept.is_none() {
+        } else if state.nodes.is_empty() && state.cached.is_none() {
             stripe.remove(topic);
         }
     }
@@ -171,8 +170,8 @@ impl Bus for MemoryBus {
     fn publish(&self, messages: Vec<Message>) -> BoxFuture<'_, Result<(), BusError>> {
         Box::pin(async move {
             let nodes = self.exchange.nodes_of(&messages);
-            for node in nodes.iter().filter_map(|node| node.listener.get()) {
-                node.room().await;
+            for node in nodes.iter().filter_map(|node| node.sink.get()) {
+                node.wait_for_room().await;
             }
             for message in messages {
                 self.publish_one(message);
@@ -182,16 +181,16 @@ impl Bus for MemoryBus {
     }
 
     fn subscribe<'a>(&'a self, topic: &'a Topic) -> BoxFuture<'a, Result<(), BusError>> {
-        self.set_heard(topic, true);
+        self.set_subscribed(topic, true);
         Box::pin(std::future::ready(Ok(())))
     }
 
     fn unsubscribe<'a>(&'a self, topic: &'a Topic) -> BoxFuture<'a, ()> {
-        self.set_heard(topic, false);
+        self.set_subscribed(topic, false);
         Box::pin(std::future::ready(()))
     }
 
-    /// An event is kept and delivered under one lock, so nobody reads one that is still to be heard.
+    /// An event is cached and delivered under one lock, so nobody reads one that is still to be heard.
     fn catch_up(&self) -> BoxFuture<'_, ()> {
         Box::pin(std::future::ready(()))
     }
@@ -213,23 +212,23 @@ impl Exchange {
     }
 
     /// The age of an event that takes the place of `replaced`.
-    fn age(&self, topic: &Topic, frame_bytes: usize, replaced: Option<&Kept>) -> Age {
+    fn age(&self, topic: &Topic, frame_bytes: usize, replaced: Option<&Cached>) -> Age {
         let mut ages = lock(&self.ages);
         if let Some(replaced) = replaced {
-            ages.forget(replaced.age);
+            ages.remove(replaced.age);
         }
-        ages.keep(topic, frame_bytes)
+        ages.add(topic, frame_bytes)
     }
 
-    /// Forgets the oldest kept events until the others fit. To be called without a lock.
-    fn forget_beyond_bound(&self) {
-        let oldest = || lock(&self.ages).forget_oldest_beyond_bound();
+    /// Forgets the oldest cached events until the others fit. To be called without a lock.
+    fn remove_oldest_over_limit(&self) {
+        let oldest = || lock(&self.ages).remove_oldest_over_limit();
         while let Some((age, topic)) = oldest() {
             let mut stripe = self.stripe(&topic);
             let Some(state) = stripe.get_mut(&topic) else { continue };
             // Another event may have taken its place meanwhile.
-            state.kept.take_if(|kept| kept.age == age);
-            if state.nodes.is_empty() && state.kept.is_none() {
+            state.cached.take_if(|cached| cached.age == age);
+            if state.nodes.is_empty() && state.cached.is_none() {
                 stripe.remove(&topic);
             }
         }
@@ -253,14 +252,14 @@ impl Exchange {
 
 impl TopicState {
     fn deliver(&mut self, topic: &Topic, envelope: Envelope) {
-        let mut listeners = self.nodes.iter().filter_map(Weak::upgrade).peekable();
-        while let Some(node) = listeners.next() {
-            let Some(listener) = node.listener.get() else { continue };
-            if listeners.peek().is_none() {
-                listener.deliver(topic, envelope);
+        let mut sinks = self.nodes.iter().filter_map(Weak::upgrade).peekable();
+        while let Some(node) = sinks.next() {
+            let Some(sink) = node.sink.get() else { continue };
+            if sinks.peek().is_none() {
+                sink.deliver(topic, envelope);
                 return;
             }
-            listener.deliver(topic, envelope.clone());
+            sink.deliver(topic, envelope.clone());
         }
     }
 }

@@ -12,7 +12,7 @@ use futures_util::future::BoxFuture;
 use redis::aio::MultiplexedConnection;
 use redis::{Pipeline, RedisResult, ScriptInvocation};
 
-use super::{Bus, BusError, Listener, Message};
+use super::{Bus, BusError, EnvelopeSink, Message};
 use crate::cluster::envelope::{Body, Topic};
 use crate::cluster::node::NodeId;
 use crate::cluster::redis::{Command, Link, scripts};
@@ -29,7 +29,7 @@ pub struct RedisBus {
 }
 
 impl RedisBus {
-    /// A place that only publishes until [`RedisBus::listen`] is called.
+    /// A place that only publishes until [`RedisBus::deliver_to`] is called.
     pub fn new(link: Link, subscriber: Arc<Subscriber>) -> Arc<Self> {
         let absent_key = link.keys().write_probe(NodeId::fresh());
         Arc::new(Self { link, subscriber, complained: AtomicBool::new(false), absent_key })
@@ -38,9 +38,9 @@ impl RedisBus {
     /// Says where this node's envelopes go, and begins to hear.
     ///
     /// # Panics
-    /// When the node has a listener already.
-    pub fn listen(&self, listener: Arc<dyn Listener>) {
-        self.subscriber.start(listener);
+    /// When the node has a sink already.
+    pub fn deliver_to(&self, sink: Arc<dyn EnvelopeSink>) {
+        self.subscriber.start(sink);
     }
 
     /// Publishes nothing while the server refuses writes, although `PUBLISH` is none: a demoted master would answer it, and
@@ -94,11 +94,11 @@ impl Outgoing {
     /// A replica accepts `PUBLISH`, but nodes that followed a failover do not receive the event. A replica refuses the write
     /// that follows it. So an event is accepted only if its server was a master after it was published.
     fn new(link: &Link, messages: Vec<Message>, absent_key: &str) -> Self {
-        if messages.iter().any(|message| message.keep.is_some()) {
-            return Self::kept(link, &messages);
+        if messages.iter().any(|message| message.cache_for.is_some()) {
+            return Self::cached(link, &messages);
         }
         if messages.iter().any(|message| message.webhook.is_some()) {
-            return Self::told(link, &messages);
+            return Self::with_webhooks(link, &messages);
         }
         let mut encoded = messages.iter().map(|message| (link.keys().topic(&message.topic), message.envelope.encode()));
         if messages.len() == 1
@@ -118,7 +118,7 @@ impl Outgoing {
         Self::Commands(Box::new(pipeline))
     }
 
-    fn told(link: &Link, messages: &[Message]) -> Self {
+    fn with_webhooks(link: &Link, messages: &[Message]) -> Self {
         let mut call = scripts::publish_client_events().prepare_invoke();
         for Message { topic, envelope, webhook, .. } in messages {
             call.arg(link.keys().topic(topic)).arg(envelope.encode());
@@ -137,15 +137,15 @@ impl Outgoing {
         Self::Script(call)
     }
 
-    fn kept(link: &Link, messages: &[Message]) -> Self {
+    fn cached(link: &Link, messages: &[Message]) -> Self {
         let mut call = scripts::publish_cached().prepare_invoke();
         for message in messages {
             let channel = link.keys().channel(&message.topic);
-            let keep_ms = message.keep.map_or(0, |keep| keep.as_millis());
+            let cache_ms = message.cache_for.map_or(0, |duration| duration.as_millis());
             call.arg(channel.topic());
-            let except = match (&message.envelope.body, keep_ms) {
+            let except = match (&message.envelope.body, cache_ms) {
                 (Body::Event { frame, except, .. }, 1..) => {
-                    call.key(channel.meta()).key(channel.kept()).arg(frame.as_ref());
+                    call.key(channel.meta()).key(channel.cached_event()).arg(frame.as_ref());
                     except.map_or_else(|| "-".to_owned(), |except| except.to_string())
                 }
                 _ => {
@@ -153,7 +153,7 @@ impl Outgoing {
                     "-".to_owned()
                 }
             };
-            call.arg(keep_ms.to_string()).arg(message.envelope.published_at_us).arg(except);
+            call.arg(cache_ms.to_string()).arg(message.envelope.published_at_us).arg(except);
         }
         Self::Script(call)
     }

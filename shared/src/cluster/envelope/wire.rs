@@ -21,7 +21,7 @@ const NONE: &str = "-";
 
 /// Why a message could not be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum WireError {
+pub enum EnvelopeError {
     /// Written by a node that is newer than this one.
     #[error("envelope version {0} is newer than {VERSION}")]
     Newer(u32),
@@ -30,7 +30,7 @@ pub enum WireError {
     Malformed,
 }
 
-impl WireError {
+impl EnvelopeError {
     /// The error as a metric label.
     pub fn cause_label(self) -> &'static str {
         match self {
@@ -44,7 +44,7 @@ impl Envelope {
     /// The envelope as one message.
     pub fn encode(&self) -> Vec<u8> {
         let (kind, except, payload): (_, _, &[u8]) = match &self.body {
-            Body::Event { frame, except, kept } => (if *kept { 'K' } else { 'E' }, *except, frame),
+            Body::Event { frame, except, cached } => (if *cached { 'K' } else { 'E' }, *except, frame),
             Body::MemberAdded(member) => return self.with_payload('A', &added(member)),
             Body::MemberRemoved(user_id) => ('R', None, user_id.as_str().as_bytes()),
             Body::SubscriptionCount(count) => return self.with_payload('C', count.to_string().as_bytes()),
@@ -76,15 +76,16 @@ impl Envelope {
     /// Reads one message; an event's frame shares the message's memory.
     ///
     /// # Errors
-    /// [`WireError`].
-    pub fn decode(message: &Bytes) -> Result<Self, WireError> {
-        let end = message.iter().take(HEADER_BYTES_MAX).position(|byte| *byte == b'\n').ok_or(WireError::Malformed)?;
-        let header = std::str::from_utf8(&message[..end]).map_err(|_| WireError::Malformed)?;
+    /// [`EnvelopeError`].
+    pub fn decode(message: &Bytes) -> Result<Self, EnvelopeError> {
+        let end =
+            message.iter().take(HEADER_BYTES_MAX).position(|byte| *byte == b'\n').ok_or(EnvelopeError::Malformed)?;
+        let header = std::str::from_utf8(&message[..end]).map_err(|_| EnvelopeError::Malformed)?;
         let mut fields = header.split(' ');
-        let mut field = || fields.next().ok_or(WireError::Malformed);
+        let mut field = || fields.next().ok_or(EnvelopeError::Malformed);
         let version: u32 = parse(field()?)?;
         if version > VERSION {
-            return Err(WireError::Newer(version));
+            return Err(EnvelopeError::Newer(version));
         }
         let (kind, epoch, sequence, stamp, except) = (field()?, field()?, field()?, field()?, field()?);
         let position = match (epoch, sequence) {
@@ -97,14 +98,14 @@ impl Envelope {
                 // Clients end a connection on which text is none, all subscribers of the channel at once.
                 text(&payload)?;
                 let except = if except == NONE { None } else { Some(parse(except)?) };
-                Body::Event { frame: payload, except, kept: kind == "K" }
+                Body::Event { frame: payload, except, cached: kind == "K" }
             }
             "A" => Body::MemberAdded(member(text(&payload)?)?),
             "R" => Body::MemberRemoved(UserId::from(text(&payload)?)),
             "C" => Body::SubscriptionCount(parse(text(&payload)?)?),
             "O" => Body::UserOnline(text(&payload)? == "1"),
             "T" => Body::Terminate,
-            _ => return Err(WireError::Malformed),
+            _ => return Err(EnvelopeError::Malformed),
         };
         Ok(Self { published_at_us: parse(stamp)?, position, body })
     }
@@ -119,30 +120,30 @@ fn added(member: &Member) -> Vec<u8> {
     format!("{}:{user_id}{}", user_id.len(), member.user_info.as_deref().unwrap_or_default()).into_bytes()
 }
 
-fn member(payload: &str) -> Result<Member, WireError> {
-    let (length, rest) = payload.split_once(':').ok_or(WireError::Malformed)?;
-    let (user_id, info) = rest.split_at_checked(parse(length)?).ok_or(WireError::Malformed)?;
+fn member(payload: &str) -> Result<Member, EnvelopeError> {
+    let (length, rest) = payload.split_once(':').ok_or(EnvelopeError::Malformed)?;
+    let (user_id, info) = rest.split_at_checked(parse(length)?).ok_or(EnvelopeError::Malformed)?;
     if user_id.is_empty() {
-        return Err(WireError::Malformed);
+        return Err(EnvelopeError::Malformed);
     }
     Ok(Member { user_id: UserId::from(user_id), user_info: info_of(info)? })
 }
 
 /// User info comes from applications by way of Redis, and goes into clients' JSON as it is: so it must be JSON.
-pub fn info_of(info: &str) -> Result<Option<std::sync::Arc<str>>, WireError> {
+pub fn info_of(info: &str) -> Result<Option<std::sync::Arc<str>>, EnvelopeError> {
     if info.is_empty() {
         return Ok(None);
     }
-    serde_json::from_str::<&serde_json::value::RawValue>(info).map_err(|_| WireError::Malformed)?;
+    serde_json::from_str::<&serde_json::value::RawValue>(info).map_err(|_| EnvelopeError::Malformed)?;
     Ok(Some(info.into()))
 }
 
-fn parse<T: FromStr>(text: &str) -> Result<T, WireError> {
-    text.parse().map_err(|_| WireError::Malformed)
+fn parse<T: FromStr>(text: &str) -> Result<T, EnvelopeError> {
+    text.parse().map_err(|_| EnvelopeError::Malformed)
 }
 
-fn text(payload: &[u8]) -> Result<&str, WireError> {
-    std::str::from_utf8(payload).map_err(|_| WireError::Malformed)
+fn text(payload: &[u8]) -> Result<&str, EnvelopeError> {
+    std::str::from_utf8(payload).map_err(|_| EnvelopeError::Malformed)
 }
 
 #[cfg(test)]

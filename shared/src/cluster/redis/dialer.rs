@@ -16,7 +16,7 @@ use tokio::time::timeout;
 use super::connector::Connector;
 use super::error::{LinkError, Verdict};
 use super::identity::Identity;
-use super::primary_state::{Generation, Standing};
+use super::primary_state::{Generation, PrimaryState};
 
 /// Makes connections to one primary.
 #[derive(Clone)]
@@ -25,7 +25,7 @@ pub(crate) struct Dialer {
     pub(crate) runtime: Handle,
     pub(crate) connect_timeout: Duration,
     pub(crate) command_timeout: Duration,
-    pub(crate) standing: Arc<Standing>,
+    pub(crate) primary: Arc<PrimaryState>,
 }
 
 /// A connection to a server that may be used.
@@ -46,7 +46,7 @@ impl Dialer {
         let lost = Arc::new(AtomicBool::new(false));
         let config = config.set_push_sender(note_loss(lost.clone()));
         let (connection, _, identity) = self.dial(config).await?;
-        let generation = self.standing.adopt(identity.run_id.as_ref());
+        let generation = self.primary.adopt(identity.run_id.as_ref());
         Ok(Connected { connection, generation, lost })
     }
 
@@ -59,7 +59,7 @@ impl Dialer {
         config: AsyncConnectionConfig,
     ) -> Result<(MultiplexedConnection, Generation), LinkError> {
         let (connection, generation, identity) = self.dial(config).await?;
-        if self.standing.is_same_server(identity.run_id.as_ref()) {
+        if self.primary.is_same_server(identity.run_id.as_ref()) {
             return Ok((connection, generation));
         }
         Err(LinkError::Connect("the address leads to another server than before".into()))
@@ -80,7 +80,7 @@ impl Dialer {
         &self,
         config: AsyncConnectionConfig,
     ) -> Result<(MultiplexedConnection, Generation, Identity), LinkError> {
-        let generation = self.standing.generation();
+        let generation = self.primary.generation();
         let connector = self.connector.clone();
         let connect = async move {
             let mut connection = connector.connect(config).await?;
@@ -93,14 +93,14 @@ impl Dialer {
             Ok(Ok(Ok((connection, identity)))) => match identity.refusal {
                 None => return Ok((connection, generation, identity)),
                 Some(refusal) => {
-                    self.standing.refused(refusal, generation, &identity.words);
+                    self.primary.refused(refusal, generation, &identity.words);
                     return Err(LinkError::Refused(refusal));
                 }
             },
             Ok(Ok(Err(error))) => match Verdict::of(&error) {
                 Verdict::Loading => LinkError::Loading,
                 Verdict::Refused(refusal) => {
-                    self.standing.refused(refusal, generation, &error.to_string());
+                    self.primary.refused(refusal, generation, &error.to_string());
                     return Err(LinkError::Refused(refusal));
                 }
                 _ => LinkError::Connect(error.into()),
@@ -108,15 +108,15 @@ impl Dialer {
             Ok(Err(_)) => LinkError::Timeout,
             Err(_) => return Err(LinkError::Ended),
         };
-        self.standing.unanswered();
+        self.primary.unanswered();
         Err(error)
     }
 }
 
 impl Connected {
     /// Whether it may be used.
-    pub(crate) fn is_usable(&self, standing: &Standing) -> bool {
-        !self.lost.load(Ordering::Acquire) && self.generation == standing.generation()
+    pub(crate) fn is_usable(&self, primary: &PrimaryState) -> bool {
+        !self.lost.load(Ordering::Acquire) && self.generation == primary.generation()
     }
 
     /// Makes sure that it is not used again.

@@ -25,6 +25,6 @@ impl Health for RedisHealth {
 
     fn ready(&self) -> Result<(), String> {
         self.role.ready()?;
-        self.link.standing().ready().map_err(|reason| reason.to_string())
+        self.link.primary().ready().map_err(|reason| reason.to_string())
     }
 }

@@ -228,7 +228,7 @@ impl ChannelKeys {
     }
 
     /// Returns the key with the cached event of the channel.
-    pub fn kept(&self) -> String {
+    pub fn cached_event(&self) -> String {
         self.key("k")
     }
 

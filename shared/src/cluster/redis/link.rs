@@ -18,7 +18,7 @@ use super::dialer::{Connected, Dialer};
 use super::error::Verdict;
 use super::metrics::Metrics;
 use super::pool::{self, Manager, Pool, PoolError, Timeouts};
-use super::primary_state::{Generation, Standing, State};
+use super::primary_state::{Generation, PrimaryState, State};
 use super::{Config, ConfigError, Keys};
 use crate::limits::{PIPELINE_DEPTH, POOL_SIZE};
 
@@ -34,7 +34,7 @@ struct Shared {
     dialer: Dialer,
     pool: Pool,
     keys: Keys,
-    standing: Arc<Standing>,
+    primary: Arc<PrimaryState>,
     metrics: Metrics,
     /// Kept over many publishes.
     publishing: Mutex<Publishing>,
@@ -54,13 +54,13 @@ impl Link {
     /// # Errors
     /// [`ConfigError`].
     pub fn new(config: &Config, runtime: Handle, metrics: Metrics) -> Result<Self, ConfigError> {
-        let standing = Arc::new(Standing::new(metrics.clone()));
+        let primary = Arc::new(PrimaryState::new(metrics.clone()));
         let dialer = Dialer {
             connector: config.connector()?,
             runtime,
             connect_timeout: config.connect_timeout,
             command_timeout: config.command_timeout,
-            standing: standing.clone(),
+            primary: primary.clone(),
         };
         // Making and checking a connection have deadlines of their own.
         let timeouts = Timeouts { wait: Some(config.command_timeout), create: None, recycle: None };
@@ -71,7 +71,7 @@ impl Link {
             .build()
             .expect("a pool with a runtime can be built");
         let keys = Keys::new(&config.prefix, config.partitions);
-        Ok(Self { shared: Arc::new(Shared { dialer, pool, keys, standing, metrics, publishing: Mutex::default() }) })
+        Ok(Self { shared: Arc::new(Shared { dialer, pool, keys, primary, metrics, publishing: Mutex::default() }) })
     }
 
     /// The metrics of this Redis.
@@ -85,8 +85,8 @@ impl Link {
     }
 
     /// The state of the primary.
-    pub fn standing(&self) -> &Standing {
-        &self.shared.standing
+    pub fn primary(&self) -> &PrimaryState {
+        &self.shared.primary
     }
 
     /// The runtime that connections live on.
@@ -155,8 +155,8 @@ impl Link {
     /// as a command may take: its listener is open before that.
     pub(crate) async fn accepts_events(&self) -> bool {
         // Without an answer in that time, events are refused.
-        let _ = tokio::time::timeout(self.shared.dialer.command_timeout, self.shared.standing.known()).await;
-        self.shared.standing.accepts_events()
+        let _ = tokio::time::timeout(self.shared.dialer.command_timeout, self.shared.primary.verdict_known()).await;
+        self.shared.primary.accepts_events()
     }
 
     /// Runs a command on the connection that events go out on, and counts it as `name`.
@@ -194,7 +194,7 @@ impl Link {
         let asked = Instant::now();
         let mut publishing = self.shared.publishing.lock().await;
         match &publishing.connected {
-            Some(connected) if connected.is_usable(&self.shared.standing) => return Ok(connected.clone()),
+            Some(connected) if connected.is_usable(&self.shared.primary) => return Ok(connected.clone()),
             _ => publishing.connected = None,
         }
         // Whoever waited here while another tried in vain has its answer; else each would wait for all before it.
@@ -230,7 +230,7 @@ impl Link {
     /// Fails while a server that the connections of the node have left is all that answers. The probe alone goes on
     /// connecting then: thousands of waiting subscriptions would keep that server busy with it.
     fn admit(&self) -> Result<(), LinkError> {
-        match self.shared.standing.state() {
+        match self.shared.primary.state() {
             State::Refusing(refusal) if refusal.ends_connections() => Err(LinkError::Refused(refusal)),
             _ => Ok(()),
         }
@@ -242,21 +242,21 @@ impl Shared {
     fn sort(&self, error: LinkError, generation: Generation) -> LinkError {
         let LinkError::Command(cause) = &error else {
             if matches!(error, LinkError::Timeout) {
-                self.standing.unanswered();
+                self.primary.unanswered();
             }
             return error;
         };
         match Verdict::of(cause) {
             Verdict::Refused(refusal) => {
-                self.standing.refused(refusal, generation, &cause.to_string());
+                self.primary.refused(refusal, generation, &cause.to_string());
                 LinkError::Refused(refusal)
             }
             Verdict::Loading => {
-                self.standing.unanswered();
+                self.primary.unanswered();
                 LinkError::Loading
             }
             Verdict::Lost => {
-                self.standing.unanswered();
+                self.primary.unanswered();
                 error
             }
             Verdict::Damaged | Verdict::Forbidden | Verdict::Unavailable => error,

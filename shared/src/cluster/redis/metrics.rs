@@ -6,7 +6,6 @@ use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, I
 
 use super::error::Refusal;
 use super::primary_state::State;
-use crate::cluster::bus::redis::subscriber::Reason;
 use crate::serve::telemetry::metrics::{from_zero, latency, register};
 
 /// What is counted of Redis.
@@ -29,6 +28,37 @@ pub struct Metrics {
     pub(crate) evictions: IntCounter,
     pub(crate) evicted_members: IntCounter,
     pub(crate) damaged_entries: IntCounter,
+}
+
+/// The reason why a subscriber's connection ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum DisconnectReason {
+    Connect,
+    Subscribe,
+    Disconnected,
+    Ping,
+    Probe,
+    Overflow,
+    /// The server must not be used any more, or the address leads to another one.
+    Moved,
+}
+
+impl DisconnectReason {
+    pub(crate) const ALL: [Self; 7] =
+        [Self::Connect, Self::Subscribe, Self::Disconnected, Self::Ping, Self::Probe, Self::Overflow, Self::Moved];
+
+    /// The reason as a metric label.
+    pub(crate) fn label(self) -> &'static str {
+        match self {
+            Self::Connect => "connect",
+            Self::Subscribe => "subscribe",
+            Self::Disconnected => "disconnected",
+            Self::Ping => "ping",
+            Self::Probe => "probe",
+            Self::Overflow => "overflow",
+            Self::Moved => "moved",
+        }
+    }
 }
 
 impl Metrics {
@@ -65,7 +95,7 @@ impl Metrics {
                         &["reason"],
                     ),
                 ),
-                Reason::ALL.map(|reason| [reason.label()]),
+                DisconnectReason::ALL.map(|reason| [reason.label()]),
             ),
             resync_seconds: histogram(
                 "carillon_redis_resubscribe_seconds",
@@ -113,7 +143,7 @@ impl Metrics {
         self.resync_seconds.observe(took.as_secs_f64());
     }
 
-    pub(crate) fn subscriber_down(&self, reason: Reason) {
+    pub(crate) fn subscriber_down(&self, reason: DisconnectReason) {
         self.live.set(0);
         self.reconnects.with_label_values(&[reason.label()]).inc();
     }
@@ -161,6 +191,6 @@ mod tests {
         let families = registry.gather();
         let family = families.iter().find(|family| family.name() == "carillon_redis_reconnects_total").expect("it is");
         let counts = family.get_metric().iter().map(|metric| metric.get_counter().get_value());
-        assert_eq!(counts.collect::<Vec<_>>(), [0.0; Reason::ALL.len()]);
+        assert_eq!(counts.collect::<Vec<_>>(), [0.0; DisconnectReason::ALL.len()]);
     }
 }

@@ -56,7 +56,7 @@ impl managed::Manager for Manager {
     }
 
     async fn recycle(&self, connected: &mut Connected, metrics: &Metrics) -> RecycleResult<LinkError> {
-        if !connected.is_usable(&self.dialer.standing) {
+        if !connected.is_usable(&self.dialer.primary) {
             return Err(RecycleError::message("the connection is lost"));
         }
         if metrics.last_used() < IDLE {

@@ -1,4 +1,4 @@
-//! The standing of one primary: whether this node can use a Redis server, as one state machine.
+//! The primary of one primary: whether this node can use a Redis server, as one state machine.
 //!
 //! All connections of the node report here. Readiness, the metrics `carillon_redis_up`, `carillon_redis_state` and
 //! `carillon_redis_refusing`, and the log lines about the server come from here.
@@ -66,11 +66,11 @@ pub enum NotReady {
 }
 
 /// The state machine of one primary, shared by all connections to it.
-pub struct Standing {
+pub struct PrimaryState {
     machine: Mutex<Machine>,
     view: watch::Sender<View>,
     /// Wakes the probe.
-    doubted: Notify,
+    probe_requests: Notify,
     metrics: Metrics,
 }
 
@@ -82,13 +82,13 @@ struct View {
     accepts_events: bool,
 }
 
-impl Standing {
+impl PrimaryState {
     /// The state of a primary that has not answered yet, visible in these metrics.
     pub(crate) fn new(metrics: Metrics) -> Self {
         let machine = Machine::default();
         metrics.state_changed(machine.state(), machine.answers());
         let view = watch::Sender::new(view_of(&machine));
-        Self { machine: Mutex::new(machine), view, doubted: Notify::new(), metrics }
+        Self { machine: Mutex::new(machine), view, probe_requests: Notify::new(), metrics }
     }
 
     /// The state now.
@@ -122,7 +122,7 @@ impl Standing {
     }
 
     /// Resolves when the state is one for which `is_wanted` returns true.
-    pub async fn reaches(&self, mut is_wanted: impl FnMut(State) -> bool) {
+    pub async fn wait_for_state(&self, mut is_wanted: impl FnMut(State) -> bool) {
         let mut view = self.view.subscribe();
         // The sender is part of `self`.
         let _ = view.wait_for(|view| is_wanted(view.state)).await;
@@ -130,7 +130,7 @@ impl Standing {
 
     /// Resolves when it is known whether events may be published. That is so at once, except before the server has answered
     /// for the first time.
-    pub(crate) async fn known(&self) {
+    pub(crate) async fn verdict_known(&self) {
         let mut view = self.view.subscribe();
         // The sender is part of `self`.
         let _ = view.wait_for(|view| view.accepts_events || matches!(view.state, State::Refusing(_))).await;
@@ -142,20 +142,20 @@ impl Standing {
     }
 
     /// Resolves when connections of this generation must not be used any more.
-    pub(crate) async fn moved_on_from(&self, generation: Generation) {
+    pub(crate) async fn generation_ended(&self, generation: Generation) {
         let mut view = self.view.subscribe();
         // The sender is part of `self`.
         let _ = view.wait_for(|view| view.generation != generation).await;
     }
 
     /// Resolves when the probe should ask the server at once.
-    pub(crate) async fn doubted(&self) {
-        self.doubted.notified().await;
+    pub(crate) async fn probe_requested(&self) {
+        self.probe_requests.notified().await;
     }
 
     /// Forgets doubts that the probe has just answered.
-    pub(crate) fn forget_doubts(&self) {
-        let _ = self.doubted.notified().now_or_never();
+    pub(crate) fn clear_probe_requests(&self) {
+        let _ = self.probe_requests.notified().now_or_never();
     }
 
     /// Announces that this node subscribes, so that it is not live without its subscriptions.
@@ -171,7 +171,7 @@ impl Standing {
     /// Reports that the subscriptions of this node are not in place any more.
     pub(crate) fn unsubscribed(&self) {
         if self.change(Machine::unsubscribed) {
-            self.doubted.notify_one();
+            self.probe_requests.notify_one();
         }
     }
 
@@ -191,7 +191,7 @@ impl Standing {
     pub(crate) fn is_same_server(&self, run_id: Option<&RunId>) -> bool {
         let is_same = self.change(|machine| machine.is_same_server(run_id, Instant::now()));
         if !is_same {
-            self.doubted.notify_one();
+            self.probe_requests.notify_one();
         }
         is_same
     }
@@ -211,20 +211,20 @@ impl Standing {
             is_news
         });
         if is_news {
-            self.doubted.notify_one();
+            self.probe_requests.notify_one();
         }
     }
 
     /// Reports a command without an answer. The probe finds out whether the server is away.
     pub(crate) fn unanswered(&self) {
-        if self.lock().seems_well() {
-            self.doubted.notify_one();
+        if self.lock().is_serving() {
+            self.probe_requests.notify_one();
         }
     }
 
     /// Reports that the probe could not reach the server.
-    pub(crate) fn away(&self) {
-        self.change(Machine::away);
+    pub(crate) fn unreachable(&self) {
+        self.change(Machine::unreachable);
     }
 
     /// Reports that the server accepted a write of the probe on a connection of this generation.

@@ -46,12 +46,12 @@ impl Probe {
     pub async fn run(mut self) -> Infallible {
         loop {
             self.ask().await;
-            let standing = self.link.standing();
-            let pause = if standing.state() == State::Live { INTERVAL } else { RETRY_INTERVAL };
-            standing.forget_doubts();
+            let primary = self.link.primary();
+            let pause = if primary.state() == State::Live { INTERVAL } else { RETRY_INTERVAL };
+            primary.clear_probe_requests();
             tokio::time::sleep(PAUSE).await;
             // A doubt brings the next question forward.
-            let _ = timeout(pause - PAUSE, standing.doubted()).await;
+            let _ = timeout(pause - PAUSE, primary.probe_requested()).await;
         }
     }
 
@@ -71,14 +71,14 @@ impl Probe {
                 self.link.metrics().failed(error.cause_label());
                 // Refusals are logged where they become known.
                 if !matches!(error, LinkError::Refused(_)) {
-                    self.away(&error);
+                    self.unreachable(&error);
                 }
             }
         }
     }
 
-    fn away(&mut self, error: &LinkError) {
-        self.link.standing().away();
+    fn unreachable(&mut self, error: &LinkError) {
+        self.link.primary().unreachable();
         if !self.is_away {
             let cause = error.source().map(ToString::to_string).unwrap_or_default();
             tracing::warn!(%error, cause, "redis does not answer; retrying until it does");
@@ -106,12 +106,12 @@ impl Probe {
                 return Err(error);
             }
         }
-        self.link.standing().accepted_a_write(connected.generation);
+        self.link.primary().accepted_a_write(connected.generation);
         Ok(())
     }
 
     fn give_up(&self, connected: &Connected, refusal: Refusal, cause: &str) -> LinkError {
-        self.link.standing().refused(refusal, connected.generation, cause);
+        self.link.primary().refused(refusal, connected.generation, cause);
         if refusal.ends_connections() {
             connected.give_up();
         }

@@ -14,7 +14,7 @@ use super::metrics::Metrics;
 use super::{Config, Link, Probe, State};
 use crate::cluster::bus::contract::Cluster;
 use crate::cluster::bus::redis::subscriber::Subscriber;
-use crate::cluster::bus::{Bus, Listener, RedisBus};
+use crate::cluster::bus::{Bus, EnvelopeSink, RedisBus};
 use crate::cluster::roster::{RedisRoster, Roster};
 use crate::cluster::webhook::{DeadLetters, EventTypes, RedisQueues};
 use crate::secret::Secret;
@@ -151,12 +151,12 @@ impl RedisCluster {
 }
 
 impl Cluster for RedisCluster {
-    async fn start(&self, listener: Arc<dyn Listener>) -> (Arc<dyn Bus>, Arc<dyn Roster>) {
+    async fn start(&self, sink: Arc<dyn EnvelopeSink>) -> (Arc<dyn Bus>, Arc<dyn Roster>) {
         let link = link_to(&self.server);
         let bus = RedisBus::new(link.clone(), Subscriber::new(link.clone()));
-        bus.listen(listener);
+        bus.deliver_to(sink);
         tokio::spawn(Probe::new(link.clone()).run());
-        link.standing().reaches(|state| state == State::Live).await;
+        link.primary().wait_for_state(|state| state == State::Live).await;
         (bus, RedisRoster::new(link, self.event_types.clone()))
     }
 }

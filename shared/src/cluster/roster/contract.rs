@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use super::{Joined, Occupancy, RosterError};
 use crate::app::AppId;
-use crate::cluster::bus::contract::{Cluster, Heard, Node, topic};
+use crate::cluster::bus::contract::{Cluster, Delivery, Node, topic};
 use crate::cluster::envelope::{Body, Position, Topic};
 use crate::protocol::{Member, UserId};
 
@@ -109,10 +109,10 @@ fn ids(members: &[Member]) -> Vec<String> {
 
 /// What a node heard of the roster, in words.
 async fn announced(node: &mut Node, topic: &Topic) -> Vec<String> {
-    node.heard_so_far(topic).await.iter().map(in_words).collect()
+    node.received_so_far(topic).await.iter().map(in_words).collect()
 }
 
-fn in_words((_, envelope): &Heard) -> String {
+fn in_words((_, envelope): &Delivery) -> String {
     match &envelope.body {
         Body::MemberAdded(Member { user_id, user_info: None }) => format!("added {user_id}"),
         Body::MemberAdded(Member { user_id, user_info: Some(info) }) => format!("added {user_id} {info}"),
@@ -126,7 +126,7 @@ fn in_words((_, envelope): &Heard) -> String {
 /// However many nodes hold the user.
 pub async fn a_user_on_many_nodes_is_added_once_and_removed_once(cluster: impl Cluster) {
     let room = topic("one", "presence-room");
-    let mut observer = Node::hearing(&cluster, &[&room]).await;
+    let mut observer = Node::subscribed(&cluster, &[&room]).await;
     let nodes = [Node::start(&cluster).await, Node::start(&cluster).await, Node::start(&cluster).await];
     for node in &nodes {
         join(node, &room, "1").await;
@@ -145,7 +145,7 @@ pub async fn a_user_on_many_nodes_is_added_once_and_removed_once(cluster: impl C
 /// The second answer equals the first, and one leave undoes both.
 pub async fn joining_twice_is_joining_once(cluster: impl Cluster) {
     let room = topic("one", "presence-room");
-    let mut ana = Node::hearing(&cluster, &[&room]).await;
+    let mut ana = Node::subscribed(&cluster, &[&room]).await;
     let first = join(&ana, &room, "1").await;
     assert_eq!(join(&ana, &room, "1").await, first);
     leave(&ana, &room, "1").await;
@@ -155,7 +155,7 @@ pub async fn joining_twice_is_joining_once(cluster: impl Cluster) {
 /// Leaving what one is not in is no error and takes nobody else out.
 pub async fn leaving_twice_is_leaving_once(cluster: impl Cluster) {
     let room = topic("one", "presence-room");
-    let mut ana = Node::hearing(&cluster, &[&room]).await;
+    let mut ana = Node::subscribed(&cluster, &[&room]).await;
     let bo = Node::start(&cluster).await;
     leave(&ana, &room, "1").await;
     join(&ana, &room, "1").await;
@@ -172,7 +172,7 @@ pub async fn leaving_twice_is_leaving_once(cluster: impl Cluster) {
 /// Sequences count from 1, one per announcement; what changes nothing takes no number.
 pub async fn changes_are_announced_in_order_without_gaps(cluster: impl Cluster) {
     let room = topic("one", "presence-room");
-    let mut observer = Node::hearing(&cluster, &[&room]).await;
+    let mut observer = Node::subscribed(&cluster, &[&room]).await;
     let (ana, bo) = (Node::start(&cluster).await, Node::start(&cluster).await);
     occupy(&ana, &room, 1, false).await;
     let joined = join(&ana, &room, "1").await;
@@ -181,7 +181,7 @@ pub async fn changes_are_announced_in_order_without_gaps(cluster: impl Cluster) 
     leave(&ana, &room, "1").await;
     leave(&bo, &room, "1").await;
     let back = join(&ana, &room, "1").await;
-    let heard = observer.heard_so_far(&room).await;
+    let heard = observer.received_so_far(&room).await;
     let words: Vec<_> = heard.iter().map(in_words).collect();
     assert_eq!(words, ["added 1", "added 2", "removed 1", "added 1"]);
     let positions: Vec<_> = heard.iter().map(|(_, envelope)| envelope.position).collect();
@@ -235,7 +235,7 @@ pub async fn members_are_in_the_order_of_their_ids(cluster: impl Cluster) {
 /// A refused join changes nothing; a leave makes room.
 pub async fn the_limit_counts_users_and_lets_those_in_who_are(cluster: impl Cluster) {
     let room = topic("one", "presence-room");
-    let mut ana = Node::hearing(&cluster, &[&room]).await;
+    let mut ana = Node::subscribed(&cluster, &[&room]).await;
     let bo = Node::start(&cluster).await;
     assert_eq!(try_join(&ana, &room, "0", 0).await, Err(RosterError::Full));
     assert!(try_join(&ana, &room, "1", 2).await.is_ok());
@@ -255,7 +255,7 @@ pub async fn the_limit_counts_users_and_lets_those_in_who_are(cluster: impl Clus
 /// Later joiners of the same user do not change what others were told.
 pub async fn the_first_user_info_stands_until_the_last_leave(cluster: impl Cluster) {
     let room = topic("one", "presence-room");
-    let mut ana = Node::hearing(&cluster, &[&room]).await;
+    let mut ana = Node::subscribed(&cluster, &[&room]).await;
     let bo = Node::start(&cluster).await;
     let (first, second) = (member("1", Some(r#"{ "v":1 }"#)), member("1", Some("2")));
     ana.roster.join(&room, &first, NO_LIMIT, false).await.expect("joined");
@@ -336,7 +336,7 @@ pub async fn channels_of_users_are_not_listed(cluster: impl Cluster) {
 /// However many nodes and sockets the user has; asking for counts makes no difference.
 pub async fn a_user_comes_online_once_and_goes_offline_once(cluster: impl Cluster) {
     let user = topic("one", "#server-to-user-1");
-    let mut observer = Node::hearing(&cluster, &[&user]).await;
+    let mut observer = Node::subscribed(&cluster, &[&user]).await;
     let (ana, bo) = (Node::start(&cluster).await, Node::start(&cluster).await);
     occupy(&ana, &user, 0, false).await;
     assert_eq!(announced(&mut observer, &user).await, [""; 0]);
@@ -354,7 +354,7 @@ pub async fn a_user_comes_online_once_and_goes_offline_once(cluster: impl Cluste
 /// The count is the cluster's.
 pub async fn a_subscription_count_is_announced_when_asked_for_and_changed(cluster: impl Cluster) {
     let news = topic("one", "news");
-    let mut observer = Node::hearing(&cluster, &[&news]).await;
+    let mut observer = Node::subscribed(&cluster, &[&news]).await;
     let (ana, bo) = (Node::start(&cluster).await, Node::start(&cluster).await);
     for (node, subscriptions) in [(&ana, 0), (&ana, 2), (&ana, 2), (&bo, 3), (&ana, 0), (&ana, 0)] {
         occupy(node, &news, subscriptions, true).await;
@@ -371,7 +371,7 @@ pub async fn a_subscription_count_is_announced_when_asked_for_and_changed(cluste
 /// Nothing of one app is visible to another.
 pub async fn apps_are_isolated(cluster: impl Cluster) {
     let (one, two) = (topic("one", "presence-room"), topic("two", "presence-room"));
-    let mut observer = Node::hearing(&cluster, &[&one]).await;
+    let mut observer = Node::subscribed(&cluster, &[&one]).await;
     let ana = Node::start(&cluster).await;
     occupy(&ana, &two, 3, true).await;
     join(&ana, &two, "1").await;

@@ -8,10 +8,10 @@ use std::time::Instant;
 use futures_util::future::{BoxFuture, ready};
 use hashbrown::HashMap;
 
-use super::{Claimed, Joined, KeptEvent, Occupancy, Roster, RosterError};
+use super::{Claimed, Joined, Occupancy, Roster, RosterError};
 use crate::app::AppId;
 use crate::cluster::bus::MemoryBus;
-use crate::cluster::envelope::{Body, Envelope, Position, Topic, unix_us};
+use crate::cluster::envelope::{Body, CachedEvent, Envelope, Position, Topic, unix_us};
 use crate::cluster::node::NodeId;
 use crate::protocol::{ChannelKind, ChannelName, Member, UserId};
 
@@ -239,8 +239,8 @@ impl Roster for MemoryRoster {
         Box::pin(ready(Ok(occupied.collect())))
     }
 
-    fn kept<'a>(&'a self, topic: &'a Topic) -> BoxFuture<'a, Result<Option<KeptEvent>, RosterError>> {
-        Box::pin(ready(Ok(self.bus.kept(topic))))
+    fn cached<'a>(&'a self, topic: &'a Topic) -> BoxFuture<'a, Result<Option<CachedEvent>, RosterError>> {
+        Box::pin(ready(Ok(self.bus.cached(topic))))
     }
 
     fn report_cache_miss<'a>(&'a self, topic: &'a Topic) -> BoxFuture<'a, Result<(), RosterError>> {

@@ -22,10 +22,10 @@ use futures_util::future::BoxFuture;
 use hashbrown::{HashMap, HashSet};
 use redis::{FromRedisValue, RedisError};
 
-use super::{Claimed, Joined, KeptEvent, Occupancy, Roster, RosterError};
+use super::{Claimed, Joined, Occupancy, Roster, RosterError};
 use crate::app::AppId;
-use crate::cluster::bus::Listener;
-use crate::cluster::envelope::Topic;
+use crate::cluster::bus::EnvelopeSink;
+use crate::cluster::envelope::{CachedEvent, Topic};
 use crate::cluster::node::NodeId;
 use crate::cluster::redis::link::LinkError;
 use crate::cluster::redis::metrics::Metrics;
@@ -132,10 +132,10 @@ impl RedisRoster {
         })
     }
 
-    /// Keeps the lease, keeps alive what this node holds, and sweeps dead nodes; never returns. `listener` is told when
+    /// Keeps the lease, keeps alive what this node holds, and sweeps dead nodes; never returns. `sink` is told when
     /// everything has to be asserted again.
-    pub async fn maintain(self: &Arc<Self>, listener: Arc<dyn Listener>) -> Infallible {
-        tokio::join!(self.keep_lease(listener.clone()), self.keep_alive(listener), self.keep_sweeping()).0
+    pub async fn maintain(self: &Arc<Self>, sink: Arc<dyn EnvelopeSink>) -> Infallible {
+        tokio::join!(self.keep_lease(sink.clone()), self.keep_alive(sink), self.keep_sweeping()).0
     }
 
     /// Releases the lease and everything that this node still holds, so that others need not wait for its end.
@@ -249,8 +249,8 @@ impl Roster for RedisRoster {
         Box::pin(self.channels_now(app, prefix))
     }
 
-    fn kept<'a>(&'a self, topic: &'a Topic) -> BoxFuture<'a, Result<Option<KeptEvent>, RosterError>> {
-        Box::pin(self.kept_now(topic))
+    fn cached<'a>(&'a self, topic: &'a Topic) -> BoxFuture<'a, Result<Option<CachedEvent>, RosterError>> {
+        Box::pin(self.cached_now(topic))
     }
 
     fn report_connections<'a>(&'a self, app: &'a AppId, connections: u64) -> BoxFuture<'a, Result<u64, RosterError>> {

@@ -8,15 +8,15 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use tokio::sync::{mpsc, watch};
 
-use crate::cluster::bus::{Bus, Listener, Message};
+use crate::cluster::bus::{Bus, EnvelopeSink, Message};
 use crate::cluster::envelope::{Body, Envelope, Topic, unix_us};
 use crate::cluster::roster::Roster;
 use crate::protocol::ChannelName;
 
 /// A form of [`Bus`] and [`Roster`] under test: one cluster, empty at first and shared with no other test.
 pub trait Cluster {
-    /// Starts one more node. `listener` gets what its bus delivers.
-    fn start(&self, listener: Arc<dyn Listener>) -> impl Future<Output = (Arc<dyn Bus>, Arc<dyn Roster>)> + Send;
+    /// Starts one more node. `sink` gets what its bus delivers.
+    fn start(&self, sink: Arc<dyn EnvelopeSink>) -> impl Future<Output = (Arc<dyn Bus>, Arc<dyn Roster>)> + Send;
 }
 
 /// One node and its ears.
@@ -26,11 +26,11 @@ pub struct Node {
     /// Its handle to the roster.
     pub roster: Arc<dyn Roster>,
     recorder: Arc<Recorder>,
-    heard: mpsc::UnboundedReceiver<Heard>,
+    heard: mpsc::UnboundedReceiver<Delivery>,
 }
 
 /// One delivery.
-pub type Heard = (Topic, Envelope);
+pub type Delivery = (Topic, Envelope);
 
 /// Nothing of a test takes longer; it is reached only when a promise is broken.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -38,7 +38,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const MARKER: &str = "marker ";
 
 struct Recorder {
-    heard: mpsc::UnboundedSender<Heard>,
+    heard: mpsc::UnboundedSender<Delivery>,
     has_room: watch::Sender<bool>,
 }
 
@@ -52,7 +52,7 @@ impl Node {
     }
 
     /// Starts a node that hears `topics`.
-    pub async fn hearing(cluster: &impl Cluster, topics: &[&Topic]) -> Self {
+    pub async fn subscribed(cluster: &impl Cluster, topics: &[&Topic]) -> Self {
         let node = Self::start(cluster).await;
         for topic in topics {
             node.bus.subscribe(topic).await.expect("the bus is reachable");
@@ -60,7 +60,7 @@ impl Node {
         node
     }
 
-    /// Whether the listener has room for more.
+    /// Whether the sink has room for more.
     pub fn set_room(&self, has_room: bool) {
         self.recorder.has_room.send_replace(has_room);
     }
@@ -71,39 +71,39 @@ impl Node {
     }
 
     /// The next delivery, awaited.
-    pub async fn hear(&mut self) -> Heard {
+    pub async fn receive(&mut self) -> Delivery {
         let heard = tokio::time::timeout(PATIENCE, self.heard.recv()).await.expect("something is heard in time");
         heard.expect("the recorder lives as long as its node")
     }
 
     /// The text of the next delivery, which must be an event.
-    pub async fn hear_text(&mut self) -> String {
-        text_of(&self.hear().await.1)
+    pub async fn receive_text(&mut self) -> String {
+        text_of(&self.receive().await.1)
     }
 
     /// The texts of the next `count` deliveries.
-    pub async fn hear_texts(&mut self, count: usize) -> Vec<String> {
+    pub async fn receive_texts(&mut self, count: usize) -> Vec<String> {
         let mut texts = Vec::with_capacity(count);
         while texts.len() < count {
-            texts.push(self.hear_text().await);
+            texts.push(self.receive_text().await);
         }
         texts
     }
 
     /// What has been delivered by now and was not taken.
-    pub fn delivered(&mut self) -> Vec<Heard> {
+    pub fn delivered(&mut self) -> Vec<Delivery> {
         std::iter::from_fn(|| self.heard.try_recv().ok()).collect()
     }
 
     /// Everything that was heard and not yet taken, up to now: sends a marker on `topic`, which the node must hear, and
     /// waits for it. Markers of other nodes are left out.
-    pub async fn heard_so_far(&mut self, topic: &Topic) -> Vec<Heard> {
+    pub async fn received_so_far(&mut self, topic: &Topic) -> Vec<Delivery> {
         static MARKERS: AtomicU64 = AtomicU64::new(0);
         let marker = format!("{MARKER}{}", MARKERS.fetch_add(1, Ordering::Relaxed));
         self.publish([event(topic, &marker)]).await;
         let mut before = Vec::new();
         loop {
-            let heard = self.hear().await;
+            let heard = self.receive().await;
             match &heard.1.body {
                 Body::Event { frame, .. } if *frame == marker.as_bytes() => return before,
                 Body::Event { frame, .. } if frame.starts_with(MARKER.as_bytes()) => {}
@@ -113,13 +113,13 @@ impl Node {
     }
 }
 
-impl Listener for Recorder {
+impl EnvelopeSink for Recorder {
     fn deliver(&self, topic: &Topic, envelope: Envelope) {
         // The test may have ended before its node hears the last of it.
         let _ = self.heard.send((topic.clone(), envelope));
     }
 
-    fn room(&self) -> BoxFuture<'_, ()> {
+    fn wait_for_room(&self) -> BoxFuture<'_, ()> {
         let mut has_room = self.has_room.subscribe();
         Box::pin(async move {
             has_room.wait_for(|has_room| *has_room).await.expect("the recorder outlives its borrow");
@@ -134,18 +134,18 @@ pub fn topic(app: &str, channel: &str) -> Topic {
 
 /// An event with a text as its frame.
 pub fn event(topic: &Topic, text: &str) -> Message {
-    message(topic, Body::Event { frame: Bytes::copy_from_slice(text.as_bytes()), except: None, kept: false })
+    message(topic, Body::Event { frame: Bytes::copy_from_slice(text.as_bytes()), except: None, cached: false })
 }
 
 /// An event that is kept.
-pub fn kept_event(topic: &Topic, text: &str, keep: Duration) -> Message {
-    Message { keep: Some(keep), ..event(topic, text) }
+pub fn cached_event(topic: &Topic, text: &str, keep: Duration) -> Message {
+    Message { cache_for: Some(keep), ..event(topic, text) }
 }
 
 /// A message of any body.
 pub fn message(topic: &Topic, body: Body) -> Message {
     let envelope = Envelope { published_at_us: unix_us(), position: None, body };
-    Message { topic: topic.clone(), envelope, keep: None, webhook: None }
+    Message { topic: topic.clone(), envelope, cache_for: None, webhook: None }
 }
 
 /// The text of an event.

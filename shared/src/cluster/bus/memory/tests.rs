@@ -1,7 +1,7 @@
 use futures_util::future::FutureExt;
 
 use super::*;
-use crate::cluster::bus::contract::{Cluster, Node, event, kept_event, topic};
+use crate::cluster::bus::contract::{Cluster, Node, cached_event, event, topic};
 use crate::cluster::roster::{MemoryRoster, Roster};
 
 crate::bus_contract!(MemoryCluster::new());
@@ -20,9 +20,9 @@ impl MemoryCluster {
 }
 
 impl Cluster for MemoryCluster {
-    async fn start(&self, listener: Arc<dyn Listener>) -> (Arc<dyn Bus>, Arc<dyn Roster>) {
+    async fn start(&self, sink: Arc<dyn EnvelopeSink>) -> (Arc<dyn Bus>, Arc<dyn Roster>) {
         let bus = self.bus.join();
-        bus.listen(listener);
+        bus.deliver_to(sink);
         (bus.clone(), self.roster.join_node(bus))
     }
 }
@@ -30,8 +30,8 @@ impl Cluster for MemoryCluster {
 #[tokio::test]
 async fn a_publish_waits_until_every_listener_has_room() {
     let (cluster, a, b) = (MemoryCluster::new(), topic("one", "a"), topic("one", "b"));
-    let mut ana = Node::hearing(&cluster, &[&a]).await;
-    let mut bo = Node::hearing(&cluster, &[&b]).await;
+    let mut ana = Node::subscribed(&cluster, &[&a]).await;
+    let mut bo = Node::subscribed(&cluster, &[&b]).await;
     let publisher = Node::start(&cluster).await;
     bo.set_room(false);
     let mut waiting = publisher.bus.publish(vec![event(&a, "first"), event(&b, "second")]);
@@ -41,8 +41,8 @@ async fn a_publish_waits_until_every_listener_has_room() {
     assert_eq!((&mut waiting).now_or_never(), None);
     bo.set_room(true);
     waiting.await.unwrap();
-    assert_eq!(ana.hear_texts(2).await, ["ahead", "first"]);
-    assert_eq!(bo.hear_text().await, "second");
+    assert_eq!(ana.receive_texts(2).await, ["ahead", "first"]);
+    assert_eq!(bo.receive_text().await, "second");
 }
 
 #[tokio::test]
@@ -51,9 +51,9 @@ async fn a_topic_that_was_forgotten_counts_its_kept_events_in_another_epoch() {
     let ana = Node::start(&cluster).await;
     let mut positions = Vec::new();
     for text in ["first", "second"] {
-        ana.publish([kept_event(&a, text, Duration::from_secs(3600))]).await;
-        positions.push(ana.roster.kept(&a).await.unwrap().unwrap().position);
-        ana.publish([kept_event(&a, "over at once", Duration::ZERO)]).await;
+        ana.publish([cached_event(&a, text, Duration::from_secs(3600))]).await;
+        positions.push(ana.roster.cached(&a).await.unwrap().unwrap().position);
+        ana.publish([cached_event(&a, "over at once", Duration::ZERO)]).await;
         cluster.roster.sweep();
         assert!(cluster.bus.exchange.stripes.iter().all(|stripe| lock(stripe).is_empty()));
     }
@@ -64,18 +64,18 @@ async fn a_topic_that_was_forgotten_counts_its_kept_events_in_another_epoch() {
 #[tokio::test]
 async fn sweeping_keeps_what_is_in_use() {
     let (cluster, a, b) = (MemoryCluster::new(), topic("one", "a"), topic("one", "cache-b"));
-    let mut ana = Node::hearing(&cluster, &[&a]).await;
-    ana.publish([kept_event(&b, "kept", Duration::from_secs(3600))]).await;
+    let mut ana = Node::subscribed(&cluster, &[&a]).await;
+    ana.publish([cached_event(&b, "cached", Duration::from_secs(3600))]).await;
     cluster.roster.sweep();
     ana.publish([event(&a, "heard")]).await;
-    assert_eq!(ana.hear_text().await, "heard");
-    assert!(ana.roster.kept(&b).await.unwrap().is_some());
+    assert_eq!(ana.receive_text().await, "heard");
+    assert!(ana.roster.cached(&b).await.unwrap().is_some());
 }
 
 #[tokio::test]
 async fn nothing_is_left_of_a_topic_that_nobody_hears() {
     let (cluster, a) = (MemoryCluster::new(), topic("one", "a"));
-    let ana = Node::hearing(&cluster, &[&a]).await;
+    let ana = Node::subscribed(&cluster, &[&a]).await;
     ana.bus.unsubscribe(&a).await;
     ana.publish([event(&a, "unheard")]).await;
     assert!(cluster.bus.exchange.stripes.iter().all(|stripe| lock(stripe).is_empty()));
@@ -89,28 +89,28 @@ async fn the_oldest_kept_events_are_forgotten_beyond_the_bound() {
     let ana = Node::start(&cluster).await;
     let topics: Vec<Topic> = (0..70).map(|number| topic("one", &format!("cache-{number}"))).collect();
     for topic in &topics {
-        ana.publish([kept_event(topic, &text, hour)]).await;
+        ana.publish([cached_event(topic, &text, hour)]).await;
         // What is replaced or over counts no more, and who is published to again is the youngest.
-        ana.publish([kept_event(&topics[0], "again", hour), kept_event(&topics[1], "over", Duration::ZERO)]).await;
+        ana.publish([cached_event(&topics[0], "again", hour), cached_event(&topics[1], "over", Duration::ZERO)]).await;
         cluster.roster.sweep();
     }
-    let kept: Vec<usize> = (0..70).filter(|number| cluster.bus.kept(&topics[*number]).is_some()).collect();
-    let largest = KEPT_BYTES_MAX / FRAME_BYTES - 1;
+    let cached: Vec<usize> = (0..70).filter(|number| cluster.bus.cached(&topics[*number]).is_some()).collect();
+    let largest = CACHED_BYTES_MAX / FRAME_BYTES - 1;
     let expected: Vec<usize> = [0].into_iter().chain(70 - largest..70).collect();
-    assert_eq!(kept, expected);
+    assert_eq!(cached, expected);
     let known: usize = cluster.bus.exchange.stripes.iter().map(|stripe| lock(stripe).len()).sum();
-    assert_eq!(known, kept.len(), "nothing is left of what was forgotten");
+    assert_eq!(known, cached.len(), "nothing is left of what was forgotten");
 }
 
 #[tokio::test]
 async fn who_hears_a_topic_hears_on_after_its_kept_event_was_forgotten() {
     let (cluster, a) = (MemoryCluster::new(), topic("one", "cache-a"));
-    let mut ana = Node::hearing(&cluster, &[&a]).await;
-    ana.publish([kept_event(&a, "first", Duration::from_secs(3600))]).await;
-    let large = "x".repeat(KEPT_BYTES_MAX);
-    ana.publish([kept_event(&topic("one", "cache-b"), &large, Duration::from_secs(3600))]).await;
-    assert!(ana.roster.kept(&a).await.unwrap().is_none());
-    ana.publish([kept_event(&a, "second", Duration::from_secs(3600))]).await;
-    assert_eq!(ana.hear_texts(2).await, ["first", "second"]);
-    assert_eq!(ana.roster.kept(&a).await.unwrap().unwrap().position.sequence, 2);
+    let mut ana = Node::subscribed(&cluster, &[&a]).await;
+    ana.publish([cached_event(&a, "first", Duration::from_secs(3600))]).await;
+    let large = "x".repeat(CACHED_BYTES_MAX);
+    ana.publish([cached_event(&topic("one", "cache-b"), &large, Duration::from_secs(3600))]).await;
+    assert!(ana.roster.cached(&a).await.unwrap().is_none());
+    ana.publish([cached_event(&a, "second", Duration::from_secs(3600))]).await;
+    assert_eq!(ana.receive_texts(2).await, ["first", "second"]);
+    assert_eq!(ana.roster.cached(&a).await.unwrap().unwrap().position.sequence, 2);
 }

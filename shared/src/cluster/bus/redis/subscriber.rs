@@ -3,7 +3,7 @@
 //! One task owns it. It connects, subscribes to everything that is wanted, and reports the subscriptions as in place. From
 //! then on it pings, and probes the whole way round by publishing to a topic of its own as events are. What does not answer
 //! in time, a refusal, or more messages than the node can take ends the connection, and the task connects again. The
-//! listener then asks for the state that it may have missed.
+//! sink then asks for the state that it may have missed.
 
 mod reader;
 mod topics;
@@ -18,12 +18,13 @@ use redis::{AsyncConnectionConfig, Pipeline, PushInfo, RedisError};
 use tokio::sync::{Notify, watch};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
-use super::super::{BusError, Listener};
+use super::super::{BusError, EnvelopeSink};
 use crate::cluster::envelope::Topic;
 use crate::cluster::node::NodeId;
 use crate::cluster::redis::Link;
 use crate::cluster::redis::error::Verdict;
-use crate::cluster::redis::primary_state::{Generation, State as Standing};
+use crate::cluster::redis::metrics::DisconnectReason;
+use crate::cluster::redis::primary_state::{Generation, State as PrimaryStatus};
 use crate::limits::{SUBSCRIBE_BATCH, TOPICS_MAX};
 use reader::Reader;
 use topics::{Subscription, Topics};
@@ -65,37 +66,6 @@ struct State {
     has_started: bool,
 }
 
-/// Why a connection ended; a metric label.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Reason {
-    Connect,
-    Subscribe,
-    Disconnected,
-    Ping,
-    Probe,
-    Overflow,
-    /// The server must not be used any more, or the address leads to another one.
-    Moved,
-}
-
-impl Reason {
-    pub(crate) const ALL: [Self; 7] =
-        [Self::Connect, Self::Subscribe, Self::Disconnected, Self::Ping, Self::Probe, Self::Overflow, Self::Moved];
-
-    /// The reason as a metric label.
-    pub(crate) fn label(self) -> &'static str {
-        match self {
-            Self::Connect => "connect",
-            Self::Subscribe => "subscribe",
-            Self::Disconnected => "disconnected",
-            Self::Ping => "ping",
-            Self::Probe => "probe",
-            Self::Overflow => "overflow",
-            Self::Moved => "moved",
-        }
-    }
-}
-
 impl Subscriber {
     /// A subscriber that is not connected yet.
     pub fn new(link: Link) -> Arc<Self> {
@@ -116,11 +86,11 @@ impl Subscriber {
     ///
     /// # Panics
     /// When it was started before.
-    pub fn start(self: &Arc<Self>, listener: Arc<dyn Listener>) {
+    pub fn start(self: &Arc<Self>, sink: Arc<dyn EnvelopeSink>) {
         assert!(!std::mem::replace(&mut self.lock().has_started, true), "a subscriber is started once");
-        self.link.standing().will_subscribe();
+        self.link.primary().will_subscribe();
         let runtime = self.link.runtime().clone();
-        runtime.spawn(self.clone().supervise(listener));
+        runtime.spawn(self.clone().supervise(sink));
     }
 
     /// Resolves when Redis has confirmed the subscription, however long Redis is away. Fails if the node subscribes to too
@@ -177,17 +147,17 @@ impl Subscriber {
         let _ = self.caught_up.subscribe().wait_for(|answered| *answered >= asked).await;
     }
 
-    async fn supervise(self: Arc<Self>, listener: Arc<dyn Listener>) {
+    async fn supervise(self: Arc<Self>, sink: Arc<dyn EnvelopeSink>) {
         let mut ceiling = BACKOFF_MIN;
         loop {
             let began = Instant::now();
-            let (reason, was_live) = self.stay_connected(&listener).await;
-            self.link.standing().unsubscribed();
+            let (reason, was_live) = self.stay_connected(&sink).await;
+            self.link.primary().unsubscribed();
             self.link.metrics().subscriber_down(reason);
             self.lock().topics.disconnected();
             if was_live {
                 tracing::warn!(reason = reason.label(), "lost the subscription to redis; connecting again");
-                listener.went_deaf();
+                sink.subscriptions_lost();
             }
             if was_live && began.elapsed() > BACKOFF_MAX {
                 ceiling = BACKOFF_MIN;
@@ -200,19 +170,19 @@ impl Subscriber {
 
     /// Waits before the next attempt; not longer than until the server is found to accept writes.
     async fn back_off(&self, wait: Duration) {
-        let standing = self.link.standing();
-        if standing.state() == Standing::Resynchronizing {
+        let primary = self.link.primary();
+        if primary.state() == PrimaryStatus::Resynchronizing {
             return tokio::time::sleep(wait).await;
         }
-        let _ = timeout(wait, standing.reaches(|state| state == Standing::Resynchronizing)).await;
+        let _ = timeout(wait, primary.wait_for_state(|state| state == PrimaryStatus::Resynchronizing)).await;
         // While the server must not be used the probe alone connects, unless there is none.
-        let refuses = |state| matches!(state, Standing::Refusing(refusal) if refusal.ends_connections());
-        let _ = timeout(BACKOFF_MAX, standing.reaches(|state| !refuses(state))).await;
+        let refuses = |state| matches!(state, PrimaryStatus::Refusing(refusal) if refusal.ends_connections());
+        let _ = timeout(BACKOFF_MAX, primary.wait_for_state(|state| !refuses(state))).await;
     }
 
     /// One connection, from its beginning to its end. Returns why it ended, and whether the subscriptions were in place.
-    async fn stay_connected(self: &Arc<Self>, listener: &Arc<dyn Listener>) -> (Reason, bool) {
-        let reader = Reader::new(self, listener);
+    async fn stay_connected(self: &Arc<Self>, sink: &Arc<dyn EnvelopeSink>) -> (DisconnectReason, bool) {
+        let reader = Reader::new(self, sink);
         let push = {
             let reader = reader.clone();
             move |push: PushInfo| -> Result<(), std::convert::Infallible> {
@@ -225,7 +195,7 @@ impl Subscriber {
             Ok(connected) => connected,
             Err(error) => {
                 tracing::debug!(%error, "cannot connect to redis");
-                return (Reason::Connect, false);
+                return (DisconnectReason::Connect, false);
             }
         };
         connection.set_response_timeout(SUBSCRIBE_TIMEOUT);
@@ -233,7 +203,7 @@ impl Subscriber {
         let reason = tokio::select! {
             reason = self.attend(connection, generation, &reader, &mut is_live) => reason,
             reason = reader.ended() => reason,
-            () = self.link.standing().moved_on_from(generation) => Reason::Moved,
+            () = self.link.primary().generation_ended(generation) => DisconnectReason::Moved,
         };
         (reason, is_live)
     }
@@ -244,7 +214,7 @@ impl Subscriber {
         generation: Generation,
         reader: &Reader,
         is_live: &mut bool,
-    ) -> Reason {
+    ) -> DisconnectReason {
         let mut all = self.lock().topics.connected();
         let topics = all.len();
         all.extend([self.probe_topic.clone(), self.recount_topic.clone()]);
@@ -257,11 +227,11 @@ impl Subscriber {
             return self.ping_failed(error, generation);
         }
         *is_live = true;
-        self.link.standing().subscribed();
+        self.link.primary().subscribed();
         self.link.metrics().subscriber_live(began.elapsed());
         tracing::info!(topics, "subscribed in redis");
         drop(all);
-        reader.listener.came_back();
+        reader.sink.resynchronize();
         let mut ping = interval(PING_INTERVAL);
         ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut probe = interval(PROBE_INTERVAL);
@@ -279,29 +249,29 @@ impl Subscriber {
                 _ = ping.tick() => match timeout(PING_TIMEOUT, answer(&mut connection)).await {
                     Ok(Ok(())) => {}
                     Ok(Err(error)) => return self.ping_failed(error, generation),
-                    Err(_) => return Reason::Ping,
+                    Err(_) => return DisconnectReason::Ping,
                 },
                 _ = probe.tick() => {
                     if !self.probe(reader).await {
-                        return Reason::Probe;
+                        return DisconnectReason::Probe;
                     }
                 }
             }
         }
     }
 
-    fn subscriptions_failed(&self, error: RedisError, generation: Generation) -> Reason {
+    fn subscriptions_failed(&self, error: RedisError, generation: Generation) -> DisconnectReason {
         let error = self.link.sort(error.into(), generation);
         if error.is_answer() {
             tracing::warn!(%error, cause = ?std::error::Error::source(&error), "redis refused subscriptions; retrying");
         }
-        Reason::Subscribe
+        DisconnectReason::Subscribe
     }
 
-    fn ping_failed(&self, error: RedisError, generation: Generation) -> Reason {
+    fn ping_failed(&self, error: RedisError, generation: Generation) -> DisconnectReason {
         let error = self.link.sort(error.into(), generation);
         tracing::debug!(%error, "redis did not answer a ping");
-        Reason::Ping
+        DisconnectReason::Ping
     }
 
     /// Publishes to this node's own topic the way events go, and waits until it arrives. If it cannot be published that says

@@ -1,6 +1,6 @@
 use std::collections::HashMap;
 
-use crate::cluster::bus::contract::{Node, kept_event, topic};
+use crate::cluster::bus::contract::{Node, cached_event, topic};
 use crate::cluster::envelope::Position;
 use crate::cluster::redis::server::RedisCluster;
 
@@ -8,8 +8,8 @@ crate::bus_contract!(RedisCluster::new().await);
 
 const HOUR: std::time::Duration = std::time::Duration::from_secs(3600);
 
-async fn kept_position(node: &Node) -> Position {
-    node.roster.kept(&topic("one", "cache-a")).await.expect("an answer").expect("an event is kept").position
+async fn cached_position(node: &Node) -> Position {
+    node.roster.cached(&topic("one", "cache-a")).await.expect("an answer").expect("an event is cached").position
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -20,8 +20,8 @@ async fn kept_events_after_a_failover_are_later_than_those_that_the_replica_had_
     let mut received: HashMap<String, String> = HashMap::new();
     let mut last = None;
     for number in 1..=5 {
-        node.publish([kept_event(&a, &number.to_string(), HOUR)]).await;
-        let position = kept_position(&node).await;
+        node.publish([cached_event(&a, &number.to_string(), HOUR)]).await;
+        let position = cached_position(&node).await;
         assert!(last < Some(position));
         last = Some(position);
         if number == 2 {
@@ -35,8 +35,8 @@ async fn kept_events_after_a_failover_are_later_than_those_that_the_replica_had_
     // The master dies, and the replica is promoted.
     let node = Node::start(&replica).await;
     for number in 6..=8 {
-        node.publish([kept_event(&a, &number.to_string(), HOUR)]).await;
-        let position = kept_position(&node).await;
+        node.publish([cached_event(&a, &number.to_string(), HOUR)]).await;
+        let position = cached_position(&node).await;
         assert!(last < Some(position), "{last:?}, then {position:?}");
         last = Some(position);
     }
@@ -47,12 +47,12 @@ async fn a_sequence_that_cannot_be_read_starts_over() {
     const META: &str = "carillon:{0}:m:one/cache-a";
     let (cluster, a) = (RedisCluster::new().await, topic("one", "cache-a"));
     let node = Node::start(&cluster).await;
-    node.publish([kept_event(&a, "first", HOUR)]).await;
-    let first = kept_position(&node).await;
+    node.publish([cached_event(&a, "first", HOUR)]).await;
+    let first = cached_position(&node).await;
     for (field, value) in [("ks", "x"), ("ks", "-1"), ("ke", ""), ("ke", "99999999999999999999"), ("kr", "another")] {
         cluster.query::<u64>("HSET", &[META, field, value]).await;
-        node.publish([kept_event(&a, "next", HOUR)]).await;
-        let position = kept_position(&node).await;
+        node.publish([cached_event(&a, "next", HOUR)]).await;
+        let position = cached_position(&node).await;
         assert!(position.epoch > first.epoch && position.sequence == 1, "{field} = {value}: {position:?}");
     }
 }

@@ -15,9 +15,9 @@ fn envelope(position: Option<(u64, u64)>, body: Body) -> Envelope {
     Envelope { published_at_us: 17, position, body }
 }
 
-fn event(frame: &'static str, except: Option<&str>, kept: bool) -> Body {
+fn event(frame: &'static str, except: Option<&str>, cached: bool) -> Body {
     let except: Option<SocketId> = except.map(|except| except.parse().unwrap());
-    Body::Event { frame: Bytes::from_static(frame.as_bytes()), except, kept }
+    Body::Event { frame: Bytes::from_static(frame.as_bytes()), except, cached }
 }
 
 #[test]
@@ -38,7 +38,7 @@ fn every_kind_is_written_and_read_back() {
 #[test]
 fn a_newer_version_is_told_from_a_malformed_message() {
     let read = |message: &str| Envelope::decode(&Bytes::from(message.to_owned())).map(drop);
-    assert_eq!(read("2 Z whatever comes\n"), Err(WireError::Newer(2)));
+    assert_eq!(read("2 Z whatever comes\n"), Err(EnvelopeError::Newer(2)));
     for message in [
         "",
         "\n",
@@ -56,7 +56,7 @@ fn a_newer_version_is_told_from_a_malformed_message() {
         "1 C - - 17 -\nmany",
         "1 R 1 1 17 -\n\u{0}",
     ] {
-        let expected = if message.ends_with('\u{0}') { Ok(()) } else { Err(WireError::Malformed) };
+        let expected = if message.ends_with('\u{0}') { Ok(()) } else { Err(EnvelopeError::Malformed) };
         assert_eq!(read(message), expected, "{message:?}");
     }
 }

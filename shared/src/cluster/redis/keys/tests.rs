@@ -30,7 +30,7 @@ fn all_keys_of_a_channel_share_a_slot() {
     assert_eq!(keys.topic(&topic("presence-room")), channel.topic());
     let tag = |key: &str| key[key.find('{').unwrap()..=key.find('}').unwrap()].to_owned();
     let keys = [channel.members(), channel.holders(), channel.meta(), channel.occupancy()];
-    for key in keys.iter().chain(&[channel.kept(), channel.tombstone("n"), channel.topic()]) {
+    for key in keys.iter().chain(&[channel.cached_event(), channel.tombstone("n"), channel.topic()]) {
         assert!(key.starts_with("live:{"), "{key}");
         assert_eq!(tag(key), tag(&channel.topic()));
     }

@@ -14,11 +14,11 @@ const MOVE_INTERVAL: Duration = Duration::from_secs(1);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Server {
     /// It does not answer.
-    Away,
+    Unreachable,
     /// It has accepted a write, and nothing was reported since.
-    Serves,
+    Serving,
     /// It must not be used.
-    Refuses(Refusal),
+    Refusing(Refusal),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,7 +46,7 @@ pub(super) struct Machine {
 impl Default for Machine {
     fn default() -> Self {
         Self {
-            server: Server::Away,
+            server: Server::Unreachable,
             subscriptions: Subscriptions::None,
             has_served: false,
             has_been_live: false,
@@ -60,20 +60,20 @@ impl Default for Machine {
 impl Machine {
     pub(super) fn state(&self) -> State {
         match (self.server, self.subscriptions) {
-            (Server::Refuses(refusal), _) => State::Refusing(refusal),
-            (Server::Away, _) => State::Connecting,
-            (Server::Serves, Subscriptions::Down) => State::Resynchronizing,
-            (Server::Serves, Subscriptions::None | Subscriptions::InPlace) => State::Live,
+            (Server::Refusing(refusal), _) => State::Refusing(refusal),
+            (Server::Unreachable, _) => State::Connecting,
+            (Server::Serving, Subscriptions::Down) => State::Resynchronizing,
+            (Server::Serving, Subscriptions::None | Subscriptions::InPlace) => State::Live,
         }
     }
 
     /// Whether the server answers, be it with refusals.
     pub(super) fn answers(&self) -> bool {
-        self.server != Server::Away
+        self.server != Server::Unreachable
     }
 
     pub(super) fn accepts_events(&self) -> bool {
-        self.has_served && !matches!(self.server, Server::Refuses(_))
+        self.has_served && !matches!(self.server, Server::Refusing(_))
     }
 
     pub(super) fn ready(&self) -> Result<(), NotReady> {
@@ -99,7 +99,7 @@ impl Machine {
 
     pub(super) fn subscribed(&mut self) {
         self.subscriptions = Subscriptions::InPlace;
-        self.note_live();
+        self.record_live();
     }
 
     /// The end of a subscription that was in place is often the first sign that the server is away, so it counts as away until
@@ -107,9 +107,9 @@ impl Machine {
     pub(super) fn unsubscribed(&mut self) -> bool {
         let was_in_place = self.subscriptions == Subscriptions::InPlace;
         self.subscriptions = Subscriptions::Down;
-        let is_in_doubt = was_in_place && self.server == Server::Serves;
+        let is_in_doubt = was_in_place && self.server == Server::Serving;
         if is_in_doubt {
-            self.server = Server::Away;
+            self.server = Server::Unreachable;
         }
         is_in_doubt
     }
@@ -141,10 +141,10 @@ impl Machine {
 
     /// Returns whether this is news. A refusal on a connection of an earlier generation is not: that server is not used any more.
     pub(super) fn refused(&mut self, refusal: Refusal, generation: Generation) -> bool {
-        if generation != self.generation || self.server == Server::Refuses(refusal) {
+        if generation != self.generation || self.server == Server::Refusing(refusal) {
             return false;
         }
-        self.server = Server::Refuses(refusal);
+        self.server = Server::Refusing(refusal);
         if refusal.ends_connections() {
             self.end_generation();
         }
@@ -152,24 +152,24 @@ impl Machine {
     }
 
     /// Whether a command without an answer is news.
-    pub(super) fn seems_well(&self) -> bool {
-        self.server == Server::Serves
+    pub(super) fn is_serving(&self) -> bool {
+        self.server == Server::Serving
     }
 
-    pub(super) fn away(&mut self) {
-        self.server = Server::Away;
+    pub(super) fn unreachable(&mut self) {
+        self.server = Server::Unreachable;
     }
 
     pub(super) fn accepted_a_write(&mut self, generation: Generation) {
         if generation != self.generation {
             return;
         }
-        self.server = Server::Serves;
+        self.server = Server::Serving;
         self.has_served = true;
-        self.note_live();
+        self.record_live();
     }
 
-    fn note_live(&mut self) {
+    fn record_live(&mut self) {
         self.has_been_live |= self.state() == State::Live;
     }
 

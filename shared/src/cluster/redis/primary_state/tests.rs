@@ -5,16 +5,16 @@ use super::*;
 
 #[tokio::test]
 async fn whether_events_may_be_published_is_known_once_the_server_has_answered() {
-    let standing = || Standing::new(Metrics::new(&Registry::new(), true));
-    let (accepted, refused) = (standing(), standing());
-    assert!(accepted.known().now_or_never().is_none() && refused.known().now_or_never().is_none());
+    let primary = || PrimaryState::new(Metrics::new(&Registry::new(), true));
+    let (accepted, refused) = (primary(), primary());
+    assert!(accepted.verdict_known().now_or_never().is_none() && refused.verdict_known().now_or_never().is_none());
     accepted.accepted_a_write(accepted.generation());
-    accepted.known().await;
+    accepted.verdict_known().await;
     assert!(accepted.accepts_events());
     refused.refused(Refusal::OutOfMemory, refused.generation(), "OOM");
-    refused.known().await;
+    refused.verdict_known().await;
     assert!(!refused.accepts_events());
-    accepted.away();
-    accepted.known().await;
+    accepted.unreachable();
+    accepted.verdict_known().await;
     assert!(accepted.accepts_events(), "a publish finds out whether the server is back");
 }

@@ -7,7 +7,7 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
 use super::{leave, member, occupancy, occupy};
-use crate::cluster::bus::contract::{Cluster, Heard, Node, topic};
+use crate::cluster::bus::contract::{Cluster, Delivery, Node, topic};
 use crate::cluster::envelope::{Body, Position, Topic};
 use crate::cluster::roster::{Joined, RosterError};
 use crate::protocol::{Member, UserId};
@@ -63,7 +63,7 @@ impl Replica {
         Self { position: Some(joined.position), members: as_map(members) }
     }
 
-    fn apply(&mut self, heard: &[Heard]) {
+    fn apply(&mut self, heard: &[Delivery]) {
         for (_, envelope) in heard {
             let position = envelope.position.expect("a change of members has a position");
             // What was announced before the snapshot was taken, in an earlier life of the channel perhaps.
@@ -118,7 +118,7 @@ pub async fn observers_follow_random_changes(cluster: impl Cluster) {
 async fn follow_random_changes(cluster: &impl Cluster, room: &Topic, mut rng: StdRng) {
     let mut nodes = Vec::new();
     for _ in 0..NODES {
-        nodes.push(Node::hearing(cluster, &[room]).await);
+        nodes.push(Node::subscribed(cluster, &[room]).await);
     }
     let mut model = Model::default();
     // As in a gateway: nothing before the node's first member.
@@ -151,7 +151,7 @@ async fn follow_random_changes(cluster: &impl Cluster, room: &Topic, mut rng: St
         }
         let expected = model.members();
         for (node, replica) in nodes.iter_mut().zip(&mut replicas) {
-            let heard = node.heard_so_far(room).await;
+            let heard = node.received_so_far(room).await;
             if let Some(replica) = replica {
                 replica.apply(&heard);
                 assert_eq!(replica.members, expected, "step {step}");
@@ -169,7 +169,7 @@ pub async fn concurrent_changes_reach_every_observer_in_order(cluster: impl Clus
     let room = topic("one", "presence-room");
     let mut observers = Vec::new();
     for _ in 0..3 {
-        observers.push(Node::hearing(&cluster, &[&room]).await);
+        observers.push(Node::subscribed(&cluster, &[&room]).await);
     }
     let mut changing = Vec::new();
     for seed in 0..3 {
@@ -195,7 +195,7 @@ pub async fn concurrent_changes_reach_every_observer_in_order(cluster: impl Clus
     let expected = members_of(&nodes[0], &room).await;
     for observer in &mut observers {
         let mut replica = Replica::default();
-        replica.apply(&observer.heard_so_far(&room).await);
+        replica.apply(&observer.received_so_far(&room).await);
         assert_eq!(replica.members, expected);
     }
 }

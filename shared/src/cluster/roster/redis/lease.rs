@@ -10,7 +10,7 @@ use rand::Rng;
 
 use super::changes::note_in_index;
 use super::{CHANNEL_TTL, Entry, Identity, Past, QUESTIONS_MAX, RedisRoster, lock, millis};
-use crate::cluster::bus::Listener;
+use crate::cluster::bus::EnvelopeSink;
 use crate::cluster::envelope::Topic;
 use crate::cluster::node::NodeId;
 use crate::cluster::redis::scripts;
@@ -269,12 +269,12 @@ impl RedisRoster {
         Ok(())
     }
 
-    pub(super) async fn keep_lease(self: &Arc<Self>, listener: Arc<dyn Listener>) -> Infallible {
+    pub(super) async fn keep_lease(self: &Arc<Self>, sink: Arc<dyn EnvelopeSink>) -> Infallible {
         loop {
             // The connection's health is logged elsewhere. The lease is renewed as soon as Redis is back.
             let renewed = self.renew_lease().await;
             if renewed.is_ok() && self.must_assert.swap(false, Ordering::AcqRel) {
-                listener.came_back();
+                sink.resynchronize();
             }
             let pause = if renewed.is_ok() { self.times.heartbeat } else { self.times.retry };
             let pause = pause.mul_f64(rand::rng().random_range(0.9..=1.1));
@@ -282,14 +282,14 @@ impl RedisRoster {
         }
     }
 
-    pub(super) async fn keep_alive(&self, listener: Arc<dyn Listener>) -> Infallible {
+    pub(super) async fn keep_alive(&self, sink: Arc<dyn EnvelopeSink>) -> Infallible {
         loop {
             tokio::time::sleep(self.times.touch).await;
             // Many rounds fit into the time to live.
             if let Ok(lost) = self.touch().await {
                 for topic in &lost {
                     self.metrics.lost_channels.inc();
-                    listener.doubt(topic);
+                    sink.resynchronize_topic(topic);
                 }
             }
         }

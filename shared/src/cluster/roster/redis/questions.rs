@@ -9,9 +9,9 @@ use redis::Pipeline;
 use super::{QUESTIONS_MAX, RedisRoster, from_value};
 use crate::app::AppId;
 use crate::cluster::envelope::wire::info_of;
-use crate::cluster::envelope::{Position, Topic};
+use crate::cluster::envelope::{CachedEvent, Position, Topic};
 use crate::cluster::redis::scripts;
-use crate::cluster::roster::{KeptEvent, Occupancy, RosterError};
+use crate::cluster::roster::{Occupancy, RosterError};
 use crate::protocol::{ChannelKind, ChannelName, Member, UserId};
 
 impl RedisRoster {
@@ -87,8 +87,8 @@ impl RedisRoster {
         Ok(names.into_iter().zip(occupancies).filter(|(_, occupancy)| occupancy.subscriptions > 0).collect())
     }
 
-    pub(super) async fn kept_now(&self, topic: &Topic) -> Result<Option<KeptEvent>, RosterError> {
-        let key = self.link.keys().channel(topic).kept();
+    pub(super) async fn cached_now(&self, topic: &Topic) -> Result<Option<CachedEvent>, RosterError> {
+        let key = self.link.keys().channel(topic).cached_event();
         let mut pipeline = redis::pipe();
         pipeline.cmd("GET").arg(&key).cmd("PTTL").arg(&key);
         let (kept, ttl_ms): (Option<Vec<u8>>, i64) = self.run("kept", pipeline).await?;
@@ -99,7 +99,7 @@ impl RedisRoster {
             let position = Position { epoch: epoch.parse().ok()?, sequence: sequence.parse().ok()? };
             std::str::from_utf8(&kept[end + 1..]).ok()?;
             let frame = Bytes::copy_from_slice(&kept[end + 1..]);
-            Some(KeptEvent { frame, position, ttl: Duration::from_millis(u64::try_from(ttl_ms).ok()?) })
+            Some(CachedEvent { frame, position, ttl: Duration::from_millis(u64::try_from(ttl_ms).ok()?) })
         };
         let event = read();
         if event.is_none() {

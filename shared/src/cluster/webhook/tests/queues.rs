@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::*;
 use crate::app::{App, AppId};
 use crate::cluster::bus::contract::{Cluster, Node, event, topic};
-use crate::cluster::bus::{Bus, Listener, Message};
+use crate::cluster::bus::{Bus, EnvelopeSink, Message};
 use crate::cluster::redis::server::RedisCluster;
 use crate::cluster::roster::{MemoryRoster, Roster};
 use crate::limits::WEBHOOK_HOLD;
@@ -47,9 +47,9 @@ impl Memory {
 }
 
 impl Cluster for Memory {
-    async fn start(&self, listener: Arc<dyn Listener>) -> (Arc<dyn Bus>, Arc<dyn Roster>) {
+    async fn start(&self, sink: Arc<dyn EnvelopeSink>) -> (Arc<dyn Bus>, Arc<dyn Roster>) {
         let bus = self.bus.join();
-        bus.listen(listener);
+        bus.deliver_to(sink);
         (bus.clone(), self.roster.join_node(bus))
     }
 }

@@ -8,18 +8,19 @@ use bytes::Bytes;
 use redis::{PushInfo, PushKind, Value};
 use tokio::sync::Notify;
 
-use super::{Reason, Subscriber};
+use super::Subscriber;
 use crate::app::AppId;
-use crate::cluster::bus::Listener;
+use crate::cluster::bus::EnvelopeSink;
 use crate::cluster::envelope::Envelope;
-use crate::cluster::envelope::wire::WireError;
+use crate::cluster::envelope::wire::EnvelopeError;
+use crate::cluster::redis::metrics::DisconnectReason;
 
 /// Shared by one connection's reader and the supervisor.
 pub(super) struct Reader {
-    pub(super) listener: Arc<dyn Listener>,
+    pub(super) sink: Arc<dyn EnvelopeSink>,
     subscriber: Arc<Subscriber>,
     /// Why this connection must end.
-    ended: Mutex<Option<Reason>>,
+    ended: Mutex<Option<DisconnectReason>>,
     end: Notify,
     /// When a probe arrived last, in microseconds since `began`.
     probed_us: AtomicU64,
@@ -27,9 +28,9 @@ pub(super) struct Reader {
 }
 
 impl Reader {
-    pub(super) fn new(subscriber: &Arc<Subscriber>, listener: &Arc<dyn Listener>) -> Arc<Self> {
+    pub(super) fn new(subscriber: &Arc<Subscriber>, sink: &Arc<dyn EnvelopeSink>) -> Arc<Self> {
         Arc::new(Self {
-            listener: listener.clone(),
+            sink: sink.clone(),
             subscriber: subscriber.clone(),
             ended: Mutex::new(None),
             end: Notify::new(),
@@ -42,7 +43,7 @@ impl Reader {
     pub(super) fn receive(&self, push: PushInfo) {
         match push.kind {
             PushKind::Message => self.message(push.data),
-            PushKind::Disconnection => self.finish(Reason::Disconnected),
+            PushKind::Disconnection => self.finish(DisconnectReason::Disconnected),
             _ => {}
         }
     }
@@ -56,40 +57,40 @@ impl Reader {
             return self.probed_us.store(self.now_us(), Ordering::Release);
         }
         if name == self.subscriber.recount_topic.as_bytes() {
-            // An id that no app has is ignored by the listener.
+            // An id that no app has is ignored by the sink.
             if let Ok(app) = std::str::from_utf8(&message) {
-                self.listener.connections_asked(&AppId::from(app));
+                self.sink.report_connections(&AppId::from(app));
             }
             return;
         }
         let topic = std::str::from_utf8(&name).ok().and_then(|name| self.subscriber.lock().topics.wanted(name));
         // A topic that was just left.
         let Some(topic) = topic else { return };
-        if !self.listener.has_room() {
-            return self.finish(Reason::Overflow);
+        if !self.sink.has_room() {
+            return self.finish(DisconnectReason::Overflow);
         }
         match Envelope::decode(&Bytes::from(message)) {
             Ok(envelope) => {
                 self.subscriber.link.metrics().received();
-                self.listener.deliver(&topic, envelope);
+                self.sink.deliver(&topic, envelope);
             }
             Err(error) => self.refuse(error),
         }
     }
 
-    fn refuse(&self, error: WireError) {
+    fn refuse(&self, error: EnvelopeError) {
         if self.subscriber.link.metrics().dropped_first(error.cause_label()) {
             tracing::warn!(%error, "redis delivered a message that is not ours; further ones are only counted");
         }
     }
 
-    fn finish(&self, reason: Reason) {
+    fn finish(&self, reason: DisconnectReason) {
         self.ended.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(reason);
         self.end.notify_one();
     }
 
     /// Resolves when the connection has ended, or must end.
-    pub(super) async fn ended(&self) -> Reason {
+    pub(super) async fn ended(&self) -> DisconnectReason {
         loop {
             self.end.notified().await;
             if let Some(reason) = *self.ended.lock().unwrap_or_else(PoisonError::into_inner) {

@@ -15,7 +15,7 @@ use crate::secret::Secret;
 
 struct Deaf;
 
-impl Listener for Deaf {
+impl EnvelopeSink for Deaf {
     fn deliver(&self, _: &Topic, _: Envelope) {}
 }
 

@@ -43,7 +43,7 @@ fn a_server_that_is_away_leaves_nodes_ready_that_were_live() {
     assert!(machine.unsubscribed());
     assert!(!machine.unsubscribed(), "once is enough");
     assert_eq!((machine.state(), machine.ready()), (State::Connecting, Ok(())));
-    machine.away();
+    machine.unreachable();
     assert_eq!((machine.state(), machine.ready()), (State::Connecting, Ok(())));
     assert!(machine.accepts_events(), "an attempt finds out");
     machine.accepted_a_write(machine.generation());

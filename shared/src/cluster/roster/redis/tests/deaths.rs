@@ -10,7 +10,7 @@ use tokio::runtime::Handle;
 use tokio::task::{JoinHandle, LocalSet, spawn_local};
 
 use crate::app::{App, Apps};
-use crate::cluster::bus::Listener;
+use crate::cluster::bus::EnvelopeSink;
 use crate::cluster::bus::contract::topic;
 use crate::cluster::envelope::{Envelope, Topic};
 use crate::cluster::redis::Link;
@@ -26,7 +26,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 struct Deaf;
 
-impl Listener for Deaf {
+impl EnvelopeSink for Deaf {
     fn deliver(&self, _topic: &Topic, _envelope: Envelope) {}
 }
 
