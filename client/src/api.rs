@@ -1,32 +1,28 @@
-//! Signed requests to the HTTP API.
+//! Sends signed requests to the HTTP API.
 
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body_util::{BodyExt, Full, Limited};
-use hyper::body::Incoming;
+use http_body_util::Full;
 use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper::header::{CONTENT_TYPE, HOST};
-use hyper::{Method, Request, Response, StatusCode};
+use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
 use shared::app::App;
 use shared::auth::request::signed_query;
 use shared::cluster::envelope::unix_us;
 use shared::protocol::SocketId;
-use tokio::net::TcpStream;
+use shared::serve::tls::trust::Trust;
 
-use crate::Trust;
-use crate::tls::{self, Stream};
-use crate::{CONNECT_TIMEOUT, ClientError, ServerUrl};
+use crate::connection::{connect, text_of};
+use crate::error::ClientError;
+use crate::url::ServerUrl;
 
-/// Laravel's own: the whole exchange may take 30 s.
+/// The timeout of a whole request, the same as in Laravel.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Largest answer that is read: a list of 100,000 channels with long names and counts.
-const REPLY_BYTES_MAX: usize = 32 * 1024 * 1024;
-
-/// Signs and sends requests for one app, one after the other, over a connection that is kept.
+/// A client of the HTTP API for one app. It sends one request at a time and reuses its connection.
 #[derive(Debug)]
 pub struct ApiClient {
     url: ServerUrl,
@@ -35,22 +31,22 @@ pub struct ApiClient {
     connection: Option<SendRequest<Full<Bytes>>>,
 }
 
-/// What the server answered.
+/// A response of the server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reply {
-    /// 200 when it did what was asked.
+    /// 200 for a successful request.
     pub status: StatusCode,
-    /// JSON on success, else usually plain text.
+    /// JSON for a successful request, otherwise usually plain text.
     pub body: String,
 }
 
 impl ApiClient {
-    /// Connects with the first request.
+    /// Creates a client. The first request connects.
     pub fn new(url: ServerUrl, app: App) -> Self {
         Self { url, app, trust: Trust::default(), connection: None }
     }
 
-    /// The same, but believing others about who a server with TLS is.
+    /// Sets the trusted CA certificates.
     pub fn trusting(self, trust: Trust) -> Self {
         Self { trust, ..self }
     }
@@ -58,7 +54,7 @@ impl ApiClient {
     /// Publishes one event on up to 100 channels.
     ///
     /// # Errors
-    /// [`ClientError`] when there is no answer; a refusal is an answer.
+    /// [`ClientError`] if there is no response. An error status is a response.
     pub async fn trigger(
         &mut self,
         channels: &[&str],
@@ -73,18 +69,18 @@ impl ApiClient {
         self.post("/events", &body).await
     }
 
-    /// A signed GET. `path`: below `/apps/ID`, percent-encoded, as `/channels`.
+    /// Sends a signed GET. `path`: the part after `/apps/ID`, percent-encoded, for example `/channels`.
     ///
     /// # Errors
-    /// [`ClientError`] when there is no answer.
+    /// [`ClientError`] if there is no response.
     pub async fn get(&mut self, path: &str, params: &[(&str, &str)]) -> Result<Reply, ClientError> {
         self.request(Method::GET, path, params, Bytes::new()).await
     }
 
-    /// A signed POST of JSON. `path`: below `/apps/ID`, percent-encoded, as `/events`.
+    /// Sends a signed POST with JSON. `path`: the part after `/apps/ID`, percent-encoded, for example `/events`.
     ///
     /// # Errors
-    /// [`ClientError`] when there is no answer.
+    /// [`ClientError`] if there is no response.
     pub async fn post(&mut self, path: &str, body: &Value) -> Result<Reply, ClientError> {
         self.request(Method::POST, path, &[], body.to_string().into()).await
     }
@@ -96,7 +92,7 @@ impl ApiClient {
         params: &[(&str, &str)],
         body: Bytes,
     ) -> Result<Reply, ClientError> {
-        // Signed without the prefix, as pusher-http-php does; a proxy may have added it.
+        // Signed without the prefix, like in pusher-http-php. A proxy can add a prefix.
         let path = format!("/apps/{}{path}", self.app.id);
         let query = signed_query(&self.app, method.as_str(), &path, params, &body, unix_us() / 1_000_000);
         let request = Request::builder()
@@ -111,51 +107,27 @@ impl ApiClient {
         };
         let reply = tokio::time::timeout(REQUEST_TIMEOUT, exchange).await;
         if !matches!(reply, Ok(Ok(_))) {
-            // Whatever is left of the exchange must not be taken for the next one's answer.
+            // The rest of this exchange must not be read as the response to the next request.
             self.connection = None;
         }
         reply.map_err(|_| ClientError::Timeout(REQUEST_TIMEOUT))?
     }
 
-    /// The kept connection, or a new one where the server has ended that.
+    /// Returns the open connection, or a new one if the server closed it.
     async fn ready(&mut self) -> Result<&mut SendRequest<Full<Bytes>>, ClientError> {
-        let kept = match self.connection.take() {
-            Some(mut kept) => kept.ready().await.is_ok().then_some(kept),
+        let open = match self.connection.take() {
+            Some(mut open) => open.ready().await.is_ok().then_some(open),
             None => None,
         };
-        let connection = match kept {
-            Some(kept) => kept,
+        let connection = match open {
+            Some(open) => open,
             None => {
                 let (requests, connection) = handshake(TokioIo::new(connect(&self.url, &self.trust).await?)).await?;
-                // Ends when the sender is dropped, or the server ends it; either shows in the next request.
+                // Ends if the client is dropped or the server closes the connection. The next request finds out.
                 tokio::spawn(connection);
                 requests
             }
         };
         Ok(self.connection.insert(connection))
     }
-}
-
-/// Opens a connection to a server, and shakes hands where it speaks TLS.
-pub(super) async fn connect(url: &ServerUrl, trust: &Trust) -> Result<Stream, ClientError> {
-    let address = || url.authority();
-    let connecting = async {
-        let stream = TcpStream::connect((url.host(), url.port())).await;
-        let stream = stream.map_err(|source| ClientError::Connect { address: address(), source })?;
-        stream.set_nodelay(true)?;
-        if !url.is_tls() {
-            return Ok(Stream::Left(stream));
-        }
-        tls::secure(trust, url.host(), stream).await.map_err(|source| ClientError::Tls { address: address(), source })
-    };
-    tokio::time::timeout(CONNECT_TIMEOUT, connecting).await.map_err(|_| ClientError::Timeout(CONNECT_TIMEOUT))?
-}
-
-/// The whole body of an answer, as far as it is text.
-pub(super) async fn text_of(response: Response<Incoming>) -> Result<String, ClientError> {
-    let body = Limited::new(response.into_body(), REPLY_BYTES_MAX)
-        .collect()
-        .await
-        .map_err(|error| ClientError::Protocol(format!("its answer cannot be read: {error}")))?;
-    Ok(String::from_utf8_lossy(&body.to_bytes()).into_owned())
 }

@@ -1,7 +1,7 @@
-//! The WebSocket under a client: whole texts in and out.
+//! Reads and writes the text messages of a WebSocket.
 //!
-//! A frame is taken off the buffer only once all of it is there, and what is to be written waits in a buffer too, so
-//! that every future here may be dropped at any time. (fastwebsockets' own reader loses its place then.)
+//! All functions are cancel safe: a frame stays in the read buffer until it is complete, and output stays in a buffer
+//! until it is written. The reader of fastwebsockets is not cancel safe.
 
 use std::io;
 
@@ -16,43 +16,46 @@ use hyper_util::rt::TokioIo;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
+use crate::connection::{connect, text_of};
+use crate::error::ClientError;
+use crate::options::Options;
 use crate::tls::Stream;
-use crate::{ClientError, Options, ServerUrl, api};
+use crate::url::ServerUrl;
 
-/// One open WebSocket.
+/// An open WebSocket.
 #[derive(Debug)]
 pub(super) struct Socket {
     stream: Stream,
     incoming: BytesMut,
     outgoing: BytesMut,
-    /// The fragments so far of a message that came in several frames.
+    /// The fragments of an incomplete message.
     fragments: Option<Vec<u8>>,
     message_bytes_max: usize,
-    /// The `Date` of the answer to the handshake.
+    /// The `Date` header of the handshake response.
     pub(super) date: Option<String>,
 }
 
-/// What a socket yields.
+/// A message or the end of the connection.
 pub(super) enum Received {
     Text(String),
     Close { code: Option<u16>, reason: String },
 }
 
 impl Socket {
-    /// Connects, and asks for the WebSocket of the app with this key. Also tells the subprotocol that the server chose.
+    /// Connects and opens the WebSocket of the app with this key. Also returns the subprotocol that the server chose.
     pub(super) async fn open(
         url: &ServerUrl,
         key: &str,
         options: &Options,
     ) -> Result<(Self, Option<String>), ClientError> {
-        let stream = api::connect(url, &options.trust).await?;
+        let stream = connect(url, &options.trust).await?;
         let (mut requests, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
-        // Ends with the upgrade, or with an answer that is none.
+        // Ends with the upgrade, or with another response.
         tokio::spawn(connection.with_upgrades());
         let mut response = requests.send_request(request(url, key, options)?).await?;
         if response.status() != StatusCode::SWITCHING_PROTOCOLS {
             let status = response.status();
-            let text = api::text_of(response).await?.trim_end().to_owned();
+            let text = text_of(response).await?.trim_end().to_owned();
             return Err(ClientError::NotUpgraded { status, text });
         }
         let header =
@@ -73,8 +76,8 @@ impl Socket {
         Ok((socket, subprotocol))
     }
 
-    /// The next text; pings are answered on the way. A server that ends the connection without a close frame has closed
-    /// it without a code.
+    /// Returns the next text message, and answers pings. The end of the connection without a close frame is a close
+    /// without a code.
     ///
     /// # Cancel safety
     /// Safe.
@@ -86,7 +89,7 @@ impl Socket {
                     OpCode::Pong => {}
                     OpCode::Close => {
                         self.queue(Frame::close_raw(Payload::Owned(payload.clone())));
-                        // The server may be gone already; it has said what it had to.
+                        // The server may have closed the connection already. The close frame was received.
                         let _ = self.flush().await;
                         return Ok(close_of(&payload));
                     }
@@ -99,36 +102,36 @@ impl Socket {
             }
             self.flush().await?;
             match self.stream.read_buf(&mut self.incoming).await {
-                Ok(0) => return Ok(Received::Close { code: None, reason: "without a word".into() }),
+                Ok(0) => return Ok(Received::Close { code: None, reason: "without a close frame".into() }),
                 Ok(_) => {}
-                // TLS that ends without a word either.
+                // The end of TLS without a close notification.
                 Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
-                    return Ok(Received::Close { code: None, reason: "without a word".into() });
+                    return Ok(Received::Close { code: None, reason: "without a close frame".into() });
                 }
                 Err(error) => return Err(error.into()),
             }
         }
     }
 
-    /// Leaves a text to be sent by [`Socket::flush`] or the next [`Socket::receive`].
+    /// Queues a text message. [`Socket::flush`] or the next [`Socket::receive`] sends it.
     pub(super) fn queue_text(&mut self, text: &str) {
         self.queue(Frame::text(Payload::Borrowed(text.as_bytes())));
     }
 
-    /// Leaves a close frame with 1000 to be sent.
+    /// Queues a close frame with code 1000.
     pub(super) fn queue_close(&mut self) {
         self.queue(Frame::close(1000, b""));
     }
 
-    /// Sends what waits.
+    /// Sends everything that is queued.
     ///
     /// # Cancel safety
-    /// Safe: what was not yet sent still waits.
+    /// Safe: unsent bytes stay queued.
     pub(super) async fn flush(&mut self) -> io::Result<()> {
         while self.outgoing.has_remaining() {
             self.stream.write_buf(&mut self.outgoing).await?;
         }
-        // TLS may hold back what its own stream had no room for.
+        // TLS can have buffered data that the socket did not accept.
         self.stream.flush().await
     }
 
@@ -138,7 +141,7 @@ impl Socket {
         self.outgoing.extend_from_slice(frame.write(&mut bytes));
     }
 
-    /// Takes one frame off the buffer, if all of it is there: whether it ends its message, its opcode, its payload.
+    /// Removes one complete frame from the buffer. Returns whether it ends its message, its opcode and its payload.
     fn take_frame(&mut self) -> Result<Option<(bool, OpCode, Vec<u8>)>, ClientError> {
         let Some((head_length, length)) = self.lengths()? else { return Ok(None) };
         if self.incoming.len() - head_length < length {
@@ -151,7 +154,7 @@ impl Socket {
         Ok(Some((first & 0x80 != 0, opcode, self.incoming.split_to(length).into())))
     }
 
-    /// The lengths of the next frame's head and payload, once its head is there.
+    /// Returns the lengths of the next frame's header and payload, if the header is complete.
     fn lengths(&self) -> Result<Option<(usize, usize)>, ClientError> {
         let [first, second, rest @ ..] = &self.incoming[..] else { return Ok(None) };
         if first & 0b0111_0000 != 0 {
@@ -178,16 +181,18 @@ impl Socket {
         Ok(Some((head_length, length)))
     }
 
-    /// Adds a data frame to its message; the text once that is whole.
+    /// Adds a data frame to its message. Returns the text if the message is complete.
     fn assemble(&mut self, fin: bool, opcode: OpCode, payload: Vec<u8>) -> Result<Option<String>, ClientError> {
         let message = match (self.fragments.take(), opcode) {
-            (None, OpCode::Continuation) => return Err(ClientError::Protocol("a continuation of nothing".into())),
+            (None, OpCode::Continuation) => {
+                return Err(ClientError::Protocol("a continuation frame without a message".into()));
+            }
             (None, _) => payload,
             (Some(mut message), OpCode::Continuation) => {
                 message.extend_from_slice(&payload);
                 message
             }
-            (Some(_), _) => return Err(ClientError::Protocol("a message began inside another".into())),
+            (Some(_), _) => return Err(ClientError::Protocol("a message inside another message".into())),
         };
         if message.len() > self.message_bytes_max {
             return Err(self.too_big(message.len()));
@@ -206,7 +211,7 @@ impl Socket {
     }
 }
 
-/// The characters of an app key that are escaped in a path.
+/// The characters that are escaped in the path for the app key.
 const KEY_ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 fn request(url: &ServerUrl, key: &str, options: &Options) -> Result<Request<Empty<bytes::Bytes>>, ClientError> {

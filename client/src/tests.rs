@@ -1,14 +1,18 @@
-//! The client against servers that are a few lines each.
+//! Tests the client against minimal servers.
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+
+use std::time::Duration;
+
+use shared::app::App;
 
 use super::*;
 
 const ESTABLISHED: &str =
     r#"{"event":"pusher:connection_established","data":"{\"socket_id\":\"1.2\",\"activity_timeout\":120}"}"#;
 
-/// Accepts one WebSocket, then sends `pieces` one by one and answers with all that the client sends until it closes.
+/// Accepts one WebSocket and sends `pieces` one by one. Returns everything that the client sends until it closes.
 fn server(pieces: Vec<Vec<u8>>) -> (ServerUrl, tokio::task::JoinHandle<Vec<u8>>) {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     listener.set_nonblocking(true).unwrap();
@@ -38,7 +42,7 @@ async fn head(stream: &mut TcpStream) -> String {
     String::from_utf8(head).unwrap()
 }
 
-/// One frame as a server writes it. `first`: the byte with FIN and the opcode.
+/// Encodes a frame without a mask, like a server. `first`: the byte with FIN and the opcode.
 fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
     let length = u16::try_from(payload.len()).unwrap();
     let mut frame = vec![first];
@@ -63,7 +67,7 @@ async fn connected(pieces: Vec<Vec<u8>>) -> Client {
 }
 
 #[tokio::test]
-async fn a_message_may_come_byte_by_byte_and_in_fragments_around_a_ping() {
+async fn a_message_can_arrive_byte_by_byte_and_in_fragments_around_a_ping() {
     let mut bytes = text(ESTABLISHED);
     bytes.extend(frame(0x01, br#"{"event":"e","channel":"c","#));
     bytes.extend(frame(0x89, b"are you there"));
@@ -79,7 +83,7 @@ async fn a_message_may_come_byte_by_byte_and_in_fragments_around_a_ping() {
 }
 
 #[tokio::test]
-async fn dropping_a_wait_loses_nothing() {
+async fn dropping_a_receive_future_loses_no_data() {
     let event = text(r#"{"event":"e","channel":"c","data":"x"}"#);
     let (first, second) = event.split_at(9);
     let (url, serving) = server(vec![text(ESTABLISHED), first.to_vec()]);
@@ -93,7 +97,7 @@ async fn dropping_a_wait_loses_nothing() {
     pieces.extend([first.to_vec(), second.to_vec()]);
     let mut client = connected(pieces).await;
     let message = loop {
-        // Polled once, then dropped: the half of a frame that was read must stay.
+        // Polled once and then dropped: the part of the frame that was read must not be lost.
         tokio::select! {
             biased;
             message = client.next_message() => break message.unwrap(),
@@ -104,7 +108,7 @@ async fn dropping_a_wait_loses_nothing() {
 }
 
 #[tokio::test]
-async fn a_protocol_ping_is_answered_and_not_shown() {
+async fn a_protocol_ping_is_answered_and_not_returned() {
     let pieces =
         vec![text(ESTABLISHED), text(r#"{"event":"pusher:ping","data":{}}"#), frame(0x88, &1000u16.to_be_bytes())];
     let (url, serving) = server(pieces);
@@ -113,14 +117,14 @@ async fn a_protocol_ping_is_answered_and_not_shown() {
     drop(client);
     let sent = serving.await.unwrap();
     let pong = r#"{"event":"pusher:pong","data":{}}"#;
-    // FIN and text, masked, then the mask and the payload under it.
+    // A text frame with FIN: the masked length, the mask and the masked payload.
     assert_eq!((sent[0], usize::from(sent[1])), (0x81, 0x80 | pong.len()));
     let unmasked: Vec<u8> = sent[6..].iter().zip(sent[2..6].iter().cycle()).map(|(byte, mask)| byte ^ mask).collect();
     assert_eq!(&unmasked[..pong.len()], pong.as_bytes());
 }
 
 #[tokio::test]
-async fn a_refusal_on_connecting_keeps_its_code_and_words() {
+async fn a_refused_connection_has_the_code_and_text_of_the_server() {
     let refusal = r#"{"event":"pusher:error","data":{"code":4001,"message":"App key x not in this cluster"}}"#;
     let (url, _) = server(vec![text(refusal)]);
     let error = Client::connect(&url, "x", &Options::default()).await.unwrap_err();
@@ -128,7 +132,7 @@ async fn a_refusal_on_connecting_keeps_its_code_and_words() {
 }
 
 #[tokio::test]
-async fn messages_that_come_before_an_answer_are_kept_in_order() {
+async fn messages_before_a_reply_are_kept_in_order() {
     let answer = r#"{"event":"pusher_internal:subscription_succeeded","channel":"b","data":"{}"}"#;
     let early = ["1", "2"].map(|data| text(&format!(r#"{{"event":"e","channel":"a","data":"{data}"}}"#)));
     let [first, second] = early;
@@ -148,7 +152,7 @@ async fn a_refused_subscription_is_an_error() {
 }
 
 #[tokio::test]
-async fn the_code_of_a_close_frame_is_told() {
+async fn the_error_has_the_code_of_the_close_frame() {
     let close = [&4200u16.to_be_bytes()[..], b"leaving"].concat();
     let mut client = connected(vec![text(ESTABLISHED), frame(0x88, &close)]).await;
     let error = client.next_message().await.unwrap_err();
@@ -156,24 +160,24 @@ async fn the_code_of_a_close_frame_is_told() {
 }
 
 #[tokio::test]
-async fn frames_that_no_server_may_send_are_errors() {
+async fn invalid_frames_of_a_server_are_errors() {
     let too_long = [&[0x81, 127][..], &u64::MAX.to_be_bytes()[..]].concat();
-    for (bytes, complaint) in [
+    for (bytes, expected) in [
         (vec![0x81, 0x80, 0, 0, 0, 0], "masked"),
         (vec![0xf1, 0], "reserved bits"),
-        (frame(0x80, b"x"), "continuation of nothing"),
+        (frame(0x80, b"x"), "continuation frame without a message"),
         (frame(0x81, b"\xff"), "not UTF-8"),
         (frame(0x81, b"{"), "EOF while parsing"),
         (too_long, "larger than"),
     ] {
         let mut client = connected(vec![text(ESTABLISHED), bytes]).await;
         let error = client.next_message().await.unwrap_err().to_string();
-        assert!(error.contains(complaint), "{complaint}: {error}");
+        assert!(error.contains(expected), "{expected}: {error}");
     }
 }
 
 #[tokio::test]
-async fn an_answer_that_is_no_websocket_is_shown() {
+async fn the_error_has_the_response_if_it_is_not_a_websocket() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = ServerUrl::from(listener.local_addr().unwrap());
     tokio::spawn(async move {
@@ -182,11 +186,11 @@ async fn an_answer_that_is_no_websocket_is_shown() {
         stream.write_all(b"HTTP/1.1 404 Not Found\r\nContent-Length: 5\r\n\r\nnope\n").await.unwrap();
     });
     let error = Client::connect(&url, "key", &Options::default()).await.unwrap_err();
-    assert_eq!(error.to_string(), "the server answered 404 Not Found instead of opening a WebSocket: nope");
+    assert_eq!(error.to_string(), "the server responded with 404 Not Found instead of opening a WebSocket: nope");
 }
 
 #[tokio::test]
-async fn a_sender_signs_keeps_its_connection_and_makes_a_new_one_when_that_ends() {
+async fn an_api_client_signs_requests_and_reconnects_after_the_connection_ended() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let app = App::with_defaults("1", "k", "s");
@@ -212,7 +216,7 @@ async fn a_sender_signs_keeps_its_connection_and_makes_a_new_one_when_that_ends(
     for _ in 0..3 {
         let reply = api.get("/channels", &[("info", "user_count"), ("filter_by_prefix", "a b")]).await.unwrap();
         assert_eq!((reply.status.as_u16(), reply.body.as_str()), (200, "{}"));
-        // The server's end of a connection shows once it is looked for.
+        // Gives the connection task time to see that the server closed the connection.
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     assert_eq!(serving.await.unwrap(), 2);
@@ -223,7 +227,7 @@ fn unix_s() -> u64 {
 }
 
 #[test]
-fn urls_of_servers_are_read() {
+fn valid_urls_are_parsed() {
     for (text, host, port, prefix, authority) in [
         ("http://127.0.0.1:8080", "127.0.0.1", 8080, "", "127.0.0.1:8080"),
         ("ws://example.com", "example.com", 80, "", "example.com:80"),
@@ -239,7 +243,7 @@ fn urls_of_servers_are_read() {
 }
 
 #[test]
-fn urls_of_other_servers_say_why_not() {
+fn invalid_urls_have_an_explanation() {
     let error = |text: &str| text.parse::<ServerUrl>().unwrap_err().to_string();
     assert_eq!(error("ftp://a"), "expected http://, https://, ws:// or wss://, not ftp://");
     for text in ["", "a b", "localhost", "/path"] {

@@ -1,4 +1,4 @@
-//! Where a server is.
+//! The URL of a server.
 
 use std::fmt;
 use std::net::{Ipv6Addr, SocketAddr};
@@ -6,65 +6,65 @@ use std::str::FromStr;
 
 use hyper::Uri;
 
-/// Host, port and path prefix of a server, and whether it speaks TLS.
+/// The host, port and path prefix of a server, and whether it uses TLS.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServerUrl {
     is_tls: bool,
-    /// Without the brackets of IPv6.
+    /// The host, without the brackets of IPv6.
     host: String,
     port: u16,
-    /// Empty, or as `/ws`.
+    /// Empty, or for example `/ws`.
     prefix: String,
 }
 
-/// Why a text is no server.
+/// The reason why a text is not the URL of a server.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum UrlError {
     /// Not a URL with a host.
     #[error("expected a URL like http://127.0.0.1:8080")]
     Format,
-    /// Another protocol.
+    /// A URL with another scheme.
     #[error("expected http://, https://, ws:// or wss://, not {0}://")]
     Scheme(String),
 }
 
 impl ServerUrl {
-    /// A server without TLS. `prefix`: what precedes `/app` and `/apps`, empty for nothing.
+    /// Creates a URL without TLS. `prefix`: the part of all paths before `/app` and `/apps`, or empty.
     pub fn new(host: &str, port: u16, prefix: &str) -> Self {
         Self { is_tls: false, host: host.into(), port, prefix: prefix.trim_end_matches('/').into() }
     }
 
-    /// The same place, with TLS.
+    /// Returns the URL with TLS.
     pub fn with_tls(self) -> Self {
         Self { is_tls: true, ..self }
     }
 
-    /// The server whose prefix is this one's and then `prefix`.
+    /// Returns the URL with `prefix` appended to its own prefix.
     pub fn below(&self, prefix: &str) -> Self {
         Self { prefix: format!("{}{}", self.prefix, prefix.trim_end_matches('/')), ..self.clone() }
     }
 
-    /// Whether it speaks TLS.
+    /// Checks whether the server uses TLS.
     pub fn is_tls(&self) -> bool {
         self.is_tls
     }
 
-    /// The host, without brackets.
+    /// Returns the host without brackets.
     pub fn host(&self) -> &str {
         &self.host
     }
 
-    /// The port.
+    /// Returns the port.
     pub fn port(&self) -> u16 {
         self.port
     }
 
-    /// What precedes `/app` and `/apps` in every path; empty for nothing.
+    /// Returns the part of all paths before `/app` and `/apps`, or an empty text.
     pub fn prefix(&self) -> &str {
         &self.prefix
     }
 
-    /// Host and port as the `Host` header takes them.
+    /// Returns host and port in the form of the `Host` header.
     pub fn authority(&self) -> String {
         if self.host.parse::<Ipv6Addr>().is_ok() {
             format!("[{}]:{}", self.host, self.port)

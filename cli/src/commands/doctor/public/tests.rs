@@ -55,7 +55,7 @@ async fn only_an_established_connection_is_success() {
     assert!(findings.iter().all(|finding| finding.verdict == Verdict::Good));
     assert!(findings[0].text.contains("establishes connections"), "{}", findings[0].text);
     check(&[UPGRADE, &text(r#"{"event":"hello","data":"{}"}"#)], &["does not establish a connection"]).await;
-    check(&[UPGRADE], &["refuses the client", "without a word"]).await;
+    check(&[UPGRADE], &["refuses the client", "without a close frame"]).await;
 }
 
 #[tokio::test]
