@@ -1,4 +1,4 @@
-//! Tenants: who may use this server, and within which limits.
+//! Apps: the tenants of the server, with their settings and limits.
 
 pub mod endpoint;
 mod id;
@@ -163,33 +163,35 @@ impl Default for AppLimits {
 }
 
 impl AppLimits {
-    /// Largest body of an HTTP API request, in bytes: a full batch in which JSON's longest escape, `\u0000`, stands for
-    /// every byte of data, plus 1 KiB for the names of each event, plus a full list of channels.
+    /// Returns the largest body of an HTTP API request, in bytes.
+    ///
+    /// It is the size of a full batch with a full list of channels. Every byte of data has the longest escape of JSON,
+    /// `\u0000`, and the names of each event take 1 KiB.
     pub fn request_bytes(&self) -> usize {
         let event = 6 * as_usize(self.event_bytes) + 1024;
         self.batch.max(1) * event + self.channels_per_event * (self.channel_name_length + 3)
     }
 }
 
-/// A configured size as a count of bytes in memory.
+/// Converts a configured size to bytes.
 pub fn as_usize(size: ByteSize) -> usize {
     usize::try_from(size.as_u64()).unwrap_or(usize::MAX)
 }
 
-/// All apps of a node, found by id or key; fixed for the life of the process.
+/// All apps of a node, by id and by key. They do not change while the process runs.
 #[derive(Clone, Debug, Default)]
 pub struct Apps {
     by_id: HashMap<AppId, Arc<App>>,
     by_key: HashMap<AppKey, Arc<App>>,
 }
 
-/// Two apps share what must be unique.
+/// The reason why a list of apps is not valid.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AppsError {
-    /// Two apps with one id.
+    /// Two apps have the same id.
     #[error("app id {0:?} is configured twice")]
     Id(AppId),
-    /// Two apps with one key.
+    /// Two apps have the same key.
     #[error("app key {0:?} is configured twice")]
     Key(AppKey),
 }
@@ -198,7 +200,7 @@ impl Apps {
     /// Indexes the apps.
     ///
     /// # Errors
-    /// [`AppsError`] when two share an id or a key.
+    /// [`AppsError`] if two apps have the same id or key.
     pub fn new(apps: impl IntoIterator<Item = App>) -> Result<Self, AppsError> {
         let mut all = Self::default();
         for app in apps {
@@ -213,17 +215,17 @@ impl Apps {
         Ok(all)
     }
 
-    /// The app with this id.
+    /// Returns the app with this id.
     pub fn by_id(&self, id: &str) -> Option<&Arc<App>> {
         self.by_id.get(id)
     }
 
-    /// The app with this key.
+    /// Returns the app with this key.
     pub fn by_key(&self, key: &str) -> Option<&Arc<App>> {
         self.by_key.get(key)
     }
 
-    /// Every app, in no order.
+    /// Returns all apps in any order.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<App>> {
         self.by_id.values()
     }

@@ -27,7 +27,7 @@ macro_rules! kinds {
                 }
             }
 
-            /// Returns the letter that stands for the kind in streams and scripts.
+            /// Returns the letter of the kind in streams and scripts.
             pub fn letter(self) -> char {
                 match self {
                     $(Self::$kind => $letter,)*

@@ -1,8 +1,8 @@
-//! What applications are told of by webhooks, where it waits, and to which of their endpoints it goes. Source: protocol
-//! reference 5.
+//! The queues of webhook events, between the nodes that detect them and the dispatchers that send them. Source:
+//! protocol reference 5.
 //!
-//! Whoever decides a transition puts it into the app's queue in the same step, so one transition is one entry however many
-//! nodes saw it. A sender reads the queues through [`Queues`], once for each endpoint.
+//! The step that makes a change also adds its event to the queue of the app. A change that several nodes see is
+//! therefore queued once. A dispatcher reads the queues through [`Queues`], separately for each endpoint.
 
 pub mod event;
 pub mod memory;
@@ -20,28 +20,28 @@ pub use queues::{Backlog, Backlogs, Batch, FailedDelivery, QueueError, QueueId, 
 pub use redis::RedisQueues;
 pub use redis::dead_letters::{DeadLetter, DeadLetters};
 
-/// What each app wants to be told of.
+/// The kinds of events that each app's endpoints receive. Events of other kinds are not queued.
 #[derive(Clone, Debug, Default)]
 pub struct EventTypes(Arc<HashMap<AppId, WebhookKinds>>);
 
 impl EventTypes {
-    /// The wishes of all apps.
+    /// Collects the kinds of all apps.
     pub fn new(apps: &Apps) -> Self {
         let all = apps.iter().map(|app| (app.id.clone(), app.webhook_kinds()));
-        Self(Arc::new(all.filter(|(_, wanted)| !wanted.is_empty()).collect()))
+        Self(Arc::new(all.filter(|(_, kinds)| !kinds.is_empty()).collect()))
     }
 
-    /// What `app` wants to be told of.
+    /// Returns the kinds of an app.
     pub fn of(&self, app: &AppId) -> WebhookKinds {
         self.0.get(app).copied().unwrap_or_default()
     }
 
-    /// Whether no app wants anything.
+    /// Checks whether no app receives webhooks.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// The apps that want something.
+    /// Returns the apps that receive webhooks.
     pub fn apps(&self) -> impl Iterator<Item = &AppId> {
         self.0.keys()
     }

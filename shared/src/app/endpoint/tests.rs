@@ -11,7 +11,7 @@ fn labels_of(endpoints: &[Endpoint]) -> Vec<String> {
 }
 
 #[test]
-fn a_label_is_made_of_the_whole_url_and_hides_its_secrets() {
+fn a_label_depends_on_the_whole_url_and_hides_its_secrets() {
     let urls = [
         "https://example.org/a?token=x",
         "https://example.org/a?token=y",
@@ -28,17 +28,17 @@ fn a_label_is_made_of_the_whole_url_and_hides_its_secrets() {
         assert!(!label.contains("token") && !label.contains("pass"), "{label}");
         assert_eq!(labels.iter().filter(|other| *other == label).count(), 1, "{label} of {}", urls[number]);
     }
-    // Whatever stands before an endpoint, or behind it, its label stays.
+    // The label does not depend on the other endpoints in the list.
     for number in 0..endpoints.len() {
         assert_eq!(labels_of(&endpoints[number..])[0], labels[number]);
     }
-    assert_eq!(labels[2], "example.org:443-1ced2904", "it is the same in every release");
-    assert_eq!(labels[0], "example.org:443-16d82822", "it is the same in every release");
+    assert_eq!(labels[2], "example.org:443-1ced2904", "labels are the same in every release");
+    assert_eq!(labels[0], "example.org:443-16d82822", "labels are the same in every release");
     assert!(Endpoint::check_labels(&endpoints).is_empty());
 }
 
 #[test]
-fn a_configured_label_comes_first_and_endpoints_of_one_url_need_it() {
+fn a_configured_label_has_precedence_and_endpoints_with_one_url_need_it() {
     let of = |more: serde_json::Value| {
         let mut all = json!({ "url": "https://example.org/a" });
         all.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());

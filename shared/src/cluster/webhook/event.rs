@@ -40,8 +40,8 @@ pub enum Occurrence {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct EventId(String);
 
-/// The id of an entry in a Redis stream, or its counterpart in memory. Later entries have greater ids, as pairs of numbers
-/// and not as text.
+/// The id of an entry in a Redis stream, or its counterpart in memory. Later entries have greater ids, as pairs of
+/// numbers and not as text.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct StreamId(String);
 
@@ -58,7 +58,7 @@ pub struct WebhookEvent {
     pub replay_to: Option<String>,
     /// The channel on which it happened.
     pub channel: ChannelName,
-    /// What happened.
+    /// The change or event.
     pub occurrence: Occurrence,
 }
 

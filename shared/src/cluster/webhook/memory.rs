@@ -1,4 +1,4 @@
-//! The queues of a single process: what waits in them is lost when the process crashes.
+//! The queues of a single process. A crash of the process loses their events.
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::hash::{Hash, Hasher};
@@ -15,14 +15,14 @@ use crate::cluster::envelope::{Topic, unix_us};
 use crate::limits::{CACHE_MISS_INTERVAL, COUNT_IMMEDIATE_MAX, COUNT_INTERVAL, WEBHOOK_HOLD};
 use crate::protocol::UserId;
 
-/// Entries that wait for one endpoint, and their bytes, at most; the oldest are dropped first.
+/// The bounds of an endpoint's queue: events and their bytes. Beyond them the oldest events are dropped.
 const QUEUE_MAX: usize = 100_000;
 const QUEUE_BYTES_MAX: usize = 32 * 1024 * 1024;
 
-/// The one partition.
+/// The only partition.
 const PARTITION: u32 = 0;
 
-/// What waits in memory, and what is held for a return.
+/// The queues in memory, and the held events.
 pub struct MemoryQueues {
     apps: HashMap<AppId, (WebhookKinds, Vec<(Label, Endpoint)>)>,
     state: Mutex<State>,
@@ -32,39 +32,40 @@ pub struct MemoryQueues {
 #[derive(Default)]
 struct State {
     queues: HashMap<(AppId, Label), Queue>,
-    /// What is told when its time comes, by that time and in the order of holding.
+    /// The held events by the time at which they are due, and then by sequence.
     due: BTreeMap<(Instant, u64), Held>,
     holds: HashMap<Held, (Instant, u64)>,
-    news: HashSet<AppId>,
-    /// Cache channels that were told of as empty, and until when that need not be repeated.
-    missed: HashMap<Topic, Instant>,
-    /// When those were last looked through.
-    swept: Option<Instant>,
-    /// Places given out.
+    /// Apps with new events since the last tick.
+    ready_apps: HashSet<AppId>,
+    /// Cache channels with a recent event, and the time until which no other is queued.
+    misses: HashMap<Topic, Instant>,
+    /// The last time at which expired entries of `misses` were removed.
+    cleaned: Option<Instant>,
+    /// The last used sequence number.
     sequence: u64,
 }
 
 #[derive(Default)]
 struct Queue {
-    waiting: VecDeque<WebhookEvent>,
-    waiting_bytes: usize,
-    /// Entries that were dropped since that was last reported.
+    unread: VecDeque<WebhookEvent>,
+    unread_bytes: usize,
+    /// Events that were dropped since the last report.
     dropped: u64,
-    /// Those that were read and are not done with, by their number.
-    unfinished: BTreeMap<u64, WebhookEvent>,
+    /// Events that were read, by sequence.
+    unacknowledged: BTreeMap<u64, WebhookEvent>,
 }
 
-/// Something that is not told yet.
+/// An event that is not yet queued.
 #[derive(Clone, Debug)]
 enum Held {
     Vacated(Topic),
     Removed(Topic, UserId),
-    /// With the count to tell, which does not tell it from another.
+    /// The count is not part of the identity.
     Counted(Topic, u64),
 }
 
 impl MemoryQueues {
-    /// Empty queues for what the endpoints of `apps` want.
+    /// Creates empty queues for the endpoints of all apps.
     pub fn new(apps: &Apps) -> Arc<Self> {
         let endpoints = |webhooks| Endpoint::labelled(webhooks).into_iter().map(|(label, it)| (label, it.clone()));
         let apps = apps.iter().filter(|app| !app.webhooks.is_empty());
@@ -72,37 +73,37 @@ impl MemoryQueues {
         Arc::new(Self { apps: apps.collect(), state: Mutex::default(), has_overflowed: AtomicBool::new(false) })
     }
 
-    /// A channel has its first subscriber.
+    /// Reports the first subscription of a channel.
     pub(crate) fn occupied(&self, topic: &Topic) {
-        self.began(topic, &Held::Vacated(topic.clone()), Occurrence::ChannelOccupied);
+        self.start(topic, &Held::Vacated(topic.clone()), Occurrence::ChannelOccupied);
     }
 
-    /// A channel has lost its last subscriber.
+    /// Reports the end of the last subscription of a channel.
     pub(crate) fn vacated(&self, topic: &Topic) {
-        self.ended(topic, WebhookKind::ChannelOccupied, WebhookKind::ChannelVacated, Held::Vacated(topic.clone()));
+        self.hold_end(topic, WebhookKind::ChannelOccupied, WebhookKind::ChannelVacated, Held::Vacated(topic.clone()));
     }
 
-    /// A presence channel has a user more.
+    /// Reports a new member of a presence channel.
     pub(crate) fn added(&self, topic: &Topic, user_id: &UserId) {
         let held = Held::Removed(topic.clone(), user_id.clone());
-        self.began(topic, &held, Occurrence::MemberAdded(user_id.clone()));
+        self.start(topic, &held, Occurrence::MemberAdded(user_id.clone()));
     }
 
-    /// A presence channel has a user less.
+    /// Reports the end of a member of a presence channel.
     pub(crate) fn removed(&self, topic: &Topic, user_id: &UserId) {
         let held = Held::Removed(topic.clone(), user_id.clone());
-        self.ended(topic, WebhookKind::MemberAdded, WebhookKind::MemberRemoved, held);
+        self.hold_end(topic, WebhookKind::MemberAdded, WebhookKind::MemberRemoved, held);
     }
 
-    /// A channel has another count. That it has none is told by its end.
+    /// Reports the subscription count of a channel. A count of 0 has no event, because the channel is vacated.
     pub(crate) fn counted(&self, topic: &Topic, count: u64) {
-        if !self.wanted(&topic.app).has(WebhookKind::SubscriptionCount) {
+        if !self.kinds_of(&topic.app).has(WebhookKind::SubscriptionCount) {
             return;
         }
         let held = Held::Counted(topic.clone(), count);
         let mut state = self.lock_due();
         if count > COUNT_IMMEDIATE_MAX {
-            // The newest count, at the time of the first.
+            // A new count replaces the held one and is due at the same time.
             let at = state.release(&held).map_or_else(|| Instant::now() + COUNT_INTERVAL, |(due, _)| due);
             state.hold(held, at);
         } else {
@@ -113,27 +114,27 @@ impl MemoryQueues {
         }
     }
 
-    /// A cache channel has nothing for a subscriber.
+    /// Reports that a cache channel had no event for a new subscriber.
     pub(crate) fn missed(&self, topic: &Topic) {
-        if !self.wanted(&topic.app).has(WebhookKind::CacheMiss) {
+        if !self.kinds_of(&topic.app).has(WebhookKind::CacheMiss) {
             return;
         }
         let now = Instant::now();
         let mut state = self.lock_due();
-        if state.missed.get(topic).is_some_and(|until| *until > now) {
+        if state.misses.get(topic).is_some_and(|until| *until > now) {
             return;
         }
-        state.missed.insert(topic.clone(), now + CACHE_MISS_INTERVAL);
+        state.misses.insert(topic.clone(), now + CACHE_MISS_INTERVAL);
         self.enqueue_now(&mut state, topic, &Occurrence::CacheMiss);
     }
 
-    /// Something happened that nothing can undo.
+    /// Queues an event that is not held.
     pub(crate) fn enqueue(&self, topic: &Topic, occurrence: &Occurrence) {
         self.enqueue_now(&mut self.lock_due(), topic, occurrence);
     }
 
-    fn began(&self, topic: &Topic, held: &Held, occurrence: Occurrence) {
-        if self.wanted(&topic.app).is_empty() {
+    fn start(&self, topic: &Topic, held: &Held, occurrence: Occurrence) {
+        if self.kinds_of(&topic.app).is_empty() {
             return;
         }
         let mut state = self.lock_due();
@@ -142,10 +143,10 @@ impl MemoryQueues {
         }
     }
 
-    /// Held also where only the beginning is wanted: a return must not be told.
-    fn ended(&self, topic: &Topic, beginning: WebhookKind, ending: WebhookKind, held: Held) {
-        let wanted = self.wanted(&topic.app);
-        if wanted.has(beginning) || wanted.has(ending) {
+    /// Holds the end also if the endpoints receive only the start, because a return must not be reported.
+    fn hold_end(&self, topic: &Topic, start: WebhookKind, end: WebhookKind, held: Held) {
+        let kinds = self.kinds_of(&topic.app);
+        if kinds.has(start) || kinds.has(end) {
             self.lock_due().hold(held, Instant::now() + WEBHOOK_HOLD);
         }
     }
@@ -168,19 +169,20 @@ impl MemoryQueues {
             let dropped = queue.push(event.clone());
             if dropped && !self.has_overflowed.swap(true, Ordering::Relaxed) {
                 tracing::warn!(
-                    app = %topic.app,
+                    app.id = %topic.app,
                     endpoint = %label,
                     events = QUEUE_MAX,
                     bytes = QUEUE_BYTES_MAX,
-                    "the queue of a webhook endpoint is full; dropping the oldest events, further ones are only counted"
+                    "the queue of a webhook endpoint is full; dropping its oldest events (further drops are only \
+                     counted)"
                 );
             }
         }
-        state.news.insert(topic.app.clone());
+        state.ready_apps.insert(topic.app.clone());
     }
 
-    fn wanted(&self, app: &AppId) -> WebhookKinds {
-        self.apps.get(app).map(|(wanted, _)| *wanted).unwrap_or_default()
+    fn kinds_of(&self, app: &AppId) -> WebhookKinds {
+        self.apps.get(app).map(|(kinds, _)| *kinds).unwrap_or_default()
     }
 
     fn enqueue_due(&self, state: &mut State, now: Instant) {
@@ -195,7 +197,7 @@ impl MemoryQueues {
         }
     }
 
-    /// What is due is told first: an end whose time is over is not cancelled any more.
+    /// Locks the state and queues the events that are due. A return cannot cancel these any more.
     fn lock_due(&self) -> MutexGuard<'_, State> {
         let mut state = self.lock();
         self.enqueue_due(&mut state, Instant::now());
@@ -203,7 +205,7 @@ impl MemoryQueues {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        // A panic under this lock leaves collections that are whole.
+        // The collections are valid after a panic too.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -212,12 +214,12 @@ impl Queues for MemoryQueues {
     fn tick(&self) -> BoxFuture<'_, Result<Vec<(u32, AppId)>, QueueError>> {
         let mut state = self.lock_due();
         let now = Instant::now();
-        if state.swept.is_none_or(|swept| now.duration_since(swept) > CACHE_MISS_INTERVAL) {
-            state.swept = Some(now);
-            state.missed.retain(|_, until| *until > now);
+        if state.cleaned.is_none_or(|cleaned| now.duration_since(cleaned) > CACHE_MISS_INTERVAL) {
+            state.cleaned = Some(now);
+            state.misses.retain(|_, until| *until > now);
         }
-        let news = state.news.drain().map(|app| (PARTITION, app)).collect();
-        Box::pin(ready(Ok(news)))
+        let ready_apps = state.ready_apps.drain().map(|app| (PARTITION, app)).collect();
+        Box::pin(ready(Ok(ready_apps)))
     }
 
     fn leads(&self, _: u32) -> bool {
@@ -242,7 +244,7 @@ impl Queues for MemoryQueues {
     ) -> BoxFuture<'a, Result<(), QueueError>> {
         if let Some(queue) = self.lock().queues.get_mut(&(queue.app.clone(), queue.endpoint.clone())) {
             for stream_id in stream_ids {
-                queue.unfinished.remove(&number(stream_id));
+                queue.unacknowledged.remove(&sequence_of(stream_id));
             }
         }
         Box::pin(ready(Ok(())))
@@ -251,10 +253,10 @@ impl Queues for MemoryQueues {
     fn add_dead_letter<'a>(
         &'a self,
         queue: &'a QueueId,
-        letter: &'a FailedDelivery,
+        failed: &'a FailedDelivery,
     ) -> BoxFuture<'a, Result<(), QueueError>> {
-        // Nothing keeps it here; the sender logs what it gives up.
-        self.acknowledge(queue, std::slice::from_ref(&letter.event.stream_id))
+        // Dead letters exist only in Redis. The dispatcher logs the failed delivery.
+        self.acknowledge(queue, std::slice::from_ref(&failed.event.stream_id))
     }
 
     fn backlog<'a>(
@@ -296,14 +298,14 @@ impl State {
 }
 
 impl Queue {
-    /// Appends an entry. Returns whether others were dropped for it.
+    /// Appends an event. Returns whether older events were dropped.
     fn push(&mut self, event: WebhookEvent) -> bool {
-        self.waiting_bytes += event.bytes();
-        self.waiting.push_back(event);
+        self.unread_bytes += event.bytes();
+        self.unread.push_back(event);
         let dropped = self.dropped;
-        while self.waiting.len() > QUEUE_MAX || (self.waiting_bytes > QUEUE_BYTES_MAX && self.waiting.len() > 1) {
-            if let Some(oldest) = self.waiting.pop_front() {
-                self.waiting_bytes -= oldest.bytes();
+        while self.unread.len() > QUEUE_MAX || (self.unread_bytes > QUEUE_BYTES_MAX && self.unread.len() > 1) {
+            if let Some(oldest) = self.unread.pop_front() {
+                self.unread_bytes -= oldest.bytes();
                 self.dropped += 1;
             }
         }
@@ -311,29 +313,29 @@ impl Queue {
     }
 
     fn read(&mut self, after: Option<&StreamId>, most: usize) -> Batch {
-        let begun = after.map_or(0, |stream_id| number(stream_id) + 1);
+        let first = after.map_or(0, |stream_id| sequence_of(stream_id) + 1);
         let mut events: Vec<WebhookEvent> =
-            self.unfinished.range(begun..).map(|(_, event)| event.clone()).take(most).collect();
+            self.unacknowledged.range(first..).map(|(_, event)| event.clone()).take(most).collect();
         if events.is_empty() {
-            events = self.waiting.drain(..most.min(self.waiting.len())).collect();
-            self.waiting_bytes -= events.iter().map(WebhookEvent::bytes).sum::<usize>();
-            self.unfinished.extend(events.iter().map(|event| (number(&event.stream_id), event.clone())));
+            events = self.unread.drain(..most.min(self.unread.len())).collect();
+            self.unread_bytes -= events.iter().map(WebhookEvent::bytes).sum::<usize>();
+            self.unacknowledged.extend(events.iter().map(|event| (sequence_of(&event.stream_id), event.clone())));
         }
         Batch { last: events.last().map(|event| event.stream_id.clone()), events }
     }
 
     fn backlog(&self) -> Backlog {
-        let read = self.unfinished.first_key_value().map(|(_, event)| event.at_ms);
-        let queued = self.waiting.len() + self.unfinished.len();
+        let read = self.unacknowledged.first_key_value().map(|(_, event)| event.at_ms);
+        let queued = self.unread.len() + self.unacknowledged.len();
         Backlog {
             queued: u64::try_from(queued).unwrap_or(u64::MAX),
-            oldest_ms: read.or_else(|| self.waiting.front().map(|event| event.at_ms)),
+            oldest_ms: read.or_else(|| self.unread.front().map(|event| event.at_ms)),
         }
     }
 }
 
-/// The number of a place of these queues.
-fn number(stream_id: &StreamId) -> u64 {
+/// Returns the sequence number in the stream id of an event.
+fn sequence_of(stream_id: &StreamId) -> u64 {
     stream_id.as_str().rsplit('-').next().and_then(|number| number.parse().ok()).unwrap_or(0)
 }
 

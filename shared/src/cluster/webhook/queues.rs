@@ -1,4 +1,4 @@
-//! Where entries wait until each endpoint has been told of them.
+//! The contract of the queues.
 
 use std::fmt;
 use std::time::Duration;
@@ -8,90 +8,93 @@ use futures_util::future::BoxFuture;
 use super::event::{StreamId, WebhookEvent};
 use crate::app::{AppId, Label};
 
-/// How often [`Queues::tick`] is to be called.
+/// The interval at which the dispatcher calls [`Queues::tick`].
 pub const TICK_INTERVAL: Duration = Duration::from_millis(100);
 
-/// What one endpoint is told, or was told: its place among the entries of one app in one partition.
+/// The queue of one endpoint in one partition: the endpoint's read position in the events of its app.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct QueueId {
-    /// All entries of a channel are in one partition, in order.
+    /// The partition. All events of a channel are in the same one, in order.
     pub partition: u32,
-    /// Whose endpoint it is.
+    /// The app of the endpoint.
     pub app: AppId,
-    /// The endpoint.
+    /// The label of the endpoint.
     pub endpoint: Label,
 }
 
-/// What a look at a queue found.
+/// The result of [`Queues::read`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Batch {
-    /// The entries, in order.
+    /// The events, in order.
     pub events: Vec<WebhookEvent>,
-    /// The place up to which the queue has been read with this; `None` when nothing was there.
+    /// The position up to which the queue was read. `None` if there was nothing to read.
     pub last: Option<StreamId>,
 }
 
-/// What waits in a queue.
+/// The size of a queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Backlog {
-    /// Entries that are not done with.
+    /// Events that are not acknowledged.
     pub queued: u64,
-    /// When the oldest of them came, in milliseconds of Unix time; `None` when there is none.
+    /// The time of the oldest of them, in milliseconds of Unix time. `None` for an empty queue.
     pub oldest_ms: Option<u64>,
 }
 
-/// The backlogs of an app's endpoints in one partition.
+/// The sizes of the queues of an app in one partition.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Backlogs {
-    /// Of each endpoint.
+    /// The size of each endpoint's queue.
     pub by_endpoint: Vec<(Label, Backlog)>,
-    /// Entries that were dropped undelivered since the last look, because a queue was full.
+    /// Undelivered events that were dropped since the last call because a queue was full.
     pub dropped: u64,
-    /// Dead letters that were dropped since the last look, because there were too many or they were too old.
+    /// Dead letters that were dropped since the last call because there were too many or they were too old.
     pub dead_dropped: u64,
 }
 
-/// An entry that an endpoint did not take in time.
+/// An event that an endpoint did not accept in time.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FailedDelivery {
-    /// What it should have been told.
+    /// The event.
     pub event: WebhookEvent,
-    /// Requests that were made.
+    /// The number of requests.
     pub attempts: u32,
-    /// What became of the last one.
+    /// The error of the last request.
     pub error: String,
 }
 
-/// Why the queues did not do what they were asked for.
+/// The reason why an operation failed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum QueueError {
-    /// It cannot be reached now.
-    #[error("the queues are not reachable")]
+    /// Redis is unavailable, or refuses commands.
+    #[error("the webhook queues are unavailable")]
     Unavailable,
-    /// What is stored is not what is stored there; it stays so until someone puts it right.
-    #[error("what is stored of webhooks cannot be read")]
+    /// The key holds a value of an unexpected type. Retrying does not help; an operator must repair it.
+    #[error("a key of the webhook queues holds a value of an unexpected type")]
     Damaged,
 }
 
-/// The queues of all apps, as a sender sees them.
+/// The queues of all apps, for one dispatcher.
 ///
-/// Order: entries of one channel are in one partition, in the order in which they were decided. Each is read by one sender at
-/// a time; what a sender read and was not done with when it died is read again by the next, so an endpoint may be told of
-/// one entry twice, with one and the same id.
+/// The events of a channel are in one partition, in the order in which they happened. At a time, one dispatcher leads a
+/// partition and reads its queues. If it crashes, the next leader reads its unacknowledged events again. An endpoint
+/// can therefore receive an event twice, with the same id.
 pub trait Queues: Send + Sync {
-    /// Does what is due, and says of which apps there is something new in which partitions; of all that may have something
-    /// when this sender begins to lead a partition.
+    /// Renews leases and queues events that are due. Returns the apps with new events, and their partitions.
+    ///
+    /// For a partition that this dispatcher starts to lead, it returns all apps that can have events.
     ///
     /// # Errors
     /// [`QueueError`].
     fn tick(&self) -> BoxFuture<'_, Result<Vec<(u32, AppId)>, QueueError>>;
 
-    /// Whether this sender is the one that sends what waits in a partition.
+    /// Checks whether this dispatcher leads a partition.
     fn leads(&self, partition: u32) -> bool;
 
-    /// The next entries of a queue, in order, `most` at most: those that were handed out before and are not done with, behind
-    /// the place `after` if there is one; or else those that were not. Entries that cannot be read are done with, and counted.
-    /// Nothing for a sender that does not lead.
+    /// Returns the next events of a queue, in order, at most `most`.
+    ///
+    /// Events that were read before and are not acknowledged come first, those after the position `after`. Only if
+    /// there are none, it returns new events. Events that cannot be parsed are acknowledged and counted. If this
+    /// dispatcher does not lead the partition, it returns nothing.
     ///
     /// # Errors
     /// [`QueueError`].
@@ -102,7 +105,7 @@ pub trait Queues: Send + Sync {
         most: usize,
     ) -> BoxFuture<'a, Result<Batch, QueueError>>;
 
-    /// The endpoint has been told of these, or need not be.
+    /// Removes events from a queue, because the endpoint has accepted them or does not receive their kind.
     ///
     /// # Errors
     /// [`QueueError`].
@@ -112,18 +115,20 @@ pub trait Queues: Send + Sync {
         stream_ids: &'a [StreamId],
     ) -> BoxFuture<'a, Result<(), QueueError>>;
 
-    /// The endpoint will not be told of this any more, unless someone says so. What keeps dead letters keeps it.
+    /// Removes an event from a queue after its delivery failed. Queues in Redis keep it as a dead letter.
     ///
     /// # Errors
     /// [`QueueError`].
     fn add_dead_letter<'a>(
         &'a self,
         queue: &'a QueueId,
-        letter: &'a FailedDelivery,
+        failed: &'a FailedDelivery,
     ) -> BoxFuture<'a, Result<(), QueueError>>;
 
-    /// Returns what waits for each of an app's endpoints in a partition. Drops what all of them are done with, and what belongs
-    /// to endpoints that no sender has had for a day. `endpoints`: all of them. Leaves out those that were never read for.
+    /// Returns the sizes of an app's queues in a partition. `endpoints`: all endpoints of the app.
+    ///
+    /// Also removes events that all endpoints have acknowledged, and the queues of endpoints that no dispatcher has had
+    /// for a day. Endpoints that have never read are not in the result.
     ///
     /// # Errors
     /// [`QueueError`].
@@ -134,10 +139,10 @@ pub trait Queues: Send + Sync {
         endpoints: &'a [Label],
     ) -> BoxFuture<'a, Result<Backlogs, QueueError>>;
 
-    /// No transition will follow: what is held for a return becomes due where nobody else could tell it.
+    /// Queues all held events at once, if they would be lost with this process. Called when no change can follow.
     fn expire_holds(&self) {}
 
-    /// Lets another sender lead what this one leads.
+    /// Releases the leases, so that another dispatcher can lead the partitions.
     fn release(&self) -> BoxFuture<'_, ()> {
         Box::pin(std::future::ready(()))
     }

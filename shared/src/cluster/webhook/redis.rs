@@ -1,7 +1,7 @@
 //! The queues of a cluster: a stream for each app and partition, with a consumer group for each endpoint.
 //!
-//! One sender at a time leads a partition, by a lease; all senders read as the same consumer, so what one had read and was
-//! not done with when it died is the pending list of the next.
+//! A lease selects the dispatcher that leads a partition. All dispatchers share one consumer name. If one crashes, its
+//! unacknowledged events are therefore in the pending list of the next.
 
 pub mod dead_letters;
 
@@ -24,87 +24,88 @@ use crate::cluster::redis::link::LinkError;
 use crate::cluster::redis::metrics::Metrics;
 use crate::cluster::redis::{Command, Link, is_damage, scripts};
 
-/// How long a sender leads after its last word.
-const LEASE: Duration = Duration::from_secs(10);
+/// The time to live of the lease of a partition.
+const LEASE_TTL: Duration = Duration::from_secs(10);
 
-/// A sender stops this long before its lease is over.
-const MARGIN: Duration = Duration::from_secs(2);
+/// A dispatcher stops this long before its lease expires.
+const LEASE_MARGIN: Duration = Duration::from_secs(2);
 
-/// How often a sender looks whether a partition that another one leads is free.
-const LOOK: Duration = Duration::from_secs(1);
+/// How often a dispatcher tries to lead a partition that another one leads.
+const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Partitions that are tended at once; with more than this they take turns, all of them well within a lease.
+/// Partitions in one tick. If there are more, each tick handles the next ones. All are handled several times per lease.
 const PARTITIONS_AT_ONCE: u32 = 64;
 
-/// Ends that become due, and apps with news, in one step.
+/// Held events that are queued, and apps that are returned, in one call of the script.
 const DUE_MAX: usize = 1000;
 
-/// What all senders read as.
+/// The consumer name of all dispatchers.
 const CONSUMER: &str = "sender";
 
-/// Dead letters of one app and partition, their bytes and their age, at most; the oldest are dropped first.
+/// The bounds of the dead letters of one app and partition: their number, bytes and age. The oldest are dropped first.
 const DEAD_MAX: usize = 10_000;
 const DEAD_BYTES_MAX: u64 = 32 * 1024 * 1024;
 const DEAD_AGE_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
 
-/// How long the place of an endpoint in a queue is kept after the last publisher that knew the endpoint. While a new
-/// configuration is rolled out some publishers know it and others do not.
+/// How long the read position of an endpoint is kept after the last publisher with this endpoint. During the rollout of
+/// a new configuration, some publishers have an endpoint and others do not.
 const ENDPOINT_GRACE: Duration = Duration::from_secs(24 * 3600);
 
-/// Ids and fields of a stream's entries; fields of those that were cut off while they waited are gone.
+/// The ids and fields of stream entries. Entries that were trimmed before they were acknowledged have no fields.
 type StreamEntries = Vec<(String, Option<Vec<Value>>)>;
 
-/// What waits in Redis, as one sender of the cluster sees it.
+/// The queues in Redis, for one dispatcher of the cluster.
 pub struct RedisQueues {
     link: Link,
     metrics: Metrics,
     event_types: EventTypes,
-    /// Names this sender in leases.
-    sender: String,
+    /// The id of this dispatcher in leases.
+    dispatcher: String,
     partitions: Mutex<HashMap<u32, Partition>>,
-    /// The partition that is tended next.
+    /// The first partition of the next tick.
     next: AtomicU32,
-    /// Whether a refusal has been logged.
-    has_complained: AtomicBool,
-    /// Set once the sender leaves: it leads nothing more.
-    has_left: AtomicBool,
-    /// [`ENDPOINT_GRACE`], but in tests.
+    /// Whether a refused command was logged.
+    has_warned: AtomicBool,
+    /// Set by [`Queues::release`]. The dispatcher then leads no partition.
+    is_released: AtomicBool,
+    /// [`ENDPOINT_GRACE`], or another time in tests.
     endpoint_grace: Duration,
 }
 
-/// What this sender knows of a partition.
+/// The state of a partition.
 #[derive(Clone, Copy)]
 struct Partition {
-    /// When its lease was last renewed, if it is this sender's.
+    /// The last renewal of the lease, if this dispatcher has it.
     renewed: Option<Instant>,
-    looked: Instant,
-    /// Whether some of its apps may have news that this sender has not heard of.
-    has_missed: bool,
+    /// The last attempt to take or renew the lease.
+    tried: Instant,
+    /// Whether apps can have new events that this dispatcher was not notified about.
+    missed_news: bool,
 }
 
 impl RedisQueues {
-    /// Queues whose sender leads nothing yet.
+    /// Creates queues whose dispatcher does not lead a partition yet.
     pub fn new(link: Link, event_types: EventTypes) -> Arc<Self> {
         Self::with_grace(link, event_types, ENDPOINT_GRACE)
     }
 
-    /// Queues that keep the places of unknown endpoints for so long.
+    /// Creates queues with another grace period for unknown endpoints.
     pub(crate) fn with_grace(link: Link, event_types: EventTypes, endpoint_grace: Duration) -> Arc<Self> {
         Arc::new(Self {
             endpoint_grace,
             metrics: link.metrics().clone(),
             link,
             event_types,
-            sender: NodeId::fresh().to_string(),
+            dispatcher: NodeId::fresh().to_string(),
             partitions: Mutex::default(),
             next: AtomicU32::new(0),
-            has_complained: AtomicBool::new(false),
-            has_left: AtomicBool::new(false),
+            has_warned: AtomicBool::new(false),
+            is_released: AtomicBool::new(false),
         })
     }
 
     async fn tick_now(&self) -> Result<Vec<(u32, AppId)>, QueueError> {
-        if self.event_types.is_empty() || self.has_left.load(Ordering::Acquire) {
+        if self.event_types.is_empty() || self.is_released.load(Ordering::Acquire) {
             return Ok(Vec::new());
         }
         let ticked: Vec<_> = stream::iter(self.partitions_to_tick())
@@ -119,21 +120,22 @@ impl RedisQueues {
                 Err(one) => error = Some(one),
             }
         }
-        // What the others have taken out of Redis must not be forgotten.
+        // The apps of the other partitions were removed from Redis, so they must be returned.
         match error {
             Some(error) if news.is_empty() => Err(error),
             _ => Ok(news),
         }
     }
 
-    /// Partitions whose turn it is: all that this sender leads, and now and then the others.
+    /// Returns the partitions of this tick: those that this dispatcher leads, and once per [`RETRY_INTERVAL`] the
+    /// others.
     fn partitions_to_tick(&self) -> Vec<u32> {
         let all = self.link.keys().partitions();
         let count = all.min(PARTITIONS_AT_ONCE);
         let first = self.next.fetch_add(count, Ordering::Relaxed) % all;
         let known = lock(&self.partitions);
         let is_due = |partition: &u32| {
-            known.get(partition).is_none_or(|known| known.renewed.is_some() || known.looked.elapsed() >= LOOK)
+            known.get(partition).is_none_or(|known| known.renewed.is_some() || known.tried.elapsed() >= RETRY_INTERVAL)
         };
         (0..count).map(|offset| (first + offset) % all).filter(is_due).collect()
     }
@@ -141,9 +143,9 @@ impl RedisQueues {
     async fn tick_partition(&self, partition: u32) -> Result<Vec<(u32, AppId)>, QueueError> {
         let ticked = self.lead(partition).await;
         if ticked.is_err() {
-            // The news may have been taken out of Redis with an answer that did not arrive.
+            // Redis may have removed the ready apps although the reply did not arrive.
             if let Some(known) = lock(&self.partitions).get_mut(&partition) {
-                known.has_missed = true;
+                known.missed_news = true;
             }
         }
         ticked
@@ -151,18 +153,18 @@ impl RedisQueues {
 
     async fn lead(&self, partition: u32) -> Result<Vec<(u32, AppId)>, QueueError> {
         let keys = self.link.keys();
-        let looked = Instant::now();
+        let tried = Instant::now();
         let mut call = scripts::acquire_partition().key(keys.webhook_lease(partition));
         call.key(keys.webhook_holds(partition)).key(keys.webhook_ready_apps(partition));
-        call.arg(&self.sender).arg(millis(LEASE)).arg(keys.partition_prefix(partition)).arg(DUE_MAX);
+        call.arg(&self.dispatcher).arg(millis(LEASE_TTL)).arg(keys.partition_prefix(partition)).arg(DUE_MAX);
         let (status, mut apps): (u8, Vec<String>) = self.run("webhook_lead", call).await?;
-        let renewed = (status > 0).then_some(looked);
-        let known = Partition { renewed, looked, has_missed: false };
+        let renewed = (status > 0).then_some(tried);
+        let known = Partition { renewed, tried, missed_news: false };
         let before = lock(&self.partitions).insert(partition, known);
         if status == 2 {
-            tracing::debug!(partition, "sends webhooks of this partition from now on");
+            tracing::debug!(partition, "this node now sends the webhooks of a partition");
         }
-        if status == 2 || (status == 1 && before.is_none_or(|before| before.has_missed)) {
+        if status == 2 || (status == 1 && before.is_none_or(|before| before.missed_news)) {
             apps.extend(self.apps_with_queues(partition).await?);
         }
         Ok(apps.into_iter().map(|app| (partition, AppId::from(app.as_str()))).collect())
@@ -182,7 +184,7 @@ impl RedisQueues {
         let keys = self.link.keys();
         let mut call = scripts::read_queue().key(keys.webhook_lease(queue.partition));
         call.key(keys.webhook_queue(&queue.app, queue.partition));
-        call.arg(&self.sender).arg(queue.endpoint.as_str()).arg(CONSUMER);
+        call.arg(&self.dispatcher).arg(queue.endpoint.as_str()).arg(CONSUMER);
         call.arg(after.map_or("0", StreamId::as_str)).arg(most);
         let (_leads, events): (bool, StreamEntries) = self.run("webhook_read", call).await?;
         let mut batch = Batch::default();
@@ -216,16 +218,16 @@ impl RedisQueues {
         self.run("webhook_done", command).await
     }
 
-    async fn add_dead_letter_now(&self, queue: &QueueId, letter: &FailedDelivery) -> Result<(), QueueError> {
+    async fn add_dead_letter_now(&self, queue: &QueueId, failed: &FailedDelivery) -> Result<(), QueueError> {
         let keys = self.link.keys();
         let mut call = scripts::dead_letter().key(keys.webhook_queue(&queue.app, queue.partition));
         call.key(keys.webhook_dead_letters(&queue.app, queue.partition));
-        call.arg(queue.endpoint.as_str()).arg(letter.event.stream_id.as_str());
+        call.arg(queue.endpoint.as_str()).arg(failed.event.stream_id.as_str());
         call.arg(DEAD_MAX).arg(DEAD_BYTES_MAX).arg(millis(DEAD_AGE_MAX));
-        for (name, value) in letter.event.fields_for(&queue.endpoint) {
+        for (name, value) in failed.event.fields_for(&queue.endpoint) {
             call.arg(name).arg(value);
         }
-        call.arg(dead_letters::ATTEMPTS).arg(letter.attempts).arg(dead_letters::ERROR).arg(&letter.error);
+        call.arg(dead_letters::ATTEMPTS).arg(failed.attempts).arg(dead_letters::ERROR).arg(&failed.error);
         self.run::<i64>("webhook_bury", call).await.map(drop)
     }
 
@@ -236,10 +238,10 @@ impl RedisQueues {
         for endpoint in endpoints {
             call.arg(endpoint.as_str());
         }
-        let answer: Vec<Value> = self.run("webhook_backlog", call).await?;
-        let [dropped, dead_dropped, removed, triples @ ..] = answer.as_slice() else { return Err(QueueError::Damaged) };
+        let reply: Vec<Value> = self.run("webhook_backlog", call).await?;
+        let [dropped, dead_dropped, removed, triples @ ..] = reply.as_slice() else { return Err(QueueError::Damaged) };
         if from_value::<u64>(removed)? > 0 {
-            tracing::info!(app = %app, partition, "removed the queue of an endpoint that no publisher has any more");
+            tracing::info!(app.id = %app, partition, "removed the webhook queue of an endpoint that no publisher has");
         }
         let (triples, _) = triples.as_chunks::<3>();
         let by_endpoint = triples.iter().map(|[name, queued, oldest]| {
@@ -255,17 +257,17 @@ impl RedisQueues {
     }
 
     async fn release_now(&self) {
-        self.has_left.store(true, Ordering::Release);
+        self.is_released.store(true, Ordering::Release);
         let led: Vec<u32> = {
             let mut partitions = lock(&self.partitions);
             partitions.drain().filter(|(_, known)| known.renewed.is_some()).map(|(partition, _)| partition).collect()
         };
         for partition in led {
             let mut call = scripts::release_key().key(self.link.keys().webhook_lease(partition));
-            call.arg(&self.sender);
-            let resigned: Result<(), _> = self.run("webhook_lead", call).await;
-            if let Err(error) = resigned {
-                tracing::debug!(partition, %error, "the lease of a partition's webhooks ends by itself");
+            call.arg(&self.dispatcher);
+            let released: Result<(), _> = self.run("webhook_lead", call).await;
+            if let Err(error) = released {
+                tracing::debug!(partition, %error, "cannot release the webhook lease of a partition; it will expire");
                 return;
             }
         }
@@ -277,9 +279,14 @@ impl RedisQueues {
         command: impl Command<T> + 'static,
     ) -> Result<T, QueueError> {
         self.link.run(name, command).await.map_err(|error| {
-            if error.is_answer() && !self.has_complained.swap(true, Ordering::Relaxed) {
+            if error.is_answer() && !self.has_warned.swap(true, Ordering::Relaxed) {
                 let cause = error.source().map(ToString::to_string).unwrap_or_default();
-                tracing::warn!(command = name, %error, cause, "webhooks wait; further refusals are only counted");
+                tracing::warn!(
+                    command = name,
+                    %error,
+                    cause,
+                    "Redis rejected a webhook command; deliveries are paused (further errors are counted, not logged)"
+                );
             }
             queues_error(&error)
         })
@@ -293,7 +300,7 @@ impl Queues for RedisQueues {
 
     fn leads(&self, partition: u32) -> bool {
         let renewed = lock(&self.partitions).get(&partition).and_then(|known| known.renewed);
-        renewed.is_some_and(|renewed| renewed.elapsed() < LEASE - MARGIN)
+        renewed.is_some_and(|renewed| renewed.elapsed() < LEASE_TTL - LEASE_MARGIN)
     }
 
     fn read<'a>(
@@ -316,9 +323,9 @@ impl Queues for RedisQueues {
     fn add_dead_letter<'a>(
         &'a self,
         queue: &'a QueueId,
-        letter: &'a FailedDelivery,
+        failed: &'a FailedDelivery,
     ) -> BoxFuture<'a, Result<(), QueueError>> {
-        Box::pin(self.add_dead_letter_now(queue, letter))
+        Box::pin(self.add_dead_letter_now(queue, failed))
     }
 
     fn backlog<'a>(
@@ -335,7 +342,7 @@ impl Queues for RedisQueues {
     }
 }
 
-/// `None` for what was cut off the stream while it waited, and for what is none of ours.
+/// Parses an entry. Returns `None` for a trimmed or invalid one.
 fn event_of(app: &AppId, partition: u32, stream_id: &StreamId, fields: Option<Vec<Value>>) -> Option<WebhookEvent> {
     let fields = Value::Array(fields?);
     let fields = Fields::from_redis_value(fields).ok()?;
@@ -357,7 +364,7 @@ fn millis(duration: Duration) -> i64 {
     i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }
 
-/// A panic under this lock leaves a map that is whole.
+/// Locks a map, which is valid after a panic too.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

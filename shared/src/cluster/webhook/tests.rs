@@ -52,7 +52,7 @@ fn occurrences() -> Vec<(Occurrence, serde_json::Value)> {
 }
 
 #[test]
-fn every_kind_is_told_in_the_form_that_libraries_read() {
+fn every_kind_has_the_json_that_libraries_expect() {
     for (occurrence, mut expected) in occurrences() {
         expected["channel"] = "presence-room".into();
         expected["id"] = "shop-7-1700000000123-4".into();
@@ -61,7 +61,7 @@ fn every_kind_is_told_in_the_form_that_libraries_read() {
 }
 
 #[test]
-fn every_kind_survives_its_way_through_a_stream() {
+fn every_kind_can_be_written_to_a_stream_and_read_back() {
     for (occurrence, _) in occurrences() {
         let written = event("presence-room", occurrence);
         let fields = |pairs: Vec<(&'static str, String)>| -> event::Fields {
@@ -72,12 +72,12 @@ fn every_kind_survives_its_way_through_a_stream() {
         let again = fields(written.fields_for(&"example.org:443-0".into()));
         let read = WebhookEvent::read(&"shop".into(), 7, StreamId::new("1800000000000-0"), &again).unwrap();
         assert_eq!((read.id, read.replay_to.as_deref()), (written.id, Some("example.org:443-0")));
-        assert_eq!(read.at_ms, 1_800_000_000_000, "its time begins anew");
+        assert_eq!(read.at_ms, 1_800_000_000_000, "a replay has a new time");
     }
 }
 
 #[test]
-fn endpoints_choose_kinds_and_channels() {
+fn endpoints_receive_the_configured_kinds_and_channels() {
     let all = endpoint(json!({ "url": "http://example.org/" }));
     let some = endpoint(json!({
         "url": "http://example.org/",
@@ -100,7 +100,7 @@ fn endpoints_choose_kinds_and_channels() {
 }
 
 #[test]
-fn an_app_wants_what_one_of_its_endpoints_wants() {
+fn an_app_has_the_kinds_of_all_its_endpoints() {
     let app = |webhooks: serde_json::Value| -> App {
         serde_json::from_value(json!({ "id": "a", "key": "k", "secret": "s", "webhooks": webhooks })).unwrap()
     };

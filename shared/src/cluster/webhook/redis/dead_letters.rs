@@ -1,4 +1,4 @@
-//! What endpoints did not take in time: kept to be looked at, and told again by hand.
+//! The dead letters in Redis: listed, replayed and purged by `carillon webhooks`.
 
 use redis::Value;
 
@@ -8,27 +8,27 @@ use crate::cluster::redis::Link;
 use crate::cluster::webhook::event::{Fields, StreamId, WebhookEvent};
 use crate::cluster::webhook::queues::QueueError;
 
-/// Fields of a dead letter besides those of its entry.
+/// Fields of a dead letter in addition to those of its event.
 pub(super) const ATTEMPTS: &str = "tries";
 pub(super) const ERROR: &str = "why";
 
-/// Letters that are read at a time.
+/// The number of letters in one read.
 const PAGE: usize = 1000;
 
-/// One entry that an endpoint did not take.
+/// An event that an endpoint did not accept in time.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeadLetter {
-    /// Where it is kept.
+    /// The partition of its stream.
     pub partition: u32,
-    /// When it was given up, and its place among the others.
+    /// Its id in the stream, which has the time of the last attempt.
     pub stream_id: StreamId,
-    /// Who did not take it.
+    /// The label of the endpoint.
     pub endpoint: Label,
-    /// What it should have been told; its place is that of the letter.
+    /// The event. Its stream id is the one of the letter.
     pub event: WebhookEvent,
-    /// Requests that were made.
+    /// The number of requests.
     pub attempts: u32,
-    /// What became of the last one.
+    /// The error of the last request.
     pub error: String,
 }
 
@@ -39,12 +39,12 @@ pub struct DeadLetters {
 }
 
 impl DeadLetters {
-    /// Those of `app`.
+    /// Creates access to the dead letters of `app`.
     pub fn new(link: Link, app: AppId) -> Self {
         Self { link, app }
     }
 
-    /// All of them, the oldest of each partition first.
+    /// Returns all letters. The oldest of each partition is first.
     ///
     /// # Errors
     /// [`QueueError`].
@@ -65,7 +65,7 @@ impl DeadLetters {
         Ok(all)
     }
 
-    /// Lets an endpoint be told once more, under the same id; the letter goes.
+    /// Queues the event for an endpoint again, with the same id, and removes the letter.
     ///
     /// # Errors
     /// [`QueueError`].
@@ -87,7 +87,7 @@ impl DeadLetters {
         self.link.run("webhook_replay", pipeline).await.map_err(|error| queues_error(&error))
     }
 
-    /// Drops a letter.
+    /// Removes a letter.
     ///
     /// # Errors
     /// [`QueueError`].
@@ -109,7 +109,7 @@ impl DeadLetters {
     }
 }
 
-/// `None` for what is none of ours.
+/// Parses a letter. Returns `None` for an invalid one.
 fn letter_of(app: &AppId, partition: u32, stream_id: StreamId, fields: Option<Vec<Value>>) -> Option<DeadLetter> {
     let all: Fields = from_value(&Value::Array(fields.clone()?)).ok()?;
     let event = event_of(app, partition, &stream_id, fields)?;

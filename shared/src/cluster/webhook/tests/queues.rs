@@ -1,4 +1,4 @@
-//! The contract of queues, in both forms: scripts and memory must behave alike.
+//! The contract of the queues, tested against Redis and memory.
 
 use std::time::Duration;
 
@@ -27,7 +27,7 @@ fn queue() -> QueueId {
     QueueId { partition: 0, app: app.id.clone(), endpoint: label }
 }
 
-/// Nodes that share their queues.
+/// A cluster of nodes with shared queues.
 trait World: Cluster {
     fn queues(&self) -> Arc<dyn Queues>;
 }
@@ -70,7 +70,7 @@ async fn redis() -> RedisCluster {
     RedisCluster::with_event_types(EventTypes::new(&apps())).await
 }
 
-/// Tends until entries come, and reads so many.
+/// Ticks and reads until `count` events have arrived.
 async fn read(queues: &Arc<dyn Queues>, last: &mut Option<StreamId>, count: usize) -> Vec<WebhookEvent> {
     let mut all = Vec::new();
     let reading = async {
@@ -82,7 +82,7 @@ async fn read(queues: &Arc<dyn Queues>, last: &mut Option<StreamId>, count: usiz
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(10), reading).await.expect("events come");
+    tokio::time::timeout(Duration::from_secs(10), reading).await.expect("the events arrive in time");
     assert_eq!(all.len(), count, "{all:?}");
     all
 }
@@ -102,7 +102,7 @@ async fn join(node: &Node, topic: &crate::cluster::envelope::Topic, user: &str) 
     node.roster.join(topic, &member, 100, true).await.unwrap();
 }
 
-async fn transitions_are_told_once_and_held_ends_later(world: impl World) {
+async fn changes_are_queued_once_and_ends_after_the_hold(world: impl World) {
     let (a, b) = (Node::start(&world).await, Node::start(&world).await);
     let (queues, topic, mut last) = (world.queues(), topic("shop", CHANNEL), None);
     for node in [&a, &b] {
@@ -117,7 +117,7 @@ async fn transitions_are_told_once_and_held_ends_later(world: impl World) {
         node.roster.leave(&topic, &"ana".into()).await.unwrap();
         node.roster.set_subscriptions(&topic, 0, false).await.unwrap();
     }
-    // A return cancels both sides.
+    // A return cancels the end, and is not reported either.
     join(&a, &topic, "ana").await;
     a.roster.set_subscriptions(&topic, 1, false).await.unwrap();
     join(&a, &topic, "bo").await;
@@ -129,12 +129,12 @@ async fn transitions_are_told_once_and_held_ends_later(world: impl World) {
     a.roster.set_subscriptions(&topic, 0, false).await.unwrap();
     let ends = read(&queues, &mut last, 3).await;
     assert_eq!(words(&ends), ["-ana", "-bo", "channel_vacated"]);
-    assert!(before.elapsed() >= Duration::from_millis(2900), "held for {:?} only", before.elapsed());
+    assert!(before.elapsed() >= Duration::from_millis(2900), "held only for {:?}", before.elapsed());
     let ids: std::collections::HashSet<_> = first.iter().chain(&ends).map(|event| event.id.clone()).collect();
     assert_eq!(ids.len(), 5);
 }
 
-async fn counts_misses_and_client_events_are_told(world: impl World) {
+async fn counts_cache_misses_and_client_events_are_queued(world: impl World) {
     let node = Node::start(&world).await;
     let (queues, topic, mut last) = (world.queues(), topic("shop", "cache-news"), None);
     for count in [1, 2, 100] {
@@ -149,15 +149,15 @@ async fn counts_misses_and_client_events_are_told(world: impl World) {
     node.publish([message("a"), message("b")]).await;
     let queued = read(&queues, &mut last, 2).await;
     assert_eq!(queued[0].occurrence, occurrence);
-    let began = std::time::Instant::now();
+    let start = std::time::Instant::now();
     for count in [200, 300, 400] {
         node.roster.set_subscriptions(&topic, count, true).await.unwrap();
     }
     assert_eq!(words(&read(&queues, &mut last, 1).await), ["=400"]);
-    assert!(began.elapsed() >= Duration::from_millis(4900), "queued after {:?}", began.elapsed());
+    assert!(start.elapsed() >= Duration::from_millis(4900), "queued after {:?}", start.elapsed());
 }
 
-async fn what_is_done_with_is_gone_and_the_rest_is_counted(world: impl World) {
+async fn acknowledged_events_are_removed_and_the_others_are_counted(world: impl World) {
     let node = Node::start(&world).await;
     let (queues, mut last) = (world.queues(), None);
     for number in 0..5 {
@@ -180,7 +180,7 @@ async fn what_is_done_with_is_gone_and_the_rest_is_counted(world: impl World) {
     assert_eq!(backlog().await, expected(0, None));
 }
 
-async fn an_end_whose_time_is_over_is_told_though_nobody_looked(world: impl World) {
+async fn an_end_is_queued_after_the_hold_without_a_dispatcher(world: impl World) {
     let node = Node::start(&world).await;
     let (queues, topic, mut last) = (world.queues(), topic("shop", CHANNEL), None);
     for _ in 0..2 {
@@ -188,7 +188,7 @@ async fn an_end_whose_time_is_over_is_told_though_nobody_looked(world: impl Worl
         node.roster.set_subscriptions(&topic, 1, false).await.unwrap();
         node.roster.leave(&topic, &"ana".into()).await.unwrap();
         node.roster.set_subscriptions(&topic, 0, false).await.unwrap();
-        // No sender runs meanwhile.
+        // No dispatcher runs in this time.
         tokio::time::sleep(WEBHOOK_HOLD + Duration::from_millis(100)).await;
     }
     let queued = words(&read(&queues, &mut last, 8).await);
@@ -196,7 +196,7 @@ async fn an_end_whose_time_is_over_is_told_though_nobody_looked(world: impl Worl
     assert_eq!(queued[4..], queued[..4]);
 }
 
-async fn what_was_handed_out_in_an_answer_that_was_lost_is_handed_out_again(world: impl World) {
+async fn events_of_a_lost_reply_are_read_again(world: impl World) {
     let node = Node::start(&world).await;
     let (queues, mut last) = (world.queues(), None);
     for number in 0..3 {
@@ -204,7 +204,7 @@ async fn what_was_handed_out_in_an_answer_that_was_lost_is_handed_out_again(worl
     }
     let first = read(&queues, &mut last, 3).await;
     node.roster.set_subscriptions(&topic("shop", "room-3"), 1, false).await.unwrap();
-    // The worker knows of the first only.
+    // The worker has received only the first event.
     let after = Some(&first[0].stream_id);
     let again = queues.read(&queue(), after, 100).await.unwrap();
     assert_eq!(again.events, first[1..]);
@@ -241,32 +241,32 @@ async fn a_queue_is_bounded_by_bytes_and_drops_the_oldest(world: impl World) {
     let labels = [queue().endpoint];
     let backlogs = async || queues.backlog(0, &"shop".into(), &labels).await.unwrap();
     let Backlogs { by_endpoint, dropped, .. } = backlogs().await;
-    assert_eq!(backlogs().await.dropped, 0, "what was dropped is reported once");
+    assert_eq!(backlogs().await.dropped, 0, "dropped events are reported once");
     let left = by_endpoint[0].1.queued;
     assert!((16..=64).contains(&left), "{left} are left");
     assert_eq!(dropped + left, COUNT);
     assert_eq!(event_name(&first[0]), format!("client-{dropped}"));
-    // What was read before it was dropped is not counted either.
+    // Events that were read before they were dropped are not counted again.
     publish_large(&node, &topic("shop", "private-room"), COUNT).await;
     let Backlogs { by_endpoint, dropped: more, .. } = backlogs().await;
     assert_eq!(dropped + more + by_endpoint[0].1.queued, 2 * COUNT);
 }
 
 macro_rules! both {
-    ($($promise:ident)*) => {
+    ($($test:ident)*) => {
         mod in_memory {
             $(
                 #[tokio::test(flavor = "multi_thread")]
-                async fn $promise() {
-                    super::$promise(super::Memory::new()).await;
+                async fn $test() {
+                    super::$test(super::Memory::new()).await;
                 }
             )*
         }
         mod in_redis {
             $(
                 #[tokio::test(flavor = "multi_thread")]
-                async fn $promise() {
-                    super::$promise(super::redis().await).await;
+                async fn $test() {
+                    super::$test(super::redis().await).await;
                 }
             )*
         }
@@ -274,11 +274,11 @@ macro_rules! both {
 }
 
 both! {
-    transitions_are_told_once_and_held_ends_later
-    counts_misses_and_client_events_are_told
-    what_is_done_with_is_gone_and_the_rest_is_counted
-    an_end_whose_time_is_over_is_told_though_nobody_looked
-    what_was_handed_out_in_an_answer_that_was_lost_is_handed_out_again
+    changes_are_queued_once_and_ends_after_the_hold
+    counts_cache_misses_and_client_events_are_queued
+    acknowledged_events_are_removed_and_the_others_are_counted
+    an_end_is_queued_after_the_hold_without_a_dispatcher
+    events_of_a_lost_reply_are_read_again
     a_queue_is_bounded_by_bytes_and_drops_the_oldest
 }
 
@@ -313,7 +313,7 @@ async fn dead_letters_are_bounded_by_bytes_and_expire() {
         let left_ms: i64 = world.query("PTTL", &[&format!("carillon:{{0}}:{key}")]).await;
         assert!(left_ms > (days - 1) * DAY_MS && left_ms <= days * DAY_MS, "{key}: {left_ms}");
     }
-    // A letter of eight days ago.
+    // A dead letter from eight days ago.
     let old = format!("{}-0", crate::cluster::envelope::unix_us() / 1000 - 8 * 24 * 3600 * 1000);
     let other = "carillon:{0}:wd:old";
     let _: String = world.query("XADD", &[other, &old, "k", "O", "c", "room"]).await;
@@ -322,12 +322,12 @@ async fn dead_letters_are_bounded_by_bytes_and_expire() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_endpoint_that_nobody_has_loses_its_place_after_the_grace_period() {
+async fn an_unknown_endpoint_loses_its_position_after_the_grace_period() {
     let world = redis().await;
     let node = Node::start(&world).await;
     node.roster.set_subscriptions(&topic("shop", "room"), 1, false).await.unwrap();
-    let patient: Arc<dyn Queues> = World::queues(&world);
-    read(&patient, &mut None, 1).await;
+    let with_grace: Arc<dyn Queues> = World::queues(&world);
+    read(&with_grace, &mut None, 1).await;
     let (known, other) = (queue().endpoint, Label::from("other"));
     let groups = async || {
         let groups: Vec<std::collections::HashMap<String, ::redis::Value>> =
@@ -337,24 +337,24 @@ async fn an_endpoint_that_nobody_has_loses_its_place_after_the_grace_period() {
     let look = async |queues: &Arc<dyn Queues>, label: &Label| {
         queues.backlog(0, &"shop".into(), std::slice::from_ref(label)).await.unwrap().by_endpoint.len()
     };
-    assert_eq!(look(&patient, &other).await, 0);
-    assert_eq!(groups().await, 1, "another publisher may still have it");
-    let hasty: Arc<dyn Queues> = world.queues_with_grace(EventTypes::new(&apps()), Duration::ZERO);
-    assert_eq!(look(&hasty, &known).await, 1);
-    assert_eq!(groups().await, 1, "it is configured");
+    assert_eq!(look(&with_grace, &other).await, 0);
+    assert_eq!(groups().await, 1, "another publisher can still have the endpoint");
+    let without_grace: Arc<dyn Queues> = world.queues_with_grace(EventTypes::new(&apps()), Duration::ZERO);
+    assert_eq!(look(&without_grace, &known).await, 1);
+    assert_eq!(groups().await, 1, "the endpoint is configured");
     tokio::time::sleep(Duration::from_millis(20)).await;
-    assert_eq!(look(&hasty, &other).await, 0);
+    assert_eq!(look(&without_grace, &other).await, 0);
     assert_eq!(groups().await, 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn one_sender_leads_and_the_next_reads_what_it_had_begun() {
+async fn the_next_leader_reads_unacknowledged_events_again() {
     let world = redis().await;
     let node = Node::start(&world).await;
     let (first, second) = (world.queues(), world.queues());
     let mut last = None;
     node.roster.set_subscriptions(&topic("shop", "room"), 1, false).await.unwrap();
-    let begun = read(&first, &mut last, 1).await;
+    let unacknowledged = read(&first, &mut last, 1).await;
     assert_eq!(second.tick().await.unwrap(), []);
     assert!(first.leads(0) && !second.leads(0));
     first.release().await;
@@ -368,16 +368,17 @@ async fn one_sender_leads_and_the_next_reads_what_it_had_begun() {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     };
-    let news = tokio::time::timeout(Duration::from_secs(10), news).await.expect("the second takes over");
+    let news =
+        tokio::time::timeout(Duration::from_secs(10), news).await.expect("the second dispatcher takes the lease");
     assert_eq!(news, [(0, AppId::from("shop"))]);
     let again = second.read(&queue(), None, 100).await.unwrap();
-    assert_eq!(again.events, begun);
+    assert_eq!(again.events, unacknowledged);
     let nothing = second.read(&queue(), again.last.as_ref(), 100).await.unwrap();
     assert_eq!(nothing, Batch::default());
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_does_not_lead_reads_nothing() {
+async fn a_dispatcher_without_the_lease_reads_nothing() {
     let world = redis().await;
     let node = Node::start(&world).await;
     let (first, second) = (world.queues(), world.queues());
@@ -388,7 +389,7 @@ async fn who_does_not_lead_reads_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_nobody_wants_is_not_kept() {
+async fn events_without_an_endpoint_are_not_stored() {
     let world = RedisCluster::with_event_types(EventTypes::default()).await;
     let node = Node::start(&world).await;
     let topic = topic("shop", CHANNEL);
@@ -402,7 +403,7 @@ async fn what_nobody_wants_is_not_kept() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_redis_forgot_and_is_asserted_again_is_not_told() {
+async fn state_that_is_reported_again_after_a_data_loss_is_not_queued() {
     let world = redis().await;
     let node = Node::start(&world).await;
     let (queues, topic, mut last) = (world.queues(), topic("shop", CHANNEL), None);
