@@ -1,16 +1,16 @@
 //! The roster of a cluster: presence, occupancy and kept events in Redis, changed by scripts that announce in one step.
 //!
-//! A node has an identity with a lease, which it renews every 5 s. Other nodes watch the lease (`watch.rs`). If it does not
+//! A node has an identity with a lease, which it renews every 5 s. Other nodes watch the lease (`lease_watch.rs`). If it does not
 //! change any more they declare the node dead and sweep it. If the node is still alive, its next renewal is refused: it is
 //! fenced, takes a new identity and asserts everything that it holds again. If Redis only lost the lease, the node keeps its
 //! identity and asserts everything again.
 
 mod changes;
-mod hooks;
 mod lease;
-mod questions;
+mod lease_watch;
+mod queries;
 mod sweep;
-mod watch;
+mod webhook_args;
 
 use std::convert::Infallible;
 use std::fmt;

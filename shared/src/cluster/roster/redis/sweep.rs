@@ -10,7 +10,7 @@ use rand::Rng;
 use tokio::sync::watch;
 
 use super::lease::NODE_TOMBSTONE_TTL;
-use super::watch::Watch;
+use super::lease_watch::Watch;
 use super::{RedisRoster, lock, millis};
 use crate::app::AppId;
 use crate::cluster::envelope::{Topic, unix_us};

@@ -1,4 +1,4 @@
-mod deaths;
+mod dead_nodes;
 mod quotas;
 
 use crate::cluster::redis::server::RedisCluster;
