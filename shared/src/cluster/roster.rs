@@ -1,8 +1,8 @@
-//! Who is where: members of presence channels, occupied channels and their counts, signed-in users, and the last events
-//! of cache channels, across the cluster.
+//! The cluster-wide state: members of presence channels, occupied channels and their counts, signed-in users, connections
+//! and cached events.
 //!
-//! The contract is tested by `roster::contract` against every form. Every change is idempotent: a call whose answer was
-//! lost may be repeated.
+//! The tests in `roster::contract` run against every implementation. Every change is idempotent: if a reply was lost, the
+//! call may be repeated.
 
 #[cfg(any(test, feature = "contract"))]
 pub mod contract;
@@ -18,60 +18,60 @@ use crate::protocol::{ChannelName, Member, UserId};
 pub use memory::MemoryRoster;
 pub use redis::RedisRoster;
 
-/// The answer to a join.
+/// The result of a join.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Joined {
-    /// The place in the channel's sequence of changes at which the member is in.
+    /// The position of the channel's member list that includes the member.
     pub position: Position,
-    /// All members at that position, the new one included, in the order of user ids; `None` when not asked for.
+    /// All members at that position, including the new one, sorted by user id; `None` if they were not requested.
     pub members: Option<Vec<Member>>,
 }
 
-/// What is known of one channel, cluster-wide.
+/// The cluster-wide counts of one channel.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Occupancy {
-    /// Subscribed sockets; a channel is occupied when this is not 0.
+    /// The number of subscriptions. A channel is occupied if it is not 0.
     pub subscriptions: u64,
-    /// Distinct users; 0 on channels without members.
+    /// The number of distinct users; 0 for channels without members.
     pub users: u64,
 }
 
-/// The answer to a claim of places in an app's connection quota.
+/// The result of a claim of connections within an app's quota.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Claimed {
-    /// How many of the connections asked for are admitted. They count as this node's from here on.
+    /// The number of requested connections that are admitted. They count as connections of this node immediately.
     pub admitted: u64,
-    /// When the roster answered, in milliseconds of its own clock.
+    /// The time of the reply, in milliseconds of the roster's clock.
     pub answered_at_ms: u64,
-    /// The oldest report that the answer relies on, by the same clock: the time of the answer if no other node counts.
+    /// The time of the oldest report that was counted, by the same clock. The time of the reply if no other node counts.
     pub oldest_report_at_ms: u64,
 }
 
-/// Why a change or a question did not succeed.
+/// The reason why a call of the roster failed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RosterError {
-    /// The roster cannot be reached now. A change may or may not have happened; repeat it.
+    /// The roster cannot be reached. A change may have been made. The call should be repeated.
     #[error("the roster is not reachable")]
     Unavailable,
-    /// What is stored for the channel is not what the roster stores; nothing was changed. It stays so until someone puts
-    /// it right.
-    #[error("what is stored for the channel cannot be read")]
+    /// A key of the channel has an unexpected type or value. Nothing was changed. Retrying does not help; an operator must
+    /// delete the key.
+    #[error("a key of the channel has an unexpected type or value")]
     Damaged,
-    /// The channel has as many users as it may, and this user is not one of them.
+    /// The channel has as many users as allowed, and this user is not one of them.
     #[error("the presence channel is full")]
     Full,
 }
 
-/// One node's view of the cluster-wide state, and its part in it.
+/// One node's access to the cluster-wide state.
 ///
-/// Changes are announced on the channel's topic of the bus in the same step that decides them, exactly once however
-/// many nodes take part.
+/// The step that makes a change also publishes it on the channel's topic of the bus. Each change is published once,
+/// regardless of the number of nodes.
 pub trait Roster: Send + Sync {
-    /// This node holds a first socket of `member`. Announces `MemberAdded` when no node held the user before; the
-    /// `user_info` of the first joiner stands until the user's last leave.
+    /// Adds a member that has its first connection on this node. Publishes `MemberAdded` if no other node has the user. The
+    /// first join sets the `user_info`, which is kept until the user's last leave.
     ///
-    /// `members_max`: users that the channel may have; users already in do not count against it. `with_members`: whether
-    /// the answer needs the whole list, which a node does that keeps no copy of it yet.
+    /// `members_max`: the number of users that the channel may have. A user that is a member already may always join.
+    /// `with_members`: whether to return all members.
     ///
     /// # Errors
     /// [`RosterError::Full`], [`RosterError::Unavailable`].
@@ -83,8 +83,8 @@ pub trait Roster: Send + Sync {
         with_members: bool,
     ) -> BoxFuture<'a, Result<Joined, RosterError>>;
 
-    /// The same for a member whom this node has told of before, and whom the roster may have forgotten: webhooks tell of it
-    /// only where they told of the member's end meanwhile. Nobody is refused for want of room.
+    /// Adds a member again that the roster may have lost. Emits a webhook only if `member_removed` was sent in the meantime.
+    /// Ignores the limit of members.
     ///
     /// # Errors
     /// [`RosterError::Unavailable`].
@@ -97,28 +97,29 @@ pub trait Roster: Send + Sync {
         self.join(topic, member, usize::MAX, with_members)
     }
 
-    /// This node holds no socket of `user_id` any more. Announces `MemberRemoved` when no other node holds one.
+    /// Removes a member whose last connection on this node ended. Publishes `MemberRemoved` if no other node has the user.
     ///
     /// # Errors
     /// [`RosterError::Unavailable`].
     fn leave<'a>(&'a self, topic: &'a Topic, user_id: &'a UserId) -> BoxFuture<'a, Result<(), RosterError>>;
 
-    /// The users of a presence channel that this node holds by the roster's own account; after a failure it may name some
-    /// that have left.
+    /// Returns the members of a presence channel that the roster lists for this node. After a failure it may list some that
+    /// have left.
     ///
     /// # Errors
     /// [`RosterError::Unavailable`].
     fn own_members<'a>(&'a self, topic: &'a Topic) -> BoxFuture<'a, Result<Vec<UserId>, RosterError>>;
 
-    /// The members of a presence channel; nobody when it is not occupied.
+    /// Returns the members of a presence channel.
     ///
     /// # Errors
     /// [`RosterError::Unavailable`].
     fn members<'a>(&'a self, topic: &'a Topic) -> BoxFuture<'a, Result<Vec<Member>, RosterError>>;
 
-    /// This node holds `subscriptions` sockets of the channel now; 0 means none. Announces `UserOnline` on the topics of
-    /// users when the cluster-wide count leaves or reaches 0, and, if `announce` is set, `SubscriptionCount` on others
-    /// when it changed.
+    /// Sets this node's number of subscriptions to a channel.
+    ///
+    /// On the channel of a user, publishes `UserOnline` if the cluster-wide count becomes 0 or stops being 0. On other
+    /// channels, publishes `SubscriptionCount` if `announce` is set and the cluster-wide count changed.
     ///
     /// # Errors
     /// [`RosterError::Unavailable`].
@@ -129,8 +130,7 @@ pub trait Roster: Send + Sync {
         announce: bool,
     ) -> BoxFuture<'a, Result<(), RosterError>>;
 
-    /// The same for a count that this node has told before, and that the roster may have forgotten; see
-    /// [`Roster::rejoin`].
+    /// Sends a count again that the roster may have lost. Emits webhooks like [`Roster::rejoin`].
     ///
     /// # Errors
     /// [`RosterError::Unavailable`].
@@ -143,7 +143,7 @@ pub trait Roster: Send + Sync {
         self.set_subscriptions(topic, subscriptions, announce)
     }
 
-    /// A subscriber of a cache channel found no event kept. Webhooks tell of it, but not of every one.
+    /// Reports that a cache channel had no cached event for a subscriber. Webhooks report it once per interval.
     ///
     /// # Errors
     /// [`RosterError::Unavailable`].
@@ -151,13 +151,13 @@ pub trait Roster: Send + Sync {
         Box::pin(std::future::ready(Ok(())))
     }
 
-    /// What is known of each channel, in the order asked.
+    /// Returns the counts of each channel, in the order of `topics`.
     ///
     /// # Errors
     /// [`RosterError::Unavailable`].
     fn occupancy<'a>(&'a self, topics: &'a [Topic]) -> BoxFuture<'a, Result<Vec<Occupancy>, RosterError>>;
 
-    /// The occupied channels of an app whose names start with `prefix`, user channels left out, in the order of names.
+    /// Returns the occupied channels of an app whose names start with `prefix`, sorted by name. Omits the channels of users.
     ///
     /// # Errors
     /// [`RosterError::Unavailable`].
@@ -167,51 +167,51 @@ pub trait Roster: Send + Sync {
         prefix: &'a str,
     ) -> BoxFuture<'a, Result<Vec<(ChannelName, Occupancy)>, RosterError>>;
 
-    /// The last event of a cache channel, if one is kept. Events are kept by [`crate::cluster::bus::Bus::publish`].
+    /// Returns the cached event of a channel. [`crate::cluster::bus::Bus::publish`] stores it.
     ///
     /// # Errors
     /// [`RosterError::Unavailable`].
     fn cached<'a>(&'a self, topic: &'a Topic) -> BoxFuture<'a, Result<Option<CachedEvent>, RosterError>>;
 
-    /// Reports that this node has `connections` open connections of the app. Returns how many there are cluster-wide,
-    /// these included. Nodes without a valid lease do not count.
+    /// Reports this node's number of open connections of an app. Returns the cluster-wide number, including these. Nodes
+    /// without a valid lease do not count.
     ///
     /// # Errors
     /// [`RosterError::Unavailable`].
     fn report_connections<'a>(&'a self, app: &'a AppId, connections: u64) -> BoxFuture<'a, Result<u64, RosterError>>;
 
-    /// The same as [`Roster::report_connections`] for a roster that never waits. Returns `None` if [`Roster::report_connections`] must be used.
+    /// Does the same as [`Roster::report_connections`] without waiting, if the roster can. Returns `None` if it cannot.
     fn report_connections_now(&self, _app: &AppId, _connections: u64) -> Option<u64> {
         None
     }
 
-    /// Admits up to `wanted` connections of the app besides the `connections` that this node has, within a cluster-wide
-    /// `quota`, in one step. If not all are admitted, the other nodes are asked to report their counts again.
+    /// Reports this node's number of open connections, and admits up to `requested` more within a cluster-wide `quota`. If
+    /// not all are admitted, requests the other nodes to report their numbers again.
     ///
     /// # Errors
-    /// [`RosterError::Unavailable`]. The claim may have been granted all the same; the next report corrects it.
+    /// [`RosterError::Unavailable`]. The connections may count as admitted; the next report corrects it.
     fn claim_connections<'a>(
         &'a self,
         app: &'a AppId,
         connections: u64,
-        wanted: u64,
+        requested: u64,
         quota: u64,
     ) -> BoxFuture<'a, Result<Claimed, RosterError>>;
 
-    /// Open connections of the app, cluster-wide. Nodes without a valid lease do not count.
+    /// Returns the cluster-wide number of open connections of an app. Nodes without a valid lease do not count.
     ///
     /// # Errors
     /// [`RosterError::Unavailable`].
     fn connections<'a>(&'a self, app: &'a AppId) -> BoxFuture<'a, Result<u64, RosterError>>;
 
-    /// How often in a second one node should tell the count of one channel, [`Roster::set_subscriptions`], at most; the counts in
-    /// between are of no use to anyone. Coming to and from 0 is always told.
+    /// Returns how often per second a node should call [`Roster::set_subscriptions`] for one channel at most. Counts that
+    /// become 0 or stop being 0 are always sent.
     fn reports_per_second(&self) -> u32 {
         u32::MAX
     }
 
-    /// Returns channels that the roster lists for this node although it has left them: Redis may have returned with an older
-    /// state. Some of them may have been entered again meanwhile.
+    /// Returns the channels that the roster lists for this node although it has unsubscribed from them. This happens if Redis
+    /// returned with an older state. The node may have subscribed to some of them again.
     ///
     /// # Errors
     /// [`RosterError::Unavailable`].
@@ -219,7 +219,7 @@ pub trait Roster: Send + Sync {
         Box::pin(std::future::ready(Ok(Vec::new())))
     }
 
-    /// Makes sure that the cluster knows this node, before everything it holds is asserted again.
+    /// Registers this node with the cluster, before it resynchronizes.
     ///
     /// # Errors
     /// [`RosterError::Unavailable`].

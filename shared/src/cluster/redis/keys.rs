@@ -213,7 +213,7 @@ impl ChannelKeys {
     }
 
     /// Returns the hash of the nodes of each member: concatenated node ids by user id.
-    pub fn holders(&self) -> String {
+    pub fn member_nodes(&self) -> String {
         self.key("pr")
     }
 
@@ -223,7 +223,7 @@ impl ChannelKeys {
     }
 
     /// Returns the hash of the channel's subscriptions by node.
-    pub fn occupancy(&self) -> String {
+    pub fn subscription_counts(&self) -> String {
         self.key(SUBSCRIPTION_COUNTS)
     }
 

@@ -1,6 +1,6 @@
-//! What every form of [`Roster`](super::Roster) must do: one function per promise.
+//! The tests of every implementation of [`Roster`](super::Roster), one function per rule.
 //!
-//! A form's tests name a [`Cluster`] once, in [`roster_contract!`](crate::roster_contract), which makes a test of each.
+//! An implementation passes a [`Cluster`] to [`roster_contract!`](crate::roster_contract), which defines a test for each.
 
 mod model;
 
@@ -14,45 +14,45 @@ use crate::protocol::{Member, UserId};
 
 pub use model::{concurrent_changes_reach_every_observer_in_order, observers_follow_random_changes};
 
-/// Makes one test of each promise of the roster. `$cluster`: an expression for a fresh [`Cluster`], which may await.
+/// Defines one test for each rule of the roster. `$cluster`: an expression for a new [`Cluster`], which may await.
 #[macro_export]
 macro_rules! roster_contract {
     ($cluster:expr) => {
         $crate::roster_contract! { $cluster =>
             a_user_on_many_nodes_is_added_once_and_removed_once
-            joining_twice_is_joining_once
-            leaving_twice_is_leaving_once
+            joining_twice_has_the_effect_of_joining_once
+            leaving_twice_has_the_effect_of_leaving_once
             changes_are_announced_in_order_without_gaps
-            a_channel_that_was_vacated_repeats_no_position
-            a_join_answers_with_the_members_at_its_position
-            members_are_in_the_order_of_their_ids
-            the_limit_counts_users_and_lets_those_in_who_are
-            a_node_holds_who_joined_there_and_has_not_left
-            the_first_user_info_stands_until_the_last_leave
-            occupancy_counts_across_nodes
+            a_channel_that_was_vacated_does_not_repeat_a_position
+            a_join_returns_the_members_at_its_position
+            members_are_sorted_by_id
+            the_limit_counts_users_and_does_not_apply_to_members
+            own_members_have_joined_on_the_node_and_not_left
+            the_first_user_info_is_kept_until_the_last_leave
+            occupancy_is_the_sum_over_all_nodes
             occupied_channels_are_listed_by_prefix
             channels_of_users_are_not_listed
             a_user_comes_online_once_and_goes_offline_once
-            a_subscription_count_is_announced_when_asked_for_and_changed
+            a_subscription_count_is_announced_if_requested_and_changed
             apps_are_isolated
-            connections_add_up_over_nodes
-            claims_admit_no_more_than_the_quota_on_all_nodes_together
+            connections_are_the_sum_over_all_nodes
+            claims_admit_no_more_than_the_quota_over_all_nodes
             observers_follow_random_changes
             concurrent_changes_reach_every_observer_in_order
         }
     };
-    ($cluster:expr => $($promise:ident)*) => {
+    ($cluster:expr => $($rule:ident)*) => {
         $(
             #[tokio::test(flavor = "multi_thread", worker_threads = 3)]
-            async fn $promise() {
-                $crate::cluster::roster::contract::$promise($cluster).await;
+            async fn $rule() {
+                $crate::cluster::roster::contract::$rule($cluster).await;
             }
         )*
     };
 }
 
-/// What a node holds is told apart from what others hold.
-pub async fn a_node_holds_who_joined_there_and_has_not_left(cluster: impl Cluster) {
+/// Members of other nodes are not included.
+pub async fn own_members_have_joined_on_the_node_and_not_left(cluster: impl Cluster) {
     let (a, b) = (Node::start(&cluster).await, Node::start(&cluster).await);
     let topic = topic("shop", "presence-room");
     for (node, id) in [(&a, "ana"), (&a, "bo"), (&b, "bo"), (&b, "cy")] {
@@ -60,9 +60,9 @@ pub async fn a_node_holds_who_joined_there_and_has_not_left(cluster: impl Cluste
     }
     a.roster.leave(&topic, &"ana".into()).await.expect("the roster is reachable");
     for (node, expected) in [(&a, user_ids(&["bo"])), (&b, user_ids(&["bo", "cy"]))] {
-        let mut held = node.roster.own_members(&topic).await.expect("the roster is reachable");
-        held.sort();
-        assert_eq!(held, expected);
+        let mut own = node.roster.own_members(&topic).await.expect("the roster is reachable");
+        own.sort();
+        assert_eq!(own, expected);
     }
 }
 
@@ -95,7 +95,7 @@ async fn occupy(node: &Node, topic: &Topic, subscriptions: u64, announce: bool) 
 
 async fn occupancy(node: &Node, topic: &Topic) -> (u64, u64) {
     let all = node.roster.occupancy(std::slice::from_ref(topic)).await.expect("the roster is reachable");
-    let [Occupancy { subscriptions, users }] = all[..] else { panic!("one answer per topic, not {all:?}") };
+    let [Occupancy { subscriptions, users }] = all[..] else { panic!("expected one result per topic, not {all:?}") };
     (subscriptions, users)
 }
 
@@ -107,7 +107,7 @@ fn ids(members: &[Member]) -> Vec<String> {
     members.iter().map(|member| member.user_id.to_string()).collect()
 }
 
-/// What a node heard of the roster, in words.
+/// Returns the changes that a node has received, as words.
 async fn announced(node: &mut Node, topic: &Topic) -> Vec<String> {
     node.received_so_far(topic).await.iter().map(in_words).collect()
 }
@@ -119,11 +119,11 @@ fn in_words((_, envelope): &Delivery) -> String {
         Body::MemberRemoved(user_id) => format!("removed {user_id}"),
         Body::SubscriptionCount(count) => format!("count {count}"),
         Body::UserOnline(online) => format!("online {online}"),
-        other => panic!("the roster does not say {other:?}"),
+        other => panic!("the roster does not publish {other:?}"),
     }
 }
 
-/// However many nodes hold the user.
+/// The number of nodes that have the user does not matter.
 pub async fn a_user_on_many_nodes_is_added_once_and_removed_once(cluster: impl Cluster) {
     let room = topic("one", "presence-room");
     let mut observer = Node::subscribed(&cluster, &[&room]).await;
@@ -142,8 +142,8 @@ pub async fn a_user_on_many_nodes_is_added_once_and_removed_once(cluster: impl C
     assert_eq!(member_ids(&observer, &room).await, [""; 0]);
 }
 
-/// The second answer equals the first, and one leave undoes both.
-pub async fn joining_twice_is_joining_once(cluster: impl Cluster) {
+/// The second result equals the first one. One leave ends both.
+pub async fn joining_twice_has_the_effect_of_joining_once(cluster: impl Cluster) {
     let room = topic("one", "presence-room");
     let mut ana = Node::subscribed(&cluster, &[&room]).await;
     let first = join(&ana, &room, "1").await;
@@ -152,8 +152,8 @@ pub async fn joining_twice_is_joining_once(cluster: impl Cluster) {
     assert_eq!(announced(&mut ana, &room).await, ["added 1", "removed 1"]);
 }
 
-/// Leaving what one is not in is no error and takes nobody else out.
-pub async fn leaving_twice_is_leaving_once(cluster: impl Cluster) {
+/// Leaving a channel without being a member is not an error, and does not remove other members.
+pub async fn leaving_twice_has_the_effect_of_leaving_once(cluster: impl Cluster) {
     let room = topic("one", "presence-room");
     let mut ana = Node::subscribed(&cluster, &[&room]).await;
     let bo = Node::start(&cluster).await;
@@ -169,7 +169,7 @@ pub async fn leaving_twice_is_leaving_once(cluster: impl Cluster) {
     assert_eq!(announced(&mut ana, &room).await, ["removed 1"]);
 }
 
-/// Sequences count from 1, one per announcement; what changes nothing takes no number.
+/// Sequences start with 1 and increase by 1 per published change. A call that changes nothing does not increase them.
 pub async fn changes_are_announced_in_order_without_gaps(cluster: impl Cluster) {
     let room = topic("one", "presence-room");
     let mut observer = Node::subscribed(&cluster, &[&room]).await;
@@ -181,17 +181,17 @@ pub async fn changes_are_announced_in_order_without_gaps(cluster: impl Cluster) 
     leave(&ana, &room, "1").await;
     leave(&bo, &room, "1").await;
     let back = join(&ana, &room, "1").await;
-    let heard = observer.received_so_far(&room).await;
-    let words: Vec<_> = heard.iter().map(in_words).collect();
+    let received = observer.received_so_far(&room).await;
+    let words: Vec<_> = received.iter().map(in_words).collect();
     assert_eq!(words, ["added 1", "added 2", "removed 1", "added 1"]);
-    let positions: Vec<_> = heard.iter().map(|(_, envelope)| envelope.position).collect();
+    let positions: Vec<_> = received.iter().map(|(_, envelope)| envelope.position).collect();
     let expected: Vec<_> = (1..=4).map(|sequence| Some(Position { sequence, ..joined.position })).collect();
     assert_eq!(positions, expected);
     assert_eq!((joined.position.sequence, Some(back.position)), (1, expected[3]));
 }
 
-/// An observer that kept a copy of the last life must see that another one began, or that the same count went on.
-pub async fn a_channel_that_was_vacated_repeats_no_position(cluster: impl Cluster) {
+/// An observer with a replica must detect that the channel was vacated, or the sequence must continue.
+pub async fn a_channel_that_was_vacated_does_not_repeat_a_position(cluster: impl Cluster) {
     let room = topic("one", "presence-room");
     let ana = Node::start(&cluster).await;
     let mut seen: Vec<Position> = Vec::new();
@@ -205,8 +205,8 @@ pub async fn a_channel_that_was_vacated_repeats_no_position(cluster: impl Cluste
     }
 }
 
-/// The new one included; and no list where none was asked for.
-pub async fn a_join_answers_with_the_members_at_its_position(cluster: impl Cluster) {
+/// The members include the new one. They are omitted if they were not requested.
+pub async fn a_join_returns_the_members_at_its_position(cluster: impl Cluster) {
     let room = topic("one", "presence-room");
     let (ana, bo) = (Node::start(&cluster).await, Node::start(&cluster).await);
     let first = ana.roster.join(&room, &member("1", Some(r#"{"name":"A"}"#)), NO_LIMIT, true).await.expect("joined");
@@ -218,8 +218,8 @@ pub async fn a_join_answers_with_the_members_at_its_position(cluster: impl Clust
     assert_eq!((third.position.sequence, third.members), (3, None));
 }
 
-/// Whatever order they came in, and whatever text the ids are.
-pub async fn members_are_in_the_order_of_their_ids(cluster: impl Cluster) {
+/// The order of the joins does not matter. Ids may be any text.
+pub async fn members_are_sorted_by_id(cluster: impl Cluster) {
     let room = topic("one", "presence-room");
     let (ana, bo) = (Node::start(&cluster).await, Node::start(&cluster).await);
     let mut odd = ["b", "10", "9", "é", " ", "a\"b", "a:b/c", "\0", "{}", "ÿ\u{10ffff}"];
@@ -228,12 +228,12 @@ pub async fn members_are_in_the_order_of_their_ids(cluster: impl Cluster) {
     }
     let joined = join(&bo, &room, "b").await;
     odd.sort_unstable();
-    assert_eq!(ids(&joined.members.expect("the list was asked for")), odd);
+    assert_eq!(ids(&joined.members.expect("the list was requested")), odd);
     assert_eq!(member_ids(&bo, &room).await, odd);
 }
 
-/// A refused join changes nothing; a leave makes room.
-pub async fn the_limit_counts_users_and_lets_those_in_who_are(cluster: impl Cluster) {
+/// A refused join changes nothing. A leave allows another join.
+pub async fn the_limit_counts_users_and_does_not_apply_to_members(cluster: impl Cluster) {
     let room = topic("one", "presence-room");
     let mut ana = Node::subscribed(&cluster, &[&room]).await;
     let bo = Node::start(&cluster).await;
@@ -252,8 +252,8 @@ pub async fn the_limit_counts_users_and_lets_those_in_who_are(cluster: impl Clus
     assert_eq!(announced(&mut ana, &room).await, ["added 1", "added 2", "removed 1", "added 3"]);
 }
 
-/// Later joiners of the same user do not change what others were told.
-pub async fn the_first_user_info_stands_until_the_last_leave(cluster: impl Cluster) {
+/// A later join of the same user does not change the published user info.
+pub async fn the_first_user_info_is_kept_until_the_last_leave(cluster: impl Cluster) {
     let room = topic("one", "presence-room");
     let mut ana = Node::subscribed(&cluster, &[&room]).await;
     let bo = Node::start(&cluster).await;
@@ -269,8 +269,8 @@ pub async fn the_first_user_info_stands_until_the_last_leave(cluster: impl Clust
     assert_eq!(announced(&mut ana, &room).await, [r#"added 1 { "v":1 }"#, "removed 1", "added 1 2"]);
 }
 
-/// A node's latest number replaces its earlier one, and users are counted once.
-pub async fn occupancy_counts_across_nodes(cluster: impl Cluster) {
+/// A node's latest count replaces its earlier one. Users are counted once.
+pub async fn occupancy_is_the_sum_over_all_nodes(cluster: impl Cluster) {
     let (room, other) = (topic("one", "presence-room"), topic("one", "other"));
     let (ana, bo) = (Node::start(&cluster).await, Node::start(&cluster).await);
     assert_eq!(occupancy(&ana, &room).await, (0, 0));
@@ -285,8 +285,8 @@ pub async fn occupancy_counts_across_nodes(cluster: impl Cluster) {
     }
     occupy(&ana, &room, 1, false).await;
     occupy(&ana, &other, 7, false).await;
-    let asked = [other.clone(), topic("one", "nobody"), room.clone()];
-    let all = ana.roster.occupancy(&asked).await.expect("the roster is reachable");
+    let topics = [other.clone(), topic("one", "empty"), room.clone()];
+    let all = ana.roster.occupancy(&topics).await.expect("the roster is reachable");
     let counts: Vec<_> = all.iter().map(|occupancy| (occupancy.subscriptions, occupancy.users)).collect();
     assert_eq!(counts, [(7, 0), (0, 0), (4, 2)]);
     occupy(&ana, &room, 0, false).await;
@@ -303,7 +303,7 @@ async fn listed(node: &Node, app: &str, prefix: &str) -> Vec<String> {
     channels.iter().map(words).collect()
 }
 
-/// In the order of names; a prefix is taken literally.
+/// The list is sorted by name. A prefix has no wildcards.
 pub async fn occupied_channels_are_listed_by_prefix(cluster: impl Cluster) {
     let (ana, bo) = (Node::start(&cluster).await, Node::start(&cluster).await);
     assert_eq!(listed(&ana, "one", "").await, [""; 0]);
@@ -323,7 +323,7 @@ pub async fn occupied_channels_are_listed_by_prefix(cluster: impl Cluster) {
     assert_eq!(listed(&ana, "one", "n").await, [""; 0]);
 }
 
-/// They are counted all the same.
+/// Their subscriptions are counted.
 pub async fn channels_of_users_are_not_listed(cluster: impl Cluster) {
     let user = topic("one", "#server-to-user-1");
     let ana = Node::start(&cluster).await;
@@ -333,7 +333,7 @@ pub async fn channels_of_users_are_not_listed(cluster: impl Cluster) {
     assert_eq!(occupancy(&ana, &user).await, (1, 0));
 }
 
-/// However many nodes and sockets the user has; asking for counts makes no difference.
+/// The number of nodes and connections of the user does not matter, nor does the request for counts.
 pub async fn a_user_comes_online_once_and_goes_offline_once(cluster: impl Cluster) {
     let user = topic("one", "#server-to-user-1");
     let mut observer = Node::subscribed(&cluster, &[&user]).await;
@@ -351,8 +351,8 @@ pub async fn a_user_comes_online_once_and_goes_offline_once(cluster: impl Cluste
     assert_eq!(announced(&mut observer, &user).await, ["online true"]);
 }
 
-/// The count is the cluster's.
-pub async fn a_subscription_count_is_announced_when_asked_for_and_changed(cluster: impl Cluster) {
+/// The count is that of all nodes.
+pub async fn a_subscription_count_is_announced_if_requested_and_changed(cluster: impl Cluster) {
     let news = topic("one", "news");
     let mut observer = Node::subscribed(&cluster, &[&news]).await;
     let (ana, bo) = (Node::start(&cluster).await, Node::start(&cluster).await);
@@ -368,7 +368,7 @@ pub async fn a_subscription_count_is_announced_when_asked_for_and_changed(cluste
     assert_eq!(announced(&mut observer, &news).await, ["count 0"]);
 }
 
-/// Nothing of one app is visible to another.
+/// The state of one app is not visible to another app.
 pub async fn apps_are_isolated(cluster: impl Cluster) {
     let (one, two) = (topic("one", "presence-room"), topic("two", "presence-room"));
     let mut observer = Node::subscribed(&cluster, &[&one]).await;
@@ -380,34 +380,34 @@ pub async fn apps_are_isolated(cluster: impl Cluster) {
     assert_eq!(member_ids(&ana, &one).await, [""; 0]);
     assert_eq!(listed(&ana, "one", "").await, [""; 0]);
     assert_eq!(ana.roster.connections(&AppId::from("one")).await, Ok(0));
-    assert_eq!(ids(&join(&ana, &one, "2").await.members.expect("the list was asked for")), ["2"]);
+    assert_eq!(ids(&join(&ana, &one, "2").await.members.expect("the list was requested")), ["2"]);
     leave(&ana, &one, "1").await;
     assert_eq!(member_ids(&ana, &two).await, ["1"]);
     assert_eq!(announced(&mut observer, &one).await, ["added 2"]);
 }
 
-/// However many nodes claim, and whatever they report in between.
-pub async fn claims_admit_no_more_than_the_quota_on_all_nodes_together(cluster: impl Cluster) {
+/// Neither the number of nodes nor their reports between the claims matter.
+pub async fn claims_admit_no_more_than_the_quota_over_all_nodes(cluster: impl Cluster) {
     let app = AppId::from("one");
     let (ana, bo) = (Node::start(&cluster).await, Node::start(&cluster).await);
-    let claim = async |node: &Node, connections, wanted| {
+    let claim = async |node: &Node, connections, requested| {
         let claimed =
-            node.roster.claim_connections(&app, connections, wanted, 5).await.expect("the roster is reachable");
+            node.roster.claim_connections(&app, connections, requested, 5).await.expect("the roster is reachable");
         assert!(claimed.oldest_report_at_ms <= claimed.answered_at_ms, "{claimed:?}");
         claimed.admitted
     };
     assert_eq!(claim(&ana, 0, 3).await, 3);
-    assert_eq!(claim(&bo, 0, 3).await, 2, "as many as there are places for");
-    assert_eq!(ana.roster.connections(&app).await, Ok(5), "the admitted count at once");
+    assert_eq!(claim(&bo, 0, 3).await, 2, "the rest of the quota");
+    assert_eq!(ana.roster.connections(&app).await, Ok(5), "admitted connections count immediately");
     assert_eq!((claim(&ana, 3, 1).await, claim(&bo, 2, 1).await), (0, 0));
     assert_eq!(ana.roster.report_connections(&app, 2).await, Ok(4));
-    assert_eq!(claim(&bo, 2, 2).await, 1, "a place that became free on another node");
-    assert_eq!(claim(&bo, 2, 1).await, 1, "and one on the node itself");
-    assert_eq!(claim(&ana, 9, 1).await, 0, "a node that has more than the quota");
+    assert_eq!(claim(&bo, 2, 2).await, 1, "a connection that ended on another node is available");
+    assert_eq!(claim(&bo, 2, 1).await, 1, "a connection that ended on the same node is available");
+    assert_eq!(claim(&ana, 9, 1).await, 0, "the node has more connections than the quota");
 }
 
 /// A node's latest number replaces its earlier one.
-pub async fn connections_add_up_over_nodes(cluster: impl Cluster) {
+pub async fn connections_are_the_sum_over_all_nodes(cluster: impl Cluster) {
     let app = AppId::from("one");
     let (ana, bo) = (Node::start(&cluster).await, Node::start(&cluster).await);
     assert_eq!(ana.roster.connections(&app).await, Ok(0));

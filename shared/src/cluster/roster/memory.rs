@@ -1,4 +1,5 @@
-//! The roster of a single process. Nodes made by [`MemoryRoster::join_node`] share it, as nodes of a cluster share Redis.
+//! The roster of a single process. Nodes that [`MemoryRoster::join_node`] adds share it, like nodes of a cluster share
+//! Redis.
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -15,13 +16,13 @@ use crate::cluster::envelope::{Body, CachedEvent, Envelope, Position, Topic, uni
 use crate::cluster::node::NodeId;
 use crate::protocol::{ChannelKind, ChannelName, Member, UserId};
 
-/// One node's handle to the roster in memory.
+/// One node's access to a roster in memory.
 pub struct MemoryRoster {
     node: NodeId,
-    /// One lock for all: it is taken when someone joins or leaves, never per event.
+    /// The state of all apps. Changes of members and counts lock it, but events do not.
     state: Arc<Mutex<State>>,
     bus: Arc<MemoryBus>,
-    /// Where its clock starts.
+    /// The start of the roster's clock.
     started: Instant,
 }
 
@@ -29,46 +30,43 @@ pub struct MemoryRoster {
 struct State {
     channels: HashMap<AppId, BTreeMap<ChannelName, Channel>>,
     connections: HashMap<AppId, HashMap<NodeId, u64>>,
-    /// The epoch of the channel that was occupied last. Each life of a channel has its own, so that no node takes the
-    /// changes of a new life for those of an old one.
+    /// The epoch of the channel that was added last. A channel that is added again gets another epoch, so its positions are
+    /// not confused with earlier ones.
     epoch: u64,
 }
 
+/// A channel. It can only be reached under the lock of the state, so its changes are published in order.
 struct Channel {
-    members: BTreeMap<UserId, Holders>,
+    members: BTreeMap<UserId, ChannelMember>,
     subscriptions: HashMap<NodeId, u64>,
     position: Position,
 }
 
-struct Holders {
+struct ChannelMember {
     member: Member,
+    /// The nodes that the member is connected to.
     nodes: Vec<NodeId>,
 }
 
 impl MemoryRoster {
-    /// A roster with one node, which announces on `bus`.
+    /// Returns a roster with one node, which publishes changes on `bus`.
     pub fn new(bus: Arc<MemoryBus>) -> Arc<Self> {
         Arc::new(Self { node: NodeId::fresh(), state: Arc::default(), bus, started: Instant::now() })
     }
 
-    /// Another node of the same roster, which announces on its own place on the bus.
+    /// Returns another node of the same roster. It publishes changes on `bus`.
     pub fn join_node(&self, bus: Arc<MemoryBus>) -> Arc<Self> {
         Arc::new(Self { node: NodeId::fresh(), state: self.state.clone(), bus, started: self.started })
     }
 
-    /// Forgets what is over; to be called every [`crate::cluster::bus::memory::SWEEP_INTERVAL`].
+    /// Drops expired state. Must be called every [`crate::cluster::bus::memory::SWEEP_INTERVAL`].
     pub fn sweep(&self) {
         self.bus.sweep();
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        // A panic under this lock leaves maps that are whole: every change to one is a single call.
+        // Every change of a map is a single call, so a panic under this lock leaves consistent maps.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Called under the lock, so that announcements come in the order of the changes.
-    fn announce(&self, topic: &Topic, position: Option<Position>, body: Body) {
-        self.bus.deliver(topic, Envelope { published_at_us: unix_us(), position, body });
     }
 
     fn join_now(
@@ -80,22 +78,21 @@ impl MemoryRoster {
     ) -> Result<Joined, RosterError> {
         let mut state = self.lock();
         let channel = state.channel_mut(topic);
-        let full = channel.members.len() >= members_max;
+        let is_full = channel.members.len() >= members_max;
         match channel.members.get_mut(&member.user_id) {
-            Some(holders) => {
-                if !holders.nodes.contains(&self.node) {
-                    holders.nodes.push(self.node);
+            Some(known) => {
+                if !known.nodes.contains(&self.node) {
+                    known.nodes.push(self.node);
                 }
             }
-            None if full => {
-                state.forget_if_empty(topic);
+            None if is_full => {
+                state.remove_if_empty(topic);
                 return Err(RosterError::Full);
             }
             None => {
-                let holders = Holders { member: member.clone(), nodes: vec![self.node] };
-                channel.members.insert(member.user_id.clone(), holders);
-                let position = channel.advance();
-                self.announce(topic, Some(position), Body::MemberAdded(member.clone()));
+                let added = ChannelMember { member: member.clone(), nodes: vec![self.node] };
+                channel.members.insert(member.user_id.clone(), added);
+                channel.publish_change(&self.bus, topic, Body::MemberAdded(member.clone()));
                 if let Some(queues) = self.bus.queues() {
                     queues.added(topic, &member.user_id);
                 }
@@ -107,23 +104,22 @@ impl MemoryRoster {
 
     fn leave_now(&self, topic: &Topic, user_id: &UserId) {
         let mut state = self.lock();
-        let Some(channel) = state.channel_if_known(topic) else { return };
-        let gone = channel.members.get_mut(user_id).is_some_and(|holders| {
-            holders.nodes.retain(|node| *node != self.node);
-            holders.nodes.is_empty()
+        let Some(channel) = state.existing_channel_mut(topic) else { return };
+        let has_left = channel.members.get_mut(user_id).is_some_and(|known| {
+            known.nodes.retain(|node| *node != self.node);
+            known.nodes.is_empty()
         });
-        if gone {
+        if has_left {
             channel.members.remove(user_id);
-            let position = channel.advance();
-            self.announce(topic, Some(position), Body::MemberRemoved(user_id.clone()));
+            channel.publish_change(&self.bus, topic, Body::MemberRemoved(user_id.clone()));
             if let Some(queues) = self.bus.queues() {
                 queues.removed(topic, user_id);
             }
         }
-        state.forget_if_empty(topic);
+        state.remove_if_empty(topic);
     }
 
-    fn occupy_now(&self, topic: &Topic, subscriptions: u64, announce: bool) {
+    fn set_subscriptions_now(&self, topic: &Topic, subscriptions: u64, announce: bool) {
         let mut state = self.lock();
         let channel = state.channel_mut(topic);
         let before = channel.occupancy().subscriptions;
@@ -135,45 +131,29 @@ impl MemoryRoster {
         let after = channel.occupancy().subscriptions;
         if topic.channel.kind() == ChannelKind::User {
             if (before == 0) != (after == 0) {
-                self.announce(topic, None, Body::UserOnline(after > 0));
+                channel.publish(&self.bus, topic, None, Body::UserOnline(after > 0));
             }
         } else {
-            self.occupancy_changed(topic, before, after, announce);
+            channel.publish_occupancy(&self.bus, topic, before, after, announce);
         }
-        state.forget_if_empty(topic);
+        state.remove_if_empty(topic);
     }
 
-    fn connect_now(&self, app: &AppId, connections: u64) -> u64 {
+    fn set_connections(&self, app: &AppId, connections: u64) -> u64 {
         let mut state = self.lock();
         let nodes = state.connections.entry(app.clone()).or_default();
         nodes.insert(self.node, connections);
         nodes.values().sum()
     }
 
-    fn claim_now(&self, app: &AppId, connections: u64, wanted: u64, quota: u64) -> Claimed {
+    fn claim_connections_now(&self, app: &AppId, connections: u64, requested: u64, quota: u64) -> Claimed {
         let mut state = self.lock();
         let nodes = state.connections.entry(app.clone()).or_default();
         let others: u64 = nodes.iter().filter(|(node, _)| **node != self.node).map(|(_, count)| count).sum();
-        let admitted = quota.saturating_sub(others.saturating_add(connections)).min(wanted);
+        let admitted = quota.saturating_sub(others.saturating_add(connections)).min(requested);
         nodes.insert(self.node, connections.saturating_add(admitted));
         let now_ms = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
         Claimed { admitted, answered_at_ms: now_ms, oldest_report_at_ms: now_ms }
-    }
-
-    fn occupancy_changed(&self, topic: &Topic, before: u64, after: u64, announce: bool) {
-        let queues = self.bus.queues();
-        if let (0, 1.., Some(queues)) = (before, after, queues) {
-            queues.occupied(topic);
-        }
-        if announce && before != after {
-            self.announce(topic, None, Body::SubscriptionCount(after));
-            if let Some(queues) = queues {
-                queues.counted(topic, after);
-            }
-        }
-        if let (1.., 0, Some(queues)) = (before, after, queues) {
-            queues.vacated(topic);
-        }
     }
 }
 
@@ -195,8 +175,8 @@ impl Roster for MemoryRoster {
 
     fn own_members<'a>(&'a self, topic: &'a Topic) -> BoxFuture<'a, Result<Vec<UserId>, RosterError>> {
         let state = self.lock();
-        let held = state.channel(topic).map(|channel| channel.held_by(self.node)).unwrap_or_default();
-        Box::pin(ready(Ok(held)))
+        let own = state.channel(topic).map(|channel| channel.members_on(self.node)).unwrap_or_default();
+        Box::pin(ready(Ok(own)))
     }
 
     fn members<'a>(&'a self, topic: &'a Topic) -> BoxFuture<'a, Result<Vec<Member>, RosterError>> {
@@ -211,7 +191,7 @@ impl Roster for MemoryRoster {
         subscriptions: u64,
         announce: bool,
     ) -> BoxFuture<'a, Result<(), RosterError>> {
-        self.occupy_now(topic, subscriptions, announce);
+        self.set_subscriptions_now(topic, subscriptions, announce);
         Box::pin(ready(Ok(())))
     }
 
@@ -227,7 +207,7 @@ impl Roster for MemoryRoster {
         prefix: &'a str,
     ) -> BoxFuture<'a, Result<Vec<(ChannelName, Occupancy)>, RosterError>> {
         let state = self.lock();
-        // Names with one prefix stand together.
+        // Names with the same prefix are adjacent.
         let from = (Bound::Included(prefix), Bound::Unbounded);
         let channels = state.channels.get(app).into_iter().flat_map(|channels| channels.range::<str, _>(from));
         let prefixed = channels.take_while(|(name, _)| name.as_str().starts_with(prefix));
@@ -251,21 +231,21 @@ impl Roster for MemoryRoster {
     }
 
     fn report_connections<'a>(&'a self, app: &'a AppId, connections: u64) -> BoxFuture<'a, Result<u64, RosterError>> {
-        Box::pin(ready(Ok(self.connect_now(app, connections))))
+        Box::pin(ready(Ok(self.set_connections(app, connections))))
     }
 
     fn report_connections_now(&self, app: &AppId, connections: u64) -> Option<u64> {
-        Some(self.connect_now(app, connections))
+        Some(self.set_connections(app, connections))
     }
 
     fn claim_connections<'a>(
         &'a self,
         app: &'a AppId,
         connections: u64,
-        wanted: u64,
+        requested: u64,
         quota: u64,
     ) -> BoxFuture<'a, Result<Claimed, RosterError>> {
-        Box::pin(ready(Ok(self.claim_now(app, connections, wanted, quota))))
+        Box::pin(ready(Ok(self.claim_connections_now(app, connections, requested, quota))))
     }
 
     fn connections<'a>(&'a self, app: &'a AppId) -> BoxFuture<'a, Result<u64, RosterError>> {
@@ -279,10 +259,11 @@ impl State {
         self.channels.get(&topic.app)?.get(&topic.channel)
     }
 
-    fn channel_if_known(&mut self, topic: &Topic) -> Option<&mut Channel> {
+    fn existing_channel_mut(&mut self, topic: &Topic) -> Option<&mut Channel> {
         self.channels.get_mut(&topic.app)?.get_mut(&topic.channel)
     }
 
+    /// Returns a channel. Adds it if it does not exist.
     fn channel_mut(&mut self, topic: &Topic) -> &mut Channel {
         let Self { channels, epoch, .. } = self;
         channels.entry(topic.app.clone()).or_default().entry(topic.channel.clone()).or_insert_with(|| {
@@ -295,12 +276,12 @@ impl State {
         })
     }
 
-    fn forget_if_empty(&mut self, topic: &Topic) {
+    fn remove_if_empty(&mut self, topic: &Topic) {
         let Some(channels) = self.channels.get_mut(&topic.app) else { return };
-        let empty = channels
+        let is_empty = channels
             .get(&topic.channel)
             .is_some_and(|channel| channel.members.is_empty() && channel.subscriptions.is_empty());
-        if empty {
+        if is_empty {
             channels.remove(&topic.channel);
         }
     }
@@ -308,17 +289,12 @@ impl State {
 
 impl Channel {
     fn members(&self) -> Vec<Member> {
-        self.members.values().map(|holders| holders.member.clone()).collect()
+        self.members.values().map(|known| known.member.clone()).collect()
     }
 
-    fn held_by(&self, node: NodeId) -> Vec<UserId> {
-        let held = self.members.iter().filter(|(_, holders)| holders.nodes.contains(&node));
-        held.map(|(user_id, _)| user_id.clone()).collect()
-    }
-
-    fn advance(&mut self) -> Position {
-        self.position.sequence += 1;
-        self.position
+    fn members_on(&self, node: NodeId) -> Vec<UserId> {
+        let own = self.members.iter().filter(|(_, known)| known.nodes.contains(&node));
+        own.map(|(user_id, _)| user_id.clone()).collect()
     }
 
     fn occupancy(&self) -> Occupancy {
@@ -326,6 +302,33 @@ impl Channel {
             subscriptions: self.subscriptions.values().sum(),
             users: u64::try_from(self.members.len()).unwrap_or(u64::MAX),
         }
+    }
+
+    /// Publishes a change of members under the next position.
+    fn publish_change(&mut self, bus: &MemoryBus, topic: &Topic, body: Body) {
+        self.position.sequence += 1;
+        self.publish(bus, topic, Some(self.position), body);
+    }
+
+    /// Publishes and enqueues a change of the subscription count, on a channel that is not that of a user.
+    fn publish_occupancy(&self, bus: &MemoryBus, topic: &Topic, before: u64, after: u64, announce: bool) {
+        let queues = bus.queues();
+        if let (0, 1.., Some(queues)) = (before, after, queues) {
+            queues.occupied(topic);
+        }
+        if announce && before != after {
+            self.publish(bus, topic, None, Body::SubscriptionCount(after));
+            if let Some(queues) = queues {
+                queues.counted(topic, after);
+            }
+        }
+        if let (1.., 0, Some(queues)) = (before, after, queues) {
+            queues.vacated(topic);
+        }
+    }
+
+    fn publish(&self, bus: &MemoryBus, topic: &Topic, position: Option<Position>, body: Body) {
+        bus.deliver(topic, Envelope { published_at_us: unix_us(), position, body });
     }
 }
 

@@ -1,11 +1,11 @@
-//! The roster of a cluster: presence, occupancy and kept events in Redis, changed by scripts that announce in one step.
+//! The roster of a cluster, stored in Redis. Scripts change the state and publish the change in one step.
 //!
-//! A node has an identity with a lease, which it renews every 5 s. Other nodes watch the lease (`lease_watch.rs`). If it does not
-//! change any more they declare the node dead and sweep it. If the node is still alive, its next renewal is refused: it is
-//! fenced, takes a new identity and asserts everything that it holds again. If Redis only lost the lease, the node keeps its
-//! identity and asserts everything again.
+//! A node has an id with a lease, which it renews every 5 s. Other nodes watch the lease (`lease_watch.rs`). If the lease
+//! stops changing, they declare the node dead and sweep it. If the node is still running, its next renewal is refused: it
+//! is fenced. It takes a new id and resynchronizes. If Redis only lost the lease, the node keeps its id and resynchronizes.
 
 mod changes;
+mod index;
 mod lease;
 mod lease_watch;
 mod queries;
@@ -13,7 +13,6 @@ mod sweep;
 mod webhook_args;
 
 use std::convert::Infallible;
-use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -33,89 +32,80 @@ use crate::cluster::redis::{Command, Link, is_damage, scripts};
 use crate::cluster::webhook::EventTypes;
 use crate::protocol::{ChannelName, Member, UserId};
 
+use index::IndexEntry;
 pub use lease::Times;
 
-/// What a channel has in Redis outlives the last word of its nodes by this much. Sweeps clean up long before; this is for
-/// what they cannot find, and longer than any time for which Redis cannot be reached and still comes back whole.
+/// Time to live of a channel's keys after the last change. A sweep removes them much earlier. It does not find keys that no
+/// index lists. The time is longer than any outage after which Redis returns with its data.
 const CHANNEL_TTL: Duration = Duration::from_secs(600);
 
-/// The list of what a node may hold outlives the channels.
-const INDEX_TTL: Duration = Duration::from_secs(3600);
-
-/// Reports of one channel's count that a node makes at once; more wait for the next second. A storm of subscribers would
-/// otherwise cost Redis a script each.
+/// Counts of one channel that a node sends per second. Further ones are sent in the next second. A burst of new subscribers
+/// would otherwise cost a script each.
 const REPORTS_PER_SECOND: u32 = 16;
 
-/// Questions about so many channels go out together.
-const QUESTIONS_MAX: usize = 500;
+/// Channels that one pipeline queries, and entries that one command adds to an index.
+const BATCH_MAX: usize = 500;
 
-/// One node's part in the roster of a cluster.
+/// One node's access to the roster of a cluster.
 pub struct RedisRoster {
     link: Link,
     metrics: Metrics,
     times: Times,
-    /// What is told by webhooks.
+    /// The webhook kinds that each app requests.
     event_types: EventTypes,
     identity: Mutex<Identity>,
-    held: Mutex<Held>,
-    /// Identities that were given up and are not known to be swept.
-    past: Mutex<Vec<Past>>,
-    /// Set when Redis may lack what this node holds, until it is about to be asserted again.
-    must_assert: AtomicBool,
-    /// Set once the node leaves: its lease is not to begin again.
-    has_resigned: AtomicBool,
-    /// Commands and the errors that they were answered with, for the log: each pair is worth one line.
-    complaints: Mutex<HashSet<(&'static str, String)>>,
+    registered: Mutex<Registered>,
+    /// Earlier ids that are not completely swept.
+    unswept: Mutex<Vec<UnsweptId>>,
+    /// Set if Redis may lack what this node has registered, until the node starts to resynchronize.
+    must_resynchronize: AtomicBool,
+    /// Set when the node shuts down. Its lease must not start again.
+    is_released: AtomicBool,
+    /// The commands that were refused, with the error. Each pair is logged once.
+    logged_refusals: Mutex<HashSet<(&'static str, String)>>,
 }
 
-/// As whom this node changes the roster.
+/// The id with which this node changes the roster.
 struct Identity {
     node: NodeId,
-    /// Who this node was before, the last ones first.
+    /// Earlier ids of this node, the latest first.
     earlier: Vec<NodeId>,
-    /// When the lease was last renewed; `None` before the first time.
+    /// The time at which the latest renewal of the lease was sent; `None` before the first one.
     renewed: Option<Instant>,
-    /// Changes since the last renewal, and when they ended.
-    recent: Vec<(Instant, Entry)>,
+    /// Changes since the last renewal, and the times at which they ended.
+    recent: Vec<(Instant, IndexEntry)>,
 }
 
-/// A node that this one was.
-struct Past {
+/// An earlier id of this node.
+struct UnsweptId {
     node: NodeId,
-    /// Entries that it may have changed after its sweep.
-    entries: Vec<String>,
+    /// Entries that may have been changed after the sweep of this id.
+    entries: Vec<IndexEntry>,
 }
 
-/// An entry of a node's index: what the node may hold.
-enum Entry {
-    Channel(Topic),
-    Connections(AppId),
-}
-
-impl fmt::Display for Entry {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Channel(topic) => write!(f, "{topic}"),
-            Self::Connections(app) => write!(f, "{app}/"),
-        }
-    }
-}
-
-/// What this node may have in Redis and must keep alive there.
+/// The state that this node may have in Redis. The node renews its time to live.
 #[derive(Default)]
-struct Held {
-    /// Each with whether it is in the index.
+struct Registered {
+    /// The topics, each with whether it is certainly in the index.
     topics: HashMap<Topic, bool>,
     connections: HashMap<AppId, u64>,
 }
 
+/// Whether a node reports something for the first time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Report {
+    New,
+    /// The node reported it before, and Redis may have lost it.
+    Repeated,
+}
+
 impl RedisRoster {
-    /// A roster whose lease has not begun; [`RedisRoster::maintain`] begins it.
+    /// Returns a roster without a lease. [`RedisRoster::maintain`] starts the lease.
     pub fn new(link: Link, event_types: EventTypes) -> Arc<Self> {
         Self::with_times(link, event_types, Times::REAL)
     }
 
-    /// The same with other times than [`Times::REAL`], for tests.
+    /// Returns a roster with other times than [`Times::REAL`], for tests.
     pub fn with_times(link: Link, event_types: EventTypes, times: Times) -> Arc<Self> {
         let identity = Identity { node: NodeId::fresh(), earlier: Vec::new(), renewed: None, recent: Vec::new() };
         Arc::new(Self {
@@ -124,34 +114,32 @@ impl RedisRoster {
             times,
             event_types,
             identity: Mutex::new(identity),
-            must_assert: AtomicBool::new(false),
-            held: Mutex::default(),
-            past: Mutex::default(),
-            has_resigned: AtomicBool::new(false),
-            complaints: Mutex::default(),
+            must_resynchronize: AtomicBool::new(false),
+            registered: Mutex::default(),
+            unswept: Mutex::default(),
+            is_released: AtomicBool::new(false),
+            logged_refusals: Mutex::default(),
         })
     }
 
-    /// Keeps the lease, keeps alive what this node holds, and sweeps dead nodes; never returns. `sink` is told when
-    /// everything has to be asserted again.
+    /// Renews the lease and the time to live of what this node has registered, and sweeps dead nodes. Never returns. Calls
+    /// `sink` if the node must resynchronize.
     pub async fn maintain(self: &Arc<Self>, sink: Arc<dyn EnvelopeSink>) -> Infallible {
-        tokio::join!(self.keep_lease(sink.clone()), self.keep_alive(sink), self.keep_sweeping()).0
+        tokio::join!(self.maintain_lease(sink.clone()), self.maintain_registered(sink), self.sweep_dead_nodes()).0
     }
 
-    /// Releases the lease and everything that this node still holds, so that others need not wait for its end.
+    /// Releases the lease and everything that this node has registered. Other nodes do not have to wait for its expiry.
     pub async fn release(&self) {
-        self.has_resigned.store(true, Ordering::Release);
-        let buried = self.bury_past().await;
+        self.is_released.store(true, Ordering::Release);
+        let earlier_ids = self.release_earlier_ids().await;
         let node = self.node().to_string();
         let keys = self.link.keys();
-        let (nodes, dead, marker) = (keys.nodes(), keys.dead(), keys.node_tombstone(&node));
-        let mut call = scripts::release_lease().key(nodes);
-        call.key(dead).key(marker).arg(&node).arg(millis(lease::NODE_TOMBSTONE_TTL));
-        let declared = self.run::<i64>("resign", call).await;
-        if declared.is_ok() {
-            // Little is left: the connections left their channels one by one.
+        let mut call = scripts::release_lease().key(keys.nodes());
+        call.key(keys.dead()).key(keys.node_tombstone(&node)).arg(&node).arg(millis(lease::NODE_TOMBSTONE_TTL));
+        if self.run::<i64>("resign", call).await.is_ok() {
+            // Little is left, because each connection has unsubscribed from its channels.
             let swept = self.try_sweep(&node).await;
-            tracing::debug!(?buried, ?swept, "released what was left of this node");
+            tracing::debug!({ node.id = node, ?earlier_ids, ?swept }, "released the lease of this node");
         }
     }
 
@@ -176,7 +164,7 @@ impl RedisRoster {
 
     fn refused(&self, command: &'static str, cause: RedisError) -> RosterError {
         let code = cause.code().unwrap_or_else(|| cause.category()).to_owned();
-        if lock(&self.complaints).insert((command, code)) {
+        if lock(&self.logged_refusals).insert((command, code)) {
             tracing::warn!(command, error = %cause, "redis refused a command; further refusals are only counted");
         }
         if is_damage(&cause) { RosterError::Damaged } else { RosterError::Unavailable }
@@ -191,7 +179,7 @@ impl Roster for RedisRoster {
         members_max: usize,
         with_members: bool,
     ) -> BoxFuture<'a, Result<Joined, RosterError>> {
-        Box::pin(self.join_now(topic, member, members_max, with_members, false))
+        Box::pin(self.join_now(topic, member, members_max, with_members, Report::New))
     }
 
     fn rejoin<'a>(
@@ -200,7 +188,7 @@ impl Roster for RedisRoster {
         member: &'a Member,
         with_members: bool,
     ) -> BoxFuture<'a, Result<Joined, RosterError>> {
-        Box::pin(self.join_now(topic, member, usize::MAX, with_members, true))
+        Box::pin(self.join_now(topic, member, usize::MAX, with_members, Report::Repeated))
     }
 
     fn leave<'a>(&'a self, topic: &'a Topic, user_id: &'a UserId) -> BoxFuture<'a, Result<(), RosterError>> {
@@ -208,7 +196,7 @@ impl Roster for RedisRoster {
     }
 
     fn own_members<'a>(&'a self, topic: &'a Topic) -> BoxFuture<'a, Result<Vec<UserId>, RosterError>> {
-        Box::pin(self.held_now(topic))
+        Box::pin(self.own_members_now(topic))
     }
 
     fn members<'a>(&'a self, topic: &'a Topic) -> BoxFuture<'a, Result<Vec<Member>, RosterError>> {
@@ -221,7 +209,7 @@ impl Roster for RedisRoster {
         subscriptions: u64,
         announce: bool,
     ) -> BoxFuture<'a, Result<(), RosterError>> {
-        Box::pin(self.occupy_now(topic, subscriptions, announce, false))
+        Box::pin(self.set_subscriptions_now(topic, subscriptions, announce, Report::New))
     }
 
     fn resend_subscriptions<'a>(
@@ -230,11 +218,11 @@ impl Roster for RedisRoster {
         subscriptions: u64,
         announce: bool,
     ) -> BoxFuture<'a, Result<(), RosterError>> {
-        Box::pin(self.occupy_now(topic, subscriptions, announce, true))
+        Box::pin(self.set_subscriptions_now(topic, subscriptions, announce, Report::Repeated))
     }
 
     fn report_cache_miss<'a>(&'a self, topic: &'a Topic) -> BoxFuture<'a, Result<(), RosterError>> {
-        Box::pin(self.miss_now(topic))
+        Box::pin(self.report_cache_miss_now(topic))
     }
 
     fn occupancy<'a>(&'a self, topics: &'a [Topic]) -> BoxFuture<'a, Result<Vec<Occupancy>, RosterError>> {
@@ -254,17 +242,19 @@ impl Roster for RedisRoster {
     }
 
     fn report_connections<'a>(&'a self, app: &'a AppId, connections: u64) -> BoxFuture<'a, Result<u64, RosterError>> {
-        Box::pin(async move { self.claim_now(app, connections, 0, 0).await.map(|(total, _)| total) })
+        Box::pin(async move { self.claim_connections_now(app, connections, 0, 0).await.map(|(total, _)| total) })
     }
 
     fn claim_connections<'a>(
         &'a self,
         app: &'a AppId,
         connections: u64,
-        wanted: u64,
+        requested: u64,
         quota: u64,
     ) -> BoxFuture<'a, Result<Claimed, RosterError>> {
-        Box::pin(async move { self.claim_now(app, connections, wanted, quota).await.map(|(_, claimed)| claimed) })
+        Box::pin(async move {
+            self.claim_connections_now(app, connections, requested, quota).await.map(|(_, claimed)| claimed)
+        })
     }
 
     fn connections<'a>(&'a self, app: &'a AppId) -> BoxFuture<'a, Result<u64, RosterError>> {
@@ -282,9 +272,9 @@ impl Roster for RedisRoster {
     fn renew(&self) -> BoxFuture<'_, Result<(), RosterError>> {
         Box::pin(async {
             self.renew_lease().await?;
-            // Redis may have come back with an older state of the index.
-            self.forget_index();
-            self.must_assert.store(false, Ordering::Release);
+            // Redis may have returned with an older state of the index.
+            self.mark_unindexed();
+            self.must_resynchronize.store(false, Ordering::Release);
             Ok(())
         })
     }
@@ -294,7 +284,7 @@ fn millis(duration: Duration) -> i64 {
     i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }
 
-/// What a script of ours wrote as a number; anything else means that someone else writes our keys.
+/// Parses a number that a script wrote. Fails if another program has changed the key.
 fn number(text: &str) -> Result<u64, RosterError> {
     text.parse().map_err(|_| RosterError::Damaged)
 }
@@ -303,7 +293,7 @@ fn from_value<T: FromRedisValue>(value: &redis::Value) -> Result<T, RosterError>
     T::from_redis_value_ref(value).map_err(|_| RosterError::Damaged)
 }
 
-/// A panic under one of these locks leaves values that are whole.
+/// Locks a mutex. A panic under one of these locks leaves consistent values, so poisoning is ignored.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -29,7 +29,7 @@ fn all_keys_of_a_channel_share_a_slot() {
     let channel = keys.channel(&topic("presence-room"));
     assert_eq!(keys.topic(&topic("presence-room")), channel.topic());
     let tag = |key: &str| key[key.find('{').unwrap()..=key.find('}').unwrap()].to_owned();
-    let keys = [channel.members(), channel.holders(), channel.meta(), channel.occupancy()];
+    let keys = [channel.members(), channel.member_nodes(), channel.meta(), channel.subscription_counts()];
     for key in keys.iter().chain(&[channel.cached_event(), channel.tombstone("n"), channel.topic()]) {
         assert!(key.starts_with("live:{"), "{key}");
         assert_eq!(tag(key), tag(&channel.topic()));

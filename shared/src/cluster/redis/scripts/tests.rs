@@ -70,7 +70,7 @@ async fn key_names_in_lua_are_those_of_rust() {
     let mut call = script.arg(keys.partition_prefix(partition));
     call.arg(app.as_str()).arg(channel.as_str());
     let names: Vec<String> = call.invoke_async(&mut server.connect().await).await.unwrap();
-    assert_eq!(names, [keys.webhook_queue(&app, partition), keys.channel(&topic).occupancy()]);
+    assert_eq!(names, [keys.webhook_queue(&app, partition), keys.channel(&topic).subscription_counts()]);
 }
 
 #[tokio::test]

@@ -1,4 +1,4 @@
-//! Random changes on three nodes, against a model and against what observers make of the announcements.
+//! Random changes on three nodes, compared with a model and with the replicas of observers.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -14,23 +14,23 @@ use crate::protocol::{Member, UserId};
 
 const NODES: usize = 3;
 const USERS: [&str; 4] = ["1", "2", "3", "4"];
-/// One less than there are users, so that some joins are refused.
+/// One less than the number of users, so that some joins are refused.
 const MEMBERS_MAX: usize = 3;
 
 type Members = BTreeMap<UserId, Option<Arc<str>>>;
 
-/// What should be: who is held where, and with which info.
+/// The expected state: the members of each node, their infos, and the subscriptions.
 #[derive(Default)]
 struct Model {
-    held: [BTreeSet<&'static str>; NODES],
+    members_by_node: [BTreeSet<&'static str>; NODES],
     infos: BTreeMap<&'static str, String>,
     subscriptions: [u64; NODES],
 }
 
-/// What an observer has: a snapshot, changed by every announcement since.
+/// The replica of an observer: a snapshot and all later changes.
 #[derive(Default)]
 struct Replica {
-    /// Of the last change applied; none before the first.
+    /// The position of the last change that was applied; `None` before the first one.
     position: Option<Position>,
     members: Members,
 }
@@ -41,13 +41,13 @@ impl Model {
             return Err(RosterError::Full);
         }
         self.infos.entry(user).or_insert_with(|| info.to_owned());
-        self.held[node].insert(user);
+        self.members_by_node[node].insert(user);
         Ok(())
     }
 
     fn leave(&mut self, node: usize, user: &'static str) {
-        self.held[node].remove(user);
-        if !self.held.iter().any(|held| held.contains(user)) {
+        self.members_by_node[node].remove(user);
+        if !self.members_by_node.iter().any(|members| members.contains(user)) {
             self.infos.remove(user);
         }
     }
@@ -59,18 +59,18 @@ impl Model {
 
 impl Replica {
     fn snapshot(joined: Joined) -> Self {
-        let members = joined.members.expect("the list was asked for");
+        let members = joined.members.expect("the list was requested");
         Self { position: Some(joined.position), members: as_map(members) }
     }
 
-    fn apply(&mut self, heard: &[Delivery]) {
-        for (_, envelope) in heard {
+    fn apply(&mut self, received: &[Delivery]) {
+        for (_, envelope) in received {
             let position = envelope.position.expect("a change of members has a position");
-            // What was announced before the snapshot was taken, in an earlier life of the channel perhaps.
+            // The snapshot includes this change, which may be from before the channel was vacated.
             if self.position.is_some_and(|last| position <= last) {
                 continue;
             }
-            self.follow(position);
+            self.advance(position);
             match &envelope.body {
                 Body::MemberAdded(Member { user_id, user_info }) => {
                     let before = self.members.insert(user_id.clone(), user_info.clone());
@@ -79,18 +79,19 @@ impl Replica {
                 Body::MemberRemoved(user_id) => {
                     assert!(self.members.remove(user_id).is_some(), "{user_id} was removed while absent");
                 }
-                other => panic!("the roster does not say {other:?} here"),
+                other => panic!("the roster does not publish {other:?} here"),
             }
         }
     }
 
-    /// The next of the same epoch, or the first of another one, which an empty channel begins.
-    fn follow(&mut self, position: Position) {
+    /// Checks that a position is the next one of its epoch, or the first one of another epoch. An epoch starts with an empty
+    /// channel.
+    fn advance(&mut self, position: Position) {
         match self.position {
             Some(last) if last.epoch == position.epoch => assert_eq!(position.sequence, last.sequence + 1, "a gap"),
             _ => {
-                assert_eq!(position.sequence, 1, "an epoch begins with 1");
-                assert!(self.members.is_empty(), "an epoch began while somebody was in");
+                assert_eq!(position.sequence, 1, "an epoch starts with 1");
+                assert!(self.members.is_empty(), "an epoch started while the channel had members");
             }
         }
         self.position = Some(position);
@@ -105,11 +106,11 @@ async fn members_of(node: &Node, room: &Topic) -> Members {
     as_map(node.roster.members(room).await.expect("the roster is reachable"))
 }
 
-/// After each of many random joins, leaves and counts, every observer that replays announcements from its snapshot
-/// holds exactly the roster's members, and the roster holds exactly the model's.
+/// Makes many random joins, leaves and counts. After each of them, the replicas of all observers, the roster and the model
+/// have the same members.
 pub async fn observers_follow_random_changes(cluster: impl Cluster) {
     for seed in 0..12 {
-        // The seed names the failure: the panic message is preceded by it in the output of the test.
+        // The output of a failed test shows the seed before the panic message.
         println!("seed {seed}");
         follow_random_changes(&cluster, &topic("one", &format!("presence-{seed}")), StdRng::seed_from_u64(seed)).await;
     }
@@ -121,9 +122,9 @@ async fn follow_random_changes(cluster: &impl Cluster, room: &Topic, mut rng: St
         nodes.push(Node::subscribed(cluster, &[room]).await);
     }
     let mut model = Model::default();
-    // As in a gateway: nothing before the node's first member.
+    // A gateway has no replica before its first member joins.
     let mut replicas: [Option<Replica>; NODES] = Default::default();
-    // Of ten choices; with few joins the channel is vacated again and again, with many it is full.
+    // The joins in ten changes. With few of them the channel is often vacated, with many it is full.
     let joins = rng.random_range(2..7);
     for step in 0..100 {
         let (node, user) = (rng.random_range(0..NODES), USERS[rng.random_range(0..USERS.len())]);
@@ -151,9 +152,9 @@ async fn follow_random_changes(cluster: &impl Cluster, room: &Topic, mut rng: St
         }
         let expected = model.members();
         for (node, replica) in nodes.iter_mut().zip(&mut replicas) {
-            let heard = node.received_so_far(room).await;
+            let received = node.received_so_far(room).await;
             if let Some(replica) = replica {
-                replica.apply(&heard);
+                replica.apply(&received);
                 assert_eq!(replica.members, expected, "step {step}");
             }
         }
@@ -163,8 +164,8 @@ async fn follow_random_changes(cluster: &impl Cluster, room: &Topic, mut rng: St
     }
 }
 
-/// Three nodes change the same users at once. Every node hears the same changes, each possible where it comes, and
-/// ends up with the roster's members.
+/// Three nodes change the same users concurrently. Every observer receives the same valid sequence of changes, and its replica
+/// has the roster's members at the end.
 pub async fn concurrent_changes_reach_every_observer_in_order(cluster: impl Cluster) {
     let room = topic("one", "presence-room");
     let mut observers = Vec::new();
@@ -190,7 +191,7 @@ pub async fn concurrent_changes_reach_every_observer_in_order(cluster: impl Clus
     }
     let mut nodes = Vec::new();
     for task in changing {
-        nodes.push(task.await.expect("the changes are made"));
+        nodes.push(task.await.expect("the task made its changes"));
     }
     let expected = members_of(&nodes[0], &room).await;
     for observer in &mut observers {

@@ -1,9 +1,10 @@
-//! The changes that a node makes to the roster, each by one script.
+//! The changes that a node makes to the roster. Each runs one script.
 
 use redis::aio::MultiplexedConnection;
 use redis::{FromRedisValue, RedisResult, ScriptInvocation};
 
-use super::{CHANNEL_TTL, Entry, INDEX_TTL, RedisRoster, lock, millis, number};
+use super::index::{INDEX_TTL, IndexEntry, add_to_index};
+use super::{CHANNEL_TTL, RedisRoster, Report, lock, millis, number};
 use crate::app::{AppId, WebhookKind};
 use crate::cluster::envelope::{Position, Topic, unix_us};
 use crate::cluster::node::NodeId;
@@ -13,8 +14,8 @@ use crate::limits::CACHE_MISS_INTERVAL;
 use crate::protocol::{ChannelKind, Member, UserId};
 
 impl RedisRoster {
-    /// Runs a script after noting in the index that this node may hold the channel: a sweep must find it even if this
-    /// node dies right after.
+    /// Runs a script. If the channel may be missing in this node's index, adds it first: a sweep must find the channel even if
+    /// this node crashes during the call.
     async fn change<T: FromRedisValue + Send + 'static>(
         &self,
         command: &'static str,
@@ -22,19 +23,21 @@ impl RedisRoster {
         topic: &Topic,
         call: ScriptInvocation<'static>,
     ) -> Result<T, RosterError> {
-        let is_noted = *lock(&self.held).topics.entry(topic.clone()).or_insert(false);
-        let note = (!is_noted).then(|| note_in_index(&self.link.keys().index(&node.to_string()), &[topic.to_string()]));
-        let changed = self.run(command, Change { note, call }).await;
-        self.changed(node, Entry::Channel(topic.clone()));
-        if !is_noted {
-            let mut held = lock(&self.held);
+        let entry = IndexEntry::Channel(topic.clone());
+        let is_indexed = *lock(&self.registered).topics.entry(topic.clone()).or_insert(false);
+        let index = self.link.keys().index(&node.to_string());
+        let indexing = (!is_indexed).then(|| add_to_index(&index, [&entry]));
+        let changed = self.run(command, Change { indexing, call }).await;
+        self.record_change(node, entry);
+        if !is_indexed {
+            let mut registered = lock(&self.registered);
             match &changed {
                 Ok(_) if self.node() == node => {
-                    held.topics.insert(topic.clone(), true);
+                    registered.topics.insert(topic.clone(), true);
                 }
-                // The note may be missing; the next change makes it again.
+                // The entry may be missing. The next change adds it.
                 _ => {
-                    held.topics.remove(topic);
+                    registered.topics.remove(topic);
                 }
             }
         }
@@ -47,27 +50,30 @@ impl RedisRoster {
         member: &Member,
         members_max: usize,
         with_members: bool,
-        is_again: bool,
+        report: Report,
     ) -> Result<Joined, RosterError> {
-        let node = self.standing_node().await?;
+        let node = self.node_with_lease().await?;
         let keys = self.link.keys().channel(topic);
-        let hooks = self.hooks(topic, is_again);
+        let webhooks = self.webhook_args(topic, report);
         let info = member.user_info.as_deref().unwrap_or_default();
-        let script = if is_again { scripts::rejoin() } else { scripts::join() };
+        let script = match report {
+            Report::New => scripts::join(),
+            Report::Repeated => scripts::rejoin(),
+        };
         let id = node.to_string();
         let mut call = script.key(keys.members());
-        call.key(keys.holders()).key(keys.meta()).key(keys.tombstone(&id));
-        hooks.add_keys(&mut call);
+        call.key(keys.member_nodes()).key(keys.meta()).key(keys.tombstone(&id));
+        webhooks.add_keys(&mut call);
         call.arg(id).arg(member.user_id.as_str()).arg(info).arg(keys.topic());
         call.arg(millis(CHANNEL_TTL)).arg(members_max).arg(u8::from(with_members)).arg(unix_us());
-        hooks.add_arguments(&mut call);
+        webhooks.add_arguments(&mut call);
         call.arg(topic.channel.as_str());
-        let answer: (i64, String, String, Vec<(String, String)>) = self.change("join", node, topic, call).await?;
-        let (status, epoch, sequence, list) = answer;
+        let reply: (i64, String, String, Vec<(String, String)>) = self.change("join", node, topic, call).await?;
+        let (status, epoch, sequence, list) = reply;
         match status {
             scripts::FULL => return Err(RosterError::Full),
             scripts::FENCED => {
-                self.fenced(node);
+                self.take_new_id(node);
                 return Err(RosterError::Unavailable);
             }
             _ => {}
@@ -76,37 +82,39 @@ impl RedisRoster {
         Ok(Joined { position, members: with_members.then(|| self.members_of(list)) })
     }
 
-    pub(super) async fn occupy_now(
+    pub(super) async fn set_subscriptions_now(
         &self,
         topic: &Topic,
         subscriptions: u64,
         announce: bool,
-        is_again: bool,
+        report: Report,
     ) -> Result<(), RosterError> {
-        let node = self.standing_node().await?;
+        let node = self.node_with_lease().await?;
         let keys = self.link.keys().channel(topic);
         let occupied = self.link.keys().occupied(&topic.app, self.link.keys().partition(topic));
         let is_user = topic.channel.kind() == ChannelKind::User;
-        let hooks = self.hooks(topic, is_again);
-        // What frees memory or keeps what is there must pass when Redis' memory is full.
-        let script =
-            if is_again || subscriptions == 0 { scripts::resend_subscriptions() } else { scripts::set_subscriptions() };
+        let webhooks = self.webhook_args(topic, report);
+        // A call that frees memory or restores state must succeed even if the memory of Redis is full.
+        let script = match report {
+            Report::New if subscriptions > 0 => scripts::set_subscriptions(),
+            _ => scripts::resend_subscriptions(),
+        };
         let id = node.to_string();
-        let mut call = script.key(keys.occupancy());
+        let mut call = script.key(keys.subscription_counts());
         call.key(occupied).key(keys.tombstone(&id));
-        hooks.add_keys(&mut call);
+        webhooks.add_keys(&mut call);
         call.arg(id).arg(subscriptions).arg(keys.topic()).arg(topic.channel.as_str()).arg(millis(CHANNEL_TTL));
         call.arg(u8::from(announce)).arg(u8::from(is_user)).arg(unix_us());
-        hooks.add_arguments(&mut call);
+        webhooks.add_arguments(&mut call);
         let status: i64 = self.change("occupy", node, topic, call).await?;
         if status == scripts::FENCED {
-            self.fenced(node);
+            self.take_new_id(node);
             return Err(RosterError::Unavailable);
         }
-        if subscriptions == 0 && lock(&self.held).topics.remove(topic).is_some() {
+        if subscriptions == 0 && lock(&self.registered).topics.remove(topic).is_some() {
             let mut command = redis::cmd("SREM");
             command.arg(self.link.keys().index(&node.to_string())).arg(topic.to_string());
-            // Left there it would cost a later sweep one look.
+            // If this fails, a later sweep checks the channel without need.
             let _ = self.run::<()>("index", command).await;
         }
         Ok(())
@@ -114,69 +122,63 @@ impl RedisRoster {
 
     pub(super) async fn leave_now(&self, topic: &Topic, user_id: &UserId) -> Result<(), RosterError> {
         let (node, keys) = (self.node().to_string(), self.link.keys().channel(topic));
-        let hooks = self.hooks(topic, false);
-        // Nothing is entered, so nothing has to be noted in the index.
+        let webhooks = self.webhook_args(topic, Report::New);
+        // The script adds nothing, so the channel does not have to be in the index.
         let mut call = scripts::leave().key(keys.members());
-        call.key(keys.holders()).key(keys.meta());
-        hooks.add_keys(&mut call);
+        call.key(keys.member_nodes()).key(keys.meta());
+        webhooks.add_keys(&mut call);
         call.arg(node).arg(user_id.as_str()).arg(keys.topic()).arg(unix_us());
-        hooks.add_arguments(&mut call);
+        webhooks.add_arguments(&mut call);
         call.arg(topic.channel.as_str());
         self.run::<i64>("leave", call).await.map(drop)
     }
 
-    pub(super) async fn miss_now(&self, topic: &Topic) -> Result<(), RosterError> {
+    pub(super) async fn report_cache_miss_now(&self, topic: &Topic) -> Result<(), RosterError> {
         if !self.event_types.of(&topic.app).has(WebhookKind::CacheMiss) {
             return Ok(());
         }
-        let hooks = self.hooks(topic, false);
+        let webhooks = self.webhook_args(topic, Report::New);
         let mut call = scripts::enqueue_cache_miss().key(self.link.keys().channel(topic).cache_miss_sent());
-        hooks.add_keys(&mut call);
+        webhooks.add_keys(&mut call);
         call.arg(millis(CACHE_MISS_INTERVAL)).arg(topic.channel.as_str());
-        hooks.add_arguments(&mut call);
+        webhooks.add_arguments(&mut call);
         self.run::<i64>("miss", call).await.map(drop)
     }
 
-    /// Reports the app's connections and claims places for `wanted` more. Returns the total too.
-    pub(super) async fn claim_now(
+    /// Reports this node's connections of an app and claims `requested` more. Also returns the cluster-wide number.
+    pub(super) async fn claim_connections_now(
         &self,
         app: &AppId,
         connections: u64,
-        wanted: u64,
+        requested: u64,
         quota: u64,
     ) -> Result<(u64, Claimed), RosterError> {
-        let node = self.standing_node().await?;
-        lock(&self.held).connections.insert(app.clone(), connections);
-        let (keys, id) = (self.link.keys(), node.to_string());
+        let node = self.node_with_lease().await?;
+        lock(&self.registered).connections.insert(app.clone(), connections);
+        let (keys, id, entry) = (self.link.keys(), node.to_string(), IndexEntry::Connections(app.clone()));
         let mut call = scripts::claim_connections().key(keys.connections(app));
         call.key(keys.connection_reports(app)).key(keys.nodes()).key(keys.index(&id)).key(keys.lease_grace());
-        call.arg(id).arg(connections).arg(wanted).arg(quota);
-        call.arg(millis(CHANNEL_TTL)).arg(millis(INDEX_TTL)).arg(format!("{app}/")).arg(keys.recount());
+        call.arg(id).arg(connections).arg(requested).arg(quota);
+        call.arg(millis(CHANNEL_TTL)).arg(millis(INDEX_TTL)).arg(entry.to_string()).arg(keys.recount());
         call.arg(app.as_str());
         let claimed = self.run("connect", call).await;
-        self.changed(node, Entry::Connections(app.clone()));
+        self.record_change(node, entry);
         let (total, admitted, answered_at_ms, oldest_report_at_ms) = claimed?;
         Ok((total, Claimed { admitted, answered_at_ms, oldest_report_at_ms }))
     }
 }
 
-/// A change that is made after the note in the index, on the same connection.
+/// A change of a channel, after the addition to the index on the same connection.
 struct Change {
-    note: Option<ScriptInvocation<'static>>,
+    indexing: Option<ScriptInvocation<'static>>,
     call: ScriptInvocation<'static>,
 }
 
 impl<T: FromRedisValue + Send> Command<T> for Change {
     async fn send(&self, connection: &mut MultiplexedConnection) -> RedisResult<T> {
-        if let Some(note) = &self.note {
-            note.invoke_async::<i64>(connection).await?;
+        if let Some(indexing) = &self.indexing {
+            indexing.invoke_async::<i64>(connection).await?;
         }
         self.call.invoke_async(connection).await
     }
-}
-
-pub(super) fn note_in_index(index: &str, entries: &[String]) -> ScriptInvocation<'static> {
-    let mut call = scripts::add_to_index().key(index);
-    call.arg(millis(INDEX_TTL)).arg(entries);
-    call
 }

@@ -1,4 +1,4 @@
-//! A node's lease, and keeping alive what the node holds.
+//! A node's lease, and the renewal of what the node has registered.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use futures_util::stream::{self, StreamExt};
 use rand::Rng;
 
-use super::changes::note_in_index;
-use super::{CHANNEL_TTL, Entry, Identity, Past, QUESTIONS_MAX, RedisRoster, lock, millis};
+use super::index::{IndexEntry, add_to_index};
+use super::{BATCH_MAX, CHANNEL_TTL, Identity, RedisRoster, UnsweptId, lock, millis};
 use crate::cluster::bus::EnvelopeSink;
 use crate::cluster::envelope::Topic;
 use crate::cluster::node::NodeId;
@@ -19,34 +19,36 @@ use crate::cluster::roster::RosterError;
 /// The times of leases. Tests use shorter ones, in the same proportions.
 #[derive(Clone, Copy, Debug)]
 pub struct Times {
-    /// For how long a renewed lease is valid, as Redis shows it. Deaths are not decided by it, see [`Times::silence`].
+    /// The duration of a lease in Redis. It does not decide whether a node is dead, see [`Times::silence`].
     pub(super) lease: Duration,
-    /// How often a node renews its lease.
+    /// The interval between two renewals of a lease.
     pub(super) heartbeat: Duration,
-    /// How long a node waits after a renewal that failed.
+    /// The pause after a failed renewal.
     pub(super) retry: Duration,
-    /// After this long without a renewal nothing is entered before the lease is renewed: it may be over soon.
+    /// The age of a lease from which a node renews it before it makes a change, because it may expire soon.
     pub(super) self_fence: Duration,
-    /// How often a node looks at the leases of all others.
+    /// The interval between two checks of the leases of all other nodes.
     pub(super) look: Duration,
-    /// How much a look counts at most for a node whose lease has not changed since the look before.
+    /// The longest time that one check adds to the silence of a node whose lease has not changed since the previous check.
     pub(super) credit: Duration,
-    /// A node is dead when its lease has not changed for this long. A living node renews every 5.5 s at most. It has
-    /// another 2 s for a command that times out, 2 s to connect again, 1 s to wait, and 2 s for the next command, which is
-    /// 12.5 s. One gap in which Redis was away counts for [`Times::credit`]. 2.5 s are for a busy machine.
+    /// The time after which a node is dead if its lease has not changed.
+    ///
+    /// A running node renews its lease every 5.5 s at most. If a command times out, that takes another 2 s. A new connection
+    /// takes 2 s, the pause 1 s, and the next command 2 s. The sum is 12.5 s. One gap in which Redis was unavailable counts
+    /// for [`Times::credit`]. The remaining 2.5 s are for a busy machine.
     pub(super) silence: Duration,
-    /// The same for an earlier identity that a node has given up. Until then the node has time to join again under its new
-    /// one, so that no member is removed that is still there.
+    /// The same time for an earlier id of a node. In this time the node resynchronizes under its new id, so that no member
+    /// is removed that is still connected.
     pub(super) given_up: Duration,
-    /// For how long one node has another to itself for sweeping. Renewed during the sweep.
+    /// The time to live of a node's claim to sweep another one. The node renews the claim during the sweep.
     pub(super) claim: Duration,
-    /// How often everything that a node holds gets its full time to live again.
+    /// The interval between two renewals of the time to live of what a node has registered.
     pub(super) touch: Duration,
 }
 
 impl Times {
-    /// The times of a real cluster. A dead node is found within `silence` and two looks, 23 s. That leaves 7 s for its
-    /// sweep.
+    /// The times of a real cluster. A dead node is detected within `silence` and two checks, which is 23 s. This leaves 7 s
+    /// for its sweep.
     pub const REAL: Self = Self {
         lease: Duration::from_secs(15),
         heartbeat: Duration::from_secs(5),
@@ -60,7 +62,7 @@ impl Times {
         touch: Duration::from_secs(30),
     };
 
-    /// All of them divided by `divisor`.
+    /// Returns the real times divided by `divisor`.
     #[cfg(any(test, feature = "contract"))]
     pub fn divided(divisor: u32) -> Self {
         let Self { lease, heartbeat, retry, self_fence, look, credit, silence, given_up, claim, touch } = Self::REAL;
@@ -79,15 +81,15 @@ impl Times {
     }
 }
 
-/// How long Redis remembers that a node was declared dead. A node that is paused for longer returns under the same id, and
-/// finds that everything it had is missing.
+/// Time to live of the tombstone of a node. A node that was paused for longer returns under the same id, and finds that
+/// everything that it had registered is missing.
 pub(super) const NODE_TOMBSTONE_TTL: Duration = Duration::from_secs(3600);
 
-/// Earlier ids that a node remembers: it may be swept again before it has asserted everything.
+/// Earlier ids that a node keeps. The node may be swept again before it has resynchronized.
 const EARLIER_MAX: usize = 3;
 
-/// Channels that are touched at a time.
-const TOUCHES: usize = 64;
+/// Channels whose time to live is renewed concurrently.
+const CONCURRENT_TOUCHES: usize = 64;
 
 /// The outcome of a renewal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,48 +102,47 @@ enum Renewal {
 }
 
 impl RedisRoster {
-    /// Returns the identity to make a change with. Renews the lease first when it may be over.
-    pub(super) async fn standing_node(&self) -> Result<NodeId, RosterError> {
-        if self.has_resigned.load(Ordering::Acquire) {
+    /// Returns the id with which to make a change. Renews the lease first if it may expire soon.
+    pub(super) async fn node_with_lease(&self) -> Result<NodeId, RosterError> {
+        if self.is_released.load(Ordering::Acquire) {
             return Err(RosterError::Unavailable);
         }
-        let stands = {
+        let node = {
             let identity = lock(&self.identity);
-            let fresh = identity.renewed.is_some_and(|renewed| renewed.elapsed() < self.times.self_fence);
-            fresh.then_some(identity.node)
+            let is_recent = identity.renewed.is_some_and(|renewed| renewed.elapsed() < self.times.self_fence);
+            is_recent.then_some(identity.node)
         };
-        match stands {
+        match node {
             Some(node) => Ok(node),
             None => self.renew_lease().await,
         }
     }
 
-    /// Renews the lease. A node that was declared dead gets a new identity and a new lease.
+    /// Renews the lease and returns the node id. A node that was declared dead gets a new id and a new lease.
     pub(super) async fn renew_lease(&self) -> Result<NodeId, RosterError> {
-        if self.has_resigned.load(Ordering::Acquire) {
+        if self.is_released.load(Ordering::Acquire) {
             return Err(RosterError::Unavailable);
         }
-        let node = self.node();
-        let mut standing = node;
+        let mut node = self.node();
         if self.heartbeat(node).await? == Renewal::Refused {
-            self.fenced(node);
-            standing = self.node();
-            if self.heartbeat(standing).await? == Renewal::Refused {
+            self.take_new_id(node);
+            node = self.node();
+            if self.heartbeat(node).await? == Renewal::Refused {
                 return Err(RosterError::Unavailable);
             }
         }
-        if self.node() != standing {
-            // Another task found the node fenced meanwhile. The next attempt is made with the latest identity.
+        if self.node() != node {
+            // Another task has changed the id during the call. The next attempt uses the new id.
             return Err(RosterError::Unavailable);
         }
-        if let Err(error) = self.bury_past().await {
-            tracing::debug!(%error, "cannot give up an earlier node id yet; retrying with the next heartbeat");
+        if let Err(error) = self.release_earlier_ids().await {
+            tracing::debug!(%error, "cannot release an earlier node id; retrying with the next heartbeat");
         }
-        Ok(standing)
+        Ok(node)
     }
 
-    /// Gives the node a new identity after `node` was declared dead.
-    pub(super) fn fenced(&self, node: NodeId) {
+    /// Gives the node a new id after `node` was declared dead.
+    pub(super) fn take_new_id(&self, node: NodeId) {
         let recent = {
             let mut identity = lock(&self.identity);
             if identity.node != node {
@@ -155,44 +156,45 @@ impl RedisRoster {
             recent
         };
         self.metrics.fenced.inc();
-        self.must_assert.store(true, Ordering::Release);
-        self.leave_to_sweep(node, recent.into_iter().map(|(_, entry)| entry));
-        self.forget_index();
+        self.must_resynchronize.store(true, Ordering::Release);
+        self.add_unswept(node, recent.into_iter().map(|(_, entry)| entry));
+        self.mark_unindexed();
         tracing::warn!({ node.id = %node }, "node lease expired; re-registering under a new id");
     }
 
-    /// Nothing that the node holds is in its index for certain: the next change of each channel notes it there.
-    pub(super) fn forget_index(&self) {
-        for is_noted in lock(&self.held).topics.values_mut() {
-            *is_noted = false;
+    /// Marks all channels as possibly missing in this node's index. The next change of each channel adds it again.
+    pub(super) fn mark_unindexed(&self) {
+        for is_indexed in lock(&self.registered).topics.values_mut() {
+            *is_indexed = false;
         }
     }
 
-    /// Remembers entries that a given-up identity may have changed after the sweep visited them.
-    fn leave_to_sweep(&self, node: NodeId, entries: impl Iterator<Item = Entry>) {
-        let entries: Vec<String> = entries.map(|entry| entry.to_string()).collect();
+    /// Records entries that may have been changed under an earlier id after the sweep visited them.
+    fn add_unswept(&self, node: NodeId, entries: impl Iterator<Item = IndexEntry>) {
+        let entries: Vec<IndexEntry> = entries.collect();
         if entries.is_empty() {
             return;
         }
-        let mut past = lock(&self.past);
-        match past.iter_mut().find(|past| past.node == node) {
-            Some(past) => past.entries.extend(entries),
-            None => past.push(Past { node, entries }),
+        let mut unswept = lock(&self.unswept);
+        match unswept.iter_mut().find(|id| id.node == node) {
+            Some(id) => id.entries.extend(entries),
+            None => unswept.push(UnsweptId { node, entries }),
         }
     }
 
-    /// Notes that a change has been made, or may have been. If the node was declared dead at the same time, the sweep may
-    /// have passed the entry before the change.
-    pub(super) fn changed(&self, node: NodeId, entry: Entry) {
+    /// Records that a change has been made, or may have been made. If the node was declared dead during the change, the sweep
+    /// may have visited the entry before the change.
+    pub(super) fn record_change(&self, node: NodeId, entry: IndexEntry) {
         let mut identity = lock(&self.identity);
         if identity.node == node {
             identity.recent.push((Instant::now(), entry));
             return;
         }
         drop(identity);
-        self.leave_to_sweep(node, std::iter::once(entry));
+        self.add_unswept(node, std::iter::once(entry));
     }
 
+    /// Renews the lease of an id once.
     async fn heartbeat(&self, node: NodeId) -> Result<Renewal, RosterError> {
         let was_registered = {
             let identity = lock(&self.identity);
@@ -208,26 +210,26 @@ impl RedisRoster {
             if identity.node != node {
                 return Ok(renewal);
             }
-            // What was changed before this renewal will be in the index when the node is swept.
+            // A later sweep finds the changes that were made before this renewal.
             identity.recent.retain(|(at, _)| *at >= sent);
             identity.renewed = Some(sent);
         }
         if was_registered && renewal == Renewal::Started {
-            self.lost();
+            self.on_lost_lease();
         }
         Ok(renewal)
     }
 
-    /// Redis has lost the lease, and so everything that this node had put there.
-    fn lost(&self) {
-        let channels = lock(&self.held).topics.len();
+    /// Handles the loss of the lease in Redis, with everything that this node had registered.
+    fn on_lost_lease(&self) {
+        let channels = lock(&self.registered).topics.len();
         self.metrics.lost_channels.inc_by(u64::try_from(channels).unwrap_or(u64::MAX));
-        self.forget_index();
-        self.must_assert.store(true, Ordering::Release);
-        tracing::warn!(channels, "redis has lost the lease of this node; asserting everything again");
+        self.mark_unindexed();
+        self.must_resynchronize.store(true, Ordering::Release);
+        tracing::warn!(channels, "redis has lost the lease of this node; registering everything again");
     }
 
-    /// Uses the connection of events, which waits for nothing: behind a herd of joins a heartbeat would come too late.
+    /// Sends a heartbeat on the connection for events, which has no queue. It would arrive too late after a burst of joins.
     async fn send_heartbeat(&self, node: NodeId) -> Result<Renewal, RosterError> {
         let keys = self.link.keys();
         let id = node.to_string();
@@ -237,43 +239,45 @@ impl RedisRoster {
             .key(keys.lease_grace())
             .arg(id)
             .arg(millis(self.times.lease));
-        let answer: Result<i64, _> = self.link.publish("heartbeat", &call).await;
-        let answer = answer.map_err(|error| self.failed("heartbeat", error))?;
-        Ok(match answer {
+        let reply: Result<i64, _> = self.link.publish("heartbeat", &call).await;
+        let reply = reply.map_err(|error| self.failed("heartbeat", error))?;
+        Ok(match reply {
             0 => Renewal::Refused,
             2 => Renewal::Started,
             _ => Renewal::Renewed,
         })
     }
 
-    /// Lets identities that this node has given up be swept again, because they may have made changes after their sweep.
-    pub(super) async fn bury_past(&self) -> Result<(), RosterError> {
+    /// Lets other nodes sweep the earlier ids of this node again, because of changes that were made after the first sweep.
+    pub(super) async fn release_earlier_ids(&self) -> Result<(), RosterError> {
         loop {
-            let (node, entries) = match lock(&self.past).last() {
-                Some(past) => (past.node, past.entries.clone()),
+            let (node, entries) = match lock(&self.unswept).last() {
+                Some(id) => (id.node, id.entries.clone()),
                 None => return Ok(()),
             };
-            self.note_all_in_index(node, entries).await?;
+            self.index_entries(node, &entries).await?;
             let mut call = scripts::release_earlier_id().key(self.link.keys().nodes());
             call.arg(node.to_string());
             self.run::<i64>("give_up", call).await?;
-            lock(&self.past).retain(|past| past.node != node);
+            lock(&self.unswept).retain(|id| id.node != node);
         }
     }
 
-    async fn note_all_in_index(&self, node: NodeId, entries: Vec<String>) -> Result<(), RosterError> {
+    /// Adds entries to the index of an id.
+    async fn index_entries(&self, node: NodeId, entries: &[IndexEntry]) -> Result<(), RosterError> {
         let index = self.link.keys().index(&node.to_string());
-        for some in entries.chunks(QUESTIONS_MAX) {
-            self.run::<i64>("index", note_in_index(&index, some)).await?;
+        for batch in entries.chunks(BATCH_MAX) {
+            self.run::<i64>("index", add_to_index(&index, batch)).await?;
         }
         Ok(())
     }
 
-    pub(super) async fn keep_lease(self: &Arc<Self>, sink: Arc<dyn EnvelopeSink>) -> Infallible {
+    /// Renews the lease at every heartbeat. Never returns. Requests a resynchronization if the lease was lost.
+    pub(super) async fn maintain_lease(self: &Arc<Self>, sink: Arc<dyn EnvelopeSink>) -> Infallible {
         loop {
-            // The connection's health is logged elsewhere. The lease is renewed as soon as Redis is back.
+            // Errors of the connection are logged elsewhere. The lease is renewed as soon as Redis is available.
             let renewed = self.renew_lease().await;
-            if renewed.is_ok() && self.must_assert.swap(false, Ordering::AcqRel) {
+            if renewed.is_ok() && self.must_resynchronize.swap(false, Ordering::AcqRel) {
                 sink.resynchronize();
             }
             let pause = if renewed.is_ok() { self.times.heartbeat } else { self.times.retry };
@@ -282,10 +286,12 @@ impl RedisRoster {
         }
     }
 
-    pub(super) async fn keep_alive(&self, sink: Arc<dyn EnvelopeSink>) -> Infallible {
+    /// Renews the time to live of what this node has registered. Never returns. Requests a resynchronization of channels that
+    /// lack something.
+    pub(super) async fn maintain_registered(&self, sink: Arc<dyn EnvelopeSink>) -> Infallible {
         loop {
             tokio::time::sleep(self.times.touch).await;
-            // Many rounds fit into the time to live.
+            // After an error the next round follows. The time to live is many rounds long.
             if let Ok(lost) = self.touch().await {
                 for topic in &lost {
                     self.metrics.lost_channels.inc();
@@ -295,17 +301,18 @@ impl RedisRoster {
         }
     }
 
-    /// Renews the time to live of all keys of this node, and writes its index again, which sweeps read. Returns the channels
-    /// that lack something, as after an eviction because memory was full.
+    /// Renews the time to live of all keys of this node and writes its index again. Returns the channels that lack something,
+    /// for example because Redis evicted it.
     async fn touch(&self) -> Result<Vec<Topic>, RosterError> {
         let node = self.node();
         let (topics, apps) = {
-            let held = lock(&self.held);
-            let topics: Vec<_> = held.topics.keys().cloned().collect();
-            (topics, held.connections.keys().cloned().collect::<Vec<_>>())
+            let registered = lock(&self.registered);
+            let topics: Vec<_> = registered.topics.keys().cloned().collect();
+            (topics, registered.connections.keys().cloned().collect::<Vec<_>>())
         };
-        let apps_entries = apps.iter().map(|app| format!("{app}/"));
-        self.note_all_in_index(node, topics.iter().map(Topic::to_string).chain(apps_entries).collect()).await?;
+        let channel_entries = topics.iter().cloned().map(IndexEntry::Channel);
+        let app_entries = apps.iter().cloned().map(IndexEntry::Connections);
+        self.index_entries(node, &channel_entries.chain(app_entries).collect::<Vec<_>>()).await?;
         for app in &apps {
             let mut pipeline = redis::pipe();
             for key in [self.link.keys().connections(app), self.link.keys().connection_reports(app)] {
@@ -315,7 +322,7 @@ impl RedisRoster {
         }
         let touched: Vec<_> = stream::iter(topics)
             .map(async |topic| (self.touch_channel(node, &topic).await, topic))
-            .buffer_unordered(TOUCHES)
+            .buffer_unordered(CONCURRENT_TOUCHES)
             .collect()
             .await;
         let mut lost = Vec::new();
@@ -323,25 +330,25 @@ impl RedisRoster {
             match touched {
                 Ok(true) => {}
                 Ok(false) => lost.push(topic),
-                // Someone else's value; the other channels are touched all the same.
+                // A key of the wrong type does not affect the other channels.
                 Err(RosterError::Damaged) => {}
                 Err(error) => return Err(error),
             }
         }
-        // What was left since the list was made is missing rightly.
-        let held = lock(&self.held);
-        lost.retain(|topic| held.topics.contains_key(topic));
+        // A channel from which the node has unsubscribed during this call lacks nothing.
+        let registered = lock(&self.registered);
+        lost.retain(|topic| registered.topics.contains_key(topic));
         Ok(lost)
     }
 
-    /// Returns whether all is there that this node has put there.
+    /// Renews the time to live of a channel's keys. Returns whether everything that this node has registered is there.
     async fn touch_channel(&self, node: NodeId, topic: &Topic) -> Result<bool, RosterError> {
         let keys = self.link.keys().channel(topic);
         let occupied = self.link.keys().occupied(&topic.app, self.link.keys().partition(topic));
-        let mut call = scripts::touch().key(keys.occupancy());
+        let mut call = scripts::touch().key(keys.subscription_counts());
         call.key(occupied).key(keys.meta());
         if topic.channel.kind().is_presence() {
-            call.key(keys.members()).key(keys.holders());
+            call.key(keys.members()).key(keys.member_nodes());
         }
         call.arg(node.to_string()).arg(topic.channel.as_str()).arg(millis(CHANNEL_TTL));
         let found: i64 = self.run("touch", call).await?;

@@ -1,8 +1,8 @@
-//! Decides which nodes are dead, without anybody's clock but this process' own.
+//! Detects dead nodes from their leases.
 //!
-//! Redis' clock may jump, and Redis may be away for longer than a lease, with its data or without. So the expiry that
-//! stands in Redis proves nothing. This node looks at all leases every two seconds. A node whose lease has not changed
-//! for [`Times::silence`] is dead.
+//! Redis' clock may jump. Redis may also be unavailable for longer than a lease, and may lose data. The expiry of a lease
+//! therefore proves nothing. This node reads all leases every two seconds, and measures time with the clock of its process. A
+//! node is dead if its lease has not changed for [`Times::silence`].
 
 use std::time::{Duration, Instant};
 
@@ -10,31 +10,36 @@ use hashbrown::HashMap;
 
 use super::Times;
 
-/// The lease of an identity that its node has given up.
-const GIVEN_UP: &str = "0";
+/// The lease of an earlier id that its node has released.
+const RELEASED: &str = "0";
 
-/// The leases of other nodes as this node has seen them change.
+/// The leases of all nodes at the last check.
 #[derive(Default)]
-pub(super) struct Watch {
+pub(super) struct LeaseWatch {
     seen: HashMap<String, Seen>,
-    last_look: Option<Instant>,
+    last_check: Option<Instant>,
 }
 
 struct Seen {
-    /// The lease as Redis showed it. Every renewal changes it.
+    /// The lease in Redis. Every renewal changes it.
     lease: String,
-    /// How long it has not changed.
+    /// The time for which the lease has not changed.
     silence: Duration,
 }
 
-impl Watch {
-    /// Takes the leases of one look, and returns the nodes that have been silent for too long, with their leases.
+impl LeaseWatch {
+    /// Updates the leases, and returns the nodes whose leases have not changed for too long, with their leases.
     ///
-    /// A look counts for [`Times::credit`] at most, however long ago the one before it was. In a longer gap this process was
-    /// paused, or Redis was away, so that others could not renew their leases either.
-    pub(super) fn look(&mut self, now: Instant, leases: Vec<(String, String)>, times: &Times) -> Vec<(String, String)> {
-        let elapsed = self.last_look.map_or(Duration::ZERO, |last| now.saturating_duration_since(last));
-        self.last_look = Some(now);
+    /// A check adds [`Times::credit`] to a silence at most. If the previous check was earlier, this process was paused or
+    /// Redis was unavailable. Other nodes could not renew their leases either.
+    pub(super) fn check(
+        &mut self,
+        now: Instant,
+        leases: Vec<(String, String)>,
+        times: &Times,
+    ) -> Vec<(String, String)> {
+        let elapsed = self.last_check.map_or(Duration::ZERO, |last| now.saturating_duration_since(last));
+        self.last_check = Some(now);
         let credit = elapsed.min(times.credit);
         let mut silent = Vec::new();
         let mut seen = HashMap::with_capacity(leases.len());
@@ -43,7 +48,7 @@ impl Watch {
                 Some(before) if before.lease == lease => before.silence + credit,
                 _ => Duration::ZERO,
             };
-            let silence_max = if lease == GIVEN_UP { times.given_up } else { times.silence };
+            let silence_max = if lease == RELEASED { times.given_up } else { times.silence };
             if silence >= silence_max {
                 silent.push((node.clone(), lease.clone()));
             }
@@ -58,85 +63,85 @@ impl Watch {
 mod tests {
     use super::*;
 
-    const LOOK: Duration = Duration::from_secs(2);
+    const INTERVAL: Duration = Duration::from_secs(2);
 
-    struct Scene {
-        watch: Watch,
+    struct Fixture {
+        watch: LeaseWatch,
         now: Instant,
     }
 
-    impl Scene {
+    impl Fixture {
         fn new() -> Self {
-            Self { watch: Watch::default(), now: Instant::now() }
+            Self { watch: LeaseWatch::default(), now: Instant::now() }
         }
 
-        fn look(&mut self, after: Duration, leases: &[(&str, u64)]) -> Vec<String> {
+        fn check(&mut self, after: Duration, leases: &[(&str, u64)]) -> Vec<String> {
             self.now += after;
             let leases = leases.iter().map(|(node, lease)| ((*node).to_owned(), lease.to_string())).collect();
-            self.watch.look(self.now, leases, &Times::REAL).into_iter().map(|(node, _)| node).collect()
+            self.watch.check(self.now, leases, &Times::REAL).into_iter().map(|(node, _)| node).collect()
         }
     }
 
     #[test]
-    fn a_node_that_renews_is_alive_whatever_its_lease_says() {
-        let mut scene = Scene::new();
+    fn a_node_that_renews_its_lease_is_alive_whatever_the_expiry_is() {
+        let mut fixture = Fixture::new();
         for round in 0..100 {
-            // Renewed with every third look, by a clock that runs backward.
-            assert_eq!(scene.look(LOOK, &[("ana", 1_000_000 - 15_000 * (round / 3))]), [""; 0]);
+            // The node renews the lease at every third check, while Redis' clock runs backward.
+            assert_eq!(fixture.check(INTERVAL, &[("ana", 1_000_000 - 15_000 * (round / 3))]), [""; 0]);
         }
     }
 
     #[test]
-    fn a_node_whose_lease_does_not_change_is_dead_after_the_silence_and_not_before() {
-        let mut scene = Scene::new();
-        for look in 0..30 {
-            let silent = scene.look(LOOK, &[("ana", 7), ("bo", look)]);
-            assert_eq!(silent.contains(&"ana".to_owned()), look >= 9, "look {look}");
+    fn a_node_is_dead_once_its_lease_has_not_changed_for_the_silence() {
+        let mut fixture = Fixture::new();
+        for check in 0..30 {
+            let silent = fixture.check(INTERVAL, &[("ana", 7), ("bo", check)]);
+            assert_eq!(silent.contains(&"ana".to_owned()), check >= 9, "check {check}");
             assert!(!silent.contains(&"bo".to_owned()));
         }
     }
 
     #[test]
-    fn a_long_gap_between_looks_counts_as_one_look() {
-        let mut scene = Scene::new();
+    fn a_long_gap_between_checks_counts_as_one_check() {
+        let mut fixture = Fixture::new();
         for _ in 0..3 {
-            assert_eq!(scene.look(LOOK, &[("ana", 7)]), [""; 0]);
+            assert_eq!(fixture.check(INTERVAL, &[("ana", 7)]), [""; 0]);
         }
-        assert_eq!(scene.look(Duration::from_secs(3600), &[("ana", 7)]), [""; 0]);
-        // What was seen before the gap still counts.
-        let more = (1..).find(|_| !scene.look(LOOK, &[("ana", 7)]).is_empty());
+        assert_eq!(fixture.check(Duration::from_secs(3600), &[("ana", 7)]), [""; 0]);
+        // The silence before the gap still counts.
+        let more = (1..).find(|_| !fixture.check(INTERVAL, &[("ana", 7)]).is_empty());
         assert_eq!(more, Some(6));
     }
 
     #[test]
-    fn a_change_of_any_kind_is_a_sign_of_life() {
-        let mut scene = Scene::new();
+    fn any_change_of_a_lease_shows_that_its_node_is_alive() {
+        let mut fixture = Fixture::new();
         for _ in 0..8 {
-            scene.look(LOOK, &[("ana", 50_000)]);
+            fixture.check(INTERVAL, &[("ana", 50_000)]);
         }
-        // An older state came back, as from a replica that lags.
+        // Redis returned with an older state, for example that of a replica with a lag.
         for _ in 0..9 {
-            assert_eq!(scene.look(LOOK, &[("ana", 10_000)]), [""; 0]);
+            assert_eq!(fixture.check(INTERVAL, &[("ana", 10_000)]), [""; 0]);
         }
-        assert_eq!(scene.look(LOOK, &[("ana", 10_000)]), ["ana"]);
+        assert_eq!(fixture.check(INTERVAL, &[("ana", 10_000)]), ["ana"]);
     }
 
     #[test]
-    fn a_node_that_was_missing_meanwhile_is_new() {
-        let mut scene = Scene::new();
+    fn a_node_that_was_missing_at_a_check_counts_as_new() {
+        let mut fixture = Fixture::new();
         for _ in 0..8 {
-            scene.look(LOOK, &[("ana", 7)]);
+            fixture.check(INTERVAL, &[("ana", 7)]);
         }
-        scene.look(LOOK, &[]);
-        assert_eq!(scene.look(LOOK, &[("ana", 7)]), [""; 0]);
+        fixture.check(INTERVAL, &[]);
+        assert_eq!(fixture.check(INTERVAL, &[("ana", 7)]), [""; 0]);
     }
 
     #[test]
-    fn an_identity_that_was_given_up_is_dead_soon() {
-        let mut scene = Scene::new();
-        for look in 0..6 {
-            let silent = scene.look(LOOK, &[("ana", 0), ("bo", 7)]);
-            assert_eq!(silent.len(), usize::from(look >= 4), "look {look}: {silent:?}");
+    fn a_released_id_is_dead_after_a_short_time() {
+        let mut fixture = Fixture::new();
+        for check in 0..6 {
+            let silent = fixture.check(INTERVAL, &[("ana", 0), ("bo", 7)]);
+            assert_eq!(silent.len(), usize::from(check >= 4), "check {check}: {silent:?}");
         }
     }
 }

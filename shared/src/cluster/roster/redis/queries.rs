@@ -1,4 +1,4 @@
-//! What is asked of Redis, without changing anything.
+//! The queries of the roster, which change nothing in Redis.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use redis::Pipeline;
 
-use super::{QUESTIONS_MAX, RedisRoster, from_value};
+use super::{BATCH_MAX, RedisRoster, from_value};
 use crate::app::AppId;
 use crate::cluster::envelope::wire::info_of;
 use crate::cluster::envelope::{CachedEvent, Position, Topic};
@@ -15,13 +15,13 @@ use crate::cluster::roster::{Occupancy, RosterError};
 use crate::protocol::{ChannelKind, ChannelName, Member, UserId};
 
 impl RedisRoster {
-    pub(super) async fn held_now(&self, topic: &Topic) -> Result<Vec<UserId>, RosterError> {
+    pub(super) async fn own_members_now(&self, topic: &Topic) -> Result<Vec<UserId>, RosterError> {
         let node = self.node().to_string();
         let mut command = redis::cmd("HGETALL");
-        command.arg(self.link.keys().channel(topic).holders());
+        command.arg(self.link.keys().channel(topic).member_nodes());
         let users: Vec<(String, String)> = self.run("held", command).await?;
-        let held = users.iter().filter(|(_, nodes)| nodes.contains(&node));
-        Ok(held.map(|(user_id, _)| UserId::from(user_id.as_str())).collect())
+        let own = users.iter().filter(|(_, node_ids)| node_ids.contains(&node));
+        Ok(own.map(|(user_id, _)| UserId::from(user_id.as_str())).collect())
     }
 
     pub(super) async fn members_now(&self, topic: &Topic) -> Result<Vec<Member>, RosterError> {
@@ -30,7 +30,7 @@ impl RedisRoster {
         self.run("members", command).await.map(|list| self.members_of(list))
     }
 
-    /// Ids and infos as members, in the order of ids. An entry that is not ours is left out and counted.
+    /// Converts ids and infos to members, sorted by id. Omits malformed entries and counts them.
     pub(super) fn members_of(&self, list: Vec<(String, String)>) -> Vec<Member> {
         let mut members: Vec<Member> = Vec::with_capacity(list.len());
         for (user_id, info) in &list {
@@ -45,17 +45,18 @@ impl RedisRoster {
 
     pub(super) async fn occupancy_now(&self, topics: &[Topic]) -> Result<Vec<Occupancy>, RosterError> {
         let mut all = Vec::with_capacity(topics.len());
-        for topics in topics.chunks(QUESTIONS_MAX) {
+        for topics in topics.chunks(BATCH_MAX) {
             let mut pipeline = Pipeline::with_capacity(2 * topics.len());
             for topic in topics {
                 let keys = self.link.keys().channel(topic);
-                pipeline.cmd("HGETALL").arg(keys.occupancy()).cmd("HLEN").arg(keys.members());
+                pipeline.cmd("HGETALL").arg(keys.subscription_counts()).cmd("HLEN").arg(keys.members());
             }
-            let answers: Vec<redis::Value> = self.run("occupancy", pipeline).await?;
-            let (pairs, _) = answers.as_chunks::<2>();
+            let replies: Vec<redis::Value> = self.run("occupancy", pipeline).await?;
+            let (pairs, _) = replies.as_chunks::<2>();
             for [nodes, users] in pairs {
                 let nodes: HashMap<String, u64> = from_value(nodes)?;
-                let counted = nodes.iter().filter(|(node, _)| *node != "#").map(|(_, count)| count);
+                let counted =
+                    nodes.iter().filter(|(node, _)| *node != scripts::COUNTS_ANNOUNCED_FIELD).map(|(_, count)| count);
                 all.push(Occupancy { subscriptions: counted.sum(), users: from_value(users)? });
             }
         }
@@ -83,7 +84,7 @@ impl RedisRoster {
         names.sort();
         let topics: Vec<Topic> = names.iter().map(|name| Topic::new(app, name)).collect();
         let occupancies = self.occupancy_now(&topics).await?;
-        // The set may name a channel whose nodes all died; its counts are gone by then.
+        // The set may list a channel whose nodes have all crashed. Its counts are swept or expire.
         Ok(names.into_iter().zip(occupancies).filter(|(_, occupancy)| occupancy.subscriptions > 0).collect())
     }
 
@@ -91,17 +92,18 @@ impl RedisRoster {
         let key = self.link.keys().channel(topic).cached_event();
         let mut pipeline = redis::pipe();
         pipeline.cmd("GET").arg(&key).cmd("PTTL").arg(&key);
-        let (kept, ttl_ms): (Option<Vec<u8>>, i64) = self.run("kept", pipeline).await?;
-        let Some(kept) = kept else { return Ok(None) };
-        let read = || {
-            let end = kept.iter().position(|byte| *byte == b'\n')?;
-            let (epoch, sequence) = std::str::from_utf8(&kept[..end]).ok()?.split_once(' ')?;
+        let (text, ttl_ms): (Option<Vec<u8>>, i64) = self.run("kept", pipeline).await?;
+        let Some(text) = text else { return Ok(None) };
+        // The text is the position, a line break and the event.
+        let parse = || {
+            let end = text.iter().position(|byte| *byte == b'\n')?;
+            let (epoch, sequence) = std::str::from_utf8(&text[..end]).ok()?.split_once(' ')?;
             let position = Position { epoch: epoch.parse().ok()?, sequence: sequence.parse().ok()? };
-            std::str::from_utf8(&kept[end + 1..]).ok()?;
-            let frame = Bytes::copy_from_slice(&kept[end + 1..]);
+            std::str::from_utf8(&text[end + 1..]).ok()?;
+            let frame = Bytes::copy_from_slice(&text[end + 1..]);
             Some(CachedEvent { frame, position, ttl: Duration::from_millis(u64::try_from(ttl_ms).ok()?) })
         };
-        let event = read();
+        let event = parse();
         if event.is_none() {
             self.metrics.dropped("malformed_kept");
         }

@@ -1,5 +1,5 @@
-//! Finding dead nodes and removing them from every channel they held. Any node may do it, and may die doing it: every step
-//! may be repeated, and what is left to do stands in Redis.
+//! Detects dead nodes and removes their state. Any node may do it. If it crashes, another node continues: every step may be
+//! repeated, and Redis stores what is left to do.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -9,49 +9,50 @@ use futures_util::stream::{self, StreamExt};
 use rand::Rng;
 use tokio::sync::watch;
 
+use super::index::IndexEntry;
 use super::lease::NODE_TOMBSTONE_TTL;
-use super::lease_watch::Watch;
-use super::{RedisRoster, lock, millis};
-use crate::app::AppId;
+use super::lease_watch::LeaseWatch;
+use super::{RedisRoster, Report, lock, millis};
 use crate::cluster::envelope::{Topic, unix_us};
 use crate::cluster::redis::scripts;
 use crate::cluster::roster::RosterError;
 use crate::excerpt::{NAME_MAX, excerpt};
-use crate::protocol::{ChannelKind, ChannelName};
+use crate::protocol::ChannelKind;
 
-/// Dead nodes that are swept at a time. Others wait for the next look.
+/// Dead nodes that one check of the leases returns. The others follow with later checks.
 const NODES_MAX: usize = 32;
 
-/// Nodes of a cluster whose leases are watched: far more than there are. Others would not be swept.
+/// Nodes whose leases are watched. Further nodes would not be swept. The number is far above that of any cluster.
 const WATCHED_MAX: usize = 4096;
 
-/// Users that one script removes: Redis does nothing else meanwhile.
+/// Users that one script removes. Redis executes nothing else during a script.
 const EVICT_BATCH: usize = 256;
 
-/// Channels that are read from an index at a time.
+/// Entries of an index that one command reads.
 const INDEX_BATCH: usize = 100;
 
-/// Channels that are swept at a time: enough for thousands of them in a second.
-const ENTRIES: usize = 32;
+/// Entries that are swept concurrently. This is enough for thousands of channels per second.
+const CONCURRENT_ENTRIES: usize = 32;
 
-/// How long a channel remembers that a node was swept: longer than any node is paused and any command is under way.
-const TOMBSTONE: Duration = Duration::from_secs(600);
+/// Time to live of the tombstone that a sweep adds to a channel. It is longer than any pause of a node and any delay of a
+/// command.
+const CHANNEL_TOMBSTONE_TTL: Duration = Duration::from_secs(600);
 
-/// A look at the leases: nodes that are declared dead and not swept yet, and all other nodes with their leases.
-type Look = (Vec<String>, Vec<(String, String)>);
+/// The state of the nodes: dead nodes that are not swept yet, and all other nodes with their leases.
+type NodeStates = (Vec<String>, Vec<(String, String)>);
 
 /// The result of a sweep, or of a part of it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Swept {
-    /// Users that were removed, because no other node holds them.
+    /// Members that left their channels, because no other node has them.
     pub(super) members: u64,
-    /// Entries of the index that could not be swept completely, because a key holds something else.
+    /// Entries of the index that could not be swept completely, because a key has the wrong type.
     pub(super) damaged: u64,
 }
 
 impl RedisRoster {
-    /// Looks for dead nodes and sweeps them; never returns. A sweep may take long, so looking goes on beside it.
-    pub(super) async fn keep_sweeping(self: &Arc<Self>) -> Infallible {
+    /// Detects dead nodes and sweeps them. Never returns. The leases are also checked during a sweep, which may take long.
+    pub(super) async fn sweep_dead_nodes(self: &Arc<Self>) -> Infallible {
         let (found, mut dead) = watch::channel(Vec::new());
         let sweeping = async {
             loop {
@@ -63,17 +64,17 @@ impl RedisRoster {
                 }
             }
         };
-        tokio::join!(self.keep_looking(&found), sweeping).0
+        tokio::join!(self.watch_leases(&found), sweeping).0
     }
 
-    async fn keep_looking(&self, found: &watch::Sender<Vec<String>>) -> Infallible {
-        let mut watch = Watch::default();
+    async fn watch_leases(&self, found: &watch::Sender<Vec<String>>) -> Infallible {
+        let mut watch = LeaseWatch::default();
         loop {
-            // Up to a quarter more or less, so that nodes do not all look at once.
+            // The jitter of 25% prevents nodes from checking at the same time.
             let pause = self.times.look.mul_f64(rand::rng().random_range(0.75..=1.25));
             tokio::time::sleep(pause).await;
-            // An error needs no handling: a look that failed is not counted against any node.
-            if let Ok(dead) = self.look(&mut watch).await
+            // After an error the next check follows. A failed check does not count against any node.
+            if let Ok(dead) = self.check_leases(&mut watch).await
                 && !dead.is_empty()
             {
                 found.send_replace(dead);
@@ -81,21 +82,21 @@ impl RedisRoster {
         }
     }
 
-    /// Looks at all leases once. Declares nodes dead that have been silent for too long, and returns all dead nodes.
-    async fn look(&self, watch: &mut Watch) -> Result<Vec<String>, RosterError> {
-        let (dead, leases) = self.claim(Vec::new()).await?;
+    /// Checks all leases once. Declares nodes dead whose leases have not changed for too long, and returns all dead nodes.
+    async fn check_leases(&self, watch: &mut LeaseWatch) -> Result<Vec<String>, RosterError> {
+        let (dead, leases) = self.declare_dead(Vec::new()).await?;
         let own = self.node().to_string();
-        let mut silent = watch.look(Instant::now(), leases, &self.times);
+        let mut silent = watch.check(Instant::now(), leases, &self.times);
         silent.retain(|(node, _)| *node != own);
         silent.truncate(NODES_MAX);
         if silent.is_empty() {
             return Ok(dead);
         }
-        self.claim(silent).await.map(|(dead, _)| dead)
+        self.declare_dead(silent).await.map(|(dead, _)| dead)
     }
 
-    /// Declares `silent` nodes dead, unless they have renewed the given leases meanwhile.
-    async fn claim(&self, silent: Vec<(String, String)>) -> Result<Look, RosterError> {
+    /// Declares `silent` nodes dead, unless their leases differ from the given ones. Returns the state of all nodes.
+    async fn declare_dead(&self, silent: Vec<(String, String)>) -> Result<NodeStates, RosterError> {
         let keys = self.link.keys();
         let mut call = scripts::declare_dead().key(keys.nodes());
         call.key(keys.dead());
@@ -106,7 +107,7 @@ impl RedisRoster {
         self.run("claim", call).await
     }
 
-    /// Sweeps one dead node, unless another node does. After an error the next look finds what is left.
+    /// Sweeps one dead node, unless another node does. After an error the next check of the leases finds the node again.
     async fn sweep_node(&self, node: &str) {
         match self.try_sweep(node).await {
             Ok(None) => {}
@@ -116,12 +117,12 @@ impl RedisRoster {
                 tracing::info!({ node.id = node, members = members, damaged = damaged }, "swept a dead node");
             }
             Err(error) => {
-                tracing::debug!({ node.id = node, error = %error }, "sweep interrupted; retrying with the next look")
+                tracing::debug!({ node.id = node, error = %error }, "sweep interrupted; retrying with the next check of the leases");
             }
         }
     }
 
-    /// Returns `None` if the node is swept already, or another node sweeps it.
+    /// Sweeps a node. Returns `None` if it was swept already or another node sweeps it.
     pub(super) async fn try_sweep(&self, node: &str) -> Result<Option<Swept>, RosterError> {
         let sweeper = self.node().to_string();
         let index = self.link.keys().index(node);
@@ -131,16 +132,16 @@ impl RedisRoster {
                 return Ok(None);
             }
             let (next, entries) = match self.scan_index(&index, cursor).await {
-                // Without the index the entries of the node cannot be found. They expire by themselves.
+                // Without the index the node's entries cannot be found. They expire.
                 Err(RosterError::Damaged) => {
-                    self.set_aside(node, &index, &mut total);
+                    self.skip(node, &index, &mut total);
                     break;
                 }
                 scanned => scanned?,
             };
             let swept: Vec<_> = stream::iter(&entries)
                 .map(async |entry| (self.sweep_entry(node, entry).await, entry))
-                .buffer_unordered(ENTRIES)
+                .buffer_unordered(CONCURRENT_ENTRIES)
                 .collect()
                 .await;
             for (result, entry) in swept {
@@ -153,10 +154,10 @@ impl RedisRoster {
                     Err(error) => return Err(error),
                 };
                 if is_damaged {
-                    self.set_aside(node, entry, &mut total);
+                    self.skip(node, entry, &mut total);
                 }
             }
-            self.forget_entries(&index, entries).await?;
+            self.remove_entries(&index, entries).await?;
             cursor = next;
             if cursor == 0 {
                 break;
@@ -165,37 +166,40 @@ impl RedisRoster {
         Ok(self.end_sweep(node, &sweeper).await?.then_some(total))
     }
 
-    /// Counts an entry that cannot be swept, and logs the first of a sweep. The node cannot be removed from that key before a
-    /// person has repaired it, so the sweep does not wait for it.
-    fn set_aside(&self, node: &str, entry: &str, total: &mut Swept) {
+    /// Counts an entry that cannot be swept, and logs the first one of a sweep. The sweep continues, because only an operator
+    /// can repair the key.
+    fn skip(&self, node: &str, entry: &str, total: &mut Swept) {
         total.damaged += 1;
         self.metrics.damaged_entries.inc();
         if total.damaged == 1 {
             tracing::error!(
                 { node.id = node, entry = %excerpt(entry, NAME_MAX) },
-                "a key of a dead node's channel has the wrong type; skipped it, so members of that node may stay; delete \
-                 the key to repair the channel; further ones of this sweep are only counted"
+                "a key of a dead node's channel has the wrong type; skipped it, so members of the node may remain; delete \
+                 the key to repair the channel (further keys of this sweep are counted, not logged)"
             );
         }
     }
 
-    /// Returns the channels in this node's index that it has left.
+    /// Returns the channels in this node's index from which it has unsubscribed.
     pub(super) async fn stale_channels_now(&self) -> Result<Vec<Topic>, RosterError> {
         let index = self.link.keys().index(&self.node().to_string());
-        let (mut cursor, mut left) = (0, Vec::new());
+        let (mut cursor, mut stale) = (0, Vec::new());
         loop {
             let (next, entries) = match self.scan_index(&index, cursor).await {
-                // The index shows nothing then. The next touch reports it.
-                Err(RosterError::Damaged) => return Ok(left),
+                // The index cannot be read. The next renewal of this node's keys fails and logs it.
+                Err(RosterError::Damaged) => return Ok(stale),
                 scanned => scanned?,
             };
-            let held = lock(&self.held);
-            let topics = entries.iter().filter_map(|entry| topic_of(entry));
-            left.extend(topics.filter(|topic| !held.topics.contains_key(topic)));
-            drop(held);
+            let registered = lock(&self.registered);
+            let topics = entries.iter().filter_map(|entry| match IndexEntry::parse(entry)? {
+                IndexEntry::Channel(topic) => Some(topic),
+                IndexEntry::Connections(_) => None,
+            });
+            stale.extend(topics.filter(|topic| !registered.topics.contains_key(topic)));
+            drop(registered);
             cursor = next;
             if cursor == 0 {
-                return Ok(left);
+                return Ok(stale);
             }
         }
     }
@@ -218,7 +222,7 @@ impl RedisRoster {
         self.run("sweep_index", command).await
     }
 
-    async fn forget_entries(&self, index: &str, entries: Vec<String>) -> Result<(), RosterError> {
+    async fn remove_entries(&self, index: &str, entries: Vec<String>) -> Result<(), RosterError> {
         if entries.is_empty() {
             return Ok(());
         }
@@ -227,50 +231,44 @@ impl RedisRoster {
         self.run("sweep_index", command).await
     }
 
-    /// Sweeps one entry of an index: `APP/CHANNEL`, or `APP/` for the app's connections.
+    /// Sweeps one entry of an index. An entry that no node has written needs no sweep.
     async fn sweep_entry(&self, node: &str, entry: &str) -> Result<Swept, RosterError> {
         let mut total = Swept::default();
-        // An entry that is not ours is only taken off the list.
-        let Some((app, channel)) = entry.split_once('/') else { return Ok(total) };
-        let app = AppId::from(app);
-        if channel.is_empty() {
-            let keys = self.link.keys();
-            let mut pipeline = redis::pipe();
-            pipeline.hdel(keys.connections(&app), node).ignore().hdel(keys.connection_reports(&app), node).ignore();
-            self.run::<()>("sweep_connections", pipeline).await?;
-            return Ok(total);
-        }
-        let Ok(channel) = ChannelName::parse(channel, usize::MAX) else { return Ok(total) };
-        let topic = Topic::new(&app, &channel);
+        let topic = match IndexEntry::parse(entry) {
+            Some(IndexEntry::Channel(topic)) => topic,
+            Some(IndexEntry::Connections(app)) => {
+                let keys = self.link.keys();
+                let mut pipeline = redis::pipe();
+                pipeline.hdel(keys.connections(&app), node).ignore().hdel(keys.connection_reports(&app), node).ignore();
+                self.run::<()>("sweep_connections", pipeline).await?;
+                return Ok(total);
+            }
+            None => return Ok(total),
+        };
         loop {
-            let (members, left, damaged) = self.evict(node, &topic).await?;
+            let (members, more, damaged) = self.evict(node, &topic).await?;
             total.members += members;
             total.damaged = total.damaged.max(damaged);
-            if left == 0 {
+            if more == 0 {
                 return Ok(total);
             }
         }
     }
 
+    /// Removes up to [`EVICT_BATCH`] users of a node from a channel. Returns the members that left, whether users of the node
+    /// may be left, and whether a key was skipped.
     async fn evict(&self, node: &str, topic: &Topic) -> Result<(u64, u64, u64), RosterError> {
         let keys = self.link.keys().channel(topic);
         let occupied = self.link.keys().occupied(&topic.app, self.link.keys().partition(topic));
         let is_user = topic.channel.kind() == ChannelKind::User;
-        let hooks = self.hooks(topic, false);
+        let webhooks = self.webhook_args(topic, Report::New);
         let mut call = scripts::evict_node().key(keys.members());
-        call.key(keys.holders()).key(keys.meta());
-        call.key(keys.occupancy()).key(occupied).key(keys.tombstone(node));
-        hooks.add_keys(&mut call);
-        call.arg(node).arg(keys.topic()).arg(topic.channel.as_str()).arg(EVICT_BATCH).arg(millis(TOMBSTONE));
-        call.arg(u8::from(is_user)).arg(unix_us());
-        hooks.add_arguments(&mut call);
+        call.key(keys.member_nodes()).key(keys.meta());
+        call.key(keys.subscription_counts()).key(occupied).key(keys.tombstone(node));
+        webhooks.add_keys(&mut call);
+        call.arg(node).arg(keys.topic()).arg(topic.channel.as_str()).arg(EVICT_BATCH);
+        call.arg(millis(CHANNEL_TOMBSTONE_TTL)).arg(u8::from(is_user)).arg(unix_us());
+        webhooks.add_arguments(&mut call);
         self.run("evict", call).await
     }
-}
-
-/// Returns the channel of an entry of an index; `None` for an app's connections, and for what is not ours.
-fn topic_of(entry: &str) -> Option<Topic> {
-    let (app, channel) = entry.split_once('/')?;
-    let channel = ChannelName::parse(channel, usize::MAX).ok()?;
-    Some(Topic::new(&AppId::from(app), &channel))
 }

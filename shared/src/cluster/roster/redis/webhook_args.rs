@@ -1,56 +1,58 @@
-//! What scripts are told so that a change is told by webhooks.
+//! The arguments with which a script enqueues webhook events of a change.
 
 use redis::ScriptInvocation;
 
-use super::{RedisRoster, lock};
+use super::{RedisRoster, Report, lock};
 use crate::cluster::envelope::Topic;
 
-/// What a script needs to tell of a change by webhooks.
-pub(super) struct Hooks {
+/// Keys and arguments for the functions of `scripts/parts/webhooks.lua`.
+pub(super) struct WebhookArgs {
     queue: String,
-    news: String,
+    ready_apps: String,
     holds: String,
-    /// Of what is asserted again: tombstones of the node's earlier ids.
-    earlier: Vec<String>,
-    base: String,
+    /// The tombstones of the channel under the node's earlier ids, for a repeated report.
+    tombstones: Vec<String>,
+    partition_prefix: String,
     app: String,
-    /// Letters of the kinds that are wanted.
-    wanted: String,
-    /// Whether the node does not assert it again.
-    is_news: bool,
+    /// The letters of the webhook kinds that endpoints of the app request.
+    kinds: String,
+    report: Report,
 }
 
-impl Hooks {
-    /// Adds the keys that come last.
+impl WebhookArgs {
+    /// Adds the keys. They must be the last keys of the script.
     pub(super) fn add_keys(&self, call: &mut ScriptInvocation<'_>) {
-        call.key(&self.queue).key(&self.news).key(&self.holds);
-        for earlier in &self.earlier {
-            call.key(earlier);
+        call.key(&self.queue).key(&self.ready_apps).key(&self.holds);
+        for tombstone in &self.tombstones {
+            call.key(tombstone);
         }
     }
 
     /// Adds the arguments.
     pub(super) fn add_arguments(&self, call: &mut ScriptInvocation<'_>) {
-        call.arg(&self.app).arg(&self.wanted).arg(&self.base).arg(u8::from(self.is_news));
+        let is_new = u8::from(self.report == Report::New);
+        call.arg(&self.app).arg(&self.kinds).arg(&self.partition_prefix).arg(is_new);
     }
 }
 
 impl RedisRoster {
-    /// What scripts are told of the webhooks of a channel.
-    pub(super) fn hooks(&self, topic: &Topic, is_again: bool) -> Hooks {
+    /// Returns the webhook arguments for a change of a channel.
+    pub(super) fn webhook_args(&self, topic: &Topic, report: Report) -> WebhookArgs {
         let keys = self.link.keys();
-        let partition = keys.partition(topic);
-        let earlier = if is_again { lock(&self.identity).earlier.clone() } else { Vec::new() };
-        let channel = keys.channel(topic);
-        Hooks {
+        let (partition, channel) = (keys.partition(topic), keys.channel(topic));
+        let earlier = match report {
+            Report::New => Vec::new(),
+            Report::Repeated => lock(&self.identity).earlier.clone(),
+        };
+        WebhookArgs {
             queue: keys.webhook_queue(&topic.app, partition),
-            news: keys.webhook_ready_apps(partition),
+            ready_apps: keys.webhook_ready_apps(partition),
             holds: keys.webhook_holds(partition),
-            earlier: earlier.iter().map(|node| channel.tombstone(&node.to_string())).collect(),
-            base: keys.partition_prefix(partition),
+            tombstones: earlier.iter().map(|node| channel.tombstone(&node.to_string())).collect(),
+            partition_prefix: keys.partition_prefix(partition),
             app: topic.app.to_string(),
-            wanted: self.event_types.of(&topic.app).to_string(),
-            is_news: !is_again,
+            kinds: self.event_types.of(&topic.app).to_string(),
+            report,
         }
     }
 }

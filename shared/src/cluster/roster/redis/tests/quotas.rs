@@ -1,4 +1,4 @@
-//! Connection quotas while leases say nothing, because Redis was away or its clock jumped.
+//! Connection quotas while leases are not reliable, because Redis was unavailable or its clock jumped.
 
 use std::sync::Arc;
 
@@ -20,7 +20,7 @@ async fn start(cluster: &RedisCluster) -> Arc<RedisRoster> {
     roster
 }
 
-/// Moves the leases of the nodes as a jump of Redis' clock would.
+/// Changes the leases of the nodes like a jump of Redis' clock.
 async fn jump(cluster: &RedisCluster, nodes: &[&RedisRoster], milliseconds: i64) {
     for node in nodes {
         let change = (-milliseconds).to_string();
@@ -29,7 +29,7 @@ async fn jump(cluster: &RedisCluster, nodes: &[&RedisRoster], milliseconds: i64)
 }
 
 #[tokio::test]
-async fn a_jump_of_the_clock_admits_no_more_than_the_quota() {
+async fn after_a_jump_of_the_clock_no_more_than_the_quota_is_admitted() {
     let cluster = RedisCluster::new().await;
     let app = AppId::from("one");
     let (ana, bo) = (start(&cluster).await, start(&cluster).await);
@@ -39,11 +39,11 @@ async fn a_jump_of_the_clock_admits_no_more_than_the_quota() {
     assert_eq!(bo.report_connections(&app, 4).await, Ok(7));
     jump(&cluster, &[&ana, &bo], 40_000).await;
     assert_eq!(admitted(&ana, 3).await, 1, "no node has renewed its lease yet");
-    // The first renewal, by a node that is new.
+    // A new node is the first one that renews its lease.
     let new = start(&cluster).await;
-    assert_eq!(admitted(&new, 0).await, 0, "the others had no time to renew theirs");
+    assert_eq!(admitted(&new, 0).await, 0, "the others have not had the time to renew their leases");
     assert_eq!(new.connections(&app).await, Ok(8));
-    // The time for that is over.
+    // The time for renewals is over.
     cluster.query::<u64>("DEL", &["carillon:quiet"]).await;
     bo.renew().await.unwrap();
     assert_eq!(new.connections(&app).await, Ok(4), "a node that has not renewed its lease does not count");
