@@ -25,7 +25,7 @@ lint: ## Check the format, lints and documentation; warnings are errors
 
 # A test compares the files with the types, so `make test` fails when they differ.
 docs: ## Write the pages that are generated from the source
-	WRITE_DOCS=1 $(CARGO) test --locked -p carillon --test configuration
+	WRITE_DOCS=1 $(CARGO) test --locked -p carillon --test configuration --test metrics
 
 test: needs build test-rust test-node test-node-fallback test-python test-node-cluster test-python-cluster bench-smoke test-browser test-deploy test-k6 test-helm ## Install the requirements of the tests, and run all tests
 

@@ -6,12 +6,12 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use prometheus::Registry;
 use shared::app::{App, Apps};
 use shared::cluster::bus::MemoryBus;
 use shared::cluster::envelope::Topic;
 use shared::cluster::roster::MemoryRoster;
 use shared::protocol::{ChannelName, SocketId};
+use shared::serve::telemetry::metrics::Registry;
 
 use crate::capacity::{Capacity, CapacityLimits};
 use crate::config::Server;

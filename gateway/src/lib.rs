@@ -13,7 +13,6 @@ use std::thread;
 use std::time::Duration;
 
 use futures_util::future::{SelectAll, join_all, select_all};
-use prometheus::Registry;
 use shared::app::Apps;
 use shared::cluster::bus::{Bus, EnvelopeSink};
 use shared::cluster::redis::Directory;
@@ -22,6 +21,7 @@ use shared::serve::admin::Health;
 use shared::serve::descriptors::{self, LimitError};
 use shared::serve::http::Routes;
 use shared::serve::listener::{AcceptPolicy, BoundListener, Inherited};
+use shared::serve::telemetry::metrics::Registry;
 use tokio::runtime::Runtime;
 use tokio::sync::oneshot;
 use tokio::task::LocalSet;

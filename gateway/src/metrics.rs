@@ -4,12 +4,12 @@
 //! with other shards for a cache line.
 
 use hashbrown::HashMap;
-use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
+use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts};
 use shared::app::{AppId, Apps};
 use shared::protocol::{ChannelKind, ClientFrame, CloseCode};
 use shared::serve::listener::accept_policy::dropped_counter;
 use shared::serve::telemetry::EventLoopLag;
-use shared::serve::telemetry::metrics::{app_labels, from_zero, latency, register};
+use shared::serve::telemetry::metrics::{Registry, app_labels, from_zero, latency, register};
 
 use crate::transport::{ForwardResult, RequestKind, Transport};
 use crate::websocket::handshake::InvalidHandshake;

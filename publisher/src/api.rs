@@ -3,11 +3,11 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
-use prometheus::Registry;
 use shared::allowance::Allowance;
 use shared::app::{App, AppId, Apps};
 use shared::cluster::bus::Bus;
 use shared::cluster::roster::Roster;
+use shared::serve::telemetry::metrics::Registry;
 use tokio::sync::Semaphore;
 
 use crate::limits::{APP_BODY_BYTES_MAX, BODY_PERMITS_MAX};

@@ -4,11 +4,9 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use hyper::StatusCode;
-use prometheus::{
-    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, Opts, Registry, exponential_buckets,
-};
+use prometheus::{Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, Opts, exponential_buckets};
 use shared::app::{AppId, Apps};
-use shared::serve::telemetry::metrics::{app_labels, latency, register};
+use shared::serve::telemetry::metrics::{Registry, app_labels, latency, register};
 
 use crate::event::Event;
 

@@ -7,13 +7,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
-use prometheus::{IntCounterVec, IntGauge, Registry};
+use prometheus::{IntCounterVec, IntGauge};
 use shared::serve::admin::Health;
 use shared::serve::http::{self, ConnectionState, Limits, Routes};
 use shared::serve::listener::accept_policy::{Dropped, Guarded, dropped_counter};
 use shared::serve::listener::{AcceptPolicy, Acceptor, BoundListener};
 use shared::serve::telemetry::EventLoopLag;
-use shared::serve::telemetry::metrics::register;
+use shared::serve::telemetry::metrics::{Registry, register};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};

@@ -1,5 +1,6 @@
 //! Rules for the source that no compiler checks.
 
+mod close_codes;
 mod crates;
 mod files;
 mod graph;

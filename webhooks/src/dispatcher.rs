@@ -6,10 +6,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures_util::stream::{self, StreamExt};
-use prometheus::Registry;
 use shared::app::{App, AppId, Apps, Endpoint, Label};
 use shared::cluster::webhook::queues::TICK_INTERVAL;
 use shared::cluster::webhook::{QueueId, Queues};
+use shared::serve::telemetry::metrics::Registry;
 use tokio::sync::Notify;
 use tokio::time::MissedTickBehavior;
 use tokio_util::task::AbortOnDropHandle;

@@ -3,11 +3,11 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use prometheus::{Gauge, GaugeVec, Histogram, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
+use prometheus::{Gauge, GaugeVec, Histogram, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts};
 use shared::app::{AppId, Apps, Endpoint, Label};
 use shared::cluster::envelope::unix_us;
 use shared::cluster::webhook::QueueId;
-use shared::serve::telemetry::metrics::{app_labels, latency, register};
+use shared::serve::telemetry::metrics::{Registry, app_labels, latency, register};
 
 /// The metrics of the dispatcher.
 pub(super) struct Metrics {

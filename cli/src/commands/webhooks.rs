@@ -4,11 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 
 use anyhow::{Context, anyhow};
-use prometheus::Registry;
 use shared::app::{AppId, Endpoint, Label};
 use shared::cluster::redis::Link;
 use shared::cluster::redis::metrics::Metrics;
 use shared::cluster::webhook::{DeadLetter, DeadLetters, QueueError};
+use shared::serve::telemetry::metrics::Registry;
 use tokio::runtime::Handle;
 
 use crate::args::{Letters, Role, Settings, WebhooksCommand};

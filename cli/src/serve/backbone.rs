@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use prometheus::Registry;
 use shared::app::Apps;
 use shared::cluster::bus::memory::SWEEP_INTERVAL;
 use shared::cluster::bus::redis::subscriber::Subscriber;
@@ -15,6 +14,7 @@ use shared::cluster::redis::{Config, Directory, Link, Probe, RedisHealth};
 use shared::cluster::roster::{MemoryRoster, RedisRoster, Roster};
 use shared::cluster::webhook::{EventTypes, MemoryQueues, Queues, RedisQueues};
 use shared::serve::admin::Health;
+use shared::serve::telemetry::metrics::Registry;
 use tokio::runtime::Handle;
 use tokio::time::timeout;
 

@@ -7,12 +7,12 @@ use std::time::Duration;
 
 use anyhow::Context;
 use gateway::{BindError, Gateway};
-use prometheus::Registry;
 use publisher::Api;
 use shared::app::Apps;
 use shared::config::{ConfigError, Mistake, environment};
 use shared::serve::admin::Admin;
 use shared::serve::listener::Inherited;
+use shared::serve::telemetry::metrics::Registry;
 use shared::serve::tls::Tls;
 use shared::serve::{descriptors, telemetry};
 use tokio::signal::unix::Signal;

@@ -7,13 +7,13 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Body as HttpBody;
 use hyper::{HeaderMap, Method, Request, StatusCode};
-use prometheus::Registry;
 use shared::app::{App, Apps};
 use shared::auth::request::signed_query;
 use shared::cluster::bus::{Bus, EnvelopeSink, MemoryBus};
 use shared::cluster::envelope::{Body, Envelope, Topic, unix_us};
 use shared::cluster::roster::{MemoryRoster, Roster};
 use shared::protocol::{ChannelName, Member};
+use shared::serve::telemetry::metrics::Registry;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::activity;

@@ -53,7 +53,7 @@ fn apps_beyond_the_cap_share_one_label() {
         app.key = format!("key-{index}").as_str().into();
         app
     });
-    let registry = prometheus::Registry::new();
+    let registry = shared::serve::telemetry::metrics::Registry::new();
     let metrics = Metrics::new(&registry, &Apps::new(apps).unwrap(), [].into_iter());
     metrics.published(&"app-000".into(), 1, &[]);
     metrics.published(&"app-100".into(), 2, &[]);

@@ -13,6 +13,9 @@ macro_rules! close_codes {
         }
 
         impl CloseCode {
+            /// All codes in ascending order.
+            pub const ALL: &[Self] = &[$(Self::$name,)*];
+
             /// Returns the code as a metric label.
             pub fn label(self) -> &'static str {
                 match self {

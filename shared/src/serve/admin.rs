@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use futures_util::future::BoxFuture;
 use hyper::{Method, Request, StatusCode};
-use prometheus::{Encoder, Registry, TextEncoder};
+use prometheus::{Encoder, TextEncoder};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tokio::net::TcpStream;
@@ -18,6 +18,7 @@ use crate::config;
 use crate::serve::http::{self, RequestBody, Response, Routes};
 use crate::serve::listener::{Acceptor, BoundListener};
 use crate::serve::network::{Access, Networks};
+use crate::serve::telemetry::metrics::Registry;
 
 /// The listener for metrics and health checks.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]

@@ -1,11 +1,11 @@
 use std::time::Duration;
 
-use prometheus::Registry;
 use shared::app::Apps;
 use shared::cluster::bus::MemoryBus;
 use shared::cluster::roster::MemoryRoster;
 use shared::serve::descriptors::{RESERVED, sockets_max};
 use shared::serve::listener::{AcceptPolicy, Inherited};
+use shared::serve::telemetry::metrics::Registry;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;

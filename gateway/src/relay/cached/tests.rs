@@ -1,13 +1,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use prometheus::Registry;
 use shared::app::{App, Apps};
 use shared::cluster::bus::memory::{Ages, CACHED_BYTES_MAX};
 use shared::cluster::bus::{Bus, MemoryBus, Message};
 use shared::cluster::envelope::{Body, CachedEvent, Envelope, Topic};
 use shared::cluster::roster::MemoryRoster;
 use shared::protocol::ChannelName;
+use shared::serve::telemetry::metrics::Registry;
 
 use super::*;
 use crate::inbox::{ConnectionKey, Room, ShardMessage, inbox};

@@ -6,7 +6,6 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures_util::future::LocalBoxFuture;
-use prometheus::Registry;
 use serde_json::Value;
 use shared::app::{App, Apps};
 use shared::cluster::bus::RedisBus;
@@ -17,6 +16,7 @@ use shared::cluster::roster::redis::Times;
 use shared::cluster::roster::{RedisRoster, Roster};
 use shared::cluster::webhook::EventTypes;
 use shared::protocol::{Member, UserId};
+use shared::serve::telemetry::metrics::Registry;
 use tokio::runtime::Runtime;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::LocalSet;

@@ -1,11 +1,11 @@
 use std::future::pending;
 use std::sync::Arc;
 
-use prometheus::Registry;
 use proptest::prelude::*;
 use shared::app::{App, Apps};
 use shared::cluster::bus::MemoryBus;
 use shared::cluster::roster::MemoryRoster;
+use shared::serve::telemetry::metrics::Registry;
 use socket2::SockRef;
 use tokio::io::AsyncReadExt;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};

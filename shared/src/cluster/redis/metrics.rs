@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
+use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts};
 
 use super::error::Refusal;
 use super::primary_state::State;
-use crate::serve::telemetry::metrics::{from_zero, latency, register};
+use crate::serve::telemetry::metrics::{Registry, from_zero, latency, register};
 
 /// What is counted of Redis.
 #[derive(Clone)]

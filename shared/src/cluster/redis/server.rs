@@ -4,7 +4,6 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-use prometheus::Registry;
 use redis::AsyncConnectionConfig;
 use redis::aio::MultiplexedConnection;
 use tempfile::TempDir;
@@ -18,6 +17,7 @@ use crate::cluster::bus::{Bus, EnvelopeSink, RedisBus};
 use crate::cluster::roster::{RedisRoster, Roster};
 use crate::cluster::webhook::{DeadLetters, EventTypes, RedisQueues};
 use crate::secret::Secret;
+use crate::serve::telemetry::metrics::Registry;
 
 /// A server that ends when dropped.
 pub(crate) struct RedisServer {

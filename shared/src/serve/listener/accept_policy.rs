@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use hyper::{Method, Request, StatusCode};
-use prometheus::{IntCounterVec, Opts, Registry};
+use prometheus::{IntCounterVec, Opts};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
@@ -16,7 +16,7 @@ use super::proxy_header;
 use crate::excerpt::{NAME_MAX, logged};
 use crate::serve::http::{self, RequestBody, Response, Routes};
 use crate::serve::network::{Access, RemoteAddr};
-use crate::serve::telemetry::metrics::{from_zero, register};
+use crate::serve::telemetry::metrics::{Registry, from_zero, register};
 use crate::serve::tls::Tls;
 
 /// The policy by which a listener accepts connections.

@@ -3,10 +3,11 @@
 use std::convert::Infallible;
 use std::time::Duration;
 
-use prometheus::{Histogram, Registry};
+use prometheus::Histogram;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::metrics::{latency, register};
+use crate::serve::telemetry::metrics::Registry;
 
 /// The interval of the observed timer.
 const TICK: Duration = Duration::from_secs(1);

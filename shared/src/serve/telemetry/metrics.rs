@@ -1,7 +1,11 @@
 //! Helpers for the metrics of all crates.
 
-use prometheus::core::Collector;
-use prometheus::{HistogramOpts, IntCounterVec, IntGaugeVec, Opts, Registry};
+use std::collections::BTreeMap;
+use std::ops::Deref;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use prometheus::core::{Collector, Desc};
+use prometheus::{HistogramOpts, IntCounterVec, IntGaugeVec, Opts};
 
 use crate::app::{AppId, Apps};
 
@@ -12,6 +16,24 @@ pub const LATENCY_BUCKETS_S: [f64; 13] =
 
 /// The maximum number of distinct values of the `app` label. Further apps share the value `other`.
 pub const APP_LABELS_MAX: usize = 100;
+
+/// A registry that also lists its metrics. [`prometheus::Registry::gather`] leaves out metrics without a series.
+#[derive(Clone, Debug, Default)]
+pub struct Registry {
+    metrics: prometheus::Registry,
+    descriptions: Arc<Mutex<BTreeMap<String, Description>>>,
+}
+
+/// The description of one metric.
+#[derive(Clone, Debug)]
+pub struct Description {
+    /// The type: `counter`, `gauge` or `histogram`.
+    pub kind: String,
+    /// The help text.
+    pub help: String,
+    /// The names of the variable labels.
+    pub labels: Vec<String>,
+}
 
 /// Returns every app with the value of its `app` label.
 ///
@@ -30,7 +52,7 @@ pub fn app_labels(apps: &Apps) -> Vec<(&AppId, &str)> {
 /// If the name is invalid or already registered, which is a bug that every start shows.
 pub fn register<C: Collector + Clone + 'static>(registry: &Registry, metric: prometheus::Result<C>) -> C {
     let metric = metric.expect("metric names and labels are valid");
-    registry.register(Box::new(metric.clone())).expect("metric names are unique");
+    registry.add(Box::new(metric.clone())).expect("metric names are unique");
     metric
 }
 
@@ -61,12 +83,51 @@ pub fn registry(version: &str) -> Registry {
     let registry = Registry::new();
     #[cfg(target_os = "linux")]
     registry
-        .register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))
+        .add(Box::new(prometheus::process_collector::ProcessCollector::for_self()))
         .expect("a fresh registry has no process metrics");
     let info =
         IntGaugeVec::new(Opts::new("carillon_build_info", "Constant 1; the label has the version."), &["version"]);
     register(&registry, info).with_label_values(&[version]).set(1);
     registry
+}
+
+// === impl Registry ===
+
+impl Registry {
+    /// Returns an empty registry.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Returns the descriptions of all registered metrics by name.
+    pub fn descriptions(&self) -> BTreeMap<String, Description> {
+        self.descriptions.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn add(&self, metric: Box<dyn Collector>) -> prometheus::Result<()> {
+        let kinds: BTreeMap<String, String> = metric
+            .collect()
+            .iter()
+            .map(|family| (family.name().to_owned(), format!("{:?}", family.get_field_type()).to_lowercase()))
+            .collect();
+        let described = metric.desc().into_iter().map(|description| {
+            let Desc { fq_name, help, variable_labels, .. } = description.clone();
+            let kind = kinds.get(&fq_name).cloned().unwrap_or_default();
+            (fq_name, Description { kind, help, labels: variable_labels })
+        });
+        let described: Vec<_> = described.collect();
+        self.metrics.register(metric)?;
+        self.descriptions.lock().unwrap_or_else(PoisonError::into_inner).extend(described);
+        Ok(())
+    }
+}
+
+impl Deref for Registry {
+    type Target = prometheus::Registry;
+
+    fn deref(&self) -> &prometheus::Registry {
+        &self.metrics
+    }
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 use futures_util::FutureExt;
-use prometheus::Registry;
 
 use super::*;
+use crate::serve::telemetry::metrics::Registry;
 
 #[tokio::test]
 async fn whether_events_may_be_published_is_known_once_the_server_has_answered() {

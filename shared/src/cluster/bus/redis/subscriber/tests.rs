@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use prometheus::Registry;
+use crate::serve::telemetry::metrics::Registry;
 use tokio::runtime::Handle;
 use tokio::task::JoinSet;
 

@@ -4,7 +4,6 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use prometheus::Registry;
 use serde_json::json;
 use tokio::runtime::Handle;
 use tokio::task::{JoinHandle, LocalSet, spawn_local};
@@ -20,6 +19,7 @@ use crate::cluster::roster::redis::Times;
 use crate::cluster::roster::{RedisRoster, Roster};
 use crate::cluster::webhook::EventTypes;
 use crate::protocol::Member;
+use crate::serve::telemetry::metrics::Registry;
 
 const DIVISOR: u32 = 20;
 const PATIENCE: Duration = Duration::from_secs(20);

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use prometheus::Registry;
 use tokio::runtime::Handle;
 
 use crate::app::{AppId, Apps};
@@ -11,6 +10,7 @@ use crate::cluster::redis::metrics::Metrics;
 use crate::cluster::redis::server::RedisCluster;
 use crate::cluster::roster::{RedisRoster, Roster};
 use crate::cluster::webhook::EventTypes;
+use crate::serve::telemetry::metrics::Registry;
 
 async fn start(cluster: &RedisCluster) -> Arc<RedisRoster> {
     let metrics = Metrics::new(&Registry::new(), true);
