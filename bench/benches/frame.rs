@@ -1,4 +1,5 @@
-//! Reading what a client sends and making what it gets: once per message and once per event, never per delivery.
+//! Measures parsing of a client message and encoding of an event. Each happens once per message or event, not per
+//! delivery.
 
 use std::hint::black_box;
 use std::ops::ControlFlow;
@@ -7,7 +8,7 @@ use criterion::{BatchSize, Criterion};
 use gateway::websocket::{Incoming, Reader, writer};
 use shared::protocol::{ClientFrame, ServerFrame};
 
-/// Largest message that the reader takes: the default of an app.
+/// The limit of the message length, which is the default of an app.
 const MESSAGE_BYTES_MAX: usize = 64 * 1024;
 
 const SUBSCRIBE: &str = r#"{"event":"pusher:subscribe","data":{"auth":"","channel":"orders.42"}}"#;
@@ -22,7 +23,7 @@ fn main() {
     criterion.final_summary();
 }
 
-/// A client message: its JSON alone, and with the frame and the mask around it.
+/// Measures parsing of client messages: the JSON alone, and with the masked frame.
 fn parse(criterion: &mut Criterion) {
     let messages = [
         ("subscribe", SUBSCRIBE),
@@ -33,7 +34,7 @@ fn parse(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("parse");
     for (name, text) in messages {
         group.bench_function(format!("{name}/json"), |bencher| {
-            bencher.iter(|| ClientFrame::parse(black_box(text)).expect("a message"));
+            bencher.iter(|| ClientFrame::parse(black_box(text)).expect("the message is valid"));
         });
         let frame = masked(text);
         group.bench_function(format!("{name}/frame"), |bencher| {
@@ -43,11 +44,11 @@ fn parse(criterion: &mut Criterion) {
                 |frame| {
                     let read = reader.read(frame, MESSAGE_BYTES_MAX, |incoming| {
                         if let Incoming::Text(text) = incoming {
-                            black_box(ClientFrame::parse(text).expect("a message"));
+                            black_box(ClientFrame::parse(text).expect("the message is valid"));
                         }
                         ControlFlow::Continue(())
                     });
-                    read.expect("a whole frame");
+                    read.expect("the frame is complete");
                 },
                 BatchSize::SmallInput,
             );
@@ -56,7 +57,7 @@ fn parse(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// An event, from what the publisher said to the frame that every subscriber gets.
+/// Measures encoding of an event to the frame that every subscriber receives.
 fn encode(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("encode");
     for bytes in [100, 1_000, 10_000] {
@@ -71,13 +72,13 @@ fn encode(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// A text frame as browsers send it.
+/// Returns a masked text frame, as browsers send it.
 fn masked(text: &str) -> Vec<u8> {
     const MASK: [u8; 4] = [0x12, 0x34, 0x56, 0x78];
     let mut frame = match u8::try_from(text.len()) {
         Ok(short) if short < 126 => vec![0x81, 0x80 | short],
         _ => {
-            let length = u16::try_from(text.len()).expect("a message is short").to_be_bytes();
+            let length = u16::try_from(text.len()).expect("the message is shorter than 64 KiB").to_be_bytes();
             vec![0x81, 0x80 | 126, length[0], length[1]]
         }
     };

@@ -1,4 +1,4 @@
-//! Several servers through the same scenarios, in alternation, and one page with what came out.
+//! `bench compare`: runs the same scenarios against several servers in alternation and writes one page of results.
 
 mod case;
 mod launch;
@@ -23,16 +23,16 @@ use case::Case;
 pub(crate) use launch::Launched;
 pub(crate) use server::{Group, Server};
 
-/// Which servers, and where the results go.
+/// The servers to measure and the folder for the results.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Selection {
-    /// File that says what servers there are and how they are started
+    /// File that lists the servers and how to start them
     #[arg(long, value_name = "FILE", default_value = "bench/servers.toml")]
     pub(crate) config: PathBuf,
-    /// Names of servers, in the order of the columns; the first of a group is what the others are compared to
+    /// Names of servers, in the order of the columns; others are compared to the first server of their group
     #[arg(long, value_delimiter = ',')]
     pub(crate) servers: Vec<String>,
-    /// Folder for the results, which has none yet; default: bench/runs/DATE-HOST, then DATE-HOST-2 and so on
+    /// Folder for the results, without results of an earlier run; default: bench/runs/DATE-HOST, then DATE-HOST-2 and so on
     #[arg(long, value_name = "FOLDER")]
     pub(crate) output: Option<PathBuf>,
 }
@@ -42,18 +42,18 @@ pub(crate) struct Selection {
 pub(crate) struct Compare {
     #[command(flatten)]
     selection: Selection,
-    /// Scenarios, by name; default: all
+    /// Names of scenarios; default: all
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
-    /// Times that each server runs each scenario; medians are reported, and of faults the most in one run
+    /// Runs of each scenario per server; reports medians, and for faults the highest count of one run
     #[arg(long, default_value_t = 3)]
     rounds: usize,
-    /// Run a tenth of everything, to see that it works
+    /// Run a tenth of the events and sockets, as a first check
     #[arg(long)]
     quick: bool,
 }
 
-/// Everything that was measured, for other programs.
+/// The complete results as JSON.
 #[derive(Serialize)]
 struct Report<'a> {
     machine: &'a Machine,
@@ -63,11 +63,11 @@ struct Report<'a> {
 
 impl Compare {
     /// # Errors
-    /// Returns an error if a run of the first server of a group failed or was not clean, after everything has been reported. What goes
-    /// wrong with the others is a result.
+    /// Returns an error if a run of the first server of a group failed or had faults. All results are written first.
+    /// Faults of the other servers are results.
     pub(crate) fn run(self) -> Result<()> {
         let servers = self.selection.servers()?;
-        let machine = Machine::look();
+        let machine = Machine::detect();
         let folder = self.selection.folder(&machine, "compare")?;
         let versions: Vec<(String, String)> =
             servers.iter().map(|server| (server.name.clone(), server.version())).collect();
@@ -88,7 +88,7 @@ impl Compare {
                     eprint!("{}", rounds.last().map(|(_, rounds)| rounds.report()).unwrap_or_default());
                 }
             }
-            // After each scenario: what has been measured survives whatever comes.
+            // Written after each scenario, which keeps earlier results if a later scenario fails.
             let mut page = summary::head(&machine, &versions, self.rounds);
             for (group, rounds) in done.iter().filter(|(_, rounds)| !rounds.is_empty()) {
                 page += &summary::section(*group, rounds);
@@ -104,10 +104,10 @@ impl Compare {
             write_json(&folder.join("compare.json"), &report)?;
         }
         print!("{}", fs::read_to_string(folder.join("compare.md"))?);
-        eprintln!("written to {}", folder.display());
+        eprintln!("results are in {}", folder.display());
         let rounds = done.iter().flat_map(|(_, rounds)| rounds);
-        let trouble: Vec<String> = rounds.filter_map(|(_, rounds)| rounds.trouble()).collect();
-        ensure!(trouble.is_empty(), "{}", trouble.join("\n"));
+        let problems: Vec<String> = rounds.filter_map(|(_, rounds)| rounds.problem()).collect();
+        ensure!(problems.is_empty(), "{}", problems.join("\n"));
         Ok(())
     }
 }
@@ -117,28 +117,28 @@ impl Selection {
         Server::read(&self.config, &self.servers)
     }
 
-    /// The folder for results, which is made. It has none of this `kind` yet: what was measured is never overwritten.
+    /// Returns the folder for the results and creates it. A run never overwrites results of the same `kind`.
     ///
     /// # Errors
-    /// Returns an error if the folder that was asked for has some.
+    /// Returns an error if the selected folder already has results of this kind.
     pub(crate) fn folder(&self, machine: &Machine, kind: &str) -> Result<PathBuf> {
         let folder = match &self.output {
             Some(folder) => {
                 ensure!(
                     !has_results(folder, kind),
-                    "{} has results of an earlier run: name another folder, or remove {kind}.json and {kind}.md",
+                    "{} already has results: select another folder, or remove {kind}.json and {kind}.md",
                     folder.display()
                 );
                 folder.clone()
             }
             None => unused(&format!("bench/runs/{}-{}", machine.date, machine.host), kind),
         };
-        fs::create_dir_all(&folder).with_context(|| format!("making {}", folder.display()))?;
+        fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
         Ok(folder)
     }
 }
 
-/// The first folder of this name, or with -2, -3 and so on after it, that has no results of this kind.
+/// Returns the first folder of this name without results of this kind, with -2, -3 and so on appended if needed.
 fn unused(name: &str, kind: &str) -> PathBuf {
     let mut folder = PathBuf::from(name);
     let mut number = 2;
@@ -149,12 +149,12 @@ fn unused(name: &str, kind: &str) -> PathBuf {
     folder
 }
 
-/// Whether a run has got as far as to write something.
+/// Returns whether the folder has a result file of this kind.
 fn has_results(folder: &Path, kind: &str) -> bool {
     ["json", "md"].iter().any(|ending| folder.join(format!("{kind}.{ending}")).exists())
 }
 
-/// Every server once in each round, and before them the floor, if it is wanted.
+/// Runs a scenario against every server once per round. With `with_floor`, each round starts with the floor.
 pub(crate) fn alternate(scenario: &Scenario, servers: &[&Server], with_floor: bool, count: usize) -> Rounds {
     let names = std::iter::once(FLOOR).chain(servers.iter().map(|server| server.name.as_str()));
     let mut rounds = Rounds::new(scenario.clone(), names);
@@ -164,15 +164,15 @@ pub(crate) fn alternate(scenario: &Scenario, servers: &[&Server], with_floor: bo
             rounds.subjects[0].runs.push(Measurement::or_failed(floor));
         }
         for (server, column) in servers.iter().zip(&mut rounds.subjects[1..]) {
-            column.runs.push(Measurement::or_failed(once(scenario, server)));
+            column.runs.push(Measurement::or_failed(run_once(scenario, server)));
         }
     }
     rounds.subjects.retain(|subject| !subject.runs.is_empty());
     rounds
 }
 
-/// Starts a server afresh, runs a scenario, and ends it.
-pub(crate) fn once(scenario: &Scenario, server: &Server) -> Result<Measurement> {
+/// Starts a new process of a server, runs a scenario against it and stops it.
+pub(crate) fn run_once(scenario: &Scenario, server: &Server) -> Result<Measurement> {
     let launched = Launched::start(server)?;
     let measurement = scenario.run(&launched.subject);
     launched.stop()?;
@@ -187,7 +187,7 @@ mod tests {
     fn results_are_never_overwritten() -> Result<()> {
         let base = std::env::temp_dir().join(format!("bench-folders-{}", std::process::id()));
         let name = base.join("run");
-        let name = name.to_str().context("a readable path")?;
+        let name = name.to_str().context("the path is UTF-8")?;
         let numbered = |number: usize| PathBuf::from(format!("{name}-{number}"));
         assert_eq!(unused(name, "compare"), PathBuf::from(name));
         for (folder, file) in [(PathBuf::from(name), "compare.json"), (numbered(2), "compare.md")] {
@@ -198,8 +198,8 @@ mod tests {
         assert_eq!(unused(name, "growth"), PathBuf::from(name));
         let selection =
             |output: PathBuf| Selection { config: PathBuf::new(), servers: Vec::new(), output: Some(output) };
-        assert!(selection(numbered(2)).folder(&Machine::look(), "compare").is_err());
-        assert!(selection(numbered(2)).folder(&Machine::look(), "growth").is_ok());
+        assert!(selection(numbered(2)).folder(&Machine::detect(), "compare").is_err());
+        assert!(selection(numbered(2)).folder(&Machine::detect(), "growth").is_ok());
         fs::remove_dir_all(&base)?;
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! What can be measured, each with its unit, and the results of one run.
+//! The measured figures, their units, and the results of one run.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +11,7 @@ use crate::tally::Tally;
 
 macro_rules! figures {
     ($($name:ident $title:literal $unit:literal $decimals:literal;)*) => {
-        /// Something that a scenario measures.
+        /// A quantity that a scenario measures. JSON files name it by the variant.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
         #[serde(rename_all = "snake_case")]
         pub(crate) enum Figure {
@@ -19,17 +19,17 @@ macro_rules! figures {
         }
 
         impl Figure {
-            /// What it is, for people.
+            /// Returns the name in tables.
             pub(crate) fn title(self) -> &'static str {
                 match self { $(Self::$name => $title,)* }
             }
 
-            /// What it is counted in; empty for plain numbers.
+            /// Returns the unit; empty for plain numbers.
             pub(crate) fn unit(self) -> &'static str {
                 match self { $(Self::$name => $unit,)* }
             }
 
-            /// Digits after the point that mean something.
+            /// Returns the number of significant digits after the decimal point.
             pub(crate) fn decimals(self) -> usize {
                 match self { $(Self::$name => $decimals,)* }
             }
@@ -37,18 +37,18 @@ macro_rules! figures {
     };
 }
 
-// In the order in which tables show them.
+// Tables show the figures in this order.
 figures! {
     CpuPerDeliveryUs "CPU per delivery" "us" 3;
     CpuPerEventUs "CPU per event" "us" 2;
     CpuCores "CPU" "cores" 3;
     CpuPerSocketUs "CPU per connect and subscribe" "us" 1;
     CpuPerLeaveUs "CPU per disconnect" "us" 1;
-    CpuPerJoinUs "CPU per member that joins" "us" 1;
+    CpuPerJoinUs "CPU per joining member" "us" 1;
     ResidentPerSocketBytes "resident memory per socket" "bytes" 0;
     ProportionalPerSocketBytes "proportional memory per socket" "bytes" 0;
     ResidentBeforeMib "resident memory before" "MiB" 2;
-    ResidentPeakMib "resident memory, most" "MiB" 2;
+    ResidentPeakMib "peak resident memory" "MiB" 2;
     ResidentAfterMib "resident memory after" "MiB" 2;
     DeliveriesPerSecond "deliveries" "/s" 0;
     EventsPerSecond "events" "/s" 0;
@@ -56,42 +56,42 @@ figures! {
     LatencyP50Ms "latency, median" "ms" 3;
     LatencyP99Ms "latency, p99" "ms" 3;
     LatencyP999Ms "latency, p99.9" "ms" 3;
-    LatencyMaxMs "latency, longest" "ms" 2;
-    P99BeforeMs "latency p99 while all read" "ms" 3;
-    P99Ratio "latency p99, with against without" "" 3;
-    JoinedMs "until everyone sees everyone" "ms" 1;
-    HalfLeftMs "until nobody sees the half that left" "ms" 1;
-    WrongViews "members with a wrong view" "" 0;
-    RepeatedChanges "members added or removed twice" "" 0;
-    AnswerP50Ms "answer of the API, median" "ms" 3;
-    AnswerP99Ms "answer of the API, p99" "ms" 3;
-    LatenessP99Ms "requests sent late, p99" "ms" 3;
+    LatencyMaxMs "latency, maximum" "ms" 2;
+    P99BeforeMs "latency p99 while all sockets read" "ms" 3;
+    P99Ratio "latency p99, ratio with and without slow readers" "" 3;
+    JoinedMs "until every member sees all others" "ms" 1;
+    HalfLeftMs "until no member sees the half that left" "ms" 1;
+    WrongViews "wrong member lists" "" 0;
+    RepeatedChanges "repeated member changes" "" 0;
+    AnswerP50Ms "API response time, median" "ms" 3;
+    AnswerP99Ms "API response time, p99" "ms" 3;
+    LatenessP99Ms "delay of requests by the generator, p99" "ms" 3;
     Lost "lost" "" 0;
-    Doubled "doubled" "" 0;
+    Doubled "duplicated" "" 0;
     OutOfOrder "out of order" "" 0;
     Refused "refused" "" 0;
     Closed "closed by the server" "" 0;
-    ClosedAsSlow "slow readers closed, by the server's count" "" 0;
-    Closed4100 "slow readers that got to read 4100" "" 0;
-    ClosedOtherwise "slow readers that found themselves cut off" "" 0;
+    ClosedAsSlow "slow readers closed, counted by the server" "" 0;
+    Closed4100 "slow readers that read close code 4100" "" 0;
+    ClosedOtherwise "slow readers closed without code 4100" "" 0;
     LeftOpen "slow readers left open" "" 0;
-    OwnCpuRatio "CPU of the generator against the server's" "" 2;
+    OwnCpuRatio "CPU of the generator relative to the server's" "" 2;
 }
 
-/// What a correct server never does, however fast it is.
+/// Figures that are 0 for a correct server at any speed.
 const FAULTS: [Figure; 7] = {
     use Figure::{Closed, Doubled, Lost, OutOfOrder, Refused, RepeatedChanges, WrongViews};
     [Lost, Doubled, OutOfOrder, Refused, Closed, WrongViews, RepeatedChanges]
 };
 
 impl Figure {
-    /// Whether anything but 0 is wrong.
+    /// Returns whether any value but 0 is a fault.
     pub(crate) fn is_fault(self) -> bool {
         FAULTS.contains(&self)
     }
 
-    /// What stands for several runs: the most of what should not be, lest one bad run vanish between two good ones, and the
-    /// middle of everything else.
+    /// Combines the values of several runs: the maximum of a fault, which keeps a single bad run visible, and the median of
+    /// any other figure.
     pub(crate) fn of_all(self, values: impl IntoIterator<Item = f64>) -> Option<f64> {
         if self.is_fault() || self == Self::LeftOpen {
             values.into_iter().max_by(f64::total_cmp)
@@ -100,27 +100,27 @@ impl Figure {
         }
     }
 
-    /// Whether it says something to divide it by another subject's: not for faults, for what is a ratio already, and for
-    /// what is about the generator.
+    /// Returns whether a ratio to another subject's value is meaningful. It is not for faults, for ratios, and for figures
+    /// of the generator.
     pub(crate) fn is_comparable(self) -> bool {
         !self.is_fault() && !matches!(self, Self::LeftOpen | Self::P99Ratio | Self::LatenessP99Ms | Self::OwnCpuRatio)
     }
 }
 
-/// What one run of a scenario gave.
+/// The results of one run of a scenario.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Measurement {
     pub(crate) figures: BTreeMap<Figure, f64>,
-    /// CPU of each process of the server, over the measured time.
+    /// The CPU time of each process of the server during the measurement.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) processes: Vec<ProcessCpu>,
-    /// What a person should know of this run besides.
+    /// Remarks for the reader, such as the error of a failed run.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) notes: Vec<String>,
 }
 
 impl Measurement {
-    /// A failure is a result too, without figures: what else is measured goes on.
+    /// Converts an error to a measurement without figures, which allows the other runs to continue.
     pub(crate) fn or_failed(result: Result<Self>) -> Self {
         result.unwrap_or_else(|error| {
             eprintln!("failed: {error:#}");
@@ -128,7 +128,7 @@ impl Measurement {
         })
     }
 
-    /// Whether it ended before there was anything to show.
+    /// Returns whether the run failed and has no figures.
     pub(crate) fn has_failed(&self) -> bool {
         self.figures.is_empty()
     }
@@ -147,7 +147,7 @@ impl Measurement {
         self.set(Figure::OutOfOrder, tally.out_of_order as f64);
     }
 
-    /// How late requests were sent, where there was a time to keep.
+    /// Sets the lateness of requests, if there was a rate.
     pub(crate) fn set_lateness(&mut self, lateness: Percentiles) {
         if lateness.count > 0 {
             self.set(Figure::LatenessP99Ms, lateness.p99_ms);
@@ -161,13 +161,13 @@ impl Measurement {
         self.set(Figure::LatencyMaxMs, latency.max_ms);
     }
 
-    /// Whether it came to its end, and nothing was lost, doubled, disordered, refused, closed or wrong.
+    /// Returns whether the run has ended without a failure and without any fault.
     pub(crate) fn is_clean(&self) -> bool {
         !self.has_failed() && FAULTS.iter().all(|figure| self.of(*figure).unwrap_or(0.0) == 0.0)
     }
 }
 
-/// The middle of some values; of two middles the mean.
+/// Returns the median, which is the mean of the two middle values if their number is even.
 pub(crate) fn median(values: impl IntoIterator<Item = f64>) -> Option<f64> {
     let mut sorted: Vec<f64> = values.into_iter().collect();
     sorted.sort_by(f64::total_cmp);
@@ -181,7 +181,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_middle_of_two_is_their_mean() {
+    fn the_median_of_two_values_is_their_mean() {
         let cases: [(&[f64], Option<f64>); 4] =
             [(&[], None), (&[3.0], Some(3.0)), (&[4.0, 1.0], Some(2.5)), (&[9.0, 1.0, 2.0], Some(2.0))];
         for (values, expected) in cases {
@@ -190,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn of_a_fault_the_worst_run_is_shown() {
+    fn several_runs_show_the_maximum_of_a_fault() {
         let values = [0.0, 0.0, 5000.0];
         for figure in FAULTS.into_iter().chain([Figure::LeftOpen]) {
             assert_eq!(figure.of_all(values), Some(5000.0), "{figure:?}");

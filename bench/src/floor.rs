@@ -1,7 +1,7 @@
-//! The yardstick: a server that speaks just enough of the protocol to be subscribed to, and then only writes the right
-//! bytes to the right sockets from one epoll loop. It checks nothing, counts nothing and logs nothing.
+//! The floor: a baseline server with the minimal part of the protocol that a subscription needs. One epoll loop writes
+//! the same bytes to the same sockets as a real server, without checks, counters or logs.
 //!
-//! This side starts it as a process of its own and tells it what to write.
+//! This module starts the floor as a separate process and sends it plans.
 
 mod channels;
 mod server;
@@ -18,38 +18,38 @@ use crate::plan::Plan;
 
 pub(crate) use server::serve;
 
-/// A running floor. Ends when this is dropped.
+/// A running floor. Dropping it ends the process.
 pub(crate) struct Floor {
     child: Child,
     pub(crate) address: SocketAddr,
     control: Arc<Mutex<Control>>,
 }
 
-/// What the floor is told, and answers.
+/// The pipes to the floor's process.
 struct Control {
-    /// `None` once the floor is to end.
-    orders: Option<ChildStdin>,
-    answers: BufReader<ChildStdout>,
+    /// `None` once the floor must exit.
+    input: Option<ChildStdin>,
+    output: BufReader<ChildStdout>,
 }
 
-/// Waits for the end of a plan.
+/// A plan that the floor is carrying out.
 pub(crate) struct FloorPublishing {
     control: Arc<Mutex<Control>>,
 }
 
 impl Floor {
-    /// Starts this program again as the floor.
+    /// Starts this program as a child process in the role of the floor.
     pub(crate) fn start() -> Result<Self> {
         let mut child = Command::new(std::env::current_exe()?)
             .arg("floor")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
-            .context("starting the floor")?;
-        let orders = child.stdin.take();
-        let answers = BufReader::new(child.stdout.take().context("the floor has no output")?);
-        let mut control = Control { orders, answers };
-        let port: u16 = control.answer()?.parse().context("the floor's port")?;
+            .context("cannot start the floor")?;
+        let input = child.stdin.take();
+        let output = BufReader::new(child.stdout.take().context("the floor has no standard output")?);
+        let mut control = Control { input, output };
+        let port: u16 = control.reply()?.parse().context("the floor did not print its port")?;
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         Ok(Self { child, address, control: Arc::new(Mutex::new(control)) })
     }
@@ -58,37 +58,37 @@ impl Floor {
         self.child.id()
     }
 
-    /// Lets it carry out a plan.
+    /// Sends a plan to the floor.
     pub(crate) fn publish(&self, plan: &Plan) -> Result<FloorPublishing> {
-        let mut control = self.control.lock().expect("nobody panics with it");
-        let orders = control.orders.as_mut().context("the floor has ended")?;
-        orders.write_all((serde_json::to_string(plan)? + "\n").as_bytes())?;
+        let mut control = self.control.lock().expect("the lock is not poisoned");
+        let input = control.input.as_mut().context("the floor has exited")?;
+        input.write_all((serde_json::to_string(plan)? + "\n").as_bytes())?;
         Ok(FloorPublishing { control: self.control.clone() })
     }
 }
 
 impl FloorPublishing {
-    /// Waits until everything is written.
+    /// Waits until the floor has written everything.
     pub(crate) fn join(self) -> Result<()> {
-        let answer = self.control.lock().expect("nobody panics with it").answer()?;
-        ensure!(answer == server::DONE, "the floor said {answer:?}");
+        let reply = self.control.lock().expect("the lock is not poisoned").reply()?;
+        ensure!(reply == server::DONE, "unexpected reply of the floor: {reply:?}");
         Ok(())
     }
 }
 
 impl Control {
-    fn answer(&mut self) -> Result<String> {
+    fn reply(&mut self) -> Result<String> {
         let mut line = String::new();
-        ensure!(self.answers.read_line(&mut line)? > 0, "the floor has ended");
+        ensure!(self.output.read_line(&mut line)? > 0, "the floor has exited");
         Ok(line.trim().to_owned())
     }
 }
 
 impl Drop for Floor {
     fn drop(&mut self) {
-        // It ends with its input. A floor that is stuck must not keep this process from ending.
+        // The floor exits when its input ends. It is also killed, because a blocked floor must not block this process.
         if let Ok(mut control) = self.control.lock() {
-            control.orders = None;
+            control.input = None;
         }
         let _ = self.child.kill();
         let _ = self.child.wait();

@@ -1,33 +1,33 @@
-//! WebSocket frames, as far as a load generator needs them: servers do not mask, and the client masks with zero, which
-//! leaves its text as it is.
+//! A minimal codec for WebSocket frames. Servers send unmasked frames; the client masks with zero, which does not change
+//! the payload.
 
-/// Text, in the low four bits of the first byte.
+/// The opcode of a text frame, in the low four bits of the first byte.
 pub(crate) const TEXT: u8 = 1;
-/// The other side leaves; a code may follow.
+/// The opcode of a close frame. Its payload may start with a close code.
 pub(crate) const CLOSE: u8 = 8;
-/// Wants a pong with the same payload.
+/// The opcode of a ping. The receiver returns a pong with the same payload.
 pub(crate) const PING: u8 = 9;
-/// Answers a ping.
+/// The opcode of a pong.
 pub(crate) const PONG: u8 = 10;
 
-/// The last frame of a message: all frames here.
+/// The bit that marks the last frame of a message. All frames here have it.
 const FINAL: u8 = 0x80;
 const MASKED: u8 = 0x80;
-/// Bytes of the mask that a client must send along.
+/// The length of a client's mask.
 const MASK_BYTES: usize = 4;
 
-/// Where the first frame of some bytes lies in them.
+/// The header of a frame and the position of its payload in a buffer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Frame {
     pub(crate) opcode: u8,
-    /// Where its payload begins.
+    /// The offset of the payload.
     pub(crate) start: usize,
-    /// Where its payload ends; beyond the bytes when the rest has not arrived.
+    /// The offset after the payload. It is beyond the buffer if the frame is incomplete.
     pub(crate) end: usize,
 }
 
 impl Frame {
-    /// Reads a header; `None` while it is incomplete. A client's mask is skipped, and taken to be zero.
+    /// Parses the header of the first frame. Returns `None` if the header is incomplete. Assumes that a mask is zero.
     pub(crate) fn parse(bytes: &[u8]) -> Option<Self> {
         let &[first, second, ..] = bytes else { return None };
         let (start, length) = match second & !MASKED {
@@ -40,14 +40,14 @@ impl Frame {
     }
 }
 
-/// A frame as a server writes it.
+/// Returns an unmasked frame.
 pub(crate) fn from_server(opcode: u8, payload: &[u8]) -> Vec<u8> {
     let mut frame = header(opcode, payload.len(), 0);
     frame.extend_from_slice(payload);
     frame
 }
 
-/// A frame as a client writes it.
+/// Returns a frame with a mask of zero.
 pub(crate) fn from_client(opcode: u8, payload: &[u8]) -> Vec<u8> {
     let mut frame = header(opcode, payload.len(), MASKED);
     frame.extend_from_slice(&[0; MASK_BYTES]);
@@ -55,7 +55,7 @@ pub(crate) fn from_client(opcode: u8, payload: &[u8]) -> Vec<u8> {
     frame
 }
 
-/// The code in a close frame's payload.
+/// Returns the code in the payload of a close frame.
 pub(crate) fn close_code(payload: &[u8]) -> Option<u16> {
     Some(u16::from_be_bytes(payload.get(..2)?.try_into().ok()?))
 }

@@ -1,4 +1,4 @@
-//! How cost grows: with subscribers, with sockets, with nodes that have nothing to do with a channel.
+//! `bench growth`: measures how cost grows with subscribers, with sockets, and with gateways without subscribers.
 
 mod plot;
 
@@ -21,20 +21,20 @@ use crate::table::{Table, number};
 
 use plot::{Plot, Series};
 
-/// Deliveries per second that every number of subscribers gets: well below what the slowest server can do.
+/// Deliveries per second at every number of subscribers, well below the limit of the slowest server.
 const DELIVERIES_PER_S: f64 = 20_000.0;
-/// Most events per second: few subscribers would need more requests than one connection can carry.
+/// The highest rate of events. With few subscribers, [`DELIVERIES_PER_S`] needs more requests than one connection carries.
 const RATE_MAX: f64 = 200.0;
-/// Fewest events, however rare: with ten, what a server does besides would count as theirs.
+/// The lowest number of events. With fewer, the server's background work dominates.
 const EVENTS_MIN: u64 = 50;
 
-/// Subscribers that are all on one gateway, and their events per second: enough that what a gateway does for itself, which
-/// is the same at every rate, hardly counts.
+/// The number of subscribers when one gateway has all of them.
 const BYSTANDERS_SUBSCRIBERS: usize = 10;
+/// Their events per second, high enough that the constant background work of a gateway is negligible.
 const BYSTANDERS_RATE: f64 = 1_000.0;
 
-/// How long gateways may go on hearing a channel that the last socket has left: the start's own test has left traces.
-const FORGET_NS: u64 = 3_000_000_000;
+/// The time after which all gateways have unsubscribed from the channel of the start check.
+const UNSUBSCRIBE_NS: u64 = 3_000_000_000;
 
 /// Plots how cost grows with subscribers, sockets and nodes
 #[derive(Args, Clone, Debug)]
@@ -47,18 +47,18 @@ pub(crate) struct Growth {
     /// Numbers of idle sockets
     #[arg(long, value_delimiter = ',', default_value = "1000,3000,6000,10000,15000,19000,30000,50000")]
     sockets: Vec<usize>,
-    /// Numbers of gateways of which one has the subscribers
+    /// Numbers of gateways; one of them has all subscribers
     #[arg(long, value_delimiter = ',', default_value = "1,2,4")]
     gateways: Vec<usize>,
-    /// Seconds of each run with events, or more if they are rare
+    /// Seconds of each run with events; longer at low rates
     #[arg(long, default_value_t = 5.0)]
     seconds: f64,
-    /// Times that each point is measured; medians are shown
+    /// Runs of each point; medians are shown
     #[arg(long, default_value_t = 1)]
     rounds: usize,
 }
 
-/// Everything that was measured, for other programs.
+/// The complete results as JSON.
 #[derive(Serialize)]
 struct Report<'a> {
     machine: &'a Machine,
@@ -66,7 +66,7 @@ struct Report<'a> {
     plots: &'a [Plotted],
 }
 
-/// A picture, and every run that it was made from.
+/// A plot and the runs that it shows.
 #[derive(Serialize)]
 struct Plotted {
     plot: Plot,
@@ -75,9 +75,9 @@ struct Plotted {
 
 impl Growth {
     /// # Errors
-    /// Returns an error if a run of the first server of a group failed or was not clean, after everything has been reported.
+    /// Returns an error if a run of the first server of a group failed or had faults. All results are written first.
     pub(crate) fn run(self) -> Result<()> {
-        let machine = Machine::look();
+        let machine = Machine::detect();
         let folder = self.selection.folder(&machine, "growth")?;
         let servers = self.selection.servers()?;
         let versions: Vec<(String, String)> =
@@ -87,7 +87,7 @@ impl Growth {
         let mut plots: Vec<Plotted> = Vec::new();
         let mut add = |plotted: Plotted| {
             plots.push(plotted);
-            // After each: what has been measured survives whatever comes.
+            // Written after each plot, which keeps earlier results if a later run fails.
             write_json(&folder.join("growth.json"), &Report { machine: &machine, versions: &versions, plots: &plots })?;
             write_page(&folder, &machine, &versions, &plots)
         };
@@ -101,21 +101,21 @@ impl Growth {
             add(self.bystanders(cluster))?;
         }
         print!("{}", fs::read_to_string(folder.join("growth.md"))?);
-        eprintln!("written to {}", folder.display());
+        eprintln!("results are in {}", folder.display());
         let firsts = [alone.first(), clusters.first()].into_iter().flatten();
         let names: Vec<&str> = firsts.map(|server| server.name.as_str()).collect();
         let rounds = plots.iter().flat_map(|plotted| &plotted.rounds);
         let ours = rounds.filter(|rounds| rounds.subjects.iter().any(|it| names.contains(&it.subject.as_str())));
-        let trouble: Vec<String> = ours.filter_map(Rounds::trouble).collect();
-        ensure!(trouble.is_empty(), "{}", trouble.join("\n"));
+        let problems: Vec<String> = ours.filter_map(Rounds::problem).collect();
+        ensure!(problems.is_empty(), "{}", problems.join("\n"));
         Ok(())
     }
 
-    /// CPU per delivery, of the floor and every server.
+    /// Measures CPU per delivery of the floor and of every server.
     fn deliveries(&self, servers: &[&Server]) -> Plotted {
         let mut plot = Plot {
             name: "growth-deliveries".into(),
-            title: "CPU per delivery against subscribers of one channel".into(),
+            title: "CPU per delivery by subscribers of one channel".into(),
             x: "subscribers".into(),
             y: "us per delivery".into(),
             logarithmic: true,
@@ -129,11 +129,11 @@ impl Growth {
         Plotted { plot, rounds }
     }
 
-    /// Resident memory of idle sockets.
+    /// Measures resident memory by idle sockets.
     fn memory(&self, servers: &[&Server]) -> Plotted {
         let mut plot = Plot {
             name: "growth-memory".into(),
-            title: "Resident memory against idle sockets".into(),
+            title: "Resident memory by idle sockets".into(),
             x: "sockets".into(),
             y: "MiB".into(),
             logarithmic: false,
@@ -146,7 +146,7 @@ impl Growth {
         Plotted { plot, rounds }
     }
 
-    /// Measures at each count, and adds a point to each subject's line: the middle of a figure over its clean runs.
+    /// Runs each count and adds a point per subject: the median of a figure over the clean runs.
     fn points(&self, plot: &mut Plot, counts: &[usize], figure: Figure, run: impl Fn(usize) -> Rounds) -> Vec<Rounds> {
         let mut all = Vec::new();
         for &count in counts {
@@ -158,12 +158,12 @@ impl Growth {
         all
     }
 
-    /// CPU per event of each process when all subscribers are on one of several gateways.
+    /// Measures CPU per event of each process when one gateway has all subscribers.
     fn bystanders(&self, cluster: &Server) -> Plotted {
         let mut series = vec![
             Series::new("gateway with the subscribers"),
             Series::new("each other gateway"),
-            Series::new("everything else"),
+            Series::new("other processes"),
         ];
         let scenario = fanout(BYSTANDERS_SUBSCRIBERS, BYSTANDERS_RATE, self.seconds);
         let events = events(BYSTANDERS_RATE, self.seconds) as f64;
@@ -171,7 +171,7 @@ impl Growth {
         for &gateways in &self.gateways {
             let server = Server { gateways, ..cluster.clone() };
             let mut rounds = Rounds::new(scenario.clone(), [&cluster.name]);
-            rounds.title = format!("{gateways} gateways, of which one has all of {}", rounds.title);
+            rounds.title = format!("{gateways} gateways, one of them with all subscribers of {}", rounds.title);
             let mut shares = Vec::new();
             for _ in 0..self.rounds.max(1) {
                 let run = on_one_gateway(&scenario, &server);
@@ -183,7 +183,7 @@ impl Growth {
             }
             let x = gateways as f64;
             let mut add = |index: usize, pick: fn(&Shares) -> f64| {
-                series[index].add(x, median(shares.iter().map(pick)).map(|middle| middle * 1e6 / events));
+                series[index].add(x, median(shares.iter().map(pick)).map(|cpu_s| cpu_s * 1e6 / events));
             };
             add(0, |shares| shares.with_subscribers_s);
             if gateways > 1 {
@@ -210,7 +210,7 @@ impl Growth {
 }
 
 impl Plot {
-    /// A point for each subject that has a clean run, and a note of every other run.
+    /// Adds a point for each subject with a clean run, and a note for each subject with other runs.
     fn add(&mut self, count: usize, rounds: &Rounds, figure: Figure) {
         for runs in &rounds.subjects {
             let index = self.series.iter().position(|series| series.name == runs.subject).unwrap_or_else(|| {
@@ -224,17 +224,17 @@ impl Plot {
     }
 }
 
-/// Which runs no point stands for, and why.
+/// Returns a note on the runs that the plot omits, with the reason.
 fn left_out(runs: &Runs, count: usize, of: &str) -> Option<String> {
-    Some(format!("left out, {} with {count} {of}: {}", runs.subject, runs.trouble()?))
+    Some(format!("omitted: {} with {count} {of}: {}", runs.subject, runs.problem()?))
 }
 
-/// Runs a scenario with all its sockets on the first gateway of a server that is started for it.
+/// Starts a server and runs a scenario with all sockets on its first gateway.
 fn on_one_gateway(scenario: &Scenario, server: &Server) -> Result<(Measurement, Shares)> {
     let mut launched = Launched::start(server)?;
     let ports: Vec<String> = launched.subject.ws.iter().map(|address| address.port().to_string()).collect();
     launched.subject.ws.truncate(1);
-    sleep_until(clock::now_ns() + FORGET_NS);
+    sleep_until(clock::now_ns() + UNSUBSCRIBE_NS);
     let measurement = scenario.run(&launched.subject);
     launched.stop()?;
     let measurement = measurement?;
@@ -242,7 +242,7 @@ fn on_one_gateway(scenario: &Scenario, server: &Server) -> Result<(Measurement, 
     Ok((measurement, shares))
 }
 
-/// CPU of a cluster's processes over one run, in seconds.
+/// The CPU time of a cluster's processes in one run, in seconds.
 #[derive(Debug, PartialEq)]
 struct Shares {
     with_subscribers_s: f64,
@@ -251,19 +251,19 @@ struct Shares {
 }
 
 impl Shares {
-    /// `ports`: one of each gateway, the one with the subscribers first.
+    /// Sums the CPU times by role. `ports` has one port of each gateway; the first gateway has the subscribers.
     ///
     /// # Errors
-    /// Returns an error if a gateway is not among the processes: its cost is unknown then, not nothing.
+    /// Returns an error if a gateway is not among the processes, since its cost is then unknown.
     fn of(processes: &[ProcessCpu], ports: &[String]) -> Result<Self> {
-        // A gateway is started with its port.
+        // The port is an argument of the gateway's command.
         let has = |command: &str, port: &str| command.split_whitespace().any(|word| word == port);
         let cpu_of = |port: &String| {
             let process = processes.iter().find(|process| has(&process.command, port));
-            process.map(|process| process.cpu_s).with_context(|| format!("no process was started with port {port}"))
+            process.map(|process| process.cpu_s).with_context(|| format!("no process has port {port} in its command"))
         };
         let gateways: Vec<f64> = ports.iter().map(cpu_of).collect::<Result<_>>()?;
-        let (with_subscribers_s, others) = gateways.split_first().context("no gateways")?;
+        let (with_subscribers_s, others) = gateways.split_first().context("there is no gateway")?;
         let all: f64 = processes.iter().map(|process| process.cpu_s).sum();
         let others_s: f64 = others.iter().sum();
         Ok(Self {
@@ -274,7 +274,7 @@ impl Shares {
     }
 }
 
-/// Events per second, so that every number of subscribers gets as many deliveries.
+/// Returns the events per second that result in [`DELIVERIES_PER_S`], up to [`RATE_MAX`].
 fn deliveries_rate(subscribers: usize) -> f64 {
     (DELIVERIES_PER_S / subscribers.max(1) as f64).min(RATE_MAX)
 }
@@ -303,10 +303,10 @@ fn write_page(folder: &Path, machine: &Machine, versions: &[(String, String)], p
         let notes: String = plot.notes.iter().map(|note| format!("- {note}\n")).collect();
         page += &if notes.is_empty() { notes } else { format!("\n{notes}") };
     }
-    fs::write(folder.join("growth.md"), page).with_context(|| format!("writing to {}", folder.display()))
+    fs::write(folder.join("growth.md"), page).with_context(|| format!("cannot write to {}", folder.display()))
 }
 
-/// The points of a plot as a table.
+/// Returns the points of a plot as a table.
 fn table(plot: &Plot) -> Table {
     let head = std::iter::once(plot.x.clone()).chain(plot.series.iter().map(|series| series.name.clone()));
     let mut table = Table::new(0, head);
@@ -332,7 +332,7 @@ mod tests {
     }
 
     #[test]
-    fn every_gateway_must_be_found() {
+    fn a_missing_gateway_is_an_error() {
         let processes = [
             process("redis-server 127.0.0.1:7000", 0.5),
             process("carillon gateway --port 8000", 4.0),
@@ -340,7 +340,7 @@ mod tests {
             process("carillon gateway --port 8002", 3.0),
         ];
         let ports = |all: &[&str]| all.iter().map(ToString::to_string).collect::<Vec<String>>();
-        let shares = Shares::of(&processes, &ports(&["8000", "8001", "8002"])).expect("all are there");
+        let shares = Shares::of(&processes, &ports(&["8000", "8001", "8002"])).expect("all gateways are listed");
         assert_eq!(shares, Shares { with_subscribers_s: 4.0, each_other_s: 2.0, rest_s: 0.5 });
         for missing in [&["8000", "9000"][..], &["9000", "8000"], &[]] {
             assert!(Shares::of(&processes, &ports(missing)).is_err(), "{missing:?}");
@@ -348,14 +348,14 @@ mod tests {
     }
 
     #[test]
-    fn rare_events_are_still_enough() {
+    fn every_run_has_a_minimum_of_events() {
         for (subscribers, expected) in [(10, 1000), (1000, 100), (10_000, 50), (50_000, 50)] {
             assert_eq!(events(deliveries_rate(subscribers), 5.0), expected, "{subscribers}");
         }
     }
 
     #[test]
-    fn a_run_with_losses_is_no_point_but_a_note() {
+    fn a_run_with_losses_becomes_a_note_instead_of_a_point() {
         let mut plot = Plot {
             name: "a".into(),
             title: "Cost".into(),
@@ -371,7 +371,7 @@ mod tests {
             measurement.set(Figure::Lost, lost);
             measurement
         };
-        let mut rounds = Rounds::new(fanout(10, 1.0, 1.0), ["good", "lossy", "gone"]);
+        let mut rounds = Rounds::new(fanout(10, 1.0, 1.0), ["good", "lossy", "failed"]);
         rounds.subjects[0].runs = vec![run(1.0, 0.0), run(3.0, 0.0)];
         rounds.subjects[1].runs = vec![run(1.0, 0.0), run(0.1, 70.0)];
         rounds.subjects[2].runs = vec![Measurement::or_failed(Err(anyhow::anyhow!("no start"))); 2];
@@ -379,8 +379,8 @@ mod tests {
         let points: Vec<_> = plot.series.iter().map(|series| series.points.clone()).collect();
         assert_eq!(points, [vec![(10.0, 2.0)], vec![(10.0, 1.0)], vec![]]);
         let notes = [
-            "left out, lossy with 10 subscribers: 1 of 2 runs not clean: 70 lost",
-            "left out, gone with 10 subscribers: 2 of 2 runs not clean: failed: no start",
+            "omitted: lossy with 10 subscribers: 1 of 2 runs not clean: 70 lost",
+            "omitted: failed with 10 subscribers: 2 of 2 runs not clean: failed: no start",
         ];
         assert_eq!(plot.notes, notes);
     }

@@ -1,21 +1,21 @@
-//! How long things took, in percentiles.
+//! Histograms of times, and their percentiles.
 
 use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 
-/// Longest time that is told apart: a minute, in nanoseconds.
+/// The longest time that a histogram records: one minute, in nanoseconds.
 const LONGEST_NS: u64 = 60_000_000_000;
 
-/// A histogram of times, exact to a thousandth.
+/// A histogram of times with three significant digits.
 #[derive(Clone)]
 pub(crate) struct Latency {
     histogram: Histogram<u64>,
 }
 
-/// What a histogram has counted, for another process: times in nanoseconds, and how often.
+/// The recorded values of a histogram for another process: times in nanoseconds and their counts.
 pub(crate) type Counts = Vec<(u64, u64)>;
 
-/// What is kept of a histogram, in milliseconds.
+/// The percentiles of a histogram, in milliseconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Percentiles {
     pub(crate) count: u64,
@@ -28,18 +28,18 @@ pub(crate) struct Percentiles {
 
 impl Latency {
     pub(crate) fn new() -> Self {
-        let histogram = Histogram::new_with_bounds(1, LONGEST_NS, 3).expect("the bounds are a histogram's");
+        let histogram = Histogram::new_with_bounds(1, LONGEST_NS, 3).expect("the bounds are valid");
         Self { histogram }
     }
 
-    /// Counts one time.
+    /// Records one time.
     pub(crate) fn record_ns(&mut self, ns: u64) {
         self.histogram.saturating_record(ns);
     }
 
-    /// Adds what another has counted.
+    /// Adds the values of another histogram.
     pub(crate) fn add(&mut self, other: &Self) {
-        self.histogram.add(&other.histogram).expect("all have the same bounds");
+        self.histogram.add(&other.histogram).expect("all histograms have the same bounds");
     }
 
     pub(crate) fn counts(&self) -> Counts {

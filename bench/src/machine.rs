@@ -1,4 +1,4 @@
-//! On what machine, when, from what and by what command something was measured.
+//! The machine, date, versions and command of a measurement.
 
 use std::fs;
 use std::process::Command;
@@ -6,7 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
-/// What stands beside every result.
+/// The origin of a result.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Machine {
     /// `YYYY-MM-DD`, in UTC.
@@ -16,21 +16,21 @@ pub(crate) struct Machine {
     pub(crate) processor: String,
     pub(crate) cores: usize,
     pub(crate) memory_mib: u64,
-    /// This program's.
+    /// The version of this program.
     pub(crate) version: String,
-    /// What this program was told to do, without secrets.
+    /// The command line of this program, without secrets.
     #[serde(default)]
     pub(crate) command: String,
-    /// Of the repository in which it was started, and whether files differed from it; empty outside of one.
+    /// The commit of the current repository, and whether files differ from it; empty outside a repository.
     #[serde(default)]
     pub(crate) commit: String,
-    /// What redis-server says of itself; empty where there is none.
+    /// The version that `redis-server` prints; empty if it is not installed.
     #[serde(default)]
     pub(crate) redis: String,
 }
 
 impl Machine {
-    pub(crate) fn look() -> Self {
+    pub(crate) fn detect() -> Self {
         let line = |path: &str| fs::read_to_string(path).unwrap_or_default().trim().to_owned();
         let field = |path: &str, label: &str| {
             let text = line(path);
@@ -48,13 +48,13 @@ impl Machine {
             cores: std::thread::available_parallelism().map_or(1, usize::from),
             memory_mib: memory_kib / 1024,
             version: env!("CARGO_PKG_VERSION").into(),
-            command: spoken(std::env::args()),
+            command: without_secrets(std::env::args()),
             commit: commit(),
             redis: output("redis-server", &["--version"]),
         }
     }
 
-    /// Where figures come from, as a list for the head of a page. `versions`: of the servers, by name.
+    /// Returns command, commit and versions as a Markdown list. `versions` has the versions of the servers by name.
     pub(crate) fn sources(&self, versions: &[(String, String)]) -> String {
         let own = [("command", format!("`{}`", self.command)), ("commit", self.commit.clone())];
         let own = own.into_iter().chain([("redis-server", self.redis.clone())]);
@@ -63,18 +63,18 @@ impl Machine {
     }
 }
 
-/// A command line, with the app's secret left out: results are kept for all to read.
-fn spoken(words: impl Iterator<Item = String>) -> String {
-    let mut spoken: Vec<String> = Vec::new();
+/// Joins a command line and replaces the app's secret.
+fn without_secrets(words: impl Iterator<Item = String>) -> String {
+    let mut without_secrets: Vec<String> = Vec::new();
     for word in words {
-        let secret = spoken.last().is_some_and(|last| last == "--app-secret");
-        spoken.push(match word.split_once('=') {
+        let secret = without_secrets.last().is_some_and(|last| last == "--app-secret");
+        without_secrets.push(match word.split_once('=') {
             _ if secret => "***".into(),
             Some(("--app-secret", _)) => "--app-secret=***".into(),
             _ => word,
         });
     }
-    spoken.join(" ")
+    without_secrets.join(" ")
 }
 
 fn commit() -> String {
@@ -83,14 +83,14 @@ fn commit() -> String {
     if differs { commit + ", with changes" } else { commit }
 }
 
-/// The first line that a program prints; empty if it cannot be run or fails.
+/// Returns the first line that a program prints; empty if it cannot be run or fails.
 fn output(program: &str, arguments: &[&str]) -> String {
     let output = Command::new(program).args(arguments).output().ok().filter(|output| output.status.success());
     let text = output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();
     text.lines().next().unwrap_or_default().trim().to_owned()
 }
 
-/// The date of a day, counted from 1970-01-01.
+/// Returns the date of a day, counted from 1970-01-01.
 fn date(mut day: u64) -> String {
     let is_leap = |year: u64| year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400));
     let mut year = 1970;
@@ -109,10 +109,10 @@ fn date(mut day: u64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{date, output, spoken};
+    use super::{date, output, without_secrets};
 
     #[test]
-    fn days_have_dates() {
+    fn days_are_converted_to_dates() {
         for (day, expected) in
             [(0, "1970-01-01"), (59, "1970-03-01"), (789, "1972-02-29"), (11_016, "2000-02-29"), (20_454, "2026-01-01")]
         {
@@ -121,18 +121,18 @@ mod tests {
     }
 
     #[test]
-    fn a_command_line_is_kept_without_secrets() {
+    fn a_command_line_is_stored_without_secrets() {
         for (words, expected) in [
             ("bench compare --rounds 3", "bench compare --rounds 3"),
             ("bench idle --app-secret hidden --runs 2", "bench idle --app-secret *** --runs 2"),
             ("bench idle --app-secret=hidden", "bench idle --app-secret=***"),
         ] {
-            assert_eq!(spoken(words.split(' ').map(String::from)), expected);
+            assert_eq!(without_secrets(words.split(' ').map(String::from)), expected);
         }
     }
 
     #[test]
-    fn a_program_that_is_missing_or_fails_says_nothing() {
+    fn a_missing_or_failing_program_has_no_output() {
         assert_eq!(output("no-such-program", &[]), "");
         assert_eq!(output("sh", &["-c", "echo words; exit 1"]), "");
         assert_eq!(output("sh", &["-c", "echo ' words '; echo more"]), "words");

@@ -1,7 +1,8 @@
-//! Load for servers of the Pusher Channels protocol, on loopback, bounded in count and time.
+//! A load generator for servers of the Pusher Channels protocol. It connects only to loopback addresses, and every
+//! scenario is bounded in events and time.
 //!
-//! Figures stand next to those of [`floor`]: a process that does little but write the same bytes to the same
-//! sockets. CPU times are read from the server's processes, so the generator's own cost does not count; it is shown.
+//! Most scenarios also run against [`floor`], a process that only writes the same bytes to the same sockets. CPU times
+//! are read from the server's processes and exclude the generator. The generator's own CPU is reported separately.
 
 mod clock;
 mod compare;
@@ -41,7 +42,7 @@ use shared::serve::descriptors;
 
 use compare::Compare;
 use growth::Growth;
-use run::Against;
+use run::ScenarioArgs;
 use scenario::{Bursts, ClientEvents, Fanout, Idle, Polls, Presence, Routing, Scenario, SlowReaders, Storm};
 use smoke::Smoke;
 
@@ -54,22 +55,22 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    Idle(Against<Idle>),
-    Fanout(Against<Fanout>),
-    Bursts(Against<Bursts>),
-    Routing(Against<Routing>),
-    Presence(Against<Presence>),
-    Storm(Against<Storm>),
-    ClientEvents(Against<ClientEvents>),
-    SlowReaders(Against<SlowReaders>),
-    Polls(Against<Polls>),
+    Idle(ScenarioArgs<Idle>),
+    Fanout(ScenarioArgs<Fanout>),
+    Bursts(ScenarioArgs<Bursts>),
+    Routing(ScenarioArgs<Routing>),
+    Presence(ScenarioArgs<Presence>),
+    Storm(ScenarioArgs<Storm>),
+    ClientEvents(ScenarioArgs<ClientEvents>),
+    SlowReaders(ScenarioArgs<SlowReaders>),
+    Polls(ScenarioArgs<Polls>),
     Compare(Compare),
     Growth(Growth),
     Smoke(Smoke),
-    /// The yardstick; started by the scenarios themselves
+    /// Runs the baseline server; started by the scenarios
     #[command(hide = true)]
     Floor,
-    /// Holds what one process may not; started by the scenarios themselves
+    /// Holds the sockets beyond the limit of one process; started by the scenarios
     #[command(hide = true)]
     Worker,
 }
@@ -86,17 +87,17 @@ fn main() -> ExitCode {
 
 fn run_command() -> Result<()> {
     descriptors::raise_limit()?;
-    started::end_with_this_program()?;
+    started::end_servers_on_signal()?;
     match Cli::parse().command {
-        Command::Idle(it) => run::run(Scenario::Idle(it.scenario), it.target, &it.how),
-        Command::Fanout(it) => run::run(Scenario::Fanout(it.scenario), it.target, &it.how),
-        Command::Bursts(it) => run::run(Scenario::Bursts(it.scenario), it.target, &it.how),
-        Command::Routing(it) => run::run(Scenario::Routing(it.scenario), it.target, &it.how),
-        Command::Presence(it) => run::run(Scenario::Presence(it.scenario), it.target, &it.how),
-        Command::Storm(it) => run::run(Scenario::Storm(it.scenario), it.target, &it.how),
-        Command::ClientEvents(it) => run::run(Scenario::ClientEvents(it.scenario), it.target, &it.how),
-        Command::SlowReaders(it) => run::run(Scenario::SlowReaders(it.scenario), it.target, &it.how),
-        Command::Polls(it) => run::run(Scenario::Polls(it.scenario), it.target, &it.how),
+        Command::Idle(it) => run::run(Scenario::Idle(it.scenario), it.target, &it.options),
+        Command::Fanout(it) => run::run(Scenario::Fanout(it.scenario), it.target, &it.options),
+        Command::Bursts(it) => run::run(Scenario::Bursts(it.scenario), it.target, &it.options),
+        Command::Routing(it) => run::run(Scenario::Routing(it.scenario), it.target, &it.options),
+        Command::Presence(it) => run::run(Scenario::Presence(it.scenario), it.target, &it.options),
+        Command::Storm(it) => run::run(Scenario::Storm(it.scenario), it.target, &it.options),
+        Command::ClientEvents(it) => run::run(Scenario::ClientEvents(it.scenario), it.target, &it.options),
+        Command::SlowReaders(it) => run::run(Scenario::SlowReaders(it.scenario), it.target, &it.options),
+        Command::Polls(it) => run::run(Scenario::Polls(it.scenario), it.target, &it.options),
         Command::Compare(compare) => compare.run(),
         Command::Growth(growth) => growth.run(),
         Command::Smoke(smoke) => smoke.run(),

@@ -1,11 +1,11 @@
-//! CPU of the server and of this program over the same time.
+//! CPU times of the server and of this program over the same period.
 
 use anyhow::Result;
 
 use crate::figure::{Figure, Measurement};
 use crate::process::{CpuSnapshot, ProcessCpu};
 
-/// Runs from when it is started.
+/// The CPU times at the start of a period.
 pub(crate) struct Meter {
     pids: Vec<u32>,
     own_pids: Vec<u32>,
@@ -13,26 +13,28 @@ pub(crate) struct Meter {
     own: CpuSnapshot,
 }
 
-/// What was used since then.
+/// The CPU times used since [`Meter::start`].
 pub(crate) struct Usage {
-    /// CPU of all processes of the server, in seconds.
+    /// The CPU time of all processes of the server, in seconds.
     pub(crate) server_s: f64,
-    /// CPU of this program, in seconds.
+    /// The CPU time of this program, in seconds.
     pub(crate) own_s: f64,
     pub(crate) processes: Vec<ProcessCpu>,
 }
 
 impl Meter {
+    /// Starts a period.
+    ///
     /// # Errors
-    /// Returns an error if a process is gone.
+    /// Returns an error if a process has exited.
     pub(crate) fn start(pids: &[u32]) -> Result<Self> {
         Self::start_with_workers(pids, Vec::new())
     }
 
-    /// `workers`: further processes of this program.
+    /// Starts a period. `workers` are further processes of this program.
     ///
     /// # Errors
-    /// Returns an error if a process is gone.
+    /// Returns an error if a process has exited.
     pub(crate) fn start_with_workers(pids: &[u32], workers: Vec<u32>) -> Result<Self> {
         let mut own_pids = workers;
         own_pids.push(std::process::id());
@@ -40,8 +42,10 @@ impl Meter {
         Ok(Self { pids: pids.to_vec(), own_pids, server, own })
     }
 
+    /// Returns the CPU times used since the start.
+    ///
     /// # Errors
-    /// Returns an error if a process is gone.
+    /// Returns an error if a process has exited.
     pub(crate) fn read(&self) -> Result<Usage> {
         let server = CpuSnapshot::take(&self.pids)?;
         let own_s = CpuSnapshot::take(&self.own_pids)?.seconds_since(&self.own);
@@ -51,7 +55,7 @@ impl Meter {
 }
 
 impl Usage {
-    /// Puts the server's CPU, shared out over `count` things, into a measurement. Without processes there is none.
+    /// Sets a figure to the server's CPU time divided by `count`. Does nothing if no processes are known.
     pub(crate) fn set(&self, figure: Figure, count: u64, measurement: &mut Measurement) {
         if !self.processes.is_empty() {
             measurement.set(figure, self.server_s * 1e6 / count.max(1) as f64);

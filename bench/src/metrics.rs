@@ -1,4 +1,4 @@
-//! What a server says of itself in the text format of Prometheus.
+//! Reads a server's metrics in the Prometheus text format.
 
 use std::net::SocketAddr;
 
@@ -6,17 +6,17 @@ use anyhow::{Context, Result, ensure};
 
 use crate::publisher::Connection;
 
-/// The sum of all series of a counter.
+/// Returns the sum of all series of a counter.
 ///
 /// # Errors
-/// Returns an error if there is no answer.
+/// Returns an error if the server does not respond with status 200.
 pub(crate) fn counter(address: SocketAddr, name: &str) -> Result<f64> {
     let mut connection = Connection::open(address)?;
     let request = format!("GET /metrics HTTP/1.1\r\nHost: {address}\r\n\r\n");
     connection.send(request.as_bytes())?;
-    let answer = connection.answer().with_context(|| format!("metrics of {address}"))?;
-    ensure!(answer.status == 200, "metrics of {address}: {}", answer.status);
-    Ok(sum(&answer.body, name))
+    let response = connection.response().with_context(|| format!("cannot read metrics of {address}"))?;
+    ensure!(response.status == 200, "cannot read metrics of {address}: status {}", response.status);
+    Ok(sum(&response.body, name))
 }
 
 fn sum(text: &str, name: &str) -> f64 {
@@ -30,7 +30,7 @@ mod tests {
     use super::sum;
 
     #[test]
-    fn all_series_of_a_name_are_summed_and_no_others() {
+    fn only_the_series_of_a_name_are_summed() {
         let text = "# HELP a_total Things.\na_total{x=\"1\"} 2\na_total{x=\"2\"} 3\na_total_more 7\nb 1\n";
         assert_eq!(sum(text, "a_total"), 5.0);
         assert_eq!(sum(text, "b"), 1.0);

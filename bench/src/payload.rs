@@ -1,43 +1,43 @@
-//! What an event carries: its sequence number and when it was sent, in a form that a receiver reads without parsing JSON
-//! and that survives every server's JSON encoding unchanged.
+//! The data of an event: its sequence number, send time and channel. A receiver finds it without parsing JSON, and the
+//! JSON encoding of a server does not change it.
 
 use std::fmt::Write;
 
 use memchr::memmem::Finder;
 
-/// Precedes the sequence number.
+/// The text before the sequence number.
 const MARK: &[u8] = b"seq=";
-/// Between sequence number and stamp.
+/// The text between sequence number and timestamp.
 const STAMP: &[u8] = b";at=";
-/// Between stamp and channel.
+/// The text between timestamp and channel.
 const CHANNEL: &[u8] = b";ch=";
 /// Digits of the sequence number.
 const SEQUENCE_DIGITS: usize = 10;
-/// Digits of the stamp: 31 years of nanoseconds.
+/// Digits of the timestamp: 31 years in nanoseconds.
 const STAMP_DIGITS: usize = 18;
 /// Digits of the channel's number.
 const CHANNEL_DIGITS: usize = 6;
 
-/// Sequence numbers from here on are not counted: they warm a server up.
+/// The first sequence number of warm-up events, which are not counted.
 pub(crate) const UNCOUNTED: u64 = 9_000_000_000;
 
-/// What stands in an event's data.
+/// The content of an event's data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Payload {
-    /// The number of the channel that it was sent on.
+    /// The number of the event's channel.
     pub(crate) channel: u64,
-    /// Counts the events of one channel from 0.
+    /// The number of the event in its channel, from 0.
     pub(crate) sequence: u64,
-    /// When it was sent, by [`crate::clock::now_ns`].
+    /// The send time, from [`crate::clock::now_ns`].
     pub(crate) sent_ns: u64,
 }
 
 impl Payload {
-    /// Appends the data of an event, filled up to `bytes`; never shorter than its numbers take.
+    /// Appends the data of an event, padded to `bytes`. The data is longer if the numbers need more space.
     pub(crate) fn write(self, bytes: usize, text: &mut String) {
         let start = text.len();
         let Self { channel, sequence, sent_ns } = self;
-        // Writing to a text cannot fail.
+        // Writing to a `String` cannot fail.
         let _ =
             write!(text, "seq={sequence:0SEQUENCE_DIGITS$};at={sent_ns:0STAMP_DIGITS$};ch={channel:0CHANNEL_DIGITS$};");
         let missing = bytes.saturating_sub(text.len() - start);
@@ -45,7 +45,7 @@ impl Payload {
     }
 }
 
-/// Finds payloads in messages. A server puts them at the same place in every message, so that place is tried first.
+/// Finds payloads in messages. A server's messages have them at the same offset, which is tried first.
 pub(crate) struct PayloadFinder {
     mark: Finder<'static>,
     expected_at: usize,
@@ -56,7 +56,7 @@ impl PayloadFinder {
         Self { mark: Finder::new(MARK), expected_at: 0 }
     }
 
-    /// The payload of a message, if it carries one.
+    /// Returns the payload of a message, if it has one.
     pub(crate) fn find(&mut self, message: &[u8]) -> Option<Payload> {
         if !message.get(self.expected_at..).is_some_and(|rest| rest.starts_with(MARK)) {
             self.expected_at = self.mark.find(message)?;

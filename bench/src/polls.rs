@@ -1,4 +1,4 @@
-//! Many clients that poll over HTTP as pusher-js does where nothing else gets through, from one epoll loop.
+//! Clients of the HTTP polling transport (`xhr_polling`), in one epoll loop.
 
 use std::io::{self, Read, Write};
 use std::net::SocketAddr;
@@ -12,15 +12,15 @@ use mio::{Events, Interest, Poll, Token};
 use crate::clock;
 use crate::latency::Latency;
 use crate::progress::Progress;
-use crate::sockets::{Receiver, most};
+use crate::sockets::{Receiver, sockets_max};
 
-/// No client getting any further for this long ends the connecting.
-const PATIENCE_NS: u64 = 15_000_000_000;
+/// Opening sessions fails if none makes progress for this time.
+const IDLE_TIMEOUT_NS: u64 = 15_000_000_000;
 
-/// Read at once; shared by all clients.
+/// The size of the read buffer, which all clients share.
 const BUFFER_BYTES: usize = 64 * 1024;
 
-/// Clients by number, each with one connection.
+/// Numbered clients with one connection each.
 pub(crate) struct Polls {
     poll: Poll,
     events: Events,
@@ -31,30 +31,30 @@ pub(crate) struct Polls {
 struct Client {
     stream: TcpStream,
     stage: Stage,
-    /// The session's path, up to what the request is for.
+    /// The path of the session, without the request's kind.
     path: String,
-    /// Counts requests.
+    /// The number of requests sent.
     number: u64,
-    /// What the client says once it is greeted.
+    /// The subscription, sent after `connection_established`.
     greeting: String,
-    /// What the system has not taken yet.
+    /// Bytes that are not written yet.
     out: Vec<u8>,
-    /// The start of an answer.
+    /// The received part of an incomplete response.
     input: Vec<u8>,
     started_ns: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
-    /// The first poll is under way.
+    /// The first poll is in progress.
     Opening,
-    /// Its subscription is.
+    /// The request with the subscription is in progress.
     Subscribing,
     /// A poll waits for the confirmation.
     Confirming,
     /// A poll waits for events.
     Ready,
-    /// The server ended it.
+    /// The server closed the session.
     Closed,
 }
 
@@ -62,7 +62,7 @@ impl Polls {
     /// Opens `count` sessions on `address`, at most `in_flight` at a time, and subscribes them with `greeting`.
     ///
     /// # Errors
-    /// Returns an error if one is refused, or nothing moves any more.
+    /// Returns an error if the server refuses a session, or no session makes progress.
     pub(crate) fn open(
         address: SocketAddr,
         key: &str,
@@ -71,8 +71,8 @@ impl Polls {
         greeting: &str,
         progress: &mut Progress,
     ) -> Result<(Self, Latency)> {
-        let most = most()?;
-        ensure!(count <= most, "{count} clients are too many: this process may have {most}");
+        let max = sockets_max()?;
+        ensure!(count <= max, "{count} clients exceed the limit of this process, {max} sockets");
         let mut polls = Self {
             poll: Poll::new()?,
             events: Events::with_capacity(1024),
@@ -85,29 +85,29 @@ impl Polls {
         while settled < count {
             while polls.all.len() < count && polls.all.len() - settled < in_flight.max(1) {
                 let index = polls.all.len();
-                polls.begin(address, format!("/pusher/app/{key}/{}/b{index:07}", index % 1000), body.clone())?;
+                polls.open_session(address, format!("/pusher/app/{key}/{}/b{index:07}", index % 1000), body.clone())?;
             }
             let before = settled;
             polls.turn(Duration::from_millis(200), &mut (), |client, now_ns| {
                 settled += 1;
                 latency.record_ns(now_ns - client.started_ns);
             })?;
-            ensure!(polls.open_count() == polls.all.len(), "a session was refused or ended");
+            ensure!(polls.open_count() == polls.all.len(), "the server refused or closed a session");
             let now_ns = clock::now_ns();
             if settled > before {
                 last_ns = now_ns;
-            } else if now_ns - last_ns > PATIENCE_NS {
-                bail!("{settled} of {count} sessions are open, and the next ones do not answer");
+            } else if now_ns - last_ns > IDLE_TIMEOUT_NS {
+                bail!("{settled} of {count} sessions are open, and the server does not respond to the next ones");
             }
             progress.show(now_ns, || format!("{settled} of {count} sessions open"));
         }
         Ok((polls, latency))
     }
 
-    /// Waits for answers, at most `timeout`, and hands their messages to `receiver`.
+    /// Waits for responses, at most `timeout`, and passes their messages to `receiver`.
     ///
     /// # Errors
-    /// Returns an error if the system refuses to wait, or an answer cannot be read.
+    /// Returns an error if polling fails, or a response is invalid.
     pub(crate) fn receive(&mut self, timeout: Duration, receiver: &mut impl Receiver) -> Result<()> {
         self.turn(timeout, receiver, |_, _| {})
     }
@@ -116,7 +116,7 @@ impl Polls {
         self.all.iter().filter(|client| client.stage != Stage::Closed).count()
     }
 
-    fn begin(&mut self, address: SocketAddr, path: String, greeting: String) -> Result<()> {
+    fn open_session(&mut self, address: SocketAddr, path: String, greeting: String) -> Result<()> {
         let mut stream = TcpStream::connect(address)?;
         stream.set_nodelay(true)?;
         let token = Token(self.all.len());
@@ -131,7 +131,7 @@ impl Polls {
             input: Vec::new(),
             started_ns: clock::now_ns(),
         };
-        client.ask("xhr", "");
+        client.send_request("xhr", "");
         self.all.push(client);
         Ok(())
     }
@@ -165,7 +165,7 @@ impl Polls {
 }
 
 impl Client {
-    fn ask(&mut self, verb: &str, body: &str) {
+    fn send_request(&mut self, verb: &str, body: &str) {
         self.number += 1;
         let (path, number, length) = (&self.path, self.number, body.len());
         let query = if verb == "xhr" { "protocol=7&client=js&version=8.6.0&" } else { "" };
@@ -179,7 +179,7 @@ impl Client {
         self.flush();
     }
 
-    /// What is not taken now is taken when the system says so; a connection that is gone is found out by reading.
+    /// Writes queued bytes. The rest is written when the socket is writable. Errors are detected by [`Self::read`].
     fn flush(&mut self) {
         while !self.out.is_empty() {
             match self.stream.write(&self.out) {
@@ -189,7 +189,7 @@ impl Client {
         }
     }
 
-    /// Reads whole answers; returns whether the server has ended the connection.
+    /// Handles all complete responses. Returns whether the server has closed the connection.
     fn read(&mut self, index: usize, buffer: &mut [u8], receiver: &mut impl Receiver) -> Result<bool> {
         loop {
             match self.stream.read(buffer) {
@@ -199,24 +199,24 @@ impl Client {
                 Err(error) if error.kind() == io::ErrorKind::NotConnected => return Ok(false),
                 Err(_) => return Ok(true),
             }
-            while let Some((length, body)) = whole_answer(&self.input)? {
-                let answer: Vec<u8> = self.input.drain(..length).collect();
-                self.take(index, &answer[body..], receiver)?;
+            while let Some((length, body)) = complete_response(&self.input)? {
+                let response: Vec<u8> = self.input.drain(..length).collect();
+                self.on_response(index, &response[body..], receiver)?;
             }
         }
     }
 
-    fn take(&mut self, index: usize, body: &[u8], receiver: &mut impl Receiver) -> Result<()> {
+    fn on_response(&mut self, index: usize, body: &[u8], receiver: &mut impl Receiver) -> Result<()> {
         let has = |text: &str| memmem::find(body, text.as_bytes()).is_some();
         if body.starts_with(b"c[") || has("\nc[") {
             bail!("the server closed a session: {}", String::from_utf8_lossy(body));
         }
         match self.stage {
             Stage::Opening => {
-                ensure!(has("connection_established"), "no greeting: {}", String::from_utf8_lossy(body));
+                ensure!(has("connection_established"), "unexpected first response: {}", String::from_utf8_lossy(body));
                 self.stage = Stage::Subscribing;
                 let greeting = std::mem::take(&mut self.greeting);
-                self.ask("xhr_send", &greeting);
+                self.send_request("xhr_send", &greeting);
                 return Ok(());
             }
             Stage::Subscribing => self.stage = Stage::Confirming,
@@ -224,7 +224,7 @@ impl Client {
             Stage::Confirming | Stage::Closed => {}
             Stage::Ready => {
                 let now_ns = clock::now_ns();
-                // Inside a message the quotes are escaped.
+                // Quotes inside a message are escaped, and therefore never match the separator.
                 let mut rest = body;
                 let between = Finder::new(b"\",\"");
                 while let Some(end) = between.find(rest) {
@@ -234,23 +234,23 @@ impl Client {
                 receiver.message(index, rest, now_ns);
             }
         }
-        self.ask("xhr", "");
+        self.send_request("xhr", "");
         Ok(())
     }
 }
 
-/// How long the first answer in `input` is and where its body begins; `None` while it is not whole.
-fn whole_answer(input: &[u8]) -> Result<Option<(usize, usize)>> {
+/// Returns the length of the first response in `input` and the offset of its body; `None` if it is incomplete.
+fn complete_response(input: &[u8]) -> Result<Option<(usize, usize)>> {
     let Some(head) = memmem::find(input, b"\r\n\r\n") else { return Ok(None) };
     let body = head + 4;
-    let text = std::str::from_utf8(&input[..head]).context("an answer's head")?;
+    let text = std::str::from_utf8(&input[..head]).context("the head of a response is not UTF-8")?;
     let status = text.split(' ').nth(1).unwrap_or_default();
-    ensure!(status == "200" || status == "204", "the server answered {text}");
+    ensure!(status == "200" || status == "204", "unexpected response: {text}");
     let length = text.lines().find_map(|line| {
         let (name, value) = line.split_once(':')?;
         name.eq_ignore_ascii_case("content-length").then(|| value.trim().parse::<usize>().ok())?
     });
-    ensure!(length.is_some() || status == "204", "an answer without a length: {text}");
+    ensure!(length.is_some() || status == "204", "a response has no content length: {text}");
     let end = body + length.unwrap_or(0);
     Ok((input.len() >= end).then_some((end, body)))
 }
@@ -260,14 +260,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn answers_are_whole_or_waited_for() {
-        let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\na[]HTTP/1.1 204 No Content\r\n\r\n";
-        assert_eq!(whole_answer(&answer[..20]).unwrap(), None);
-        assert_eq!(whole_answer(&answer[..40]).unwrap(), None);
-        let (end, body) = whole_answer(answer).unwrap().unwrap();
-        assert_eq!(&answer[body..end], b"a[]");
-        assert_eq!(whole_answer(&answer[end..]).unwrap(), Some((answer.len() - end, answer.len() - end)));
-        assert!(whole_answer(b"HTTP/1.1 404 Not Found\r\n\r\n").is_err());
-        assert!(whole_answer(b"HTTP/1.1 200 OK\r\n\r\n").is_err());
+    fn a_response_is_handled_when_it_is_complete() {
+        let response = b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\na[]HTTP/1.1 204 No Content\r\n\r\n";
+        assert_eq!(complete_response(&response[..20]).unwrap(), None);
+        assert_eq!(complete_response(&response[..40]).unwrap(), None);
+        let (end, body) = complete_response(response).unwrap().unwrap();
+        assert_eq!(&response[body..end], b"a[]");
+        assert_eq!(complete_response(&response[end..]).unwrap(), Some((response.len() - end, response.len() - end)));
+        assert!(complete_response(b"HTTP/1.1 404 Not Found\r\n\r\n").is_err());
+        assert!(complete_response(b"HTTP/1.1 200 OK\r\n\r\n").is_err());
     }
 }

@@ -1,17 +1,17 @@
-//! A line on standard error that tells how far a run is.
+//! A progress line on standard error.
 
 use std::io::{IsTerminal, Write};
 
 use crate::clock;
 
-/// Between two looks of a person.
+/// The update interval on a terminal.
 const INTERVAL_TERMINAL_NS: u64 = 200_000_000;
-/// Between two lines of a log.
+/// The update interval in a log.
 const INTERVAL_LOG_NS: u64 = 5_000_000_000;
 
-/// Shows what a run is doing.
+/// The progress of a run.
 pub(crate) struct Progress {
-    /// What is measured.
+    /// The scenario and the subject.
     label: String,
     terminal: bool,
     started_ns: u64,
@@ -25,12 +25,12 @@ impl Progress {
         Self { label: label.into(), terminal, started_ns, next_ns: started_ns + interval_ns(terminal) }
     }
 
-    /// Shows nothing.
+    /// Returns a progress without output.
     pub(crate) fn silent() -> Self {
         Self { label: String::new(), terminal: false, started_ns: 0, next_ns: u64::MAX }
     }
 
-    /// Shows a line when one is due; cheap enough to be called at every turn of a loop.
+    /// Prints a line if one is due. Cheap enough for every turn of a loop.
     pub(crate) fn show(&mut self, now_ns: u64, text: impl FnOnce() -> String) {
         if now_ns < self.next_ns {
             return;
@@ -40,7 +40,7 @@ impl Progress {
         let line = format!("{}: {} ({elapsed_s:.0} s)", self.label, text());
         if self.terminal {
             eprint!("\r\x1b[2K{line}");
-            // A line that cannot be shown is no reason to stop.
+            // A failed write to the terminal does not stop the run.
             let _ = std::io::stderr().flush();
         } else {
             eprintln!("{line}");

@@ -1,5 +1,5 @@
-//! Sends signed events over the HTTP API: keep-alive connections, each with a thread of its own, at a steady rate or as
-//! fast as the server answers.
+//! Publishes signed events over the HTTP API, with one thread per keep-alive connection. The rate is steady, or as fast
+//! as the server responds.
 
 pub(crate) mod backlog;
 mod connection;
@@ -26,14 +26,14 @@ use request::Requests;
 
 pub(crate) use connection::Connection;
 
-/// How events are sent.
+/// Options of the HTTP connections.
 #[derive(Args, Clone, Copy, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Sending {
-    /// HTTP connections that share the channels; never more than there are channels, so that each keeps its order
+    /// HTTP connections that share the channels, at most one per channel to keep each channel's order
     #[arg(long, default_value_t = 1)]
     pub(crate) connections: usize,
-    /// Requests on one connection that may wait for their answers; servers that do not know pipelining need 1
+    /// Concurrent requests on one connection; servers without HTTP pipelining need 1
     #[arg(long, default_value_t = 1)]
     pub(crate) in_flight: usize,
 }
@@ -44,24 +44,25 @@ impl Default for Sending {
     }
 }
 
-/// What became of a plan.
+/// The responses to a plan's requests.
 pub(crate) struct Published {
-    /// Requests that were not answered with success, and what the first one was told.
+    /// Requests without a 2xx response.
     pub(crate) refused: u64,
+    /// The status and body of the first of them.
     pub(crate) refusal: Option<String>,
-    /// How late requests went out, against when they were due.
+    /// The delay of requests after their due times.
     pub(crate) lateness: Latency,
-    /// From sending a request to its answer; with more than one in flight, to when the answer was looked at.
-    pub(crate) answers: Latency,
+    /// The time from request to response. With several concurrent requests, it ends when the response is read.
+    pub(crate) response_times: Latency,
 }
 
-/// A plan that is being carried out.
+/// A plan in progress.
 pub(crate) struct Publishing {
     senders: Vec<JoinHandle<Result<Published>>>,
 }
 
 impl Publishing {
-    /// Begins to carry out `plan`. Connections take turns among `api`.
+    /// Starts `plan`. The connections alternate between the addresses in `api`.
     pub(crate) fn start(api: &[SocketAddr], app: &App, plan: Plan, sending: Sending, backlog: &Arc<Backlog>) -> Self {
         let count = sending.connections.clamp(1, plan.channels.max(1));
         let start_ns = clock::now_ns();
@@ -80,10 +81,10 @@ impl Publishing {
         Self { senders: senders.collect() }
     }
 
-    /// Waits until all is sent and answered.
+    /// Waits for all responses.
     ///
     /// # Errors
-    /// Returns an error if a connection broke.
+    /// Returns an error if a connection failed.
     pub(crate) fn join(self) -> Result<Published> {
         let mut all = Published::nothing();
         for sender in self.senders {
@@ -91,7 +92,7 @@ impl Publishing {
             all.refused += published.refused;
             all.refusal = all.refusal.or(published.refusal);
             all.lateness.add(&published.lateness);
-            all.answers.add(&published.answers);
+            all.response_times.add(&published.response_times);
         }
         Ok(all)
     }
@@ -99,11 +100,11 @@ impl Publishing {
 
 impl Published {
     pub(crate) fn nothing() -> Self {
-        Self { refused: 0, refusal: None, lateness: Latency::new(), answers: Latency::new() }
+        Self { refused: 0, refusal: None, lateness: Latency::new(), response_times: Latency::new() }
     }
 }
 
-/// One connection's work.
+/// The sender of one connection.
 struct Sender {
     address: SocketAddr,
     requests: Requests,
@@ -119,7 +120,7 @@ impl Sender {
         let mut waiting = VecDeque::new();
         for (index, batch) in share.batches().enumerate() {
             if waiting.len() == self.in_flight {
-                self.take_answer(&mut connection, &mut waiting)?;
+                self.read_response(&mut connection, &mut waiting)?;
             }
             self.backlog.admit(batch.len());
             let due_ns = self.pace.due_ns(index as u64);
@@ -129,33 +130,33 @@ impl Sender {
                 self.published.lateness.record_ns(now_ns.saturating_sub(due_ns));
             }
             let request = self.requests.request(&batch, now_ns);
-            connection.send(request).with_context(|| format!("sending to {}", self.address))?;
+            connection.send(request).with_context(|| format!("cannot send to {}", self.address))?;
             waiting.push_back(now_ns);
-            // Its answer takes less time than the next one's turn: looked at once, its time is right.
+            // The response usually arrives before the next request is due. Reading it now gives an exact time.
             if self.in_flight == 1 {
-                self.take_answer(&mut connection, &mut waiting)?;
+                self.read_response(&mut connection, &mut waiting)?;
             }
         }
         while !waiting.is_empty() {
-            self.take_answer(&mut connection, &mut waiting)?;
+            self.read_response(&mut connection, &mut waiting)?;
         }
         Ok(self.published)
     }
 
-    fn take_answer(&mut self, connection: &mut Connection, waiting: &mut VecDeque<u64>) -> Result<()> {
-        let answer = connection.answer().with_context(|| format!("the answer of {}", self.address))?;
-        let sent_ns = waiting.pop_front().context("an answer without a request")?;
-        self.published.answers.record_ns(clock::now_ns().saturating_sub(sent_ns));
-        if !(200..300).contains(&answer.status) {
+    fn read_response(&mut self, connection: &mut Connection, waiting: &mut VecDeque<u64>) -> Result<()> {
+        let response = connection.response().with_context(|| format!("cannot read a response of {}", self.address))?;
+        let sent_ns = waiting.pop_front().context("received a response without a request")?;
+        self.published.response_times.record_ns(clock::now_ns().saturating_sub(sent_ns));
+        if !(200..300).contains(&response.status) {
             self.published.refused += 1;
-            self.published.refusal.get_or_insert_with(|| format!("{} {}", answer.status, answer.body));
+            self.published.refusal.get_or_insert_with(|| format!("{} {}", response.status, response.body));
         }
         Ok(())
     }
 }
 
-/// Sleeps until a moment; returns at once when it has passed.
-#[expect(clippy::disallowed_methods, reason = "a thread that does nothing else")]
+/// Sleeps until `due_ns`. Returns at once if it has passed.
+#[expect(clippy::disallowed_methods, reason = "the thread has no other work")]
 pub(crate) fn sleep_until(due_ns: u64) {
     let now_ns = clock::now_ns();
     if due_ns > now_ns {

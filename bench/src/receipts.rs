@@ -1,4 +1,4 @@
-//! What arrived on every socket of a run, checked.
+//! Checks the events that arrive at the sockets of a run.
 
 use std::time::Duration;
 
@@ -10,22 +10,22 @@ use crate::payload::{PayloadFinder, UNCOUNTED};
 use crate::sockets::{Receiver, Sockets};
 use crate::tally::{Tally, Track};
 
-/// Nothing arriving for this long means that nothing more comes.
+/// After this time without an event, no more are expected.
 const QUIET_NS: u64 = 300_000_000;
 
-/// Checks every event that arrives.
+/// The receiver that checks every event.
 pub(crate) struct Receipts {
     sockets: Vec<Expected>,
     finder: PayloadFinder,
     pub(crate) tally: Tally,
     pub(crate) latency: Latency,
-    /// Sockets that have got everything.
+    /// The number of sockets that have received all their events.
     complete: usize,
-    /// When something last arrived.
+    /// The time of the last event.
     pub(crate) last_ns: u64,
-    /// Sockets that the server closed, with the code of its close frame.
+    /// The sockets that the server closed, with the codes of its close frames.
     pub(crate) closed: Vec<(usize, Option<u16>)>,
-    /// Events that only warmed the server up.
+    /// The number of warm-up events.
     pub(crate) uncounted: u64,
     /// The first socket whose latency is recorded.
     pub(crate) timed_from: usize,
@@ -33,14 +33,14 @@ pub(crate) struct Receipts {
 
 struct Expected {
     track: Track,
-    /// The number of the channel that it is subscribed to.
+    /// The number of the channel that the socket is subscribed to.
     channel: usize,
-    /// Events that are to come.
+    /// The number of events that it must receive.
     events: u64,
 }
 
 impl Receipts {
-    /// `events`: how many each of `count` sockets is to get. `channel`: on which channel.
+    /// Creates the receiver for `count` sockets; `events` and `channel` return the events and the channel of a socket.
     pub(crate) fn new(count: usize, events: impl Fn(usize) -> u64, channel: impl Fn(usize) -> usize) -> Self {
         let expected = |socket| Expected { track: Track::default(), channel: channel(socket), events: events(socket) };
         let sockets: Vec<Expected> = (0..count).map(expected).collect();
@@ -57,32 +57,32 @@ impl Receipts {
         }
     }
 
-    /// Whether every socket has got the last event that it was to get.
+    /// Returns whether every socket has received its last event.
     pub(crate) fn is_complete(&self) -> bool {
         self.complete == self.sockets.len()
     }
 
-    /// Takes what still comes after everything has: repeats, and what others were faster than.
+    /// Receives late and duplicated events until none arrives for [`QUIET_NS`].
     ///
     /// # Errors
-    /// Returns an error if the system refuses to wait.
+    /// Returns an error if polling fails.
     pub(crate) fn drain(&mut self, sockets: &mut Sockets) -> Result<()> {
         let until_ns = clock::now_ns() + QUIET_NS;
         let last_ns = self.last_ns;
         while clock::now_ns() < until_ns.max(self.last_ns + QUIET_NS) {
             sockets.receive(Duration::from_millis(50), self)?;
         }
-        // Rates are those of what was waited for.
+        // Rates are computed up to the last expected event.
         self.last_ns = last_ns;
         Ok(())
     }
 
-    /// Everything that was to come, whether or not it came.
+    /// Returns the number of expected deliveries.
     pub(crate) fn expected(&self) -> u64 {
         self.sockets.iter().map(|socket| socket.events).sum()
     }
 
-    /// What went wrong, with what has not come counted as lost.
+    /// Returns the tally, with all missing events counted as lost.
     pub(crate) fn final_tally(&self) -> Tally {
         let mut tally = self.tally;
         for socket in &self.sockets {
@@ -102,7 +102,7 @@ impl Receiver for Receipts {
         }
         let expected = &mut self.sockets[socket];
         if payload.channel != expected.channel as u64 {
-            // Nobody asked for it: as wrong as one that comes twice.
+            // The socket is not subscribed to this channel. Counts as duplicated.
             self.tally.doubled += 1;
             return;
         }

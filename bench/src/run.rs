@@ -1,4 +1,4 @@
-//! One scenario against one server, in alternation with the floor.
+//! Runs one scenario against one server, in alternation with the floor, and reports the results.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -14,70 +14,70 @@ use crate::scenario::Scenario;
 use crate::subject::{Subject, Target};
 use crate::table::{Table, number};
 
-/// What the yardstick is called among the subjects.
+/// The name of the floor among the subjects.
 pub(crate) const FLOOR: &str = "floor";
 
-/// A scenario against a server that is running.
+/// The arguments of a scenario command.
 #[derive(Args, Clone, Debug)]
-pub(crate) struct Against<S: Args> {
+pub(crate) struct ScenarioArgs<S: Args> {
     #[command(flatten)]
     pub(crate) scenario: S,
     #[command(flatten)]
     pub(crate) target: Target,
     #[command(flatten)]
-    pub(crate) how: How,
+    pub(crate) options: RunOptions,
 }
 
-/// How often, and where to.
+/// The number of runs and the output.
 #[derive(Args, Clone, Debug)]
-pub(crate) struct How {
-    /// Runs of each side; medians are reported, and of faults the most in one run
+pub(crate) struct RunOptions {
+    /// Runs per subject; reports medians, and for faults the highest count of one run
     #[arg(long, default_value_t = 1)]
     pub(crate) runs: usize,
-    /// Leave out the floor
+    /// Skip the floor
     #[arg(long)]
     pub(crate) no_floor: bool,
-    /// Where to write everything that was measured
+    /// Write the complete results to this file
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,
 }
 
-/// Every run of a scenario against some subjects.
+/// The runs of a scenario against several subjects.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Rounds {
     pub(crate) title: String,
     pub(crate) scenario: Scenario,
-    /// In the order in which tables show them.
+    /// The subjects in the order of the table's columns.
     pub(crate) subjects: Vec<Runs>,
 }
 
-/// The runs against one subject; those of the same number were made one after the other.
+/// The runs against one subject. Runs with the same index took place one after the other.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Runs {
     pub(crate) subject: String,
     pub(crate) runs: Vec<Measurement>,
 }
 
-/// Runs a scenario and reports.
+/// Runs a scenario and prints the results.
 ///
 /// # Errors
-/// Returns an error if a run of the server failed or was not clean, after everything has been reported.
-pub(crate) fn run(scenario: Scenario, target: Target, how: &How) -> Result<()> {
+/// Returns an error if a run of the server failed or had faults. All results are reported first.
+pub(crate) fn run(scenario: Scenario, target: Target, options: &RunOptions) -> Result<()> {
     let mut rounds = Rounds::new(scenario.clone(), [FLOOR, "server"]);
     let once = |subject: Result<Subject>| Measurement::or_failed(subject.and_then(|subject| scenario.run(&subject)));
-    for _ in 0..how.runs.max(1) {
-        if scenario.has_floor() && !how.no_floor {
+    for _ in 0..options.runs.max(1) {
+        if scenario.has_floor() && !options.no_floor {
             rounds.subjects[0].runs.push(once(Subject::floor()));
         }
         rounds.subjects[1].runs.push(once(Subject::server("server", target.clone())));
     }
     rounds.subjects.retain(|subject| !subject.runs.is_empty());
     print!("{}", rounds.report());
-    if let Some(path) = &how.json {
-        write_json(path, &(Machine::look(), &rounds))?;
+    if let Some(path) = &options.json {
+        write_json(path, &(Machine::detect(), &rounds))?;
     }
-    match rounds.trouble() {
-        Some(trouble) => bail!("{trouble}"),
+    match rounds.problem() {
+        Some(problem) => bail!("{problem}"),
         None => Ok(()),
     }
 }
@@ -88,11 +88,11 @@ impl Rounds {
         Self { title: scenario.title(), scenario, subjects }
     }
 
-    /// A table for a terminal, with ratios to the first subject.
+    /// Returns the table for a terminal, followed by the notes of the runs.
     pub(crate) fn report(&self) -> String {
         let runs = self.subjects.iter().map(|subject| subject.runs.len()).max().unwrap_or(0);
         let times =
-            if runs > 1 { format!(", medians of {runs} runs, of faults the most in one") } else { String::new() };
+            if runs > 1 { format!(", medians of {runs} runs, highest counts of faults") } else { String::new() };
         let mut text = format!("{}{times}\n", self.title);
         text += &self.table().plain();
         for subject in &self.subjects {
@@ -103,7 +103,7 @@ impl Rounds {
         text
     }
 
-    /// One row for each figure, one column for each subject; beyond the first, a ratio to it.
+    /// Returns a table with a row per figure and a column per subject. Further subjects have a ratio to the first one.
     pub(crate) fn table(&self) -> Table {
         let mut head = vec!["figure".to_owned(), String::new()];
         for (index, subject) in self.subjects.iter().enumerate() {
@@ -127,14 +127,14 @@ impl Rounds {
         table
     }
 
-    /// What went wrong with the server that the others are compared to: the first after the floor.
-    pub(crate) fn trouble(&self) -> Option<String> {
+    /// Describes the faults of the first server after the floor, if there are any.
+    pub(crate) fn problem(&self) -> Option<String> {
         let server = self.subjects.iter().find(|subject| subject.subject != FLOOR)?;
-        let trouble = server.trouble()?;
-        Some(format!("{}, {}: {trouble}", self.title, server.subject))
+        let problem = server.problem()?;
+        Some(format!("{}, {}: {problem}", self.title, server.subject))
     }
 
-    /// All figures that any run has, in their order.
+    /// Returns the figures of all runs, sorted.
     pub(crate) fn figures(&self) -> Vec<Figure> {
         let runs = self.subjects.iter().flat_map(|subject| &subject.runs);
         let mut figures: Vec<Figure> = runs.flat_map(|run| run.figures.keys().copied()).collect();
@@ -145,7 +145,8 @@ impl Rounds {
 }
 
 impl Runs {
-    /// What stands for all runs, and how many gave it if not all did; empty where it does not apply.
+    /// Returns the combined value of a figure, and the number of runs with a value if not all have one. The cell is empty
+    /// if the figure does not apply.
     pub(crate) fn cell(&self, figure: Figure) -> String {
         let value = figure.of_all(self.runs.iter().filter_map(|run| run.of(figure)));
         let measured = self.runs.iter().filter(|run| run.of(figure).is_some()).count();
@@ -156,7 +157,7 @@ impl Runs {
         }
     }
 
-    /// The most of each fault in one run, in words, and how many runs came to their end if not all did.
+    /// Returns the highest count of each fault, and the number of completed runs if some failed.
     pub(crate) fn faults(&self) -> String {
         if self.has_failed() {
             return "failed".into();
@@ -166,8 +167,8 @@ impl Runs {
         words + &self.share(self.runs.iter().filter(|run| !run.has_failed()).count())
     }
 
-    /// How many runs were not clean, and why: the first failure, and the most of each fault.
-    pub(crate) fn trouble(&self) -> Option<String> {
+    /// Describes the runs that failed or had faults: their number, the first error, and the highest count of each fault.
+    pub(crate) fn problem(&self) -> Option<String> {
         let bad = self.runs.iter().filter(|run| !run.is_clean()).count();
         let mut failed = self.runs.iter().filter(|run| run.has_failed());
         let failure = failed.find_map(|run| run.notes.first()?.lines().next().map(ToOwned::to_owned));
@@ -175,7 +176,7 @@ impl Runs {
         (bad > 0).then(|| format!("{bad} of {} runs not clean: {}", self.runs.len(), why.join(", ")))
     }
 
-    /// The most of each fault in one run, in words; nothing where there was none.
+    /// Returns the highest count of each fault in one run, with its title.
     fn worst(&self) -> Vec<String> {
         let mut worst: BTreeMap<Figure, f64> = BTreeMap::new();
         for (figure, value) in self.runs.iter().flat_map(|run| &run.figures) {
@@ -187,18 +188,18 @@ impl Runs {
         worst.iter().map(|(figure, value)| format!("{} {}", number(*value, 0), figure.title())).collect()
     }
 
-    /// Whether no run came to its end.
+    /// Returns whether all runs failed.
     fn has_failed(&self) -> bool {
         !self.runs.is_empty() && self.runs.iter().all(Measurement::has_failed)
     }
 
-    /// How many of all runs a value stands for, unless it is all.
+    /// Returns " (2 of 3)" for a value that only some runs have.
     fn share(&self, measured: usize) -> String {
         let runs = self.runs.len();
         if measured < runs { format!(" ({measured} of {runs})") } else { String::new() }
     }
 
-    /// The middle of the ratios of runs that were made one after the other.
+    /// Returns the median of the ratios between runs with the same index.
     pub(crate) fn ratio(&self, figure: Figure, to: &Self) -> Option<f64> {
         if !figure.is_comparable() {
             return None;
@@ -211,22 +212,22 @@ impl Runs {
     }
 }
 
-/// Writes something for other programs to read.
+/// Writes a value as formatted JSON.
 pub(crate) fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
     let text = serde_json::to_string_pretty(value)? + "\n";
-    fs::write(path, text).with_context(|| format!("writing {}", path.display()))
+    fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// CPU per delivery, and how many were lost; `None` for a run that failed.
+    /// CPU per delivery and the number of lost events; `None` for a failed run.
     type Run = Option<(f64, f64)>;
 
     fn runs(values: &[Run]) -> Runs {
         let run = |value: &Run| {
-            let Some((cpu, lost)) = value else { return Measurement::or_failed(Err(anyhow::anyhow!("gone"))) };
+            let Some((cpu, lost)) = value else { return Measurement::or_failed(Err(anyhow::anyhow!("timeout"))) };
             let mut measurement = Measurement::default();
             measurement.set(Figure::CpuPerDeliveryUs, *cpu);
             measurement.set(Figure::Lost, *lost);
@@ -236,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cell_tells_of_losses_and_failures() {
+    fn a_cell_shows_losses_and_failures() {
         let cases: [(&[Run], [&str; 3]); 5] = [
             (&[], ["", "", "none"]),
             (&[Some((1.0, 0.0)), Some((3.0, 0.0))], ["2.000", "0", "none"]),
@@ -252,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn ratios_are_of_runs_that_both_came_to_their_end() {
+    fn ratios_use_only_pairs_of_completed_runs() {
         let floor = runs(&[Some((1.0, 0.0)), Some((2.0, 0.0)), None]);
         let server = runs(&[None, Some((5.0, 3.0)), Some((9.0, 0.0))]);
         assert_eq!(server.ratio(Figure::CpuPerDeliveryUs, &floor), Some(2.5));
@@ -260,17 +261,17 @@ mod tests {
     }
 
     #[test]
-    fn only_the_first_server_makes_trouble() {
+    fn only_the_first_server_can_fail_the_command() {
         let scenario = Scenario::Presence(crate::scenario::Presence { members: 2 });
         let mut rounds = Rounds::new(scenario, [FLOOR, "carillon", "other"]);
         let (good, bad) = (Some((1.0, 0.0)), Some((1.0, 7.0)));
         rounds.subjects[1].runs = runs(&[good, good]).runs;
         rounds.subjects[2].runs = runs(&[bad, None]).runs;
-        assert_eq!(rounds.trouble(), None);
-        for (values, expected) in [([good, bad], "7 lost"), ([None, good], "failed: gone")] {
+        assert_eq!(rounds.problem(), None);
+        for (values, expected) in [([good, bad], "7 lost"), ([None, good], "failed: timeout")] {
             rounds.subjects[1].runs = runs(&values).runs;
-            let trouble = rounds.trouble().expect("a run was not clean");
-            assert!(trouble.contains("carillon: 1 of 2 runs") && trouble.ends_with(expected), "{trouble}");
+            let problem = rounds.problem().expect("one run was not clean");
+            assert!(problem.contains("carillon: 1 of 2 runs") && problem.ends_with(expected), "{problem}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What a server is put through. Every scenario runs against a server and against the floor with the same code.
+//! The load scenarios. Each runs with the same code against a server and against the floor.
 
 mod client_events;
 mod delivery;
@@ -27,23 +27,23 @@ pub(crate) use storm::Storm;
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(tag = "scenario", rename_all = "kebab-case")]
 pub(crate) enum Scenario {
-    /// Sockets that hear nothing.
+    /// Subscribed sockets without events.
     Idle(Idle),
-    /// Events to many subscribers of one channel, one at a time.
+    /// Single events to many subscribers of one channel.
     Fanout(Fanout),
-    /// The same in batches.
+    /// Batches of events to many subscribers of one channel.
     Bursts(Bursts),
-    /// Many channels with one subscriber each.
+    /// Events to many channels with one subscriber each.
     Routing(Routing),
-    /// Members who join one channel.
+    /// Members that join one presence channel.
     Presence(Presence),
-    /// Sockets that connect all at once.
+    /// Sockets that connect at the same time.
     Storm(Storm),
-    /// Events that sockets send to each other.
+    /// Client events between sockets.
     ClientEvents(ClientEvents),
-    /// Sockets that stop reading among others that do not.
+    /// Some sockets that stop reading, among others that continue.
     SlowReaders(SlowReaders),
-    /// Clients that poll over HTTP.
+    /// Clients of the HTTP polling transport.
     Polls(Polls),
 }
 
@@ -77,7 +77,7 @@ impl Scenario {
         }
     }
 
-    /// The scenario with its parameters in words.
+    /// Returns the scenario's name and parameters as text.
     pub(crate) fn title(&self) -> String {
         match self {
             Self::Idle(idle) => idle.title(),
@@ -92,7 +92,7 @@ impl Scenario {
         }
     }
 
-    /// Whether the floor can be put through it: it keeps no limits that a slow reader could meet, and speaks no HTTP.
+    /// Returns whether the floor supports the scenario. The floor has no limits for slow readers and no HTTP transports.
     pub(crate) fn has_floor(&self) -> bool {
         !matches!(self, Self::SlowReaders(_) | Self::Polls(_))
     }

@@ -1,16 +1,16 @@
-//! The scenarios in small, against a server that is started for it: a test of this tool and of the server together.
+//! `bench smoke`: runs small versions of the scenarios against a server that it starts. Tests this tool and the server.
 //!
-//! Slow readers are not among them: the system keeps megabytes for each before a server notices, which takes too long.
+//! `slow-readers` is excluded, because filling the kernel's socket buffers takes too long.
 
 use anyhow::{Result, ensure};
 use clap::Args;
 
-use crate::compare::{Selection, once};
+use crate::compare::{Selection, run_once};
 use crate::publisher::Sending;
 use crate::scenario::{Bursts, ClientEvents, Fanout, Idle, Polls, Presence, Routing, Scenario, Storm};
 use crate::subject::Subject;
 
-/// Runs every scenario but slow-readers in small, and fails if anything is lost, doubled or wrong
+/// Runs small versions of all scenarios but slow-readers; fails if events are lost or duplicated, or lists are wrong
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Smoke {
     #[command(flatten)]
@@ -28,7 +28,7 @@ impl Smoke {
                 check(&scenario, "floor", &scenario.run(&Subject::floor()?)?)?;
             }
             for server in &servers {
-                check(&scenario, &server.name, &once(&scenario, server)?)?;
+                check(&scenario, &server.name, &run_once(&scenario, server)?)?;
             }
         }
         Ok(())
@@ -41,7 +41,7 @@ fn check(scenario: &Scenario, subject: &str, measurement: &crate::figure::Measur
     Ok(())
 }
 
-/// A second or two each.
+/// Returns the scenarios, each of which takes one or two seconds.
 fn scenarios() -> Vec<Scenario> {
     let sending = Sending::default();
     let spread = Sending { connections: 2, in_flight: 1 };

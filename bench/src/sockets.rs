@@ -1,4 +1,4 @@
-//! Many sockets of the protocol, connected and read from one epoll loop.
+//! WebSocket clients of the protocol, in one epoll loop.
 
 mod socket;
 mod source;
@@ -18,61 +18,61 @@ use crate::progress::Progress;
 use socket::{Socket, Stage, Turn};
 use source::Sources;
 
-/// No socket getting any further for this long ends the connecting.
-const PATIENCE_NS: u64 = 15_000_000_000;
+/// Connecting fails if no socket makes progress for this time.
+const IDLE_TIMEOUT_NS: u64 = 15_000_000_000;
 
-/// Read at once; shared by all sockets.
+/// The size of the read buffer, which all sockets share.
 const BUFFER_BYTES: usize = 256 * 1024;
 
-/// Gets what arrives.
+/// The receiver of messages and of closed connections.
 pub(crate) trait Receiver {
-    /// A message on a socket that is subscribed, the confirmation of the subscription included.
+    /// Called for each message on a subscribed socket, including the confirmation of its subscription.
     fn message(&mut self, socket: usize, message: &[u8], now_ns: u64);
 
-    /// The server ended a connection. `code`: from its close frame, if there was one.
+    /// Called when the server closes a connection. `code` is the code of its close frame, if there was one.
     fn closed(&mut self, socket: usize, code: Option<u16>) {
         let _ = (socket, code);
     }
 }
 
-/// Hears nothing.
+/// Discards everything.
 impl Receiver for () {
     fn message(&mut self, _: usize, _: &[u8], _: u64) {}
 }
 
-/// What a socket says once the server has told it its name; `None` leaves it unsubscribed.
+/// Returns the first message of a socket, given its number and socket id; `None` leaves it unsubscribed.
 pub(crate) type Greeting<'a> = &'a dyn Fn(usize, SocketId) -> Option<String>;
 
-/// How sockets are to be connected.
+/// The servers, the number of sockets and their subscriptions.
 #[derive(Clone, Copy)]
-pub(crate) struct Connecting<'a> {
-    /// Servers, which take turns.
+pub(crate) struct ConnectOptions<'a> {
+    /// The addresses of the servers, which the sockets use in turn.
     pub(crate) ws: &'a [SocketAddr],
     /// The app's key.
     pub(crate) key: &'a str,
     pub(crate) count: usize,
-    /// Connections that may be under way at once.
+    /// The number of concurrent connection attempts.
     pub(crate) in_flight: usize,
     pub(crate) greeting: Greeting<'a>,
 }
 
-/// How the connecting went.
+/// The results of connecting.
 pub(crate) struct Connected {
-    /// From the first packet to the confirmed subscription, or to the socket's name without one.
+    /// The time from the first packet to the confirmed subscription, or to the socket id without a subscription.
     pub(crate) latency: Latency,
     pub(crate) elapsed_s: f64,
-    /// Connections that the server refused or ended before they were ready.
+    /// The number of connections that the server refused or closed before they were ready.
     pub(crate) failed: u64,
-    /// What the first of them was told.
+    /// The reason of the first of them.
     pub(crate) failure: Option<String>,
 }
 
-/// How many sockets this process may have.
-pub(crate) fn most() -> Result<usize> {
+/// Returns the maximum number of sockets of this process.
+pub(crate) fn sockets_max() -> Result<usize> {
     Ok(descriptors::connections_max(descriptors::raise_limit()?, 0, false)?)
 }
 
-/// Sockets by number, in the order of connecting.
+/// Sockets, numbered in the order of connecting.
 pub(crate) struct Sockets {
     poll: Poll,
     events: Events,
@@ -81,39 +81,39 @@ pub(crate) struct Sockets {
 }
 
 impl Sockets {
-    /// Connects all, a bounded number at a time, and subscribes them.
+    /// Connects and subscribes all sockets, a limited number at a time.
     ///
     /// # Errors
-    /// Returns an error if a connection cannot be begun, or nothing moves any more. A server that refuses is no error here: see
-    /// [`Connected::failed`].
+    /// Returns an error if a connection cannot be started, or no socket makes progress. Refusals are counted in
+    /// [`Connected::failed`] instead.
     pub(crate) fn connect(
-        wanted: Connecting<'_>,
+        options: ConnectOptions<'_>,
         receiver: &mut impl Receiver,
         progress: &mut Progress,
     ) -> Result<(Self, Connected)> {
-        let most = most()?;
-        ensure!(wanted.count <= most, "{} sockets are too many: this process may have {most}", wanted.count);
+        let max = sockets_max()?;
+        ensure!(options.count <= max, "{} sockets exceed the limit of this process, {max}", options.count);
         let mut sockets = Self {
             poll: Poll::new()?,
             events: Events::with_capacity(1024),
-            all: Vec::with_capacity(wanted.count),
+            all: Vec::with_capacity(options.count),
             buffer: vec![0; BUFFER_BYTES],
         };
         let started_ns = clock::now_ns();
         let mut connected = Connected { latency: Latency::new(), elapsed_s: 0.0, failed: 0, failure: None };
-        let sources = Sources::new(wanted.count.div_ceil(wanted.ws.len().max(1)));
+        let sources = Sources::new(options.count.div_ceil(options.ws.len().max(1)));
         let (mut settled, mut last_ns) = (0, started_ns);
-        while settled < wanted.count {
-            while sockets.all.len() < wanted.count && sockets.all.len() - settled < wanted.in_flight.max(1) {
+        while settled < options.count {
+            while sockets.all.len() < options.count && sockets.all.len() - settled < options.in_flight.max(1) {
                 let index = sockets.all.len();
-                let address = wanted.ws[index % wanted.ws.len()];
-                let source = sources.of(index / wanted.ws.len());
+                let address = options.ws[index % options.ws.len()];
+                let source = sources.of(index / options.ws.len());
                 let socket =
-                    Socket::open(address, source, &wanted, sockets.poll.registry(), Token(index), clock::now_ns())?;
+                    Socket::open(address, source, &options, sockets.poll.registry(), Token(index), clock::now_ns())?;
                 sockets.all.push(socket);
             }
             let before = settled;
-            sockets.turn(Some(Duration::from_millis(200)), receiver, wanted.greeting, |socket, now_ns| {
+            sockets.turn(Some(Duration::from_millis(200)), receiver, options.greeting, |socket, now_ns| {
                 settled += 1;
                 match socket.failure() {
                     None => connected.latency.record_ns(now_ns - socket.started_ns),
@@ -126,67 +126,70 @@ impl Sockets {
             let now_ns = clock::now_ns();
             if settled > before {
                 last_ns = now_ns;
-            } else if now_ns - last_ns > PATIENCE_NS {
-                bail!("{} of {} sockets are connected, and the next ones do not answer", settled, wanted.count);
+            } else if now_ns - last_ns > IDLE_TIMEOUT_NS {
+                bail!(
+                    "{settled} of {} sockets are connected, and the server does not respond to the next ones",
+                    options.count
+                );
             }
-            progress.show(now_ns, || format!("{settled} of {} sockets connected", wanted.count));
+            progress.show(now_ns, || format!("{settled} of {} sockets connected", options.count));
         }
         connected.elapsed_s = clock::seconds(clock::now_ns() - started_ns);
         Ok((sockets, connected))
     }
 
-    /// Waits for something to arrive, at most `timeout`, and hands it to `receiver`.
+    /// Waits for messages, at most `timeout`, and passes them to `receiver`.
     ///
     /// # Errors
-    /// Returns an error if the system refuses to wait.
+    /// Returns an error if polling fails.
     pub(crate) fn receive(&mut self, timeout: Duration, receiver: &mut impl Receiver) -> Result<()> {
         self.turn(Some(timeout), receiver, &|_, _| None, |_, _| {})
     }
 
-    /// Sends a text. A socket that is gone, or takes nothing any more, does not get it.
+    /// Sends a text message, unless the socket is closed.
     ///
-    /// Returns whether all of it was taken.
+    /// Returns whether all of it was written.
     pub(crate) fn send(&mut self, index: usize, text: &str) -> bool {
         self.all[index].send(text)
     }
 
-    /// The name that the server gave a socket.
+    /// Returns the socket id that the server assigned.
     pub(crate) fn socket_id(&self, index: usize) -> Option<SocketId> {
         self.all[index].socket_id
     }
 
-    /// Leaves, as a client that goes away does.
+    /// Closes a socket with a close frame, as a client does when its page closes.
     pub(crate) fn close(&mut self, index: usize) {
-        self.all[index].leave();
+        self.all[index].close();
     }
 
-    /// Stops reading a socket: what the server sends piles up.
+    /// Stops reading a socket. The server's messages queue up.
     ///
     /// # Errors
-    /// Returns an error if the system refuses.
+    /// Returns an error if the epoll operation fails.
     pub(crate) fn stop_reading(&mut self, index: usize) -> Result<()> {
         self.all[index].unregister(self.poll.registry())
     }
 
-    /// Reads a socket again, from where it was left.
+    /// Resumes reading a socket.
     ///
     /// # Errors
-    /// Returns an error if the system refuses.
+    /// Returns an error if the epoll operation fails.
     pub(crate) fn read_again(&mut self, index: usize) -> Result<()> {
         self.all[index].register(self.poll.registry(), Token(index))
     }
 
-    /// Sockets that are ready and not closed.
+    /// Returns the number of sockets that are ready and not closed.
     pub(crate) fn open(&self) -> usize {
         self.all.iter().filter(|socket| socket.stage == Stage::Ready).count()
     }
 
-    /// For what else should wake [`Self::receive`], under tokens from the number of sockets on.
+    /// Returns the registry for further event sources of [`Self::receive`]. Their tokens start at the number of sockets.
     pub(crate) fn registry(&self) -> &Registry {
         self.poll.registry()
     }
 
-    /// One round of the loop. `settled` is called for each socket that became ready or failed in it.
+    /// Runs one turn of the loop. Calls `settled` for each socket that became ready or failed.
     fn turn(
         &mut self,
         timeout: Option<Duration>,

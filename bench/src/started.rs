@@ -1,6 +1,6 @@
-//! Servers that this program has started, so that none outlives it.
+//! The servers that this program has started. They are stopped when the program ends.
 //!
-//! A floor and a worker end with their standard input; a server has to be told.
+//! The floor and workers exit when their standard input ends. Servers need a signal.
 
 use std::sync::Mutex;
 
@@ -9,34 +9,34 @@ use rustix::process::{Pid, Signal, kill_process};
 
 static STARTED: Mutex<Vec<u32>> = Mutex::new(Vec::new());
 
-/// What a program that was ended by SIGINT or SIGTERM returns.
+/// The exit code after SIGINT or SIGTERM.
 const ENDED: i32 = 130;
 
-/// Ends all servers when this program is told to end. To be called once.
+/// Installs a signal handler that stops all servers and exits. Must be called only once.
 ///
 /// # Errors
-/// Returns an error if the system refuses.
-pub(crate) fn end_with_this_program() -> Result<()> {
+/// Returns an error if the handler cannot be installed.
+pub(crate) fn end_servers_on_signal() -> Result<()> {
     let end = || {
         for pid in STARTED.lock().map(|pids| pids.clone()).unwrap_or_default() {
             signal(pid, Signal::TERM);
         }
         std::process::exit(ENDED);
     };
-    ctrlc::set_handler(end).context("cannot hear signals")
+    ctrlc::set_handler(end).context("cannot install the signal handler")
 }
 
-/// Takes note of a server.
+/// Adds a server.
 pub(crate) fn add(pid: u32) {
-    STARTED.lock().expect("nobody panics with it").push(pid);
+    STARTED.lock().expect("the lock is not poisoned").push(pid);
 }
 
-/// Forgets a server that has ended.
+/// Removes a server that has exited.
 pub(crate) fn remove(pid: u32) {
-    STARTED.lock().expect("nobody panics with it").retain(|known| *known != pid);
+    STARTED.lock().expect("the lock is not poisoned").retain(|known| *known != pid);
 }
 
-/// Sends a signal to a process; it may have ended meanwhile.
+/// Sends a signal to a process. Does nothing if the process has exited.
 pub(crate) fn signal(pid: u32, signal: Signal) {
     let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
     let _ = pid.map(|pid| kill_process(pid, signal));

@@ -1,4 +1,4 @@
-//! What is under load: a server of the protocol, or the floor.
+//! The subject of a scenario: a server of the protocol, or the floor.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use crate::plan::Plan;
 use crate::publisher::backlog::Backlog;
 use crate::publisher::{Published, Publishing, Sending};
 
-/// Ids of the app under which the load runs.
+/// The app of all connections and requests.
 #[derive(Args, Clone, Debug, serde::Serialize, serde::Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Credentials {
@@ -35,44 +35,44 @@ impl Default for Credentials {
     }
 }
 
-/// A running server.
+/// The addresses and processes of a running server.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Target {
-    /// Where WebSockets go, as ws=127.0.0.1:8080; several nodes of a cluster take turns
+    /// Address for WebSockets, like ws=127.0.0.1:8080; with several, the sockets use them in turn
     #[arg(long = "target", value_name = "ws=ADDRESS", required = true, value_parser = ws_address)]
     pub(crate) ws: Vec<SocketAddr>,
-    /// Where signed events go; default: the targets
+    /// Address of the HTTP API; default: the targets
     #[arg(long, value_name = "ADDRESS")]
     pub(crate) api: Vec<SocketAddr>,
-    /// Processes of the server, Redis included, for CPU time and memory
+    /// Process ids of the server and of Redis, to read CPU time and memory
     #[arg(long = "pid", value_delimiter = ',')]
     pub(crate) pids: Vec<u32>,
-    /// Where Carillon's metrics are, for what only the server itself can count
+    /// Address of Carillon's metrics, for figures that only the server can count
     #[arg(long, value_name = "ADDRESS")]
     pub(crate) metrics: Vec<SocketAddr>,
     #[command(flatten)]
     pub(crate) credentials: Credentials,
 }
 
-/// What a scenario runs against.
+/// The server or the floor that a scenario runs against.
 pub(crate) struct Subject {
     pub(crate) name: String,
     pub(crate) ws: Vec<SocketAddr>,
     pub(crate) pids: Vec<u32>,
     pub(crate) app: App,
     metrics: Vec<SocketAddr>,
-    source: Source,
+    source: EventSource,
 }
 
-/// Who makes the events.
-enum Source {
+/// The publisher of the events.
+enum EventSource {
     /// This program, over the HTTP API.
     Api(Vec<SocketAddr>),
     /// The floor itself.
     Floor(Floor),
 }
 
-/// A plan that a subject is carrying out.
+/// A plan in progress.
 pub(crate) enum Running {
     Api(Publishing),
     Floor(FloorPublishing),
@@ -83,9 +83,9 @@ impl Subject {
         let Target { ws, api, pids, metrics, credentials } = target;
         let api = if api.is_empty() { ws.clone() } else { api };
         if let Some(address) = ws.iter().chain(&api).chain(&metrics).find(|address| !address.ip().is_loopback()) {
-            bail!("{address} is not this machine: load goes to loopback addresses only");
+            bail!("{address} is not a loopback address; the load generator connects only to loopback");
         }
-        Ok(Self { name: name.into(), app: credentials.app()?, ws, pids, metrics, source: Source::Api(api) })
+        Ok(Self { name: name.into(), app: credentials.app()?, ws, pids, metrics, source: EventSource::Api(api) })
     }
 
     /// Starts a floor.
@@ -97,11 +97,11 @@ impl Subject {
             pids: vec![floor.pid()],
             app: Credentials::default().app()?,
             metrics: Vec::new(),
-            source: Source::Floor(floor),
+            source: EventSource::Floor(floor),
         })
     }
 
-    /// What all nodes together have counted under a name, with all labels; `None` where nobody was asked.
+    /// Returns the sum of a counter over all nodes and labels; `None` if the subject has no metrics addresses.
     pub(crate) fn counted(&self, name: &str) -> Result<Option<f64>> {
         let mut sum = None;
         for address in &self.metrics {
@@ -110,17 +110,17 @@ impl Subject {
         Ok(sum)
     }
 
-    /// Begins to carry out a plan.
+    /// Starts a plan.
     pub(crate) fn publish(&self, plan: Plan, sending: Sending, backlog: &Arc<Backlog>) -> Result<Running> {
         match &self.source {
-            Source::Api(api) => Ok(Running::Api(Publishing::start(api, &self.app, plan, sending, backlog))),
-            Source::Floor(floor) => Ok(Running::Floor(floor.publish(&plan)?)),
+            EventSource::Api(api) => Ok(Running::Api(Publishing::start(api, &self.app, plan, sending, backlog))),
+            EventSource::Floor(floor) => Ok(Running::Floor(floor.publish(&plan)?)),
         }
     }
 }
 
 impl Running {
-    /// Waits until everything is sent.
+    /// Waits until all events are sent.
     pub(crate) fn join(self) -> Result<Published> {
         match self {
             Self::Api(publishing) => publishing.join(),
@@ -133,7 +133,7 @@ impl Credentials {
     pub(crate) fn app(&self) -> Result<App> {
         let Self { app_id, app_key, app_secret } = self;
         serde_json::from_value(json!({ "id": app_id, "key": app_key, "secret": app_secret }))
-            .map_err(|error| anyhow!("the app: {error}"))
+            .map_err(|error| anyhow!("invalid app: {error}"))
     }
 }
 

@@ -1,4 +1,4 @@
-//! What clients say to be subscribed, signed where it must be.
+//! Subscription messages of clients.
 
 use anyhow::Result;
 use serde_json::json;
@@ -6,17 +6,15 @@ use shared::app::App;
 use shared::auth::sign_channel;
 use shared::protocol::{ChannelName, SocketId};
 
-/// Longest channel name that servers take.
+/// The maximum length of a channel name.
 const CHANNEL_LENGTH_MAX: usize = 200;
 
-/// To a public channel, in the words of pusher-js.
+/// Returns the subscription to a public channel, in the format of pusher-js.
 pub(crate) fn public(channel: &str) -> String {
     format!(r#"{{"event":"pusher:subscribe","data":{{"auth":"","channel":"{channel}"}}}}"#)
 }
 
-/// To a channel that needs a signature.
-///
-/// `channel_data`: who joins, for presence channels.
+/// Returns a signed subscription. `channel_data` is the member of a presence channel.
 pub(crate) fn signed(app: &App, socket_id: SocketId, channel: &ChannelName, channel_data: Option<&str>) -> String {
     let auth = sign_channel(app, socket_id, channel, channel_data);
     let mut data = json!({ "auth": auth, "channel": channel.to_string() });
@@ -26,7 +24,7 @@ pub(crate) fn signed(app: &App, socket_id: SocketId, channel: &ChannelName, chan
     json!({ "event": "pusher:subscribe", "data": data }).to_string()
 }
 
-/// A channel's name as the protocol's type.
+/// Parses a channel name.
 pub(crate) fn name(text: &str) -> Result<ChannelName> {
     Ok(ChannelName::parse(text, CHANNEL_LENGTH_MAX)?)
 }

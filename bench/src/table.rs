@@ -1,9 +1,9 @@
-//! Tables for people: aligned in a terminal, and as Markdown.
+//! Tables in two formats: aligned text and Markdown.
 
-/// Rows of cells under a head.
+/// A table with a head and rows of cells.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Table {
-    /// Columns at the beginning that are texts, and left-aligned; the others are numbers.
+    /// The number of text columns at the start, which are left-aligned. The other columns are numbers.
     texts: usize,
     head: Vec<String>,
     rows: Vec<Vec<String>>,
@@ -14,19 +14,19 @@ impl Table {
         Self { texts, head: head.into_iter().map(Into::into).collect(), rows: Vec::new() }
     }
 
-    /// Adds a row; missing cells are empty.
+    /// Adds a row. Missing cells are empty.
     pub(crate) fn row(&mut self, cells: impl IntoIterator<Item = impl Into<String>>) {
         let mut cells: Vec<String> = cells.into_iter().map(Into::into).collect();
         cells.resize(self.head.len(), String::new());
         self.rows.push(cells);
     }
 
-    /// For a terminal.
+    /// Formats the table for a terminal.
     pub(crate) fn plain(&self) -> String {
         self.lines(|cells| format!("  {}\n", cells.join("  ").trim_end()), None)
     }
 
-    /// For a page.
+    /// Formats the table as Markdown.
     pub(crate) fn markdown(&self) -> String {
         let rule =
             |width: usize, text: bool| if text { "-".repeat(width) } else { format!("{}:", "-".repeat(width - 1)) };
@@ -58,7 +58,7 @@ impl Table {
     }
 }
 
-/// A number with thousands apart.
+/// Formats a number with commas between groups of three digits.
 pub(crate) fn number(value: f64, decimals: usize) -> String {
     let text = format!("{:.decimals$}", value.abs());
     let (whole, fraction) = text.split_at(text.find('.').unwrap_or(text.len()));

@@ -1,19 +1,19 @@
-//! What arrived on one socket, held against what was sent: every sequence number once and in order.
+//! Compares the received sequence numbers of a socket with the sent ones.
 
 use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 
-/// What went wrong, and how much came.
+/// The numbers of deliveries and of faults.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Tally {
-    /// Events that arrived, doubled ones included.
+    /// Events that arrived, including duplicates.
     pub(crate) deliveries: u64,
-    /// Sequence numbers that never came.
+    /// Sequence numbers that did not arrive.
     pub(crate) lost: u64,
-    /// Sequence numbers that came more than once, each time but the first, and events of other channels.
+    /// Repeated arrivals of a sequence number, and events of other channels.
     pub(crate) doubled: u64,
-    /// Sequence numbers that came after a higher one.
+    /// Sequence numbers that arrived after a higher one.
     pub(crate) out_of_order: u64,
 }
 
@@ -26,12 +26,12 @@ impl std::ops::AddAssign for Tally {
     }
 }
 
-/// How far one socket is. Nothing on the heap while nothing is missing.
+/// The progress of one socket. It allocates memory only while events are missing.
 #[derive(Default)]
 pub(crate) struct Track {
     /// The sequence number that is due next.
     next: u64,
-    /// Those below `next` that have not come.
+    /// The ranges below `next` that have not arrived.
     missing: Vec<Range<u64>>,
 }
 
@@ -41,7 +41,7 @@ impl Track {
         self.next
     }
 
-    /// Counts an event in `tally`; what is skipped counts as lost until it comes.
+    /// Counts an event in `tally`. Skipped sequence numbers count as lost until they arrive.
     pub(crate) fn arrived(&mut self, sequence: u64, tally: &mut Tally) {
         tally.deliveries += 1;
         if sequence == self.next {
@@ -58,7 +58,7 @@ impl Track {
         }
     }
 
-    /// Counts as lost what is still due below `end`.
+    /// Counts the outstanding sequence numbers below `end` as lost.
     pub(crate) fn finish(&self, end: u64, tally: &mut Tally) {
         tally.lost += end.saturating_sub(self.next);
     }

@@ -1,7 +1,7 @@
-//! More sockets than one process may have: further processes of this program hold the rest, and tell what arrived there.
+//! Worker processes, which have the sockets beyond the limit of one process.
 //!
-//! A worker is told its work in one line, answers when its sockets are subscribed, and again with what arrived, after it
-//! was told that no more is sent. It ends with its input.
+//! A worker receives its [`Work`] as one line. It replies when its sockets are subscribed. After a second line, which
+//! marks the end of publishing, it replies with its results. It exits when its input ends.
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::SocketAddr;
@@ -20,23 +20,23 @@ use crate::latency::{Counts, Latency};
 use crate::plan::channel_name;
 use crate::progress::Progress;
 use crate::receipts::Receipts;
-use crate::sockets::{self, Connected, Connecting, Sockets};
+use crate::sockets::{self, ConnectOptions, Connected, Sockets};
 use crate::subscription;
 use crate::tally::Tally;
 
-/// What was sent arrives within this time after the last of it, or is lost.
-const PATIENCE_NS: u64 = 5_000_000_000;
+/// After this time without an event, missing events count as lost.
+const IDLE_TIMEOUT_NS: u64 = 5_000_000_000;
 
-/// Sockets that take turns among some channels.
+/// Sockets that subscribe to some channels in turn.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Work {
     pub(crate) ws: Vec<SocketAddr>,
     pub(crate) key: String,
-    /// The number of the first socket among all.
+    /// The number of the first socket of this part.
     pub(crate) first: usize,
     pub(crate) count: usize,
     pub(crate) channels: usize,
-    /// Events that each socket is to get.
+    /// The number of events that each socket must receive.
     pub(crate) events: u64,
     pub(crate) in_flight: usize,
 }
@@ -44,11 +44,11 @@ pub(crate) struct Work {
 /// Running workers.
 pub(crate) struct Workers {
     all: Vec<Worker>,
-    /// How long connecting took, of all their sockets.
+    /// The connection times of all their sockets.
     pub(crate) connecting: Latency,
 }
 
-/// What arrived at workers.
+/// The results of all workers.
 #[derive(Default)]
 pub(crate) struct Arrived {
     pub(crate) tally: Tally,
@@ -59,8 +59,8 @@ pub(crate) struct Arrived {
 
 struct Worker {
     child: Child,
-    orders: Option<ChildStdin>,
-    answers: BufReader<ChildStdout>,
+    input: Option<ChildStdin>,
+    output: BufReader<ChildStdout>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -78,53 +78,53 @@ struct Done {
 }
 
 impl Work {
-    /// Keeps as many sockets as this process may have; the rest is for workers.
+    /// Returns the part for this process and the parts for workers.
     pub(crate) fn split(self) -> Result<(Self, Vec<Self>)> {
-        let mut parts = self.parts(sockets::most()?).into_iter();
-        let own = parts.next().context("no sockets are wanted")?;
+        let mut parts = self.parts(sockets::sockets_max()?).into_iter();
+        let own = parts.next().context("the number of sockets is 0")?;
         Ok((own, parts.collect()))
     }
 
-    /// Parts of at most so many sockets.
-    fn parts(self, most: usize) -> Vec<Self> {
-        let part = |first: usize| Self { first, count: most.min(self.first + self.count - first), ..self.clone() };
-        (self.first..self.first + self.count).step_by(most.max(1)).map(part).collect()
+    /// Divides the work into parts of at most `max` sockets.
+    fn parts(self, max: usize) -> Vec<Self> {
+        let part = |first: usize| Self { first, count: max.min(self.first + self.count - first), ..self.clone() };
+        (self.first..self.first + self.count).step_by(max.max(1)).map(part).collect()
     }
 
     /// Connects the sockets.
     ///
     /// # Errors
-    /// Returns an error if one is refused.
+    /// Returns an error if a connection is refused.
     pub(crate) fn connect(&self, receipts: &mut Receipts, progress: &mut Progress) -> Result<(Sockets, Connected)> {
         let mut ws = self.ws.clone();
         let turn = self.first % ws.len().max(1);
         ws.rotate_left(turn);
-        let wanted = Connecting {
+        let options = ConnectOptions {
             ws: &ws,
             key: &self.key,
             count: self.count,
             in_flight: self.in_flight,
             greeting: &|index, _| Some(subscription::public(&channel_name((self.first + index) % self.channels))),
         };
-        let (sockets, connected) = Sockets::connect(wanted, receipts, progress)?;
+        let (sockets, connected) = Sockets::connect(options, receipts, progress)?;
         ensure!(connected.failed == 0, "{} sockets were refused: {:?}", connected.failed, connected.failure);
         Ok((sockets, connected))
     }
 
-    /// What is to arrive.
+    /// Returns the receiver for the expected events.
     pub(crate) fn receipts(&self) -> Receipts {
         Receipts::new(self.count, |_| self.events, |socket| (self.first + socket) % self.channels)
     }
 }
 
 impl Workers {
-    /// Starts a worker for each part, one after the other.
+    /// Starts a worker for each part, one at a time.
     pub(crate) fn start(parts: &[Work]) -> Result<Self> {
         let mut workers = Self { all: Vec::new(), connecting: Latency::new() };
         for part in parts {
             let mut worker = Worker::start()?;
-            worker.order(&serde_json::to_string(part)?)?;
-            let ready: Ready = worker.answer()?;
+            worker.send_line(&serde_json::to_string(part)?)?;
+            let ready: Ready = worker.reply()?;
             ensure!(ready.failure.is_none(), "a worker failed: {:?}", ready.failure);
             workers.connecting.add_counts(&ready.connecting);
             workers.all.push(worker);
@@ -136,14 +136,14 @@ impl Workers {
         self.all.iter().map(|worker| worker.child.id()).collect()
     }
 
-    /// Tells them that no more is sent; returns what arrived.
+    /// Reports the end of publishing to the workers and returns their results.
     pub(crate) fn finish(mut self) -> Result<Arrived> {
         for worker in &mut self.all {
-            worker.order("finish")?;
+            worker.send_line("finish")?;
         }
         let mut arrived = Arrived::default();
         for worker in &mut self.all {
-            let done: Done = worker.answer()?;
+            let done: Done = worker.reply()?;
             arrived.tally += done.tally;
             arrived.latency.get_or_insert_with(Latency::new).add_counts(&done.latency);
             arrived.last_ns = arrived.last_ns.max(done.last_ns);
@@ -160,34 +160,34 @@ impl Worker {
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
-            .context("starting a worker")?;
-        let orders = child.stdin.take();
-        let answers = BufReader::new(child.stdout.take().context("a worker has no output")?);
-        Ok(Self { child, orders, answers })
+            .context("cannot start a worker")?;
+        let input = child.stdin.take();
+        let output = BufReader::new(child.stdout.take().context("a worker has no standard output")?);
+        Ok(Self { child, input, output })
     }
 
-    fn order(&mut self, line: &str) -> Result<()> {
-        let orders = self.orders.as_mut().context("the worker has ended")?;
-        Ok(orders.write_all(format!("{line}\n").as_bytes())?)
+    fn send_line(&mut self, line: &str) -> Result<()> {
+        let input = self.input.as_mut().context("the worker has exited")?;
+        Ok(input.write_all(format!("{line}\n").as_bytes())?)
     }
 
-    fn answer<T: DeserializeOwned>(&mut self) -> Result<T> {
+    fn reply<T: DeserializeOwned>(&mut self) -> Result<T> {
         let mut line = String::new();
-        ensure!(self.answers.read_line(&mut line)? > 0, "a worker has ended");
+        ensure!(self.output.read_line(&mut line)? > 0, "a worker has exited");
         Ok(serde_json::from_str(&line)?)
     }
 }
 
 impl Drop for Worker {
     fn drop(&mut self) {
-        self.orders = None;
-        // It ends by itself, or is of no use any more.
+        self.input = None;
+        // A blocked worker must not block this process.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-/// Runs as a worker.
+/// Runs this process as a worker.
 pub(crate) fn serve() -> Result<()> {
     let mut line = String::new();
     std::io::stdin().read_line(&mut line)?;
@@ -196,29 +196,29 @@ pub(crate) fn serve() -> Result<()> {
     let mut receipts = work.receipts();
     let mut sockets = match work.connect(&mut receipts, &mut progress) {
         Ok((sockets, connected)) => {
-            say(&Ready { failure: None, connecting: connected.latency.counts() })?;
+            print(&Ready { failure: None, connecting: connected.latency.counts() })?;
             sockets
         }
-        Err(error) => return say(&Ready { failure: Some(format!("{error:#}")), connecting: Vec::new() }),
+        Err(error) => return print(&Ready { failure: Some(format!("{error:#}")), connecting: Vec::new() }),
     };
     let finish = Arc::new(AtomicBool::new(false));
-    let told = finish.clone();
+    let finish_received = finish.clone();
     thread::spawn(move || {
-        // Whatever comes, even the end, means that no more is sent.
+        // A line and the end of input both mark the end of publishing.
         let _ = std::io::stdin().read_line(&mut String::new());
-        told.store(true, Ordering::Relaxed);
+        finish_received.store(true, Ordering::Relaxed);
     });
     receipts.last_ns = clock::now_ns();
     loop {
         sockets.receive(Duration::from_millis(50), &mut receipts)?;
         let quiet_ns = clock::now_ns().saturating_sub(receipts.last_ns);
-        if finish.load(Ordering::Relaxed) && (receipts.is_complete() || quiet_ns > PATIENCE_NS) {
+        if finish.load(Ordering::Relaxed) && (receipts.is_complete() || quiet_ns > IDLE_TIMEOUT_NS) {
             break;
         }
     }
     let complete_ns = receipts.last_ns;
     receipts.drain(&mut sockets)?;
-    say(&Done {
+    print(&Done {
         tally: receipts.final_tally(),
         latency: receipts.latency.counts(),
         last_ns: complete_ns,
@@ -226,8 +226,8 @@ pub(crate) fn serve() -> Result<()> {
     })
 }
 
-fn say(answer: &impl Serialize) -> Result<()> {
-    println!("{}", serde_json::to_string(answer)?);
+fn print(value: &impl Serialize) -> Result<()> {
+    println!("{}", serde_json::to_string(value)?);
     Ok(std::io::stdout().flush()?)
 }
 
@@ -236,7 +236,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn parts_hold_every_socket_once() {
+    fn every_socket_is_in_one_part() {
         let work =
             Work { ws: Vec::new(), key: String::new(), first: 0, count: 50, channels: 1, events: 1, in_flight: 1 };
         let parts: Vec<_> = work.parts(20).iter().map(|part| (part.first, part.count)).collect();

@@ -1,4 +1,4 @@
-//! What every server is put through when servers are compared.
+//! The scenarios and parameters of `bench compare`.
 
 use crate::figure::Figure;
 use crate::publisher::Sending;
@@ -6,14 +6,14 @@ use crate::scenario::{Bursts, ClientEvents, Fanout, Idle, Presence, Routing, Sce
 
 use super::server::Group;
 
-/// A scenario with its place in the tables.
+/// A scenario with its parameters and the figures that the summary shows.
 pub(crate) struct Case {
-    /// Short, for files and for choosing.
+    /// The name in the tables and for `--only`.
     pub(crate) name: &'static str,
     pub(crate) scenario: Scenario,
     groups: &'static [Group],
-    /// What the summary shows of it, besides what went wrong; the rest is in the raw results. At a steady rate also whether
-    /// the generator kept it.
+    /// The figures in the summary. Faults are always shown, and the JSON file has all figures. Scenarios with a steady rate
+    /// include the lateness of requests.
     pub(crate) figures: &'static [Figure],
 }
 
@@ -21,16 +21,17 @@ const ONE_NODE: &[Group] = &[Group::OneNode];
 const BOTH: &[Group] = &[Group::OneNode, Group::Cluster];
 
 impl Case {
+    /// Returns whether servers of `group` run this case.
     pub(crate) fn is_for(&self, group: Group) -> bool {
         self.groups.contains(&group)
     }
 
-    /// All cases. `divisor`: how much shorter than usual each runs, for a first look.
+    /// Returns all cases. `divisor` divides the numbers of events and sockets.
     pub(crate) fn all(divisor: u64) -> Vec<Self> {
         use Figure as F;
         let small = usize::try_from(divisor).unwrap_or(1).max(1);
         let sending = Sending::default();
-        // Four requests under way, each channel on one of the four connections.
+        // Four concurrent requests; each channel belongs to one of the four connections.
         let spread = Sending { connections: 4, in_flight: 1 };
         vec![
             Self {

@@ -1,7 +1,7 @@
-//! Starts servers for a measurement, waits until they work, and ends them.
+//! Starts servers for a measurement, waits until they deliver events, and stops them.
 //!
-//! A start program is told free ports by variables: `GATEWAY_PORTS`, as many as there are gateways, `API_PORT`,
-//! `REDIS_PORT`, and `METRICS_PORTS`, as many as gateways. It stays until it gets SIGTERM, and ends what it started.
+//! A start script receives free ports in environment variables: `GATEWAY_PORTS` and `METRICS_PORTS` with one port per
+//! gateway, `API_PORT` and `REDIS_PORT`. It runs until SIGTERM and then stops the processes that it started.
 
 use std::fs::{self, File};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -19,27 +19,27 @@ use crate::scenario::{Fanout, Scenario};
 use crate::started;
 use crate::subject::{Subject, Target};
 
-/// How long a server may take until it delivers.
+/// The time limit for a server to start and deliver its first events.
 const START_NS: u64 = 60_000_000_000;
-/// How long it may take to end.
+/// The time limit for a server to stop after SIGTERM.
 const STOP_NS: u64 = 15_000_000_000;
-/// Between two looks.
+/// The interval between checks.
 const PAUSE_NS: u64 = 50_000_000;
 
-/// A server that runs for one measurement.
+/// A server that is running for one measurement.
 pub(crate) struct Launched {
     pub(crate) subject: Subject,
     program: Option<Program>,
 }
 
-/// A start program.
+/// The process of a start script.
 struct Program {
     child: Child,
     log: PathBuf,
 }
 
 impl Launched {
-    /// Starts a server, unless it runs already, and waits until an event reaches a socket on each of its gateways.
+    /// Starts a server, unless it is already running. Waits until each of its gateways delivers an event.
     pub(crate) fn start(server: &Server) -> Result<Self> {
         let Some(start) = &server.start else {
             let Server { ws, api, pids, app, .. } = server.clone();
@@ -50,7 +50,7 @@ impl Launched {
         let (gateways, others) = ports.split_at(server.gateways);
         let (metrics, others) = others.split_at(server.gateways);
         let log = std::env::temp_dir().join(format!("bench-{}-{}.log", server.name, std::process::id()));
-        let output = File::create(&log).with_context(|| format!("writing {}", log.display()))?;
+        let output = File::create(&log).with_context(|| format!("cannot create {}", log.display()))?;
         let child = Command::new(start)
             .env("GATEWAY_PORTS", words(gateways))
             .env("METRICS_PORTS", words(metrics))
@@ -60,7 +60,7 @@ impl Launched {
             .stdout(output.try_clone()?)
             .stderr(output)
             .spawn()
-            .with_context(|| format!("starting {}", start.display()))?;
+            .with_context(|| format!("cannot start {}", start.display()))?;
         started::add(child.id());
         let mut program = Program { child, log };
         let api = if server.separate_api { addresses(&others[..1]) } else { addresses(gateways) };
@@ -77,7 +77,7 @@ impl Launched {
         Ok(Self { subject, program: Some(program) })
     }
 
-    /// Ends it, if it was started here.
+    /// Stops the server if [`Self::start`] started it.
     pub(crate) fn stop(mut self) -> Result<()> {
         match self.program.take() {
             Some(mut program) => program.stop(),
@@ -92,7 +92,7 @@ impl Program {
         let mut last = None;
         while clock::now_ns() < until_ns {
             if let Some(status) = self.child.try_wait()? {
-                bail!("{} ended with {status}:\n{}", subject.name, self.log_end());
+                bail!("{} exited with {status}:\n{}", subject.name, self.log_end());
             }
             let listening = target.ws.iter().chain(&target.api).chain(&target.metrics);
             if listening.into_iter().all(|address| TcpStream::connect(address).is_ok()) {
@@ -104,7 +104,7 @@ impl Program {
             }
             sleep_until(clock::now_ns() + PAUSE_NS);
         }
-        bail!("{} did not work in time: {}\n{}", subject.name, last.unwrap_or_default(), self.log_end())
+        bail!("{} did not deliver events in time: {}\n{}", subject.name, last.unwrap_or_default(), self.log_end())
     }
 
     fn stop(&mut self) -> Result<()> {
@@ -113,7 +113,7 @@ impl Program {
         let until_ns = clock::now_ns() + STOP_NS;
         while clock::now_ns() < until_ns {
             if self.child.try_wait()?.is_some() {
-                // The log is of use only when something fails.
+                // The log is only needed after a failure.
                 let _ = fs::remove_file(&self.log);
                 return Ok(());
             }
@@ -137,20 +137,20 @@ impl Program {
 impl Drop for Program {
     fn drop(&mut self) {
         if matches!(self.child.try_wait(), Ok(None)) {
-            // Nobody is left to hear of it.
+            // `drop` cannot return the error.
             let _ = self.stop();
         }
         started::remove(self.child.id());
     }
 }
 
-/// A socket on each gateway, and a few events that all of them must get.
+/// Returns a scenario with one socket per gateway and a few events for all of them.
 fn probe(gateways: usize) -> Scenario {
     let sending = Sending::default();
     Scenario::Fanout(Fanout { subscribers: gateways, rate: 100.0, events: 5, data_bytes: 40, sending })
 }
 
-/// Ports that are free now.
+/// Returns ports that are currently free.
 fn free_ports(count: usize) -> Result<Vec<u16>> {
     let listeners: Vec<TcpListener> =
         (0..count).map(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0))).collect::<std::io::Result<_>>()?;

@@ -1,4 +1,4 @@
-//! A server to measure, as a file describes it.
+//! The servers that a configuration file lists.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -10,49 +10,49 @@ use serde::Deserialize;
 
 use crate::subject::Credentials;
 
-/// The file that names the servers.
+/// The configuration file.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct File {
     servers: Vec<Server>,
 }
 
-/// A server to measure. Either it is started, or it runs already and `ws` says where.
+/// A server to measure: one that `start` starts, or one that is already running at the addresses in `ws`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Server {
     pub(crate) name: String,
-    /// Servers of one group stand in one table; the first of it is what the others are compared to.
+    /// The servers of one group share a table, and the others are compared to its first server.
     pub(crate) group: Group,
-    /// Program that starts it and stays until it is told to end; relative to the file.
+    /// The start script, relative to the file. It runs until SIGTERM.
     #[serde(default)]
     pub(crate) start: Option<PathBuf>,
-    /// How many addresses take WebSockets.
+    /// The number of addresses that accept WebSockets.
     #[serde(default = "one")]
     pub(crate) gateways: usize,
-    /// Whether the HTTP API has an address of its own; otherwise every gateway serves it.
+    /// Whether the HTTP API has a separate address. Otherwise every gateway serves it.
     #[serde(default)]
     pub(crate) separate_api: bool,
-    /// Whether its gateways have metrics of Carillon's names.
+    /// Whether its gateways serve Carillon's metrics.
     #[serde(default)]
     pub(crate) metrics: bool,
-    /// Command that prints its version.
+    /// The command that prints its version.
     #[serde(default)]
     pub(crate) version: Vec<String>,
-    /// Where a running server takes WebSockets.
+    /// The addresses where a running server accepts WebSockets.
     #[serde(default)]
     pub(crate) ws: Vec<SocketAddr>,
-    /// Where a running server takes events; the same as `ws` if it is not said.
+    /// The addresses of a running server's HTTP API; by default those of `ws`.
     #[serde(default)]
     pub(crate) api: Vec<SocketAddr>,
-    /// Processes of a running server.
+    /// The processes of a running server.
     #[serde(default)]
     pub(crate) pids: Vec<u32>,
     #[serde(default)]
     pub(crate) app: Credentials,
 }
 
-/// What can be compared with each other.
+/// A group of servers that are compared with each other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Group {
@@ -61,27 +61,27 @@ pub(crate) enum Group {
 }
 
 impl Server {
-    /// Reads the servers of a file; with names, only those, in their order.
+    /// Reads the servers of a file. With `names`, returns only those, in that order.
     pub(crate) fn read(path: &Path, names: &[String]) -> Result<Vec<Self>> {
-        let text = fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
-        let file: File = toml::from_str(&text).with_context(|| format!("reading {}", path.display()))?;
+        let text = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+        let file: File = toml::from_str(&text).with_context(|| format!("cannot parse {}", path.display()))?;
         let mut chosen = if names.is_empty() { file.servers.clone() } else { Vec::new() };
         for name in names {
             let server = file.servers.iter().find(|server| server.name == *name);
-            chosen.push(server.with_context(|| format!("{} names no server {name}", path.display()))?.clone());
+            chosen.push(server.with_context(|| format!("{} has no server {name}", path.display()))?.clone());
         }
         let folder = path.parent().unwrap_or(Path::new("."));
         for server in &mut chosen {
             ensure!(server.start.is_some() || !server.ws.is_empty(), "{} has neither start nor ws", server.name);
             if let Some(start) = &mut server.start {
                 let path = folder.join(&*start);
-                *start = path.canonicalize().with_context(|| format!("finding {}", path.display()))?;
+                *start = path.canonicalize().with_context(|| format!("cannot find {}", path.display()))?;
             }
         }
         Ok(chosen)
     }
 
-    /// What it says of its version, or why it says nothing.
+    /// Returns the version that the server's command prints, or the error of the command.
     pub(crate) fn version(&self) -> String {
         let Some((program, arguments)) = self.version.split_first() else { return "unknown".into() };
         match Command::new(program).args(arguments).output() {

@@ -1,4 +1,4 @@
-//! The page that compares servers.
+//! The Markdown page of `bench compare`.
 
 use super::case::Case;
 use super::server::Group;
@@ -6,19 +6,19 @@ use crate::machine::Machine;
 use crate::run::{FLOOR, Rounds, Runs};
 use crate::table::{Table, number};
 
-/// What was compared, where and when.
+/// Returns the head of the page: date, machine, method and versions.
 pub(super) fn head(machine: &Machine, versions: &[(String, String)], rounds: usize) -> String {
     let text = format!(
-        "# Measured on {}\n\n{} with {} cores that servers and load share, {} MiB of memory, Linux {}. \
-         Medians of {rounds} rounds, in each of which every server is started afresh; of what went wrong, the most in one \
-         round; \"(2 of 3)\" is said of what not every round gave. CPU is of all processes of a server, Redis included. The \
-         floor writes the same bytes from one epoll loop, and checks and limits nothing.\n\n",
+        "# Measured on {}\n\n{} with {} cores that servers and load generator share, {} MiB of memory, Linux {}. \
+         Medians of {rounds} rounds; each round starts every server again. Faults are the highest count of one \
+         round. \"(2 of 3)\" marks a result that not every round has. CPU is the sum over all processes of a server, \
+         Redis included. The floor writes the same bytes from one epoll loop, without checks or limits.\n\n",
         machine.date, machine.processor, machine.cores, machine.memory_mib, machine.kernel
     );
     text + &machine.sources(versions)
 }
 
-/// The table of one group.
+/// Returns the section of one group with its table.
 pub(super) fn section(group: Group, cases: &[(&Case, Rounds)]) -> String {
     let columns = Column::all(cases.iter().map(|(_, rounds)| rounds));
     let mut head = vec![String::from("scenario"), "figure".into()];
@@ -40,14 +40,14 @@ pub(super) fn section(group: Group, cases: &[(&Case, Rounds)]) -> String {
     format!("\n## {}\n\n{}\n{cases}{notes}", group.title(), table.markdown())
 }
 
-/// A server, or the floor, and whose figures its own are divided by.
+/// A server or the floor, and the subjects that its figures are divided by.
 struct Column {
     subject: String,
     ratios_to: Vec<String>,
 }
 
 impl Column {
-    /// The floor first, even where the first scenario has none. The first server is compared to the floor, the others to the
+    /// Returns the columns, the floor first. The first server is compared to the floor. The others are compared to the
     /// first server and to the floor.
     fn all<'a>(cases: impl Iterator<Item = &'a Rounds>) -> Vec<Self> {
         let mut subjects: Vec<String> = Vec::new();
@@ -67,12 +67,12 @@ impl Column {
     }
 }
 
-/// The figures of a case, and what went wrong.
+/// Returns the rows of a case: its figures, then one row of faults.
 fn rows(case: &Case, rounds: &Rounds, columns: &[Column]) -> Vec<Vec<String>> {
     let find = |name: &str| rounds.subjects.iter().find(|subject| subject.subject == name);
     let measured = rounds.figures();
     let mut rows = Vec::new();
-    // Where no run came to its end, every figure says so.
+    // If all runs failed, every row shows the failure.
     for figure in case.figures.iter().filter(|figure| measured.is_empty() || measured.contains(figure)) {
         let unit = figure.unit();
         let title = if unit.is_empty() { figure.title().to_owned() } else { format!("{}, {unit}", figure.title()) };
@@ -115,7 +115,7 @@ fn notes_of(case: &Case, rounds: &Rounds) -> String {
     notes.concat()
 }
 
-/// A title without the scenario's name before the colon.
+/// Removes the scenario's name before the colon.
 fn without_name(title: &str) -> &str {
     title.split_once(": ").map_or(title, |(_, rest)| rest)
 }
@@ -135,27 +135,27 @@ mod tests {
     }
 
     #[test]
-    fn a_section_shows_ratios_to_the_first_server_and_to_the_floor_and_what_went_wrong() {
+    fn a_section_shows_ratios_to_the_first_server_and_to_the_floor_and_faults() {
         let cases = Case::all(10);
-        let case = cases.iter().find(|case| case.name == "fanout-1000").expect("the case");
+        let case = cases.iter().find(|case| case.name == "fanout-1000").expect("the case exists");
         let mut rounds = Rounds::new(case.scenario.clone(), [FLOOR, "carillon", "other"]);
         for (subject, cpu) in rounds.subjects.iter_mut().zip([1.0, 2.0, 6.0]) {
             subject.runs = vec![clean(cpu); 3];
         }
         rounds.subjects[2].runs[1].set(Figure::Lost, 5000.0);
-        rounds.subjects[2].runs[2] = Measurement::or_failed(Err(anyhow::anyhow!("gone")));
+        rounds.subjects[2].runs[2] = Measurement::or_failed(Err(anyhow::anyhow!("timeout")));
         let page = section(Group::OneNode, &[(case, rounds)]);
         let lines: Vec<String> =
             page.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect();
         for expected in [
             "| scenario | figure | floor | carillon | / floor | other | / carillon | / floor |",
             "| fanout-1000 | CPU per delivery, us | 1.000 | 2.000 | 2.00 | 6.000 (2 of 3) | 3.00 | 6.00 |",
-            "| | CPU of the generator against the server's | 0.50 | 0.50 | | 0.50 (2 of 3) | | |",
+            "| | CPU of the generator relative to the server's | 0.50 | 0.50 | | 0.50 (2 of 3) | | |",
             "| | lost, refused | none | none | | 5,000 lost (2 of 3) | | |",
-            "- fanout-1000, other: failed: gone",
+            "- fanout-1000, other: failed: timeout",
         ] {
             assert!(lines.iter().any(|line| line == expected), "no {expected} in\n{page}");
         }
-        assert!(!page.contains("latency"), "a figure that nobody has:\n{page}");
+        assert!(!page.contains("latency"), "the page shows a figure that no run has:\n{page}");
     }
 }

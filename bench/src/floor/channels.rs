@@ -1,4 +1,4 @@
-//! Who is subscribed to what on the floor, and what the floor's clients say.
+//! The channels of the floor with their subscribers, and the messages of its clients.
 
 use std::collections::HashMap;
 
@@ -6,24 +6,24 @@ use serde::Deserialize;
 
 use crate::frame;
 
-/// The subscribers of a channel.
+/// A channel with its subscribers and members.
 #[derive(Default)]
 pub(super) struct Channel {
     pub(super) name: String,
-    /// Sockets by number.
+    /// The numbers of the subscribed sockets.
     pub(super) subscribers: Vec<usize>,
-    /// Members of a presence channel: their ids as JSON texts, and what else is known of them as JSON.
+    /// The members of a presence channel: the id and the user info of each as JSON, in the order of `subscribers`.
     pub(super) members: Vec<(String, String)>,
 }
 
-/// All channels.
+/// All channels, by name and by number.
 #[derive(Default)]
 pub(super) struct Channels {
     numbers: HashMap<String, u32>,
     all: Vec<Channel>,
 }
 
-/// A message of a client.
+/// A message from a client.
 #[derive(Deserialize)]
 pub(super) struct Message {
     pub(super) event: String,
@@ -33,7 +33,7 @@ pub(super) struct Message {
     pub(super) data: serde_json::Value,
 }
 
-/// What a presence channel's newcomer says of itself.
+/// The `channel_data` of a subscription to a presence channel.
 #[derive(Deserialize)]
 struct Member {
     user_id: serde_json::Value,
@@ -41,12 +41,12 @@ struct Member {
 }
 
 impl Channels {
-    /// The number of a channel, which is made when there is none.
+    /// Returns the number of a channel, which is created if it does not exist.
     pub(super) fn number(&mut self, name: &str) -> u32 {
         if let Some(number) = self.numbers.get(name) {
             return *number;
         }
-        let number = u32::try_from(self.all.len()).expect("fewer channels than that");
+        let number = u32::try_from(self.all.len()).expect("there are fewer than 2^32 channels");
         self.all.push(Channel { name: name.to_owned(), ..Channel::default() });
         self.numbers.insert(name.to_owned(), number);
         number
@@ -58,8 +58,8 @@ impl Channels {
 }
 
 impl Channel {
-    /// Adds a subscriber; returns what the others hear of it, if `data` names a member.
-    pub(super) fn join(&mut self, socket: usize, data: &serde_json::Value) -> Option<String> {
+    /// Adds a subscriber. If `data` has a member, returns the data of the `member_added` event.
+    pub(super) fn subscribe(&mut self, socket: usize, data: &serde_json::Value) -> Option<String> {
         self.subscribers.push(socket);
         let text = data["channel_data"].as_str()?;
         let member: Member = serde_json::from_str(text).ok()?;
@@ -67,7 +67,7 @@ impl Channel {
         Some(text.to_owned())
     }
 
-    /// Everyone who is there, as the newcomer hears it.
+    /// Returns the data of the `subscription_succeeded` event, with the members of a presence channel.
     pub(super) fn snapshot(&self) -> String {
         if self.members.is_empty() {
             return "{}".to_owned();
@@ -77,20 +77,20 @@ impl Channel {
         format!(r#"{{"presence":{{"count":{},"ids":[{}],"hash":{{{}}}}}}}"#, ids.len(), ids.join(","), hash.join(","))
     }
 
-    /// Takes a subscriber out; returns what the others hear of it, where there are members.
-    pub(super) fn leave(&mut self, socket: usize) -> Option<String> {
-        let place = self.subscribers.iter().position(|subscriber| *subscriber == socket)?;
-        self.subscribers.swap_remove(place);
-        if place >= self.members.len() {
+    /// Removes a subscriber. In a presence channel, returns the data of the `member_removed` event.
+    pub(super) fn unsubscribe(&mut self, socket: usize) -> Option<String> {
+        let index = self.subscribers.iter().position(|subscriber| *subscriber == socket)?;
+        self.subscribers.swap_remove(index);
+        if index >= self.members.len() {
             return None;
         }
-        let (id, _) = self.members.swap_remove(place);
+        let (id, _) = self.members.swap_remove(index);
         Some(format!(r#"{{"user_id":{id}}}"#))
     }
 }
 
-/// The frame of a message to clients. `data`: JSON, which goes out as a text.
-pub(super) fn message(event: &str, channel: &str, data: &str) -> Vec<u8> {
+/// Returns the frame of an event. `data` is JSON and is sent as a string.
+pub(super) fn message_frame(event: &str, channel: &str, data: &str) -> Vec<u8> {
     let data = serde_json::Value::String(data.to_owned());
     let text = format!(r#"{{"event":"{event}","channel":"{channel}","data":{data}}}"#);
     frame::from_server(frame::TEXT, text.as_bytes())

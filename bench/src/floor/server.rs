@@ -1,4 +1,4 @@
-//! The floor itself, as it runs in its own process.
+//! The floor's process: an epoll loop that accepts sockets and writes the events of plans.
 
 use std::collections::HashSet;
 use std::fs::File;
@@ -12,7 +12,7 @@ use mio::net::TcpListener;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 
-use super::channels::{Channels, Message, message};
+use super::channels::{Channels, Message, message_frame};
 use super::socket::Socket;
 use crate::clock;
 use crate::frame::{self, Frame};
@@ -21,17 +21,17 @@ use crate::payload::Payload;
 use crate::plan::{EVENT, Plan, Planned, channel_name};
 use crate::timer::Timer;
 
-/// What the floor says when a plan is carried out.
+/// The line that the floor prints at the end of a plan.
 pub(super) const DONE: &str = "done";
 
 const LISTENER: Token = Token(usize::MAX);
 const CONTROL: Token = Token(usize::MAX - 1);
 const TIMER: Token = Token(usize::MAX - 2);
 
-/// Writes after which a run at full speed looks at what else is there.
-const WRITES_PER_LOOK: usize = 1_000;
+/// The number of writes at full speed between two polls.
+const WRITES_PER_POLL: usize = 1_000;
 
-/// The answer to the one key that the load generator sends.
+/// The response to the load generator's handshake, which always has the same key.
 const UPGRADED: &str = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
                         Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
 
@@ -41,10 +41,10 @@ pub(crate) fn serve() -> Result<()> {
     let mut listener = TcpListener::from_std(bound()?);
     println!("{}", listener.local_addr()?.port());
     poll.registry().register(&mut listener, LISTENER, Interest::READABLE)?;
-    // Without the buffer of `io::stdin`, behind which a line could be missed.
-    let orders = File::from(io::stdin().as_fd().try_clone_to_owned()?);
-    rustix::io::ioctl_fionbio(&orders, true)?;
-    poll.registry().register(&mut SourceFd(&orders.as_raw_fd()), CONTROL, Interest::READABLE)?;
+    // `io::stdin` is buffered: epoll would not report a line that is already in its buffer.
+    let input = File::from(io::stdin().as_fd().try_clone_to_owned()?);
+    rustix::io::ioctl_fionbio(&input, true)?;
+    poll.registry().register(&mut SourceFd(&input.as_raw_fd()), CONTROL, Interest::READABLE)?;
     let timer = Timer::new(poll.registry(), TIMER)?;
     let mut floor = Server {
         poll,
@@ -53,14 +53,14 @@ pub(crate) fn serve() -> Result<()> {
         sockets: Vec::new(),
         channels: Channels::default(),
         touched: Vec::new(),
-        orders,
-        order: Vec::new(),
+        input,
+        line: Vec::new(),
         running: None,
         buffer: vec![0; 64 * 1024],
     };
     let mut events = Events::with_capacity(1024);
     loop {
-        // A run at full speed only looks whether there is something to do besides.
+        // A run at full speed polls without waiting.
         let timeout = floor.may_write().then_some(Duration::ZERO);
         match floor.poll.poll(&mut events, timeout) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
@@ -69,7 +69,7 @@ pub(crate) fn serve() -> Result<()> {
         for event in &events {
             match event.token() {
                 LISTENER => floor.accept()?,
-                CONTROL if !floor.take_orders()? => return Ok(()),
+                CONTROL if !floor.read_plan()? => return Ok(()),
                 CONTROL | TIMER => {}
                 Token(socket) => {
                     if event.is_readable() || event.is_read_closed() {
@@ -88,7 +88,7 @@ pub(crate) fn serve() -> Result<()> {
     }
 }
 
-/// A connect storm must not be turned away by the queue of the listener.
+/// Opens the listener with a backlog that is large enough for a connect storm.
 fn bound() -> Result<std::net::TcpListener> {
     let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None)?;
     socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into())?;
@@ -103,25 +103,25 @@ struct Server {
     timer: Timer,
     sockets: Vec<Socket>,
     channels: Channels,
-    /// Sockets that something waits for since this round of the loop began.
+    /// Sockets with bytes that were queued in this round of the loop.
     touched: Vec<usize>,
-    orders: File,
-    /// The start of an order whose rest has not arrived.
-    order: Vec<u8>,
+    input: File,
+    /// The received part of an incomplete line.
+    line: Vec<u8>,
     running: Option<Running>,
     buffer: Vec<u8>,
 }
 
-/// A plan that is being carried out.
+/// A plan in progress.
 struct Running {
     plan: Plan,
     batches: Box<dyn Iterator<Item = Vec<Planned>>>,
     pace: Pace,
-    /// Batches written.
+    /// The number of batches written.
     written: u64,
-    /// Subscribers of the plan's channels.
+    /// The subscribers of each channel of the plan.
     subscribers: Vec<Vec<usize>>,
-    /// Sockets that have not taken everything.
+    /// Sockets with unwritten bytes.
     behind: HashSet<usize>,
 }
 
@@ -141,19 +141,19 @@ impl Server {
         }
     }
 
-    /// Returns whether to go on.
-    fn take_orders(&mut self) -> Result<bool> {
+    /// Reads a plan from standard input and starts it. Returns `false` when the input has ended.
+    fn read_plan(&mut self) -> Result<bool> {
         let mut text = [0; 4096];
-        match self.orders.read(&mut text) {
+        match self.input.read(&mut text) {
             Ok(0) => return Ok(false),
-            Ok(count) => self.order.extend_from_slice(&text[..count]),
+            Ok(count) => self.line.extend_from_slice(&text[..count]),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(true),
             Err(error) => return Err(error.into()),
         }
-        if self.order.last() != Some(&b'\n') {
+        if self.line.last() != Some(&b'\n') {
             return Ok(true);
         }
-        let plan: Plan = serde_json::from_slice(&std::mem::take(&mut self.order)).context("a plan")?;
+        let plan: Plan = serde_json::from_slice(&std::mem::take(&mut self.line)).context("invalid plan")?;
         let share = plan.share(0, 1);
         let subscribers = (0..plan.channels)
             .map(|channel| {
@@ -178,16 +178,16 @@ impl Server {
             let was_open = socket.open;
             let count = socket.read(&mut self.buffer);
             if was_open && !socket.open {
-                self.leave(index);
+                self.unsubscribe(index);
             }
             if count == 0 {
                 return Ok(());
             }
-            let mut said = std::mem::take(&mut self.sockets[index].partial);
-            said.extend_from_slice(&self.buffer[..count]);
-            let taken = self.hear(index, &said)?;
-            if taken < said.len() {
-                self.sockets[index].partial = said.split_off(taken);
+            let mut bytes = std::mem::take(&mut self.sockets[index].partial);
+            bytes.extend_from_slice(&self.buffer[..count]);
+            let taken = self.on_bytes(index, &bytes)?;
+            if taken < bytes.len() {
+                self.sockets[index].partial = bytes.split_off(taken);
             }
             if count < self.buffer.len() {
                 return Ok(());
@@ -195,11 +195,11 @@ impl Server {
         }
     }
 
-    /// Acts on what a client said; returns how many bytes of it were whole.
-    fn hear(&mut self, index: usize, said: &[u8]) -> Result<usize> {
+    /// Handles bytes from a client. Returns the number of bytes handled; an incomplete frame remains.
+    fn on_bytes(&mut self, index: usize, bytes: &[u8]) -> Result<usize> {
         let mut taken = 0;
         if !self.sockets[index].upgraded {
-            let Some(end) = memchr::memmem::find(said, b"\r\n\r\n") else { return Ok(0) };
+            let Some(end) = memchr::memmem::find(bytes, b"\r\n\r\n") else { return Ok(0) };
             taken = end + 4;
             self.sockets[index].upgraded = true;
             let hello = format!(
@@ -209,14 +209,14 @@ impl Server {
             bytes.extend(frame::from_server(frame::TEXT, hello.as_bytes()));
             self.sockets[index].write(&[IoSlice::new(&bytes)]);
         }
-        while let Some(frame) = Frame::parse(&said[taken..]) {
-            let Some(payload) = said.get(taken + frame.start..taken + frame.end) else { break };
+        while let Some(frame) = Frame::parse(&bytes[taken..]) {
+            let Some(payload) = bytes.get(taken + frame.start..taken + frame.end) else { break };
             taken += frame.end;
             match frame.opcode {
-                frame::TEXT => self.obey(index, serde_json::from_slice(payload)?),
+                frame::TEXT => self.on_message(index, serde_json::from_slice(payload)?),
                 frame::CLOSE => {
                     self.sockets[index].close();
-                    self.leave(index);
+                    self.unsubscribe(index);
                 }
                 _ => {}
             }
@@ -224,37 +224,37 @@ impl Server {
         Ok(taken)
     }
 
-    fn obey(&mut self, index: usize, said: Message) {
-        if said.event == "pusher:subscribe" {
-            let name = said.data["channel"].as_str().unwrap_or_default();
+    fn on_message(&mut self, index: usize, message: Message) {
+        if message.event == "pusher:subscribe" {
+            let name = message.data["channel"].as_str().unwrap_or_default();
             let number = self.channels.number(name);
             let channel = self.channels.get_mut(number);
             self.sockets[index].channel = Some(number);
-            let added = channel.join(index, &said.data);
-            let reply = message("pusher_internal:subscription_succeeded", name, &channel.snapshot());
+            let added = channel.subscribe(index, &message.data);
+            let reply = message_frame("pusher_internal:subscription_succeeded", name, &channel.snapshot());
             self.sockets[index].push(&reply);
             self.touched.push(index);
             if let Some(added) = added {
-                self.tell_others(number, index, &message("pusher_internal:member_added", name, &added));
+                self.send_to_others(number, index, &message_frame("pusher_internal:member_added", name, &added));
             }
-        } else if let Some(name) = said.channel.filter(|_| said.event.starts_with("client-")) {
-            let data = said.data.as_str().map_or_else(|| said.data.to_string(), str::to_owned);
+        } else if let Some(name) = message.channel.filter(|_| message.event.starts_with("client-")) {
+            let data = message.data.as_str().map_or_else(|| message.data.to_string(), str::to_owned);
             let number = self.channels.number(&name);
-            self.tell_others(number, index, &message(&said.event, &name, &data));
+            self.send_to_others(number, index, &message_frame(&message.event, &name, &data));
         }
     }
 
-    fn leave(&mut self, index: usize) {
+    fn unsubscribe(&mut self, index: usize) {
         let Some(number) = self.sockets[index].channel.take() else { return };
         let channel = self.channels.get_mut(number);
-        if let Some(removed) = channel.leave(index) {
-            let text = message("pusher_internal:member_removed", &channel.name, &removed);
-            self.tell_others(number, index, &text);
+        if let Some(removed) = channel.unsubscribe(index) {
+            let text = message_frame("pusher_internal:member_removed", &channel.name, &removed);
+            self.send_to_others(number, index, &text);
         }
     }
 
-    /// Goes out at the end of this round of the loop, with whatever else there is by then.
-    fn tell_others(&mut self, number: u32, except: usize, frame: &[u8]) {
+    /// Queues a frame for all subscribers but `except`. It is written at the end of this round of the loop.
+    fn send_to_others(&mut self, number: u32, except: usize, frame: &[u8]) {
         for &subscriber in &self.channels.get_mut(number).subscribers {
             if subscriber != except {
                 self.sockets[subscriber].push(frame);
@@ -271,16 +271,16 @@ impl Server {
         }
     }
 
-    /// Whether a plan at full speed could go on now.
+    /// Returns whether a plan at full speed can write now.
     fn may_write(&self) -> bool {
         self.running.as_ref().is_some_and(|running| !running.pace.is_steady() && running.behind.is_empty())
     }
 
     fn write_due(&mut self) -> Result<()> {
         let Some(running) = &mut self.running else { return Ok(()) };
-        // At full speed nothing more is written while a socket is behind; a rate waits for nobody.
+        // At full speed, the floor pauses while a socket is behind. At a steady rate, it never pauses.
         let mut writes = 0;
-        while writes < WRITES_PER_LOOK && (running.pace.is_steady() || running.behind.is_empty()) {
+        while writes < WRITES_PER_POLL && (running.pace.is_steady() || running.behind.is_empty()) {
             let due_ns = running.pace.due_ns(running.written);
             if due_ns > clock::now_ns() {
                 return Ok(self.timer.set(due_ns)?);
@@ -304,7 +304,7 @@ impl Server {
 }
 
 impl Running {
-    /// Writes a batch: what goes to one channel goes to each of its sockets at once. Returns how many writes it took.
+    /// Writes a batch. Consecutive events of one channel are one write per subscriber. Returns the number of writes.
     fn write(&mut self, batch: &[Planned], sockets: &mut [Socket]) -> usize {
         let now_ns = clock::now_ns();
         let mut writes = 0;

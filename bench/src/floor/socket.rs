@@ -1,4 +1,4 @@
-//! A socket of the floor: bytes out, and as much of the protocol in as it takes to be subscribed.
+//! A socket of the floor, with its queued output and its unparsed input.
 
 use std::io::{self, IoSlice, Read, Write};
 
@@ -7,14 +7,14 @@ use mio::net::TcpStream;
 /// A client's connection.
 pub(super) struct Socket {
     stream: TcpStream,
-    /// What it has not taken yet.
+    /// Bytes that are not written yet.
     waiting: Vec<u8>,
-    /// The start of what it said, while the rest is under way.
+    /// The received part of an incomplete frame or request.
     pub(super) partial: Vec<u8>,
-    /// Whether the upgrade is done.
+    /// Whether the handshake is complete.
     pub(super) upgraded: bool,
     pub(super) open: bool,
-    /// What it is subscribed to.
+    /// The number of the channel that it is subscribed to.
     pub(super) channel: Option<u32>,
 }
 
@@ -23,7 +23,7 @@ impl Socket {
         Self { stream, waiting: Vec::new(), partial: Vec::new(), upgraded: false, open: true, channel: None }
     }
 
-    /// Reads until nothing is left; returns how much came into `buffer`.
+    /// Reads into `buffer`. Returns the number of bytes read, which is 0 if nothing is available or the socket is closed.
     pub(super) fn read(&mut self, buffer: &mut [u8]) -> usize {
         if !self.open {
             return 0;
@@ -42,7 +42,7 @@ impl Socket {
         }
     }
 
-    /// Writes what waits and then `slices`; returns whether nothing waits now. A closed socket takes everything.
+    /// Writes the queued bytes, then `slices`. Returns whether everything is written. A closed socket discards all bytes.
     pub(super) fn write(&mut self, slices: &[IoSlice<'_>]) -> bool {
         if !self.open {
             return true;
@@ -53,7 +53,7 @@ impl Socket {
             }
             return self.flush();
         }
-        // One slice is cheaper to give to the system by itself.
+        // A plain write is cheaper than a vectored write of one slice.
         let written = match slices {
             [one] => self.stream.write(one),
             many => self.stream.write_vectored(many),
@@ -76,14 +76,14 @@ impl Socket {
         self.waiting.is_empty()
     }
 
-    /// Lets something wait for the next [`Self::flush`].
+    /// Queues bytes for the next [`Self::flush`].
     pub(super) fn push(&mut self, bytes: &[u8]) {
         if self.open {
             self.waiting.extend_from_slice(bytes);
         }
     }
 
-    /// Writes what waits; returns whether nothing waits now.
+    /// Writes the queued bytes. Returns whether everything is written.
     pub(super) fn flush(&mut self) -> bool {
         while self.open && !self.waiting.is_empty() {
             match self.stream.write(&self.waiting) {
@@ -101,11 +101,11 @@ impl Socket {
     }
 
     pub(super) fn close(&mut self) {
-        // Once: each shutdown would wake the loop again.
+        // Only once, because each shutdown wakes the loop again.
         if !std::mem::replace(&mut self.open, false) {
             return;
         }
-        // It may be gone already.
+        // The client may have closed the connection already.
         let _ = self.stream.shutdown(std::net::Shutdown::Both);
     }
 }

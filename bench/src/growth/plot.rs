@@ -1,4 +1,4 @@
-//! Lines in a picture.
+//! Line plots as SVG files.
 
 use anyhow::{Result, anyhow};
 use plotters::coord::Shift;
@@ -10,8 +10,8 @@ use crate::table::number;
 
 const SIZE: (u32, u32) = (800, 450);
 
-/// Told apart by people who see colours differently too: Okabe and Ito's.
-const COLOURS: [RGBColor; 6] = [
+/// The palette of Okabe and Ito, which color-blind readers can distinguish.
+const COLORS: [RGBColor; 6] = [
     RGBColor(0, 0, 0),
     RGBColor(0, 114, 178),
     RGBColor(213, 94, 0),
@@ -20,23 +20,24 @@ const COLOURS: [RGBColor; 6] = [
     RGBColor(230, 159, 0),
 ];
 
-/// Several lines over one axis.
+/// A plot of several lines.
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct Plot {
-    /// For its file.
+    /// The file name without extension.
     pub(super) name: String,
     pub(super) title: String,
-    /// What the axes count.
+    /// The label of the horizontal axis.
     pub(super) x: String,
+    /// The label of the vertical axis.
     pub(super) y: String,
-    /// Whether both axes have each power of ten at the same distance.
+    /// Whether both axes are logarithmic.
     pub(super) logarithmic: bool,
     pub(super) series: Vec<Series>,
-    /// What a reader of the picture must know: which runs no point stands for, and why.
+    /// The runs that the plot omits, with the reasons.
     pub(super) notes: Vec<String>,
 }
 
-/// A line.
+/// A line with its name.
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct Series {
     pub(super) name: String,
@@ -50,7 +51,7 @@ impl Series {
         Self { name: name.to_owned(), points: Vec::new() }
     }
 
-    /// Adds a point, where there is one.
+    /// Adds a point if there is a value.
     pub(super) fn add(&mut self, x: f64, y: Option<f64>) {
         self.points.extend(y.map(|y| (x, y)));
     }
@@ -61,12 +62,12 @@ impl Plot {
         format!("{}.svg", self.name)
     }
 
-    /// The picture.
+    /// Draws the plot as SVG.
     pub(super) fn svg(&self) -> Result<String> {
         let mut text = String::new();
         {
             let area = SVGBackend::with_string(&mut text, SIZE).into_drawing_area();
-            self.draw(&area).map_err(|error| anyhow!("drawing {}: {error}", self.name))?;
+            self.draw(&area).map_err(|error| anyhow!("cannot draw {}: {error}", self.name))?;
         }
         Ok(text)
     }
@@ -78,7 +79,7 @@ impl Plot {
         let least = |pick: fn(&(f64, f64)) -> f64| points().map(pick).min_by(f64::total_cmp).unwrap_or(0.1).max(0.001);
         let mut builder = ChartBuilder::on(area);
         builder.caption(&self.title, ("sans-serif", 20)).margin(15).x_label_area_size(45).y_label_area_size(70);
-        // Room above the lines for what names them.
+        // Leaves space for the legend above the lines.
         let (x_end, y_end) = (greatest(|point| point.0) * 1.05, greatest(|point| point.1) * 1.35);
         if self.logarithmic {
             let x = (least(|point| point.0) * 0.9..x_end).log_scale();
@@ -108,12 +109,12 @@ impl Plot {
             .light_line_style(WHITE)
             .draw()?;
         for (index, series) in self.series.iter().enumerate() {
-            let colour = COLOURS[index % COLOURS.len()];
+            let color = COLORS[index % COLORS.len()];
             chart
-                .draw_series(LineSeries::new(series.points.iter().copied(), colour.stroke_width(2)))?
+                .draw_series(LineSeries::new(series.points.iter().copied(), color.stroke_width(2)))?
                 .label(&series.name)
-                .legend(move |(x, y)| PathElement::new([(x, y), (x + 20, y)], colour.stroke_width(2)));
-            chart.draw_series(series.points.iter().map(|point| Circle::new(*point, 3, colour.filled())))?;
+                .legend(move |(x, y)| PathElement::new([(x, y), (x + 20, y)], color.stroke_width(2)));
+            chart.draw_series(series.points.iter().map(|point| Circle::new(*point, 3, color.filled())))?;
         }
         chart
             .configure_series_labels()
@@ -142,14 +143,14 @@ mod tests {
     }
 
     #[test]
-    fn a_plot_names_its_lines_and_axes() {
+    fn a_plot_has_labels_for_its_lines_and_axes() {
         for logarithmic in [false, true] {
             let mut line = Series::new("carillon");
             for (x, y) in [(10.0, 3.0), (100.0, 3.5), (1000.0, 4.0)] {
                 line.add(x, Some(y));
             }
             line.add(10_000.0, None);
-            let svg = plot(logarithmic, vec![line, Series::new("without points")]).svg().expect("a picture");
+            let svg = plot(logarithmic, vec![line, Series::new("without points")]).svg().expect("the plot is drawn");
             for text in ["<svg", "carillon", "Cost", "subscribers", "us", "</svg>"] {
                 assert!(svg.contains(text), "no {text} in {svg}");
             }
@@ -157,9 +158,9 @@ mod tests {
     }
 
     #[test]
-    fn a_plot_without_any_point_is_drawn() {
+    fn a_plot_without_points_is_drawn() {
         for logarithmic in [false, true] {
-            let svg = plot(logarithmic, vec![Series::new("failed")]).svg().expect("a picture");
+            let svg = plot(logarithmic, vec![Series::new("failed")]).svg().expect("the plot is drawn");
             assert!(svg.contains("</svg>"), "{svg}");
         }
     }

@@ -7,7 +7,7 @@ fn written(payload: Payload, bytes: usize) -> String {
 }
 
 #[test]
-fn a_payload_is_found_wherever_it_stands() {
+fn a_payload_is_found_at_any_offset() {
     let payload = Payload { channel: 7, sequence: 42, sent_ns: 123_456_789_012 };
     let mut finder = PayloadFinder::new();
     for before in ["", r#"{"event":"tick","data":""#, "seq", r#"{"data":""#] {
@@ -17,14 +17,14 @@ fn a_payload_is_found_wherever_it_stands() {
 }
 
 #[test]
-fn data_is_filled_up_and_never_cut() {
+fn data_is_padded_and_never_truncated() {
     let payload = Payload { channel: 3, sequence: 1, sent_ns: 2 };
     assert_eq!(written(payload, 100).len(), "before ".len() + 100);
     assert_eq!(written(payload, 3).len(), "before ".len() + 47);
 }
 
 #[test]
-fn other_messages_carry_none() {
+fn messages_without_a_payload_are_ignored() {
     let mut finder = PayloadFinder::new();
     for message in ["", "seq=", "seq=12", "seq=000000000a;at=000000000000000001;", r#"{"event":"pusher:pong"}"#] {
         assert_eq!(finder.find(message.as_bytes()), None, "{message}");

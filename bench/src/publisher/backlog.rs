@@ -1,5 +1,5 @@
-//! How far senders may be ahead of receivers when they go as fast as they can: without a bound, a benchmark would measure
-//! how long a server's queues may get.
+//! Limits how many events are in flight at full speed. Without the limit, a benchmark would measure the length of a
+//! server's queues.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -7,31 +7,31 @@ use crate::clock;
 use crate::plan::Plan;
 use crate::publisher::sleep_until;
 
-/// Events that may be under way.
+/// The maximum of events in flight.
 const EVENTS_MAX: u64 = 1_000;
-/// Bytes that may be under way to one socket: a quarter of what servers keep for one that is slow.
+/// The maximum of bytes in flight to one socket: a quarter of a server's queue for a slow client.
 const BYTES_MAX: u64 = 256 * 1024;
-/// What an event's frame takes besides its data, roughly.
+/// The approximate size of an event's frame without its data.
 const FRAME_BYTES: u64 = 64;
-/// Between two looks.
+/// The interval between checks.
 const PAUSE_NS: u64 = 200_000;
-/// Deliveries that have not come for so long are lost, and not waited for.
-const PATIENCE_NS: u64 = 1_000_000_000;
+/// After this time without an arrival, outstanding deliveries count as lost.
+const IDLE_TIMEOUT_NS: u64 = 1_000_000_000;
 
-/// Counts what was sent and what has arrived; shared by senders and the receiver.
+/// The deliveries sent and received. Senders and the receiver share it.
 pub(crate) struct Backlog {
-    /// Deliveries that one event makes.
+    /// The number of deliveries per event.
     fan_out: u64,
-    /// Deliveries that may be due; `u64::MAX` for steady rates, which must not wait for anyone.
+    /// The maximum of outstanding deliveries; `u64::MAX` at a steady rate, which never waits.
     limit: u64,
-    /// Deliveries that were caused.
+    /// The deliveries of all events sent.
     sent: AtomicU64,
-    /// Deliveries that have arrived, or are not waited for any more.
+    /// The deliveries that have arrived or count as lost.
     settled: AtomicU64,
 }
 
 impl Backlog {
-    /// For a plan that makes `fan_out` deliveries of each event.
+    /// Creates the limit for a plan with `fan_out` deliveries per event.
     pub(crate) fn new(plan: &Plan, fan_out: u64) -> Self {
         let per_channel = BYTES_MAX / (plan.data_bytes as u64 + FRAME_BYTES);
         let events = per_channel.saturating_mul(plan.channels as u64).clamp(plan.batch.max(1) as u64, EVENTS_MAX);
@@ -39,7 +39,7 @@ impl Backlog {
         Self { fan_out, limit, sent: AtomicU64::new(0), settled: AtomicU64::new(0) }
     }
 
-    /// Waits until `events` more may be sent, and counts them.
+    /// Waits until `events` more may be sent, and counts them as sent.
     pub(crate) fn admit(&self, events: usize) {
         let added = events as u64 * self.fan_out;
         let sent = self.sent.fetch_add(added, Ordering::Relaxed) + added;
@@ -53,14 +53,14 @@ impl Backlog {
             let settled = self.settled.load(Ordering::Relaxed);
             if settled != seen {
                 (seen, since_ns) = (settled, now_ns);
-            } else if now_ns - since_ns > PATIENCE_NS {
+            } else if now_ns - since_ns > IDLE_TIMEOUT_NS {
                 self.settled.fetch_max(self.sent.load(Ordering::Relaxed).saturating_sub(added), Ordering::Relaxed);
                 return;
             }
         }
     }
 
-    /// Tells that `count` more deliveries have arrived.
+    /// Records `count` deliveries.
     pub(crate) fn arrived(&self, count: u64) {
         self.settled.fetch_add(count, Ordering::Relaxed);
     }

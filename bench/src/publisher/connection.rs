@@ -6,24 +6,23 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
-/// Longest wait for an answer.
+/// The timeout for a response.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// A connection on which requests may follow each other before their answers. Servers that end it after each answer get
-/// a new one for the next request.
+/// A connection that supports pipelining. If the server closes it after a response, the next request opens a new one.
 pub(crate) struct Connection {
     address: SocketAddr,
     stream: Option<TcpStream>,
-    /// Answers that have not been looked at.
+    /// Bytes of responses that are not parsed yet.
     bytes: Vec<u8>,
 }
 
-/// What a server answered.
+/// An HTTP response.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Answer {
+pub(crate) struct Response {
     pub(crate) status: u16,
     pub(crate) body: String,
-    /// Whether the server ends the connection with it.
+    /// Whether the server closes the connection after this response.
     is_last: bool,
 }
 
@@ -40,19 +39,19 @@ impl Connection {
         Ok(stream.write_all(request)?)
     }
 
-    /// Waits for the next answer.
-    pub(crate) fn answer(&mut self) -> Result<Answer> {
+    /// Waits for the next response.
+    pub(crate) fn response(&mut self) -> Result<Response> {
         let mut chunk = [0; 16 * 1024];
         loop {
-            if let Some((answer, length)) = Answer::parse(&self.bytes)? {
+            if let Some((response, length)) = Response::parse(&self.bytes)? {
                 self.bytes.drain(..length);
-                if answer.is_last {
+                if response.is_last {
                     self.stream = None;
                     self.bytes.clear();
                 }
-                return Ok(answer);
+                return Ok(response);
             }
-            let stream = self.stream.as_mut().context("the server closed the connection after an earlier answer")?;
+            let stream = self.stream.as_mut().context("the server closed the connection after an earlier response")?;
             let count = stream.read(&mut chunk)?;
             ensure!(count > 0, "the server closed the connection");
             self.bytes.extend_from_slice(&chunk[..count]);
@@ -61,26 +60,27 @@ impl Connection {
 }
 
 fn connect(address: SocketAddr) -> Result<TcpStream> {
-    let stream = TcpStream::connect(address).with_context(|| format!("connecting to {address}"))?;
+    let stream = TcpStream::connect(address).with_context(|| format!("cannot connect to {address}"))?;
     stream.set_nodelay(true)?;
     stream.set_read_timeout(Some(TIMEOUT))?;
     stream.set_write_timeout(Some(TIMEOUT))?;
     Ok(stream)
 }
 
-impl Answer {
-    /// The first answer in `bytes` and its length; `None` while it is incomplete.
+impl Response {
+    /// Parses the first response in `bytes` and returns it with its length; `None` if it is incomplete.
     fn parse(bytes: &[u8]) -> Result<Option<(Self, usize)>> {
         let Some(head_end) = memchr::memmem::find(bytes, b"\r\n\r\n") else { return Ok(None) };
         let head = std::str::from_utf8(&bytes[..head_end])?;
-        let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).context("no status")?;
+        let status =
+            head.split(' ').nth(1).and_then(|status| status.parse().ok()).context("a response has no status")?;
         let start = head_end + 4;
         let body = match header(head, "content-length") {
             Some(length) => {
-                let length: usize = length.parse().context("content-length")?;
+                let length: usize = length.parse().context("invalid content length")?;
                 bytes.get(start..start + length).map(|body| (body, start + length))
             }
-            // Chunks are looked at only to find where they end.
+            // Only the end of a chunked body matters.
             None if header(head, "transfer-encoding").is_some() => memchr::memmem::find(&bytes[start..], b"0\r\n\r\n")
                 .map(|end| (&bytes[start..start + end], start + end + b"0\r\n\r\n".len())),
             None => Some((&bytes[..0], start)),

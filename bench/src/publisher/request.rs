@@ -1,4 +1,4 @@
-//! Signed requests, as bytes.
+//! Encodes signed HTTP requests.
 
 use std::fmt::Write;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -9,7 +9,7 @@ use shared::auth::request::signed_query;
 use crate::payload::Payload;
 use crate::plan::{EVENT, Planned, channel_name};
 
-/// Makes the requests of one connection; its buffers are used again for each.
+/// The encoder of one connection. It reuses its buffers.
 pub(crate) struct Requests {
     app: App,
     data_bytes: usize,
@@ -18,12 +18,12 @@ pub(crate) struct Requests {
 }
 
 impl Requests {
-    /// `data_bytes`: the size of each event's data.
+    /// `data_bytes` is the length of each event's data.
     pub(crate) fn new(app: App, data_bytes: usize) -> Self {
         Self { app, data_bytes, body: String::new(), request: String::new() }
     }
 
-    /// One event, or a batch of several, stamped with `now_ns`.
+    /// Encodes a request with one event, or with a batch. The events have the send time `now_ns`.
     pub(crate) fn request(&mut self, events: &[Planned], now_ns: u64) -> &[u8] {
         self.body.clear();
         let endpoint = match events {
@@ -46,7 +46,7 @@ impl Requests {
         let path = format!("/apps/{}/{endpoint}", self.app.id);
         let query = signed_query(&self.app, "POST", &path, &[], self.body.as_bytes(), unix_s());
         self.request.clear();
-        // Writing to a text cannot fail.
+        // Writing to a `String` cannot fail.
         let _ = write!(
             self.request,
             "POST {path}?{query} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{}",

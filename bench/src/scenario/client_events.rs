@@ -1,4 +1,4 @@
-//! Events that sockets send to each other on private channels.
+//! The `client-events` scenario: sockets of private channels send events to each other.
 
 use std::time::Duration;
 
@@ -16,15 +16,15 @@ use crate::payload::Payload;
 use crate::plan::channel_name;
 use crate::progress::Progress;
 use crate::receipts::Receipts;
-use crate::sockets::{Connecting, Sockets};
+use crate::sockets::{ConnectOptions, Sockets};
 use crate::subject::Subject;
 use crate::subscription;
 use crate::timer::Timer;
 
-/// Nothing arriving for this long ends a run.
-const PATIENCE_NS: u64 = 10_000_000_000;
+/// A run ends after this time without an event.
+const IDLE_TIMEOUT_NS: u64 = 10_000_000_000;
 
-/// One socket of each channel sends, the others listen
+/// Client events: one socket of each channel sends, the others receive
 #[derive(Args, Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct ClientEvents {
     #[arg(long, default_value_t = 100)]
@@ -69,7 +69,7 @@ impl ClientEvents {
             }
             if sent < events {
                 timer.set(pace.due_ns(sent))?;
-            } else if now_ns.saturating_sub(receipts.last_ns) > PATIENCE_NS {
+            } else if now_ns.saturating_sub(receipts.last_ns) > IDLE_TIMEOUT_NS {
                 break;
             }
             progress.show(now_ns, || format!("{} of {} deliveries", receipts.tally.deliveries, receipts.expected()));
@@ -81,7 +81,7 @@ impl ClientEvents {
         let tally = receipts.final_tally();
         let mut measurement = Measurement { processes: usage.processes.clone(), ..Measurement::default() };
         usage.set(Figure::CpuPerDeliveryUs, tally.deliveries, &mut measurement);
-        // Of those that were delivered: a server that loses events must not look cheaper for it.
+        // Only delivered events count, which prevents lost events from lowering the cost.
         let delivered = tally.deliveries / (self.members as u64 - 1).max(1);
         usage.set(Figure::CpuPerEventUs, delivered, &mut measurement);
         measurement.set(Figure::DeliveriesPerSecond, tally.deliveries as f64 / elapsed_s);
@@ -94,7 +94,7 @@ impl ClientEvents {
         Ok(measurement)
     }
 
-    /// Sends event number `event`; channels take turns.
+    /// Sends event number `event`; the channels take turns.
     fn send(&self, event: u64, sockets: &mut Sockets) -> Result<bool> {
         let channel = usize::try_from(event % self.channels as u64)?;
         let mut text = format!(r#"{{"event":"client-tick","channel":"{}","data":""#, private(channel));
@@ -109,10 +109,10 @@ impl ClientEvents {
         let channels = (0..self.channels).map(|channel| subscription::name(&private(channel)));
         let channels = channels.collect::<Result<Vec<_>>>().context("channel names")?;
         let count = self.channels * self.members;
-        // The sockets of a channel follow each other, so that they are on different nodes; the first one sends.
-        let listening = |socket: usize| if socket.is_multiple_of(self.members) { 0 } else { self.events_per_channel };
-        let mut receipts = Receipts::new(count, listening, |socket| socket / self.members);
-        let wanted = Connecting {
+        // The sockets of a channel have consecutive numbers, which spreads them over the nodes. The first one sends.
+        let expected = |socket: usize| if socket.is_multiple_of(self.members) { 0 } else { self.events_per_channel };
+        let mut receipts = Receipts::new(count, expected, |socket| socket / self.members);
+        let options = ConnectOptions {
             ws: &subject.ws,
             key: subject.app.key.as_str(),
             count,
@@ -121,7 +121,7 @@ impl ClientEvents {
                 Some(subscription::signed(&subject.app, socket_id, &channels[index / self.members], None))
             },
         };
-        let (sockets, connected) = Sockets::connect(wanted, &mut receipts, progress)?;
+        let (sockets, connected) = Sockets::connect(options, &mut receipts, progress)?;
         ensure!(connected.failed == 0, "{} sockets were refused: {:?}", connected.failed, connected.failure);
         Ok((sockets, receipts))
     }

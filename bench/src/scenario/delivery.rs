@@ -1,4 +1,4 @@
-//! Events from the HTTP API to sockets: fan-out, bursts and routing are one scenario with different numbers.
+//! The `fanout`, `bursts` and `routing` scenarios: events from the HTTP API to sockets, with different parameters.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,23 +19,23 @@ use crate::sockets::Sockets;
 use crate::subject::Subject;
 use crate::worker::{Work, Workers};
 
-/// Nothing arriving for this long ends a run: what has not come by then is lost.
-const PATIENCE_NS: u64 = 10_000_000_000;
-/// Nothing arriving for this long means that the rest, if any, is lost: CPU used later is not for deliveries.
+/// A run ends after this time without an event. Missing events count as lost.
+const IDLE_TIMEOUT_NS: u64 = 10_000_000_000;
+/// CPU time is read after this time without an event, since later CPU time does not belong to deliveries.
 const QUIET_NS: u64 = 500_000_000;
 
-/// What a warm-up sends is not waited for longer than this.
-const WARM_UP_PATIENCE_NS: u64 = 2_000_000_000;
+/// A warm-up ends after this time without an event.
+const WARM_UP_TIMEOUT_NS: u64 = 2_000_000_000;
 
-/// Connections under way at once, before anything is measured.
+/// The number of concurrent connection attempts before the measurement.
 const CONNECTS_IN_FLIGHT: usize = 64;
 
-/// Events to many subscribers of one channel, one per request
+/// Single events to many subscribers of one channel
 #[derive(Args, Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Fanout {
     #[arg(long, default_value_t = 1000)]
     pub(crate) subscribers: usize,
-    /// Events per second; 0 publishes as fast as the server answers
+    /// Events per second; 0 publishes as fast as the server responds
     #[arg(long, default_value_t = 100.0)]
     pub(crate) rate: f64,
     #[arg(long, default_value_t = 1000)]
@@ -56,7 +56,7 @@ pub(crate) struct Bursts {
     /// Events per request
     #[arg(long, default_value_t = 10)]
     pub(crate) batch: usize,
-    /// Events per second; 0 publishes as fast as the server answers
+    /// Events per second; 0 publishes as fast as the server responds
     #[arg(long, default_value_t = 0.0)]
     pub(crate) rate: f64,
     #[arg(long, default_value_t = 5000)]
@@ -74,10 +74,10 @@ pub(crate) struct Bursts {
 pub(crate) struct Routing {
     #[arg(long, default_value_t = 2000)]
     pub(crate) channels: usize,
-    /// Events per request; 1 sends them one at a time
+    /// Events per request; 1 sends single events
     #[arg(long, default_value_t = 10)]
     pub(crate) batch: usize,
-    /// Events per second, all channels together; 0 publishes as fast as the server answers
+    /// Events per second over all channels; 0 publishes as fast as the server responds
     #[arg(long, default_value_t = 0.0)]
     pub(crate) rate: f64,
     #[arg(long, default_value_t = 50)]
@@ -90,10 +90,10 @@ pub(crate) struct Routing {
     pub(crate) sending: Sending,
 }
 
-/// What the three have in common.
+/// The common form of the three scenarios.
 pub(super) struct Delivery {
     name: &'static str,
-    /// Of each channel.
+    /// The number of subscribers per channel.
     subscribers: usize,
     plan: Plan,
     sending: Sending,
@@ -144,7 +144,7 @@ impl Delivery {
         let (own, others) = self.work(subject).split()?;
         ensure!(
             others.is_empty() || self.plan.rate > 0.0,
-            "{} sockets are more than one process may have, and at full speed it would not know how far the others are",
+            "{} sockets exceed the limit of one process; several processes support only a steady rate",
             own.count + others.iter().map(|work| work.count).sum::<usize>()
         );
         let workers = Workers::start(&others)?;
@@ -152,7 +152,7 @@ impl Delivery {
         let (mut sockets, _) = own.connect(&mut receipts, progress)?;
         self.warm_up(own.count, subject, &mut sockets, &mut receipts)?;
         let meter = Meter::start_with_workers(&subject.pids, workers.pids())?;
-        // What this process gets of each event: how far it is tells of the others too.
+        // The backlog counts the deliveries to this process. The workers' progress is similar.
         let backlog = Arc::new(Backlog::new(&self.plan, (own.count / self.plan.channels).max(1) as u64));
         let started_ns = clock::now_ns();
         let publishing = subject.publish(self.plan, self.sending, &backlog)?;
@@ -170,7 +170,7 @@ impl Delivery {
             } else if quiet_usage.is_none() && now_ns.saturating_sub(receipts.last_ns) > QUIET_NS {
                 quiet_usage = Some(meter.read()?);
             }
-            if receipts.is_complete() || now_ns.saturating_sub(receipts.last_ns) > PATIENCE_NS {
+            if receipts.is_complete() || now_ns.saturating_sub(receipts.last_ns) > IDLE_TIMEOUT_NS {
                 break;
             }
             progress.show(now_ns, || {
@@ -193,7 +193,7 @@ impl Delivery {
         if let Some(latency) = &arrived.latency {
             receipts.latency.add(latency);
         }
-        // Of those that were delivered: a server that loses events must not look cheaper for it.
+        // Only delivered events count, which prevents lost events from lowering the cost.
         let events = tally.deliveries / self.subscribers as u64;
         let mut measurement = Measurement { processes: usage.processes.clone(), ..Measurement::default() };
         usage.set(Figure::CpuPerDeliveryUs, tally.deliveries, &mut measurement);
@@ -205,16 +205,16 @@ impl Delivery {
         measurement.set(Figure::Closed, (receipts.closed.len() + arrived.closed) as f64);
         measurement.set(Figure::Refused, published.refused as f64);
         measurement.notes.extend(published.refusal);
-        let answers = published.answers.percentiles();
-        if answers.count > 0 {
-            measurement.set(Figure::AnswerP50Ms, answers.p50_ms);
-            measurement.set(Figure::AnswerP99Ms, answers.p99_ms);
+        let response_times = published.response_times.percentiles();
+        if response_times.count > 0 {
+            measurement.set(Figure::AnswerP50Ms, response_times.p50_ms);
+            measurement.set(Figure::AnswerP99Ms, response_times.p99_ms);
         }
         measurement.set_lateness(published.lateness.percentiles());
         Ok(measurement)
     }
 
-    /// Carries out a short plan that is not measured: compilers, caches and connections get warm.
+    /// Runs a short plan before the measurement to warm up compilers, caches and connections.
     fn warm_up(
         &self,
         sockets_here: usize,
@@ -228,7 +228,7 @@ impl Delivery {
         let publishing = subject.publish(plan, self.sending, &backlog)?;
         let expected = plan.events_per_channel * sockets_here as u64;
         receipts.last_ns = clock::now_ns();
-        while receipts.uncounted < expected && clock::now_ns().saturating_sub(receipts.last_ns) < WARM_UP_PATIENCE_NS {
+        while receipts.uncounted < expected && clock::now_ns().saturating_sub(receipts.last_ns) < WARM_UP_TIMEOUT_NS {
             let before = receipts.uncounted;
             sockets.receive(Duration::from_millis(50), receipts)?;
             backlog.arrived(receipts.uncounted - before);

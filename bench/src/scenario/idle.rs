@@ -1,4 +1,4 @@
-//! Sockets that are subscribed and hear nothing.
+//! The `idle` scenario: subscribed sockets without events.
 
 use std::time::Duration;
 
@@ -15,15 +15,15 @@ use crate::sockets::Sockets;
 use crate::subject::Subject;
 use crate::worker::{Work, Workers};
 
-/// Sockets on one channel that hear nothing
+/// Subscribed sockets of one channel without events: memory and CPU
 #[derive(Args, Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Idle {
     #[arg(long, default_value_t = 10_000)]
     pub(crate) sockets: usize,
-    /// Connections that may be under way at once
+    /// Concurrent connection attempts
     #[arg(long, default_value_t = 64)]
     pub(crate) in_flight: usize,
-    /// Seconds between connecting and looking at the memory
+    /// Seconds between the last connection and reading the memory
     #[arg(long, default_value_t = 3)]
     pub(crate) hold_s: u64,
 }
@@ -52,7 +52,7 @@ impl Idle {
         connected.latency.add(&workers.connecting);
         let elapsed_s = clock::seconds(clock::now_ns() - started_ns);
         let usage = meter.read()?;
-        hold(&mut sockets, self.hold_s * 1_000_000_000, progress)?;
+        keep_open(&mut sockets, self.hold_s * 1_000_000_000, progress)?;
         let memory = Memory::of(&subject.pids)?;
 
         let count = self.sockets.max(1) as f64;
@@ -73,8 +73,8 @@ impl Idle {
     }
 }
 
-/// Keeps sockets alive for a while.
-pub(super) fn hold(sockets: &mut Sockets, time_ns: u64, progress: &mut Progress) -> Result<()> {
+/// Keeps sockets open for some time and responds to pings.
+pub(super) fn keep_open(sockets: &mut Sockets, time_ns: u64, progress: &mut Progress) -> Result<()> {
     let until_ns = clock::now_ns() + time_ns;
     loop {
         let now_ns = clock::now_ns();

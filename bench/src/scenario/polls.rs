@@ -1,4 +1,4 @@
-//! Clients that poll over HTTP, and events at a steady rate to all of them.
+//! The `polls` scenario: clients of the HTTP polling transport, and events at a steady rate to all of them.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,10 +20,10 @@ use crate::receipts::Receipts;
 use crate::subject::Subject;
 use crate::subscription;
 
-/// Nothing arriving for this long ends a run.
-const PATIENCE_NS: u64 = 10_000_000_000;
+/// A run ends after this time without an event.
+const IDLE_TIMEOUT_NS: u64 = 10_000_000_000;
 
-/// Clients that poll over HTTP, and events to all of them; each event costs every client a request
+/// Events to clients of the HTTP polling transport; each event costs every client one request
 #[derive(Args, Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Polls {
     #[arg(long, default_value_t = 2000)]
@@ -46,7 +46,7 @@ impl Polls {
 
     pub(super) fn run(&self, subject: &Subject, progress: &mut Progress) -> Result<Measurement> {
         let Self { clients, rate, events, data_bytes } = *self;
-        let address = *subject.ws.first().context("nowhere to go")?;
+        let address = *subject.ws.first().context("the subject has no address")?;
         let before = Memory::of(&subject.pids)?;
         let greeting = subscription::public(&channel_name(0));
         let key = subject.app.key.to_string();
@@ -63,14 +63,14 @@ impl Polls {
             polls.receive(Duration::from_millis(200), &mut receipts)?;
             backlog.arrived(receipts.tally.deliveries - before);
             let now_ns = clock::now_ns();
-            if now_ns.saturating_sub(receipts.last_ns) > PATIENCE_NS {
+            if now_ns.saturating_sub(receipts.last_ns) > IDLE_TIMEOUT_NS {
                 break;
             }
             progress.show(now_ns, || format!("{} of {} deliveries", receipts.tally.deliveries, receipts.expected()));
         }
         let published = publishing.join()?;
         ensure!(published.refused == 0, "events were refused: {:?}", published.refusal);
-        // The polls that follow the last event belong to it.
+        // The polls after the last event belong to its cost.
         polls.receive(Duration::from_millis(200), &mut receipts)?;
         let usage = meter.read()?;
         let elapsed_s = clock::seconds(clock::now_ns() - started_ns);

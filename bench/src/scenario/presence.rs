@@ -1,4 +1,4 @@
-//! Members who join one presence channel, from every node of a cluster, and half of whom leave again.
+//! The `presence` scenario: members join one presence channel through all nodes, then half of them leave.
 
 use std::time::Duration;
 
@@ -12,23 +12,23 @@ use crate::clock;
 use crate::figure::{Figure, Measurement};
 use crate::meter::Meter;
 use crate::progress::Progress;
-use crate::sockets::{Connecting, Receiver, Sockets};
+use crate::sockets::{ConnectOptions, Receiver, Sockets};
 use crate::subject::Subject;
 use crate::subscription;
 
-/// No view getting better for this long ends a phase.
-const PATIENCE_NS: u64 = 10_000_000_000;
+/// A phase ends after this time without a change of a member list.
+const IDLE_TIMEOUT_NS: u64 = 10_000_000_000;
 
-/// Where members meet.
+/// The channel of all members.
 const CHANNEL: &str = "presence-bench";
-/// What ids begin with; nothing else in a message does.
+/// The prefix of member ids. It occurs nowhere else in a message.
 const MEMBER: &[u8] = b"bench-member-";
 const MEMBER_DIGITS: usize = 6;
 
-/// Members who join one channel, until everyone sees everyone; then half of them leave
+/// Members join one channel until every member sees all others; then half of them leave
 #[derive(Args, Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Presence {
-    /// Members; servers allow 100 unless told otherwise
+    /// Number of members; by default, servers allow 100
     #[arg(long, default_value_t = 100)]
     pub(crate) members: usize,
 }
@@ -40,39 +40,39 @@ impl Presence {
 
     pub(super) fn run(&self, subject: &Subject, progress: &mut Progress) -> Result<Measurement> {
         let channel = subscription::name(CHANNEL)?;
-        let wanted = Connecting {
+        let options = ConnectOptions {
             ws: &subject.ws,
             key: subject.app.key.as_str(),
             count: self.members,
             in_flight: 64,
             greeting: &|_, _| None,
         };
-        let (mut sockets, connected) = Sockets::connect(wanted, &mut (), progress)?;
+        let (mut sockets, connected) = Sockets::connect(options, &mut (), progress)?;
         ensure!(connected.failed == 0, "{} sockets were refused: {:?}", connected.failed, connected.failure);
 
         let mut views = Views::new(self.members);
         let meter = Meter::start(&subject.pids)?;
         let started_ns = clock::now_ns();
         for index in 0..self.members {
-            let socket_id = sockets.socket_id(index).context("a socket without a name")?;
+            let socket_id = sockets.socket_id(index).context("a socket has no socket id")?;
             let data = channel_data(index);
             sockets.send(index, &subscription::signed(&subject.app, socket_id, &channel, Some(&data)));
             sockets.receive(Duration::ZERO, &mut views)?;
         }
-        let everyone = Views::members(self.members, 0);
-        views.wait(&mut sockets, &everyone, 0, progress)?;
+        let all_members = Views::members(self.members, 0);
+        views.wait(&mut sockets, &all_members, 0, progress)?;
         let (usage, messages_of_joining) = (meter.read()?, views.messages);
-        let mut wrong = views.wrong(&everyone, 0);
+        let mut wrong = views.wrong(&all_members, 0);
         let joined_ns = views.last_ns.saturating_sub(started_ns);
 
         let left_ns = clock::now_ns();
-        let leaving = self.members / 2;
-        for index in 0..leaving {
+        let removed = self.members / 2;
+        for index in 0..removed {
             sockets.close(index);
         }
-        let stayers = Views::members(self.members, leaving);
-        views.wait(&mut sockets, &stayers, leaving, progress)?;
-        wrong += views.wrong(&stayers, leaving);
+        let remaining = Views::members(self.members, removed);
+        views.wait(&mut sockets, &remaining, removed, progress)?;
+        wrong += views.wrong(&remaining, removed);
 
         let mut measurement = Measurement { processes: usage.processes.clone(), ..Measurement::default() };
         usage.set(Figure::CpuPerJoinUs, self.members as u64, &mut measurement);
@@ -88,22 +88,22 @@ impl Presence {
     }
 }
 
-/// Some members, a bit for each.
+/// A set of members as a bit field.
 type Members = Vec<u64>;
 
-/// Who each socket believes is there, as a client library keeps it.
+/// The member list of each socket, kept as a client library does.
 struct Views {
     members: usize,
     views: Vec<Members>,
-    /// Messages about members.
+    /// The number of messages about members.
     messages: u64,
-    /// Members that were added to a view that had them, or removed from one that had not.
+    /// Additions of members that are in the list, and removals of members that are not.
     repeated: u64,
     closed: u64,
     refused: u64,
-    /// The first refusal.
+    /// The first error message.
     refusal: Option<String>,
-    /// When a view last changed.
+    /// The time of the last change of a list.
     last_ns: u64,
 }
 
@@ -121,7 +121,7 @@ impl Views {
         }
     }
 
-    /// All members but the first `without`.
+    /// Returns the set of all members but the first `without`.
     fn members(count: usize, without: usize) -> Members {
         let mut members = vec![0; count.div_ceil(64)];
         for member in without..count {
@@ -130,36 +130,36 @@ impl Views {
         members
     }
 
-    /// Reads until every socket from `first` on sees `expected`, or nothing changes any more.
+    /// Receives until the list of every socket from `first` on is `expected`, or until the timeout without changes.
     fn wait(&mut self, sockets: &mut Sockets, expected: &Members, first: usize, progress: &mut Progress) -> Result<()> {
         let mut since_ns = clock::now_ns();
         while self.wrong(expected, first) > 0 {
             sockets.receive(Duration::from_millis(200), self)?;
             let now_ns = clock::now_ns();
             since_ns = since_ns.max(self.last_ns);
-            if now_ns.saturating_sub(since_ns) > PATIENCE_NS {
+            if now_ns.saturating_sub(since_ns) > IDLE_TIMEOUT_NS {
                 break;
             }
-            progress.show(now_ns, || format!("{} views are not right yet", self.wrong(expected, first)));
+            progress.show(now_ns, || format!("{} member lists are not complete yet", self.wrong(expected, first)));
         }
         Ok(())
     }
 
-    /// Sockets from `first` on whose view is another one.
+    /// Returns the number of sockets from `first` on whose list differs from `expected`.
     fn wrong(&self, expected: &Members, first: usize) -> usize {
         self.views[first..].iter().filter(|view| *view != expected).count()
     }
 
-    fn change(&mut self, socket: usize, member: usize, there: bool) {
+    fn change(&mut self, socket: usize, member: usize, present: bool) {
         if member >= self.members {
             return;
         }
         let (word, bit) = (member / 64, 1 << (member % 64));
         let view = &mut self.views[socket][word];
-        if (*view & bit != 0) == there {
+        if (*view & bit != 0) == present {
             self.repeated += 1;
         }
-        *view = if there { *view | bit } else { *view & !bit };
+        *view = if present { *view | bit } else { *view & !bit };
     }
 }
 
@@ -167,12 +167,12 @@ impl Receiver for Views {
     fn message(&mut self, socket: usize, message: &[u8], now_ns: u64) {
         let has = |part: &[u8]| memmem::find(message, part).is_some();
         if has(b":member_added\"") || has(b":member_removed\"") {
-            let there = has(b":member_added\"");
+            let present = has(b":member_added\"");
             if let Some(member) = members_in(message).next() {
-                self.change(socket, member, there);
+                self.change(socket, member, present);
             }
         } else if has(b":subscription_succeeded\"") {
-            // Each stands twice in it: as an id, and as a name with what is known of it.
+            // Each member occurs twice: in the list of ids, and as a key of the user infos.
             let mut view = vec![0; self.members.div_ceil(64)];
             for member in members_in(message).filter(|member| *member < self.members) {
                 view[member / 64] |= 1 << (member % 64);
@@ -194,7 +194,7 @@ impl Receiver for Views {
     }
 }
 
-/// The members that a message names, in order.
+/// Returns the members in a message, in order.
 fn members_in(message: &[u8]) -> impl Iterator<Item = usize> {
     memmem::find_iter(message, MEMBER).filter_map(|at| {
         let digits = message.get(at + MEMBER.len()..at + MEMBER.len() + MEMBER_DIGITS)?;
@@ -202,7 +202,7 @@ fn members_in(message: &[u8]) -> impl Iterator<Item = usize> {
     })
 }
 
-/// What a member says of itself.
+/// Returns the `channel_data` of a member.
 fn channel_data(member: usize) -> String {
     let id = format!("{}{member:0MEMBER_DIGITS$}", String::from_utf8_lossy(MEMBER));
     json!({ "user_id": id, "user_info": { "name": format!("Number {member}") } }).to_string()
@@ -212,25 +212,25 @@ fn channel_data(member: usize) -> String {
 mod tests {
     use super::*;
 
-    fn told(views: &mut Views, text: &str) {
+    fn receive(views: &mut Views, text: &str) {
         views.message(0, text.as_bytes(), 1);
     }
 
     #[test]
-    fn a_view_follows_what_the_server_says() {
+    fn a_view_follows_the_events_of_the_server() {
         let mut views = Views::new(3);
-        told(
+        receive(
             &mut views,
             r#"{"event":"pusher_internal:subscription_succeeded","data":"{\"presence\":{\"count\":2,\"ids\":[\"bench-member-000000\",\"bench-member-000001\"],\"hash\":{\"bench-member-000000\":{},\"bench-member-000001\":{}}}}"}"#,
         );
         assert_eq!(views.views[0], [0b011]);
-        told(
+        receive(
             &mut views,
             r#"{"event":"pusher_internal:member_added","data":"{\"user_id\":\"bench-member-000002\",\"user_info\":{}}"}"#,
         );
         assert_eq!(views.views[0], Views::members(3, 0));
         for _ in 0..2 {
-            told(
+            receive(
                 &mut views,
                 r#"{"event":"pusher_internal:member_removed","data":"{\"user_id\":\"bench-member-000000\"}"}"#,
             );
@@ -240,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_member_says_names_it_once() {
+    fn channel_data_has_the_member_once() {
         let data = channel_data(42);
         assert_eq!(members_in(data.as_bytes()).collect::<Vec<_>>(), [42]);
     }

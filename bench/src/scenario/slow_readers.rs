@@ -1,4 +1,5 @@
-//! Sockets that stop reading among others that do not: what the others feel of it, and what becomes of those.
+//! The `slow-readers` scenario: some sockets stop reading while events continue. It measures the latency of the other
+//! sockets and how the server closes the slow ones.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,7 +8,7 @@ use anyhow::{Result, ensure};
 use clap::Args;
 use serde::{Deserialize, Serialize};
 
-use super::idle::{hold, mib};
+use super::idle::{keep_open, mib};
 use crate::clock;
 use crate::figure::{Figure, Measurement};
 use crate::latency::Percentiles;
@@ -18,38 +19,38 @@ use crate::progress::Progress;
 use crate::publisher::Sending;
 use crate::publisher::backlog::Backlog;
 use crate::receipts::Receipts;
-use crate::sockets::{Connecting, Sockets};
+use crate::sockets::{ConnectOptions, Sockets};
 use crate::subject::Subject;
 use crate::subscription;
 use crate::tally::Tally;
 
-/// Nothing arriving for this long ends a phase.
-const PATIENCE_NS: u64 = 10_000_000_000;
-/// How long slow readers may take to find out what became of them.
-const AFTERMATH_NS: u64 = 15_000_000_000;
-/// Seconds of events before anything is measured.
+/// A phase ends after this time without an event.
+const IDLE_TIMEOUT_NS: u64 = 10_000_000_000;
+/// The time limit for slow readers to detect that the server closed them.
+const CLOSE_TIMEOUT_NS: u64 = 15_000_000_000;
+/// The duration of the warm-up, in seconds.
 const WARM_UP_S: u64 = 2;
-/// Between two looks at the server's memory.
-const LOOK_NS: u64 = 500_000_000;
-/// Where Carillon counts whom it closed for reading too slowly.
+/// The interval between readings of the server's memory.
+const SAMPLE_INTERVAL_NS: u64 = 500_000_000;
+/// Carillon's counter of connections that were closed because they read too slowly.
 const SLOW_COUNTER: &str = "carillon_slow_consumers_total";
-/// The code that a server closes a slow reader with.
+/// The close code for a slow reader.
 const OVER_CAPACITY: u16 = 4100;
 
-/// Sockets that stop reading among others that do not
+/// Some sockets stop reading while events continue
 #[derive(Args, Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct SlowReaders {
     /// All sockets of the channel
     #[arg(long, default_value_t = 1000)]
     pub(crate) subscribers: usize,
-    /// How many of them stop reading
+    /// Number of them that stop reading
     #[arg(long, default_value_t = 50)]
     pub(crate) slow: usize,
     /// Events per second
     #[arg(long, default_value_t = 100.0)]
     pub(crate) rate: f64,
-    /// Seconds with everyone reading, and then again with some who do not. The system itself keeps 4 MB for a slow
-    /// reader, which takes its time to fill
+    /// Seconds of each of two phases: all sockets read, then some stop. The kernel buffers up to 4 MB per slow reader, which
+    /// takes time to fill
     #[arg(long, default_value_t = 20)]
     pub(crate) seconds: u64,
     /// Bytes of an event's data
@@ -64,20 +65,20 @@ impl SlowReaders {
     }
 
     pub(super) fn run(&self, subject: &Subject, progress: &mut Progress) -> Result<Measurement> {
-        ensure!(self.slow < self.subscribers, "somebody must go on reading");
-        let wanted = Connecting {
+        ensure!(self.slow < self.subscribers, "--slow must be less than --subscribers");
+        let options = ConnectOptions {
             ws: &subject.ws,
             key: subject.app.key.as_str(),
             count: self.subscribers,
             in_flight: 64,
             greeting: &|_, _| Some(subscription::public(&channel_name(0))),
         };
-        let (mut sockets, connected) = Sockets::connect(wanted, &mut (), progress)?;
+        let (mut sockets, connected) = Sockets::connect(options, &mut (), progress)?;
         ensure!(connected.failed == 0, "{} sockets were refused: {:?}", connected.failed, connected.failure);
         let mut measurement = Measurement::default();
         let counted_before = subject.counted(SLOW_COUNTER)?;
         let before = Memory::of(&subject.pids)?.resident;
-        // Warms up: the two phases that are compared must not differ by that.
+        // Both measured phases start with a warm server.
         self.phase(0, WARM_UP_S, subject, &mut sockets, progress)?;
         let with_all = self.phase(0, self.seconds, subject, &mut sockets, progress)?;
 
@@ -93,22 +94,24 @@ impl SlowReaders {
         for index in 0..self.slow {
             sockets.read_again(index)?;
         }
-        let mut fates = Receipts::new(self.subscribers, |_| 0, |_| 0);
-        let until_ns = clock::now_ns() + AFTERMATH_NS;
-        while fates.closed.len() < self.slow && clock::now_ns() < until_ns {
-            sockets.receive(Duration::from_millis(200), &mut fates)?;
-            progress.show(clock::now_ns(), || format!("{} of {} slow readers closed", fates.closed.len(), self.slow));
+        let mut outcomes = Receipts::new(self.subscribers, |_| 0, |_| 0);
+        let until_ns = clock::now_ns() + CLOSE_TIMEOUT_NS;
+        while outcomes.closed.len() < self.slow && clock::now_ns() < until_ns {
+            sockets.receive(Duration::from_millis(200), &mut outcomes)?;
+            progress
+                .show(clock::now_ns(), || format!("{} of {} slow readers closed", outcomes.closed.len(), self.slow));
         }
-        hold(&mut sockets, 3_000_000_000, progress)?;
+        keep_open(&mut sockets, 3_000_000_000, progress)?;
         let after = Memory::of(&subject.pids)?.resident;
 
-        let (closed, others_closed): (Vec<_>, Vec<_>) = fates.closed.iter().partition(|(index, _)| *index < self.slow);
-        let right = closed.iter().filter(|(_, code)| *code == Some(OVER_CAPACITY)).count();
+        let (closed, others_closed): (Vec<_>, Vec<_>) =
+            outcomes.closed.iter().partition(|(index, _)| *index < self.slow);
+        let with_code = closed.iter().filter(|(_, code)| *code == Some(OVER_CAPACITY)).count();
         if let (Some(counted), Some(before)) = (subject.counted(SLOW_COUNTER)?, counted_before) {
             measurement.set(Figure::ClosedAsSlow, counted - before);
         }
-        measurement.set(Figure::Closed4100, right as f64);
-        measurement.set(Figure::ClosedOtherwise, (closed.len() - right) as f64);
+        measurement.set(Figure::Closed4100, with_code as f64);
+        measurement.set(Figure::ClosedOtherwise, (closed.len() - with_code) as f64);
         measurement.set(Figure::LeftOpen, (self.slow - closed.len()) as f64);
         measurement.set(Figure::Closed, (others_closed.len() + with_all.closed + without.closed) as f64);
         measurement.set(Figure::P99BeforeMs, with_all.latency.p99_ms);
@@ -126,7 +129,7 @@ impl SlowReaders {
         Ok(measurement)
     }
 
-    /// Publishes for some seconds to all sockets, of which the first `slow` do not read.
+    /// Publishes for some seconds to all sockets. The first `slow` sockets do not read.
     fn phase(
         &self,
         slow: usize,
@@ -139,21 +142,21 @@ impl SlowReaders {
         let events = (rate * seconds as f64) as u64;
         let plan = Plan { channels: 1, events_per_channel: events, batch: 1, rate, data_bytes, first_sequence: 0 };
         let mut receipts = Receipts::new(self.subscribers, |index| if index < slow { 0 } else { events }, |_| 0);
-        // The same sockets in both phases.
+        // Both phases measure the latency of the same sockets.
         receipts.timed_from = self.slow;
         let backlog = Arc::new(Backlog::new(&plan, self.subscribers as u64));
         let publishing = subject.publish(plan, Sending::default(), &backlog)?;
         let mut resident_peak = 0;
-        let mut look_ns = 0;
+        let mut sample_ns = 0;
         receipts.last_ns = clock::now_ns();
         while !receipts.is_complete() {
             sockets.receive(Duration::from_millis(200), &mut receipts)?;
             let now_ns = clock::now_ns();
-            if now_ns >= look_ns {
-                look_ns = now_ns + LOOK_NS;
+            if now_ns >= sample_ns {
+                sample_ns = now_ns + SAMPLE_INTERVAL_NS;
                 resident_peak = Memory::of(&subject.pids)?.resident.max(resident_peak);
             }
-            if now_ns.saturating_sub(receipts.last_ns) > PATIENCE_NS {
+            if now_ns.saturating_sub(receipts.last_ns) > IDLE_TIMEOUT_NS {
                 break;
             }
             progress.show(now_ns, || {
@@ -172,7 +175,7 @@ impl SlowReaders {
     }
 }
 
-/// What happened while events went on.
+/// The results of one phase.
 struct Phase {
     latency: Percentiles,
     lateness: Percentiles,

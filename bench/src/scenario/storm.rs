@@ -1,23 +1,23 @@
-//! Sockets that connect all at once, as after a restart, leave all at once, and come again.
+//! The `storm` scenario: sockets connect at the same time, as after a restart, disconnect, and connect again.
 
 use anyhow::Result;
 use clap::Args;
 use serde::{Deserialize, Serialize};
 
-use super::idle::hold;
+use super::idle::keep_open;
 use crate::figure::{Figure, Measurement};
 use crate::latency::Latency;
 use crate::meter::Meter;
 use crate::plan::channel_name;
 use crate::progress::Progress;
-use crate::sockets::{Connecting, Sockets};
+use crate::sockets::{ConnectOptions, Sockets};
 use crate::subject::Subject;
 use crate::subscription;
 
-/// After a wave has left, before the next comes: what leaving costs is used by then.
+/// The pause between waves, in which the server finishes the cleanup of the closed connections.
 const PAUSE_NS: u64 = 1_000_000_000;
 
-/// Sockets that connect all at once, leave, and come again
+/// Many sockets connect at the same time, disconnect, and connect again
 #[derive(Args, Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Storm {
     /// Sockets of each wave
@@ -25,10 +25,10 @@ pub(crate) struct Storm {
     pub(crate) sockets: usize,
     #[arg(long, default_value_t = 2)]
     pub(crate) waves: usize,
-    /// Connections that may be under way at once
+    /// Concurrent connection attempts
     #[arg(long, default_value_t = 500)]
     pub(crate) in_flight: usize,
-    /// Channels that the sockets are spread over
+    /// Number of channels, over which the sockets are spread
     #[arg(long, default_value_t = 1)]
     pub(crate) channels: usize,
 }
@@ -44,19 +44,19 @@ impl Storm {
         let (mut elapsed_s, mut connect_s, mut leave_s, mut own_s, mut failed) = (0.0, 0.0, 0.0, 0.0, 0);
         for _ in 0..self.waves {
             let meter = Meter::start(&subject.pids)?;
-            let wanted = Connecting {
+            let options = ConnectOptions {
                 ws: &subject.ws,
                 key: subject.app.key.as_str(),
                 count: self.sockets,
                 in_flight: self.in_flight,
                 greeting: &|index, _| Some(subscription::public(&channel_name(index % self.channels.max(1)))),
             };
-            let (mut sockets, connected) = Sockets::connect(wanted, &mut (), progress)?;
+            let (mut sockets, connected) = Sockets::connect(options, &mut (), progress)?;
             let connecting = meter.read()?;
             for index in 0..self.sockets {
                 sockets.close(index);
             }
-            hold(&mut sockets, PAUSE_NS, progress)?;
+            keep_open(&mut sockets, PAUSE_NS, progress)?;
             let both = meter.read()?;
             connect_s += connecting.server_s;
             leave_s += both.server_s - connecting.server_s;
@@ -67,7 +67,7 @@ impl Storm {
             measurement.notes.extend(connected.failure.filter(|_| measurement.notes.is_empty()));
             measurement.processes = both.processes;
         }
-        // Of those that were let in: who refuses must not look cheaper for it.
+        // Only accepted connections count, which prevents refusals from lowering the cost.
         let count = ((self.sockets * self.waves) as u64).saturating_sub(failed).max(1) as f64;
         if !subject.pids.is_empty() {
             measurement.set(Figure::CpuPerSocketUs, connect_s * 1e6 / count);

@@ -1,4 +1,4 @@
-//! One socket: from the first packet to the last frame.
+//! One WebSocket client, from connecting to the last frame.
 
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -9,45 +9,45 @@ use mio::{Interest, Registry, Token};
 use shared::protocol::SocketId;
 use socket2::{Domain, Protocol, Type};
 
-use super::{Connecting, Greeting, Receiver};
+use super::{ConnectOptions, Greeting, Receiver};
 use crate::clock;
 use crate::frame::{self, Frame};
 
-/// Liveness checks are shorter than every event.
+/// The maximum length of a ping message, which is shorter than any event.
 const PING_MESSAGE_MAX: usize = 48;
 
-/// How far a socket is.
+/// The state of a socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Stage {
-    /// The packets of TCP's handshake are under way.
+    /// The TCP handshake is in progress.
     Connecting,
-    /// The answer to the upgrade request is due.
+    /// The WebSocket handshake is in progress.
     Upgrading,
-    /// The server's first message, with the socket's name, is due.
+    /// The socket waits for `connection_established` with its socket id.
     Greeting,
-    /// The subscription's confirmation is due.
+    /// The socket waits for the confirmation of its subscription.
     Subscribing,
-    /// Everything that was wanted is there.
+    /// The socket is connected and subscribed.
     Ready,
-    /// Ended by the server, or refused.
+    /// The server refused or closed the connection.
     Failed,
-    /// Ended by this side.
-    Left,
+    /// This side closed the connection.
+    Closed,
 }
 
 /// A client's connection.
 pub(crate) struct Socket {
     stream: TcpStream,
     pub(crate) stage: Stage,
-    /// The start of a frame whose rest has not arrived.
+    /// The received part of an incomplete frame.
     partial: Vec<u8>,
     pub(crate) socket_id: Option<SocketId>,
     pub(crate) started_ns: u64,
-    /// The upgrade request until it is sent, then why the connection failed, if it did.
+    /// The handshake request until it is sent, later the reason of a failure.
     text: Option<Box<str>>,
 }
 
-/// What one round of reading works with.
+/// The shared state of one turn of reading.
 pub(crate) struct Turn<'a, R> {
     pub(crate) buffer: &'a mut [u8],
     pub(crate) greeting: Greeting<'a>,
@@ -56,40 +56,40 @@ pub(crate) struct Turn<'a, R> {
 
 impl Stage {
     pub(crate) fn is_settled(self) -> bool {
-        matches!(self, Self::Ready | Self::Failed | Self::Left)
+        matches!(self, Self::Ready | Self::Failed | Self::Closed)
     }
 
     fn is_over(self) -> bool {
-        matches!(self, Self::Failed | Self::Left)
+        matches!(self, Self::Failed | Self::Closed)
     }
 }
 
 impl Socket {
-    /// Begins to connect. The result shows when the socket becomes writable.
+    /// Starts to connect. The socket becomes writable when the connection is established or has failed.
     pub(crate) fn open(
         address: SocketAddr,
         source: Option<Ipv4Addr>,
-        wanted: &Connecting<'_>,
+        options: &ConnectOptions<'_>,
         registry: &Registry,
         token: Token,
         now_ns: u64,
     ) -> Result<Self> {
         let socket = socket2::Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))
-            .context("a socket cannot be had")?;
+            .context("cannot create a socket")?;
         socket.set_nonblocking(true)?;
         socket.set_tcp_nodelay(true)?;
         if let Some(source) = source {
-            socket.bind(&SocketAddr::from((source, 0)).into()).with_context(|| format!("no port left on {source}"))?;
+            socket.bind(&SocketAddr::from((source, 0)).into()).with_context(|| format!("no free port on {source}"))?;
         }
         match socket.connect(&address.into()) {
             Ok(()) => {}
             Err(error) if error.raw_os_error() == Some(rustix::io::Errno::INPROGRESS.raw_os_error()) => {}
-            Err(error) => return Err(error).with_context(|| format!("connecting to {address}")),
+            Err(error) => return Err(error).with_context(|| format!("cannot connect to {address}")),
         }
         let request = format!(
             "GET /app/{}?protocol=7&client=bench&version=1.0 HTTP/1.1\r\nHost: {address}\r\nUpgrade: websocket\r\n\
              Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
-            wanted.key
+            options.key
         );
         let mut socket = Self {
             stream: TcpStream::from_std(socket.into()),
@@ -111,12 +111,12 @@ impl Socket {
         Ok(registry.deregister(&mut self.stream)?)
     }
 
-    /// What the server said, or did, instead of what was wanted.
+    /// Returns the reason of a failure, if the socket has failed.
     pub(crate) fn failure(&self) -> Option<&str> {
         if self.stage == Stage::Failed { Some(self.text.as_deref().unwrap_or("closed")) } else { None }
     }
 
-    /// Asks for a WebSocket, once connected.
+    /// Sends the WebSocket handshake after the connection is established.
     pub(crate) fn upgrade(&mut self) {
         match self.stream.take_error() {
             Ok(None) => {}
@@ -127,33 +127,33 @@ impl Socket {
         self.write(request.as_bytes());
     }
 
-    /// Sends a text frame; returns whether all of it was taken.
+    /// Sends a text frame. Returns whether all of it was written.
     pub(crate) fn send(&mut self, text: &str) -> bool {
         !self.stage.is_over() && self.write(&frame::from_client(frame::TEXT, text.as_bytes()))
     }
 
-    /// Ends the connection from this side.
-    pub(crate) fn leave(&mut self) {
+    /// Sends a close frame and closes the connection.
+    pub(crate) fn close(&mut self) {
         if !self.stage.is_over() {
             self.write(&frame::from_client(frame::CLOSE, &1000_u16.to_be_bytes()));
-            self.stage = Stage::Left;
-            // It may be gone already.
+            self.stage = Stage::Closed;
+            // The server may have closed the connection already.
             let _ = self.stream.shutdown(std::net::Shutdown::Both);
         }
     }
 
-    /// Reads until nothing is left, and acts on it.
+    /// Reads and handles all available bytes.
     ///
-    /// `to_the_end`: the peer has said all, so that nothing wakes this socket again.
-    pub(crate) fn read<R: Receiver>(&mut self, index: usize, to_the_end: bool, turn: &mut Turn<'_, R>) {
+    /// With `until_closed`, the peer has closed its side, and no further readiness event follows.
+    pub(crate) fn read<R: Receiver>(&mut self, index: usize, until_closed: bool, turn: &mut Turn<'_, R>) {
         let mut buffer = std::mem::take(&mut turn.buffer);
         while !self.stage.is_over() && self.stage != Stage::Connecting {
             match self.stream.read(buffer) {
                 Ok(0) => self.ended(index, None, "the server closed the connection", turn.receiver),
                 Ok(count) => {
-                    self.arrived(index, &buffer[..count], turn);
-                    // Edges come again for what arrives later.
-                    if count < buffer.len() && !to_the_end {
+                    self.on_read(index, &buffer[..count], turn);
+                    // The next bytes cause a new readiness event.
+                    if count < buffer.len() && !until_closed {
                         break;
                     }
                 }
@@ -164,14 +164,14 @@ impl Socket {
         std::mem::swap(&mut turn.buffer, &mut buffer);
     }
 
-    fn arrived<R: Receiver>(&mut self, index: usize, bytes: &[u8], turn: &mut Turn<'_, R>) {
+    fn on_read<R: Receiver>(&mut self, index: usize, bytes: &[u8], turn: &mut Turn<'_, R>) {
         if self.partial.is_empty() {
-            let taken = self.take(index, bytes, turn);
+            let taken = self.on_bytes(index, bytes, turn);
             self.partial.extend_from_slice(&bytes[taken..]);
         } else {
             let mut all = std::mem::take(&mut self.partial);
             all.extend_from_slice(bytes);
-            let taken = self.take(index, &all, turn);
+            let taken = self.on_bytes(index, &all, turn);
             if taken < all.len() {
                 all.drain(..taken);
                 self.partial = all;
@@ -179,15 +179,15 @@ impl Socket {
         }
     }
 
-    /// Takes the answer to the upgrade and whole frames; returns the bytes that they took.
-    fn take<R: Receiver>(&mut self, index: usize, bytes: &[u8], turn: &mut Turn<'_, R>) -> usize {
+    /// Handles the response to the handshake and all complete frames. Returns the number of bytes handled.
+    fn on_bytes<R: Receiver>(&mut self, index: usize, bytes: &[u8], turn: &mut Turn<'_, R>) -> usize {
         let mut taken = 0;
         if self.stage == Stage::Upgrading {
             let Some(end) = memchr::memmem::find(bytes, b"\r\n\r\n") else { return 0 };
             taken = end + 4;
             if !bytes.starts_with(b"HTTP/1.1 101") {
-                let answer = String::from_utf8_lossy(bytes.split(|byte| *byte == b'\r').next().unwrap_or_default());
-                self.ended(index, None, &answer, turn.receiver);
+                let status = String::from_utf8_lossy(bytes.split(|byte| *byte == b'\r').next().unwrap_or_default());
+                self.ended(index, None, &status, turn.receiver);
                 return bytes.len();
             }
             self.stage = Stage::Greeting;
@@ -201,8 +201,8 @@ impl Socket {
                 frame::PONG => {}
                 frame::CLOSE => {
                     self.write(&frame::from_client(frame::CLOSE, payload.get(..2).unwrap_or_default()));
-                    let said = self.text.take().unwrap_or_else(|| "the server closed the connection".into());
-                    self.ended(index, frame::close_code(payload), &said, turn.receiver);
+                    let reason = self.text.take().unwrap_or_else(|| "the server closed the connection".into());
+                    self.ended(index, frame::close_code(payload), &reason, turn.receiver);
                     return bytes.len();
                 }
                 _ => self.message(index, payload, now_ns, turn),
@@ -220,7 +220,7 @@ impl Socket {
             return turn.receiver.message(index, message, now_ns);
         }
         if has(message, b"\"pusher:error\"") || has(message, b":subscription_error\"") {
-            // A close frame may follow, or not: a refused subscription leaves the socket open.
+            // A close frame may follow. A refused subscription leaves the socket open.
             self.text = Some(String::from_utf8_lossy(message).into());
             if self.stage == Stage::Subscribing {
                 self.ended(index, None, &String::from_utf8_lossy(message), turn.receiver);
@@ -241,7 +241,7 @@ impl Socket {
     fn ended(&mut self, index: usize, code: Option<u16>, why: &str, receiver: &mut impl Receiver) {
         let was_ready = self.stage == Stage::Ready;
         let why = match (&self.text, was_ready) {
-            (Some(said), false) => said.to_string(),
+            (Some(reason), false) => reason.to_string(),
             _ => why.to_owned(),
         };
         self.fail(why);
@@ -254,11 +254,11 @@ impl Socket {
         self.stage = Stage::Failed;
         self.text = Some(why.into());
         self.partial = Vec::new();
-        // It may be gone already.
+        // The server may have closed the connection already.
         let _ = self.stream.shutdown(std::net::Shutdown::Both);
     }
 
-    /// Everything that is sent fits an empty socket buffer.
+    /// Writes bytes that fit into an empty socket buffer.
     fn write(&mut self, bytes: &[u8]) -> bool {
         matches!(self.stream.write(bytes), Ok(written) if written == bytes.len())
     }
@@ -268,7 +268,7 @@ fn has(message: &[u8], part: &[u8]) -> bool {
     memchr::memmem::find(message, part).is_some()
 }
 
-/// The name in a `pusher:connection_established`, whose data is JSON inside a JSON string.
+/// Returns the socket id of a `pusher:connection_established`, whose data is JSON in a JSON string.
 fn socket_id(message: &[u8]) -> Option<SocketId> {
     let after = memchr::memmem::find(message, b"socket_id")? + b"socket_id".len();
     let digits = message[after..].iter().position(u8::is_ascii_digit)? + after;
@@ -281,7 +281,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_name_is_found_in_text_and_in_an_object() {
+    fn the_socket_id_is_found_in_a_string_and_in_an_object() {
         for message in [
             r#"{"event":"pusher:connection_established","data":"{\"socket_id\":\"12.34\",\"activity_timeout\":120}"}"#,
             r#"{"event":"pusher:connection_established","data":{"activity_timeout":30,"socket_id":"12.34"}}"#,

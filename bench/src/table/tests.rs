@@ -8,7 +8,7 @@ fn table() -> Table {
 }
 
 #[test]
-fn a_terminal_sees_aligned_columns() {
+fn plain_columns_are_aligned() {
     assert_eq!(
         table().plain(),
         "  figure            floor  carillon\n  CPU per delivery  3.512       3.6\n  lost                  0\n"
@@ -16,7 +16,7 @@ fn a_terminal_sees_aligned_columns() {
 }
 
 #[test]
-fn a_page_gets_a_rule_below_the_head() {
+fn a_markdown_table_has_a_rule_below_the_head() {
     assert_eq!(
         table().markdown(),
         "| figure           | floor | carillon |\n\
@@ -27,7 +27,7 @@ fn a_page_gets_a_rule_below_the_head() {
 }
 
 #[test]
-fn numbers_are_grouped() {
+fn digits_are_grouped() {
     for (value, decimals, expected) in [
         (0.0, 0, "0"),
         (999.0, 0, "999"),

@@ -15,32 +15,32 @@ fn tally(deliveries: u64, lost: u64, doubled: u64, out_of_order: u64) -> Tally {
 }
 
 #[test]
-fn everything_in_order_is_clean() {
+fn events_in_order_are_clean() {
     check(&[0, 1, 2], 3, tally(3, 0, 0, 0));
 }
 
 #[test]
-fn what_is_skipped_is_lost() {
+fn a_skipped_event_is_lost() {
     check(&[0, 3, 4], 5, tally(3, 2, 0, 0));
 }
 
 #[test]
-fn what_never_came_at_the_end_is_lost() {
+fn a_missing_event_at_the_end_is_lost() {
     check(&[0], 4, tally(1, 3, 0, 0));
     check(&[], 4, tally(0, 4, 0, 0));
 }
 
 #[test]
-fn what_comes_twice_is_doubled() {
+fn a_repeated_event_is_duplicated() {
     check(&[0, 0, 1, 1, 0], 2, tally(5, 0, 3, 0));
 }
 
 #[test]
-fn what_comes_late_is_out_of_order_and_not_lost() {
+fn a_late_event_is_out_of_order_and_not_lost() {
     check(&[0, 4, 2, 1, 3], 5, tally(5, 0, 0, 3));
 }
 
 #[test]
-fn what_comes_late_and_then_again_is_both() {
+fn a_late_and_repeated_event_counts_as_both() {
     check(&[0, 2, 1, 1], 3, tally(4, 0, 1, 1));
 }
