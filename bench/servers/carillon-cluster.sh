@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Redis, a publisher, and as many gateways as there are ports.
+# Starts Redis, a publisher, and one gateway per port in GATEWAY_PORTS.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
-. bench/servers/together.sh
+. bench/servers/processes.sh
 carillon=${CARILLON:-target/release/carillon}
 start redis-server --port "$REDIS_PORT" --bind 127.0.0.1 --save "" --appendonly no
 common=(--config bench/servers/carillon.toml --redis "redis://127.0.0.1:$REDIS_PORT" --host 127.0.0.1)
@@ -12,4 +12,4 @@ for port in $GATEWAY_PORTS; do
   metrics=("${metrics[@]:1}")
 done
 start "$carillon" publisher "${common[@]}" --port "$API_PORT" --admin-port 0
-together
+wait_and_stop

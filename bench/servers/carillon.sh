@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# One Carillon that keeps its state in memory.
+# Starts one Carillon process with state in memory.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 carillon=${CARILLON:-target/release/carillon}

@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# Redis, and as many Sockudo as there are ports; each serves clients and the HTTP API.
+# Starts Redis, and one Sockudo process per port in GATEWAY_PORTS. Each serves clients and the HTTP API.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
-. bench/servers/together.sh
+. bench/servers/processes.sh
 . bench/servers/sockudo-environment.sh
 start redis-server --port "$REDIS_PORT" --bind 127.0.0.1 --save "" --appendonly no
 export ADAPTER_DRIVER=redis CACHE_DRIVER=redis REDIS_URL="redis://127.0.0.1:$REDIS_PORT"
 read -ra metrics <<<"$METRICS_PORTS"
-# The port stands in its name, by which processes are told apart.
+# The load generator finds a gateway's process by the port in its command line.
 sockudo_on() {
   PORT=$1 METRICS_PORT=$2 exec -a "sockudo $1" "$sockudo"
 }
@@ -15,4 +15,4 @@ for port in $GATEWAY_PORTS; do
   start sockudo_on "$port" "${metrics[0]}"
   metrics=("${metrics[@]:1}")
 done
-together
+wait_and_stop

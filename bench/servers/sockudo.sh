@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# One Sockudo that keeps its state in memory.
+# Starts one Sockudo process with state in memory.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 . bench/servers/sockudo-environment.sh

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# One soketi that keeps its state in memory.
+# Starts one soketi process with state in memory.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 . bench/servers/soketi-environment.sh
