@@ -26,6 +26,12 @@ fuzz_target!(|data: &[u8]| {
             assert_eq!(inner.get("auth").and_then(Value::as_str), auth.as_deref());
             assert_eq!(inner.get("channel_data").and_then(Value::as_str), channel_data.as_deref());
         }
+        ClientFrame::BadSubscribe { channel, field, .. } => {
+            let inner = inner_data(&plain);
+            assert_eq!(plain["event"], "pusher:subscribe");
+            assert_eq!(inner["channel"], channel);
+            assert!(!inner[field].is_string(), "rejected a valid {field}: {text}");
+        }
         ClientFrame::Unsubscribe { channel } => {
             assert_eq!(plain["event"], "pusher:unsubscribe");
             assert_eq!(inner_data(&plain)["channel"], channel);
@@ -34,6 +40,10 @@ fuzz_target!(|data: &[u8]| {
             let inner = inner_data(&plain);
             assert_eq!(plain["event"], "pusher:signin");
             assert_eq!((&inner["auth"], &inner["user_data"]), (&auth.into(), &user_data.into()));
+        }
+        ClientFrame::BadSignIn { field, .. } => {
+            assert_eq!(plain["event"], "pusher:signin");
+            assert!(!inner_data(&plain)[field].is_string(), "rejected a valid {field}: {text}");
         }
         ClientFrame::Ping => assert_eq!(plain["event"], "pusher:ping"),
         ClientFrame::Pong => assert_eq!(plain["event"], "pusher:pong"),
