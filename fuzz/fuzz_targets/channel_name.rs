@@ -1,12 +1,12 @@
-//! A channel name is accepted exactly when the protocol allows it, kept as it was, and of the kind that its longest
-//! prefix says.
+//! Checks that exactly the allowed channel names are accepted, that they are not changed, and that the longest prefix
+//! determines their kind.
 
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
 use shared::protocol::{ChannelKind, ChannelName, SocketId};
 
-/// Short, so that the fuzzer meets the limit.
+/// The maximum length. It is short, which lets the fuzzer reach it.
 const MAX: usize = 48;
 const USER_PREFIX: &str = "#server-to-user-";
 
@@ -28,31 +28,32 @@ fuzz_target!(|data: &[u8]| {
     }
 });
 
-/// `^(#server-to-user-)?[A-Za-z0-9_\-=@,.;]+$`, written differently than in the crate.
+/// Returns whether a name is allowed: `^(#server-to-user-)?[A-Za-z0-9_\-=@,.;]+$`, implemented differently than in the
+/// crate.
 fn is_name(raw: &str) -> bool {
     let rest = raw.strip_prefix(USER_PREFIX).unwrap_or(raw);
     let allowed = |character| matches!(character, 'A'..='Z' | 'a'..='z' | '0'..='9') || "_-=@,.;".contains(character);
     raw.chars().count() <= MAX && !rest.is_empty() && rest.chars().all(allowed)
 }
 
-/// By peeling one word after the other off the front.
+/// Returns the kind of a name by removing one prefix at a time.
 fn kind_of(raw: &str) -> ChannelKind {
     if raw.starts_with('#') {
         return ChannelKind::User;
     }
-    let peel = |text: &mut &str, word: &str| text.strip_prefix(word).inspect(|rest| *text = rest).is_some();
+    let remove = |text: &mut &str, prefix: &str| text.strip_prefix(prefix).inspect(|rest| *text = rest).is_some();
     let mut rest = raw;
-    if peel(&mut rest, "private-") {
-        let encrypted = peel(&mut rest, "encrypted-");
-        return match (encrypted, peel(&mut rest, "cache-")) {
+    if remove(&mut rest, "private-") {
+        let encrypted = remove(&mut rest, "encrypted-");
+        return match (encrypted, remove(&mut rest, "cache-")) {
             (true, true) => ChannelKind::EncryptedCache,
             (true, false) => ChannelKind::Encrypted,
             (false, true) => ChannelKind::PrivateCache,
             (false, false) => ChannelKind::Private,
         };
     }
-    if peel(&mut rest, "presence-") {
-        return if peel(&mut rest, "cache-") { ChannelKind::PresenceCache } else { ChannelKind::Presence };
+    if remove(&mut rest, "presence-") {
+        return if remove(&mut rest, "cache-") { ChannelKind::PresenceCache } else { ChannelKind::Presence };
     }
-    if peel(&mut rest, "cache-") { ChannelKind::Cache } else { ChannelKind::Public }
+    if remove(&mut rest, "cache-") { ChannelKind::Cache } else { ChannelKind::Public }
 }

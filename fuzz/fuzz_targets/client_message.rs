@@ -1,4 +1,4 @@
-//! What a client sends is read as the JSON says, and what goes on to other clients is JSON that says the same.
+//! Checks that a client message is parsed as its JSON specifies, and that forwarded data is equivalent JSON.
 
 #![no_main]
 
@@ -8,16 +8,16 @@ use shared::protocol::{ClientFrame, Member, ServerFrame, User};
 
 fuzz_target!(|data: &[u8]| {
     let Ok(text) = std::str::from_utf8(data) else { return };
-    members_survive(text);
+    member_data_is_unchanged(text);
     let parsed = ClientFrame::parse(text);
-    // A reader that knows nothing of frames. Deep nesting and lone surrogates are beyond it, not beyond the parser,
-    // which skips what it does not look at.
+    // `serde_json` parses the whole text for comparison. It rejects deep nesting and lone surrogates, which the parser
+    // skips in members that it does not use.
     let Ok(plain) = serde_json::from_str::<Value>(text) else { return };
     let Ok(frame) = parsed else {
-        assert!(!(plain.is_object() && is_harmless(text, &plain)), "refused: {text}");
+        assert!(!(plain.is_object() && is_valid(text, &plain)), "rejected a valid message: {text}");
         return;
     };
-    assert!(plain["event"].is_string(), "read without an event: {text}");
+    assert!(plain["event"].is_string(), "accepted a message without an event: {text}");
     match frame {
         ClientFrame::Subscribe { channel, auth, channel_data } => {
             let inner = inner_data(&plain);
@@ -66,26 +66,26 @@ fuzz_target!(|data: &[u8]| {
     }
 });
 
-/// Whether nothing about the object gives a reason to refuse it: an event that needs no data, and no member twice.
-fn is_harmless(text: &str, plain: &Value) -> bool {
-    let unread =
+/// Returns whether an object is certainly valid: its event needs no data, and no member occurs twice.
+fn is_valid(text: &str, plain: &Value) -> bool {
+    let needs_no_data =
         plain["event"].as_str().is_some_and(|event| !event.starts_with("pusher:") && !event.starts_with("client-"));
     let once = |member: &str| text.matches(member).count() <= 1;
     let escaped = text.contains('\\');
     let channel = plain.get("channel").is_none_or(|channel| channel.is_string() || channel.is_null());
-    unread && channel && !escaped && ["event", "channel", "data"].into_iter().all(once)
+    needs_no_data && channel && !escaped && ["event", "channel", "data"].into_iter().all(once)
 }
 
-/// The `data` of a `pusher:` event: an object, or a string that holds one.
+/// Returns the `data` of a `pusher:` event, which is an object or a string with the JSON of an object.
 fn inner_data(plain: &Value) -> Value {
     match &plain["data"] {
-        Value::String(text) => serde_json::from_str(text).expect("what was read is JSON"),
+        Value::String(text) => serde_json::from_str(text).expect("the data of an accepted message is JSON"),
         object => object.clone(),
     }
 }
 
-/// What an application says of its users goes to other clients unchanged, inside JSON that stays whole.
-fn members_survive(text: &str) {
+/// Checks that the member data of an application is forwarded without changes, in valid JSON.
+fn member_data_is_unchanged(text: &str) {
     let _ = User::parse(text, 128);
     let Ok(member) = Member::parse(text, 128, 1024) else { return };
     assert!(!member.user_id.as_str().is_empty());
@@ -93,14 +93,16 @@ fn members_survive(text: &str) {
     let added = decode(&ServerFrame::MemberAdded { channel: "presence-a", member: &member }.encode());
     let list = ServerFrame::SubscribedWithMembers { channel: "presence-a", members: std::slice::from_ref(&member) };
     let list = decode(&list.encode());
-    let (Value::String(added), Value::String(list)) = (&added["data"], &list["data"]) else { panic!("data is a text") };
-    // The info is kept byte for byte, so what only a lenient reader takes stays so.
+    let (Value::String(added), Value::String(list)) = (&added["data"], &list["data"]) else {
+        panic!("the data is not a string")
+    };
+    // The user info is forwarded byte for byte. It may be JSON that only lenient parsers accept.
     let info = member.user_info.as_deref().unwrap_or("null");
     assert!(added.ends_with(&format!(r#","user_info":{info}}}"#)), "{added}");
     let Ok(info) = serde_json::from_str::<Value>(info) else { return };
-    // Two levels further down, a reader of limited depth may give up.
+    // The frame has two more levels of nesting, which can exceed the depth limit of `serde_json`.
     let (Ok(added), Ok(list)) = (serde_json::from_str::<Value>(added), serde_json::from_str::<Value>(list)) else {
-        assert!(text.matches(['[', '{']).count() > 100, "broken by {text}");
+        assert!(text.matches(['[', '{']).count() > 100, "invalid JSON for {text}");
         return;
     };
     assert_eq!(added, json!({"user_id": member.user_id.as_str(), "user_info": info}));

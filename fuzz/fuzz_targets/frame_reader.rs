@@ -1,4 +1,4 @@
-//! However a client's bytes arrive, they are read as the same messages or refused for the same reason, within the limit.
+//! Checks that the division of a client's bytes into reads does not change the messages, the errors, or the size limit.
 
 #![no_main]
 
@@ -10,14 +10,14 @@ use libfuzzer_sys::fuzz_target;
 
 #[derive(Debug, Arbitrary)]
 struct Input<'a> {
-    /// Short, so that the fuzzer meets the limit.
+    /// The size limit. It is small, which lets the fuzzer reach it.
     message_bytes_max: u8,
-    /// Lengths of the pieces that arrive, over and over.
+    /// The lengths of the pieces that arrive, in rotation.
     pieces: [u8; 4],
     parts: Vec<Part<'a>>,
 }
 
-/// What makes up the bytes: frames that are mostly right, and anything at all.
+/// A part of the input: a mostly valid frame, a frame header, or arbitrary bytes.
 #[derive(Debug, Arbitrary)]
 enum Part<'a> {
     Frame { first: u8, mask: [u8; 4], payload: &'a [u8] },
@@ -26,7 +26,7 @@ enum Part<'a> {
 }
 
 #[derive(Debug, PartialEq)]
-enum Heard {
+enum Received {
     Text(String),
     Ping(Vec<u8>),
     Pong,
@@ -38,44 +38,44 @@ fuzz_target!(|input: Input<'_>| {
     let bytes: Vec<u8> = input.parts.iter().flat_map(Part::bytes).collect();
     let whole = read(&bytes, &[bytes.len().max(1)], max);
     let pieces = input.pieces.map(|length| usize::from(length).max(1));
-    assert_eq!(read(&bytes, &pieces, max), whole, "in pieces of {pieces:?}");
-    assert_eq!(read(&bytes, &[1], max), whole, "byte by byte");
-    for heard in &whole.0 {
-        match heard {
-            Heard::Text(text) => assert!(text.len() <= max),
-            Heard::Ping(payload) => assert_eq!(writer::pong(payload).len(), 2 + payload.len(), "it can be answered"),
-            Heard::Pong | Heard::Close => {}
+    assert_eq!(read(&bytes, &pieces, max), whole, "read in pieces of {pieces:?}");
+    assert_eq!(read(&bytes, &[1], max), whole, "read byte by byte");
+    for received in &whole.0 {
+        match received {
+            Received::Text(text) => assert!(text.len() <= max),
+            Received::Ping(payload) => assert_eq!(writer::pong(payload).len(), 2 + payload.len(), "a pong fits into one frame"),
+            Received::Pong | Received::Close => {}
         }
     }
 });
 
-fn read(mut bytes: &[u8], pieces: &[usize], max: usize) -> (Vec<Heard>, Result<(), WireError>) {
-    let (mut reader, mut heard, mut closed) = (Reader::default(), Vec::new(), false);
+fn read(mut bytes: &[u8], pieces: &[usize], max: usize) -> (Vec<Received>, Result<(), WireError>) {
+    let (mut reader, mut received, mut closed) = (Reader::default(), Vec::new(), false);
     for length in pieces.iter().cycle() {
         let (piece, rest) = bytes.split_at((*length).min(bytes.len()));
         bytes = rest;
         let result = reader.read(&mut piece.to_vec(), max, |incoming| {
-            heard.push(match incoming {
-                Incoming::Text(text) => Heard::Text(text.into()),
-                Incoming::Ping(payload) => Heard::Ping(payload.into()),
-                Incoming::Pong => Heard::Pong,
-                Incoming::Close => Heard::Close,
+            received.push(match incoming {
+                Incoming::Text(text) => Received::Text(text.into()),
+                Incoming::Ping(payload) => Received::Ping(payload.into()),
+                Incoming::Pong => Received::Pong,
+                Incoming::Close => Received::Close,
             });
-            closed = heard.last() == Some(&Heard::Close);
+            closed = received.last() == Some(&Received::Close);
             if closed { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         });
         if result.is_err() || closed || bytes.is_empty() {
-            return (heard, result);
+            return (received, result);
         }
     }
-    unreachable!("pieces repeat until the bytes end")
+    unreachable!("the pieces repeat until all bytes are read")
 }
 
 impl Part<'_> {
     fn bytes(&self) -> Vec<u8> {
         match *self {
             Self::Frame { first, mask, payload } => {
-                // Reserved bits are rare, or few frames would be followed by another.
+                // Reserved bits end the connection. They are rare to let most frames be followed by another.
                 let first = if first & 0x70 == 0x70 { first } else { first & 0x8f };
                 let masked = payload.iter().zip(mask.iter().cycle()).map(|(byte, mask)| byte ^ mask);
                 header(first, payload.len() as u64, mask).into_iter().chain(masked).collect()

@@ -1,4 +1,4 @@
-//! A signed request is accepted, one that was changed after signing is not, and no stranger makes one up.
+//! Checks that a signed request is accepted, and that changed requests and forged queries are rejected.
 
 #![no_main]
 
@@ -48,7 +48,7 @@ enum Change<'a> {
         with: &'a [u8],
     },
     Method,
-    /// A query that nobody signed.
+    /// A query without a valid signature.
     Forged(&'a str),
 }
 
@@ -58,7 +58,7 @@ fuzz_target!(|input: Input<'_>| {
         Method::Get => ("GET", "POST"),
         Method::Post => ("POST", "GET"),
     };
-    // These the signer fills in itself, and names that differ only in case it takes for one.
+    // The signer adds these parameters, and treats names that differ only in case as the same name.
     let own = ["auth_key", "auth_timestamp", "auth_version", "auth_signature", "body_md5"];
     if params.iter().any(|(name, _)| own.contains(&&*name.to_ascii_lowercase())) {
         return;
@@ -69,7 +69,7 @@ fuzz_target!(|input: Input<'_>| {
         query.verify_head(&APP, method, path, NOW_S).is_ok() && query.verify_body(body).is_ok()
     };
     match change {
-        Change::Nothing => assert!(accepts(&query, method, path, body), "refused: {query}"),
+        Change::Nothing => assert!(accepts(&query, method, path, body), "rejected: {query}"),
         Change::Query { at, with } => {
             let changed = spliced(query.as_bytes(), at, with.as_bytes());
             let changed = String::from_utf8_lossy(&changed);
@@ -77,13 +77,13 @@ fuzz_target!(|input: Input<'_>| {
             let (before, after) = (Canonical::of(&query), Canonical::of(&changed));
             let same = after.pairs == before.pairs;
             let same_text = after.repeated() == before.repeated() || after.joined() == before.repeated();
-            assert!(!same || accepted, "refused: {query} -> {changed}");
+            assert!(!same || accepted, "rejected: {query} -> {changed}");
             assert!(!accepted || same_text, "accepted: {query} -> {changed}");
         }
         Change::Path { at, with } => {
             let changed = spliced(path.as_bytes(), at, with.as_bytes());
             let changed = String::from_utf8_lossy(&changed);
-            // A prefix may be left out when signing, and a path may be signed decoded.
+            // The signer may omit a prefix of the path, and may sign the decoded path.
             let related = changed == path || changed.contains('%') || changed.ends_with(path);
             assert!(related || !accepts(&query, method, &changed, body), "{path:?} -> {changed:?}");
         }
@@ -96,14 +96,14 @@ fuzz_target!(|input: Input<'_>| {
     }
 });
 
-/// `bytes` with as many of them replaced as `with` has, from somewhere on.
+/// Returns `bytes` with a part replaced by `with`, which has the same length unless the end is reached.
 fn spliced(bytes: &[u8], at: usize, with: &[u8]) -> Vec<u8> {
     let at = at % (bytes.len() + 1);
     let end = (at + with.len()).min(bytes.len());
     [&bytes[..at], with, &bytes[end..]].concat()
 }
 
-/// What a query says, whatever its spelling: its parameters by name, in the order of protocol reference 4.1.
+/// The parameters of a query, decoded and sorted by name as in section 4.1 of the protocol reference.
 struct Canonical {
     pairs: Vec<(String, String)>,
 }
@@ -116,12 +116,12 @@ impl Canonical {
         Self { pairs }
     }
 
-    /// With every value of an array on its own.
+    /// Returns the signed text with each value of an array as a separate parameter.
     fn repeated(&self) -> Vec<String> {
         self.text(|group| group.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join("&"))
     }
 
-    /// With the values of an array joined by commas.
+    /// Returns the signed text with the values of an array joined by commas.
     fn joined(&self) -> Vec<String> {
         self.text(|group| {
             let values: Vec<&str> = group.iter().map(|(_, value)| value.as_str()).collect();
@@ -130,7 +130,7 @@ impl Canonical {
         })
     }
 
-    /// The signed text, then the signature.
+    /// Returns the signed text and the signature.
     fn text(&self, of_group: impl Fn(&[(String, String)]) -> String) -> Vec<String> {
         let (signature, rest): (Vec<_>, Vec<_>) =
             self.pairs.iter().cloned().partition(|(name, _)| name == "auth_signature");
