@@ -1,4 +1,4 @@
-// A page with a client in it: started with the configuration that the documentation shows, and asked what it heard.
+// A page with a client: starts it with the documented configuration and reads the events that it received.
 
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
@@ -8,10 +8,10 @@ import { DEADLINE_MS, eventually, open } from './harness.mjs';
 const CLIENTS = readFileSync(new URL('../../docs/CLIENTS.md', import.meta.url), 'utf8');
 
 /**
- * The configuration of docs/CLIENTS.md for `pusher-js` or `Echo`, as JavaScript, with the host and ports of `address` (`{ host, port, url }`)
- * in place of its own. `changes`: pairs of what to replace, and what by.
+ * Returns the configuration of docs/CLIENTS.md for `pusher-js` or `Echo` as JavaScript, with the host and ports of `address`
+ * (`{ host, port, url }`). `changes` has pairs of a pattern and its replacement.
  */
-export function documented(library, address, changes = []) {
+export function documentedSnippet(library, address, changes = []) {
   const [section] = CLIENTS.split('## WebSocket with HTTP fallback\n')[1]?.split('\n## ') ?? [];
   const snippets = [...(section ?? '').matchAll(/```js\n([^]*?)```/g)].map(([, snippet]) => snippet);
   let snippet = snippets.find((each) => each.includes(library === 'Echo' ? 'new Echo' : 'new Pusher'));
@@ -24,33 +24,33 @@ export function documented(library, address, changes = []) {
   ];
   for (const [from, to] of replacements) {
     const changed = snippet.replaceAll(from, to);
-    assert(changed !== snippet || from instanceof RegExp || from === to, `docs/CLIENTS.md has no ${from}:\n${snippet}`);
+    assert(changed !== snippet || from instanceof RegExp || from === to, `docs/CLIENTS.md does not contain ${from}:\n${snippet}`);
     snippet = changed;
   }
   return snippet;
 }
 
 /**
- * Opens a page of `servePages` as `user`, and runs a client in it. The page's `asked` has all requests of its own, in order, as
- * `{ method, url, afterMs }`. `prepare(page)`: called before the client starts.
+ * Opens a page of `servePages` as `user` and runs a client in it. The page's `sentRequests` has its requests in order, as
+ * `{ method, url, afterMs }`. `prepare(page)` is called before the client starts.
  */
 export async function startClient(owner, browser, { url, user = 'ana', snippet, prepare = () => {} }) {
   const page = await open(owner, browser, `${url}/?user=${user}`, { ignoreHTTPSErrors: true });
-  page.asked = [];
+  page.sentRequests = [];
   await prepare(page);
   const started = Date.now();
-  page.on('request', (request) => page.asked.push({ method: request.method(), url: request.url(), afterMs: Date.now() - started }));
-  page.on('websocket', (socket) => page.asked.push({ method: 'WS', url: socket.url(), afterMs: Date.now() - started }));
+  page.on('request', (request) => page.sentRequests.push({ method: request.method(), url: request.url(), afterMs: Date.now() - started }));
+  page.on('websocket', (socket) => page.sentRequests.push({ method: 'WS', url: socket.url(), afterMs: Date.now() - started }));
   await page.evaluate((code) => run(code), snippet);
   return page;
 }
 
-// === what became of it ===
+// === the state of the client ===
 
-/** All states of the client's connection so far: `{ state, transport, afterMs, at, socketId }`; `at` is by the clock. */
+/** Returns all states of the connection so far: `{ state, transport, afterMs, at, socketId }`. `at` is the wall-clock time. */
 export const statesOf = (page) => page.evaluate(() => states);
 
-/** Resolves with `{ transport, afterMs, at, socketId }` once the client is connected, for the `nth` time, over `transport` if given. */
+/** Waits until the client is connected for the `nth` time, over `transport` if given: `{ transport, afterMs, at, socketId }`. */
 export async function live(page, { nth = 1, transport, ms = DEADLINE_MS } = {}) {
   const find = async () => {
     const connected = (await statesOf(page)).filter(({ state }) => state === 'connected');
@@ -60,97 +60,97 @@ export async function live(page, { nth = 1, transport, ms = DEADLINE_MS } = {}) 
   return awaited(page, find, what, ms);
 }
 
-/** Joins a channel and waits until the subscription has succeeded. */
-export async function joins(page, channel) {
+/** Subscribes to a channel and waits for the confirmation. */
+export async function subscribe(page, channel) {
   await page.evaluate((name) => listen(name), channel);
-  return hears(page, channel, 'pusher:subscription_succeeded');
+  return expectEvent(page, channel, 'pusher:subscription_succeeded');
 }
 
-/** The data of an event on a channel, once it has arrived; `data`, if given, is what it must be. */
-export async function hears(page, channel, event, data) {
+/** Waits for an event on a channel and returns its data. With `data`, waits for an event with exactly this data. */
+export async function expectEvent(page, channel, event, data) {
   const find = async () => {
-    const found = (await heardBy(page)).filter((each) => each.channel === channel && each.event === event);
+    const found = (await receivedBy(page)).filter((each) => each.channel === channel && each.event === event);
     return data === undefined ? found[0] : found.find((each) => JSON.stringify(each.data) === JSON.stringify(data));
   };
   return (await awaited(page, find, `\`${event}\` ${data === undefined ? '' : JSON.stringify(data)} on ${channel}`)).data;
 }
 
-/** Everything heard so far on any channel: `{ channel, event, data }`. */
-export const heardBy = (page) => page.evaluate(() => heard);
+/** Returns all events received so far: `{ channel, event, data }`. */
+export const receivedBy = (page) => page.evaluate(() => received);
 
 async function awaited(page, find, what, ms = DEADLINE_MS) {
   return eventually(find, what, ms).catch(async (error) => {
-    const there = await page.evaluate(() => JSON.stringify({ states, errors, heard: heard.slice(-12) }).slice(0, 4_000)).catch(String);
-    throw new Error(`${error.message}; there was ${there}\n${JSON.stringify(page.asked.slice(-12))}\n${page.failures.join('\n')}`);
+    const there = await page.evaluate(() => JSON.stringify({ states, errors, received: received.slice(-12) }).slice(0, 4_000)).catch(String);
+    throw new Error(`${error.message}; the page has ${there}\n${JSON.stringify(page.sentRequests.slice(-12))}\n${page.failures.join('\n')}`);
   });
 }
 
-/** The requests of a kind that the page made: `xhr_streaming`, `xhr`, `xhr_send`, or `WS`. */
-export function asked(page, kind) {
-  return page.asked.filter(({ method, url }) => (kind === 'WS' ? method === 'WS' : new URL(url).pathname.endsWith(`/${kind}`)));
+/** Returns the requests of the page of one kind: `xhr_streaming`, `xhr`, `xhr_send`, or `WS`. */
+export function requestsOf(page, kind) {
+  return page.sentRequests.filter(({ method, url }) => (kind === 'WS' ? method === 'WS' : new URL(url).pathname.endsWith(`/${kind}`)));
 }
 
-// === doing everything ===
+// === load ===
 
 /**
- * What an application does, between the pages of two users: an event from `trigger` (of the server library) on a public and a private
- * channel, client events in both directions, and a list of members that one joins and leaves. `label`: makes channels new.
+ * Exercises all features between the pages of two users. `trigger` (of the server library) publishes on a public and a private channel,
+ * both pages send client events, and a member joins and leaves. `label` makes the channels unique.
  */
 export async function exercise(trigger, ana, bo, label) {
   const [news, orders, room] = [`news-${label}`, `private-orders-${label}`, `presence-room-${label}`];
-  await Promise.all([ana, bo].flatMap((page) => [joins(page, news), joins(page, orders)]));
+  await Promise.all([ana, bo].flatMap((page) => [subscribe(page, news), subscribe(page, orders)]));
   await trigger([news, orders], 'shipped', { order: 7, to: 'Zoë 🔔\n"x"' });
   for (const page of [ana, bo]) {
-    for (const channel of [news, orders]) await hears(page, channel, 'shipped', { order: 7, to: 'Zoë 🔔\n"x"' });
+    for (const channel of [news, orders]) await expectEvent(page, channel, 'shipped', { order: 7, to: 'Zoë 🔔\n"x"' });
   }
 
   await ana.evaluate((name) => whisper(name, 'typing', { by: 'ana' }), orders);
-  await hears(bo, orders, 'client-typing', { by: 'ana' });
+  await expectEvent(bo, orders, 'client-typing', { by: 'ana' });
   await bo.evaluate((name) => whisper(name, 'typing', { by: 'bo' }), orders);
-  await hears(ana, orders, 'client-typing', { by: 'bo' });
+  await expectEvent(ana, orders, 'client-typing', { by: 'bo' });
 
-  assert.deepEqual(await joins(ana, room), ['ana']);
-  assert.deepEqual(await joins(bo, room), ['ana', 'bo']);
-  assert.deepEqual(await hears(ana, room, 'pusher:member_added'), { id: 'bo', info: { name: 'bo' } });
+  assert.deepEqual(await subscribe(ana, room), ['ana']);
+  assert.deepEqual(await subscribe(bo, room), ['ana', 'bo']);
+  assert.deepEqual(await expectEvent(ana, room, 'pusher:member_added'), { id: 'bo', info: { name: 'bo' } });
   await bo.evaluate((name) => leave(name), room);
-  assert.deepEqual(await hears(ana, room, 'pusher:member_removed'), { id: 'bo', info: { name: 'bo' } });
+  assert.deepEqual(await expectEvent(ana, room, 'pusher:member_removed'), { id: 'bo', info: { name: 'bo' } });
 
-  // Each of it once.
+  // Each event arrives once.
   for (const page of [ana, bo]) {
-    const events = (await heardBy(page)).filter(({ channel }) => channel.endsWith(`-${label}`));
+    const events = (await receivedBy(page)).filter(({ channel }) => channel.endsWith(`-${label}`));
     const own = page === ana ? ['pusher:member_added', 'pusher:member_removed'] : [];
     const expected = [...own, 'shipped', 'shipped', 'client-typing', ...Array(3).fill('pusher:subscription_succeeded')];
     assert.deepEqual(events.map(({ event }) => event).sort(), expected.sort());
   }
 }
 
-/** Of pusher-js: it takes so many UTF-16 units of one response before it asks for another. */
+/** The UTF-16 units of one response after which pusher-js starts another request. */
 const RESPONSE_UNITS = 262_144;
 
-/** 5,000 units in 8,333 bytes: clients count letters, servers bytes, and most letters here take several. */
-const RAIN = 'éa🔔zü'.repeat(834).slice(0, 5_000);
+/** 5,000 units in 8,333 bytes. Clients count UTF-16 units and servers count bytes, and most letters here have several bytes. */
+const FLOOD_TEXT = 'éa🔔zü'.repeat(834).slice(0, 5_000);
 
-/** So much may wait for a client: half of what the server keeps for it (`server.outbox_bytes`). */
-const AHEAD = 60;
+/** The maximum number of events in flight: half of the server's queue per client (`server.outbox_bytes`). */
+const IN_FLIGHT_MAX = 60;
 
 /**
- * Publishes `responses` times what a client takes of one response, to pages that have joined the channel, and asserts that all of it
- * arrives at each, once and in order.
+ * Publishes as much as `responses` responses carry to pages that are subscribed to the channel. Asserts that each page receives all
+ * events once and in order.
  */
 export async function flood(server, pages, channel, responses) {
-  const count = Math.ceil((responses * RESPONSE_UNITS) / RAIN.length);
-  const number = (page) => page.evaluate((name) => heard.filter((each) => each.channel === name && each.event === 'drop').length, channel);
-  const hasHeard = (page, wanted) => awaited(page, async () => (await number(page)) >= wanted, `${wanted} events`);
-  const isHeard = (wanted) => Promise.all(pages.map((page) => hasHeard(page, wanted)));
+  const count = Math.ceil((responses * RESPONSE_UNITS) / FLOOD_TEXT.length);
+  const countOf = (page) => page.evaluate((name) => received.filter((each) => each.channel === name && each.event === 'flood').length, channel);
+  const hasReceived = (page, number) => awaited(page, async () => (await countOf(page)) >= number, `${number} events`);
+  const allReceived = (number) => Promise.all(pages.map((page) => hasReceived(page, number)));
   for (let at = 0; at < count; at += 10) {
-    await isHeard(at - AHEAD);
-    const batch = Array.from({ length: Math.min(10, count - at) }, (_, index) => ({ number: at + index, text: RAIN }));
-    await server.triggerBatch(batch.map((data) => ({ channel, name: 'drop', data })));
+    await allReceived(at - IN_FLIGHT_MAX);
+    const batch = Array.from({ length: Math.min(10, count - at) }, (_, index) => ({ number: at + index, text: FLOOD_TEXT }));
+    await server.triggerBatch(batch.map((data) => ({ channel, name: 'flood', data })));
   }
-  await isHeard(count);
+  await allReceived(count);
   for (const page of pages) {
-    const drops = (await heardBy(page)).filter((each) => each.channel === channel && each.event === 'drop');
-    assert.deepEqual(drops.map(({ data }) => data.number), Array.from({ length: count }, (_, index) => index), 'all, once, in order');
-    assert(drops.every(({ data }) => data.text === RAIN), 'as they were published');
+    const floods = (await receivedBy(page)).filter((each) => each.channel === channel && each.event === 'flood');
+    assert.deepEqual(floods.map(({ data }) => data.number), Array.from({ length: count }, (_, index) => index), 'all events arrive once and in order');
+    assert(floods.every(({ data }) => data.text === FLOOD_TEXT), 'the text is unchanged');
   }
 }

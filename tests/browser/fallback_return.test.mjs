@@ -1,10 +1,10 @@
-// Coming back: what pusher-js does once WebSockets are let through again, and when the server goes away while it is on HTTP.
+// The way back: pusher-js after a network allows WebSockets again, and after the server stops while the client is on HTTP.
 
 import assert from 'node:assert/strict';
 import { after, describe } from 'node:test';
 
-import { asked, documented, hears, heardBy, joins, live, startClient, statesOf } from './client.mjs';
-import { eventually, launch, unchanged } from './harness.mjs';
+import { requestsOf, documentedSnippet, expectEvent, receivedBy, subscribe, live, startClient, statesOf } from './client.mjs';
+import { eventually, launch, expectUnchanged } from './harness.mjs';
 import { metric, scenario, sender, servePages, startNginx, startNode } from './network.mjs';
 
 const browser = await launch({ after });
@@ -12,43 +12,43 @@ const browser = await launch({ after });
 const BLOCKED = { webSockets: 'forbidden' };
 const POLLING = { webSockets: 'forbidden', streams: 'forbidden' };
 
-/** Node, nginx, pages, and a client that is live and has joined `news`, `private-orders` and `presence-room`. */
+/** Starts a node, nginx, pages, and a client with subscriptions to `news`, `private-orders` and `presence-room`. */
 async function setUp(t, { network = BLOCKED, server, library = 'pusher-js', prepare } = {}) {
   const node = await startNode(t, { server });
   const pages = await servePages(t);
   const nginx = await startNginx(t, { gateways: [node], pages, network });
-  const snippet = documented(library, nginx);
+  const snippet = documentedSnippet(library, nginx);
   const ana = await startClient(t, browser, { url: nginx.url, snippet, prepare });
   const connected = await live(ana);
-  for (const channel of ['news', 'private-orders', 'presence-room']) await joins(ana, channel);
+  for (const channel of ['news', 'private-orders', 'presence-room']) await subscribe(ana, channel);
   return { node, pages, nginx, ana, connected, carillon: sender(node) };
 }
 
-/** The channels that the client has joined, each as often as it has. */
-async function joinedBy(page) {
-  const joins = (await heardBy(page)).filter(({ event }) => event === 'pusher:subscription_succeeded');
+/** Returns the channel of each confirmed subscription, in order. */
+async function subscriptionsOf(page) {
+  const joins = (await receivedBy(page)).filter(({ event }) => event === 'pusher:subscription_succeeded');
   return joins.map(({ channel }) => channel);
 }
 
-/** Publishes once the client has joined its channels for the `nth` time, and asserts that it hears all of it. */
-async function isBack(carillon, page, nth) {
+/** Waits for the `nth` subscription to each channel, publishes an event and asserts that the client receives it. */
+async function expectBack(carillon, page, nth) {
   for (const channel of ['news', 'private-orders', 'presence-room']) {
-    const count = async () => (await joinedBy(page)).filter((name) => name === channel).length;
-    await eventually(async () => (await count()) >= nth, `${channel} to be joined again`);
+    const count = async () => (await subscriptionsOf(page)).filter((name) => name === channel).length;
+    await eventually(async () => (await count()) >= nth, `${channel} to be subscribed again`);
     await carillon.trigger(channel, `back-${nth}`, { nth });
-    await hears(page, channel, `back-${nth}`, { nth });
+    await expectEvent(page, channel, `back-${nth}`, { nth });
   }
 }
 
-describe('coming back', { concurrency: 4 }, () => {
+describe('return to WebSockets', { concurrency: 4 }, () => {
   for (const [network, transport] of [[BLOCKED, 'xhr_streaming'], [POLLING, 'xhr_polling']]) {
-    scenario(`WebSockets are let through again: from ${transport} the client returns when the server offers a reconnect`, async (t) => {
+    scenario(`the client returns from ${transport} when WebSockets work again and the server requests a reconnect`, async (t) => {
       const library = transport === 'xhr_polling' ? 'Echo' : 'pusher-js';
       const { node, nginx, ana, connected, carillon } = await setUp(t, { network, library, server: 'fallback_reconnect = "10s"' });
       assert.equal(connected.transport, transport);
       await carillon.trigger('news', 'meanwhile', {});
-      await hears(ana, 'news', 'meanwhile');
-      await nginx.becomes({});
+      await expectEvent(ana, 'news', 'meanwhile');
+      await nginx.setNetwork({});
 
       const returned = await live(ana, { nth: 2, transport: 'ws' });
       assert.notEqual(returned.socketId, connected.socketId);
@@ -60,27 +60,27 @@ describe('coming back', { concurrency: 4 }, () => {
       assert.match(offer.message, /reconnect/i);
 
       const times = states.filter(({ state }) => state === 'connected').length;
-      await isBack(carillon, ana, times);
-      assert.equal((await heardBy(ana)).filter(({ event }) => event === 'meanwhile').length, 1);
+      await expectBack(carillon, ana, times);
+      assert.equal((await receivedBy(ana)).filter(({ event }) => event === 'meanwhile').length, 1);
       assert.equal(await metric([node], 'carillon_connections', 'transport="websocket"'), 1);
-      await eventually(async () => (await metric([node], 'carillon_connections', 'transport="xhr')) === 0, 'no session to be left over');
-      // The offer is for those on HTTP: a WebSocket is left alone.
-      await unchanged(ana);
+      await eventually(async () => (await metric([node], 'carillon_connections', 'transport="xhr')) === 0, 'the fallback session to end');
+      // The server requests a reconnect only over HTTP, and never on a WebSocket.
+      await expectUnchanged(ana);
     });
   }
 
-  scenario('a WebSocket that is lost, and blocked from then on, is followed by HTTP with the same channels', async (t) => {
+  scenario('a client whose WebSocket is lost and then blocked continues over HTTP with the same channels', async (t) => {
     const { node, nginx, ana, connected, carillon } = await setUp(t, { network: {} });
     assert.equal(connected.transport, 'ws');
-    await nginx.becomes(BLOCKED);
+    await nginx.setNetwork(BLOCKED);
     await node.stop();
-    await node.again();
+    await node.startAgain();
     assert.match((await live(ana, { nth: 2 })).transport, /^xhr_/);
-    await isBack(carillon, ana, 2);
-    await unchanged(ana);
+    await expectBack(carillon, ana, 2);
+    await expectUnchanged(ana);
   });
 
-  scenario('what pusher-js remembers of HTTP: from the sixth time in a row it comes first, for 30 minutes', async (t) => {
+  scenario('pusher-js tries HTTP first for 30 minutes after it was used five times in a row', async (t) => {
     const node = await startNode(t);
     const pages = await servePages(t);
     const remember = (page, cacheSkipCount, minutes) =>
@@ -93,44 +93,44 @@ describe('coming back', { concurrency: 4 }, () => {
       { count: 3, minutes: 1, transport: 'ws' },
       { count: 4, minutes: 1, transport: 'xhr_streaming' },
       { count: 4, minutes: 29, transport: 'xhr_streaming' },
-      // So `server.fallback_reconnect` is 31 minutes.
+      // This is the reason for the 31 minutes of `server.fallback_reconnect`.
       { count: 4, minutes: 31, transport: 'ws' },
     ]) {
       const prepare = (page) => remember(page, count, minutes);
-      const ana = await startClient(t, browser, { url: pages, snippet: documented('pusher-js', node), prepare });
+      const ana = await startClient(t, browser, { url: pages, snippet: documentedSnippet('pusher-js', node), prepare });
       assert.equal((await live(ana)).transport, transport, `${count} times, ${minutes} minutes ago`);
     }
   });
 });
 
-describe('the server goes away', { concurrency: 4 }, () => {
+describe('the server stops', { concurrency: 4 }, () => {
   for (const [network, transport] of [[BLOCKED, 'xhr_streaming'], [POLLING, 'xhr_polling']]) {
     scenario(`stopped and started again, with a client on ${transport}`, async (t) => {
       const { node, ana, connected, carillon } = await setUp(t, { network });
       assert.equal(connected.transport, transport);
       await node.stop();
-      await eventually(async () => (await statesOf(ana)).at(-1).state !== 'connected', 'the client to notice');
+      await eventually(async () => (await statesOf(ana)).at(-1).state !== 'connected', 'the client to detect the end');
       const codes = (await ana.evaluate(() => errors)).map(({ code }) => code);
       assert.deepEqual([...new Set(codes)], [4100]);
-      await node.again();
+      await node.startAgain();
       const again = await live(ana, { nth: 2 });
-      // A clean end costs the transport nothing.
+      // pusher-js does not penalize the transport for a clean close.
       assert.match(again.transport, transport === 'xhr_polling' ? /^xhr_polling$/ : /^xhr_/);
-      await isBack(carillon, ana, 2);
-      await unchanged(ana);
+      await expectBack(carillon, ana, 2);
+      await expectUnchanged(ana);
     });
 
     scenario(`killed and started again, with a client on ${transport}`, async (t) => {
       const { node, ana, carillon } = await setUp(t, { network });
       await node.kill('SIGKILL');
-      await node.again();
+      await node.startAgain();
       await live(ana, { nth: 2 });
-      await isBack(carillon, ana, 2);
-      await unchanged(ana);
+      await expectBack(carillon, ana, 2);
+      await expectUnchanged(ana);
     });
   }
 
-  scenario('killed and back between two polls, the new one does not know the session, and the client begins another', async (t) => {
+  scenario('killed and started between two polls: the new process rejects the session, and the client opens another', async (t) => {
     const node = await startNode(t);
     const pages = await servePages(t);
     const nginx = await startNginx(t, { gateways: [node], pages, network: POLLING });
@@ -138,28 +138,28 @@ describe('the server goes away', { concurrency: 4 }, () => {
     let held;
     let hold = false;
     const prepare = (page) => page.route(/\/xhr\?/, (route) => (hold ? void (held = route) : route.continue()));
-    const ana = await startClient(t, browser, { url: nginx.url, snippet: documented('pusher-js', nginx), prepare });
+    const ana = await startClient(t, browser, { url: nginx.url, snippet: documentedSnippet('pusher-js', nginx), prepare });
     const before = await live(ana);
-    for (const channel of ['news', 'private-orders', 'presence-room']) await joins(ana, channel);
+    for (const channel of ['news', 'private-orders', 'presence-room']) await subscribe(ana, channel);
 
     hold = true;
     await carillon.trigger('news', 'last', {});
-    await hears(ana, 'news', 'last');
+    await expectEvent(ana, 'news', 'last');
     await eventually(() => held, 'the next poll');
     await node.kill('SIGKILL');
-    await node.again();
-    assert.equal((await statesOf(ana)).at(-1).state, 'connected', 'it has not noticed');
+    await node.startAgain();
+    assert.equal((await statesOf(ana)).at(-1).state, 'connected', 'the client has not detected the end');
     hold = false;
     await held.continue();
 
     const after = await live(ana, { nth: 2 });
     assert.equal(after.transport, 'xhr_polling');
     assert.notEqual(after.socketId, before.socketId);
-    await isBack(carillon, ana, 2);
-    const sessions = new Set(asked(ana, 'xhr').map(({ url }) => new URL(url).pathname));
+    await expectBack(carillon, ana, 2);
+    const sessions = new Set(requestsOf(ana, 'xhr').map(({ url }) => new URL(url).pathname));
     assert(sessions.size > 1, `sessions: ${[...sessions]}`);
-    // The session that nobody came back for is gone, and with it the member that it was.
-    await eventually(async () => (await metric([node], 'carillon_connections', 'transport="xhr')) === 1, 'the lost session to be gone');
-    await unchanged(ana);
+    // The session without requests ends, together with its member.
+    await eventually(async () => (await metric([node], 'carillon_connections', 'transport="xhr')) === 1, 'the lost session to end');
+    await expectUnchanged(ana);
   });
 });

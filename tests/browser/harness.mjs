@@ -1,8 +1,8 @@
-// What every browser test stands on: a Carillon, the server of an example, an nginx that refuses WebSockets, a plain page for tests
+// The environment of the browser tests: a Carillon, the server of an example, an nginx that refuses WebSockets, a plain page for tests
 // of pusher-js alone, and Chromium.
-// Everything starts on free ports from temporary directories and belongs to an `owner`: a test context, or anything else with
-// `after(callback)`, which ends it. Processes are ended one by one, never by name.
-// Nothing sleeps: a wait names its condition and has a deadline, and its error says what was there instead.
+// Everything starts on free ports from temporary directories. It ends with its `owner`, a test context or another object with
+// `after(callback)`. Processes are ended by process id, never by name.
+// Tests do not sleep. A wait has a condition and a deadline, and its error reports the actual state.
 
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
@@ -17,13 +17,13 @@ import { chromium } from 'playwright-core';
 
 const REPOSITORY = resolve(fileURLToPath(new URL('../..', import.meta.url)));
 
-/** How long an expected change may take. Longer than the slowest retry of pusher-js that a test meets; only failing tests wait it out. */
+/** The deadline for an expected change. It exceeds the slowest retry of pusher-js in these tests. Only failing tests reach it. */
 export const DEADLINE_MS = 60_000;
 
-/** How long a process may take to be up, or to leave after SIGTERM. */
+/** The deadline for a process to start, and to exit after SIGTERM. */
 const PROCESS_DEADLINE_MS = 30_000;
 
-/** The app of every test, with the values that `carillon up` and the examples have when nothing is configured. */
+/** The app of every test, with the defaults of `carillon up` and of the examples. */
 export const APP = { id: 'app-id', key: 'app-key', secret: 'app-secret' };
 
 export const DESKTOP = { width: 1280, height: 800 };
@@ -46,9 +46,9 @@ secret = "${APP.secret}"
 // === processes ===
 
 /**
- * Starts `carillon up` and resolves once it has printed its address: `{ host, port, url, stop(), again() }`.
+ * Starts `carillon up` and waits until it has printed its address: `{ host, port, url, stop(), startAgain() }`.
  *
- * `stop()` ends it as an operator would, `again()` starts it on the port that it had. `configuration`: TOML instead of the usual.
+ * `stop()` sends SIGTERM. `startAgain()` uses the same port. `configuration` is TOML that replaces the default.
  */
 export async function startCarillon(owner, { configuration = CONFIGURATION } = {}) {
   const binary = process.env.BINARY_UNDER_TEST ?? join(REPOSITORY, 'target/release/carillon');
@@ -61,35 +61,35 @@ export async function startCarillon(owner, { configuration = CONFIGURATION } = {
   const config = join(folder, 'carillon.toml');
   writeFileSync(config, configuration);
 
-  const { ready, stop, again } = await keep(owner, (before) => {
+  const { ready, stop, startAgain } = await keepRunning(owner, (before) => {
     const parameters = ['up', '--config', config, '--port', before?.[2] ?? '0', '--admin-port', '0'];
     return startProcess(binary, parameters, { folder, ready: /^\s*public\s+http:\/\/([^:\s]+):(\d+)/m });
   });
   const [, host, port] = ready;
-  return { host, port: Number(port), url: `http://${host}:${port}`, stop, again };
+  return { host, port: Number(port), url: `http://${host}:${port}`, stop, startAgain };
 }
 
 /**
- * Starts `examples/<name>/server.mjs` on a free port, for a Carillon at `address` (`{ host, port }`, as `startCarillon` and
- * `startProxy` give): `{ url, stop(), again() }`. `environment`: further variables.
+ * Starts `examples/<name>/server.mjs` on a free port, for a Carillon at `address` (`{ host, port }`, as returned by `startCarillon` and
+ * `startProxy`): `{ url, stop(), startAgain() }`. `environment` has further variables.
  */
 export async function startExample(owner, name, address, environment = {}) {
   const folder = join(REPOSITORY, 'examples');
-  const { ready, stop, again } = await keep(owner, (before) =>
+  const { ready, stop, startAgain } = await keepRunning(owner, (before) =>
     startProcess(process.execPath, [join(folder, name, 'server.mjs')], {
       folder,
       ready: /(http:\/\/[^:\s]+:(\d+))/,
       environment: { PORT: before?.[2] ?? '0', REVERB_HOST: address.host, REVERB_PORT: String(address.port), ...environment },
     }),
   );
-  return { url: ready[1], stop, again };
+  return { url: ready[1], stop, startAgain };
 }
 
 /**
- * Starts an nginx in front of `carillon`, as a network with a strict proxy is seen by a browser: `{ host, port, url, stop(), again() }`.
+ * Starts an nginx in front of `carillon` that acts like a strict proxy: `{ host, port, url, stop(), startAgain() }`.
  *
- * It passes on everything but WebSockets: requests to upgrade on `/app/` get 403. With `webSockets: true` it passes those on too.
- * `directives`: further lines for its `server` block.
+ * It forwards all requests but WebSocket handshakes on `/app/`, which get 403. With `webSockets: true`, it forwards these too.
+ * `directives` are further lines for its `server` block.
  */
 export async function startProxy(owner, carillon, { webSockets = false, directives = '' } = {}) {
   const folder = temporaryFolder(owner);
@@ -120,32 +120,32 @@ export async function startProxy(owner, carillon, { webSockets = false, directiv
       }
     }`,
   );
-  const { stop, again } = await keep(owner, async () => {
+  const { stop, startAgain } = await keepRunning(owner, async () => {
     const nginx = await startProcess('nginx', ['-e', 'stderr', '-c', config, '-p', folder], { folder });
-    await eventually(() => answers(port), `nginx on port ${port}`, PROCESS_DEADLINE_MS);
+    await eventually(() => isListening(port), `nginx on port ${port}`, PROCESS_DEADLINE_MS);
     return nginx;
   });
-  return { host: '127.0.0.1', port, url: `http://127.0.0.1:${port}`, stop, again };
+  return { host: '127.0.0.1', port, url: `http://127.0.0.1:${port}`, stop, startAgain };
 }
 
 /**
- * Runs what `start` starts until `stop()`, or until its owner is done; `again()` starts it anew, with what it was `ready` with.
- * The owner is told once and now: `after` of `node:test` means whatever test runs when it is called, and `again` is called in one
- * test of many.
+ * Runs the process of `start` until `stop()` or until its owner ends. `startAgain()` calls `start` again with the first match of `ready`.
+ * The owner's callback is registered only here: `after` of `node:test` belongs to the running test, and `startAgain` runs in one test of
+ * many.
  */
-async function keep(owner, start) {
+async function keepRunning(owner, start) {
   let running = await start();
   const { ready } = running;
   owner.after(() => running.stop());
-  const again = async () => {
+  const startAgain = async () => {
     running = await start(ready);
   };
-  return { ready, stop: () => running.stop(), again };
+  return { ready, stop: () => running.stop(), startAgain };
 }
 
 /**
- * Runs a program until `stop()`. With `ready`, a pattern, resolves when what it printed matches; the match is `ready` of the result.
- * `signal(name)` sends it a signal, `kill(name)` also waits for its end; `exited` resolves then in any case.
+ * Runs a program until `stop()`. With the pattern `ready`, waits until its output matches; the match is `ready` of the result.
+ * `signal(name)` sends a signal. `kill(name)` also waits for the exit. `exited` resolves after any exit.
  */
 export async function startProcess(program, parameters, { folder, ready, environment = {} }) {
   const setting = /^(CARILLON_|REVERB_|VITE_REVERB_|PUSHER_|REDIS_|PORT$|HOST$)/;
@@ -159,7 +159,7 @@ export async function startProcess(program, parameters, { folder, ready, environ
   const stop = async () => {
     if (child.exitCode !== null || child.signalCode !== null || child.pid === undefined) return;
     child.kill('SIGTERM');
-    await within(exited, `${program} to leave after SIGTERM; it printed:\n${output}`, PROCESS_DEADLINE_MS).catch((error) => {
+    await within(exited, `${program} to exit after SIGTERM; its output is:\n${output}`, PROCESS_DEADLINE_MS).catch((error) => {
       child.kill('SIGKILL');
       throw error;
     });
@@ -176,27 +176,27 @@ export async function startProcess(program, parameters, { folder, ready, environ
     if (!ready) child.once('spawn', () => settle(null));
   });
   const ended = exited.then((how) => {
-    throw new Error(`${program} ended before it was up (${JSON.stringify(how)}):\n${output}`);
+    throw new Error(`${program} exited during its start (${JSON.stringify(how)}):\n${output}`);
   });
   ended.catch(() => {});
   const match = await within(
     Promise.race([matched, ended]),
-    () => `${program} to be up; it printed:\n${output}`,
+    () => `${program} to start; its output is:\n${output}`,
     PROCESS_DEADLINE_MS,
   ).catch((error) => {
     child.kill('SIGKILL');
     throw error;
   });
   const signal = (name) => child.kill(name);
-  const kill = (name) => (signal(name), within(exited, `${program} to end after ${name}`, PROCESS_DEADLINE_MS));
+  const kill = (name) => (signal(name), within(exited, `${program} to exit after ${name}`, PROCESS_DEADLINE_MS));
   return { ready: match, stop, signal, kill, exited };
 }
 
 // === pages ===
 
 /**
- * A page on an origin of its own with nothing but pusher-js as `window.Pusher`, for tests of the client library alone; resolves with
- * its address. `version`: `8.6.0`, the one that the examples use.
+ * Serves a page on a separate origin with only pusher-js as `window.Pusher`, for tests of the client library alone. Resolves with its
+ * address. The version is the one of the examples.
  */
 export async function servePlainPage(owner) {
   const library = join(REPOSITORY, 'examples/node_modules/pusher-js/dist/web/pusher.js');
@@ -217,7 +217,7 @@ export async function servePlainPage(owner) {
   return `http://127.0.0.1:${server.address().port}/`;
 }
 
-/** Starts Chromium, headless: Debian's, or the one that `CHROMIUM` names. `parameters`: further ones of its command line. */
+/** Starts headless Chromium from Debian, or from `CHROMIUM`. `parameters` are further command-line arguments. */
 export async function launch(owner, parameters = []) {
   const browser = await chromium.launch({
     executablePath: process.env.CHROMIUM ?? '/usr/bin/chromium',
@@ -228,7 +228,7 @@ export async function launch(owner, parameters = []) {
   return browser;
 }
 
-/** Opens `url` as another person on another device would: nothing is shared with other pages. `context`: options of Playwright. */
+/** Opens `url` in a separate browser context, which shares nothing with other pages. `context` has options of Playwright. */
 export async function open(owner, browser, url, context = {}) {
   const fresh = await browser.newContext({ viewport: DESKTOP, reducedMotion: 'reduce', ...context });
   owner.after(() => fresh.close());
@@ -239,50 +239,50 @@ export async function open(owner, browser, url, context = {}) {
   page.on('console', (message) => page.lines.push(`${message.type()}: ${message.text()}`));
   page.on('pageerror', (error) => page.failures.push(error.stack ?? String(error)));
   await page.goto(url);
-  // Gone after a reload, so that `unchanged` can tell.
+  // A reload removes this property, which `expectUnchanged` detects.
   await page.evaluate(() => (window.openedByTest = true));
   return page;
 }
 
-/** Asserts that the page is the document that was opened: never reloaded, and without an error that nobody caught. */
-export async function unchanged(...pages) {
+/** Asserts that the pages were not reloaded and had no uncaught errors. */
+export async function expectUnchanged(...pages) {
   for (const page of pages) {
     assert.equal(await page.evaluate(() => window.openedByTest), true, 'the page was not reloaded');
     assert.deepEqual(page.failures, [], 'errors of the page');
   }
 }
 
-/** Waits until an element that matches `selector` shows `text` (a string, or a pattern); resolves with its locator. */
-export async function sees(page, selector, text, ms = DEADLINE_MS) {
+/** Waits until an element that matches `selector` contains `text` (a string or a pattern). Resolves with its locator. */
+export async function expectText(page, selector, text, ms = DEADLINE_MS) {
   const found = page.locator(selector).filter({ hasText: text, visible: true }).first();
   await found.waitFor({ timeout: ms }).catch(async (error) => {
     const there = await page
       .locator(selector)
       .allInnerTexts()
-      .catch(() => ['(the page is gone)']);
+      .catch(() => ['(the page is closed)']);
     const lines = [...page.failures, ...page.lines.slice(-12)].join('\n  ');
-    throw new Error(`waited ${ms} ms for ${text} in \`${selector}\`, which reads ${JSON.stringify(there)}\n  ${lines}`, { cause: error });
+    throw new Error(`waited ${ms} ms for ${text} in \`${selector}\`, which contains ${JSON.stringify(there)}\n  ${lines}`, { cause: error });
   });
   return found;
 }
 
-/** Waits until no element that matches `selector` shows `text`. */
-export async function missing(page, selector, text, ms = DEADLINE_MS) {
+/** Waits until no element that matches `selector` contains `text`. */
+export async function expectNoText(page, selector, text, ms = DEADLINE_MS) {
   const found = page.locator(selector).filter({ hasText: text, visible: true });
   await eventually(
     async () => (await found.count()) === 0,
-    () => `${text} to leave \`${selector}\``,
+    () => `${text} to disappear from \`${selector}\``,
     ms,
   );
 }
 
-/** Moves the focus with the Tab key until it is on `selector`, and asserts that the focus can be seen there. */
+/** Presses Tab until the focus is on `selector`. Asserts that the focus is visible. */
 export async function tabTo(page, selector, presses = 120) {
   for (let pressed = 0; pressed < presses; pressed += 1) {
-    const focus = await page.evaluate((wanted) => {
+    const focus = await page.evaluate((target) => {
       const element = document.activeElement;
       const { outlineStyle, outlineWidth } = getComputedStyle(element);
-      return { there: element.matches(wanted), ring: outlineStyle !== 'none' && parseFloat(outlineWidth) > 0 };
+      return { there: element.matches(target), ring: outlineStyle !== 'none' && parseFloat(outlineWidth) > 0 };
     }, selector);
     if (focus.there) {
       assert(focus.ring, `the focus on \`${selector}\` has a ring`);
@@ -294,7 +294,7 @@ export async function tabTo(page, selector, presses = 120) {
 }
 
 /** Asserts that a page is not wider than its window. */
-export async function fits(page) {
+export async function expectFits(page) {
   const {
     content,
     window: width,
@@ -309,7 +309,7 @@ export async function fits(page) {
 
 // === waiting ===
 
-/** `promise`, or an error that says what was awaited once `ms` have passed. */
+/** Resolves like `promise`, or rejects with `what` in the message after `ms`. */
 export function within(promise, what, ms = DEADLINE_MS) {
   let timer;
   const late = new Promise((_, reject) => {
@@ -318,22 +318,22 @@ export function within(promise, what, ms = DEADLINE_MS) {
   return Promise.race([promise, late]).finally(() => clearTimeout(timer));
 }
 
-/** The first truthy answer of `check`, asked again and again. */
+/** Calls `check` repeatedly and resolves with its first truthy result. */
 export async function eventually(check, what, ms = DEADLINE_MS) {
   const deadline = Date.now() + ms;
   for (;;) {
-    const answer = await check();
-    if (answer) return answer;
+    const result = await check();
+    if (result) return result;
     if (Date.now() > deadline) throw new Error(`waited ${ms} ms for ${typeof what === 'function' ? what() : what}`);
     await new Promise((settle) => setTimeout(settle, 50));
   }
 }
 
-// === small things ===
+// === utilities ===
 
 /**
- * Signs in at an example's server without a page: `post(path, body)` resolves with `{ status, ...answer }` of its API; `bearer` is the
- * header of its session.
+ * Signs in at an example's server without a page. `post(path, body)` resolves with the status and the members of the response.
+ * `bearer` has the header of its session.
  */
 export async function apiOf(example, who) {
   const send = async (path, headers, body) => {
@@ -346,20 +346,20 @@ export async function apiOf(example, who) {
     user,
     bearer,
     post: (path, body = {}) => send(path, { ...bearer, 'Content-Type': 'application/json' }, JSON.stringify(body)),
-    /** The status of an attempt to have a channel signed, as pusher-js asks for it. */
-    mayHear: async (channel, headers = bearer) =>
+    /** Returns the status of an authorization request for a channel, as pusher-js sends it. */
+    authorizationStatus: async (channel, headers = bearer) =>
       (await send('/broadcasting/auth', headers, new URLSearchParams({ socket_id: '1.1', channel_name: channel }))).status,
   };
 }
 
-/** A folder that is gone when its owner is done. */
+/** Creates a folder that is removed when its owner ends. */
 export function temporaryFolder(owner) {
   const folder = mkdtempSync(join(tmpdir(), 'carillon-browser-'));
   owner.after(() => rmSync(folder, { recursive: true, force: true }));
   return folder;
 }
 
-/** A port that nobody listens on. Another process may take it before it is used, which then fails loudly. */
+/** Returns a free port. If another process takes it before its use, the start fails. */
 export async function freePort() {
   const server = createSocketServer();
   await new Promise((settle) => server.listen(0, '127.0.0.1', settle));
@@ -368,8 +368,8 @@ export async function freePort() {
   return port;
 }
 
-/** Whether somebody listens on a port of this machine. */
-export function answers(port) {
+/** Returns whether a process listens on a port of this machine. */
+export function isListening(port) {
   return new Promise((settle) => {
     const socket = connect(port, '127.0.0.1');
     socket.once('connect', () => settle(true)).once('error', () => settle(false));
