@@ -1,4 +1,4 @@
-// Cache channels: the last published event greets who comes later, or the client hears that there is none.
+// Cache channels: a new subscriber receives the last published event, or a cache miss.
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
@@ -10,7 +10,7 @@ const sender = carillon.sender();
 const user = { id: 'ana', info: { name: 'Ana' } };
 
 for (const prefix of ['cache', 'private-cache', 'presence-cache']) {
-  test(`${prefix}-: a miss at first, then the last event, before anything live`, async (t) => {
+  test(`${prefix}-: a miss at first, then the last event, before live events`, async (t) => {
     const name = unique(`${prefix}-score`);
     const early = carillon.client(t, { user }).subscribe(name);
     const first = record(early);
@@ -33,24 +33,24 @@ for (const prefix of ['cache', 'private-cache', 'presence-cache']) {
   });
 }
 
-test('presence-cache is a presence channel as well', async (t) => {
+test('a presence-cache channel has members', async (t) => {
   const channel = await subscribe(carillon.client(t, { user }), unique('presence-cache-room'));
   assert.deepEqual(channel.members.me, user);
   assert.equal(channel.members.count, 1);
 });
 
-test('Echo joins cache channels by their names', async (t) => {
+test('Echo subscribes to cache channels by name', async (t) => {
   const echo = carillon.echo(t, { user });
   const room = unique('cache-room');
   await Promise.all([echo.channel(room), echo.private(room), echo.join(room)].map((channel) => next(channel.subscription, 'pusher:cache_miss')));
   for (const name of [room, `private-${room}`, `presence-${room}`]) await sender.trigger(name, 'App\\Events\\Scored', { name });
   const late = carillon.echo(t, { user });
   const channels = [late.channel(room), late.private(room), late.join(room)];
-  const heard = await Promise.all(channels.map((channel) => next(channel.subscription, 'App\\Events\\Scored')));
-  assert.deepEqual(heard.map(({ name }) => name), channels.map(({ name }) => name));
+  const received = await Promise.all(channels.map((channel) => next(channel.subscription, 'App\\Events\\Scored')));
+  assert.deepEqual(received.map(({ name }) => name), channels.map(({ name }) => name));
 });
 
-test('every later subscriber and every return is greeted', async (t) => {
+test('every new subscription receives the cached event', async (t) => {
   const name = unique('cache-score');
   await sender.trigger(name, 'goal', 1);
   const client = await connected(carillon.client(t));
@@ -61,28 +61,28 @@ test('every later subscriber and every return is greeted', async (t) => {
   }
 });
 
-test('the event is kept although it excluded someone, and nobody else was there', async (t) => {
+test('an event is cached although it excluded the only client', async (t) => {
   const name = unique('cache-score');
   const author = await connected(carillon.client(t));
   await sender.trigger(name, 'goal', 1, { socket_id: author.connection.socket_id });
   assert.equal(await next(author.subscribe(name), 'goal'), 1);
 });
 
-test('an event published to several channels or in a batch is kept on each', async (t) => {
+test('an event published to several channels or in a batch is cached on each', async (t) => {
   const names = [unique('cache-a'), unique('cache-b'), unique('cache-c')];
   await sender.trigger(names.slice(0, 2), 'goal', { of: 'trigger' });
   await sender.triggerBatch([{ channel: names[2], name: 'goal', data: { of: 'batch' } }]);
   const client = carillon.client(t);
-  const heard = await Promise.all(names.map((name) => next(client.subscribe(name), 'goal')));
-  assert.deepEqual(heard, [{ of: 'trigger' }, { of: 'trigger' }, { of: 'batch' }]);
+  const received = await Promise.all(names.map((name) => next(client.subscribe(name), 'goal')));
+  assert.deepEqual(received, [{ of: 'trigger' }, { of: 'trigger' }, { of: 'batch' }]);
 });
 
-test('client events are not kept', async (t) => {
+test('client events are not cached', async (t) => {
   const name = unique('private-cache-score');
-  const [speaker, listener] = [await subscribe(carillon.client(t), name), await subscribe(carillon.client(t), name)];
-  const heard = next(listener, 'client-typing');
-  speaker.trigger('client-typing', {});
-  await heard;
+  const [author, reader] = [await subscribe(carillon.client(t), name), await subscribe(carillon.client(t), name)];
+  const received = next(reader, 'client-typing');
+  author.trigger('client-typing', {});
+  await received;
   const late = carillon.client(t).subscribe(name);
   const seen = record(late);
   await next(late, 'pusher:cache_miss');
@@ -101,7 +101,7 @@ for (const name of ['my-cache-score', 'cachescore', 'private-my-cache-score', 'c
   });
 }
 
-test('cached text is the very text that was published, and the API shows it with its time to live', async (t) => {
+test('the cached text is unchanged, and the API returns it with its time to live', async (t) => {
   const name = unique('cache-score');
   const path = `/channels/${name}`;
   assert.equal((await body(sender.get({ path, params: { info: 'cache' } }))).cache ?? null, null);

@@ -1,5 +1,5 @@
-// Encrypted channels: the server library encrypts, pusher-js decrypts, and Carillon carries what it cannot read.
-// The Node build of pusher-js is the one with encryption built in; browsers import `pusher-js/with-encryption` for it.
+// Encrypted channels: the server library encrypts, pusher-js decrypts, and Carillon forwards the ciphertext.
+// The Node build of pusher-js includes encryption; browsers import `pusher-js/with-encryption`.
 
 import assert from 'node:assert/strict';
 import { createHash } from 'node:crypto';
@@ -15,24 +15,24 @@ const sender = carillon.sender();
 test('an event on an encrypted channel arrives decrypted', async (t) => {
   const channel = await subscribe(carillon.client(t), unique('private-encrypted-vault'));
   for (const secret of [{ message: 'Zoë' }, 'text', [1, 2]]) {
-    const heard = next(channel, 'secret');
+    const received = next(channel, 'secret');
     await sender.trigger(channel.name, 'secret', secret);
-    assert.deepEqual(await heard, secret);
+    assert.deepEqual(await received, secret);
   }
 });
 
-test('Echo hears encrypted events', async (t) => {
+test('Echo receives decrypted events', async (t) => {
   const room = unique('vault');
   const channel = carillon.echo(t).encryptedPrivate(room);
   await joined(channel.subscription);
-  const heard = new Promise((settle) => channel.listen('SecretShared', settle));
+  const received = new Promise((settle) => channel.listen('SecretShared', settle));
   const arrived = next(channel.subscription, 'App\\Events\\SecretShared');
   await sender.trigger(`private-encrypted-${room}`, 'App\\Events\\SecretShared', { code: 42 });
   assert.deepEqual(await arrived, { code: 42 });
-  assert.deepEqual(await heard, { code: 42 });
+  assert.deepEqual(await received, { code: 42 });
 });
 
-test('what travels is a nonce and a ciphertext, which only the channel key opens', async (t) => {
+test('an encrypted event consists of a nonce and a ciphertext for the channel key', async (t) => {
   const name = unique('private-encrypted-wire');
   const socket = carillon.socket(t);
   const socketId = await socket.established();
@@ -51,18 +51,18 @@ test('what travels is a nonce and a ciphertext, which only the channel key opens
   assert.deepEqual(JSON.parse(Buffer.from(opened).toString()), { code: 42 });
 });
 
-test('encrypted and plain events travel in one batch', async (t) => {
+test('one batch can have encrypted and plain events', async (t) => {
   const client = carillon.client(t);
   const [secret, plain] = await Promise.all([subscribe(client, unique('private-encrypted-batch')), subscribe(client, unique('batch'))]);
-  const heard = [next(secret, 'e'), next(plain, 'e')];
+  const received = [next(secret, 'e'), next(plain, 'e')];
   await sender.triggerBatch([
     { channel: secret.name, name: 'e', data: { n: 1 } },
     { channel: plain.name, name: 'e', data: { n: 2 } },
   ]);
-  assert.deepEqual(await Promise.all(heard), [{ n: 1 }, { n: 2 }]);
+  assert.deepEqual(await Promise.all(received), [{ n: 1 }, { n: 2 }]);
 });
 
-test('an encrypted cache channel replays what only its key opens', async (t) => {
+test('an encrypted cache channel sends its cached ciphertext', async (t) => {
   const name = unique('private-encrypted-cache-vault');
   const missing = carillon.client(t).subscribe(name);
   await next(missing, 'pusher:cache_miss');
@@ -72,7 +72,7 @@ test('an encrypted cache channel replays what only its key opens', async (t) => 
   assert.deepEqual(await next(late, 'secret'), { code: 42 });
 });
 
-test('an encrypted channel needs a signature like any private one', async (t) => {
+test('an encrypted channel needs a signature, like a private one', async (t) => {
   const authorize = (socketId, name) => ({ ...sender.authorizeChannel(socketId, name), auth: 'app-key:00' });
   const client = await connected(carillon.client(t, { authorize }));
   const channel = client.subscribe(unique('private-encrypted-closed'));

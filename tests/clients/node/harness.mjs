@@ -1,9 +1,8 @@
-// What every test file here stands on: a running Carillon, official clients pointed at it, and ways to wait for what they hear.
-// Two modes. By default each test file starts its own `carillon up` on free ports and stops it with SIGTERM, which must end in exit
-// code 0. With SERVER_HOST, SERVER_PORT and APP_ID, APP_KEY, APP_SECRET set, the tests use a server that is already running, and
-// those that need a process or an app of their own are skipped. Names of channels and users are unique per test, so test files can
-// share one server.
-// Nothing sleeps: a test waits for an event with a deadline, and proves silence with a marker event that is sent afterwards.
+// The environment of all test files: a running Carillon, official clients that connect to it, and functions that wait for events.
+// There are two modes. By default each test file starts `carillon up` on free ports and stops it with SIGTERM, and the exit code must
+// be 0. With SERVER_HOST, SERVER_PORT and APP_ID, APP_KEY, APP_SECRET set, the tests use a running server. Tests that need a separate
+// process or app are then skipped. Names of channels and users are unique per test, which lets test files share one server.
+// Tests do not sleep. They wait for an event with a deadline, and publish a marker to prove that no event is missing.
 
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
@@ -26,34 +25,33 @@ export { DEADLINE_MS, Echo, Pusher, PusherServer, within };
 
 const REPOSITORY = resolve(fileURLToPath(new URL('../../..', import.meta.url)));
 
-/** How long the process may take to print its banner, or to leave after SIGTERM. */
+/** The deadline for the process to print its banner, and to exit after SIGTERM. */
 const PROCESS_DEADLINE_MS = 20_000;
 
 /** The key of all encrypted channels in these tests (protocol reference 10). */
 export const ENCRYPTION_KEY = 'AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=';
 
 /**
- * What clients connect over: `ws`, or one of the transports that pusher-js falls back to. Only the raw sockets of a test are always
- * WebSockets.
+ * The transport of the clients: `ws`, or an HTTP transport of pusher-js. The raw sockets of a test are always WebSockets.
  */
 const TRANSPORT = process.env.TRANSPORT ?? 'ws';
-assert(['ws', 'xhr_streaming', 'xhr_polling'].includes(TRANSPORT), `TRANSPORT names no transport: ${TRANSPORT}`);
+assert(['ws', 'xhr_streaming', 'xhr_polling'].includes(TRANSPORT), `TRANSPORT is not a transport: ${TRANSPORT}`);
 
-/** Test option: skip unless clients connect over WebSockets, which this test is about. */
-export const needsWebSockets = TRANSPORT === 'ws' ? {} : { skip: 'is about WebSockets' };
+/** Test option: skip unless the transport is WebSockets. */
+export const needsWebSockets = TRANSPORT === 'ws' ? {} : { skip: 'needs WebSockets' };
 
-/** Whether what one client sends arrives in order. Over HTTP each message is a request, and one may overtake another. */
+/** Whether messages of one client arrive in order. Over HTTP each message is a request, and requests may overtake each other. */
 export const sendsInOrder = TRANSPORT === 'ws';
 
-/** True when these tests start and stop their own server; false against one that is already running. */
+/** Whether these tests start their server. */
 export const ownsProcess = process.env.SERVER_HOST === undefined;
 
 /**
- * The apps of the test configuration. Ids are digits because the Python library refuses any other; a string of digits also shows
- * that a configuration value which looks like a number stays a string.
+ * The apps of the test configuration. Their ids are digits, because the Python library rejects others. They also show that a
+ * configuration value of digits stays a string.
  *
- * `app` has defaults, `counting` sends subscription counts, `strict` admits one origin and two connections, and no client events,
- * `random` has a key as `openssl rand -base64 32` makes them.
+ * `app` has defaults. `counting` sends subscription counts. `strict` allows one origin, two connections and no client events. `random`
+ * has a key from `openssl rand -base64 32`.
  */
 export const APPS = ownsProcess
   ? {
@@ -110,16 +108,16 @@ secret = "pa$word12+/= "
 function appFromEnvironment() {
   const missing = ['SERVER_PORT', 'APP_ID', 'APP_KEY', 'APP_SECRET'].filter((name) => !process.env[name]);
   if (missing.length > 0) {
-    throw new Error(`SERVER_HOST is set, so these must be set too: ${missing.join(', ')}`);
+    throw new Error(`SERVER_HOST needs these variables too: ${missing.join(', ')}`);
   }
   return { id: process.env.APP_ID, key: process.env.APP_KEY, secret: process.env.APP_SECRET };
 }
 
-/** Test option: skip unless the tests own the server process. */
-export const needsProcess = ownsProcess ? {} : { skip: 'needs a server process of its own' };
+/** Test option: skip unless the tests start their server. */
+export const needsProcess = ownsProcess ? {} : { skip: 'needs a server that the tests start' };
 
 /** Test option: skip unless the server is a cluster that these tests start. */
-export const needsCluster = process.env.BINARY_IN_CLUSTER && ownsProcess ? {} : { skip: 'needs a cluster of its own' };
+export const needsCluster = process.env.BINARY_IN_CLUSTER && ownsProcess ? {} : { skip: 'needs a cluster that the tests start' };
 
 /** Test option: skip unless the server has the named app of the test configuration. */
 export function needsApp(name) {
@@ -128,7 +126,7 @@ export function needsApp(name) {
 
 // === the server ===
 
-/** The server of one test file: started now, stopped after its last test, with its exit code checked. */
+/** Starts the server of one test file, stops it after the last test, and checks its exit code. */
 export async function serve() {
   if (!ownsProcess) {
     return new Carillon(process.env.SERVER_HOST, Number(process.env.SERVER_PORT), null);
@@ -139,9 +137,9 @@ export async function serve() {
 }
 
 /**
- * Starts `carillon up` and resolves once it has printed both addresses. The caller stops it.
+ * Starts `carillon up` and waits until it has printed both addresses. The caller stops it.
  *
- * `port`: 0 for any free one; a restart test passes the port that it got first. `configuration`: TOML instead of the usual.
+ * `port` is 0 for any free port; a restart test passes the earlier port. `configuration` is TOML that replaces the default.
  */
 export async function start({ port = 0, configuration = CONFIG } = {}) {
   const binary = process.env.BINARY_UNDER_TEST ?? join(REPOSITORY, 'target/release/carillon');
@@ -178,12 +176,12 @@ export async function start({ port = 0, configuration = CONFIG } = {}) {
   });
 
   const ended = exited.then((how) => {
-    throw new Error(`carillon ended before it was up (${JSON.stringify(how)}):\n${output}`);
+    throw new Error(`carillon exited during its start (${JSON.stringify(how)}):\n${output}`);
   });
   try {
     const { host, port: bound, adminPort } = await within(
       Promise.race([addresses, ended]),
-      () => `the start banner of carillon; it printed:\n${output}`,
+      () => `the start banner of carillon; its output is:\n${output}`,
       PROCESS_DEADLINE_MS,
     );
     ended.catch(() => {});
@@ -194,7 +192,7 @@ export async function start({ port = 0, configuration = CONFIG } = {}) {
   }
 }
 
-/** The environment for a child, without variables that the server would read as settings. */
+/** Returns the environment without variables that the server reads as settings. */
 function environmentWithoutSettings() {
   const setting = /^(CARILLON_|REVERB_|PUSHER_|REDIS_)/;
   return Object.fromEntries(Object.entries(process.env).filter(([name]) => !setting.test(name)));
@@ -209,44 +207,44 @@ class Carillon {
     this.#process = ownProcess;
   }
 
-  /** Base URL of the public port. */
+  /** The base URL of the public port. */
   get url() {
     return `http://${this.host}:${this.port}`;
   }
 
-  /** Base URL of the admin listener; only of a server started here. */
+  /** The base URL of the admin listener; only for a server that the tests start. */
   get adminUrl() {
     return `http://${this.host}:${this.#process.adminPort}`;
   }
 
-  /** Stops the server as an operator would; it must leave by itself, with exit code 0. */
+  /** Stops the server with SIGTERM. It must exit with code 0. */
   async stop() {
     const { code, signal } = await this.kill('SIGTERM');
-    assert.deepEqual({ code, signal }, { code: 0, signal: null }, `carillon should end cleanly:\n${this.#process.output()}`);
+    assert.deepEqual({ code, signal }, { code: 0, signal: null }, `carillon exits cleanly:\n${this.#process.output()}`);
   }
 
-  /** Restarts a cluster's gateways one after the other, or its publishers; resolves with when each was told (ms since 1970). */
+  /** Restarts the gateways or publishers of a cluster one by one. Resolves with the times of their signals (ms since 1970). */
   async roll(role = 'gateway') {
     const { child, output } = this.#process;
     const rolled = new Promise((settle) => child.stdout.on('data', () => /^rolled$/m.test(output()) && settle()));
     child.kill(role === 'gateway' ? 'SIGUSR2' : 'SIGUSR1');
-    await within(rolled, () => `each ${role} to be back:\n${output()}`, 2 * PROCESS_DEADLINE_MS);
-    return [...output().matchAll(new RegExp(`^leaving ${role} (\\d+)$`, 'gm'))].map(([, told]) => Number(told));
+    await within(rolled, () => `each ${role} to be restarted:\n${output()}`, 2 * PROCESS_DEADLINE_MS);
+    return [...output().matchAll(new RegExp(`^leaving ${role} (\\d+)$`, 'gm'))].map(([, time]) => Number(time));
   }
 
-  /** Sends `signal` to the server's process and resolves with how it ended. */
+  /** Sends `signal` to the server and resolves with its exit code and signal. */
   async kill(signal) {
     const { child, exited } = this.#process;
     child.kill(signal);
     try {
-      return await within(exited, () => `carillon to leave after ${signal}`, PROCESS_DEADLINE_MS);
+      return await within(exited, () => `carillon to exit after ${signal}`, PROCESS_DEADLINE_MS);
     } catch (error) {
       child.kill('SIGKILL');
       throw error;
     }
   }
 
-  /** An instance of the official Node server library for one app. */
+  /** Returns an instance of the official Node server library for one app. */
   sender(app = 'app', options = {}) {
     const { id, key, secret } = APPS[app];
     return new PusherServer({
@@ -263,10 +261,10 @@ class Carillon {
   }
 
   /**
-   * A pusher-js client that disconnects when the test `t` ends. It connects at once; await `connected(client)` where it matters.
+   * Returns a pusher-js client that disconnects when the test `t` ends. It connects at once; use `connected(client)` to wait.
    *
-   * `user`: `{ id, info, watchlist }` for presence and sign-in. `authorize(socketId, channel)` replaces the signer for channels,
-   * `authenticate(socketId)` the one for sign-in. `library`: another release of pusher-js.
+   * `user` is `{ id, info, watchlist }` for presence and sign-in. `authorize(socketId, channel)` replaces the channel signer and
+   * `authenticate(socketId)` the user signer. `library` is another release of pusher-js.
    */
   client(t, { app = 'app', library = Pusher, options = {}, ...signing } = {}) {
     const client = new library(APPS[app]?.key ?? app, this.#options(app, signing, { cluster: '', ...options }));
@@ -274,7 +272,7 @@ class Carillon {
   }
 
   /**
-   * A Laravel Echo with a pusher-js client inside, which disconnects when the test ends; options as for `client`.
+   * Returns a Laravel Echo with a pusher-js client, which disconnects when the test ends. The options are those of `client`.
    */
   echo(t, { app = 'app', broadcaster = 'reverb', options = {}, ...signing } = {}) {
     const defaults = {
@@ -290,7 +288,7 @@ class Carillon {
     return echo;
   }
 
-  /** A plain WebSocket for what the client libraries hide: exact frames, close codes, subprotocols. */
+  /** Opens a plain WebSocket, for details that the client libraries hide: exact frames, close codes, subprotocols. */
   socket(t, { app = 'app', query = 'protocol=7&client=js&version=8.6.0&flash=false', protocols = [], origin } = {}) {
     const url = `ws://${this.host}:${this.port}/app/${APPS[app]?.key ?? app}?${query}`;
     const socket = new RawSocket(new WebSocket(url, protocols, { origin }));
@@ -312,11 +310,11 @@ class Carillon {
       httpsPort: this.port,
       forceTLS: false,
       enabledTransports: [TRANSPORT],
-      // pusher-js prefers this one, so it is left out where a test brings the older form of its own.
+      // pusher-js prefers this option. It is omitted if a test has the older one.
       ...(!('authorizer' in options || 'authEndpoint' in options) && {
-        channelAuthorization: { customHandler: ({ socketId, channelName }, done) => answer(done, () => sign(socketId, channelName)) },
+        channelAuthorization: { customHandler: ({ socketId, channelName }, done) => respond(done, () => sign(socketId, channelName)) },
       }),
-      userAuthentication: { customHandler: ({ socketId }, done) => answer(done, () => identify(socketId)) },
+      userAuthentication: { customHandler: ({ socketId }, done) => respond(done, () => identify(socketId)) },
       ...options,
     };
   }
@@ -329,7 +327,7 @@ class Carillon {
   }
 }
 
-function answer(done, sign) {
+function respond(done, sign) {
   let signed;
   try {
     signed = sign();
@@ -339,7 +337,7 @@ function answer(done, sign) {
   return done(null, signed);
 }
 
-/** From now until `t` ends, pusher-js in Node connects with this `Origin` header, as a browser on that page would. */
+/** Until `t` ends, pusher-js in Node connects with this `Origin` header, like a browser on that page. */
 export function pretendOrigin(t, origin) {
   const original = Pusher.Runtime.getWebSocketAPI;
   Pusher.Runtime.getWebSocketAPI = () =>
@@ -355,7 +353,7 @@ export function pretendOrigin(t, origin) {
 
 // === waiting ===
 
-/** The arguments of the next `event` on anything with pusher-js' `bind`: a channel, a connection, a user, a watchlist. */
+/** Waits for the next `event` on an object with the `bind` of pusher-js, and returns its arguments. */
 export function nextCall(target, event, ms = DEADLINE_MS) {
   let listener;
   const called = new Promise((settle) => {
@@ -366,15 +364,15 @@ export function nextCall(target, event, ms = DEADLINE_MS) {
   return within(called, () => `\`${event}\` on ${where}`, ms).finally(() => target.unbind(event, listener));
 }
 
-/** The data of the next `event`; as `nextCall`. Bind before what causes it. */
+/** Like `nextCall`, but returns the data of the event. Call it before the action that causes the event. */
 export function next(target, event, ms = DEADLINE_MS) {
   const called = nextCall(target, event, ms).then(([data]) => data);
   called.catch(() => {});
   return called;
 }
 
-/** The next frame of a client's connection that `matches`, decoded by pusher-js; `connection` sees every frame, internal ones too. */
-export function nextFrame(client, matches, what = 'a certain frame') {
+/** Waits for the next frame of a client that `matches`, decoded by pusher-js and including internal events. */
+export function nextFrame(client, matches, what = 'a matching frame') {
   let listener;
   const seen = new Promise((settle) => {
     listener = (frame) => matches(frame) && settle(frame);
@@ -384,20 +382,20 @@ export function nextFrame(client, matches, what = 'a certain frame') {
   return found.finally(() => client.connection.unbind('message', listener));
 }
 
-/** The next `pusher:error` frame of a client, its `{ code, message }`. */
+/** Waits for the next `pusher:error` of a client and returns its `{ code, message }`. */
 export async function nextError(client) {
   const { data } = await nextFrame(client, (frame) => frame.event === 'pusher:error', 'pusher:error');
   return data;
 }
 
-/** A list that grows with each event on the target, in order, as `{ event, data }`. */
+/** Returns a list to which every event of the target is appended, as `{ event, data }`. */
 export function record(target) {
   const seen = [];
   target.bind_global((event, data) => seen.push({ event, data }));
   return seen;
 }
 
-/** Resolves with the client once it is connected. */
+/** Waits until the client is connected, and returns it. */
 export async function connected(client, ms = DEADLINE_MS) {
   if (client.connection.state !== 'connected') {
     const waiting = nextCall(client.connection, 'connected', ms);
@@ -408,39 +406,39 @@ export async function connected(client, ms = DEADLINE_MS) {
   return client;
 }
 
-/** Resolves with the channel once its subscription has succeeded. */
+/** Waits until the subscription has succeeded, and returns the channel. */
 export async function joined(channel) {
   if (!channel.subscribed) await next(channel, 'pusher:subscription_succeeded');
   return channel;
 }
 
-/** Subscribes and waits for success. */
+/** Subscribes to a channel and waits for the confirmation. */
 export async function subscribe(client, name) {
   return joined(client.subscribe(name));
 }
 
-/** Requests that carry messages of clients and are not answered yet. */
+/** Requests with client messages that have no response yet. */
 const sending = new Set();
 const createSocketRequest = Pusher.Runtime.createSocketRequest;
 Pusher.Runtime.createSocketRequest = (method, url) => {
   const request = createSocketRequest.call(Pusher.Runtime, method, url);
   if (/\/xhr_send\?/.test(url)) {
-    const answered = new Promise((settle) => request.bind('finished', settle)).finally(() => sending.delete(answered));
-    sending.add(answered);
+    const finished = new Promise((settle) => request.bind('finished', settle)).finally(() => sending.delete(finished));
+    sending.add(finished);
   }
   return request;
 };
 
-/** Resolves once the server has handled everything that this client sent before: a `pusher:ping` and its pong. */
+/** Waits until the server has handled all earlier messages of a client, by a `pusher:ping` and its pong. */
 export async function settled(client) {
   await connected(client);
-  await within(Promise.all(sending), () => 'the server to take what clients sent');
+  await within(Promise.all(sending), () => 'the responses to sent messages');
   const pong = nextFrame(client, (frame) => frame.event === 'pusher:pong', 'pusher:pong');
   client.connection.send_event('pusher:ping', {});
   await pong;
 }
 
-/** Publishes a marker on each channel object's name and waits until each has received it: all that came before has arrived. */
+/** Publishes a marker on each channel and waits until each channel object receives it. Earlier events have then arrived. */
 export async function marked(sender, ...channels) {
   const names = [...new Set(channels.map((channel) => channel.name))];
   const arrivals = channels.map((channel) => next(channel, 'marker'));
@@ -448,17 +446,17 @@ export async function marked(sender, ...channels) {
   await Promise.all(arrivals);
 }
 
-/** Events of a recorded list without the library's own and without markers. */
+/** Returns the events of a recorded list except protocol events, markers and `events`. */
 export function without(seen, ...events) {
   return seen.filter(({ event }) => !event.startsWith('pusher:') && event !== 'marker' && !events.includes(event));
 }
 
-// === small things ===
+// === utilities ===
 
-/** `prefix` with a suffix that no other test has. */
+/** Returns `prefix` with a unique suffix. */
 export function unique(prefix) {
   return `${prefix}-${randomBytes(5).toString('hex')}`;
 }
 
-/** The JSON body of a response of the Node server library. */
+/** Returns the JSON body of a response of the Node server library. */
 export const body = async (response) => (await response).json();

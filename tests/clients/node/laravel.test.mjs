@@ -1,5 +1,5 @@
-// What a Laravel application does: Echo configured as its stubs do, broadcasts with the bytes that its PusherBroadcaster sends, and
-// the two endpoints that authorise on its side.
+// A Laravel application: Echo with the configuration of its stubs, broadcasts with the bytes of its PusherBroadcaster, and the two
+// authorization endpoints.
 
 import assert from 'node:assert/strict';
 import { createHash, createHmac } from 'node:crypto';
@@ -12,7 +12,7 @@ const carillon = await serve();
 const sender = carillon.sender();
 const { key, secret } = APPS.app;
 
-/** JSON as PHP's `json_encode` writes it: slashes and everything beyond ASCII escaped. */
+/** Encodes JSON like PHP's `json_encode`, with escaped slashes and non-ASCII characters. */
 function phpJson(value) {
   return JSON.stringify(value)
     .replaceAll('/', '\\/')
@@ -21,7 +21,7 @@ function phpJson(value) {
 
 const hmac = (text, key = secret) => createHmac('sha256', key).update(text).digest('hex');
 
-/** One request of pusher-http-php: parameters in its order, values escaped as Guzzle does. */
+/** Sends one request of pusher-http-php: parameters in its order, values escaped like Guzzle does. */
 async function post(payload, { id: appId, key, secret } = APPS.app) {
   const text = phpJson(payload);
   const path = `/apps/${appId}/events`;
@@ -39,10 +39,10 @@ async function post(payload, { id: appId, key, secret } = APPS.app) {
     headers: { 'Content-Type': 'application/json', 'X-Pusher-Library': 'pusher-http-php 7.2.6' },
   });
   assert.equal(response.status, 200, await response.clone().text());
-  assert.equal(await response.text(), '{}', 'pusher-http-php wants an object');
+  assert.equal(await response.text(), '{}', 'pusher-http-php expects an object');
 }
 
-/** Laravel's `broadcast()`: channels in chunks of 100, one channel under its own name, the payload encoded by itself. */
+/** Publishes like Laravel's `broadcast()`: channels in chunks of 100, a single channel as `channel`, and the payload as JSON text. */
 async function broadcast(channels, name, payload, socketId, app) {
   for (let at = 0; at < channels.length; at += 100) {
     const chunk = channels.slice(at, at + 100);
@@ -55,10 +55,10 @@ async function broadcast(channels, name, payload, socketId, app) {
   }
 }
 
-/** The data of the next `event` on an Echo channel, named as for `listen`; bound at once. */
-const hears = (channel, event) => next(channel.subscription, channel.eventFormatter.format(event));
+/** Waits for the next `event` on an Echo channel, with a name as for `listen`, and returns its data. */
+const nextEvent = (channel, event) => next(channel.subscription, channel.eventFormatter.format(event));
 
-test('the broadcasters `reverb` and `pusher` of Echo both connect and hear a broadcast', async (t) => {
+test('the broadcasters `reverb` and `pusher` of Echo connect and receive a broadcast', async (t) => {
   for (const broadcaster of ['reverb', 'pusher']) {
     const echo = carillon.echo(t, { broadcaster });
     const channel = echo.channel(unique('orders'));
@@ -70,7 +70,7 @@ test('the broadcasters `reverb` and `pusher` of Echo both connect and hear a bro
   }
 });
 
-test('the options of the stub in a Laravel application, as they are', async (t) => {
+test('the unchanged options of the Laravel stub work', async (t) => {
   const echo = new Echo({
     broadcaster: 'reverb',
     key,
@@ -86,28 +86,28 @@ test('the options of the stub in a Laravel application, as they are', async (t) 
   await marked(sender, await joined(echo.channel(unique('news')).subscription));
 });
 
-test('a key with +, / and = serves pages, signatures and publishes', needsApp('random'), async (t) => {
+test('a key with +, / and = works for pages, signatures and publishes', needsApp('random'), async (t) => {
   const echo = carillon.echo(t, { app: 'random', user: { id: '1', info: { name: 'Zoë' } } });
   const [room, orders] = [echo.join(unique('room')), echo.private(unique('orders'))];
   await Promise.all([room, orders].map((channel) => joined(channel.subscription)));
   await marked(carillon.sender('random'), room.subscription, orders.subscription);
-  const heard = hears(orders, 'OrderShipped');
+  const received = nextEvent(orders, 'OrderShipped');
   await broadcast([orders.name], 'App\\Events\\OrderShipped', { id: 1 }, undefined, APPS.random);
-  assert.deepEqual(await heard, { id: 1 });
+  assert.deepEqual(await received, { id: 1 });
   const users = await carillon.sender('random').get({ path: `/channels/${room.name}/users` });
   assert.deepEqual(await users.json(), { users: [{ id: '1' }] });
 });
 
-test('channel names hold dots', async (t) => {
+test('channel names can contain dots', async (t) => {
   const name = `${unique('orders')}.1`;
   const channel = carillon.echo(t).private(name);
   await joined(channel.subscription);
-  const heard = hears(channel, 'OrderShipped');
+  const received = nextEvent(channel, 'OrderShipped');
   await broadcast([`private-${name}`], 'App\\Events\\OrderShipped', { id: 1 });
-  assert.deepEqual(await heard, { id: 1 });
+  assert.deepEqual(await received, { id: 1 });
 });
 
-test('a broadcast to 150 channels is two requests, and each channel hears it once', async (t) => {
+test('a broadcast to 150 channels is two requests and reaches each channel once', async (t) => {
   const tag = unique('many');
   const names = Array.from({ length: 150 }, (_, n) => `private-${tag}.${n}`);
   const echo = carillon.echo(t);
@@ -118,16 +118,16 @@ test('a broadcast to 150 channels is two requests, and each channel hears it onc
   for (const list of lists) assert.deepEqual(without(list), [{ event: 'App\\Events\\OrderShipped', data: { id: 1 } }]);
 });
 
-test('a broadcast to 101 channels ends in a request for one', async (t) => {
+test('the second request of a broadcast to 101 channels has a single channel', async (t) => {
   const tag = unique('many');
   const channel = carillon.echo(t).channel(`${tag}.100`);
   await joined(channel.subscription);
-  const heard = hears(channel, 'OrderShipped');
+  const received = nextEvent(channel, 'OrderShipped');
   await broadcast(Array.from({ length: 101 }, (_, n) => `${tag}.${n}`), 'App\\Events\\OrderShipped', { id: 1 });
-  assert.deepEqual(await heard, { id: 1 });
+  assert.deepEqual(await received, { id: 1 });
 });
 
-test('toOthers leaves the author out', async (t) => {
+test('toOthers excludes the author', async (t) => {
   const room = unique('chat');
   const [author, reader] = [carillon.echo(t), carillon.echo(t)];
   const [own, other] = await Promise.all([author, reader].map((echo) => joined(echo.private(room).subscription)));
@@ -138,7 +138,7 @@ test('toOthers leaves the author out', async (t) => {
   assert.deepEqual(without(onOther), [{ event: 'App\\Events\\MessageSent', data: { text: 'hi' } }]);
 });
 
-test('broadcastAs, other namespaces and notifications', async (t) => {
+test('broadcastAs, other namespaces and notifications work', async (t) => {
   const user = `App.Models.User.${unique('1')}`;
   const channel = carillon.echo(t).private(user);
   await joined(channel.subscription);
@@ -157,7 +157,7 @@ test('broadcastAs, other namespaces and notifications', async (t) => {
   assert.deepEqual(await notified, notification);
 });
 
-test('listenToAll hears every event of a channel', async (t) => {
+test('listenToAll receives every event of a channel', async (t) => {
   const channel = carillon.echo(t).channel(unique('all'));
   await joined(channel.subscription);
   const seen = [];
@@ -168,15 +168,15 @@ test('listenToAll hears every event of a channel', async (t) => {
   assert.deepEqual(seen.slice(0, 2), [['OrderShipped', { id: 1 }], ['.order.paid', { id: 2 }]]);
 });
 
-test('an empty payload is an empty list in PHP', async (t) => {
+test('an empty payload arrives as the empty list that PHP encodes', async (t) => {
   const channel = carillon.echo(t).channel(unique('empty'));
   await joined(channel.subscription);
-  const heard = hears(channel, 'Pinged');
+  const received = nextEvent(channel, 'Pinged');
   await broadcast([channel.name], 'App\\Events\\Pinged', []);
-  assert.deepEqual(await heard, []);
+  assert.deepEqual(await received, []);
 });
 
-/** The routes `/broadcasting/auth` and `/broadcasting/user-auth` of a Laravel application that knows one user by a bearer token. */
+/** Serves `/broadcasting/auth` and `/broadcasting/user-auth` of a Laravel application with one user and a bearer token. */
 async function application(t, user) {
   const calls = [];
   const server = createServer(async (request, response) => {
@@ -206,7 +206,7 @@ async function application(t, user) {
   return { base: `http://127.0.0.1:${server.address().port}/broadcasting`, calls };
 }
 
-/** Echo with endpoints instead of handlers, as in a browser. */
+/** Returns an Echo with authorization endpoints, as in a browser. */
 function echoOf(t, base, bearerToken) {
   const echo = new Echo({
     broadcaster: 'reverb',
@@ -225,7 +225,7 @@ function echoOf(t, base, bearerToken) {
   return echo;
 }
 
-test('private, presence and sign-in through the endpoints of an application', async (t) => {
+test('private channels, presence and sign-in work through the endpoints of an application', async (t) => {
   const user = { id: unique('7'), info: { name: 'Zoë 🎉', url: 'https://app.example/zoe' } };
   const { base, calls } = await application(t, user);
   const echo = echoOf(t, base, 'open-sesame');
@@ -233,15 +233,15 @@ test('private, presence and sign-in through the endpoints of an application', as
   const room = unique('room.1');
   await joined(echo.private(room).subscription);
   const here = await new Promise((settle) => echo.join(room).here(settle));
-  assert.deepEqual(here, [user.info], 'escaped by PHP, signed as escaped, and read as it was');
+  assert.deepEqual(here, [user.info], 'the user info is signed in escaped form and arrives unescaped');
 
   const { pusher } = echo.connector;
   const signedIn = next(pusher, 'pusher:signin_success');
   echo.connector.signin();
   await signedIn;
-  const heard = next(pusher.user, 'message');
+  const received = next(pusher.user, 'message');
   await sender.sendToUser(user.id, 'message', { n: 1 });
-  assert.deepEqual(await heard, { n: 1 });
+  assert.deepEqual(await received, { n: 1 });
 
   const ended = next(pusher.connection, 'disconnected');
   await sender.terminateUserConnections(user.id);
@@ -251,7 +251,7 @@ test('private, presence and sign-in through the endpoints of an application', as
   assert.match(calls[0].fields.socket_id, /^\d+\.\d+$/);
 });
 
-test('an application that denies access is reported through `error`, and the socket stays open', async (t) => {
+test('`error` reports that the application denies access, and the socket stays open', async (t) => {
   const { base } = await application(t, { id: '1', info: {} });
   const echo = echoOf(t, base, 'wrong');
   const denied = await new Promise((settle) => echo.private(unique('closed')).error(settle));
@@ -259,7 +259,7 @@ test('an application that denies access is reported through `error`, and the soc
   await marked(sender, await joined(echo.channel(unique('open')).subscription));
 });
 
-test('a signature with the wrong secret is reported through `error` as well', async (t) => {
+test('`error` reports a signature with the wrong secret', async (t) => {
   const echo = carillon.echo(t, { authorize: () => ({ auth: `${key}:00` }) });
   const refused = await new Promise((settle) => echo.private(unique('closed')).error(settle));
   assert.equal(refused.type, 'AuthError');

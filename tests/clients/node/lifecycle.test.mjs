@@ -1,4 +1,4 @@
-// How connections begin and end: refusals, quotas, restarts, and signs of life in between.
+// The start and the end of connections: refusals, limits, restarts, and pings.
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
@@ -9,24 +9,24 @@ const carillon = await serve();
 const sender = carillon.sender();
 
 /**
- * How long pusher-js may take to find a server that was away. A first attempt that is refused is repeated only 15 s later (its
- * strategy waits out its timeout), so this is longer than the usual deadline.
+ * The deadline for pusher-js to reconnect. pusher-js repeats a refused first attempt only after the 15 s timeout of its strategy, which
+ * exceeds the usual deadline.
  */
 const RECONNECT_DEADLINE_MS = 60_000;
 
-/** Waits until pusher-js gives up, and checks that it has: `disconnected`, with nothing left that could connect again. */
-async function givesUp(client, code) {
+/** Waits until pusher-js stops to reconnect: it is `disconnected` and has no timer or attempt left. */
+async function expectGivenUp(client, code) {
   if (client.connection.state !== 'disconnected') await next(client.connection, 'disconnected');
   const [{ error }] = client.errors.filter(({ type }) => type === 'WebSocketError');
   assert.equal(error.data.code, code);
-  assert.ok(error.data.message, 'the error says why');
+  assert.ok(error.data.message, 'the error has a message');
   const { state, retryTimer, runner, connection } = client.connection;
   assert.equal(state, 'disconnected');
   assert.deepEqual([retryTimer, runner, connection].filter(Boolean), []);
 }
 
-/** Checks that a plain socket gets `pusher:error` with this code first, then a close with the same code. */
-async function refused(socket, code) {
+/** Asserts that a plain socket receives `pusher:error` with this code, then a close frame with the same code. */
+async function expectRefused(socket, code) {
   const { event, data } = await socket.next();
   assert.equal(event, 'pusher:error');
   assert.equal(data.code, code);
@@ -34,16 +34,16 @@ async function refused(socket, code) {
   assert.equal((await socket.closed).code, code);
 }
 
-test('an unknown key is refused with 4001 and pusher-js does not try again', async (t) => {
-  await givesUp(carillon.client(t, { app: unique('no-such-key') }), 4001);
-  await refused(carillon.socket(t, { app: unique('no-such-key') }), 4001);
+test('an unknown key is refused with 4001 and pusher-js does not retry', async (t) => {
+  await expectGivenUp(carillon.client(t, { app: unique('no-such-key') }), 4001);
+  await expectRefused(carillon.socket(t, { app: unique('no-such-key') }), 4001);
 });
 
-test('a page of another origin is refused with 4009 and pusher-js does not try again', { ...needsApp('strict'), ...needsWebSockets }, async (t) => {
+test('a page of another origin is refused with 4009 and pusher-js does not retry', { ...needsApp('strict'), ...needsWebSockets }, async (t) => {
   pretendOrigin(t, 'https://evil.example');
-  await givesUp(carillon.client(t, { app: 'strict' }), 4009);
+  await expectGivenUp(carillon.client(t, { app: 'strict' }), 4009);
   for (const origin of ['https://evil.example', 'https://good.example.evil.example', 'https://notgood.example', 'https://sub.good.example', 'null']) {
-    await refused(carillon.socket(t, { app: 'strict', origin }), 4009);
+    await expectRefused(carillon.socket(t, { app: 'strict', origin }), 4009);
   }
 });
 
@@ -55,7 +55,7 @@ test('a page of an allowed origin connects', { ...needsApp('strict'), ...needsWe
   }
 });
 
-test('a connection over the quota of its app is refused with 4004, until one leaves', { ...needsProcess, ...needsWebSockets }, async (t) => {
+test('a connection over the limit of its app is refused with 4004 until another one closes', { ...needsProcess, ...needsWebSockets }, async (t) => {
   const carillon = await start();
   t.after(() => carillon.stop());
   const origin = 'https://good.example';
@@ -64,32 +64,31 @@ test('a connection over the quota of its app is refused with 4004, until one lea
   const name = unique('private-quota');
   const channel = await subscribe(first, name);
   await subscribe(second, name);
-  await givesUp(carillon.client(t, { app: 'strict' }), 4004);
-  await refused(carillon.socket(t, { app: 'strict', origin }), 4004);
+  await expectGivenUp(carillon.client(t, { app: 'strict' }), 4004);
+  await expectRefused(carillon.socket(t, { app: 'strict', origin }), 4004);
 
-  // Sockets that were refused do not count, and one that left makes room. Nothing tells a client when its place is free, so this
-  // asks again until it is.
+  // Refused sockets do not count, and a closed socket frees capacity. The client has no signal for this and therefore retries.
   second.disconnect();
   for (let attempt = 0; ; attempt += 1) {
     const socket = carillon.socket(t, { app: 'strict', origin });
     const { event } = await socket.next();
     if (event === 'pusher:connection_established') break;
-    assert.ok(attempt < 1_000, 'the place of a socket that left should become free');
+    assert.ok(attempt < 1_000, 'the capacity of a closed socket becomes free');
     await socket.closed;
   }
   await marked(carillon.sender('strict'), channel);
 });
 
-test('protocol versions: 4 to 7 connect, others are refused', async (t) => {
+test('protocol versions 4 to 7 are accepted, others are refused', async (t) => {
   for (const query of ['protocol=7', 'protocol=6', 'protocol=5', 'protocol=4', '']) {
     assert.match(await carillon.socket(t, { query }).established(), /^\d+\.\d+$/);
   }
-  await refused(carillon.socket(t, { query: 'protocol=3' }), 4007);
-  await refused(carillon.socket(t, { query: 'protocol=8' }), 4007);
-  await refused(carillon.socket(t, { query: 'protocol=seven' }), 4006);
+  await expectRefused(carillon.socket(t, { query: 'protocol=3' }), 4007);
+  await expectRefused(carillon.socket(t, { query: 'protocol=8' }), 4007);
+  await expectRefused(carillon.socket(t, { query: 'protocol=seven' }), 4006);
 });
 
-test('the subprotocol that the Swift client offers is echoed, and never offered otherwise', async (t) => {
+test('the subprotocol of the Swift client is accepted, and none is sent without an offer', async (t) => {
   const swift = carillon.socket(t, { protocols: ['pusher-channels-protocol-7'] });
   await swift.established();
   assert.equal(swift.protocol, 'pusher-channels-protocol-7');
@@ -98,17 +97,17 @@ test('the subprotocol that the Swift client offers is echoed, and never offered 
   assert.equal(plain.protocol, '');
 });
 
-test('the server answers pusher:ping, and WebSocket pings', async (t) => {
+test('the server responds to pusher:ping and to WebSocket pings', async (t) => {
   const socket = carillon.socket(t);
   await socket.established();
   socket.send({ event: 'pusher:ping', data: {} });
   const { event, data } = await socket.next();
   assert.equal(event, 'pusher:pong');
   assert.deepEqual(data ?? {}, {});
-  assert.equal(await socket.ping('are you there'), 'are you there');
+  assert.equal(await socket.ping('payload'), 'payload');
 });
 
-test('pusher-js pings a quiet connection and keeps it', needsWebSockets, async (t) => {
+test('pusher-js pings an idle connection and keeps it', needsWebSockets, async (t) => {
   const client = carillon.client(t, { options: { activityTimeout: 50, pongTimeout: 5_000 } });
   const states = [];
   await connected(client);
@@ -117,7 +116,7 @@ test('pusher-js pings a quiet connection and keeps it', needsWebSockets, async (
   assert.deepEqual(states, []);
 });
 
-test('disconnecting and connecting again yields a new socket and the same channels', async (t) => {
+test('a client that reconnects has a new socket id and the same channels', async (t) => {
   const client = carillon.client(t);
   const channel = await subscribe(client, unique('again'));
   const before = client.connection.socket_id;
@@ -128,7 +127,7 @@ test('disconnecting and connecting again yields a new socket and the same channe
   await marked(sender, channel);
 });
 
-test('many clients come and go without loss', async (t) => {
+test('events are not lost while many clients connect and disconnect', async (t) => {
   const name = unique('churn');
   const stays = await subscribe(carillon.client(t), name);
   for (let round = 0; round < 5; round += 1) {
@@ -140,24 +139,24 @@ test('many clients come and go without loss', async (t) => {
   await settled(stays.pusher);
 });
 
-test('one socket may hold many channels', async (t) => {
+test('one socket can subscribe to many channels', async (t) => {
   const client = await connected(carillon.client(t));
   const channels = Array.from({ length: 90 }, () => client.subscribe(unique('hold')));
   await Promise.all(channels.map(joined));
-  const heard = channels.map((channel) => next(channel, 'e'));
+  const received = channels.map((channel) => next(channel, 'e'));
   await sender.trigger(channels.map(({ name }) => name), 'e', 1);
-  assert.deepEqual(await Promise.all(heard), channels.map(() => 1));
+  assert.deepEqual(await Promise.all(received), channels.map(() => 1));
 });
 
-// Side by side, because each waits for pusher-js to try again.
-test('a server that goes away and returns', { ...needsProcess, concurrency: true }, async (t) => {
-  // Of a cluster other nodes take the clients over; a single process asks them to wait for a second.
+// Concurrent, because each test waits for pusher-js to retry.
+test('a server that stops and starts again', { ...needsProcess, concurrency: true }, async (t) => {
+  // In a cluster, clients reconnect to other nodes at once. A single process requests a delay of one second.
   const code = process.env.BINARY_IN_CLUSTER ? 4200 : 4100;
   const ways = [['SIGTERM', code], ['SIGINT', code], ['SIGKILL', 1006]];
-  await Promise.all(ways.map(([signal, code]) => t.test(`after ${signal} clients see ${code}, and are back once the server is`, (t) => returns(t, signal, code))));
+  await Promise.all(ways.map(([signal, code]) => t.test(`after ${signal} clients receive ${code} and reconnect to the restarted server`, (t) => expectReturn(t, signal, code))));
 });
 
-async function returns(t, signal, code) {
+async function expectReturn(t, signal, code) {
   const first = await start();
   t.after(() => first.kill('SIGKILL'));
   const user = { id: 'ana', info: { name: 'Ana' } };
@@ -185,7 +184,7 @@ async function returns(t, signal, code) {
   await marked(second.sender(), channel, room);
 }
 
-test('the admin listener answers on its own port', needsProcess, async () => {
+test('the admin listener responds on a separate port', needsProcess, async () => {
   for (const path of ['/livez', '/readyz', '/metrics']) {
     assert.equal((await fetch(carillon.adminUrl + path)).status, 200, path);
   }

@@ -1,4 +1,4 @@
-// Presence channels: here, joining and leaving as Echo reports them, one entry per user however many sockets.
+// Presence channels: `here`, `joining` and `leaving` of Echo, and one member per user with any number of sockets.
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
@@ -12,8 +12,8 @@ const ana = { id: 'ana', info: { name: 'Ana' } };
 const bo = { id: 'bo', info: { name: 'Bo' } };
 const cy = { id: 'cy', info: { name: 'Cy' } };
 
-/** `{ user_id, user_info }` events of a presence channel as a client sees them, in order. */
-function comings(channel) {
+/** Records the joins (`+id`) and leaves (`-id`) of a presence channel, in order. */
+function memberChanges(channel) {
   const seen = [];
   channel.bind('pusher:member_added', ({ id }) => seen.push(`+${id}`));
   channel.bind('pusher:member_removed', ({ id }) => seen.push(`-${id}`));
@@ -22,7 +22,7 @@ function comings(channel) {
 
 const usersOf = async (name) => (await body(sender.get({ path: `/channels/${name}/users` }))).users.map(({ id }) => id).sort();
 
-test('Echo reports who is here, who joins and who leaves', async (t) => {
+test('Echo reports members, joins and leaves', async (t) => {
   const room = unique('room');
   const first = carillon.echo(t, { user: ana }).join(room);
   const here = await new Promise((settle) => first.here(settle));
@@ -39,7 +39,7 @@ test('Echo reports who is here, who joins and who leaves', async (t) => {
   assert.deepEqual(await leaving, bo.info);
 });
 
-test('a lost connection leaves as well', async (t) => {
+test('a member leaves when its connection is lost', async (t) => {
   const name = unique('presence-room');
   const channel = await subscribe(carillon.client(t, { user: ana }), name);
   const other = carillon.client(t, { user: bo });
@@ -53,17 +53,17 @@ test('a lost connection leaves as well', async (t) => {
   assert.equal(channel.members.count, 1);
 });
 
-test('the snapshot holds oneself, and `me` is known', async (t) => {
+test('the member list contains the subscriber, and `me` is set', async (t) => {
   const channel = await subscribe(carillon.client(t, { user: ana }), unique('presence-room'));
   assert.equal(channel.members.count, 1);
   assert.deepEqual(channel.members.members, { ana: ana.info });
   assert.deepEqual(channel.members.me, { id: 'ana', info: ana.info });
 });
 
-test('a user with many sockets is one member: one joining, one leaving', async (t) => {
+test('a user with many sockets is one member with one join and one leave', async (t) => {
   const name = unique('presence-room');
   const watcher = await subscribe(carillon.client(t, { user: ana }), name);
-  const seen = comings(watcher);
+  const seen = memberChanges(watcher);
 
   const tabs = [];
   for (let tab = 0; tab < 3; tab += 1) {
@@ -80,23 +80,23 @@ test('a user with many sockets is one member: one joining, one leaving', async (
 
   tabs[0].unsubscribe(name);
   await settled(tabs[0]);
-  const gone = nextFrame(watcher.pusher, ({ event }) => event === 'pusher_internal:member_removed', 'member_removed');
+  const left = nextFrame(watcher.pusher, ({ event }) => event === 'pusher_internal:member_removed', 'member_removed');
   tabs[1].disconnect();
   await marked(sender, watcher, tabs[2].channel(name));
   assert.deepEqual(seen, ['+bo']);
 
   tabs[2].disconnect();
-  await gone;
+  await left;
   assert.deepEqual(seen, ['+bo', '-bo']);
   await marked(sender, watcher);
   assert.deepEqual(seen, ['+bo', '-bo']);
   assert.deepEqual(await usersOf(name), ['ana']);
 });
 
-test('who leaves and returns is announced again', async (t) => {
+test('every join and leave of a user is sent', async (t) => {
   const name = unique('presence-room');
   const watcher = await subscribe(carillon.client(t, { user: ana }), name);
-  const seen = comings(watcher);
+  const seen = memberChanges(watcher);
   const client = carillon.client(t, { user: bo });
   for (let round = 0; round < 3; round += 1) {
     const added = next(watcher, 'pusher:member_added');
@@ -109,21 +109,21 @@ test('who leaves and returns is announced again', async (t) => {
   assert.deepEqual(seen, ['+bo', '-bo', '+bo', '-bo', '+bo', '-bo']);
 });
 
-test('everyone already there hears of a newcomer, the newcomer hears a snapshot', async (t) => {
+test('earlier members receive the join, and the new member receives the list', async (t) => {
   const name = unique('presence-room');
   const [a, b] = [await subscribe(carillon.client(t, { user: ana }), name), await subscribe(carillon.client(t, { user: bo }), name)];
   await marked(sender, a, b);
-  const heard = [next(a, 'pusher:member_added'), next(b, 'pusher:member_added')];
+  const received = [next(a, 'pusher:member_added'), next(b, 'pusher:member_added')];
   const c = carillon.client(t, { user: cy }).subscribe(name);
-  const own = comings(c);
+  const own = memberChanges(c);
   await joined(c);
-  assert.deepEqual((await Promise.all(heard)).map(({ id }) => id), ['cy', 'cy']);
+  assert.deepEqual((await Promise.all(received)).map(({ id }) => id), ['cy', 'cy']);
   await marked(sender, c);
   assert.deepEqual(own, []);
   assert.deepEqual(Object.keys(c.members.members).sort(), ['ana', 'bo', 'cy']);
 });
 
-test('a user is a member per channel, and leaves all of them with the connection', async (t) => {
+test('a user leaves all presence channels when the connection closes', async (t) => {
   const names = [unique('presence-a'), unique('presence-b')];
   const watcher = carillon.client(t, { user: ana });
   const channels = await Promise.all(names.map((name) => subscribe(watcher, name)));
@@ -134,7 +134,7 @@ test('a user is a member per channel, and leaves all of them with the connection
   assert.deepEqual((await Promise.all(removed)).map(({ id }) => id), ['bo', 'bo']);
 });
 
-test('a user id that was signed as a number is a string for everyone', async (t) => {
+test('a user id that was signed as a number arrives as a string', async (t) => {
   const name = unique('presence-numbers');
   const watcher = await subscribe(carillon.client(t, { user: ana }), name);
   const member = { user_id: 10, user_info: { name: 'Mr. Channels' } };
@@ -169,7 +169,7 @@ const refusals = {
   'channel data without a user id': () => '{"user_info":{}}',
   'an empty user id': () => '{"user_id":""}',
   'channel data that is not JSON': () => 'ana',
-  'a user id that is no text or number': () => '{"user_id":{"a":1}}',
+  'a user id that is neither a string nor a number': () => '{"user_id":{"a":1}}',
 };
 
 for (const [what, data] of Object.entries(refusals)) {
@@ -177,7 +177,7 @@ for (const [what, data] of Object.entries(refusals)) {
     const token = new PusherServer.Token(APPS.app.key, APPS.app.secret);
     const name = unique('presence-closed');
     const watcher = await subscribe(carillon.client(t, { user: ana }), name);
-    const seen = comings(watcher);
+    const seen = memberChanges(watcher);
     const socket = carillon.socket(t);
     const socketId = await socket.established();
     const channelData = data();
@@ -194,13 +194,13 @@ for (const [what, data] of Object.entries(refusals)) {
   });
 }
 
-test('altered channel data is refused', async (t) => {
+test('changed channel data is rejected', async (t) => {
   const authorize = (socketId, name) => ({ ...sender.authorizeChannel(socketId, name, { user_id: 'ana' }), channel_data: '{"user_id":"bo"}' });
   const refused = await next(carillon.client(t, { authorize }).subscribe(unique('presence-forged')), 'pusher:subscription_error');
   assert.equal(refused.status, 401);
 });
 
-test('the 101st user is refused, while a user who is in may open another tab', async (t) => {
+test('the 101st user is refused, and a member may open another connection', async (t) => {
   const name = unique('presence-full');
   const clients = await Promise.all(Array.from({ length: 100 }, (_, n) => connected(carillon.client(t, { user: { id: `user-${n}` } }))));
   const channels = await Promise.all(clients.map((client) => subscribe(client, name)));
@@ -214,7 +214,7 @@ test('the 101st user is refused, while a user who is in may open another tab', a
   assert.equal(channels[0].members.count, 100);
 });
 
-test('ids are listed as strings, each with its entry', async (t) => {
+test('ids are strings, and the hash has an entry for each', async (t) => {
   const client = carillon.client(t, { user: ana });
   const succeeded = nextFrame(client, ({ event }) => event === 'pusher_internal:subscription_succeeded', 'subscription_succeeded');
   const channel = await subscribe(client, unique('presence-wire'));
@@ -225,7 +225,7 @@ test('ids are listed as strings, each with its entry', async (t) => {
   });
 });
 
-test('`leave` of Echo leaves the public and the presence channel of that name', async (t) => {
+test('`leave` of Echo unsubscribes from the public and the presence channel of that name', async (t) => {
   const room = unique('room');
   const echo = carillon.echo(t, { user: ana });
   const watcher = await subscribe(carillon.client(t, { user: bo }), `presence-${room}`);

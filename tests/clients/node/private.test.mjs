@@ -1,4 +1,4 @@
-// Private channels: who may subscribe, and what a client hears when it may not.
+// Private channels: permissions, and errors for clients without permission.
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
@@ -9,17 +9,17 @@ const carillon = await serve();
 const sender = carillon.sender();
 const token = new PusherServer.Token(APPS.app.key, APPS.app.secret);
 
-/** `{ auth }` for exactly this string, as any signer would make it. */
+/** Returns `{ auth }` with the signature of `text`. */
 const signed = (text) => ({ auth: `${APPS.app.key}:${token.sign(text)}` });
 
-test('a signed subscription succeeds and hears events', async (t) => {
+test('a signed subscription succeeds and receives events', async (t) => {
   const channel = await subscribe(carillon.client(t), unique('private-orders'));
-  const heard = next(channel, 'shipped');
+  const received = next(channel, 'shipped');
   await sender.trigger(channel.name, 'shipped', { order: 1 });
-  assert.deepEqual(await heard, { order: 1 });
+  assert.deepEqual(await received, { order: 1 });
 });
 
-test('the older `authorizer` option of pusher-js works as well', async (t) => {
+test('the older `authorizer` option of pusher-js works', async (t) => {
   const authorizer = ({ name }) => ({ authorize: (socketId, done) => done(null, sender.authorizeChannel(socketId, name)) });
   await marked(sender, await subscribe(carillon.client(t, { options: { authorizer } }), unique('private-old')));
 });
@@ -53,14 +53,14 @@ for (const [what, authorize] of Object.entries(refusals)) {
   });
 }
 
-test('a refused channel can be joined later on the same socket', async (t) => {
+test('a subscription that was refused can succeed later on the same socket', async (t) => {
   let allowed = false;
   const authorize = (socketId, name) => (allowed ? sender.authorizeChannel(socketId, name) : { auth: `${APPS.app.key}:00` });
   const client = await connected(carillon.client(t, { authorize }));
   const name = unique('private-later');
   await next(client.subscribe(name), 'pusher:subscription_error');
 
-  // pusher-js thinks that the first attempt is still pending, so the second one goes out by hand.
+  // pusher-js assumes that the first attempt is still pending. The test sends the second one.
   allowed = true;
   const channel = client.channel(name);
   const succeeded = next(channel, 'pusher:subscription_succeeded');
@@ -69,20 +69,20 @@ test('a refused channel can be joined later on the same socket', async (t) => {
   await marked(sender, channel);
 });
 
-test('channel data on a private channel takes part in the signature', async (t) => {
+test('channel data on a private channel is part of the signature', async (t) => {
   const data = '{"role": "admin"}';
   const authorize = (socketId, name) => ({ ...signed(`${socketId}:${name}:${data}`), channel_data: data });
   await marked(sender, await subscribe(carillon.client(t, { authorize }), unique('private-data')));
 });
 
 for (const data of ['', '{"role":"admin"}']) {
-  test(`a private channel admits a signature that leaves out the channel data '${data}'`, async (t) => {
+  test(`a private channel accepts a signature without the channel data '${data}'`, async (t) => {
     const authorize = (socketId, name) => ({ ...signed(`${socketId}:${name}`), channel_data: data });
     await marked(sender, await subscribe(carillon.client(t, { authorize }), unique('private-data')));
   });
 }
 
-test('who is not subscribed hears nothing', async (t) => {
+test('a client without a subscription receives no events', async (t) => {
   const name = unique('private-orders');
   const inside = await subscribe(carillon.client(t), name);
   const outside = await connected(carillon.client(t));
@@ -96,11 +96,11 @@ test('who is not subscribed hears nothing', async (t) => {
 
 test('the same channel name in another app is another channel', needsApp('counting'), async (t) => {
   const name = unique('private-shared');
-  const [here, there] = [await subscribe(carillon.client(t), name), await subscribe(carillon.client(t, { app: 'counting' }), name)];
-  const seen = record(there);
+  const [own, other] = [await subscribe(carillon.client(t), name), await subscribe(carillon.client(t, { app: 'counting' }), name)];
+  const seen = record(other);
   await sender.trigger(name, 'secret', {});
-  await marked(sender, here);
-  await marked(carillon.sender('counting'), there);
+  await marked(sender, own);
+  await marked(carillon.sender('counting'), other);
   assert.deepEqual(without(seen), []);
 });
 

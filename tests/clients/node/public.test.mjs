@@ -1,4 +1,4 @@
-// Public channels: the three generations of pusher-js, what arrives and in which order, and subscription counts.
+// Public channels: three major releases of pusher-js, the delivery and order of events, and subscription counts.
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
@@ -12,15 +12,15 @@ const carillon = await serve();
 const sender = carillon.sender();
 
 for (const [name, library] of [['8.6', Pusher], ['8.1', Pusher81], ['7.6', Pusher7]]) {
-  test(`pusher-js ${name} connects, subscribes and hears an event`, async (t) => {
+  test(`pusher-js ${name} connects, subscribes and receives an event`, async (t) => {
     const client = await connected(carillon.client(t, { library }));
     assert.match(client.connection.socket_id, /^\d+\.\d+$/);
 
     const channel = await subscribe(client, unique('news'));
-    const heard = next(channel, 'my-event');
+    const received = next(channel, 'my-event');
     await sender.trigger(channel.name, 'my-event', { hello: 'world' });
 
-    assert.deepEqual(await heard, { hello: 'world' });
+    assert.deepEqual(await received, { hello: 'world' });
     assert.deepEqual(client.errors, []);
   });
 }
@@ -30,32 +30,32 @@ test('socket ids of one server differ', async (t) => {
   assert.equal(new Set(clients.map((client) => client.connection.socket_id)).size, 20);
 });
 
-test('every JSON value and any text arrives as it was sent', async (t) => {
+test('every JSON value and any text arrives unchanged', async (t) => {
   const channel = await subscribe(await connected(carillon.client(t)), unique('values'));
   const values = [{ deep: { list: [1, 2.5, null, true] } }, [1, 2], 42, true, 'plain text', 'Zoë 🎉 "quoted" \\ back\nline', {}];
   for (const value of values) {
-    const heard = next(channel, 'value');
+    const received = next(channel, 'value');
     await sender.trigger(channel.name, 'value', value);
-    assert.deepEqual(await heard, value);
+    assert.deepEqual(await received, value);
   }
 });
 
-test('event names may hold backslashes, dots, colons and slashes', async (t) => {
+test('event names may contain backslashes, dots, colons and slashes', async (t) => {
   const channel = await subscribe(await connected(carillon.client(t)), unique('names'));
   for (const name of ['App\\Events\\OrderShipped', 'order.shipped', 'order:shipped', 'order/shipped', 'with space', 'é', 'x'.repeat(200)]) {
-    const heard = next(channel, name);
+    const received = next(channel, name);
     await sender.trigger(channel.name, name, { name });
-    assert.deepEqual(await heard, { name });
+    assert.deepEqual(await received, { name });
   }
 });
 
-test('channel names may hold every allowed character, up to 164 of them', async (t) => {
+test('channel names may contain every allowed character, up to 164 of them', async (t) => {
   const client = await connected(carillon.client(t));
   for (const name of [unique('aZ09_-=@,.;'), unique('presence_x'), unique('privatex'), unique('long').padEnd(164, 'x')]) {
     const channel = await subscribe(client, name);
-    const heard = next(channel, 'hello');
+    const received = next(channel, 'hello');
     await sender.trigger(name, 'hello', 1);
-    assert.equal(await heard, 1);
+    assert.equal(await received, 1);
   }
 });
 
@@ -78,19 +78,19 @@ test('events stay on their channel', async (t) => {
   assert.deepEqual(without(onBlue), []);
 });
 
-test('apps do not hear each other', needsApp('counting'), async (t) => {
+test('apps do not receive events of each other', needsApp('counting'), async (t) => {
   const name = unique('shared-name');
-  const [here, there] = await Promise.all(
+  const [own, other] = await Promise.all(
     ['app', 'counting'].map(async (app) => subscribe(await connected(carillon.client(t, { app })), name)),
   );
-  const heardThere = record(there);
+  const onOther = record(other);
   await sender.trigger(name, 'secret', {});
-  await marked(sender, here);
-  await marked(carillon.sender('counting'), there);
-  assert.deepEqual(without(heardThere), []);
+  await marked(sender, own);
+  await marked(carillon.sender('counting'), other);
+  assert.deepEqual(without(onOther), []);
 });
 
-test('every subscriber of a channel hears an event, each once', async (t) => {
+test('every subscriber of a channel receives an event once', async (t) => {
   const name = unique('crowd');
   const channels = await Promise.all(Array.from({ length: 20 }, async () => subscribe(await connected(carillon.client(t)), name)));
   const lists = channels.map(record);
@@ -107,7 +107,7 @@ test('events of one channel keep their order', async (t) => {
   assert.deepEqual(without(seen).map(({ data }) => data), Array.from({ length: 100 }, (_, n) => n));
 });
 
-test('an unsubscribed channel is silent, and can be joined again', async (t) => {
+test('an unsubscribed channel receives no events, and can be subscribed again', async (t) => {
   const client = await connected(carillon.client(t));
   const name = unique('left');
   const witness = await subscribe(await connected(carillon.client(t)), name);
@@ -127,7 +127,7 @@ test('an unsubscribed channel is silent, and can be joined again', async (t) => 
   await marked(sender, again);
 });
 
-test('subscribing twice succeeds twice and still delivers once', async (t) => {
+test('a repeated subscription succeeds, and events arrive once', async (t) => {
   const client = await connected(carillon.client(t));
   const channel = await subscribe(client, unique('twice'));
   const seen = record(channel);
@@ -141,7 +141,7 @@ test('subscribing twice succeeds twice and still delivers once', async (t) => {
   assert.equal(subscription_count, 1);
 });
 
-test('leaving a channel that was never joined, an unknown event and broken JSON do not cost the socket', async (t) => {
+test('an unknown channel to unsubscribe from, an unknown event and broken JSON leave the socket open', async (t) => {
   const client = await connected(carillon.client(t));
   client.connection.send_event('pusher:unsubscribe', { channel: unique('never') });
   client.connection.send_event('pusher:nonsense', {});
@@ -151,7 +151,7 @@ test('leaving a channel that was never joined, an unknown event and broken JSON 
   await marked(sender, await subscribe(client, unique('alive')));
 });
 
-test('frames are encoded as every official client expects', async (t) => {
+test('messages have the encoding that official clients expect', async (t) => {
   const name = unique('wire');
   const socket = carillon.socket(t);
   const established = await socket.next();
@@ -170,7 +170,7 @@ test('frames are encoded as every official client expects', async (t) => {
   assert.deepEqual(await socket.next(), { event: 'pusher_internal:subscription_succeeded', channel: `${name}-2`, data: '{}' });
 });
 
-test('subscription counts follow who comes and goes', needsApp('counting'), async (t) => {
+test('subscription counts change with subscriptions', needsApp('counting'), async (t) => {
   const name = unique('counted');
   const [first, second] = await Promise.all([connected(carillon.client(t, { app: 'counting' })), connected(carillon.client(t, { app: 'counting' }))]);
 
@@ -188,17 +188,17 @@ test('subscription counts follow who comes and goes', needsApp('counting'), asyn
 
 test('a lost connection lowers the subscription count', needsApp('counting'), async (t) => {
   const name = unique('counted');
-  const [stays, goes] = await Promise.all([connected(carillon.client(t, { app: 'counting' })), connected(carillon.client(t, { app: 'counting' }))]);
+  const [stays, closes] = await Promise.all([connected(carillon.client(t, { app: 'counting' })), connected(carillon.client(t, { app: 'counting' }))]);
   const channel = await subscribe(stays, name);
   const two = nextFrame(stays, ({ event, data }) => event === 'pusher_internal:subscription_count' && data.subscription_count === 2, 'a count of 2');
-  await subscribe(goes, name);
+  await subscribe(closes, name);
   await two;
   const one = next(channel, 'pusher:subscription_count');
-  goes.disconnect();
+  closes.disconnect();
   assert.deepEqual(await one, { subscription_count: 1 });
 });
 
-test('presence channels carry no subscription count', needsApp('counting'), async (t) => {
+test('presence channels receive no subscription count', needsApp('counting'), async (t) => {
   const client = await connected(carillon.client(t, { app: 'counting', user: { id: 'ana' } }));
   const channel = client.subscribe(unique('presence-counted'));
   const seen = record(channel);

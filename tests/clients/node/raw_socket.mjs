@@ -1,10 +1,10 @@
-// A plain WebSocket for what the client libraries hide: exact frames, close codes, subprotocols.
+// A plain WebSocket, for details that the client libraries hide: exact frames, close codes, subprotocols.
 
 import assert from 'node:assert/strict';
 
 import { within } from './waiting.mjs';
 
-/** One WebSocket whose frames are read one by one. */
+/** A WebSocket whose frames are read one by one. */
 export class RawSocket {
   #socket;
   #frames = [];
@@ -14,7 +14,7 @@ export class RawSocket {
     this.#socket = socket;
     this.opened = within(new Promise((settle) => socket.once('open', settle)), () => 'the WebSocket to open');
     this.opened.catch(() => {});
-    /** Resolves with `{ code, reason }` when the server has closed. */
+    /** Resolves with `{ code, reason }` when the server closes the connection. */
     this.closed = new Promise((settle) => socket.once('close', (code, reason) => settle({ code, reason: reason.toString() })));
     socket.on('error', () => {});
     socket.on('message', (data, isBinary) => {
@@ -25,15 +25,15 @@ export class RawSocket {
     });
   }
 
-  /** The subprotocol that the server chose, `''` for none. */
+  /** The subprotocol that the server selected, or `''`. */
   get protocol() {
     return this.#socket.protocol;
   }
 
-  /** The next frame, parsed; its `data` is as it was on the wire. */
+  /** Waits for the next frame and parses it. Its `data` is not decoded. */
   async next() {
     const { isBinary, ...frame } = await this.#take();
-    assert.equal(isBinary, false, 'a server sends text frames only');
+    assert.equal(isBinary, false, 'the server sends only text frames');
     return frame;
   }
 

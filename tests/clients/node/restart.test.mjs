@@ -1,23 +1,23 @@
-// A restart of a single process, as a supervisor does it: every client is back on WebSocket within 2.5 s of the signal, whatever
-// transports it may use.
+// A restart of a single process, as a supervisor performs it: with any enabled transports, every client is connected over WebSocket
+// again within 2.5 s of the signal.
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 
 import { connected, marked, needsProcess, needsWebSockets, nextCall, start, subscribe, unique } from './harness.mjs';
 
-/** The promise, from the signal. */
+/** The time limit after the signal. */
 const BACK_MS = 2_500;
 
-/** What the README shows for networks that may block WebSockets. */
+/** The transports of the documented configuration for networks that may block WebSockets. */
 const TRANSPORTS = ['ws', 'wss', 'xhr_streaming', 'xhr_polling'];
 
 const CLIENTS = 50;
 
-const needsOneProcess = process.env.BINARY_IN_CLUSTER ? { skip: 'is about a single process' } : needsProcess;
+const needsOneProcess = process.env.BINARY_IN_CLUSTER ? { skip: 'needs a single process' } : needsProcess;
 
 for (const signal of ['SIGTERM', 'SIGINT']) {
-  test(`after ${signal} and a start every client is back on WebSocket within 2.5 s`, { ...needsOneProcess, ...needsWebSockets }, async (t) => {
+  test(`after ${signal} and a start every client is on WebSocket again within 2.5 s`, { ...needsOneProcess, ...needsWebSockets }, async (t) => {
     const first = await start();
     t.after(() => first.kill('SIGKILL'));
     const options = { enabledTransports: TRANSPORTS };
@@ -34,7 +34,7 @@ for (const signal of ['SIGTERM', 'SIGINT']) {
     t.after(() => second.stop());
 
     const slowest = Math.max(...(await Promise.all(back)));
-    assert.ok(slowest <= BACK_MS, `the last client was back after ${slowest.toFixed()} ms`);
+    assert.ok(slowest <= BACK_MS, `the last client reconnected after ${slowest.toFixed()} ms`);
     assert.deepEqual([...new Set(clients.map((client) => client.connection.connection.transport.name))], ['ws']);
     for (const client of clients) {
       assert.deepEqual([...new Set(client.errors.map(({ data, error }) => (data ?? error?.data)?.code))], [4100]);

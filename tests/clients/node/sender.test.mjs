@@ -1,4 +1,4 @@
-// The HTTP API as the official Node library uses it, and the answers to requests that are wrong.
+// The HTTP API with the official Node library, and the responses to invalid requests.
 
 import assert from 'node:assert/strict';
 import { createHash } from 'node:crypto';
@@ -11,22 +11,22 @@ const sender = carillon.sender();
 
 const { id: appId, key, secret } = APPS.app;
 
-/** One channel's event as a request body, for what the library would refuse to send. */
+/** Returns a request body for one event, for values that the library would reject. */
 const event = (more) => ({ path: '/events', body: { name: 'e', data: '{}', channels: [unique('some')], ...more } });
 
 // === events ===
 
-test('trigger to one channel answers with an empty object', async (t) => {
+test('a trigger to one channel returns an empty object', async (t) => {
   const channel = await subscribe(carillon.client(t), unique('one'));
-  const heard = next(channel, 'e');
+  const received = next(channel, 'e');
   const response = await sender.trigger(channel.name, 'e', { n: 1 });
   assert.equal(response.status, 200);
   assert.match(response.headers.get('content-type'), /^application\/json/);
   assert.deepEqual(await response.json(), {});
-  assert.deepEqual(await heard, { n: 1 });
+  assert.deepEqual(await received, { n: 1 });
 });
 
-test('trigger to many channels reaches each, once per name', async (t) => {
+test('a trigger to many channels reaches each name once', async (t) => {
   const client = carillon.client(t);
   const channels = await Promise.all(['a', 'b', 'private-c'].map((name) => subscribe(client, unique(name))));
   const lists = channels.map(record);
@@ -36,28 +36,28 @@ test('trigger to many channels reaches each, once per name', async (t) => {
   for (const list of lists) assert.deepEqual(without(list), [{ event: 'e', data: 1 }]);
 });
 
-test('trigger to 100 channels works, to 101 is refused with 400', async (t) => {
+test('a trigger to 100 channels succeeds, and to 101 fails with 400', async (t) => {
   const names = Array.from({ length: 101 }, (_, n) => unique(`many-${n}`));
   const channel = await subscribe(carillon.client(t), names[99]);
-  const heard = next(channel, 'e');
+  const received = next(channel, 'e');
   await sender.trigger(names.slice(0, 100), 'e', 1);
-  assert.equal(await heard, 1);
+  assert.equal(await received, 1);
   await assert.rejects(sender.post(event({ channels: names })), { status: 400 });
 });
 
-test('a single `channel` works like a list of one', async (t) => {
+test('`channel` is equivalent to a list of one channel', async (t) => {
   const channel = await subscribe(carillon.client(t), unique('single'));
-  const heard = next(channel, 'e');
+  const received = next(channel, 'e');
   assert.deepEqual(await body(sender.post(event({ channels: undefined, channel: channel.name, data: '"x"' }))), {});
-  assert.equal(await heard, 'x');
+  assert.equal(await received, 'x');
 });
 
-test('data of 10240 bytes passes and one byte more is 413', async (t) => {
+test('data of 10240 bytes is accepted, and one byte more fails with 413', async (t) => {
   const channel = await subscribe(carillon.client(t), unique('large'));
   const seen = record(channel);
-  const heard = next(channel, 'fits');
+  const received = next(channel, 'fits');
   await sender.trigger(channel.name, 'fits', 'x'.repeat(10_240));
-  assert.equal((await heard).length, 10_240);
+  assert.equal((await received).length, 10_240);
   await assert.rejects(sender.trigger(channel.name, 'large', 'x'.repeat(10_241)), (error) => {
     assert.equal(error.status, 413);
     assert.match(error.body, /10240/);
@@ -68,11 +68,11 @@ test('data of 10240 bytes passes and one byte more is 413', async (t) => {
   assert.deepEqual(without(seen, 'fits'), []);
 });
 
-test('data that is an object is delivered as its compact text', async (t) => {
+test('an object as data is delivered as compact JSON', async (t) => {
   const channel = await subscribe(carillon.client(t), unique('object'));
-  const heard = next(channel, 'e');
+  const received = next(channel, 'e');
   await sender.post(event({ channels: [channel.name], data: { a: [1, 'ü'] } }));
-  assert.deepEqual(await heard, { a: [1, 'ü'] });
+  assert.deepEqual(await received, { a: [1, 'ü'] });
 });
 
 test('unknown members of a request are ignored', async () => {
@@ -91,7 +91,7 @@ test('socket_id excludes one socket, on every channel of the request', async (t)
   for (const list of otherLists) assert.deepEqual(without(list), [{ event: 'e', data: 1 }]);
 });
 
-test('toOthers: the socket id that Echo tells the application is the one to leave out', async (t) => {
+test('toOthers: the socket id of Echo excludes its client', async (t) => {
   const room = unique('orders');
   const [author, reader] = [carillon.echo(t), carillon.echo(t)];
   const [own, other] = await Promise.all([author, reader].map((echo) => joined(echo.private(room).subscription)));
@@ -103,14 +103,14 @@ test('toOthers: the socket id that Echo tells the application is the one to leav
   assert.deepEqual(without(onOther), [{ event: 'App\\Events\\OrderShipped', data: { id: 1 } }]);
 });
 
-test('a socket_id that left long ago excludes nobody', async (t) => {
-  const channel = await subscribe(carillon.client(t), unique('someone'));
-  const heard = next(channel, 'e');
+test('an unknown socket_id excludes no client', async (t) => {
+  const channel = await subscribe(carillon.client(t), unique('channel'));
+  const received = next(channel, 'e');
   await sender.trigger(channel.name, 'e', 1, { socket_id: '1.1' });
-  assert.equal(await heard, 1);
+  assert.equal(await received, 1);
 });
 
-test('trigger with info answers with the counts of each channel', async (t) => {
+test('a trigger with info returns the counts of each channel', async (t) => {
   const [presence, open] = [unique('presence-info'), unique('info')];
   const user = { id: 'ana' };
   const [tab1, tab2] = [carillon.client(t, { user }), carillon.client(t, { user })];
@@ -118,15 +118,15 @@ test('trigger with info answers with the counts of each channel', async (t) => {
   assert.deepEqual(await body(sender.trigger(presence, 'e', {}, { info: 'user_count,subscription_count' })), {
     channels: { [presence]: { user_count: 1, subscription_count: 2 } },
   });
-  const nobody = unique('nobody');
-  assert.deepEqual(await body(sender.trigger([presence, open, nobody], 'e', {}, { info: 'subscription_count' })), {
-    channels: { [presence]: { subscription_count: 2 }, [open]: { subscription_count: 1 }, [nobody]: { subscription_count: 0 } },
+  const unknown = unique('unknown');
+  assert.deepEqual(await body(sender.trigger([presence, open, unknown], 'e', {}, { info: 'subscription_count' })), {
+    channels: { [presence]: { subscription_count: 2 }, [open]: { subscription_count: 1 }, [unknown]: { subscription_count: 0 } },
   });
 });
 
 // === batches ===
 
-test('a batch delivers each event, in order, and answers with an empty object', async (t) => {
+test('a batch delivers each event in order and returns an empty object', async (t) => {
   const client = carillon.client(t);
   const [a, b] = await Promise.all([subscribe(client, unique('a')), subscribe(client, unique('b'))]);
   const [onA, onB] = [record(a), record(b)];
@@ -144,7 +144,7 @@ test('a batch delivers each event, in order, and answers with an empty object', 
   assert.deepEqual(without(onB), [{ event: 'two', data: 'text' }]);
 });
 
-test('a batch with info answers with one entry per event, in order', async (t) => {
+test('a batch with info returns one entry per event, in order', async (t) => {
   const [presence, open] = [unique('presence-batch'), unique('batch')];
   const client = carillon.client(t, { user: { id: 'ana' } });
   await Promise.all([subscribe(client, presence), subscribe(client, open)]);
@@ -158,7 +158,7 @@ test('a batch with info answers with one entry per event, in order', async (t) =
   assert.deepEqual(answer, { batch: [{ user_count: 1, subscription_count: 1 }, {}, { subscription_count: 1 }] });
 });
 
-test('ten events make a batch, eleven are refused with 400 and none is delivered', async (t) => {
+test('a batch may have ten events; eleven fail with 400 and none is delivered', async (t) => {
   const channel = await subscribe(carillon.client(t), unique('batch'));
   const seen = record(channel);
   const batch = (length) => Array.from({ length }, (_, n) => ({ channel: channel.name, name: 'e', data: n }));
@@ -172,7 +172,7 @@ test('ten events make a batch, eleven are refused with 400 and none is delivered
   assert.deepEqual(without(seen), []);
 });
 
-test('one event of a batch that is too large refuses the batch with 413', async () => {
+test('one event that is too large fails the batch with 413', async () => {
   const channel = unique('batch');
   const batch = [{ channel, name: 'e', data: 'x' }, { channel, name: 'e', data: 'x'.repeat(10_241) }];
   await assert.rejects(sender.triggerBatch(batch), { status: 413 });
@@ -185,7 +185,7 @@ test('an app without subscribers has an empty object of channels', needsApp('str
   assert.equal(await response.text(), '{"channels":{}}');
 });
 
-test('channels lists what is occupied, filtered by prefix', async (t) => {
+test('the list of channels has the occupied ones, filtered by prefix', async (t) => {
   const client = await connected(carillon.client(t, { user: { id: 'ana' } }));
   const tag = unique('listed');
   const names = [`${tag}-a`, `private-${tag}-b`, `presence-${tag}-c`];
@@ -201,7 +201,7 @@ test('channels lists what is occupied, filtered by prefix', async (t) => {
   assert.deepEqual(await body(sender.get({ path: '/channels', params: { filter_by_prefix: unique('none') } })), { channels: {} });
 });
 
-test('a channel that was left is no longer listed', async (t) => {
+test('a vacated channel is not listed', async (t) => {
   const [client, name] = [carillon.client(t), unique('left')];
   const witness = await connected(carillon.client(t));
   await subscribe(client, name);
@@ -210,7 +210,7 @@ test('a channel that was left is no longer listed', async (t) => {
   assert.deepEqual(await listed(), { [name]: {} });
   for (const each of [client, witness]) {
     each.unsubscribe(name);
-    // A reply to anything sent later proves that the server has handled the unsubscription.
+    // A response to a later message proves that the server has handled the unsubscription.
     await subscribe(each, unique('after'));
   }
   assert.deepEqual(await listed(), {});
@@ -221,7 +221,7 @@ test('user_count of all channels needs the presence prefix', async () => {
   await assert.rejects(sender.get({ path: '/channels', params: { info: 'user_count', filter_by_prefix: 'private-' } }), { status: 400 });
 });
 
-test('a channel tells whether it is occupied, and its counts when asked', async (t) => {
+test('a channel query returns its occupancy and the requested counts', async (t) => {
   const [presence, open] = [unique('presence-one'), unique('one')];
   const user = { id: 'ana' };
   const clients = [carillon.client(t, { user }), carillon.client(t, { user })];
@@ -230,33 +230,33 @@ test('a channel tells whether it is occupied, and its counts when asked', async 
   assert.deepEqual(await info(open), { occupied: true });
   assert.deepEqual(await info(open, 'subscription_count'), { occupied: true, subscription_count: 2 });
   assert.deepEqual(await info(presence, 'user_count,subscription_count'), { occupied: true, user_count: 1, subscription_count: 2 });
-  assert.equal((await info(unique('nobody'))).occupied, false);
-  assert.deepEqual(await info(unique('presence-nobody'), 'user_count,subscription_count'), { occupied: false, user_count: 0, subscription_count: 0 });
+  assert.equal((await info(unique('unknown'))).occupied, false);
+  assert.deepEqual(await info(unique('presence-unknown'), 'user_count,subscription_count'), { occupied: false, user_count: 0, subscription_count: 0 });
   await assert.rejects(info(open, 'user_count'), { status: 400 });
 });
 
-test('users of a presence channel are listed by string ids', async (t) => {
+test('the users of a presence channel have string ids', async (t) => {
   const name = unique('presence-users');
   for (const id of ['1', '2', '2']) await subscribe(carillon.client(t, { user: { id } }), name);
   const { users } = await body(sender.get({ path: `/channels/${name}/users` }));
   assert.deepEqual(users.toSorted((a, b) => a.id.localeCompare(b.id)), [{ id: '1' }, { id: '2' }]);
-  assert.deepEqual(await body(sender.get({ path: `/channels/${unique('presence-nobody')}/users` })), { users: [] });
+  assert.deepEqual(await body(sender.get({ path: `/channels/${unique('presence-unknown')}/users` })), { users: [] });
   await assert.rejects(sender.get({ path: `/channels/${unique('open')}/users` }), { status: 400 });
 });
 
-// === who may call ===
+// === authentication ===
 
-test('a wrong secret, an unknown key and the key of another app are 401', needsApp('counting'), async () => {
-  for (const options of [{ secret: 'wrong' }, { key: 'nobody' }, { key: APPS.counting.key, secret: APPS.counting.secret }]) {
+test('a wrong secret, an unknown key and the key of another app fail with 401', needsApp('counting'), async () => {
+  for (const options of [{ secret: 'wrong' }, { key: 'unknown' }, { key: APPS.counting.key, secret: APPS.counting.secret }]) {
     await assert.rejects(carillon.sender('app', options).trigger(unique('c'), 'e', {}), { status: 401 });
   }
 });
 
-test('an unknown app is 404', async () => {
+test('an unknown app fails with 404', async () => {
   await assert.rejects(carillon.sender('app', { appId: '999999' }).trigger(unique('c'), 'e', {}), { status: 404 });
 });
 
-/** A request signed here, so that each part of it can be wrong. */
+/** Sends a request that is signed here, with optional faults in each part. */
 async function request({ path = `/apps/${appId}/events`, text, age = 0, version = '1.0', alter = (query) => query, sent = text, ...init }) {
   const params = { auth_key: key, auth_timestamp: String(Math.floor(Date.now() / 1000) - age), auth_version: version };
   if (text) params.body_md5 = createHash('md5').update(text).digest('hex');
@@ -267,7 +267,7 @@ async function request({ path = `/apps/${appId}/events`, text, age = 0, version 
   return fetch(url, { method, body: sent, headers: { 'content-type': 'application/json' }, ...init });
 }
 
-test('a request signed by hand passes, and each way to spoil it is 401', async () => {
+test('a request signed by hand is accepted, and each fault fails with 401', async () => {
   const text = JSON.stringify({ name: 'e', data: '{}', channel: unique('c') });
   assert.equal((await request({ text })).status, 200);
   assert.equal((await request({ text, age: 590 })).status, 200);
@@ -282,22 +282,22 @@ test('a request signed by hand passes, and each way to spoil it is 401', async (
   }
 });
 
-test('a refusal does not tell the secret', async () => {
+test('a rejection does not contain the secret', async () => {
   const response = await request({ text: '{}', alter: (query) => query.replace(/auth_signature=.*/, 'auth_signature=00') });
   assert.equal(response.status, 401);
   assert.ok(!(await response.text()).includes(secret));
 });
 
-// === what is wrong with a request ===
+// === invalid requests ===
 
 const mistakes = {
   'no name': { name: undefined },
   'no data': { data: undefined },
   'no channel': { channels: undefined },
   'an empty list of channels': { channels: [] },
-  'a name that is no text': { name: 7 },
+  'a name that is not a string': { name: 7 },
   'a name of 201 characters': { name: 'x'.repeat(201) },
-  'channels that are no list': { channels: { a: 1 } },
+  'channels that are not a list': { channels: { a: 1 } },
   'a channel with a space': { channels: ['no spaces'] },
   'a channel of 201 characters': { channels: ['x'.repeat(201)] },
   'an empty channel': { channels: [''] },
@@ -307,28 +307,28 @@ const mistakes = {
 };
 
 for (const [what, more] of Object.entries(mistakes)) {
-  test(`${what} is 400`, async () => {
+  test(`${what} fails with 400`, async () => {
     await assert.rejects(sender.post(event(more)), { status: 400 });
   });
 }
 
-test('user_count on a channel without users is left out of a publish, and is 400 in a query', async () => {
+test('user_count on a channel without users is omitted in a publish, and fails with 400 in a query', async () => {
   const open = unique('open');
   assert.deepEqual(await body(sender.trigger(open, 'e', {}, { info: 'user_count' })), { channels: { [open]: {} } });
   await assert.rejects(sender.get({ path: `/channels/${open}`, params: { info: 'user_count' } }), { status: 400 });
 });
 
-test('a body that is not JSON is 400', async () => {
+test('a body that is not JSON fails with 400', async () => {
   for (const text of ['{"name":', 'name=e', '[]', '"text"', 'null']) assert.equal((await request({ text })).status, 400, text);
 });
 
-test('unknown paths are 404 and wrong methods 405', async () => {
+test('unknown paths fail with 404 and wrong methods with 405', async () => {
   assert.equal((await request({ path: `/apps/${appId}/nothing` })).status, 404);
   assert.equal((await request({ path: `/apps/${appId}/events` })).status, 405);
   assert.equal((await fetch(`${carillon.url}/nothing`)).status, 404);
 });
 
-test('/up says that the server is healthy', async () => {
+test('/up reports that the server is healthy', async () => {
   const response = await fetch(`${carillon.url}/up`);
   assert.equal(response.status, 200);
   assert.deepEqual(await response.json(), { health: 'OK' });

@@ -1,4 +1,4 @@
-// Sign-in: events to a user, presence without channel data, terminated connections, and who is online.
+// Sign-in: events to a user, presence without channel data, terminated connections, and watchlists.
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
@@ -11,7 +11,7 @@ const token = new PusherServer.Token(APPS.app.key, APPS.app.secret);
 
 const signedUser = (socketId, userData) => ({ auth: `${APPS.app.key}:${token.sign(`${socketId}::user::${userData}`)}`, user_data: userData });
 
-/** A client that is signed in and whose own channel is subscribed, so that events and terminations reach it. */
+/** Signs a client in and waits for the subscription of its user channel, over which events and terminations arrive. */
 async function signedIn(t, user, options = {}) {
   const client = carillon.client(t, { user, ...options });
   const own = nextFrame(
@@ -24,14 +24,14 @@ async function signedIn(t, user, options = {}) {
   return client;
 }
 
-/** The `[event, ids]` pairs of a client's watchlist, in order. Bind before signing in. */
+/** Records the `[event, ids]` pairs of a client's watchlist, in order. Call it before signing in. */
 function watchlist(client) {
   const seen = [];
   client.user.watchlist.bind_global((name, { user_ids: ids }) => seen.push([name, ids.toSorted()]));
   return seen;
 }
 
-/** The next watchlist event of this name that lists `id`. */
+/** Waits for the next watchlist event of this name that lists `id`. */
 async function nextSeen(client, name, id) {
   const frame = await nextFrame(
     client,
@@ -41,7 +41,7 @@ async function nextSeen(client, name, id) {
   return frame.data.events;
 }
 
-test('signing in yields the user data as it was signed', async (t) => {
+test('a client that signs in receives the signed user data', async (t) => {
   const user = { id: unique('ana'), info: { name: 'Ana "Ä"' } };
   const client = await signedIn(t, user);
   await client.user.signinDonePromise;
@@ -49,7 +49,7 @@ test('signing in yields the user data as it was signed', async (t) => {
   assert.deepEqual(client.errors, []);
 });
 
-test('signin_success carries an object with the exact string', async (t) => {
+test('signin_success contains the exact string of the user data', async (t) => {
   const socket = carillon.socket(t);
   const socketId = await socket.established();
   const id = unique('ana');
@@ -58,24 +58,24 @@ test('signin_success carries an object with the exact string', async (t) => {
   assert.deepEqual(await socket.next(), { event: 'pusher:signin_success', data: { user_data: userData } });
 });
 
-test('an event to a user reaches every socket of that user and nobody else', async (t) => {
+test('an event to a user reaches only the sockets of that user', async (t) => {
   const [ana, bo] = [{ id: unique('ana') }, { id: unique('bo') }];
-  const [tab1, tab2, other, stranger] = [await signedIn(t, ana), await signedIn(t, ana), await signedIn(t, bo), await connected(carillon.client(t))];
-  const [heardByOther, heardByStranger] = [record(other.user), record(stranger)];
+  const [tab1, tab2, other, anonymous] = [await signedIn(t, ana), await signedIn(t, ana), await signedIn(t, bo), await connected(carillon.client(t))];
+  const [onOther, onAnonymous] = [record(other.user), record(anonymous)];
 
-  const heard = [next(tab1.user, 'message'), next(tab2.user, 'message')];
+  const received = [next(tab1.user, 'message'), next(tab2.user, 'message')];
   assert.deepEqual(await body(sender.sendToUser(ana.id, 'message', { hello: 'Ana' })), {});
-  assert.deepEqual(await Promise.all(heard), [{ hello: 'Ana' }, { hello: 'Ana' }]);
+  assert.deepEqual(await Promise.all(received), [{ hello: 'Ana' }, { hello: 'Ana' }]);
 
   const end = next(other.user, 'end');
   await sender.sendToUser(bo.id, 'end', {});
   await end;
-  await settled(stranger);
-  assert.deepEqual(without(heardByOther, 'end'), []);
-  assert.deepEqual(without(heardByStranger), []);
+  await settled(anonymous);
+  assert.deepEqual(without(onOther, 'end'), []);
+  assert.deepEqual(without(onAnonymous), []);
 });
 
-test('user events arrive from signin_success on, without waiting for the channel', async (t) => {
+test('user events arrive after signin_success without a subscription', async (t) => {
   const id = unique('ana');
   const socket = carillon.socket(t);
   const socketId = await socket.established();
@@ -85,21 +85,21 @@ test('user events arrive from signin_success on, without waiting for the channel
   assert.deepEqual(await socket.next(), { event: 'message', channel: `#server-to-user-${id}`, data: '{"n":1}' });
 });
 
-test('the channel of a user is closed to everyone else, and hidden from listings', async (t) => {
+test('other clients cannot subscribe to the channel of a user, and it is not listed', async (t) => {
   const ana = { id: unique('ana') };
   const client = await signedIn(t, ana);
-  for (const spy of [await connected(carillon.client(t)), await signedIn(t, { id: unique('bo') })]) {
+  for (const other of [await connected(carillon.client(t)), await signedIn(t, { id: unique('bo') })]) {
     const frames = [];
-    spy.connection.bind('message', (frame) => frame.channel === `#server-to-user-${ana.id}` && !frame.event.startsWith('pusher:') && frames.push(frame));
-    const error = nextError(spy);
-    spy.connection.send_event('pusher:subscribe', { auth: '', channel: `#server-to-user-${ana.id}` });
+    other.connection.bind('message', (frame) => frame.channel === `#server-to-user-${ana.id}` && !frame.event.startsWith('pusher:') && frames.push(frame));
+    const error = nextError(other);
+    other.connection.send_event('pusher:subscribe', { auth: '', channel: `#server-to-user-${ana.id}` });
     await error;
-    const heard = next(client.user, 'message');
+    const received = next(client.user, 'message');
     await sender.sendToUser(ana.id, 'message', {});
-    await heard;
-    await settled(spy);
+    await received;
+    await settled(other);
     assert.deepEqual(frames, []);
-    assert.equal(spy.connection.state, 'connected');
+    assert.equal(other.connection.state, 'connected');
   }
   const { channels } = await body(sender.get({ path: '/channels' }));
   assert.deepEqual(Object.keys(channels).filter((name) => name.includes(ana.id)), []);
@@ -134,13 +134,13 @@ test('a socket cannot become a second user', async (t) => {
   const error = nextError(client);
   client.connection.send_event('pusher:signin', sender.authenticateUser(client.connection.socket_id, bo));
   await error;
-  const heard = next(client.user, 'message');
+  const received = next(client.user, 'message');
   await sender.sendToUser(bo.id, 'message', { to: 'bo' });
   await sender.sendToUser(ana.id, 'message', { to: 'ana' });
-  assert.deepEqual(await heard, { to: 'ana' });
+  assert.deepEqual(await received, { to: 'ana' });
 });
 
-test('a signed-in user joins presence without channel data', async (t) => {
+test('a signed-in user joins a presence channel without channel data', async (t) => {
   const user = { id: unique('ana'), info: { name: 'Ana' } };
   const authorize = (socketId, name) => sender.authorizeChannel(socketId, name);
   const name = unique('presence-signed');
@@ -156,7 +156,7 @@ test('a signed-in user joins presence without channel data', async (t) => {
   assert.deepEqual(await removed, user);
 });
 
-test('terminating a user closes each signed-in socket of that user for good, and no other', async (t) => {
+test('terminating a user permanently closes only the signed-in sockets of that user', async (t) => {
   const ana = { id: unique('ana') };
   const [tab1, tab2, bo] = [await signedIn(t, ana), await signedIn(t, ana), await signedIn(t, { id: unique('bo') })];
   const presence = await subscribe(carillon.client(t, { user: ana }), unique('presence-room'));
@@ -167,7 +167,7 @@ test('terminating a user closes each signed-in socket of that user for good, and
   for (const client of [tab1, tab2]) {
     const codes = client.errors.map(({ data, error }) => (data ?? error?.data)?.code);
     assert.ok(codes.includes(4009), JSON.stringify(client.errors));
-    assert.ok(!client.connection.retryTimer, 'pusher-js gives up after 4009');
+    assert.ok(!client.connection.retryTimer, 'pusher-js does not retry after 4009');
   }
   await settled(bo);
   await marked(sender, presence);
@@ -184,23 +184,23 @@ test('the socket of a terminated user closes with 4009', async (t) => {
   assert.equal((await socket.closed).code, 4009);
 });
 
-test('a terminated user may come back', async (t) => {
+test('a terminated user may sign in again', async (t) => {
   const ana = { id: unique('ana') };
   const client = await signedIn(t, ana);
   const ended = next(client.connection, 'disconnected');
   await sender.terminateUserConnections(ana.id);
   await ended;
   const back = await signedIn(t, ana);
-  const heard = next(back.user, 'message');
+  const received = next(back.user, 'message');
   await sender.sendToUser(ana.id, 'message', {});
-  await heard;
+  await received;
 });
 
-test('terminating a user who is not there succeeds', async () => {
-  assert.deepEqual(await body(sender.terminateUserConnections(unique('nobody'))), {});
+test('terminating an unknown user succeeds', async () => {
+  assert.deepEqual(await body(sender.terminateUserConnections(unique('unknown'))), {});
 });
 
-test('a watchlist tells who is online, who comes and who goes', async (t) => {
+test('a watchlist reports online users and changes', async (t) => {
   const [bo, cy] = [{ id: unique('bo') }, { id: unique('cy') }];
   const boTab = await signedIn(t, bo);
   const ana = carillon.client(t, { user: { id: unique('ana'), watchlist: [bo.id, cy.id] } });
@@ -216,7 +216,7 @@ test('a watchlist tells who is online, who comes and who goes', async (t) => {
   const cyTab = await signedIn(t, cy);
   await cyOnline;
 
-  // A second tab of a user who is online, and its end, are no news.
+  // The second connection of an online user and its end cause no event.
   const boTab2 = await signedIn(t, bo);
   boTab2.disconnect();
 
@@ -232,10 +232,10 @@ test('a watchlist tells who is online, who comes and who goes', async (t) => {
 
 test('a watchlist over 100 users signs in, warns with 4302 and keeps the first 100', async (t) => {
   const [first, last] = [{ id: unique('first') }, { id: unique('last') }];
-  const strangers = Array.from({ length: 99 }, (_, n) => unique(`stranger-${n}`));
+  const unknown = Array.from({ length: 99 }, (_, n) => unique(`unknown-${n}`));
   await signedIn(t, first);
   await signedIn(t, last);
-  const client = carillon.client(t, { user: { id: unique('ana'), watchlist: [first.id, ...strangers, last.id] } });
+  const client = carillon.client(t, { user: { id: unique('ana'), watchlist: [first.id, ...unknown, last.id] } });
   const [error, online, success] = [nextError(client), nextSeen(client, 'online', first.id), nextFrame(client, ({ event }) => event === 'pusher:signin_success')];
   client.signin();
   assert.equal((await error).code, 4302);

@@ -1,9 +1,9 @@
-// Waiting with a deadline, for everything in this folder.
+// Waiting with a deadline, for all tests in this folder.
 
-/** How long an expected event may take. Generous, for loaded machines: only a failing test ever waits this long. */
+/** The deadline for an expected event. It allows for loaded machines; only failing tests reach it. */
 export const DEADLINE_MS = 10_000;
 
-/** `promise`, or an error that says what was awaited once `ms` have passed. Safe to await late. */
+/** Resolves like `promise`, or rejects with `what` in the message after `ms`. An unhandled rejection is not reported. */
 export function within(promise, what, ms = DEADLINE_MS) {
   let timer;
   const late = new Promise((_, reject) => {

@@ -1,4 +1,4 @@
-// Webhooks as an application receives them: the official library must accept every request.
+// Webhooks: the official library must accept every request.
 
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
@@ -7,7 +7,7 @@ import { test } from 'node:test';
 
 import { APPS, PusherServer, connected, needsProcess, start, subscribe, within } from './harness.mjs';
 
-/** An endpoint that takes everything; `next()` resolves with one request after the other, as the library wants them. */
+/** Starts an endpoint that accepts every webhook. `next()` resolves with the next request in the form that the library needs. */
 async function endpoint(t) {
   const waiting = [];
   const arrived = [];
@@ -48,7 +48,7 @@ ${more}
 }
 
 for (const batch of [false, true]) {
-  test(`the library accepts ${batch ? 'batches' : 'single events'} and reads what they tell`, needsProcess, async (t) => {
+  test(`the library accepts ${batch ? 'batches' : 'single events'} and reads their events`, needsProcess, async (t) => {
     const receiver = await endpoint(t);
     const carillon = await start({ configuration: configuration(receiver.url, `batch = ${batch}`) });
     const client = carillon.client(t);
@@ -63,12 +63,12 @@ for (const batch of [false, true]) {
       assert.equal(webhook.isContentTypeValid(), true, JSON.stringify(request.headers));
       assert.equal(webhook.isValid(), true, request.rawBody);
       const age = Date.now() - webhook.getTime().getTime();
-      assert.ok(Math.abs(age) < 10_000, `it says that it is ${age} ms old`);
+      assert.ok(Math.abs(age) < 10_000, `the webhook is ${age} ms old`);
       for (const name of ['X-Pusher-Key', 'X-Pusher-Signature', 'Content-Type']) {
         assert.ok(request.rawHeaders.includes(name), `${name} in ${request.rawHeaders}`);
       }
-      const stranger = new PusherServer({ appId: '1', key: APPS.app.key, secret: 'another' });
-      assert.equal(stranger.webhook(request).isValid(), false, 'another secret');
+      const other = new PusherServer({ appId: '1', key: APPS.app.key, secret: 'another' });
+      assert.equal(other.webhook(request).isValid(), false, 'another secret');
       events.push(...webhook.getEvents());
     }
     assert.deepEqual(

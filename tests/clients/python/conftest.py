@@ -1,8 +1,8 @@
-"""A running Carillon, the official Python library pointed at it, and a small WebSocket client to see what arrives.
+"""The environment of the tests: a running Carillon, the official Python library, and a small WebSocket client.
 
-Two modes, as in `../node/harness.mjs`: by default one `carillon up` on free ports for the whole run, stopped with SIGTERM and expected
-to exit with 0; with SERVER_HOST, SERVER_PORT and APP_ID, APP_KEY, APP_SECRET set, a server that is already running.
-Nothing sleeps: a test waits for a frame with a deadline, and proves silence with a marker event that is sent afterwards.
+There are two modes, as in `../node/harness.mjs`. By default the tests start one `carillon up` on free ports for the whole run and stop it
+with SIGTERM; the exit code must be 0. With SERVER_HOST, SERVER_PORT and APP_ID, APP_KEY, APP_SECRET set, they use a running server.
+Tests do not sleep. They wait for a frame with a deadline, and publish a marker to prove that no frame is missing.
 """
 
 import json
@@ -23,16 +23,16 @@ from websockets.sync.client import connect
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 
-# How long an expected frame may take. Generous, for loaded machines: only a failing test ever waits this long.
+# The deadline for an expected frame. It allows for loaded machines; only failing tests reach it.
 DEADLINE_S = 10
 
-# How long the process may take to print its banner, or to leave after SIGTERM.
+# The deadline for the process to print its banner, and to exit after SIGTERM.
 PROCESS_DEADLINE_S = 20
 
 # The key of all encrypted channels in these tests (protocol reference 10).
 ENCRYPTION_KEY = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="
 
-# The library refuses an app id that is not made of digits.
+# The library rejects an app id that does not consist of digits.
 CONFIG = """
 [server]
 host = "127.0.0.1"
@@ -54,7 +54,7 @@ watchlist = true
 
 @dataclass(frozen=True)
 class Server:
-    """Where a Carillon listens, and one of its apps."""
+    """The address of a Carillon and one of its apps."""
 
     host: str
     port: int
@@ -63,7 +63,7 @@ class Server:
     secret: str
 
     def sender(self, **options):
-        """An instance of the official library for the app; `options` replace its arguments."""
+        """Returns an instance of the official library for the app; `options` replace its arguments."""
         arguments = {
             "app_id": self.app_id,
             "key": self.key,
@@ -78,7 +78,7 @@ class Server:
 
 
 class Socket:
-    """One connection to the server, whose frames are read one by one."""
+    """A connection to the server whose frames are read one by one."""
 
     def __init__(self, server, websocket):
         self._websocket = websocket
@@ -88,31 +88,31 @@ class Socket:
         self.id = json.loads(established["data"])["socket_id"]
 
     def next(self):
-        """The next frame; its `data` is as it was on the wire."""
+        """Waits for the next frame and parses it. Its `data` is not decoded."""
         return json.loads(self._websocket.recv(timeout=DEADLINE_S))
 
     def send(self, event, data):
         self._websocket.send(json.dumps({"event": event, "data": data}))
 
     def subscribe(self, channel, member=None):
-        """Subscribes, signed by the library where the channel needs it, and returns the data of the success."""
+        """Subscribes, with a signature where the channel needs it, and returns the data of the confirmation."""
         data = {"channel": channel}
         if channel.startswith(("private-", "presence-")):
             data |= {key: value for key, value in self._sender.authenticate(channel, self.id, member).items() if key != "shared_secret"}
         self.send("pusher:subscribe", data)
-        answer = self.next()
-        assert (answer["event"], answer["channel"]) == ("pusher_internal:subscription_succeeded", channel), answer
-        return json.loads(answer["data"])
+        reply = self.next()
+        assert (reply["event"], reply["channel"]) == ("pusher_internal:subscription_succeeded", channel), reply
+        return json.loads(reply["data"])
 
     def sign_in(self, user):
-        """Signs in with the library's signature, and returns the user data that the server confirms."""
+        """Signs in with the library's signature and returns the confirmed user data."""
         self.send("pusher:signin", self._sender.authenticate_user(self.id, user))
-        answer = self.next()
-        assert answer["event"] == "pusher:signin_success", answer
-        return answer["data"]["user_data"]
+        reply = self.next()
+        assert reply["event"] == "pusher:signin_success", reply
+        return reply["data"]["user_data"]
 
     def closed(self):
-        """Reads on until the server closes, and returns the close code."""
+        """Reads until the server closes the connection, and returns the close code."""
         while True:
             try:
                 self.next()
@@ -128,12 +128,12 @@ def binary():
 
 
 def environment():
-    """The environment for a child, without variables that the server would read as settings."""
+    """Returns the environment without variables that the server reads as settings."""
     return {name: value for name, value in os.environ.items() if not name.startswith(("CARILLON_", "REVERB_", "PUSHER_", "REDIS_"))}
 
 
 def read_port(process):
-    """The public port in the start banner; the rest of the output is kept flowing by a thread of its own."""
+    """Returns the public port from the start banner. A thread reads the rest of the output."""
     lines = queue.Queue()
 
     def pump():
@@ -150,7 +150,7 @@ def read_port(process):
             line = None
         if line is None:
             process.kill()
-            pytest.exit(f"carillon did not print its start banner; it printed:\n{printed}", returncode=1)
+            pytest.exit(f"carillon did not print its start banner; its output is:\n{printed}", returncode=1)
         printed += line
         if found := re.search(r"^\s*public\s+http://([^:\s]+):(\d+)", printed, re.MULTILINE):
             return int(found[2])
@@ -161,7 +161,7 @@ def server(tmp_path_factory):
     if host := os.environ.get("SERVER_HOST"):
         names = ("SERVER_PORT", "APP_ID", "APP_KEY", "APP_SECRET")
         if missing := [name for name in names if not os.environ.get(name)]:
-            pytest.exit(f"SERVER_HOST is set, so these must be set too: {', '.join(missing)}", returncode=1)
+            pytest.exit(f"SERVER_HOST needs these variables too: {', '.join(missing)}", returncode=1)
         port, app_id, key, secret = (os.environ[name] for name in names)
         yield Server(host, int(port), app_id, key, secret)
         return
@@ -176,7 +176,7 @@ def server(tmp_path_factory):
         try:
             yield Server("127.0.0.1", read_port(process), "1001", "app-key", "app-secret")
             process.terminate()
-            assert process.wait(PROCESS_DEADLINE_S) == 0, "carillon should end cleanly"
+            assert process.wait(PROCESS_DEADLINE_S) == 0, "carillon exits cleanly"
         finally:
             process.kill()
 
@@ -188,7 +188,7 @@ def sender(server):
 
 @pytest.fixture
 def socket(server):
-    """Opens sockets, which are closed when the test ends."""
+    """Returns a function that opens sockets. They are closed when the test ends."""
     url = f"ws://{server.host}:{server.port}/app/{server.key}?protocol=7&client=python&version=1.0.0"
     with ExitStack() as opened:
         yield lambda: Socket(server, opened.enter_context(connect(url, open_timeout=DEADLINE_S, proxy=None)))
@@ -196,5 +196,5 @@ def socket(server):
 
 @pytest.fixture
 def unique():
-    """Makes names that no other test has."""
+    """Returns a function that creates unique names."""
     return lambda prefix: f"{prefix}-{secrets.token_hex(5)}"

@@ -1,4 +1,4 @@
-"""The official Python library as sender: events, batches, queries, users, and what it signs."""
+"""The official Python library: events, batches, queries, users, and signatures."""
 
 import base64
 import hashlib
@@ -12,7 +12,7 @@ from pusher.errors import PusherBadAuth, PusherBadRequest, PusherBadStatus
 from conftest import ENCRYPTION_KEY
 
 
-def test_trigger_reaches_a_subscriber_with_the_very_text(sender, socket, unique):
+def test_trigger_reaches_a_subscriber_with_unchanged_text(sender, socket, unique):
     channel = unique("news")
     reader = socket()
     reader.subscribe(channel)
@@ -23,7 +23,7 @@ def test_trigger_reaches_a_subscriber_with_the_very_text(sender, socket, unique)
 
 
 def test_trigger_reaches_many_channels_of_every_kind(sender, socket, unique):
-    channels = [unique(kind) for kind in ("open", "private-closed", "presence-room", "private-cache-kept", "presence-cache-kept", "cache-kept")]
+    channels = [unique(kind) for kind in ("open", "private-closed", "presence-room", "private-cache-score", "presence-cache-score", "cache-score")]
     reader = socket()
     for channel in channels:
         reader.subscribe(channel, {"user_id": "ana"} if channel.startswith("presence-") else None)
@@ -35,7 +35,7 @@ def test_trigger_reaches_many_channels_of_every_kind(sender, socket, unique):
     assert {(frame["event"], frame["data"]) for frame in frames} == {("e", '{"n": 1}')}
 
 
-def test_socket_id_leaves_one_socket_out(sender, socket, unique):
+def test_socket_id_excludes_one_socket(sender, socket, unique):
     channel = unique("chat")
     author, reader = socket(), socket()
     author.subscribe(channel)
@@ -46,7 +46,7 @@ def test_socket_id_leaves_one_socket_out(sender, socket, unique):
     assert [reader.next()["event"], reader.next()["event"]] == ["said", "marker"]
 
 
-def test_data_over_ten_kilobytes_is_refused(sender, socket, unique):
+def test_data_over_ten_kilobytes_is_rejected(sender, socket, unique):
     channel = unique("large")
     reader = socket()
     reader.subscribe(channel)
@@ -57,18 +57,18 @@ def test_data_over_ten_kilobytes_is_refused(sender, socket, unique):
     assert (frame["event"], len(frame["data"])) == ("fits", 10_240)
 
 
-def test_a_batch_without_info_answers_with_an_empty_object(sender, socket, unique):
+def test_a_batch_without_info_returns_an_empty_object(sender, socket, unique):
     first, second = unique("a"), unique("b")
     reader = socket()
     reader.subscribe(first)
     reader.subscribe(second)
-    answer = sender.trigger_batch([
+    reply = sender.trigger_batch([
         {"channel": first, "name": "one", "data": {"n": 1}},
         {"channel": second, "name": "two", "data": "text"},
         {"channel": first, "name": "hidden", "data": {}, "socket_id": reader.id},
         {"channel": first, "name": "three", "data": {"n": 3}},
     ])
-    assert answer == {}
+    assert reply == {}
     assert [(frame["channel"], frame["event"]) for frame in (reader.next(), reader.next(), reader.next())] == [
         (first, "one"),
         (second, "two"),
@@ -76,19 +76,19 @@ def test_a_batch_without_info_answers_with_an_empty_object(sender, socket, uniqu
     ]
 
 
-def test_a_batch_with_info_answers_with_one_entry_per_event(sender, socket, unique):
+def test_a_batch_with_info_returns_one_entry_per_event(sender, socket, unique):
     presence, other = unique("presence-room"), unique("open")
     reader = socket()
     reader.subscribe(presence, {"user_id": "ana"})
-    answer = sender.trigger_batch([
+    reply = sender.trigger_batch([
         {"channel": presence, "name": "e", "data": {}, "info": "user_count,subscription_count"},
         {"channel": other, "name": "e", "data": {}},
         {"channel": other, "name": "e", "data": {}, "info": "subscription_count"},
     ])
-    assert answer == {"batch": [{"user_count": 1, "subscription_count": 1}, {}, {"subscription_count": 0}]}
+    assert reply == {"batch": [{"user_count": 1, "subscription_count": 1}, {}, {"subscription_count": 0}]}
 
 
-def test_a_batch_of_eleven_is_refused(sender, unique):
+def test_a_batch_of_eleven_is_rejected(sender, unique):
     with pytest.raises(PusherBadRequest):
         sender.trigger_batch([{"channel": unique("a"), "name": "e", "data": {}} for _ in range(11)])
 
@@ -109,7 +109,7 @@ def test_channels_info_lists_occupied_channels_by_prefix(sender, socket, unique)
         sender.channels_info(None, ["user_count"])
 
 
-def test_channel_info_tells_counts_and_the_cached_event(sender, socket, unique):
+def test_channel_info_returns_counts_and_the_cached_event(sender, socket, unique):
     presence, cache = unique("presence-room"), unique("cache-score")
     assert sender.channel_info(presence)["occupied"] is False
     readers = [socket(), socket(), socket()]
@@ -139,7 +139,7 @@ def test_users_info_lists_string_ids(sender, socket, unique):
         sender.users_info(unique("open"))
 
 
-def test_send_to_user_reaches_each_socket_of_the_user_only(sender, socket, unique):
+def test_send_to_user_reaches_only_the_sockets_of_the_user(sender, socket, unique):
     ana, bo = unique("ana"), unique("bo")
     tabs, other = [socket(), socket()], socket()
     for tab in tabs:
@@ -175,8 +175,8 @@ def test_authenticate_agrees_with_the_published_vectors(server, socket, unique):
     }
 
 
-def test_signatures_of_the_library_are_accepted_with_its_spelling_of_json(sender, socket, unique):
-    """Python puts spaces into JSON and escapes what is not ASCII; the signature covers those very bytes."""
+def test_signatures_of_the_library_cover_its_json_encoding(sender, socket, unique):
+    """Python writes spaces in JSON and escapes non-ASCII characters; the signature covers these bytes."""
     presence = unique("presence-room")
     member = {"user_id": 10, "user_info": {"name": "Zoë", "tags": [1, 2]}}
     assert socket().subscribe(presence, member) == {"presence": {"count": 1, "ids": ["10"], "hash": {"10": member["user_info"]}}}
@@ -185,22 +185,22 @@ def test_signatures_of_the_library_are_accepted_with_its_spelling_of_json(sender
     assert socket().sign_in(user) == json.dumps(user)
 
 
-def test_altered_or_foreign_signatures_are_refused(sender, socket, unique):
+def test_changed_or_foreign_signatures_are_rejected(sender, socket, unique):
     channel = unique("private-closed")
     reader = socket()
     auth = sender.authenticate(channel, "1.1")["auth"]
     reader.send("pusher:subscribe", {"channel": channel, "auth": auth})
-    answers = [reader.next(), reader.next()]
-    assert sorted(answer["event"] for answer in answers) == ["pusher:error", "pusher:subscription_error"]
-    error = next(answer for answer in answers if answer["event"] == "pusher:error")
+    replies = [reader.next(), reader.next()]
+    assert sorted(reply["event"] for reply in replies) == ["pusher:error", "pusher:subscription_error"]
+    error = next(reply for reply in replies if reply["event"] == "pusher:error")
     assert error["data"]["code"] == 4009
 
     reader.send("pusher:signin", sender.authenticate_user("1.1", {"id": "ana"}))
-    answer = reader.next()
-    assert (answer["event"], answer["data"]["code"]) == ("pusher:error", 4009)
+    reply = reader.next()
+    assert (reply["event"], reply["data"]["code"]) == ("pusher:error", 4009)
 
 
-def test_encrypted_events_travel_as_the_library_made_them(sender, socket, unique):
+def test_encrypted_events_arrive_unchanged(sender, socket, unique):
     channel = unique("private-encrypted-vault")
     reader = socket()
     reader.subscribe(channel)
@@ -211,8 +211,8 @@ def test_encrypted_events_travel_as_the_library_made_them(sender, socket, unique
     assert json.loads(opened) == {"code": 42}
 
 
-def test_wrong_credentials_are_refused(server, unique):
-    for options in ({"secret": "wrong"}, {"key": "nobody"}):
+def test_wrong_credentials_are_rejected(server, unique):
+    for options in ({"secret": "wrong"}, {"key": "unknown"}):
         with pytest.raises(PusherBadAuth):
             server.sender(**options).trigger(unique("c"), "e", {})
         with pytest.raises(PusherBadAuth):

@@ -1,4 +1,4 @@
-"""Webhooks as an application receives them: the official library must accept every request."""
+"""Webhooks: the official library must accept every request."""
 
 import os
 import queue
@@ -31,7 +31,7 @@ url = "http://127.0.0.1:%d/hooks"
 
 @pytest.fixture
 def endpoint():
-    """An endpoint that takes everything: its port, and a queue of headers and bodies."""
+    """Starts an endpoint that accepts every webhook. Returns its port and a queue of headers and bodies."""
     received = queue.Queue()
 
     class Handler(BaseHTTPRequestHandler):
@@ -53,8 +53,8 @@ def endpoint():
         server.shutdown()
 
 
-@pytest.mark.skipif("SERVER_HOST" in os.environ, reason="needs a server process of its own")
-def test_the_library_accepts_what_is_told(endpoint, tmp_path):
+@pytest.mark.skipif("SERVER_HOST" in os.environ, reason="needs a server that the tests start")
+def test_the_library_accepts_webhooks(endpoint, tmp_path):
     port, received = endpoint
     config = tmp_path / "carillon.toml"
     config.write_text(CONFIG % port)
@@ -68,7 +68,7 @@ def test_the_library_accepts_what_is_told(endpoint, tmp_path):
             with connect(url, open_timeout=DEADLINE_S, proxy=None) as connection:
                 Socket(server, connection).subscribe("presence-room", {"user_id": "ana", "user_info": {"name": "\u00c4na"}})
                 library = pusher.Pusher("1001", "app-key", "app-secret")
-                told = []
+                events = []
                 for _ in range(2):
                     headers, body = received.get(timeout=DEADLINE_S)
                     assert headers["Content-Type"] == "application/json"
@@ -76,13 +76,13 @@ def test_the_library_accepts_what_is_told(endpoint, tmp_path):
                     webhook = library.validate_webhook(key, signature, body.decode())
                     assert webhook is not None, body
                     assert library.validate_webhook(key, signature, body.decode() + " ") is None
-                    told += webhook["events"]
-            assert [event.pop("id") != "" for event in told] == [True, True]
-            assert told == [
+                    events += webhook["events"]
+            assert [event.pop("id") != "" for event in events] == [True, True]
+            assert events == [
                 {"name": "member_added", "channel": "presence-room", "user_id": "ana"},
                 {"name": "channel_occupied", "channel": "presence-room"},
             ]
             process.terminate()
-            assert process.wait(PROCESS_DEADLINE_S) == 0, "carillon should end cleanly"
+            assert process.wait(PROCESS_DEADLINE_S) == 0, "carillon exits cleanly"
         finally:
             process.kill()
