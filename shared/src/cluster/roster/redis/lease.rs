@@ -22,28 +22,28 @@ pub struct Times {
     /// The duration of a lease in Redis. It does not decide whether a node is dead, see [`Times::silence`].
     pub(super) lease: Duration,
     /// The interval between two renewals of a lease.
-    pub(super) heartbeat: Duration,
+    pub(super) heartbeat_interval: Duration,
     /// The pause after a failed renewal.
-    pub(super) retry: Duration,
+    pub(super) retry_pause: Duration,
     /// The age of a lease from which a node renews it before it makes a change, because it may expire soon.
-    pub(super) self_fence: Duration,
+    pub(super) lease_age_max: Duration,
     /// The interval between two checks of the leases of all other nodes.
-    pub(super) look: Duration,
+    pub(super) check_interval: Duration,
     /// The longest time that one check adds to the silence of a node whose lease has not changed since the previous check.
-    pub(super) credit: Duration,
+    pub(super) credit_max: Duration,
     /// The time after which a node is dead if its lease has not changed.
     ///
     /// A running node renews its lease every 5.5 s at most. If a command times out, that takes another 2 s. A new connection
     /// takes 2 s, the pause 1 s, and the next command 2 s. The sum is 12.5 s. One gap in which Redis was unavailable counts
-    /// for [`Times::credit`]. The remaining 2.5 s are for a busy machine.
+    /// for [`Times::credit_max`]. The remaining 2.5 s are for a busy machine.
     pub(super) silence: Duration,
     /// The same time for an earlier id of a node. In this time the node resynchronizes under its new id, so that no member
     /// is removed that is still connected.
-    pub(super) given_up: Duration,
+    pub(super) released_silence: Duration,
     /// The time to live of a node's claim to sweep another one. The node renews the claim during the sweep.
-    pub(super) claim: Duration,
+    pub(super) sweep_claim_ttl: Duration,
     /// The interval between two renewals of the time to live of what a node has registered.
-    pub(super) touch: Duration,
+    pub(super) touch_interval: Duration,
 }
 
 impl Times {
@@ -51,32 +51,43 @@ impl Times {
     /// for its sweep.
     pub const REAL: Self = Self {
         lease: Duration::from_secs(15),
-        heartbeat: Duration::from_secs(5),
-        retry: Duration::from_secs(1),
-        self_fence: Duration::from_secs(12),
-        look: Duration::from_secs(2),
-        credit: Duration::from_secs(3),
+        heartbeat_interval: Duration::from_secs(5),
+        retry_pause: Duration::from_secs(1),
+        lease_age_max: Duration::from_secs(12),
+        check_interval: Duration::from_secs(2),
+        credit_max: Duration::from_secs(3),
         silence: Duration::from_secs(18),
-        given_up: Duration::from_secs(8),
-        claim: Duration::from_secs(30),
-        touch: Duration::from_secs(30),
+        released_silence: Duration::from_secs(8),
+        sweep_claim_ttl: Duration::from_secs(30),
+        touch_interval: Duration::from_secs(30),
     };
 
     /// Returns the real times divided by `divisor`.
     #[cfg(any(test, feature = "contract"))]
     pub fn divided(divisor: u32) -> Self {
-        let Self { lease, heartbeat, retry, self_fence, look, credit, silence, given_up, claim, touch } = Self::REAL;
+        let Self {
+            lease,
+            heartbeat_interval,
+            retry_pause,
+            lease_age_max,
+            check_interval,
+            credit_max,
+            silence,
+            released_silence,
+            sweep_claim_ttl,
+            touch_interval,
+        } = Self::REAL;
         Self {
             lease: lease / divisor,
-            heartbeat: heartbeat / divisor,
-            retry: retry / divisor,
-            self_fence: self_fence / divisor,
-            look: look / divisor,
-            credit: credit / divisor,
+            heartbeat_interval: heartbeat_interval / divisor,
+            retry_pause: retry_pause / divisor,
+            lease_age_max: lease_age_max / divisor,
+            check_interval: check_interval / divisor,
+            credit_max: credit_max / divisor,
             silence: silence / divisor,
-            given_up: given_up / divisor,
-            claim: claim / divisor,
-            touch: touch / divisor,
+            released_silence: released_silence / divisor,
+            sweep_claim_ttl: sweep_claim_ttl / divisor,
+            touch_interval: touch_interval / divisor,
         }
     }
 }
@@ -109,7 +120,7 @@ impl RedisRoster {
         }
         let node = {
             let identity = lock(&self.identity);
-            let is_recent = identity.renewed.is_some_and(|renewed| renewed.elapsed() < self.times.self_fence);
+            let is_recent = identity.renewed.is_some_and(|renewed| renewed.elapsed() < self.times.lease_age_max);
             is_recent.then_some(identity.node)
         };
         match node {
@@ -280,7 +291,7 @@ impl RedisRoster {
             if renewed.is_ok() && self.must_resynchronize.swap(false, Ordering::AcqRel) {
                 sink.resynchronize();
             }
-            let pause = if renewed.is_ok() { self.times.heartbeat } else { self.times.retry };
+            let pause = if renewed.is_ok() { self.times.heartbeat_interval } else { self.times.retry_pause };
             let pause = pause.mul_f64(rand::rng().random_range(0.9..=1.1));
             tokio::time::sleep(pause).await;
         }
@@ -290,7 +301,7 @@ impl RedisRoster {
     /// lack something.
     pub(super) async fn maintain_registered(&self, sink: Arc<dyn EnvelopeSink>) -> Infallible {
         loop {
-            tokio::time::sleep(self.times.touch).await;
+            tokio::time::sleep(self.times.touch_interval).await;
             // After an error the next round follows. The time to live is many rounds long.
             if let Ok(lost) = self.touch().await {
                 for topic in &lost {

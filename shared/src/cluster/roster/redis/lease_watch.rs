@@ -30,7 +30,7 @@ struct Seen {
 impl LeaseWatch {
     /// Updates the leases, and returns the nodes whose leases have not changed for too long, with their leases.
     ///
-    /// A check adds [`Times::credit`] to a silence at most. If the previous check was earlier, this process was paused or
+    /// A check adds [`Times::credit_max`] to a silence at most. If the previous check was earlier, this process was paused or
     /// Redis was unavailable. Other nodes could not renew their leases either.
     pub(super) fn check(
         &mut self,
@@ -40,7 +40,7 @@ impl LeaseWatch {
     ) -> Vec<(String, String)> {
         let elapsed = self.last_check.map_or(Duration::ZERO, |last| now.saturating_duration_since(last));
         self.last_check = Some(now);
-        let credit = elapsed.min(times.credit);
+        let credit = elapsed.min(times.credit_max);
         let mut silent = Vec::new();
         let mut seen = HashMap::with_capacity(leases.len());
         for (node, lease) in leases {
@@ -48,7 +48,7 @@ impl LeaseWatch {
                 Some(before) if before.lease == lease => before.silence + credit,
                 _ => Duration::ZERO,
             };
-            let silence_max = if lease == RELEASED { times.given_up } else { times.silence };
+            let silence_max = if lease == RELEASED { times.released_silence } else { times.silence };
             if silence >= silence_max {
                 silent.push((node.clone(), lease.clone()));
             }

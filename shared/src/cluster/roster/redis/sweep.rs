@@ -71,7 +71,7 @@ impl RedisRoster {
         let mut watch = LeaseWatch::default();
         loop {
             // The jitter of 25% prevents nodes from checking at the same time.
-            let pause = self.times.look.mul_f64(rand::rng().random_range(0.75..=1.25));
+            let pause = self.times.check_interval.mul_f64(rand::rng().random_range(0.75..=1.25));
             tokio::time::sleep(pause).await;
             // After an error the next check follows. A failed check does not count against any node.
             if let Ok(dead) = self.check_leases(&mut watch).await
@@ -206,7 +206,7 @@ impl RedisRoster {
 
     async fn begin_sweep(&self, node: &str, sweeper: &str) -> Result<bool, RosterError> {
         let mut call = scripts::begin_sweep().key(self.link.keys().dead());
-        call.key(self.link.keys().sweep_claim(node)).arg(node).arg(sweeper).arg(millis(self.times.claim));
+        call.key(self.link.keys().sweep_claim(node)).arg(node).arg(sweeper).arg(millis(self.times.sweep_claim_ttl));
         self.run("sweep_claim", call).await
     }
 
