@@ -302,7 +302,7 @@ async fn a_read_only_redis_is_reported_with_a_remedy() {
     expect("min-replicas-to-write").await;
     let _: redis::Value = practice.redis.run("CONFIG SET min-replicas-to-write 0").await;
     let _: redis::Value = practice.redis.run("REPLICAOF 127.0.0.1 1").await;
-    expect("lead to the master").await;
+    expect("name the master").await;
     let _: redis::Value = practice.redis.run("REPLICAOF NO ONE").await;
     let finished = practice.see(&practice.redis.url()).await;
     assert_eq!(finished.code, 0, "{finished:?}");
