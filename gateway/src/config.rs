@@ -178,7 +178,7 @@ impl Default for Server {
             deny: Networks::default(),
             activity_timeout: Duration::from_secs(120),
             pong_timeout: Duration::from_secs(30),
-            // 1 MiB: 100 events of 10 KiB, a second of a busy channel.
+            // 100 events of 10 KiB: one second of a busy channel.
             outbox_bytes: ByteSize::mib(1),
             outbox_timeout: Duration::from_secs(10),
             fallback_reconnect: Duration::from_secs(31 * 60),
@@ -195,7 +195,7 @@ impl Default for Peers {
 
 impl Default for Drain {
     fn default() -> Self {
-        // Accepting a connection costs 70 us: 5,000 a second are a third of a core of the gateway that takes them over.
+        // Accepting a connection costs 70 us. For 5,000 per second, the other gateways need a third of a core.
         Self { accept: Duration::ZERO, window: Duration::from_secs(1), rate: 5000 }
     }
 }

@@ -15,7 +15,7 @@ use tokio::sync::OnceCell;
 use super::name::SessionName;
 use crate::config;
 
-/// The connection of this node to the other nodes of the cluster.
+/// The address of this node in the cluster, its listener for other nodes, and the directory of fallback sessions.
 pub(crate) struct Peers {
     directory: Directory,
     pub(super) listener: BoundListener,
