@@ -75,7 +75,7 @@ fn serve_connection(
     tokio::spawn(async move {
         let _permit = permit;
         if let Some(Err(error)) = http::in_time(connection, &state).await {
-            tracing::debug!(%error, %peer, "connection from another node failed");
+            tracing::debug!({ client.address = %peer, %error }, "connection from another node failed");
         }
     });
 }

@@ -67,7 +67,7 @@ async fn each_kind_of_refusal_has_a_status_a_text_a_counter_and_a_log_line() {
     witnesses.are_served(&server).await;
     assert_eq!(server.metric("carillon_connections").await, 2.0, "a failed handshake does not count as a connection");
     let log = server.stop().await;
-    assert_eq!(log.matches("WebSocket handshake is not valid").count(), cases.len(), "{log}");
+    assert_eq!(log.matches("WebSocket handshake rejected as invalid").count(), cases.len(), "{log}");
 }
 
 #[tokio::test]
