@@ -49,7 +49,7 @@ pub(crate) enum InvalidHandshake {
     #[error("a WebSocket handshake needs a Sec-WebSocket-Key of 16 bytes in base64")]
     Key,
     /// The request has a body, whose bytes would be read as frames.
-    #[error("a WebSocket handshake must not have a body")]
+    #[error("a WebSocket handshake must have no body")]
     Body,
 }
 
