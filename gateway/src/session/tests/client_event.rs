@@ -80,19 +80,22 @@ fn mistakes_are_checked_in_order() {
     let mut client = Client::of(app(|app| app.client_events = false));
     let large = || json!("x".repeat(17));
     let long_name = format!("client-{}", "a".repeat(14));
-    client.check(&client_event(&long_name, "news", large()), "refused: client events are switched off");
+    client.check(&client_event(&long_name, "news", large()), "refused: client events are disabled for the app");
 
     let mut client = Client::new();
     client.check(&client_event(&long_name, "news", large()), "refused: event name is longer than 20 characters");
-    client.check(&client_event(TYPING, "news", large()), "refused: not subscribed");
+    client.check(&client_event(TYPING, "news", large()), "refused: connection is not subscribed to the channel");
     client.joins("news", None);
-    client.check(&client_event(TYPING, "news", large()), "refused: channel kind takes no client events");
+    client.check(&client_event(TYPING, "news", large()), "refused: channel kind does not allow client events");
     client.joins("private-a", None);
     for _ in 0..2 {
         client.sends(&client_event(TYPING, "private-a", json!("x")));
     }
     client.check(&client_event(TYPING, "private-a", large()), "refused: data is larger than 16 bytes");
-    client.check(&client_event(TYPING, "private-a", json!("x")), "refused: over 2 per second");
+    client.check(
+        &client_event(TYPING, "private-a", json!("x")),
+        "refused: rate limit of 2 client events per second exceeded",
+    );
 }
 
 #[test]
@@ -115,27 +118,31 @@ fn other_kinds_of_channels_refuse_client_events() {
     for channel in ["news", "cache-news", "private-encrypted-a", "private-encrypted-cache-a"] {
         let mut client = Client::new();
         client.joins(channel, None);
-        client.check(&client_event(TYPING, channel, json!("x")), "refused: channel kind takes no client events");
+        client.check(&client_event(TYPING, channel, json!("x")), "refused: channel kind does not allow client events");
     }
     let mut client = Client::new();
     client.signs_in(r#"{"id":"7"}"#);
     client.is_signed_in();
-    client.check(&client_event(TYPING, "#server-to-user-7", json!("x")), "refused: not subscribed");
+    client.check(
+        &client_event(TYPING, "#server-to-user-7", json!("x")),
+        "refused: connection is not subscribed to the channel",
+    );
 }
 
 #[test]
 fn a_pending_subscription_allows_client_events() {
     let mut client = Client::new();
     let event = client_event(TYPING, "private-a", json!("x"));
-    client.check(&event, "refused: not subscribed");
+    client.check(&event, "refused: connection is not subscribed to the channel");
     client.subscribes("private-a", None);
     assert!(client.sends(&event).starts_with("publish"));
     client.enters("private-a");
     assert!(client.sends(&event).starts_with("publish"));
     client.sends(&unsubscribe("private-a"));
-    client.check(&event, "refused: not subscribed");
-    client.check(&client_event(TYPING, "", json!("x")), "refused: not subscribed");
-    client.check(&client_event(TYPING, "not a name", json!("x")), "refused: not subscribed");
+    client.check(&event, "refused: connection is not subscribed to the channel");
+    client.check(&client_event(TYPING, "", json!("x")), "refused: connection is not subscribed to the channel");
+    client
+        .check(&client_event(TYPING, "not a name", json!("x")), "refused: connection is not subscribed to the channel");
 }
 
 #[test]
@@ -143,7 +150,7 @@ fn a_pending_subscription_of_a_presence_channel_does_not_allow_client_events() {
     let mut client = Client::new();
     let event = client_event(TYPING, "presence-a", json!("x"));
     client.subscribes("presence-a", Some(r#"{"user_id":"1"}"#));
-    client.check(&event, "refused: not subscribed");
+    client.check(&event, "refused: connection is not subscribed to the channel");
     client.enters("presence-a");
     assert!(client.sends(&event).starts_with("publish"));
 }
@@ -174,11 +181,11 @@ fn client_events_are_limited_per_second() {
     let event = |channel| client_event(TYPING, channel, json!("x"));
     assert!(client.sends(&event("private-a")).starts_with("publish"));
     assert!(client.sends(&event("private-b")).starts_with("publish"));
-    client.check(&event("private-a"), "refused: over 2 per second");
-    client.check(&event("private-b"), "refused: over 2 per second");
+    client.check(&event("private-a"), "refused: rate limit of 2 client events per second exceeded");
+    client.check(&event("private-b"), "refused: rate limit of 2 client events per second exceeded");
     client.now += Duration::from_millis(500);
     assert!(client.sends(&event("private-a")).starts_with("publish"));
-    client.check(&event("private-a"), "refused: over 2 per second");
+    client.check(&event("private-a"), "refused: rate limit of 2 client events per second exceeded");
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::*;
 
 const BURST: u32 = 3 + REQUESTS_EXTRA;
-const REFUSED: &str = "refused: too many subscriptions and sign-ins in a short time";
+const REFUSED: &str = "refused: rate limit of subscriptions and sign-ins exceeded";
 
 /// Subscribes and unsubscribes in turn until a subscription is refused. Returns the number of accepted subscriptions.
 fn turns(client: &mut Client) -> u32 {

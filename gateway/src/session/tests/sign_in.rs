@@ -51,8 +51,8 @@ fn a_user_needs_an_id_that_can_name_a_channel() {
     let expected = r#"expected user ids as strings, as ["7"]"#;
     check(r#"{"id":"7","watchlist":[8]}"#, &format!("watchlist in user_data has a number in it; {expected}"));
     check(r#"{"id":"12345678901"}"#, "user id is longer than 10 characters");
-    check(r#"{"id":"a b"}"#, "user id cannot name a channel");
-    check(r#"{"id":"Zoë"}"#, "user id cannot name a channel");
+    check(r#"{"id":"a b"}"#, "user id is not valid in a channel name");
+    check(r#"{"id":"Zoë"}"#, "user id is not valid in a channel name");
 }
 
 #[test]
@@ -61,11 +61,11 @@ fn one_connection_is_one_user() {
     client.signs_in(r#"{"id":"7"}"#);
     assert_eq!(
         client.signs_in(r#"{"id":"8"}"#),
-        "refused: signed in as another user",
+        "refused: connection is signed in as another user",
         "even while the first sign-in is pending"
     );
     client.is_signed_in();
-    assert_eq!(client.signs_in(r#"{"id":"8"}"#), "refused: signed in as another user");
+    assert_eq!(client.signs_in(r#"{"id":"8"}"#), "refused: connection is signed in as another user");
     assert_eq!(client.session.signed_in().unwrap().user.id.as_str(), "7");
 }
 
@@ -103,7 +103,7 @@ fn the_online_state_of_watched_users_is_unknown_at_first() {
 fn a_long_watchlist_is_truncated_and_the_sign_in_succeeds() {
     let mut client = Client::new();
     let too_long = r#"{"id":"7","watchlist":["c","b","a"]}"#;
-    assert_eq!(client.signs_in(too_long), "sign in to #server-to-user-7, watchlist is longer than 2");
+    assert_eq!(client.signs_in(too_long), "sign in to #server-to-user-7, watchlist is longer than 2 users");
     assert_eq!(watched(&mut client), ["c None", "b None"], "the first users are watched");
 
     let mut client = Client::new();

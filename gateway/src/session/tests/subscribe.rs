@@ -86,7 +86,7 @@ fn on_presence_channels_channel_data_must_be_signed_and_name_a_user() {
     }
     let object =
         json!({"event": "pusher:subscribe", "data": {"channel": "presence-a", "channel_data": {"user_id": 1}}});
-    client.check(&object, "refused: channel_data is an object");
+    client.check(&object, "refused: channel_data is an object, not a string");
     for data in ["", "1", "[]"] {
         assert_eq!(
             client.subscribes("presence-a", Some(data)),
@@ -210,7 +210,7 @@ fn channels_of_a_connection_are_bounded() {
     for channel in ["a", "b", "private-c"] {
         client.subscribes(channel, None);
     }
-    client.check(&subscribe("d", None, None), "refused: connection has 3 subscriptions");
+    client.check(&subscribe("d", None, None), "refused: connection has the maximum of 3 subscriptions");
     assert_eq!(client.subscribes("a", None), "nothing", "the connection is subscribed to it");
     client.check(&subscribe("private-d", None, None), "refused: auth is missing");
     client.enters("b");
@@ -227,26 +227,26 @@ fn abandoned_requests_count_until_they_complete() {
         client.subscribes("a", None);
         client.check(&unsubscribe("a"), "leave a");
     }
-    client.check(&subscribe("a", None, None), "refused: connection has 3 subscriptions");
+    client.check(&subscribe("a", None, None), "refused: connection has the maximum of 3 subscriptions");
 }
 
 #[test]
 fn only_the_signed_in_user_can_subscribe_to_a_user_channel() {
     let mut client = Client::new();
     let own = subscribe("#server-to-user-7", Some(""), None);
-    client.check(&own, "refused: user channel of another user");
+    client.check(&own, "refused: the channel belongs to another user");
     let auth = client.auth("#server-to-user-7", None);
-    client.check(&subscribe("#server-to-user-7", Some(&auth), None), "refused: user channel of another user");
+    client.check(&subscribe("#server-to-user-7", Some(&auth), None), "refused: the channel belongs to another user");
     client.signs_in(r#"{"id":"7"}"#);
-    client.check(&own, "refused: user channel of another user");
+    client.check(&own, "refused: the channel belongs to another user");
     client.is_signed_in();
     let succeeded =
         r##"send {"event":"pusher_internal:subscription_succeeded","channel":"#server-to-user-7","data":"{}"}"##;
     client.check(&own, succeeded);
     client.check(&own, succeeded);
-    client.check(&subscribe("#server-to-user-8", Some(""), None), "refused: user channel of another user");
-    client.check(&subscribe("#server-to-user-77", Some(""), None), "refused: user channel of another user");
+    client.check(&subscribe("#server-to-user-8", Some(""), None), "refused: the channel belongs to another user");
+    client.check(&subscribe("#server-to-user-77", Some(""), None), "refused: the channel belongs to another user");
     assert_eq!(client.session.subscriptions.count(), 0, "it does not count for the limit of the connection");
     client.session.sign_out();
-    client.check(&own, "refused: user channel of another user");
+    client.check(&own, "refused: the channel belongs to another user");
 }
