@@ -131,8 +131,8 @@ pub struct Peers {
     /// The `host:port` at which other gateways reach this one. If it is empty, they use `port` and the address from
     /// which this gateway connects to Redis.
     ///
-    /// Set it if that address is not reachable, like that of a container whose ports are published on its host, or if
-    /// `host` is another address.
+    /// Set it if that address is not reachable, like that of a container whose ports are published on its host. Also set
+    /// it if `host` is another address.
     #[serde(deserialize_with = "config::text")]
     #[schemars(schema_with = "schema::text")]
     pub advertise: String,
