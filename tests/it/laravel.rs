@@ -62,7 +62,7 @@ async fn an_env_file_with_unreadable_lines_is_accepted() {
         "line 1 of .env is ignored: APP_NAME: expected nothing after the value",
         "line 2 of .env is ignored: MAIL_FROM_NAME: expected a closing quote",
         "line 4 of .env is ignored: X: expected nothing after the value",
-        "REVERB_APP_PING_INTERVAL is not used: `server.activity_timeout` says when the server pings, too",
+        "REVERB_APP_PING_INTERVAL is not used: `server.activity_timeout` sets the time of server pings too",
     ] {
         assert!(log.contains(warning), "{warning:?} is not in {log}");
     }
