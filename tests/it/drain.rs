@@ -48,7 +48,7 @@ async fn a_single_server_answers_requests_before_it_closes_clients() {
     eventually("draining", async || server.admin_get("/readyz").await.status == 503).await;
     let mut late = server.client().await;
     publish.send(rest).await;
-    let reply: HttpReply = within("the answer", publish.http_reply()).await;
+    let reply: HttpReply = within("the response", publish.http_reply()).await;
     assert_eq!((reply.status, reply.body.as_str()), (200, "{}"));
     client.expect_event("news", "last", "1").await;
     client.expect_close(4100).await;

@@ -206,7 +206,7 @@ async fn a_client_that_reads_nothing_for_the_timeout_is_closed_even_with_a_small
     slow.subscribe("news").await;
     // Publishes until messages are queued, because the size of the kernel's buffers is unknown.
     let data = "x".repeat(400 * 1024);
-    tests::eventually("something waits", async || {
+    tests::eventually("a webhook is queued", async || {
         if server.metric("carillon_outbox_bytes").await == 0.0
             && server.metric("carillon_slow_consumers_total").await == 0.0
         {

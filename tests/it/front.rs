@@ -172,7 +172,7 @@ async fn sockets_and_the_api_work_over_tls() {
     plain.send(b"GET /up HTTP/1.1\r\nHost: x\r\n\r\n").await;
     let answer = plain.until_end().await;
     assert!(!answer.starts_with(b"HTTP"), "{answer:?}");
-    eventually("it is counted", async || {
+    eventually("the event is counted", async || {
         server.metric("carillon_connections_dropped_total{reason=\"tls\"}").await == 1.0
     })
     .await;
@@ -194,7 +194,7 @@ async fn silent_and_refused_tls_connections_release_all_state() {
     for _ in 0..20 {
         silent.push(Raw::connect(tunnel.address).await);
     }
-    eventually("all are there", async || server.metric("process_open_fds").await >= before + 60.0).await;
+    eventually("all members are present", async || server.metric("process_open_fds").await >= before + 60.0).await;
     // Ten seconds without a request, and five seconds to close. The refused client never answers either.
     eventually_within(PATIENCE, "all are closed", async || server.metric("process_open_fds").await < before).await;
     drop((silent, refused));
@@ -247,7 +247,7 @@ async fn certificates_are_reloaded_on_a_signal_and_invalid_ones_are_ignored() {
     let first = tunnel.certificate();
     std::fs::write(&certificates.certificate, "nonsense").expect("the file can be written");
     server.signal(Signal::HUP);
-    eventually("it complains", async || server.log().contains("the old ones stay in use")).await;
+    eventually("the error is in the log", async || server.log().contains("the old ones stay in use")).await;
     client_through(&tunnel).await;
     assert_eq!(tunnel.certificate(), first);
     let renewed = Certificates::make(other.path());
@@ -255,7 +255,7 @@ async fn certificates_are_reloaded_on_a_signal_and_invalid_ones_are_ignored() {
         std::fs::copy(from, to).expect("the files can be written");
     }
     server.signal(Signal::HUP);
-    eventually("they are read", async || server.log().contains("certificates reloaded")).await;
+    eventually("the messages are read", async || server.log().contains("certificates reloaded")).await;
     let tunnel = Tunnel::start(server.public, &renewed.authority).await;
     client_through(&tunnel).await;
     assert_ne!(tunnel.certificate(), first);
@@ -299,7 +299,7 @@ async fn a_client_that_never_reads_responses_is_disconnected() {
     let before = server.metric("process_open_fds").await;
     let mut greedy = Raw::connect_narrow(server.public).await;
     let requests = b"GET /nowhere HTTP/1.1\r\nHost: x\r\n\r\n".repeat(1000);
-    within_time(PATIENCE, "it is cut off", async {
+    within_time(PATIENCE, "the client is disconnected", async {
         use tokio::io::AsyncWriteExt;
         while greedy.stream.write_all(&requests).await.is_ok() {}
     })
@@ -316,7 +316,7 @@ async fn a_silent_balancer_connection_does_not_delay_the_exit_of_a_publisher() {
     publisher.ready().await;
     let before = publisher.metric("process_open_fds").await;
     let silent = publisher.tcp().await;
-    eventually("it is there", async || publisher.metric("process_open_fds").await > before).await;
+    eventually("the connection is open", async || publisher.metric("process_open_fds").await > before).await;
     publisher.signal(Signal::TERM);
     let log = publisher.ended().await;
     assert!(!log.contains("before all open requests were finished"), "{log}");

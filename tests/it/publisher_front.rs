@@ -116,7 +116,7 @@ async fn certificates_are_reloaded_on_a_signal_and_invalid_ones_are_ignored() {
     publisher.metric_reaches("carillon_connections_dropped_total{reason=\"tls\"}", 1.0).await;
     std::fs::write(&certificates.certificate, "nonsense").expect("the file can be written");
     publisher.signal(Signal::HUP);
-    eventually("it complains", async || publisher.log().contains("the old ones stay in use")).await;
+    eventually("the error is in the log", async || publisher.log().contains("the old ones stay in use")).await;
     publish(&tunnel, "1").await;
     assert_eq!(tunnel.certificate(), first);
     let renewed = Certificates::make(other.path());
@@ -124,7 +124,7 @@ async fn certificates_are_reloaded_on_a_signal_and_invalid_ones_are_ignored() {
         std::fs::copy(from, to).expect("the files can be written");
     }
     publisher.signal(Signal::HUP);
-    eventually("they are read", async || publisher.log().contains("certificates reloaded")).await;
+    eventually("the messages are read", async || publisher.log().contains("certificates reloaded")).await;
     let tunnel = Tunnel::start(publisher.public, &renewed.authority).await;
     publish(&tunnel, "2").await;
     assert_ne!(tunnel.certificate(), first);
@@ -149,7 +149,7 @@ async fn a_publisher_exports_the_delay_of_its_timers() {
     let redis = Redis::start().await;
     let publisher = start(&redis, Setup::default()).await;
     let looks = async || publisher.metric("carillon_event_loop_lag_seconds_count").await;
-    eventually("it looks again and again", async || looks().await >= 3.0).await;
+    eventually("the lookup is repeated", async || looks().await >= 3.0).await;
     publisher.stop().await;
 }
 
@@ -173,7 +173,7 @@ async fn a_full_publisher_logs_once_and_serves_queued_connections_later() {
         callers.push(publisher.tcp().await);
     }
     publisher.metric_reaches("carillon_http_connections", places).await;
-    eventually("it is said", async || said() == 1).await;
+    eventually("the message is in the log", async || said() == 1).await;
     // Each of these connections replaces one that closes. It is still the same episode.
     for _ in 0..5 {
         let mut waiting = publisher.tcp().await;

@@ -58,7 +58,7 @@ async fn a_different_certificate_of_redis_is_refused() {
     let foreign = Certificates::self_signed(other.path());
     let setup = Setup::default().redis(&format!("ca_file = {:?}", foreign.authority));
     let server = Launch::new(Role::Gateway).setup(&setup).args(&["--redis", &redis.url()]).start().await;
-    eventually("the log says why", async || server.log().contains("UnknownIssuer")).await;
+    eventually("the reason is in the log", async || server.log().contains("UnknownIssuer")).await;
     assert_eq!(server.readiness().await.0, 503);
     server.stop().await;
 }
@@ -107,7 +107,7 @@ async fn webhooks_trust_the_certificates_of_the_ca_file() {
         if is_trusted {
             assert_eq!(receiver.events(1).await[0].name, "channel_occupied");
         } else {
-            eventually("the log says why", async || server.log().contains("UnknownIssuer")).await;
+            eventually("the reason is in the log", async || server.log().contains("UnknownIssuer")).await;
             assert_eq!(receiver.received().len(), 0);
         }
         server.kill().await;

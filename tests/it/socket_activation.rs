@@ -46,12 +46,12 @@ async fn connections_wait_while_no_process_runs() {
     tokio::time::sleep(BETWEEN).await;
     assert!(!client.is_finished());
     let second = launch().start().await;
-    let mut client = within("the greeting", client).await.expect("it is connected");
+    let mut client = within("the connection_established", client).await.expect("it is connected");
     client.subscribe("room").await;
     second.publish("room", "hello", "2").await;
     client.expect_event("room", "hello", "2").await;
     let mut answer = String::new();
-    within("the answer", request.read_to_string(&mut answer)).await.expect("it is not reset");
+    within("the response", request.read_to_string(&mut answer)).await.expect("it is not reset");
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
     second.stop().await;
 }
@@ -69,7 +69,7 @@ async fn waiting_connections_are_served_by_the_next_process() {
         first.ready().await;
         let old = Raw::connect(address).await;
         first.signal(rustix::process::Signal::TERM);
-        eventually("it drains", async || first.readiness().await.0 == 503).await;
+        eventually("the server drains", async || first.readiness().await.0 == 503).await;
         let mut waiting = TcpStream::connect(address).await.expect("it waits");
         waiting
             .write_all(b"GET /up HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
@@ -79,7 +79,7 @@ async fn waiting_connections_are_served_by_the_next_process() {
         drop(old);
         let second = launch().start().await;
         let mut answer = String::new();
-        within("the answer", waiting.read_to_string(&mut answer)).await.expect("it is not reset");
+        within("the response", waiting.read_to_string(&mut answer)).await.expect("it is not reset");
         assert!(answer.starts_with("HTTP/1.1 "), "{answer}");
         second.kill().await;
     }

@@ -226,7 +226,7 @@ async fn a_retry_keeps_its_id_and_has_a_new_time_and_signature() {
     let server = server_with(&[(&receiver, "")]).await;
     let mut client = server.client().await;
     client.subscribe("room").await;
-    eventually("a second try", async || receiver.received().len() >= 2).await;
+    eventually("a second attempt", async || receiver.received().len() >= 2).await;
     receiver.answer_with(Answer::Status(200));
     receiver.events(1).await;
     let requests = receiver.received();
@@ -269,8 +269,10 @@ async fn a_failing_endpoint_delays_no_other_and_its_events_become_dead_letters()
         good.events(number + 1).await;
         assert!(began.elapsed() < Duration::from_secs(5), "the good endpoint waited for {:?}", began.elapsed());
     }
-    eventually("all bad ones are given up", async || server.metric("carillon_webhooks_dead_total").await >= 100.0)
-        .await;
+    eventually("all bad deliveries are dead letters", async || {
+        server.metric("carillon_webhooks_dead_total").await >= 100.0
+    })
+    .await;
     for ((kind, _), receiver) in kinds.iter().zip(&bad) {
         let requests = receiver.received().len();
         assert!(requests >= 25, "{kind}: every event was retried, but only {requests} requests arrived");
@@ -279,7 +281,7 @@ async fn a_failing_endpoint_delays_no_other_and_its_events_become_dead_letters()
     assert_eq!(good.delivered().len(), 20);
     assert!(server.metric("carillon_webhooks_retried_total").await >= 100.0);
     assert_eq!(server.metric("carillon_webhooks_sent_total").await, 20.0);
-    eventually("nothing waits", async || server.metric("carillon_webhooks_queued").await == 0.0).await;
+    eventually("the queues are empty", async || server.metric("carillon_webhooks_queued").await == 0.0).await;
     let log = server.stop().await;
     assert!(log.contains("gave up delivering a webhook"), "{log}");
     assert!(!log.contains("tenant=shop"), "a query can contain secrets: {log}");
@@ -298,7 +300,7 @@ async fn an_endless_response_is_aborted() {
         client.subscribe(&format!("room-{number}")).await;
     }
     eventually("all are delivered", async || receiver.received().len() == 201).await;
-    eventually("nothing waits", async || server.metric("carillon_webhooks_queued").await == 0.0).await;
+    eventually("the queues are empty", async || server.metric("carillon_webhooks_queued").await == 0.0).await;
     let grown = server.resident_bytes().saturating_sub(before);
     assert!(grown < 32 * 1024 * 1024, "{grown} bytes more");
     assert_eq!(server.metric("carillon_webhooks_retried_total").await, 0.0, "2xx is success whatever the body is");
@@ -363,7 +365,8 @@ async fn names_that_resolve_to_private_networks_are_refused() {
     let webhooks = "[webhooks]\nrefuse_private_networks = true\ngive_up_after = \"0s\"";
     let closed = Server::start(Setup::default().more(&endpoint).more(webhooks)).await;
     closed.client().await.subscribe("room").await;
-    eventually("it is given up", async || closed.metric("carillon_webhooks_dead_total").await >= 1.0).await;
+    eventually("the delivery is a dead letter", async || closed.metric("carillon_webhooks_dead_total").await >= 1.0)
+        .await;
     assert_eq!(receiver.received().len(), requests);
     let log = closed.stop().await;
     assert!(log.contains("private network"), "{log}");

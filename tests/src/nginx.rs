@@ -106,6 +106,7 @@ fn bare(address: SocketAddr, locations: &str) -> String {
     )
 }
 
+/// Returns the configuration for a whole cluster.
 fn configuration(address: SocketAddr, gateways: &[SocketAddr], publishers: &[SocketAddr]) -> String {
     let servers = |addresses: &[SocketAddr]| {
         addresses.iter().fold(String::new(), |mut text, address| {
@@ -115,6 +116,7 @@ fn configuration(address: SocketAddr, gateways: &[SocketAddr], publishers: &[Soc
         })
     };
     let (gateways, publishers) = (servers(gateways), servers(publishers));
+    let locations = LOCATIONS;
     format!(
         r#"daemon off;
 master_process off;
@@ -141,34 +143,38 @@ http {{
 
     server {{
         listen {address};
-        # How large a request may be is the publisher's to say.
+        # The publisher limits the size of requests.
         client_max_body_size 0;
-
-        location / {{
-            proxy_pass http://gateways;
-            proxy_set_header Host $http_host;
-            proxy_set_header Upgrade $http_upgrade;
-            proxy_set_header Connection $connection_header;
-            proxy_buffering off;
-            # Gateways find dead clients by their own pings; nginx must not be faster.
-            proxy_read_timeout 1h;
-            proxy_send_timeout 1h;
-        }}
-
-        location /apps/ {{
-            proxy_pass http://publishers;
-            proxy_set_header Host $http_host;
-            proxy_set_header Connection "";
-        }}
-
-        # Where the official Python library terminates connections.
-        location /users/ {{
-            proxy_pass http://publishers;
-            proxy_set_header Host $http_host;
-            proxy_set_header Connection "";
-        }}
+{locations}
     }}
 }}
 "#
     )
 }
+
+/// The locations of gateways and publishers.
+const LOCATIONS: &str = r#"
+        location / {
+            proxy_pass http://gateways;
+            proxy_set_header Host $http_host;
+            proxy_set_header Upgrade $http_upgrade;
+            proxy_set_header Connection $connection_header;
+            proxy_buffering off;
+            # Gateways detect dead clients with their own pings. nginx must not be faster.
+            proxy_read_timeout 1h;
+            proxy_send_timeout 1h;
+        }
+
+        location /apps/ {
+            proxy_pass http://publishers;
+            proxy_set_header Host $http_host;
+            proxy_set_header Connection "";
+        }
+
+        # The path on which the official Python library terminates connections.
+        location /users/ {
+            proxy_pass http://publishers;
+            proxy_set_header Host $http_host;
+            proxy_set_header Connection "";
+        }
+"#;

@@ -86,7 +86,7 @@ async fn a_slow_member_stays_connected_while_members_join_and_leave_continuously
     for number in 0..FLOODERS {
         flooding.spawn(turn(server.client().await, format!("flood-{number}"), stop.clone()));
     }
-    within_time(PATIENCE, "a flood over the rate", async {
+    within_time(PATIENCE, "a flood above the rate", async {
         while server.metric(RATE_LIMITED).await < (FLOODERS * 1_000) as f64 {
             honest.ping().await;
         }
@@ -97,7 +97,7 @@ async fn a_slow_member_stays_connected_while_members_join_and_leave_continuously
         witnesses.are_served(&server).await;
     }
     stop.store(true, Ordering::Relaxed);
-    within("the flood's end", flooding.join_all()).await;
+    within("the end of the flood", flooding.join_all()).await;
     // The flood ends every membership that it starts. This member receives both changes.
     within("the end of the others", async {
         while honest.members.len() > 1 {
@@ -129,7 +129,7 @@ async fn members_who_join_while_changes_are_paced_get_a_consistent_list() {
         late.until("pusher_internal:member_added").await;
     }
     stop.store(true, Ordering::Relaxed);
-    within("the flood's end", flooding.join_all()).await;
+    within("the end of the flood", flooding.join_all()).await;
     while observer.members().len() > 1 {
         observer.until("pusher_internal:member_removed").await;
     }

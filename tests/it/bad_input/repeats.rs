@@ -43,7 +43,7 @@ async fn flooded(
         peak = peak.max(server.resident_bytes());
     }
     stop.store(true, Ordering::Relaxed);
-    within("the flood's end", flooding).await.expect("the flood does not panic");
+    within("the end of the flood", flooding).await.expect("the flood does not panic");
     witnesses.are_served(server).await;
     let growth = peak.max(server.resident_bytes()) - before;
     assert!(growth < GROWTH_MAX, "{growth} bytes for one client");
@@ -105,6 +105,6 @@ async fn a_client_that_never_pauses_does_not_starve_its_shard() {
         assert!(turns < TURNS_MAX, "{turns} requests of one client came before an event for others");
     }
     stop.store(true, Ordering::Relaxed);
-    within("the flood's end", flooding).await.expect("the flood does not panic");
+    within("the end of the flood", flooding).await.expect("the flood does not panic");
     server.stop().await;
 }

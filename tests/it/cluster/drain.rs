@@ -150,7 +150,7 @@ async fn a_publish_in_progress_is_answered_while_clients_are_closed() {
     server.signal(Signal::TERM);
     client.expect_close(4200).await;
     publish.send(&BODY[10..]).await;
-    let reply: HttpReply = within("the answer", publish.http_reply()).await;
+    let reply: HttpReply = within("the response", publish.http_reply()).await;
     assert_eq!((reply.status, reply.body.as_str()), (200, "{}"));
     cluster.gateway_ends(0).await;
     cluster.stop().await;

@@ -276,7 +276,7 @@ async fn nothing_of_one_app_is_seen_by_another() {
     let reply = api.trigger(&["private-room"], "marker", "theirs", None).await.expect("an answer");
     assert_eq!(reply.status.as_u16(), 200);
     theirs.expect_event("private-room", "marker", "theirs").await;
-    let users = within("an answer", api.get("/channels/presence-room/users", &[])).await.expect("an answer");
+    let users = within("a response", api.get("/channels/presence-room/users", &[])).await.expect("an answer");
     assert_eq!(users.body, r#"{"users":[{"id":"ana"}]}"#);
     cluster.stop().await;
 }

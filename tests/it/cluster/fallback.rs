@@ -167,7 +167,7 @@ async fn a_drain_closes_sessions_through_other_nodes() {
     let mut raw = Raw::connect(second.public).await;
     raw.send(clients[1].1.request(Transport::Poll).as_bytes()).await;
     let asked = async || cluster.gateway(1).metric("carillon_fallback_requests_total{kind=\"receive\"}").await == 3.0;
-    eventually("the poll has come", asked).await;
+    eventually("the poll has arrived", asked).await;
     // After this response of the same node, all earlier forwarded requests were handled.
     clients[1].1.ping().await;
     assert_eq!(tests::fallback::Response::of(raw).await.rest().await, [Line::Messages(Vec::new())]);
@@ -271,7 +271,7 @@ async fn without_redis_sessions_work_on_the_node_that_opened_them() {
     cluster.redis.start_again().await;
     for client in &mut clients {
         let known = async || holder(&cluster, &client.session).await.is_some();
-        eventually_within(PATIENCE, "the session is known again", known).await;
+        eventually_within(PATIENCE, "the session is registered again", known).await;
         let elsewhere = client.session.at(cluster.gateway(1));
         elsewhere.send_event("pusher:ping", &json!({})).await;
         client.expect("pusher:pong").await;

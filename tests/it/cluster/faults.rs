@@ -52,7 +52,7 @@ async fn swept_again(cluster: &Cluster) {
         before.push(gateway.metric(LOOKS).await);
     }
     for (gateway, before) in cluster.gateways().zip(before) {
-        eventually("two more looks", async || gateway.metric(LOOKS).await >= before + 2.0).await;
+        eventually("two more checks", async || gateway.metric(LOOKS).await >= before + 2.0).await;
     }
 }
 
@@ -65,5 +65,5 @@ async fn live(cluster: &Cluster) {
         gateway.metric_reaches("carillon_redis_subscriber_live", 1.0).await;
     }
     let published = async || cluster.try_publish("empty-room", "e", "1").await.status.as_u16() == 200;
-    eventually("an event is taken", published).await;
+    eventually("an event is accepted", published).await;
 }

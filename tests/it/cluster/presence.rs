@@ -140,7 +140,7 @@ async fn five_hundred_members_join_across_two_nodes_with_consistent_views() {
         await_answer(client, view, number).await;
     }
     let expected: BTreeSet<String> = (0..MEMBERS).map(|number| format!("u{number}")).collect();
-    eventually("all are in", async || cluster.users(ROOM).await == expected).await;
+    eventually("all members have joined", async || cluster.users(ROOM).await == expected).await;
     let views = view_at_marker(&cluster, &mut clients).await;
     assert!(views.iter().all(|view| *view == expected), "a view is inconsistent");
     cluster.stop().await;
@@ -207,7 +207,7 @@ async fn the_member_list_of_a_new_member_is_consistent_with_later_changes() {
         await_answer(client, view, number).await;
     }
     let expected: BTreeSet<String> = (0..JOINERS).map(|number| format!("u{number}")).collect();
-    eventually("all are in", async || cluster.users(ROOM).await == expected).await;
+    eventually("all members have joined", async || cluster.users(ROOM).await == expected).await;
     let views = view_at_marker(&cluster, &mut clients).await;
     assert!(views.iter().all(|view| *view == expected), "{views:?}");
     cluster.stop().await;

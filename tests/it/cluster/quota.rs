@@ -33,7 +33,7 @@ async fn connect_until_admitted(server: &Server) -> Raw {
             }
         }
     };
-    within_time(PATIENCE, "a place", connected).await
+    within_time(PATIENCE, "a connection within the quota", connected).await
 }
 
 /// Waits until a client is refused with 4004. On a busy machine the counts can be unconfirmed at first.

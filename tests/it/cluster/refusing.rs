@@ -43,7 +43,7 @@ async fn caught_up(replica: &Redis) {
     };
     eventually("the replica is connected", has_all).await;
     let acknowledged = async || replica.run::<String>("INFO replication").await.contains("master_sync_in_progress:0");
-    eventually("the replica has all", acknowledged).await;
+    eventually("the replica has all data", acknowledged).await;
 }
 
 #[tokio::test]
@@ -142,7 +142,7 @@ async fn a_subscriber_on_a_demoted_master_moves_although_its_connection_is_open(
         let subscribed: Vec<redis::Value> = second.run("PUBSUB NUMSUB carillon:{0}:c:shop/news").await;
         publish(cluster.publisher(), "moves").await == 200 && subscribed.last() == Some(&redis::Value::Int(2))
     };
-    eventually("all have moved", moved).await;
+    eventually("all have reconnected", moved).await;
     cluster.ready().await;
     assert_eq!(publish(cluster.publisher(), "moved").await, 200);
     for client in &mut news {

@@ -295,7 +295,7 @@ async fn a_damaged_shared_key(key: &str) {
     }});
     // The state that was lost with the key is restored when its expiry is due to be extended.
     let counted = async || cluster.get("/channels?info=subscription_count").await == expected;
-    eventually_within(PATIENCE, "all is counted", counted).await;
+    eventually_within(PATIENCE, "everything is counted", counted).await;
     drop(bo);
     cluster.users_become(ROOM, &["ana"]).await;
     for gateway in cluster.gateways() {
@@ -452,14 +452,15 @@ async fn nodes_restore_the_state_that_redis_has_lost() {
     cluster.redis.run::<()>("FLUSHALL").await;
     for gateway in cluster.gateways() {
         let lost = async || gateway.metric("carillon_presence_lost_channels_total").await >= 2.0;
-        eventually("the loss is noticed", lost).await;
+        eventually("the loss is detected", lost).await;
         assert_eq!(gateway.metric("carillon_presence_fenced_total").await, 0.0, "it was never swept");
     }
     cluster.users_become(ROOM, &["ana", "bo"]).await;
     let expected = json!({ "channels": {
         "news": { "subscription_count": 2 }, (ROOM): { "subscription_count": 2 },
     }});
-    eventually("all is counted", async || cluster.get("/channels?info=subscription_count").await == expected).await;
+    eventually("everything is counted", async || cluster.get("/channels?info=subscription_count").await == expected)
+        .await;
     cluster.swept().await;
     let both = BTreeSet::from(["ana".to_owned(), "bo".to_owned()]);
     for (client, view) in &mut clients {

@@ -54,7 +54,7 @@ async fn a_stream_that_is_not_read_ends_with_4100_in_bounded_memory() {
     let before = server.resident_bytes();
     let mut peak = before;
     let slow = async || server.metric("carillon_slow_consumers_total").await > 0.0;
-    within("the end of the server's patience", async {
+    within("the timeout of the server", async {
         while !slow().await {
             for _ in 0..20 {
                 server.publish("news", "e", &"x".repeat(10_000)).await;
@@ -84,7 +84,7 @@ async fn a_stream_closed_with_a_pending_response_releases_its_session_at_once() 
     while stream.line().await != Some(Line::Heartbeat) {}
     // From here on the client neither reads nor answers, and more arrives than the queue can store.
     let event = json!({ "channel": "news", "name": "e", "data": "x".repeat(10_000) });
-    within("the end of the server's patience", async {
+    within("the timeout of the server", async {
         // On a slow machine the missing answer is detected first. The end is the same.
         let is_closing = async || {
             let metrics = server.metrics().await;
@@ -96,7 +96,7 @@ async fn a_stream_closed_with_a_pending_response_releases_its_session_at_once() 
     })
     .await;
     let before = server.processor_time();
-    within("the end of the grace", async {
+    within("the end of the grace period", async {
         // The interval is long, because each check takes time too.
         let mut turn = interval(Duration::from_millis(250));
         while server.metric("carillon_connections").await > 2.0 {

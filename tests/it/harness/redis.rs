@@ -26,7 +26,7 @@ async fn a_paused_redis_accepts_connections_and_answers_none() {
     stream.write_all(b"PING\r\n").await.expect("the system accepts the bytes");
     redis.resume();
     let mut answer = [0; 7];
-    tests::within("an answer", stream.read_exact(&mut answer)).await.expect("an answer");
+    tests::within("a response", stream.read_exact(&mut answer)).await.expect("an answer");
     assert_eq!(&answer, b"+PONG\r\n");
 }
 

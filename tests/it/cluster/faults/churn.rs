@@ -128,7 +128,7 @@ impl Tab {
             && connection.joined
             && connection.view.members.is_none()
         {
-            match within("the answer to a join", connection.client.next_if_any()).await {
+            match within("the response to a join", connection.client.next_if_any()).await {
                 Some(message) => connection.view.apply(&message),
                 None => self.connection = None,
             }
@@ -222,7 +222,7 @@ impl Churn {
         let cluster = &self.cluster;
         println!("{} users stay", truth.len());
         let agreed = async || cluster.users(ROOM).await == truth;
-        eventually_within(PATIENCE, "the list is the truth", agreed).await;
+        eventually_within(PATIENCE, "the member list is correct", agreed).await;
         expect_truth_in_redis(cluster, &tabs).await;
         swept_again(cluster).await;
         assert_eq!(cluster.users(ROOM).await, truth);
@@ -239,7 +239,7 @@ impl Churn {
                 }
             }
         };
-        within("every member sees the truth", agreed).await;
+        within("every member has the correct list", agreed).await;
         // No reference remains after all members have left.
         drop(tabs);
         cluster.users_become(ROOM, &[]).await;

@@ -9,7 +9,7 @@ use tests::{Cluster, Observer, PATIENCE, TestClient, eventually, eventually_with
 use super::{ROOM, converge, mark, set, swept_again};
 
 /// The promise is thirty seconds. The machine can be busy.
-const GHOSTS_GONE: Duration = Duration::from_secs(40);
+const STALE_MEMBERS_REMOVED: Duration = Duration::from_secs(40);
 
 async fn nodes(cluster: &Cluster) -> BTreeSet<String> {
     cluster.redis.run::<Vec<String>>("ZRANGE carillon:nodes 0 -1").await.into_iter().collect()
@@ -75,8 +75,8 @@ async fn users_of_a_killed_gateway_are_removed_once_although_five_gateways_sweep
     cluster.kill_gateway(0).await;
     let (gone, truth): (BTreeSet<String>, BTreeSet<String>) =
         all_users.into_iter().partition(|user| user.starts_with("gone-"));
-    let no_ghosts = async || cluster.users(ROOM).await == truth;
-    eventually_within(GHOSTS_GONE, "no ghost is left", no_ghosts).await;
+    let no_stale_members = async || cluster.users(ROOM).await == truth;
+    eventually_within(STALE_MEMBERS_REMOVED, "no stale member remains", no_stale_members).await;
     println!("the last stale member was removed after {:?}", killed_at.elapsed());
 
     swept_again(&cluster).await;
@@ -135,14 +135,15 @@ async fn a_gateway_paused_for_40_s_is_fenced_and_registers_under_a_new_id() {
     late.ask("presence-fresh", Some(&json!({ "user_id": "late" })));
     drop(held.remove(2));
     let alone = set(&["far", "both"]);
-    eventually_within(GHOSTS_GONE, "it is taken for dead", async || cluster.users(ROOM).await == alone).await;
+    eventually_within(STALE_MEMBERS_REMOVED, "the node is declared dead", async || cluster.users(ROOM).await == alone)
+        .await;
     // A user of the paused gateway joins on another one.
     held.push(member(&cluster, 1, "ana", &[]).await);
     tokio::time::sleep(Duration::from_secs(40).saturating_sub(slept.elapsed())).await;
     cluster.resume_gateway(0);
 
     let truth = set(&["near", "far", "ana", "both"]);
-    eventually_within(PATIENCE, "all are back", async || cluster.users(ROOM).await == truth).await;
+    eventually_within(PATIENCE, "all clients are connected again", async || cluster.users(ROOM).await == truth).await;
     cluster.gateway(0).metric_reaches("carillon_presence_fenced_total", 1.0).await;
     late.expect("pusher_internal:subscription_succeeded").await;
     // The earlier id is valid until the grace period ends. It is swept then.
@@ -197,7 +198,7 @@ async fn a_gateway_killed_during_a_sweep_is_swept_together_with_its_target() {
     println!("dead when the second was killed: {dead:?}");
     cluster.kill_gateway(1).await;
     let gone = async || cluster.users(ROOM).await == first;
-    eventually_within(2 * PATIENCE, "no ghost is left", gone).await;
+    eventually_within(2 * PATIENCE, "no stale member remains", gone).await;
     swept_again(&cluster).await;
     mark(&cluster, [&mut observer]).await;
     assert_eq!(observer.members(), &first);

@@ -10,7 +10,7 @@ use super::{ROOM, live, mark};
 const GATEWAYS: usize = 6;
 
 /// The promise is thirty seconds. The machine can be busy.
-const GHOSTS_GONE: Duration = Duration::from_secs(40);
+const STALE_MEMBERS_REMOVED: Duration = Duration::from_secs(40);
 
 /// An observer on each gateway, a user on it alone, and a user that is on the next one too.
 struct Crowd {
@@ -68,7 +68,7 @@ impl Crowd {
     async fn stale_members_are_removed(&self, since: Instant) {
         let (_, there) = self.removed_and_added();
         let is_true = async || self.cluster.users(ROOM).await == there;
-        eventually_within(GHOSTS_GONE, "the users of dead gateways are removed", is_true).await;
+        eventually_within(STALE_MEMBERS_REMOVED, "the users of dead gateways are removed", is_true).await;
         println!("the last stale member was removed after {:?}", since.elapsed());
         self.cluster.swept().await;
     }

@@ -42,7 +42,7 @@ impl Crowd {
     }
 
     /// Redis is unavailable: sockets stay open, publishes are refused, subscriptions wait, and clients can leave.
-    async fn meanwhile(mut self, cluster: &Cluster) -> Waiting {
+    async fn change_during_outage(mut self, cluster: &Cluster) -> Waiting {
         let reply = cluster.try_publish("news", "lost", "1").await;
         assert_eq!(reply.status.as_u16(), 503, "{}", reply.body);
         for client in &mut self.news {
@@ -74,7 +74,7 @@ impl Waiting {
         self.newcomer.expect("pusher_internal:subscription_succeeded").await;
         self.fresh.expect("pusher_internal:subscription_succeeded").await;
         let truth = set(&["near", "far", "both", "newcomer"]);
-        eventually("the list is true", async || cluster.users(ROOM).await == truth).await;
+        eventually("the member list is correct", async || cluster.users(ROOM).await == truth).await;
         let counts = json!({ "channels": {
             "fresh": { "subscription_count": 1 },
             "news": { "subscription_count": 2 },
@@ -110,14 +110,14 @@ async fn the_state_is_restored_within_seconds_after_redis_restarts_empty() {
     let mut cluster = Cluster::start().await;
     let crowd = Crowd::gather(&cluster).await;
     cluster.redis.kill().await;
-    let waiting = crowd.meanwhile(&cluster).await;
+    let waiting = crowd.change_during_outage(&cluster).await;
     tokio::time::sleep(Duration::from_secs(5)).await;
     cluster.redis.start_again().await;
     let answered = Instant::now();
     let users = set(&["near", "far", "both", "newcomer"]);
     live(&cluster).await;
     let lives = answered.elapsed();
-    eventually("the list is true", async || cluster.users(ROOM).await == users).await;
+    eventually("the member list is correct", async || cluster.users(ROOM).await == users).await;
     println!("after Redis answered: live {lives:?}, members {:?}", answered.elapsed());
     // The promise is three seconds. The machine can be busy.
     assert!(lives < Duration::from_secs(6), "{lives:?}");
@@ -137,12 +137,12 @@ async fn the_state_is_restored_after_three_immediate_restarts_of_redis() {
         cluster.redis.kill().await;
         cluster.redis.start_again().await;
         for (gateway, before) in cluster.gateways().zip(before) {
-            eventually("noticed", async || gateway.metric(RECONNECTS).await > before).await;
+            eventually("the fault is detected", async || gateway.metric(RECONNECTS).await > before).await;
         }
         live(&cluster).await;
     }
     let users = set(&["near", "far", "both", "leaver"]);
-    eventually("the list is true", async || cluster.users(ROOM).await == users).await;
+    eventually("the member list is correct", async || cluster.users(ROOM).await == users).await;
     cluster.swept().await;
     converge(&cluster, &mut crowd.observers, &users).await;
     drop((crowd.both, crowd.leaver));
@@ -156,7 +156,7 @@ async fn a_pause_of_redis_for_10_s_is_detected_and_the_state_converges() {
     let crowd = Crowd::gather(&cluster).await;
     cluster.redis.pause();
     let paused = Instant::now();
-    let waiting = crowd.meanwhile(&cluster).await;
+    let waiting = crowd.change_during_outage(&cluster).await;
     for gateway in cluster.gateways() {
         gateway.metric_reaches("carillon_redis_subscriber_live", 0.0).await;
     }

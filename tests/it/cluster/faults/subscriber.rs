@@ -85,7 +85,7 @@ async fn a_half_open_connection_is_detected_and_replaced() {
     let _comes = change_meanwhile(&cluster).await;
     let near = cluster.gateway(0);
     let noticed = async || near.metric("carillon_redis_subscriber_live").await == 0.0;
-    eventually_within(NOTICED, "noticed", noticed).await;
+    eventually_within(NOTICED, "the fault is detected", noticed).await;
     println!("noticed after {:?}", broken.elapsed());
     assert_eq!(reconnects(near, "ping").await + reconnects(near, "probe").await, 1.0);
     assert_eq!(near.readiness().await, (200, "ok".into()), "the node assumes that Redis is unavailable to all");
@@ -120,7 +120,7 @@ async fn the_probe_detects_a_connection_that_answers_but_delivers_nothing() {
     cluster.gateway_proxy(0).set_for(Scope::Subscribers, Mode::DropPushes).await;
     let _comes = change_meanwhile(&cluster).await;
     let near = cluster.gateway(0);
-    eventually_within(NOTICED, "noticed", async || reconnects(near, "probe").await >= 1.0).await;
+    eventually_within(NOTICED, "the fault is detected", async || reconnects(near, "probe").await >= 1.0).await;
     cluster.gateway_proxy(0).set(Mode::Pass).await;
     live(&cluster).await;
     expect_both_views(&cluster, &mut observers, &["near", "far", "comes"]).await;
@@ -149,7 +149,7 @@ async fn the_gateway_resynchronizes_after_redis_closes_the_subscriber_for_its_ou
     let mut flood = flood;
     while !flood().await {}
     cluster.resume_gateway(0);
-    eventually("noticed", async || reconnects(cluster.gateway(0), "disconnected").await >= 1.0).await;
+    eventually("the fault is detected", async || reconnects(cluster.gateway(0), "disconnected").await >= 1.0).await;
     live(&cluster).await;
     expect_both_views(&cluster, &mut observers, &["near", "far", "comes"]).await;
     cluster.publish("news", "received", "1").await;
