@@ -1,7 +1,7 @@
-//! What carries events between nodes.
+//! The bus: carries events between nodes.
 //!
-//! Publishers and gateways meet here and in [`crate::cluster::roster`], nowhere else. The contract is tested by
-//! `bus::contract` against every form.
+//! Publishers and gateways share only the bus and the [roster](crate::cluster::roster). The tests in `bus::contract` run
+//! against every implementation.
 
 #[cfg(any(test, feature = "contract"))]
 pub mod contract;
@@ -19,79 +19,79 @@ use crate::cluster::webhook::Occurrence;
 pub use memory::MemoryBus;
 pub use redis::RedisBus;
 
-/// One envelope for one topic.
+/// An envelope and the topic that it is published to.
 #[derive(Clone, Debug)]
 pub struct Message {
-    /// Who hears it.
+    /// The topic.
     pub topic: Topic,
-    /// What they hear. `position` is the bus' to fill in.
+    /// The envelope. The bus sets its `position`.
     pub envelope: Envelope,
-    /// On a cache channel: how long the event is kept for new subscribers.
+    /// How long a cache channel caches the event for new subscribers.
     pub cache_for: Option<Duration>,
-    /// What the app's webhooks tell of it, put into their queue in the same step.
+    /// The webhook event that the bus enqueues in the same step.
     pub webhook: Option<Occurrence>,
 }
 
-/// Why a publish or a subscription did not happen.
+/// The error of a publish or a subscription.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BusError {
-    /// The bus cannot be reached now. A publish that was not answered in time may be heard all the same.
+    /// The bus cannot be reached. Nodes may still receive a publish that timed out.
     #[error("the bus is not reachable")]
     Unavailable,
 }
 
-/// One node's place on the bus.
+/// The handle of one node to the bus.
 ///
-/// Order: messages of one topic reach every node in one and the same order, and those of one `publish` in the order
-/// given. A node hears only the topics that it subscribed to.
+/// All nodes receive the messages of a topic in the same order. The messages of one `publish` keep their order. A node
+/// receives only the topics that it has subscribed to.
 pub trait Bus: Send + Sync {
-    /// Hands messages to every node that subscribed to their topics, this one included: all of them, or none.
+    /// Publishes all messages, or none, to the nodes that have subscribed to their topics. This node is included.
     ///
-    /// Waits while a node on the same machine has no room for more, so that a fast publisher loses nothing.
+    /// An in-memory bus waits while a subscribed node has no room.
     ///
     /// # Errors
-    /// [`BusError`] when nothing was accepted.
+    /// [`BusError`] if no message was accepted.
     fn publish(&self, messages: Vec<Message>) -> BoxFuture<'_, Result<(), BusError>>;
 
-    /// Makes this node hear `topic`. What is published after the future resolves is heard.
+    /// Subscribes to `topic`. The node receives all messages that are published after the future has resolved.
     ///
     /// # Errors
-    /// [`BusError`] when the subscription does not stand.
+    /// [`BusError`] if the node is not subscribed.
     fn subscribe<'a>(&'a self, topic: &'a Topic) -> BoxFuture<'a, Result<(), BusError>>;
 
-    /// Stops hearing `topic`. A topic that this node does not hear is no error.
+    /// Unsubscribes from `topic`. Does nothing if the node is not subscribed.
     fn unsubscribe<'a>(&'a self, topic: &'a Topic) -> BoxFuture<'a, ()>;
 
-    /// Resolves once this node's sink has all that was published before the call and that it is to hear. What the
-    /// roster answers may be ahead of what is heard.
+    /// Resolves when the sink of this node has received all messages that were published before the call. The roster may
+    /// be ahead of the sink until then.
     fn catch_up(&self) -> BoxFuture<'_, ()>;
 }
 
-/// The node that a bus delivers to.
+/// The receiver of the envelopes of one node.
 pub trait EnvelopeSink: Send + Sync {
-    /// Takes one envelope. Never waits; calls for one topic come one after the other, in order.
+    /// Receives one envelope without blocking. The bus calls it in order and never concurrently for one topic.
     fn deliver(&self, topic: &Topic, envelope: Envelope);
 
-    /// Whether one more envelope can be taken. A bus that cannot wait ends its connection instead of growing, and says
-    /// [`EnvelopeSink::resynchronize`] when it has a new one.
+    /// Whether the sink has room for another envelope. If not, a bus that cannot wait closes its connection, and calls
+    /// [`EnvelopeSink::resynchronize`] on the next one.
     fn has_room(&self) -> bool {
         true
     }
 
-    /// Messages are being missed from here on.
+    /// Reports that the subscriptions are lost. The node misses messages until [`EnvelopeSink::resynchronize`].
     fn subscriptions_lost(&self) {}
 
-    /// Messages may have been missed, and this node's own part may be gone: the state must be asserted and asked for
-    /// again.
+    /// Requests a full resynchronization, because messages or the registrations of this node may be lost. The sink
+    /// registers its state again and reads the state of the others.
     fn resynchronize(&self) {}
 
-    /// What this node told the cluster of one topic is not there any more: it must be asserted again.
+    /// Requests that this node registers its state of one topic again, because the cluster has lost it.
     fn resynchronize_topic(&self, _topic: &Topic) {}
 
-    /// Another node needs this node's current count of the app's connections.
+    /// Requests a report of the app's current connections on this node.
     fn report_connections(&self, _app: &AppId) {}
 
-    /// Resolves once there is room for more; until then publishers on this machine wait.
+    /// Resolves when the sink has room. Publishers in the same process wait for it.
     fn wait_for_room(&self) -> BoxFuture<'_, ()> {
         Box::pin(std::future::ready(()))
     }

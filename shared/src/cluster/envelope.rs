@@ -1,4 +1,4 @@
-//! What travels between nodes: an event or a change, with its routing.
+//! Envelopes: events and changes with their routing, as the bus carries them.
 
 pub mod wire;
 
@@ -10,10 +10,10 @@ use bytes::Bytes;
 use crate::app::AppId;
 use crate::protocol::{ChannelName, Member, SocketId, UserId};
 
-/// What a node listens to on the bus: one channel of one app.
+/// One channel of one app on the bus.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Topic {
-    /// The tenant; equal names in two apps are two topics.
+    /// The app. Channels of two apps with the same name are two topics.
     pub app: AppId,
     /// The channel.
     pub channel: ChannelName,
@@ -22,67 +22,67 @@ pub struct Topic {
 /// One message of the bus. It names an app by id and never carries a secret.
 #[derive(Clone, Debug)]
 pub struct Envelope {
-    /// When it was published, in microseconds of Unix time by the publisher's clock; for the delivery histogram.
+    /// The time of the publish by the publisher's clock, in microseconds of Unix time. The delivery histogram uses it.
     pub published_at_us: u64,
-    /// Where it stands in its channel; `None` for messages that nobody needs to order against a snapshot.
+    /// The position in its channel. `None` if no snapshot has to be ordered against it.
     pub position: Option<Position>,
-    /// What happened.
+    /// The event or the change.
     pub body: Body,
 }
 
-/// A place in the sequence of one channel's ordered messages; later places are greater.
+/// A place in the order of a channel. Later positions are greater.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Position {
-    /// Names the sequence; another epoch means that the count began anew. Later epochs are greater.
+    /// The id of the sequence. A new epoch restarts the count. Later epochs are greater.
     pub epoch: u64,
-    /// Counts from 1, without gaps within an epoch.
+    /// The number within the epoch, from 1 and without gaps.
     pub sequence: u64,
 }
 
-/// What an [`Envelope`] says.
+/// The content of an [`Envelope`].
 #[derive(Clone, Debug)]
 pub enum Body {
     /// An event for every subscriber.
     Event {
-        /// The final client JSON, encoded once by the publisher.
+        /// The JSON that clients receive, encoded once by the publisher.
         frame: Bytes,
-        /// A connection that must not get it.
+        /// The connection that does not receive the event.
         except: Option<SocketId>,
-        /// Whether the event is also its cache channel's last event from here on; its position is then set.
+        /// Whether the channel caches the event. If so, the envelope has a position.
         cached: bool,
     },
-    /// A user's first socket joined.
+    /// The first connection of a user joined.
     MemberAdded(Member),
-    /// A user's last socket left.
+    /// The last connection of a user left.
     MemberRemoved(UserId),
     /// The cluster-wide count of subscriptions changed.
     SubscriptionCount(u64),
-    /// On a user's topic: whether the user is signed in anywhere.
+    /// Whether a user is signed in on any node. Published to the user's topic.
     UserOnline(bool),
-    /// On a user's topic: end every connection that is signed in as this user.
+    /// Closes every connection of a user. Published to the user's topic.
     Terminate,
 }
 
-/// The last event of a cache channel.
+/// The cached event of a channel.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CachedEvent {
-    /// The final client JSON.
+    /// The JSON that clients receive.
     pub frame: Bytes,
-    /// Where the event stands among the channel's kept events.
+    /// The position among the cached events of the channel.
     pub position: Position,
-    /// How long it will still be kept.
+    /// The remaining time to live.
     pub ttl: Duration,
 }
 
 impl Position {
-    /// Whether nothing is missing between this place and `next`.
+    /// Whether `next` is the position after this one.
     pub fn is_followed_by(self, next: Self) -> bool {
         self.epoch == next.epoch && self.sequence.checked_add(1) == Some(next.sequence)
     }
 }
 
 impl Topic {
-    /// A channel of an app.
+    /// Creates the topic of a channel.
     pub fn new(app: &AppId, channel: &ChannelName) -> Self {
         Self { app: app.clone(), channel: channel.clone() }
     }
@@ -100,7 +100,7 @@ impl fmt::Debug for Topic {
     }
 }
 
-/// Now, as envelopes stamp it.
+/// Returns the current time in microseconds of Unix time.
 pub fn unix_us() -> u64 {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_micros()).unwrap_or(u64::MAX)

@@ -1,4 +1,4 @@
-//! Connecting to Redis: `[redis]`, and the connections that the bus and the roster use.
+//! Redis: the `[redis]` section and the connections of a node.
 
 pub mod command;
 pub mod connector;
@@ -109,23 +109,23 @@ impl Default for Config {
     }
 }
 
-/// A URL may be printed once nobody can log in with it.
+/// Serializes a URL without its credentials.
 fn masked<S: Serializer>(url: &Secret, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(&mask(url.reveal()))
 }
 
 fn mask(url: &str) -> String {
     let Some((scheme, rest)) = url.split_once("://") else { return "***".into() };
-    // The last one: a password may have an at sign in it. A query may have a password too.
+    // The last at sign counts, because a password may contain one. A query may contain a password too.
     let bare = rest.rsplit_once('@').map(|(_, bare)| bare);
     let place = bare.unwrap_or(rest).split('?').next().unwrap_or_default();
     format!("{scheme}://{}{place}", if bare.is_some() { "***@" } else { "" })
 }
 
-/// Why Redis cannot be used as configured; no variant repeats the URL, which may hold a password.
+/// The error of an invalid `[redis]` section. No variant contains the URL, because it may contain a password.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
-    /// The URL cannot be read.
+    /// The URL is invalid.
     #[error("{0}")]
     Url(&'static str),
     /// The trusted CA certificates cannot be used.
@@ -139,7 +139,7 @@ pub enum ConfigError {
     Missing {
         /// The key that is set.
         set: &'static str,
-        /// The key that is not.
+        /// The key that is missing.
         missing: &'static str,
     },
     /// A file for TLS is configured and the connection does not use TLS.
@@ -151,13 +151,13 @@ pub enum ConfigError {
     /// TLS cannot be set up.
     #[error("cannot set up TLS to Redis")]
     Tls(#[from] rustls::Error),
-    /// A prefix that would not be told from the rest of a key.
+    /// The prefix has characters that keys use as separators.
     #[error("expected one or more letters, digits, hyphens or underscores")]
     Prefix,
-    /// No channel has a place.
+    /// The number of partitions is out of range.
     #[error("expected between 1 and {PARTITIONS_MAX}")]
     Partitions,
-    /// A time in which nothing can happen, or in which too much does.
+    /// A timeout is out of range.
     #[error("expected between 10ms and 10s: a node's lease is 15s")]
     Timeout {
         /// The key.
@@ -166,7 +166,7 @@ pub enum ConfigError {
 }
 
 impl ConfigError {
-    /// The key that is wrong.
+    /// Returns the key of the invalid value.
     pub fn key(&self) -> &'static str {
         match self {
             Self::Url(_) => "redis.url",
@@ -186,16 +186,16 @@ impl ConfigError {
 const CERT_FILE: &str = "redis.cert_file";
 const KEY_FILE: &str = "redis.key_file";
 
-/// Nothing answers in less.
+/// The shortest timeout.
 const TIMEOUT_MIN: Duration = Duration::from_millis(10);
 
-/// A node that waits longer for a heartbeat would not notice in time that its lease is over.
+/// The longest timeout. A node must detect that its lease has expired, even if a heartbeat times out.
 const TIMEOUT_MAX: Duration = Duration::from_secs(10);
 
-/// A list of all channels asks for a set of each.
+/// The most partitions. A list of all channels reads one set for each.
 const PARTITIONS_MAX: u32 = 4096;
 
-/// A dead peer shows in 10 + 3 x 5 s by probes, and in 15 s when something is under way.
+/// TCP keep-alive detects a dead peer within 10 + 3 x 5 s, or within 15 s if data is in flight.
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(10);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
 const KEEPALIVE_RETRIES: u32 = 3;
@@ -208,12 +208,12 @@ impl Validate for Config {
 }
 
 impl Config {
-    /// Whether a Redis is configured.
+    /// Whether Redis is configured.
     pub fn is_set(&self) -> bool {
         !self.url.is_empty()
     }
 
-    /// Checks what can be checked without a connection.
+    /// Validates the section without connecting.
     fn check(&self) -> Result<(), ConfigError> {
         let named = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
         if self.prefix.is_empty() || !self.prefix.bytes().all(named) {
@@ -235,12 +235,12 @@ impl Config {
         Ok(())
     }
 
-    /// Makes what connects to the server: with RESP3, without Nagle's delay, and with probes of the peer.
+    /// Creates the connector, which uses RESP3, `TCP_NODELAY` and TCP keep-alive.
     ///
     /// # Errors
     /// [`ConfigError`].
     pub fn connector(&self) -> Result<Connector, ConfigError> {
-        // The library for TLS must be given its cryptography once. A second call has no effect.
+        // `rustls` needs a default crypto provider. A second call has no effect.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let info = self.parse_url()?;
         if !matches!(info.addr(), ConnectionAddr::TcpTls { .. }) {

@@ -1,7 +1,7 @@
-//! What every form of [`Bus`](super::Bus) must do: one function per promise.
+//! The tests that every implementation of [`Bus`](super::Bus) must pass.
 //!
-//! A form's tests name a [`Cluster`] once, in [`bus_contract!`](crate::bus_contract), which makes a test of each.
-//! Silence is proven by a message that comes after what should not have come, never by waiting.
+//! [`bus_contract!`](crate::bus_contract) makes a test of each function for one [`Cluster`]. A test proves that a message
+//! does not arrive by awaiting a later message, not by sleeping.
 
 pub mod cluster;
 
@@ -12,32 +12,32 @@ use crate::protocol::SocketId;
 
 pub use cluster::{Cluster, Delivery, Node, cached_event, event, message, text_of, topic};
 
-/// Makes one test of each promise of the bus. `$cluster`: an expression for a fresh [`Cluster`], which may await.
+/// Makes one test of each function of the contract. `$cluster` is an expression that creates a [`Cluster`]; it may await.
 #[macro_export]
 macro_rules! bus_contract {
     ($cluster:expr) => {
         $crate::bus_contract! { $cluster =>
-            a_node_hears_only_what_it_subscribed_to
-            a_node_hears_what_it_publishes_itself
-            what_is_published_after_a_subscription_is_heard
-            subscribing_twice_is_subscribing_once
-            an_unsubscribed_topic_is_heard_no_more
-            unsubscribing_from_what_is_not_heard_is_no_error
+            a_node_receives_only_topics_that_it_has_subscribed_to
+            a_node_receives_its_own_events
+            events_published_after_a_subscription_are_received
+            a_second_subscription_has_no_effect
+            an_unsubscribed_topic_receives_no_more_events
+            unsubscribing_without_a_subscription_has_no_effect
             equal_names_in_two_apps_are_two_topics
-            an_envelope_arrives_as_it_was_sent
-            the_messages_of_one_publish_stay_in_order
-            every_node_hears_a_topic_in_the_same_order
-            a_listener_without_room_loses_nothing
-            a_node_that_left_disturbs_nobody
-            kept_events_have_increasing_positions
-            a_cached_event_is_known_to_every_node
+            an_envelope_is_received_unchanged
+            the_messages_of_one_publish_keep_their_order
+            all_nodes_receive_a_topic_in_the_same_order
+            a_sink_without_room_loses_no_events
+            a_dropped_node_does_not_affect_others
+            cached_events_have_increasing_positions
+            every_node_reads_the_cached_event
             a_newer_cached_event_replaces_the_older
-            an_event_is_kept_though_nobody_hears_it
+            an_event_is_cached_without_subscribers
             an_event_that_excludes_a_socket_is_cached
-            other_events_are_not_cached
+            events_without_a_cache_duration_are_not_cached
             a_cached_event_expires
-            kept_events_of_two_apps_are_apart
-            who_has_caught_up_has_heard_what_is_cached
+            cached_events_of_two_apps_are_separate
+            a_node_that_has_caught_up_has_received_the_cached_event
         }
     };
     ($cluster:expr => $($promise:ident)*) => {
@@ -52,8 +52,8 @@ macro_rules! bus_contract {
 
 const HOUR: Duration = Duration::from_secs(3600);
 
-/// Topics that a node did not subscribe to are silent for it.
-pub async fn a_node_hears_only_what_it_subscribed_to(cluster: impl Cluster) {
+/// Two nodes subscribe to different topics.
+pub async fn a_node_receives_only_topics_that_it_has_subscribed_to(cluster: impl Cluster) {
     let (a, b) = (topic("one", "a"), topic("one", "b"));
     let mut ana = Node::subscribed(&cluster, &[&a]).await;
     let mut bo = Node::subscribed(&cluster, &[&b]).await;
@@ -63,17 +63,17 @@ pub async fn a_node_hears_only_what_it_subscribed_to(cluster: impl Cluster) {
     assert_eq!(bo.receive_texts(2).await, ["for b", "end"]);
 }
 
-/// A publisher is no exception.
-pub async fn a_node_hears_what_it_publishes_itself(cluster: impl Cluster) {
+/// The publishing node is subscribed to the topic.
+pub async fn a_node_receives_its_own_events(cluster: impl Cluster) {
     let a = topic("one", "a");
     let mut ana = Node::subscribed(&cluster, &[&a]).await;
     ana.publish([event(&a, "mine")]).await;
-    let (heard, envelope) = ana.receive().await;
-    assert_eq!((heard, text_of(&envelope)), (a, "mine".into()));
+    let (received, envelope) = ana.receive().await;
+    assert_eq!((received, text_of(&envelope)), (a, "mine".into()));
 }
 
-/// Neither the first publish after a subscription nor any later one is missed.
-pub async fn what_is_published_after_a_subscription_is_heard(cluster: impl Cluster) {
+/// Repeats it with many topics.
+pub async fn events_published_after_a_subscription_are_received(cluster: impl Cluster) {
     let mut ana = Node::start(&cluster).await;
     let publisher = Node::start(&cluster).await;
     for round in 0..50 {
@@ -85,8 +85,8 @@ pub async fn what_is_published_after_a_subscription_is_heard(cluster: impl Clust
     }
 }
 
-/// Each message comes once.
-pub async fn subscribing_twice_is_subscribing_once(cluster: impl Cluster) {
+/// Each message is received once, and one `unsubscribe` ends the subscription.
+pub async fn a_second_subscription_has_no_effect(cluster: impl Cluster) {
     let a = topic("one", "a");
     let mut ana = Node::subscribed(&cluster, &[&a, &a]).await;
     ana.publish([event(&a, "once"), event(&a, "end")]).await;
@@ -98,8 +98,8 @@ pub async fn subscribing_twice_is_subscribing_once(cluster: impl Cluster) {
     assert_eq!(ana.receive_text().await, "end");
 }
 
-/// Other nodes and other topics go on; a later subscription counts again.
-pub async fn an_unsubscribed_topic_is_heard_no_more(cluster: impl Cluster) {
+/// Other nodes and topics are not affected, and the node can subscribe again.
+pub async fn an_unsubscribed_topic_receives_no_more_events(cluster: impl Cluster) {
     let (a, b) = (topic("one", "a"), topic("one", "b"));
     let mut ana = Node::subscribed(&cluster, &[&a, &b]).await;
     let mut bo = Node::subscribed(&cluster, &[&a]).await;
@@ -112,8 +112,8 @@ pub async fn an_unsubscribed_topic_is_heard_no_more(cluster: impl Cluster) {
     assert_eq!(ana.receive_text().await, "again");
 }
 
-/// It changes nothing.
-pub async fn unsubscribing_from_what_is_not_heard_is_no_error(cluster: impl Cluster) {
+/// Other subscriptions of the node stay.
+pub async fn unsubscribing_without_a_subscription_has_no_effect(cluster: impl Cluster) {
     let (a, b) = (topic("one", "a"), topic("one", "b"));
     let mut ana = Node::subscribed(&cluster, &[&a]).await;
     ana.bus.unsubscribe(&b).await;
@@ -122,7 +122,7 @@ pub async fn unsubscribing_from_what_is_not_heard_is_no_error(cluster: impl Clus
     assert_eq!(ana.receive_text().await, "end");
 }
 
-/// Tenants do not hear each other, not even where an id and a name run into one another.
+/// Apps are isolated, even if the id of an app and the name of a channel are ambiguous when concatenated.
 pub async fn equal_names_in_two_apps_are_two_topics(cluster: impl Cluster) {
     let (one, two) = (topic("one", "a"), topic("two", "a"));
     let mut ana = Node::subscribed(&cluster, &[&one]).await;
@@ -136,8 +136,8 @@ pub async fn equal_names_in_two_apps_are_two_topics(cluster: impl Cluster) {
     assert_eq!(ana.receive_text().await, "end");
 }
 
-/// Frame, exclusion and time stamp travel unchanged, and so do other bodies than events.
-pub async fn an_envelope_arrives_as_it_was_sent(cluster: impl Cluster) {
+/// Covers the frame, the excluded connection, the time stamp and a body that is no event.
+pub async fn an_envelope_is_received_unchanged(cluster: impl Cluster) {
     let user = topic("one", "#server-to-user-1");
     let mut ana = Node::subscribed(&cluster, &[&user]).await;
     let publisher = Node::start(&cluster).await;
@@ -150,14 +150,14 @@ pub async fn an_envelope_arrives_as_it_was_sent(cluster: impl Cluster) {
     ];
     publisher.publish(sent.clone()).await;
     for message in sent {
-        let (heard, envelope) = ana.receive().await;
-        assert_eq!(heard, user);
+        let (received, envelope) = ana.receive().await;
+        assert_eq!(received, user);
         assert_eq!(format!("{:?}", envelope), format!("{:?}", message.envelope));
     }
 }
 
-/// Across topics too.
-pub async fn the_messages_of_one_publish_stay_in_order(cluster: impl Cluster) {
+/// The messages have different topics.
+pub async fn the_messages_of_one_publish_keep_their_order(cluster: impl Cluster) {
     let topics: Vec<_> = (0..5).map(|number| topic("one", &format!("t{number}"))).collect();
     let mut ana = Node::subscribed(&cluster, &topics.iter().collect::<Vec<_>>()).await;
     let publisher = Node::start(&cluster).await;
@@ -166,8 +166,8 @@ pub async fn the_messages_of_one_publish_stay_in_order(cluster: impl Cluster) {
     assert_eq!(ana.receive_texts(200).await, texts);
 }
 
-/// Publishers on three nodes at once: both sinks agree, and each publisher's own order is cached.
-pub async fn every_node_hears_a_topic_in_the_same_order(cluster: impl Cluster) {
+/// Three nodes publish concurrently. The messages of each publisher keep their order.
+pub async fn all_nodes_receive_a_topic_in_the_same_order(cluster: impl Cluster) {
     const EACH: usize = 100;
     let a = topic("one", "a");
     let mut ana = Node::subscribed(&cluster, &[&a]).await;
@@ -182,10 +182,10 @@ pub async fn every_node_hears_a_topic_in_the_same_order(cluster: impl Cluster) {
             }
         }));
     }
-    let heard = ana.receive_texts(3 * EACH).await;
-    assert_eq!(heard, bo.receive_texts(3 * EACH).await);
+    let received = ana.receive_texts(3 * EACH).await;
+    assert_eq!(received, bo.receive_texts(3 * EACH).await);
     for name in ["x", "y", "z"] {
-        let own: Vec<_> = heard.iter().filter(|text| text.starts_with(name)).collect();
+        let own: Vec<_> = received.iter().filter(|text| text.starts_with(name)).collect();
         assert_eq!(own.len(), EACH);
         assert!(own.is_sorted(), "{own:?}");
     }
@@ -194,8 +194,8 @@ pub async fn every_node_hears_a_topic_in_the_same_order(cluster: impl Cluster) {
     }
 }
 
-/// What a node has no room for reaches it when it has.
-pub async fn a_listener_without_room_loses_nothing(cluster: impl Cluster) {
+/// The sink receives the events when it has room again.
+pub async fn a_sink_without_room_loses_no_events(cluster: impl Cluster) {
     let a = topic("one", "a");
     let mut ana = Node::subscribed(&cluster, &[&a]).await;
     let publisher = Node::start(&cluster).await;
@@ -215,8 +215,8 @@ pub async fn a_listener_without_room_loses_nothing(cluster: impl Cluster) {
     publishing.await.expect("the publisher ends");
 }
 
-/// A node that is gone neither holds up publishers nor keeps its topics from the others.
-pub async fn a_node_that_left_disturbs_nobody(cluster: impl Cluster) {
+/// Publishers do not wait for it, and other nodes still receive its topics.
+pub async fn a_dropped_node_does_not_affect_others(cluster: impl Cluster) {
     let a = topic("one", "a");
     let mut ana = Node::subscribed(&cluster, &[&a]).await;
     let gone = Node::subscribed(&cluster, &[&a]).await;
@@ -236,8 +236,8 @@ async fn cached_text(node: &Node, topic: &crate::cluster::envelope::Topic) -> Op
     Some(String::from_utf8_lossy(&cached.frame).into_owned())
 }
 
-/// Without gaps, whoever publishes; other events of the channel do not count.
-pub async fn kept_events_have_increasing_positions(cluster: impl Cluster) {
+/// Positions have no gaps, whichever node publishes. Other events of the channel do not count.
+pub async fn cached_events_have_increasing_positions(cluster: impl Cluster) {
     let a = topic("one", "cache-a");
     let mut ana = Node::subscribed(&cluster, &[&a]).await;
     let bo = Node::start(&cluster).await;
@@ -254,8 +254,8 @@ pub async fn kept_events_have_increasing_positions(cluster: impl Cluster) {
     }
 }
 
-/// With the position that was announced and what is left of its time.
-pub async fn a_cached_event_is_known_to_every_node(cluster: impl Cluster) {
+/// The read returns the position of the envelope and the remaining time to live.
+pub async fn every_node_reads_the_cached_event(cluster: impl Cluster) {
     let a = topic("one", "cache-a");
     let mut ana = Node::subscribed(&cluster, &[&a]).await;
     let bo = Node::start(&cluster).await;
@@ -269,7 +269,7 @@ pub async fn a_cached_event_is_known_to_every_node(cluster: impl Cluster) {
     }
 }
 
-/// Within one publish as well as across two.
+/// Both events may be in one publish, or in two.
 pub async fn a_newer_cached_event_replaces_the_older(cluster: impl Cluster) {
     let a = topic("one", "cache-a");
     let ana = Node::start(&cluster).await;
@@ -279,8 +279,8 @@ pub async fn a_newer_cached_event_replaces_the_older(cluster: impl Cluster) {
     assert_eq!(cached_text(&ana, &a).await.as_deref(), Some("third"));
 }
 
-/// Keeping does not depend on occupancy.
-pub async fn an_event_is_kept_though_nobody_hears_it(cluster: impl Cluster) {
+/// The channel has no subscribers at the time of the publish.
+pub async fn an_event_is_cached_without_subscribers(cluster: impl Cluster) {
     let a = topic("one", "cache-a");
     let ana = Node::start(&cluster).await;
     ana.publish([cached_event(&a, "cached", HOUR)]).await;
@@ -289,7 +289,7 @@ pub async fn an_event_is_kept_though_nobody_hears_it(cluster: impl Cluster) {
     assert_eq!(cached_text(&ana, &a).await.as_deref(), Some("cached"));
 }
 
-/// The excluded socket is one subscriber; later ones get the event.
+/// New subscribers receive the event although one connection was excluded.
 pub async fn an_event_that_excludes_a_socket_is_cached(cluster: impl Cluster) {
     let a = topic("one", "cache-a");
     let ana = Node::start(&cluster).await;
@@ -299,13 +299,13 @@ pub async fn an_event_that_excludes_a_socket_is_cached(cluster: impl Cluster) {
     assert_eq!(cached_text(&ana, &a).await.as_deref(), Some("cached"));
 }
 
-/// And do not replace the one that is.
-pub async fn other_events_are_not_cached(cluster: impl Cluster) {
+/// Nor do they replace the cached event.
+pub async fn events_without_a_cache_duration_are_not_cached(cluster: impl Cluster) {
     let a = topic("one", "cache-a");
     let mut ana = Node::subscribed(&cluster, &[&a]).await;
-    ana.publish([event(&a, "passing")]).await;
+    ana.publish([event(&a, "not cached")]).await;
     assert_eq!(cached_text(&ana, &a).await, None);
-    ana.publish([cached_event(&a, "cached", HOUR), event(&a, "passing")]).await;
+    ana.publish([cached_event(&a, "cached", HOUR), event(&a, "not cached")]).await;
     assert_eq!(cached_text(&ana, &a).await.as_deref(), Some("cached"));
     for cached in [false, true, false] {
         let (_, envelope) = ana.receive().await;
@@ -313,7 +313,7 @@ pub async fn other_events_are_not_cached(cluster: impl Cluster) {
     }
 }
 
-/// Once its time is over it is not there; the next one stands after it.
+/// After its time to live, a read returns no event. The next event has a later position.
 pub async fn a_cached_event_expires(cluster: impl Cluster) {
     let a = topic("one", "cache-a");
     let mut ana = Node::subscribed(&cluster, &[&a]).await;
@@ -331,8 +331,8 @@ pub async fn a_cached_event_expires(cluster: impl Cluster) {
     assert_eq!(cached_text(&ana, &a).await.as_deref(), Some("next"));
 }
 
-/// As everything of two apps is.
-pub async fn kept_events_of_two_apps_are_apart(cluster: impl Cluster) {
+/// Both channels have the same name.
+pub async fn cached_events_of_two_apps_are_separate(cluster: impl Cluster) {
     let (one, two) = (topic("one", "cache-a"), topic("two", "cache-a"));
     let ana = Node::start(&cluster).await;
     ana.publish([cached_event(&one, "of one", HOUR)]).await;
@@ -341,8 +341,8 @@ pub async fn kept_events_of_two_apps_are_apart(cluster: impl Cluster) {
     assert_eq!(cached_text(&ana, &one).await.as_deref(), Some("of one"));
 }
 
-/// The roster may tell of an event that is still on its way, but not of one that comes after the node has caught up.
-pub async fn who_has_caught_up_has_heard_what_is_cached(cluster: impl Cluster) {
+/// The roster may return an event before the node receives it, but not after `catch_up`.
+pub async fn a_node_that_has_caught_up_has_received_the_cached_event(cluster: impl Cluster) {
     const EVENTS: u64 = 300;
     let a = topic("one", "cache-a");
     let mut ana = Node::subscribed(&cluster, &[&a]).await;
@@ -358,9 +358,9 @@ pub async fn who_has_caught_up_has_heard_what_is_cached(cluster: impl Cluster) {
         let cached = ana.roster.cached(&a).await.expect("the roster is reachable");
         ana.bus.catch_up().await;
         let known = cached.map_or(0, |cached| cached.position.sequence);
-        let heard = ana.delivered().into_iter().filter_map(|(_, envelope)| envelope.position);
-        newest = heard.map(|position| position.sequence).max().unwrap_or(0).max(newest);
-        assert!(newest >= known, "{known} is cached, and only {newest} has been heard");
+        let received = ana.delivered().into_iter().filter_map(|(_, envelope)| envelope.position);
+        newest = received.map(|position| position.sequence).max().unwrap_or(0).max(newest);
+        assert!(newest >= known, "{known} is cached, but only {newest} was received");
     }
-    publishing.await.expect("all is published");
+    publishing.await.expect("all events are published");
 }

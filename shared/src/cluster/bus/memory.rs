@@ -1,10 +1,10 @@
-//! The bus of a single process: a publish calls the sinks directly.
+//! The bus of a single process. A publish calls the sinks directly.
 
 mod ages;
 
 use std::hash::{BuildHasher, Hash};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
 use futures_util::future::BoxFuture;
@@ -13,37 +13,38 @@ use hashbrown::{DefaultHashBuilder, HashMap};
 use super::{Bus, BusError, EnvelopeSink, Message};
 use crate::cluster::envelope::{Body, CachedEvent, Envelope, Position, Topic};
 use crate::cluster::webhook::MemoryQueues;
+use crate::sync::lock;
 pub use ages::{Age, Ages, CACHED_BYTES_MAX};
 
-/// Publishes to different topics rarely meet in one of these.
+/// The number of locks that the topics are spread over.
 const STRIPES: usize = 64;
 
-/// One node of an in-memory bus. Nodes made by [`MemoryBus::join`] share it, as nodes of a cluster share Redis; a
-/// process that runs alone has one.
+/// One node of an in-memory bus. [`MemoryBus::join`] adds another node to the same bus. A process has one, tests have
+/// several.
 pub struct MemoryBus {
     exchange: Arc<Exchange>,
     sink: OnceLock<Arc<dyn EnvelopeSink>>,
-    /// What other nodes hold of this one.
+    /// The reference that other nodes hold.
     this: Weak<MemoryBus>,
 }
 
-/// What the nodes share.
+/// The state that all nodes of a bus share.
 struct Exchange {
     hasher: DefaultHashBuilder,
     stripes: Vec<Mutex<HashMap<Topic, TopicState>>>,
-    /// Of the cached events; locked after a stripe, never before one.
+    /// The ages of the cached events. This lock is taken after that of a stripe, never before.
     ages: Mutex<Ages>,
-    /// Where webhooks wait.
+    /// The webhook queues.
     queues: Option<Arc<MemoryQueues>>,
-    /// Sequences of cached events begun so far. A topic that was forgotten begins another one.
+    /// The last epoch of cached events. A topic that was removed gets a new epoch when it returns.
     epochs: AtomicU64,
 }
 
 #[derive(Default)]
 struct TopicState {
-    /// Nodes that hear the topic.
+    /// The nodes that have subscribed to the topic.
     nodes: Vec<Weak<MemoryBus>>,
-    /// Where the last cached event stands, also when its time is over.
+    /// The position of the last cached event, which may have expired.
     cached_position: Option<Position>,
     cached: Option<Cached>,
 }
@@ -55,12 +56,12 @@ struct Cached {
 }
 
 impl MemoryBus {
-    /// A bus with one node, without webhooks.
+    /// Creates a bus with one node and without webhooks.
     pub fn new() -> Arc<Self> {
         Self::with_queues(None)
     }
 
-    /// A bus with one node, which puts what webhooks tell of into `queues`, as does a roster on it.
+    /// Creates a bus with one node. The bus and its roster enqueue webhook events in `queues`.
     pub fn with_queues(queues: Option<Arc<MemoryQueues>>) -> Arc<Self> {
         let exchange = Exchange {
             queues,
@@ -72,7 +73,7 @@ impl MemoryBus {
         Self::on(Arc::new(exchange))
     }
 
-    /// Another node on the same bus.
+    /// Adds a node to this bus.
     pub fn join(&self) -> Arc<Self> {
         Self::on(self.exchange.clone())
     }
@@ -81,20 +82,20 @@ impl MemoryBus {
         Arc::new_cyclic(|this| Self { exchange, sink: OnceLock::new(), this: this.clone() })
     }
 
-    /// Says where this node's envelopes go. A node that only publishes never calls it.
+    /// Sets the sink that receives the envelopes of this node. A node that only publishes has none.
     ///
     /// # Panics
-    /// When the node has a sink already.
+    /// If the node already has a sink.
     pub fn deliver_to(&self, sink: Arc<dyn EnvelopeSink>) {
-        assert!(self.sink.set(sink).is_ok(), "a node listens once");
+        assert!(self.sink.set(sink).is_ok(), "a node has one sink");
     }
 
-    /// Where webhooks wait.
+    /// Returns the webhook queues.
     pub(crate) fn queues(&self) -> Option<&MemoryQueues> {
         self.exchange.queues.as_deref()
     }
 
-    /// Delivers at once, whether or not sinks have room; for changes that the roster decided.
+    /// Delivers a change of the roster to all subscribed nodes. Does not wait for room.
     pub(crate) fn deliver(&self, topic: &Topic, envelope: Envelope) {
         let mut stripe = self.exchange.stripe(topic);
         if let Some(state) = stripe.get_mut(topic) {
@@ -102,7 +103,7 @@ impl MemoryBus {
         }
     }
 
-    /// The last cached event of a cache channel, while its time is not over.
+    /// Returns the cached event of a channel, unless it has expired.
     pub(crate) fn cached(&self, topic: &Topic) -> Option<CachedEvent> {
         let stripe = self.exchange.stripe(topic);
         let cached = stripe.get(topic)?.cached.as_ref()?;
@@ -114,7 +115,7 @@ impl MemoryBus {
         let Message { topic, mut envelope, cache_for, webhook } = message;
         let mut stripe = self.exchange.stripe(&topic);
         if let (Some(queues), Some(occurrence)) = (&self.exchange.queues, &webhook) {
-            // Under the lock of the topic, so that it is told of in the order in which it is heard.
+            // The lock of the topic ensures that webhooks and subscribers receive events in the same order.
             queues.enqueue(&topic, occurrence);
         }
         match (cache_for, &mut envelope.body) {
@@ -139,8 +140,7 @@ impl MemoryBus {
         }
     }
 
-    /// Forgets cached events whose time is over, and topics that nothing is known about. Called now and then by the
-    /// roster; without it a process that publishes to ever new cache channels would grow.
+    /// Removes expired cached events and unused topics. The roster calls it periodically.
     pub(crate) fn sweep(&self) {
         let now = Instant::now();
         for stripe in &self.exchange.stripes {
@@ -190,7 +190,7 @@ impl Bus for MemoryBus {
         Box::pin(std::future::ready(()))
     }
 
-    /// An event is cached and delivered under one lock, so nobody reads one that is still to be heard.
+    /// Resolves at once, because an event is cached and delivered under one lock.
     fn catch_up(&self) -> BoxFuture<'_, ()> {
         Box::pin(std::future::ready(()))
     }
@@ -211,7 +211,7 @@ impl Exchange {
         }
     }
 
-    /// The age of an event that takes the place of `replaced`.
+    /// Returns the age of a new event, which replaces `replaced`.
     fn age(&self, topic: &Topic, frame_bytes: usize, replaced: Option<&Cached>) -> Age {
         let mut ages = lock(&self.ages);
         if let Some(replaced) = replaced {
@@ -220,13 +220,13 @@ impl Exchange {
         ages.add(topic, frame_bytes)
     }
 
-    /// Forgets the oldest cached events until the others fit. To be called without a lock.
+    /// Removes the oldest cached events until the limit is met. The caller must not hold the lock of a stripe.
     fn remove_oldest_over_limit(&self) {
         let oldest = || lock(&self.ages).remove_oldest_over_limit();
         while let Some((age, topic)) = oldest() {
             let mut stripe = self.stripe(&topic);
             let Some(state) = stripe.get_mut(&topic) else { continue };
-            // Another event may have taken its place meanwhile.
+            // A newer event may have replaced it.
             state.cached.take_if(|cached| cached.age == age);
             if state.nodes.is_empty() && state.cached.is_none() {
                 stripe.remove(&topic);
@@ -234,7 +234,7 @@ impl Exchange {
         }
     }
 
-    /// The nodes that hear at least one of the messages, each once.
+    /// Returns the nodes that have subscribed to at least one of the messages' topics, each once.
     fn nodes_of(&self, messages: &[Message]) -> Vec<Arc<MemoryBus>> {
         let mut nodes: Vec<Arc<MemoryBus>> = Vec::new();
         for message in messages {
@@ -264,13 +264,8 @@ impl TopicState {
     }
 }
 
-/// How often the single process forgets what is over.
+/// The interval of the sweeps of a process without Redis.
 pub const SWEEP_INTERVAL: Duration = Duration::from_secs(10);
-
-/// A panic under one of these locks leaves a map that is still whole: every change to it is one call.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 #[cfg(test)]
 pub(crate) mod tests;

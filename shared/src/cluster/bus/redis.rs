@@ -1,6 +1,6 @@
-//! The bus of a cluster: Redis publish and subscribe, one topic per channel.
+//! The bus of a cluster, on Redis `PUBLISH` and `SUBSCRIBE`, with one topic per channel.
 //!
-//! Events go out on a connection of their own; what comes in is read by the supervised [`subscriber`].
+//! Events are published on a dedicated connection. The [`subscriber`] receives events on another one.
 
 pub mod subscriber;
 
@@ -18,33 +18,33 @@ use crate::cluster::node::NodeId;
 use crate::cluster::redis::{Command, Link, scripts};
 use subscriber::Subscriber;
 
-/// One node's place on the bus of a cluster.
+/// The handle of one node to the bus of a cluster.
 pub struct RedisBus {
     link: Link,
     subscriber: Arc<Subscriber>,
-    /// Whether a refusal has been logged.
-    complained: AtomicBool,
-    /// A key that does not exist. To delete it is a write, which only a master accepts.
+    /// Whether an error reply has been logged.
+    has_logged_error: AtomicBool,
+    /// A key that does not exist. Deleting it is a write, which only a master accepts.
     absent_key: String,
 }
 
 impl RedisBus {
-    /// A place that only publishes until [`RedisBus::deliver_to`] is called.
+    /// Creates a bus that only publishes until [`RedisBus::deliver_to`] is called.
     pub fn new(link: Link, subscriber: Arc<Subscriber>) -> Arc<Self> {
         let absent_key = link.keys().write_probe(NodeId::fresh());
-        Arc::new(Self { link, subscriber, complained: AtomicBool::new(false), absent_key })
+        Arc::new(Self { link, subscriber, has_logged_error: AtomicBool::new(false), absent_key })
     }
 
-    /// Says where this node's envelopes go, and begins to hear.
+    /// Starts the subscriber, which delivers the envelopes of this node to `sink`.
     ///
     /// # Panics
-    /// When the node has a sink already.
+    /// If the node already has a sink.
     pub fn deliver_to(&self, sink: Arc<dyn EnvelopeSink>) {
         self.subscriber.start(sink);
     }
 
-    /// Publishes nothing while the server refuses writes, although `PUBLISH` is none: a demoted master would answer it, and
-    /// nodes that followed the failover would not receive the event.
+    /// Publishes messages, unless the server rejects writes. A demoted master accepts `PUBLISH`, but nodes that followed the
+    /// failover would not receive the event.
     async fn publish_all(&self, messages: Vec<Message>) -> Result<(), BusError> {
         if !self.link.accepts_events().await {
             self.link.metrics().failed("refused");
@@ -54,9 +54,9 @@ impl RedisBus {
         match self.link.publish("publish", &outgoing).await {
             Ok(()) => Ok(()),
             Err(error) => {
-                if error.is_answer() && !self.complained.swap(true, Ordering::Relaxed) {
+                if error.is_command_error() && !self.has_logged_error.swap(true, Ordering::Relaxed) {
                     let cause = error.source().map(ToString::to_string).unwrap_or_default();
-                    tracing::warn!(%error, cause, "events were refused; further refusals are only counted");
+                    tracing::warn!(%error, cause, "redis rejected an event; the publish fails (further errors are only counted)");
                 }
                 Err(BusError::Unavailable)
             }
@@ -82,17 +82,17 @@ impl Bus for RedisBus {
     }
 }
 
-/// Messages in the form in which Redis takes them: all or none.
+/// The command that publishes all messages of a call, or none.
 enum Outgoing {
-    /// For several events a transaction: Redis runs it when its last command has arrived. One needs none.
+    /// Publishes with a pipeline. Several events form a transaction, which Redis runs once its last command has arrived.
     Commands(Box<Pipeline>),
-    /// Some go to webhooks or are kept too: a script does that and publishes in one step.
+    /// Publishes with a script, which also caches events or enqueues webhook events.
     Script(ScriptInvocation<'static>),
 }
 
 impl Outgoing {
-    /// A replica accepts `PUBLISH`, but nodes that followed a failover do not receive the event. A replica refuses the write
-    /// that follows it. So an event is accepted only if its server was a master after it was published.
+    /// Builds the command. A pipeline ends with a write, which a replica rejects. An accepted event therefore was published
+    /// by a master, and not by a replica that nodes no longer subscribe to.
     fn new(link: &Link, messages: Vec<Message>, absent_key: &str) -> Self {
         if messages.iter().any(|message| message.cache_for.is_some()) {
             return Self::cached(link, &messages);

@@ -1,8 +1,7 @@
-//! The form in which an [`Envelope`] travels through Redis.
+//! The encoding of an [`Envelope`] in Redis.
 //!
-//! One line of header, then the payload as it is: `VERSION KIND EPOCH SEQUENCE STAMP EXCEPT\n`. Scripts in Redis make
-//! these lines too, by joining texts, so the form has no escapes. What comes from Redis is not trusted: anything that
-//! does not parse is an error, never a panic.
+//! A header line, `VERSION KIND EPOCH SEQUENCE STAMP EXCEPT\n`, and the payload. The format has no escapes because the
+//! Lua scripts write it too, by concatenation. Data from Redis is untrusted: a malformed message is an error, not a panic.
 
 use std::fmt::Display;
 use std::io::Write;
@@ -13,19 +12,19 @@ use bytes::Bytes;
 use super::{Body, Envelope, Position};
 use crate::protocol::{Member, UserId};
 
-/// The version that this node writes, and the newest that it reads.
+/// The version that this node writes, and the newest version that it reads.
 pub const VERSION: u32 = 1;
 
-/// Stands for an absent position or exclusion.
+/// The text for a missing position or a missing excluded connection.
 const NONE: &str = "-";
 
-/// Why a message could not be read.
+/// The error of a message that cannot be decoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum EnvelopeError {
-    /// Written by a node that is newer than this one.
+    /// The message was written by a newer version of Carillon.
     #[error("envelope version {0} is newer than {VERSION}")]
     Newer(u32),
-    /// Not an envelope.
+    /// The message is not an envelope.
     #[error("envelope is malformed")]
     Malformed,
 }
@@ -41,7 +40,7 @@ impl EnvelopeError {
 }
 
 impl Envelope {
-    /// The envelope as one message.
+    /// Encodes the envelope.
     pub fn encode(&self) -> Vec<u8> {
         let (kind, except, payload): (_, _, &[u8]) = match &self.body {
             Body::Event { frame, except, cached } => (if *cached { 'K' } else { 'E' }, *except, frame),
@@ -73,7 +72,7 @@ impl Envelope {
         message
     }
 
-    /// Reads one message; an event's frame shares the message's memory.
+    /// Decodes a message. The frame of an event shares the memory of the message.
     ///
     /// # Errors
     /// [`EnvelopeError`].
@@ -95,7 +94,7 @@ impl Envelope {
         let payload = message.slice(end + 1..);
         let body = match kind {
             "E" | "K" => {
-                // Clients end a connection on which text is none, all subscribers of the channel at once.
+                // Invalid UTF-8 would make every subscriber of the channel close its connection.
                 text(&payload)?;
                 let except = if except == NONE { None } else { Some(parse(except)?) };
                 Body::Event { frame: payload, except, cached: kind == "K" }
@@ -111,10 +110,10 @@ impl Envelope {
     }
 }
 
-/// A header is shorter than this: six numbers of at most 20 digits, and spaces.
+/// An upper bound on the length of a header: six numbers of up to 20 digits, and separators.
 const HEADER_BYTES_MAX: usize = 160;
 
-/// `LENGTH:USER_ID` and the user info as JSON, or nothing when there is none.
+/// Encodes a member as `LENGTH:USER_ID`, followed by the user info as JSON if there is any.
 fn added(member: &Member) -> Vec<u8> {
     let user_id = member.user_id.as_str();
     format!("{}:{user_id}{}", user_id.len(), member.user_info.as_deref().unwrap_or_default()).into_bytes()
@@ -129,7 +128,7 @@ fn member(payload: &str) -> Result<Member, EnvelopeError> {
     Ok(Member { user_id: UserId::from(user_id), user_info: info_of(info)? })
 }
 
-/// User info comes from applications by way of Redis, and goes into clients' JSON as it is: so it must be JSON.
+/// Parses user info. It must be valid JSON, because the gateway copies it into the JSON for clients.
 pub fn info_of(info: &str) -> Result<Option<std::sync::Arc<str>>, EnvelopeError> {
     if info.is_empty() {
         return Ok(None);

@@ -1,4 +1,4 @@
-//! The commands that can be sent to Redis, as values.
+//! The values that can be sent to Redis as commands.
 
 use redis::aio::MultiplexedConnection;
 use redis::{Cmd, FromRedisValue, Pipeline, RedisResult, ScriptInvocation};

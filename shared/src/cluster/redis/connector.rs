@@ -1,10 +1,10 @@
-//! Making connections to Redis.
+//! Connects to Redis.
 //!
-//! The library connects by itself over TCP and Unix sockets. Over TLS the connection is made here, because the library
-//! takes certificates only and not a verifier: see [`crate::serve::tls::trust`].
+//! The `redis` crate connects over TCP and Unix sockets. TLS connections are made here, because the crate accepts
+//! certificates but no verifier. See [`crate::serve::tls::trust`].
 
 use std::io;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures_util::future::select_ok;
@@ -18,8 +18,9 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
 use super::{Config, ConfigError, KEEPALIVE_IDLE, KEEPALIVE_INTERVAL, KEEPALIVE_RETRIES, USER_TIMEOUT};
+use crate::sync::lock;
 
-/// Connects to one Redis as configured. Clones are cheap.
+/// The configured way to connect to a Redis server. Clones are cheap.
 #[derive(Clone)]
 pub struct Connector {
     client: Client,
@@ -28,13 +29,13 @@ pub struct Connector {
     command_timeout: Duration,
 }
 
-/// The TLS settings of a Redis.
+/// The TLS settings of a Redis server.
 struct Tls {
     host: String,
     port: u16,
     name: ServerName<'static>,
     config: Config,
-    /// The settings of the last connection.
+    /// The TLS configuration of the last connection.
     current: Mutex<Arc<ClientConfig>>,
 }
 
@@ -54,12 +55,12 @@ impl Connector {
         Ok(Self { client, tls, connect_timeout: config.connect_timeout, command_timeout: config.command_timeout })
     }
 
-    /// The address and the settings that connections are made with.
+    /// Returns the address and the settings of connections.
     pub(crate) fn connection_info(&self) -> &ConnectionInfo {
         self.client.get_connection_info()
     }
 
-    /// The address of the server.
+    /// Returns the address of the server.
     pub fn address(&self) -> &ConnectionAddr {
         self.client.get_connection_info().addr()
     }
@@ -67,7 +68,7 @@ impl Connector {
     /// Makes a connection. The configured timeouts replace those of `settings`.
     ///
     /// # Errors
-    /// [`RedisError`] when the server cannot be reached, is not trusted, or refuses the user.
+    /// [`RedisError`] if the server is unreachable, its certificate is not trusted, or authentication fails.
     pub async fn connect(&self, settings: AsyncConnectionConfig) -> Result<MultiplexedConnection, RedisError> {
         let settings = settings
             .set_connection_timeout(Some(self.connect_timeout))
@@ -80,9 +81,9 @@ impl Connector {
             let info = self.client.get_connection_info().redis_settings();
             MultiplexedConnection::new_with_config(info, stream, settings).await
         };
-        let late = |_| io::Error::new(io::ErrorKind::TimedOut, "no connection in time");
+        let late = |_| io::Error::new(io::ErrorKind::TimedOut, "the connection timed out");
         let (connection, driver) = timeout(self.connect_timeout, connecting).await.map_err(late)??;
-        // It ends with the last clone of the connection, or with the stream.
+        // The task ends when the last clone of the connection is dropped or the stream ends.
         tokio::spawn(driver);
         Ok(connection)
     }
@@ -94,7 +95,7 @@ impl Tls {
         let addresses = tokio::net::lookup_host((self.host.as_str(), self.port)).await?;
         let attempts: Vec<_> = addresses.map(|address| Box::pin(TcpStream::connect(address))).collect();
         if attempts.is_empty() {
-            return Err(io::Error::new(io::ErrorKind::NotFound, "the name of Redis has no address"));
+            return Err(io::Error::new(io::ErrorKind::NotFound, "the host name of redis does not resolve"));
         }
         let (stream, _) = select_ok(attempts).await?;
         let keepalive = redis::io::tcp::socket2::TcpKeepalive::new()
@@ -107,24 +108,19 @@ impl Tls {
         TlsConnector::from(config).connect(self.name.clone(), stream).await
     }
 
-    /// Reads the certificates again, which may have been renewed. If they cannot be used the last ones stay.
+    /// Reloads the certificates, which may have been renewed. Uses the previous ones if this fails.
     async fn refresh(self: &Arc<Self>) -> Arc<ClientConfig> {
         if self.config.has_certificates() {
             let this = self.clone();
             match tokio::task::spawn_blocking(move || this.config.tls()).await {
-                Ok(Ok(config)) => *self.lock() = config,
+                Ok(Ok(config)) => *lock(&self.current) = config,
                 Ok(Err(error)) => {
                     let key = error.key();
-                    tracing::warn!(key, %error, "cannot read the certificates for redis again; using the last ones");
+                    tracing::warn!(key, %error, "cannot reload the TLS certificates for redis; using the previous ones");
                 }
-                Err(error) => tracing::warn!(%error, "cannot read the certificates for redis again"),
+                Err(error) => tracing::warn!(%error, "cannot reload the TLS certificates for redis; using the previous ones"),
             }
         }
-        self.lock().clone()
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, Arc<ClientConfig>> {
-        // A panic under this lock leaves one value or the other.
-        self.current.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.current).clone()
     }
 }

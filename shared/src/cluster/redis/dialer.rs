@@ -1,7 +1,7 @@
-//! Making connections to a primary. Every one is asked for the identity of its server before it is used.
+//! Makes connections to a primary and queries the identity of the server on each.
 //!
-//! All connections are made on one runtime: a connection dies with the runtime that made it, and shards end
-//! while others still need Redis.
+//! One runtime makes all connections. A connection ends with its runtime, and a shard may end before other users of
+//! Redis.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use super::error::{LinkError, Verdict};
 use super::identity::Identity;
 use super::primary_state::{Generation, PrimaryState};
 
-/// Makes connections to one primary.
+/// The maker of connections to one primary.
 #[derive(Clone)]
 pub(crate) struct Dialer {
     pub(crate) connector: Connector,
@@ -33,12 +33,12 @@ pub(crate) struct Dialer {
 pub(crate) struct Connected {
     pub(crate) connection: MultiplexedConnection,
     pub(crate) generation: Generation,
-    /// Whether it broke, or was given up.
+    /// Whether the connection has ended or was discarded.
     lost: Arc<AtomicBool>,
 }
 
 impl Dialer {
-    /// Connects for events. The server at the other end becomes the one that all connections of the node must lead to.
+    /// Makes the publishing connection. All other connections of the node must then lead to the same server.
     ///
     /// # Errors
     /// [`LinkError`].
@@ -50,7 +50,7 @@ impl Dialer {
         Ok(Connected { connection, generation, lost })
     }
 
-    /// Connects to the server that events go to. `config` has the receiver of pushes, if there is one.
+    /// Makes a connection to the server of the publishing connection. `config` has the receiver of pushes, if any.
     ///
     /// # Errors
     /// [`LinkError`].
@@ -62,10 +62,10 @@ impl Dialer {
         if self.primary.is_same_server(identity.run_id.as_ref()) {
             return Ok((connection, generation));
         }
-        Err(LinkError::Connect("the address leads to another server than before".into()))
+        Err(LinkError::Connect("the address leads to a different server than before".into()))
     }
 
-    /// Connects to the server that events go to, and notes the end of the connection.
+    /// Makes a connection to the server of the publishing connection, and tracks whether it has ended.
     ///
     /// # Errors
     /// [`LinkError`].
@@ -84,16 +84,16 @@ impl Dialer {
         let connector = self.connector.clone();
         let connect = async move {
             let mut connection = connector.connect(config).await?;
-            let identity = Identity::ask(&mut connection).await?;
+            let identity = Identity::query(&mut connection).await?;
             Ok::<_, RedisError>((connection, identity))
         };
-        // Twice: once for the socket, once for what is said on it.
+        // Twice the timeout, for the connection and for the queries.
         let dialed = self.runtime.spawn(timeout(self.connect_timeout * 2, connect));
         let error = match dialed.await {
             Ok(Ok(Ok((connection, identity)))) => match identity.refusal {
                 None => return Ok((connection, generation, identity)),
                 Some(refusal) => {
-                    self.primary.refused(refusal, generation, &identity.words);
+                    self.primary.refused(refusal, generation, &identity.description);
                     return Err(LinkError::Refused(refusal));
                 }
             },
@@ -114,18 +114,18 @@ impl Dialer {
 }
 
 impl Connected {
-    /// Whether it may be used.
+    /// Whether the connection may be used.
     pub(crate) fn is_usable(&self, primary: &PrimaryState) -> bool {
         !self.lost.load(Ordering::Acquire) && self.generation == primary.generation()
     }
 
-    /// Makes sure that it is not used again.
-    pub(crate) fn give_up(&self) {
+    /// Prevents further use of the connection.
+    pub(crate) fn discard(&self) {
         self.lost.store(true, Ordering::Release);
     }
 }
 
-/// Notes the end of a connection, which would otherwise show only with the next command, and fail it.
+/// Returns a receiver of pushes that records the end of a connection before the next command fails on it.
 fn note_loss(lost: Arc<AtomicBool>) -> impl Fn(PushInfo) -> Result<(), Infallible> + Send + Sync + 'static {
     move |push| {
         if push.kind == PushKind::Disconnection {

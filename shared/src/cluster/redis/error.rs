@@ -1,46 +1,46 @@
-//! Errors of Redis, sorted by what the caller does about them.
+//! Errors of Redis, classified by how the caller handles them.
 
 use std::fmt;
 
 use redis::{ErrorKind, RedisError};
 
-/// A command that was not answered, or was answered with an error. It may have run all the same.
+/// The error of a command. The server may have run the command nevertheless.
 #[derive(Debug, thiserror::Error)]
 pub enum LinkError {
-    /// No answer came in time.
-    #[error("redis did not answer in time")]
+    /// The server did not reply in time.
+    #[error("redis did not reply in time")]
     Timeout,
-    /// There is no connection.
+    /// The connection cannot be made.
     #[error("redis cannot be reached")]
     Connect(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// The server must not be used.
     #[error("redis cannot be used: {0}")]
     Refused(Refusal),
-    /// The server has just started.
+    /// The server is loading its data after a start.
     #[error("redis is loading its data")]
     Loading,
-    /// The server answered with an error, or the connection broke.
-    #[error("redis refused a command")]
+    /// The server replied with an error, or the connection failed.
+    #[error("redis command failed")]
     Command(#[from] RedisError),
-    /// The process is ending.
+    /// The runtime has shut down.
     #[error("the runtime has ended")]
     Ended,
 }
 
 impl LinkError {
-    /// The error as a metric label.
+    /// Returns the metric label.
     pub fn cause_label(&self) -> &'static str {
         match self {
             Self::Timeout => "timeout",
             Self::Connect(_) => "connect",
             Self::Refused(_) | Self::Loading => "refused",
-            Self::Command(_) if self.is_answer() => "refused",
+            Self::Command(_) if self.is_command_error() => "refused",
             Self::Command(_) => "io",
             Self::Ended => "ended",
         }
     }
 
-    /// Whether the connection is not to be used again.
+    /// Whether the connection must not be used again.
     pub(crate) fn ends_connection(&self) -> bool {
         match self {
             Self::Timeout | Self::Connect(_) | Self::Loading | Self::Ended => true,
@@ -49,33 +49,33 @@ impl LinkError {
         }
     }
 
-    /// Whether the server answered this command with an error that says nothing of the server as a whole.
-    pub fn is_answer(&self) -> bool {
-        matches!(self, Self::Command(error) if Verdict::of(error).is_answer())
+    /// Whether the server replied with an error that concerns only this command.
+    pub fn is_command_error(&self) -> bool {
+        matches!(self, Self::Command(error) if Verdict::of(error).is_command_error())
     }
 }
 
-/// Why a server that answers must not be used.
+/// The reason why a reachable server must not be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Refusal {
-    /// It is a replica, or as read-only as one. Nodes that followed a failover do not receive what is published there.
+    /// The server is a replica or read-only. Nodes that followed a failover do not receive its events.
     Replica,
-    /// It is a node of a Redis Cluster.
+    /// The server is a node of a Redis Cluster.
     ClusterNode,
-    /// It is a sentinel.
+    /// The server is a sentinel.
     Sentinel,
-    /// It has fewer replicas than `min-replicas-to-write` demands.
+    /// The server has fewer replicas than `min-replicas-to-write`.
     NoReplicas,
-    /// Its memory is full and it evicts nothing.
+    /// The memory of the server is full, and it does not evict keys.
     OutOfMemory,
-    /// It cannot write its file.
+    /// The server cannot write its data to disk.
     CannotPersist,
-    /// It answers a write with an error of another kind.
+    /// The server rejects writes for another reason.
     WriteFailed,
 }
 
 impl Refusal {
-    /// All of them.
+    /// All refusals.
     pub const ALL: [Self; 7] = [
         Self::Replica,
         Self::ClusterNode,
@@ -86,7 +86,7 @@ impl Refusal {
         Self::WriteFailed,
     ];
 
-    /// The refusal as a metric label.
+    /// Returns the metric label.
     pub fn label(self) -> &'static str {
         match self {
             Self::Replica => "replica",
@@ -103,18 +103,18 @@ impl Refusal {
     pub fn advice(self) -> &'static str {
         match self {
             Self::Replica => {
-                "Make redis.url lead to the master. This node keeps trying, and connects when the address leads there."
+                "Set redis.url to the address of the master. This node retries, and connects when the address leads to the master."
             }
-            Self::ClusterNode => "Configure a Redis that is not part of a Redis Cluster (cluster-enabled no).",
-            Self::Sentinel => "Configure the address of the master, not that of a sentinel.",
-            Self::NoReplicas => "Bring replicas back, or lower min-replicas-to-write.",
-            Self::OutOfMemory => "Raise maxmemory, or remove what fills it.",
-            Self::CannotPersist => "See the log of Redis: its disk may be full (MISCONF).",
+            Self::ClusterNode => "Use a Redis server that is not part of a Redis Cluster (cluster-enabled no).",
+            Self::Sentinel => "Set redis.url to the address of the master, not of a sentinel.",
+            Self::NoReplicas => "Restore replicas, or lower min-replicas-to-write.",
+            Self::OutOfMemory => "Raise maxmemory, or delete data.",
+            Self::CannotPersist => "See the log of Redis; its disk may be full (MISCONF).",
             Self::WriteFailed => "Run `carillon doctor` on this node.",
         }
     }
 
-    /// Whether connections to such a server are closed and made again, since the address may lead elsewhere by now.
+    /// Whether connections to such a server are closed, because the address may now lead to another server.
     pub fn ends_connections(self) -> bool {
         match self {
             Self::Replica | Self::ClusterNode | Self::Sentinel | Self::NoReplicas => true,
@@ -132,25 +132,25 @@ impl fmt::Display for Refusal {
             Self::NoReplicas => "the server has too few replicas to accept writes",
             Self::OutOfMemory => "the memory of the server is full",
             Self::CannotPersist => "the server cannot save its data",
-            Self::WriteFailed => "the server answers writes with an error",
+            Self::WriteFailed => "the server rejects writes with an error",
         })
     }
 }
 
-/// The meaning of an error for the connection that it came on, and for the server.
+/// The classification of an error, by its effect on the connection and on the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
-    /// The connection broke, or the answer did not come in time.
+    /// The connection failed, or the reply timed out.
     Lost,
     /// The server must not be used.
     Refused(Refusal),
-    /// The server has just started. The connection is given up.
+    /// The server is loading its data. The connection is closed.
     Loading,
-    /// A key holds what no script of ours put there.
+    /// A key holds a value of an unexpected type.
     Damaged,
-    /// The user may not run the command.
+    /// The user has no permission for the command.
     Forbidden,
-    /// Any other answer. It may be of passing nature: managed services answer a failover with a plain `-ERR`.
+    /// Any other error reply. It may be temporary: managed services return a plain `-ERR` during a failover.
     Unavailable,
 }
 
@@ -162,17 +162,17 @@ impl Verdict {
         if matches!(error.kind(), ErrorKind::UnexpectedReturnType | ErrorKind::Parse) {
             return Self::Damaged;
         }
-        // Pipelines and transactions have an error for each command; that of the server as a whole counts most.
+        // Pipelines and transactions return an error for each command. An error about the server takes precedence.
         let Some(errors) = error.clone().into_server_errors() else { return Self::Unavailable };
-        let verdicts = || errors.iter().map(|(_, error)| Self::of_answer(error.code(), error.details()));
+        let verdicts = || errors.iter().map(|(_, error)| Self::of_reply(error.code(), error.details()));
         let about_server = verdicts().find(|verdict| matches!(verdict, Self::Refused(_) | Self::Loading));
         let about_key = || verdicts().find(|verdict| *verdict != Self::Unavailable);
         about_server.or_else(about_key).unwrap_or(Self::Unavailable)
     }
 
-    fn of_answer(code: &str, details: Option<&str>) -> Self {
+    fn of_reply(code: &str, details: Option<&str>) -> Self {
         match code {
-            // Only replicas have a master that can be down.
+            // Only replicas return MASTERDOWN.
             "READONLY" | "MASTERDOWN" => Self::Refused(Refusal::Replica),
             "MOVED" | "ASK" | "CLUSTERDOWN" | "CROSSSLOT" => Self::Refused(Refusal::ClusterNode),
             "NOREPLICAS" => Self::Refused(Refusal::NoReplicas),
@@ -186,13 +186,13 @@ impl Verdict {
         }
     }
 
-    /// Whether it says nothing of the connection or of the server as a whole.
-    fn is_answer(self) -> bool {
+    /// Whether the error concerns neither the connection nor the server as a whole.
+    fn is_command_error(self) -> bool {
         matches!(self, Self::Damaged | Self::Forbidden | Self::Unavailable)
     }
 }
 
-/// Whether the text of an `-ERR` says that a value cannot be read: as a number by a command, or by one of our scripts.
+/// Whether an `-ERR` reports a value of an unexpected type: to a command that needs a number, or to a Carillon script.
 fn is_about_a_value(details: &str) -> bool {
     const OF_COMMANDS: [&str; 3] = ["is not an integer", "is not a float", "is not a valid float"];
     const OF_SCRIPTS: [&str; 3] = ["attempt to perform arithmetic", "attempt to compare", "attempt to concatenate"];
@@ -200,7 +200,7 @@ fn is_about_a_value(details: &str) -> bool {
     has(&OF_COMMANDS) || (details.contains("user_script") && has(&OF_SCRIPTS))
 }
 
-/// Whether an answer means that a key holds what no script of ours put there. Repeating the command would not help.
+/// Whether an error means that a key holds a value of an unexpected type. A retry does not help.
 pub(crate) fn is_damage(error: &RedisError) -> bool {
     Verdict::of(error) == Verdict::Damaged
 }

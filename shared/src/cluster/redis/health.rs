@@ -1,18 +1,18 @@
-//! Whether a role that uses Redis is ready.
+//! The health of a role that uses Redis.
 
 use std::sync::Arc;
 
 use super::Link;
 use crate::serve::admin::Health;
 
-/// The health of a role and of its primary together.
+/// The combined health of a role and its primary.
 pub struct RedisHealth {
     link: Link,
     role: Arc<dyn Health>,
 }
 
 impl RedisHealth {
-    /// The health of a role that uses the primary of `link`.
+    /// Creates the health of a role that uses the primary of `link`.
     pub fn new(link: Link, role: Arc<dyn Health>) -> Arc<Self> {
         Arc::new(Self { link, role })
     }

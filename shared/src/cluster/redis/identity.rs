@@ -1,4 +1,4 @@
-//! The identity of a server as it reports it to a new connection: its role, its mode and its run id.
+//! The identity of a Redis server: its role, its mode and its run id.
 
 use std::collections::HashMap;
 
@@ -8,7 +8,7 @@ use redis::{FromRedisValue, Pipeline, RedisError, RedisResult, Value};
 use super::command::Command;
 use super::error::{Refusal, Verdict};
 
-/// Identifies one process of a Redis server; another one after each restart.
+/// The id of one process of a Redis server. It changes with every restart.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RunId(Box<str>);
 
@@ -21,31 +21,31 @@ impl From<&str> for RunId {
 /// The identity of the server at the other end of a connection.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Identity {
-    /// Why the server must not be used; `None` for a master, and for a server that says nothing.
+    /// The reason why the server must not be used. `None` for a master, and if the role is unknown.
     pub(crate) refusal: Option<Refusal>,
-    /// Its answer, for the log.
-    pub(crate) words: String,
-    /// `None` if the user may not run `INFO`.
+    /// The role and the mode, for the log.
+    pub(crate) description: String,
+    /// The run id. `None` if the user has no permission for `INFO`.
     pub(crate) run_id: Option<RunId>,
 }
 
 impl Identity {
-    /// Asks the server, in one round trip.
+    /// Queries the identity in one round trip.
     ///
-    /// Users whose rights do not include `ROLE` or `INFO` are served all the same: `HELLO`, which everyone may run, has the
-    /// role and the mode too. Without any of them the server counts as a master until it refuses a write.
+    /// The user may lack the permission for `ROLE` or `INFO`. `HELLO` needs none and has the role and the mode too. A server
+    /// that returns neither counts as a master until it rejects a write.
     ///
     /// # Errors
-    /// When the connection breaks, the server is loading its data, or must not be used.
-    pub(crate) async fn ask(connection: &mut MultiplexedConnection) -> Result<Self, RedisError> {
+    /// If the connection fails, or if the server is loading its data or must not be used.
+    pub(crate) async fn query(connection: &mut MultiplexedConnection) -> Result<Self, RedisError> {
         let mut pipeline = redis::pipe();
         pipeline.cmd("ROLE").cmd("HELLO").cmd("INFO").arg("server");
-        Self::ask_with(pipeline, connection).await
+        Self::query_with(pipeline, connection).await
     }
 
-    async fn ask_with(mut pipeline: Pipeline, connection: &mut MultiplexedConnection) -> Result<Self, RedisError> {
+    async fn query_with(mut pipeline: Pipeline, connection: &mut MultiplexedConnection) -> Result<Self, RedisError> {
         let answers: Vec<Value> = pipeline.ignore_errors().query_async(connection).await?;
-        // That a command may not be run, or is not known, is fine. That the server refuses all of them is not.
+        // An unknown or forbidden command is ignored. An error about the server as a whole is returned.
         let errors = answers.iter().filter_map(|answer| match answer {
             Value::ServerError(error) => Some(RedisError::from(error.clone())),
             _ => None,
@@ -73,16 +73,16 @@ impl Identity {
             ("slave" | "replica", _) => Some(Refusal::Replica),
             _ => None,
         };
-        let words = match master {
+        let description = match master {
             Some(master) => format!("role {name} of {master}, mode {mode}"),
             None => format!("role {name}, mode {mode}"),
         };
         let run_id = info.get("run_id").map(|id| id.trim()).filter(|id| !id.is_empty());
-        Self { refusal, words, run_id: run_id.map(RunId::from) }
+        Self { refusal, description, run_id: run_id.map(RunId::from) }
     }
 }
 
-/// The role, and of a replica the address of its master.
+/// Returns the role, and the address of the master for a replica.
 fn read_role(role: &Value) -> Option<(String, Option<String>)> {
     let Value::Array(parts) = role else { return None };
     let text = |index: usize| String::from_redis_value_ref(parts.get(index)?).ok();
@@ -91,14 +91,14 @@ fn read_role(role: &Value) -> Option<(String, Option<String>)> {
     Some((name, master.map(|(host, port)| format!("{host}:{port}"))))
 }
 
-/// Asks for the identity without the run id, which does not change while a connection lasts.
-pub(crate) struct AskRole;
+/// The query of an identity without the run id, which is constant for a connection.
+pub(crate) struct RoleQuery;
 
-impl Command<Identity> for AskRole {
+impl Command<Identity> for RoleQuery {
     async fn send(&self, connection: &mut MultiplexedConnection) -> RedisResult<Identity> {
         let mut pipeline = redis::pipe();
         pipeline.cmd("ROLE").cmd("HELLO");
-        Identity::ask_with(pipeline, connection).await
+        Identity::query_with(pipeline, connection).await
     }
 }
 

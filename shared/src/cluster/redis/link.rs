@@ -1,7 +1,7 @@
-//! Commands to Redis, each with a deadline.
+//! The link to Redis: runs commands with a timeout and counts them.
 //!
-//! Connections are made on one runtime, whoever asks: a connection dies with the runtime that made it, and shards end
-//! while others still need Redis.
+//! One runtime makes all connections. A connection ends with its runtime, and a shard may end before other users of
+//! Redis.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
@@ -24,7 +24,7 @@ use crate::limits::{PIPELINE_DEPTH, POOL_SIZE};
 
 pub use super::error::{LinkError, Refusal};
 
-/// How to reach one primary.
+/// The connections of a node to one primary. Clones share them.
 #[derive(Clone)]
 pub struct Link {
     shared: Arc<Shared>,
@@ -36,20 +36,20 @@ struct Shared {
     keys: Keys,
     primary: Arc<PrimaryState>,
     metrics: Metrics,
-    /// Kept over many publishes.
+    /// The publishing connection.
     publishing: Mutex<Publishing>,
 }
 
-/// The connection that events go out on.
+/// The state of the connection that publishes events.
 #[derive(Default)]
 struct Publishing {
     connected: Option<Connected>,
-    /// When connecting failed last.
+    /// The time of the last failed attempt to connect.
     failed: Option<Instant>,
 }
 
 impl Link {
-    /// A link whose connections live on `runtime`. Connects with the first command, and reports to `metrics`.
+    /// Creates a link with connections on `runtime`. It connects on the first command.
     ///
     /// # Errors
     /// [`ConfigError`].
@@ -62,7 +62,7 @@ impl Link {
             command_timeout: config.command_timeout,
             primary: primary.clone(),
         };
-        // Making and checking a connection have deadlines of their own.
+        // Creating and recycling a connection have their own timeouts.
         let timeouts = Timeouts { wait: Some(config.command_timeout), create: None, recycle: None };
         let pool = Pool::builder(Manager::new(dialer.clone())?)
             .max_size(POOL_SIZE)
@@ -74,37 +74,37 @@ impl Link {
         Ok(Self { shared: Arc::new(Shared { dialer, pool, keys, primary, metrics, publishing: Mutex::default() }) })
     }
 
-    /// The metrics of this Redis.
+    /// Returns the metrics of this primary.
     pub fn metrics(&self) -> &Metrics {
         &self.shared.metrics
     }
 
-    /// The keys of this cluster.
+    /// Returns the keys of this cluster.
     pub fn keys(&self) -> &Keys {
         &self.shared.keys
     }
 
-    /// The state of the primary.
+    /// Returns the state of the primary.
     pub fn primary(&self) -> &PrimaryState {
         &self.shared.primary
     }
 
-    /// The runtime that connections live on.
+    /// Returns the runtime of the connections.
     pub(crate) fn runtime(&self) -> &Handle {
         &self.shared.dialer.runtime
     }
 
-    /// This machine's own address on the way to Redis. Nothing is sent for it.
+    /// Returns the local address of the route to Redis, without sending anything.
     ///
     /// # Errors
-    /// When the name of Redis has no address, or there is no way to it.
+    /// If the host name of Redis does not resolve, or there is no route.
     pub async fn local_address(&self) -> io::Result<IpAddr> {
         let (host, port) = match self.shared.dialer.connector.address() {
             ConnectionAddr::Tcp(host, port) | ConnectionAddr::TcpTls { host, port, .. } => (host.as_str(), *port),
-            // A socket in the file system: everyone who uses it is on this machine.
+            // All users of a Unix socket run on this host.
             _ => ("127.0.0.1", 1),
         };
-        let mut reason = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+        let mut reason = io::Error::new(io::ErrorKind::NotFound, "the host name of redis does not resolve");
         for address in tokio::net::lookup_host((host, port)).await? {
             let any: SocketAddr =
                 if address.is_ipv4() { (Ipv4Addr::UNSPECIFIED, 0).into() } else { (Ipv6Addr::UNSPECIFIED, 0).into() };
@@ -117,10 +117,10 @@ impl Link {
         Err(reason)
     }
 
-    /// Runs a command on a connection of the pool, and counts it as `name`.
+    /// Runs a command on a pooled connection and counts it under `name`.
     ///
     /// # Errors
-    /// [`LinkError`]; at once while the server must not be used.
+    /// [`LinkError`]. Fails at once while the server must not be used.
     pub async fn run<T: Send + 'static>(&self, name: &str, command: impl Command<T> + 'static) -> Result<T, LinkError> {
         let began = Instant::now();
         let result = self.run_pooled(command).await;
@@ -135,10 +135,10 @@ impl Link {
             let (mut connection, generation) = (pooled.connection.clone(), pooled.generation);
             let result = within(shared.dialer.command_timeout, command.send(&mut connection)).await;
             if let Err(LinkError::Timeout | LinkError::Command(_)) = &result {
-                // A connection that failed once is not given to the next command.
+                // Removes the failed connection from the pool.
                 drop(pool::Connection::take(pooled));
             }
-            result.map_err(|error| shared.sort(error, generation))
+            result.map_err(|error| shared.classify(error, generation))
         });
         ran.await.unwrap_or(Err(LinkError::Ended))
     }
@@ -151,18 +151,18 @@ impl Link {
         result
     }
 
-    /// Whether events may be published. A node that has just started waits for the first answer of the server, for as long
-    /// as a command may take: its listener is open before that.
+    /// Whether events may be published. After the start, the call waits for the first reply of the server, up to the command
+    /// timeout, because the node accepts requests before that.
     pub(crate) async fn accepts_events(&self) -> bool {
-        // Without an answer in that time, events are refused.
+        // Events are rejected if the time passes without a reply.
         let _ = tokio::time::timeout(self.shared.dialer.command_timeout, self.shared.primary.verdict_known()).await;
         self.shared.primary.accepts_events()
     }
 
-    /// Runs a command on the connection that events go out on, and counts it as `name`.
+    /// Runs a command on the publishing connection and counts it under `name`.
     ///
     /// # Errors
-    /// [`LinkError`]; at once while the server must not be used.
+    /// [`LinkError`]. Fails at once while the server must not be used.
     pub async fn publish<T>(&self, name: &str, command: &impl Command<T>) -> Result<T, LinkError> {
         let began = Instant::now();
         let result = self.publish_uncounted(command).await;
@@ -181,24 +181,24 @@ impl Link {
         let mut connection = connected.connection.clone();
         let result = within(self.shared.dialer.command_timeout, command.send(&mut connection)).await;
         result.map_err(|error| {
-            let error = self.shared.sort(error, connected.generation);
+            let error = self.shared.classify(error, connected.generation);
             if error.ends_connection() {
-                connected.give_up();
+                connected.discard();
             }
             error
         })
     }
 
-    /// The connection that events go out on, whatever the state of the server.
+    /// Returns the publishing connection. Connects if necessary, in any state of the server.
     pub(crate) async fn publishing(&self) -> Result<Connected, LinkError> {
-        let asked = Instant::now();
+        let called = Instant::now();
         let mut publishing = self.shared.publishing.lock().await;
         match &publishing.connected {
             Some(connected) if connected.is_usable(&self.shared.primary) => return Ok(connected.clone()),
             _ => publishing.connected = None,
         }
-        // Whoever waited here while another tried in vain has its answer; else each would wait for all before it.
-        if publishing.failed.is_some_and(|failed| failed >= asked) {
+        // An attempt failed while this call waited for the lock. Waiting calls share its result instead of retrying in turn.
+        if publishing.failed.is_some_and(|failed| failed >= called) {
             return Err(LinkError::Timeout);
         }
         let config = AsyncConnectionConfig::new().set_pipeline_buffer_size(PIPELINE_DEPTH);
@@ -214,7 +214,7 @@ impl Link {
         }
     }
 
-    /// A connection of the caller's own.
+    /// Makes a connection for the caller alone.
     pub(crate) async fn connect(
         &self,
         config: AsyncConnectionConfig,
@@ -222,13 +222,13 @@ impl Link {
         self.shared.dialer.dial_beside(config).await
     }
 
-    /// Reports what an error on a connection of this generation says of the server as a whole.
-    pub(crate) fn sort(&self, error: LinkError, generation: Generation) -> LinkError {
-        self.shared.sort(error, generation)
+    /// Updates the state of the primary after an error on a connection of this generation. Returns the classified error.
+    pub(crate) fn classify(&self, error: LinkError, generation: Generation) -> LinkError {
+        self.shared.classify(error, generation)
     }
 
-    /// Fails while a server that the connections of the node have left is all that answers. The probe alone goes on
-    /// connecting then: thousands of waiting subscriptions would keep that server busy with it.
+    /// Fails while the server must not be connected to. Only the probe connects then, because thousands of waiting
+    /// subscriptions would overload the server with connections.
     fn admit(&self) -> Result<(), LinkError> {
         match self.shared.primary.state() {
             State::Refusing(refusal) if refusal.ends_connections() => Err(LinkError::Refused(refusal)),
@@ -238,8 +238,8 @@ impl Link {
 }
 
 impl Shared {
-    /// Reports what an error says of the server as a whole.
-    fn sort(&self, error: LinkError, generation: Generation) -> LinkError {
+    /// Updates the state of the primary after an error, and returns the classified error.
+    fn classify(&self, error: LinkError, generation: Generation) -> LinkError {
         let LinkError::Command(cause) = &error else {
             if matches!(error, LinkError::Timeout) {
                 self.primary.unanswered();

@@ -1,4 +1,4 @@
-//! Counters of everything that goes through Redis, for both roles.
+//! The metrics of Redis, for all roles.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use super::error::Refusal;
 use super::primary_state::State;
 use crate::serve::telemetry::metrics::{Registry, from_zero, latency, register};
 
-/// What is counted of Redis.
+/// The metrics of Redis.
 #[derive(Clone)]
 pub struct Metrics {
     up: IntGauge,
@@ -39,7 +39,7 @@ pub(crate) enum DisconnectReason {
     Ping,
     Probe,
     Overflow,
-    /// The server must not be used any more, or the address leads to another one.
+    /// The server must not be used, or the address leads to another server.
     Moved,
 }
 
@@ -47,7 +47,7 @@ impl DisconnectReason {
     pub(crate) const ALL: [Self; 7] =
         [Self::Connect, Self::Subscribe, Self::Disconnected, Self::Ping, Self::Probe, Self::Overflow, Self::Moved];
 
-    /// The reason as a metric label.
+    /// Returns the metric label.
     pub(crate) fn label(self) -> &'static str {
         match self {
             Self::Connect => "connect",
@@ -62,11 +62,10 @@ impl DisconnectReason {
 }
 
 impl Metrics {
-    /// Registers all of them; those of a subscriber only for a role that `hears`. Others would show a subscription that is
-    /// down for ever.
-    pub fn new(registry: &Registry, hears: bool) -> Self {
+    /// Registers the metrics. Those of the subscriber are registered only for a role that subscribes.
+    pub fn new(registry: &Registry, subscribes: bool) -> Self {
         let nowhere = Registry::new();
-        let of_subscriber = if hears { registry } else { &nowhere };
+        let of_subscriber = if subscribes { registry } else { &nowhere };
         let gauge = |registry: &Registry, name: &str, help: &str| register(registry, IntGauge::new(name, help));
         let gauges =
             |name: &str, help: &str, label: &str| register(registry, IntGaugeVec::new(Opts::new(name, help), &[label]));
@@ -76,21 +75,21 @@ impl Metrics {
         };
         let histogram = |name: &str, help: &str| register(of_subscriber, Histogram::with_opts(latency(name, help)));
         Self {
-            up: gauge(registry, "carillon_redis_up", "1 while Redis answers commands."),
-            state: gauges("carillon_redis_state", "1 for the state of the Redis server that this node sees.", "state"),
+            up: gauge(registry, "carillon_redis_up", "1 while Redis replies to commands."),
+            state: gauges("carillon_redis_state", "1 for the current state of the Redis server, as seen by this node.", "state"),
             refusing: gauges(
                 "carillon_redis_refusing",
-                "1 for the reason why the Redis server must not be used, while it must not.",
+                "1 for the reason why the Redis server must not be used, if any.",
                 "reason",
             ),
-            live: gauge(of_subscriber, "carillon_redis_subscriber_live", "1 while everything wanted is subscribed to."),
+            live: gauge(of_subscriber, "carillon_redis_subscriber_live", "1 while all subscriptions of this node are confirmed."),
             reconnects: from_zero(
                 register(
                     of_subscriber,
                     IntCounterVec::new(
                         Opts::new(
                             "carillon_redis_reconnects_total",
-                            "Ends of the subscriber's connection, or failed attempts at one, by reason.",
+                            "Disconnects and failed connection attempts of the subscriber, by reason.",
                         ),
                         &["reason"],
                     ),
@@ -99,30 +98,30 @@ impl Metrics {
             ),
             resync_seconds: histogram(
                 "carillon_redis_resubscribe_seconds",
-                "From a new connection to the last confirmed subscription.",
+                "Time from a new connection to the last confirmed subscription.",
             ),
-            topics: gauge(of_subscriber, "carillon_redis_subscribed_topics", "Topics that this node subscribes to."),
+            topics: gauge(of_subscriber, "carillon_redis_subscribed_topics", "Topics that this node is subscribed to."),
             received: register(
                 of_subscriber,
-                IntCounter::new("carillon_redis_messages_received_total", "Envelopes heard."),
+                IntCounter::new("carillon_redis_messages_received_total", "Envelopes received."),
             ),
-            dropped: counters("carillon_redis_messages_dropped_total", "Messages that could not be read.", &["reason"]),
-            probe_seconds: histogram("carillon_redis_probe_seconds", "A probe's way through Redis and back."),
+            dropped: counters("carillon_redis_messages_dropped_total", "Messages that could not be decoded, by reason.", &["reason"]),
+            probe_seconds: histogram("carillon_redis_probe_seconds", "Round trip of a probe message through Redis."),
             command_seconds: register(
                 registry,
-                HistogramVec::new(latency("carillon_redis_command_seconds", "Time of a command."), &["command"]),
+                HistogramVec::new(latency("carillon_redis_command_seconds", "Duration of a command."), &["command"]),
             ),
-            command_errors: counters("carillon_redis_command_errors_total", "Commands without an answer.", &["kind"]),
-            fenced: counter("carillon_presence_fenced_total", "Times that this node found itself swept."),
+            command_errors: counters("carillon_redis_command_errors_total", "Failed commands, by kind of error.", &["kind"]),
+            fenced: counter("carillon_presence_fenced_total", "Number of times that other nodes swept this node."),
             lost_channels: counter(
                 "carillon_presence_lost_channels_total",
-                "Channels of which Redis had lost something that this node had put there.",
+                "Channels for which Redis had lost state of this node.",
             ),
-            evictions: counter("carillon_presence_evictions_total", "Dead nodes swept by this one."),
-            evicted_members: counter("carillon_presence_evicted_members_total", "Users removed with dead nodes."),
+            evictions: counter("carillon_presence_evictions_total", "Dead nodes swept by this node."),
+            evicted_members: counter("carillon_presence_evicted_members_total", "Users removed in sweeps of dead nodes."),
             damaged_entries: counter(
                 "carillon_presence_damaged_entries_total",
-                "Channels of dead nodes that could not be swept, because a key has the wrong type.",
+                "Channels of dead nodes that could not be swept because a key has an unexpected type.",
             ),
         }
     }
@@ -160,7 +159,7 @@ impl Metrics {
         self.dropped.with_label_values(&[reason]).inc();
     }
 
-    /// Counts a message that was dropped; returns whether it is the first for this reason.
+    /// Counts a dropped message. Returns whether it is the first for this reason.
     pub(crate) fn dropped_first(&self, reason: &str) -> bool {
         let counter = self.dropped.with_label_values(&[reason]);
         counter.inc();
@@ -185,11 +184,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn reconnects_are_counted_from_zero_by_every_reason() {
+    fn reconnects_start_at_zero_for_every_reason() {
         let registry = Registry::new();
         Metrics::new(&registry, true);
         let families = registry.gather();
-        let family = families.iter().find(|family| family.name() == "carillon_redis_reconnects_total").expect("it is");
+        let family = families.iter().find(|family| family.name() == "carillon_redis_reconnects_total").expect("a registered metric");
         let counts = family.get_metric().iter().map(|metric| metric.get_counter().get_value());
         assert_eq!(counts.collect::<Vec<_>>(), [0.0; DisconnectReason::ALL.len()]);
     }

@@ -1,7 +1,7 @@
-//! A pool of connections to Redis.
+//! The pool of connections to Redis.
 //!
-//! `deadpool-redis` checks the connections. It does not make them, because its manager can neither take a verifier of
-//! certificates nor ask for the identity of the server: [`Dialer`] does.
+//! `deadpool-redis` checks the connections and [`Dialer`] makes them. The manager of `deadpool-redis` supports neither a
+//! verifier of certificates nor a query of the server's identity.
 
 use std::time::Duration;
 
@@ -15,28 +15,28 @@ use super::{ConfigError, url};
 
 pub(crate) use deadpool_redis::{Runtime, Timeouts};
 
-/// A pool of connections.
+/// The pool of connections.
 pub(crate) type Pool = managed::Pool<Manager>;
-/// A connection of a pool, which returns to it when dropped.
+/// A pooled connection. It returns to the pool when it is dropped.
 pub(crate) type Connection = managed::Object<Manager>;
-/// The error of a pool that has no connection to give.
+/// The error of a pool without an available connection.
 pub(crate) type PoolError = managed::PoolError<LinkError>;
 
-/// A connection that was idle for this long is asked for an answer before it is used again.
+/// The idle time after which a connection is checked before it is used.
 const IDLE: Duration = Duration::from_secs(1);
 
-/// The time for that answer.
+/// The timeout of this check.
 const IDLE_CHECK_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// Makes and checks the connections of a pool.
+/// The manager of the pool, which makes and checks connections.
 pub(crate) struct Manager {
     dialer: Dialer,
-    /// Checks connections.
+    /// The manager that checks connections.
     library: deadpool_redis::Manager,
 }
 
 impl Manager {
-    /// A manager of connections that `dialer` makes.
+    /// Creates a manager whose connections `dialer` makes.
     ///
     /// # Errors
     /// [`ConfigError::Url`].
@@ -57,14 +57,14 @@ impl managed::Manager for Manager {
 
     async fn recycle(&self, connected: &mut Connected, metrics: &Metrics) -> RecycleResult<LinkError> {
         if !connected.is_usable(&self.dialer.primary) {
-            return Err(RecycleError::message("the connection is lost"));
+            return Err(RecycleError::message("the connection has ended"));
         }
         if metrics.last_used() < IDLE {
             return Ok(());
         }
         match timeout(IDLE_CHECK_TIMEOUT, self.library.recycle(&mut connected.connection, metrics)).await {
             Ok(Ok(())) => Ok(()),
-            // A server that cannot save its data answers so. The command that follows finds out what that means.
+            // A server that cannot save its data replies with an error. The next command reports it.
             Ok(Err(RecycleError::Backend(error))) if matches!(Verdict::of(&error), Verdict::Refused(_)) => Ok(()),
             Ok(Err(RecycleError::Backend(error))) => Err(RecycleError::Backend(error.into())),
             Ok(Err(RecycleError::Message(message))) => Err(RecycleError::Message(message)),

@@ -1,7 +1,7 @@
-//! The probe of a primary: asks again and again whether the server is the right one and accepts writes.
+//! The probe of a primary: checks periodically that the server is a master and accepts writes.
 //!
-//! It alone brings the state of the primary back to usable. So a server is used only after it has accepted a write, and a
-//! refusal is found even if nothing else of the node writes.
+//! Only the probe makes a primary usable again. A server is used only after it has accepted a write, and a refusal is
+//! detected even if the node writes nothing else.
 
 use std::convert::Infallible;
 use std::error::Error;
@@ -11,65 +11,65 @@ use tokio::time::timeout;
 
 use super::dialer::Connected;
 use super::error::{LinkError, Refusal, Verdict};
-use super::identity::AskRole;
+use super::identity::RoleQuery;
 use super::primary_state::State;
 use super::{Link, scripts};
 use crate::cluster::node::NodeId;
 
-/// How often the server is asked while all is well. An event that is published to a server within this time after it was
-/// demoted reaches only those who subscribe there.
+/// The interval of the checks in the live state. If a server is demoted, events of up to this time reach only nodes that
+/// are still subscribed to it.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// How often it is asked otherwise.
+/// The interval of the checks in all other states.
 const RETRY_INTERVAL: Duration = Duration::from_millis(500);
 
-/// Doubts of other connections do not make the probe ask more often than this.
+/// The shortest time between two checks.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// Asks the server of a link, for as long as the process lives.
+/// The task that checks a primary until the process ends.
 pub struct Probe {
     link: Link,
     key: String,
-    /// Whether it was logged that the server does not answer.
-    is_away: bool,
-    has_answered: bool,
+    /// Whether an unreachable server has been logged.
+    is_unreachable: bool,
+    has_replied: bool,
 }
 
 impl Probe {
-    /// A probe of the server at the other end of `link`.
+    /// Creates a probe of the primary of `link`.
     pub fn new(link: Link) -> Self {
         let key = link.keys().write_probe(NodeId::fresh());
-        Self { link, key, is_away: false, has_answered: false }
+        Self { link, key, is_unreachable: false, has_replied: false }
     }
 
-    /// Asks the server at intervals, and at once when another connection doubts it. Never returns.
+    /// Checks the server periodically, and at once if another connection requests it. Never returns.
     pub async fn run(mut self) -> Infallible {
         loop {
-            self.ask().await;
+            self.check().await;
             let primary = self.link.primary();
             let pause = if primary.state() == State::Live { INTERVAL } else { RETRY_INTERVAL };
             primary.clear_probe_requests();
             tokio::time::sleep(PAUSE).await;
-            // A doubt brings the next question forward.
+            // A request of another connection ends the wait.
             let _ = timeout(pause - PAUSE, primary.probe_requested()).await;
         }
     }
 
-    async fn ask(&mut self) {
+    async fn check(&mut self) {
         let result = match self.link.publishing().await {
-            Ok(connected) => self.ask_on(&connected).await,
+            Ok(connected) => self.check_on(&connected).await,
             Err(error) => Err(error),
         };
         match result {
             Ok(()) => {
-                if self.is_away || !self.has_answered {
-                    tracing::info!("redis answers");
+                if self.is_unreachable || !self.has_replied {
+                    tracing::info!("redis is reachable and accepts writes");
                 }
-                (self.is_away, self.has_answered) = (false, true);
+                (self.is_unreachable, self.has_replied) = (false, true);
             }
             Err(error) => {
                 self.link.metrics().failed(error.cause_label());
-                // Refusals are logged where they become known.
+                // The state of the primary logs refusals.
                 if !matches!(error, LinkError::Refused(_)) {
                     self.unreachable(&error);
                 }
@@ -79,29 +79,29 @@ impl Probe {
 
     fn unreachable(&mut self, error: &LinkError) {
         self.link.primary().unreachable();
-        if !self.is_away {
+        if !self.is_unreachable {
             let cause = error.source().map(ToString::to_string).unwrap_or_default();
-            tracing::warn!(%error, cause, "redis does not answer; retrying until it does");
+            tracing::warn!(%error, cause, "redis is unreachable; retrying until it replies");
         }
-        self.is_away = true;
+        self.is_unreachable = true;
     }
 
-    async fn ask_on(&mut self, connected: &Connected) -> Result<(), LinkError> {
-        let identity = self.link.publish_on(connected, &AskRole).await?;
+    async fn check_on(&mut self, connected: &Connected) -> Result<(), LinkError> {
+        let identity = self.link.publish_on(connected, &RoleQuery).await?;
         if let Some(refusal) = identity.refusal {
-            return Err(self.give_up(connected, refusal, &identity.words));
+            return Err(self.refuse(connected, refusal, &identity.description));
         }
         match self.link.publish_on::<()>(connected, &scripts::probe().key(&self.key)).await {
             Ok(()) => {}
             Err(LinkError::Command(error)) => match Verdict::of(&error) {
                 Verdict::Lost => return Err(error.into()),
-                // That includes a user of Redis who may not write: every key of this program has the prefix of the probe's.
-                _ => return Err(self.give_up(connected, Refusal::WriteFailed, &error.to_string())),
+                // This includes a user without the permission to write, because all keys share the prefix of the probe's key.
+                _ => return Err(self.refuse(connected, Refusal::WriteFailed, &error.to_string())),
             },
             Err(error) => {
-                // The next question goes to whatever the address means by then.
+                // The next check connects again, since the address may lead to a different server.
                 if matches!(error, LinkError::Refused(refusal) if refusal.ends_connections()) {
-                    connected.give_up();
+                    connected.discard();
                 }
                 return Err(error);
             }
@@ -110,10 +110,10 @@ impl Probe {
         Ok(())
     }
 
-    fn give_up(&self, connected: &Connected, refusal: Refusal, cause: &str) -> LinkError {
+    fn refuse(&self, connected: &Connected, refusal: Refusal, cause: &str) -> LinkError {
         self.link.primary().refused(refusal, connected.generation, cause);
         if refusal.ends_connections() {
-            connected.give_up();
+            connected.discard();
         }
         LinkError::Refused(refusal)
     }

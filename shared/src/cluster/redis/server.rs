@@ -1,4 +1,4 @@
-//! A real redis-server for tests, on a socket in a folder of its own.
+//! A redis-server for tests, on a Unix socket in a temporary directory.
 
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -19,17 +19,17 @@ use crate::cluster::webhook::{DeadLetters, EventTypes, RedisQueues};
 use crate::secret::Secret;
 use crate::serve::telemetry::metrics::Registry;
 
-/// A server that ends when dropped.
+/// A server process. It is killed when dropped.
 pub(crate) struct RedisServer {
     process: Child,
     folder: TempDir,
 }
 
 impl RedisServer {
-    /// Starts a server that keeps nothing on disk.
+    /// Starts a server without persistence.
     ///
     /// # Panics
-    /// When Debian's `redis-server` is not installed.
+    /// If `redis-server` is not installed.
     pub(crate) fn start() -> Self {
         Self::start_in(tempfile::tempdir().unwrap())
     }
@@ -47,7 +47,7 @@ impl RedisServer {
         Self { process, folder }
     }
 
-    /// A server that is not there yet.
+    /// Reserves the socket of a server that is started later.
     pub(crate) fn start_later() -> AbsentServer {
         AbsentServer { folder: tempfile::tempdir().unwrap() }
     }
@@ -56,7 +56,7 @@ impl RedisServer {
         config_in(&self.folder)
     }
 
-    /// A connection, once the server takes it.
+    /// Connects when the server has started.
     pub(crate) async fn connect(&self) -> MultiplexedConnection {
         let connector = self.config().connector().unwrap();
         loop {
@@ -68,7 +68,7 @@ impl RedisServer {
     }
 }
 
-/// The place of a server that does not run yet.
+/// The socket of a server that has not been started.
 pub(crate) struct AbsentServer {
     folder: TempDir,
 }
@@ -90,18 +90,18 @@ fn config_in(folder: &TempDir) -> Config {
 
 impl Drop for RedisServer {
     fn drop(&mut self) {
-        // A server that ended by itself has shown its fault already.
+        // The process may have exited already.
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
 }
 
-/// A link to this server, with metrics of its own.
+/// Returns a link to a server, with separate metrics.
 fn link_to(server: &RedisServer) -> Link {
     Link::new(&server.config(), Handle::current(), Metrics::new(&Registry::new(), true)).unwrap()
 }
 
-/// Nodes that share one server.
+/// A cluster of nodes on one server.
 pub(crate) struct RedisCluster {
     server: RedisServer,
     event_types: EventTypes,
@@ -112,7 +112,7 @@ impl RedisCluster {
         Self::with_event_types(EventTypes::default()).await
     }
 
-    /// With webhooks.
+    /// Creates a cluster with webhooks.
     pub(crate) async fn with_event_types(event_types: EventTypes) -> Self {
         let server = RedisServer::start();
         let link = link_to(&server);
@@ -122,27 +122,27 @@ impl RedisCluster {
         Self { server, event_types }
     }
 
-    /// One sender's queues.
+    /// Returns webhook queues of a new dispatcher.
     pub(crate) fn queues_of(&self, event_types: EventTypes) -> Arc<RedisQueues> {
         RedisQueues::new(link_to(&self.server), event_types)
     }
 
-    /// How to reach the server.
+    /// Returns the configuration for this server.
     pub(crate) fn config(&self) -> Config {
         self.server.config()
     }
 
-    /// Queues that keep the places of unknown endpoints for so long.
+    /// Returns webhook queues that remove unknown endpoints after `grace`.
     pub(crate) fn queues_with_grace(&self, event_types: EventTypes, grace: Duration) -> Arc<RedisQueues> {
         RedisQueues::with_grace(link_to(&self.server), event_types, grace)
     }
 
-    /// The dead letters of an app.
+    /// Returns the dead letters of an app.
     pub(crate) fn dead_letters(&self, app: &str) -> DeadLetters {
         DeadLetters::new(link_to(&self.server), app.into())
     }
 
-    /// Asks the server itself.
+    /// Runs a command and returns its reply.
     pub(crate) async fn query<T: redis::FromRedisValue + Send + 'static>(&self, command: &str, words: &[&str]) -> T {
         let mut command = redis::cmd(command);
         command.arg(words);

@@ -1,7 +1,7 @@
 use super::*;
 
 #[test]
-fn a_url_is_printed_without_what_one_logs_in_with() {
+fn a_url_is_printed_without_its_credentials() {
     for (url, expected) in [
         ("redis://127.0.0.1:6379/2", "redis://127.0.0.1:6379/2"),
         ("redis://:hush@host", "redis://***@host"),
@@ -14,7 +14,7 @@ fn a_url_is_printed_without_what_one_logs_in_with() {
 }
 
 #[test]
-fn every_form_of_url_makes_a_client() {
+fn every_form_of_url_is_valid() {
     for url in ["redis://h", "redis://u:p@h:1/2", "rediss://:p@h", "redis+unix:///s?db=1", "unix:///s"] {
         let config = Config { url: Secret::new(url), ..Config::default() };
         assert!(config.check().is_ok(), "{url}");
@@ -22,7 +22,7 @@ fn every_form_of_url_makes_a_client() {
 }
 
 #[test]
-fn a_mistake_in_the_url_is_named_without_repeating_it() {
+fn an_error_explains_a_mistake_in_the_url_without_repeating_it() {
     let encoded = "must be percent-encoded";
     for (url, expected) in [
         ("redis://:p@hush/w#rd@host", encoded),

@@ -1,17 +1,16 @@
-//! Mistakes in the URL of Redis, each with an error that names the cause. No error repeats the URL, which may hold a
-//! password.
+//! Checks the Redis URL and explains mistakes. No error contains the URL, because it may contain a password.
 
 /// The error for a URL without a more specific mistake.
 pub(super) const EXPECTED: &str = "expected redis://, rediss:// or redis+unix://, with a host or a path";
 
-/// The characters of a password that end the part of a URL that it is in.
-const UNENCODED: &str = "the user or the password has a character that must be percent-encoded: write / as %2F, ? as %3F, \
+/// The error for an unencoded character in the user or the password.
+const UNENCODED: &str = "the user or the password contains a character that must be percent-encoded: write / as %2F, ? as %3F, \
                          # as %23, @ as %40, : as %3A and % as %25";
 
-/// Finds the mistakes that the parser of URLs would not notice, or would report without the cause.
+/// Finds mistakes that the URL parser accepts or does not explain.
 ///
 /// # Errors
-/// The error for the operator.
+/// A text for the operator.
 pub(super) fn check(url: &str) -> Result<(), &'static str> {
     let Some((scheme, rest)) = url.split_once("://") else { return Err(EXPECTED) };
     match scheme {
@@ -29,7 +28,7 @@ pub(super) fn check(url: &str) -> Result<(), &'static str> {
 
 fn check_network(rest: &str) -> Result<(), &'static str> {
     let (authority, tail) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
-    // Nothing behind the host has an at sign: this is the end of a password.
+    // Only an unencoded password puts an at sign after the host.
     if tail.contains('@') {
         return Err(UNENCODED);
     }
@@ -57,7 +56,7 @@ fn check_network(rest: &str) -> Result<(), &'static str> {
     Ok(())
 }
 
-/// Whether each percent sign is followed by two hexadecimal digits, and the bytes are text.
+/// Whether two hexadecimal digits follow each percent sign and the decoded text is UTF-8.
 fn is_percent_encoded(text: &str) -> bool {
     let has_digits = |part: &str| part.len() >= 2 && part.bytes().take(2).all(|byte| byte.is_ascii_hexdigit());
     text.split('%').skip(1).all(has_digits) && percent_encoding::percent_decode_str(text).decode_utf8().is_ok()

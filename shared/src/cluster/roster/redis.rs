@@ -157,7 +157,7 @@ impl RedisRoster {
 
     fn failed(&self, command: &'static str, error: LinkError) -> RosterError {
         match error {
-            LinkError::Command(cause) if error.is_answer() => self.refused(command, cause),
+            LinkError::Command(cause) if error.is_command_error() => self.refused(command, cause),
             _ => RosterError::Unavailable,
         }
     }

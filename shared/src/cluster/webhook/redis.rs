@@ -279,7 +279,7 @@ impl RedisQueues {
         command: impl Command<T> + 'static,
     ) -> Result<T, QueueError> {
         self.link.run(name, command).await.map_err(|error| {
-            if error.is_answer() && !self.has_warned.swap(true, Ordering::Relaxed) {
+            if error.is_command_error() && !self.has_warned.swap(true, Ordering::Relaxed) {
                 let cause = error.source().map(ToString::to_string).unwrap_or_default();
                 tracing::warn!(
                     command = name,
@@ -355,7 +355,7 @@ fn from_value<T: FromRedisValue>(value: &Value) -> Result<T, QueueError> {
 
 fn queues_error(error: &LinkError) -> QueueError {
     match error {
-        LinkError::Command(cause) if error.is_answer() && is_damage(cause) => QueueError::Damaged,
+        LinkError::Command(cause) if error.is_command_error() && is_damage(cause) => QueueError::Damaged,
         _ => QueueError::Unavailable,
     }
 }

@@ -1,4 +1,4 @@
-//! Several nodes of one cluster, each with a recorder of what it hears.
+//! The nodes of a cluster under test. Each records the envelopes that it receives.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,45 +13,45 @@ use crate::cluster::envelope::{Body, Envelope, Topic, unix_us};
 use crate::cluster::roster::Roster;
 use crate::protocol::ChannelName;
 
-/// A form of [`Bus`] and [`Roster`] under test: one cluster, empty at first and shared with no other test.
+/// An implementation of [`Bus`] and [`Roster`] under test. Each test has a new, empty cluster.
 pub trait Cluster {
-    /// Starts one more node. `sink` gets what its bus delivers.
+    /// Starts another node, whose bus delivers to `sink`.
     fn start(&self, sink: Arc<dyn EnvelopeSink>) -> impl Future<Output = (Arc<dyn Bus>, Arc<dyn Roster>)> + Send;
 }
 
-/// One node and its ears.
+/// A node and its recorder.
 pub struct Node {
-    /// Its place on the bus.
+    /// The bus of the node.
     pub bus: Arc<dyn Bus>,
-    /// Its handle to the roster.
+    /// The roster of the node.
     pub roster: Arc<dyn Roster>,
     recorder: Arc<Recorder>,
-    heard: mpsc::UnboundedReceiver<Delivery>,
+    deliveries: mpsc::UnboundedReceiver<Delivery>,
 }
 
-/// One delivery.
+/// An envelope as delivered to a node.
 pub type Delivery = (Topic, Envelope);
 
-/// Nothing of a test takes longer; it is reached only when a promise is broken.
+/// The timeout of every wait. It passes only if a test fails.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 const MARKER: &str = "marker ";
 
 struct Recorder {
-    heard: mpsc::UnboundedSender<Delivery>,
+    deliveries: mpsc::UnboundedSender<Delivery>,
     has_room: watch::Sender<bool>,
 }
 
 impl Node {
-    /// Starts a node of `cluster` that hears nothing yet and has room.
+    /// Starts a node of `cluster` that has no subscriptions and has room.
     pub async fn start(cluster: &impl Cluster) -> Self {
-        let (sender, heard) = mpsc::unbounded_channel();
-        let recorder = Arc::new(Recorder { heard: sender, has_room: watch::Sender::new(true) });
+        let (sender, deliveries) = mpsc::unbounded_channel();
+        let recorder = Arc::new(Recorder { deliveries: sender, has_room: watch::Sender::new(true) });
         let (bus, roster) = cluster.start(recorder.clone()).await;
-        Self { bus, roster, recorder, heard }
+        Self { bus, roster, recorder, deliveries }
     }
 
-    /// Starts a node that hears `topics`.
+    /// Starts a node that has subscribed to `topics`.
     pub async fn subscribed(cluster: &impl Cluster, topics: &[&Topic]) -> Self {
         let node = Self::start(cluster).await;
         for topic in topics {
@@ -60,7 +60,7 @@ impl Node {
         node
     }
 
-    /// Whether the sink has room for more.
+    /// Sets whether the sink has room.
     pub fn set_room(&self, has_room: bool) {
         self.recorder.has_room.send_replace(has_room);
     }
@@ -70,18 +70,18 @@ impl Node {
         self.bus.publish(messages.into_iter().collect()).await.expect("the bus is reachable");
     }
 
-    /// The next delivery, awaited.
+    /// Waits for the next delivery.
     pub async fn receive(&mut self) -> Delivery {
-        let heard = tokio::time::timeout(PATIENCE, self.heard.recv()).await.expect("something is heard in time");
-        heard.expect("the recorder lives as long as its node")
+        let delivery = tokio::time::timeout(PATIENCE, self.deliveries.recv()).await.expect("a delivery in time");
+        delivery.expect("the recorder lives as long as its node")
     }
 
-    /// The text of the next delivery, which must be an event.
+    /// Waits for the next delivery and returns its text. It must be an event.
     pub async fn receive_text(&mut self) -> String {
         text_of(&self.receive().await.1)
     }
 
-    /// The texts of the next `count` deliveries.
+    /// Waits for `count` deliveries and returns their texts.
     pub async fn receive_texts(&mut self, count: usize) -> Vec<String> {
         let mut texts = Vec::with_capacity(count);
         while texts.len() < count {
@@ -90,24 +90,24 @@ impl Node {
         texts
     }
 
-    /// What has been delivered by now and was not taken.
+    /// Returns the deliveries so far that were not yet returned.
     pub fn delivered(&mut self) -> Vec<Delivery> {
-        std::iter::from_fn(|| self.heard.try_recv().ok()).collect()
+        std::iter::from_fn(|| self.deliveries.try_recv().ok()).collect()
     }
 
-    /// Everything that was heard and not yet taken, up to now: sends a marker on `topic`, which the node must hear, and
-    /// waits for it. Markers of other nodes are left out.
+    /// Returns all deliveries so far that were not yet returned. Publishes a marker on `topic`, to which the node must
+    /// have subscribed, and waits for it. Markers of other nodes are left out.
     pub async fn received_so_far(&mut self, topic: &Topic) -> Vec<Delivery> {
         static MARKERS: AtomicU64 = AtomicU64::new(0);
         let marker = format!("{MARKER}{}", MARKERS.fetch_add(1, Ordering::Relaxed));
         self.publish([event(topic, &marker)]).await;
         let mut before = Vec::new();
         loop {
-            let heard = self.receive().await;
-            match &heard.1.body {
+            let delivery = self.receive().await;
+            match &delivery.1.body {
                 Body::Event { frame, .. } if *frame == marker.as_bytes() => return before,
                 Body::Event { frame, .. } if frame.starts_with(MARKER.as_bytes()) => {}
-                _ => before.push(heard),
+                _ => before.push(delivery),
             }
         }
     }
@@ -115,8 +115,8 @@ impl Node {
 
 impl EnvelopeSink for Recorder {
     fn deliver(&self, topic: &Topic, envelope: Envelope) {
-        // The test may have ended before its node hears the last of it.
-        let _ = self.heard.send((topic.clone(), envelope));
+        // The test may have ended before the last delivery.
+        let _ = self.deliveries.send((topic.clone(), envelope));
     }
 
     fn wait_for_room(&self) -> BoxFuture<'_, ()> {
@@ -127,28 +127,28 @@ impl EnvelopeSink for Recorder {
     }
 }
 
-/// A topic.
+/// Returns a topic.
 pub fn topic(app: &str, channel: &str) -> Topic {
     Topic::new(&app.into(), &ChannelName::parse(channel, 200).expect("a valid name"))
 }
 
-/// An event with a text as its frame.
+/// Returns an event whose frame is `text`.
 pub fn event(topic: &Topic, text: &str) -> Message {
     message(topic, Body::Event { frame: Bytes::copy_from_slice(text.as_bytes()), except: None, cached: false })
 }
 
-/// An event that is kept.
-pub fn cached_event(topic: &Topic, text: &str, keep: Duration) -> Message {
-    Message { cache_for: Some(keep), ..event(topic, text) }
+/// Returns an event that the channel caches.
+pub fn cached_event(topic: &Topic, text: &str, duration: Duration) -> Message {
+    Message { cache_for: Some(duration), ..event(topic, text) }
 }
 
-/// A message of any body.
+/// Returns a message with any body.
 pub fn message(topic: &Topic, body: Body) -> Message {
     let envelope = Envelope { published_at_us: unix_us(), position: None, body };
     Message { topic: topic.clone(), envelope, cache_for: None, webhook: None }
 }
 
-/// The text of an event.
+/// Returns the frame of an event as text.
 pub fn text_of(envelope: &Envelope) -> String {
     match &envelope.body {
         Body::Event { frame, .. } => String::from_utf8_lossy(frame).into_owned(),

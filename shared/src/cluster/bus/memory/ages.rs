@@ -1,22 +1,23 @@
-//! The order in which kept events were kept, and the memory that all of them take.
+//! The ages of cached events and the memory that they use.
 
 use std::collections::BTreeMap;
 
 use crate::cluster::envelope::Topic;
 
-/// Most memory of the kept events of one bus in memory, and of those that one gateway has received: 6,000 cache channels
-/// with 10 KiB each. In one process the two share the events. Beyond it the least recently kept are dropped. A bus then has
-/// nothing for new subscribers, who get a cache miss; a gateway of a cluster reads the event from Redis again.
+/// The most memory that cached events may use, in an in-memory bus and in a gateway. It fits 6,000 events of 10 KiB.
+///
+/// A bus and a gateway in one process share the events. Above the limit, the oldest events are evicted. New subscribers
+/// then receive a cache miss from the bus. A gateway of a cluster reads the event from Redis.
 pub const CACHED_BYTES_MAX: usize = 64 * 1024 * 1024;
 
-/// What a kept event takes besides its frame: its topic, twice, and its places in the maps.
+/// The memory of a cached event without its frame: two copies of the topic and the entries in the maps.
 const ENTRY_BYTES: usize = 512;
 
-/// The age of a kept event, as compared with others. Each is given once.
+/// The age of a cached event. Each value is used once, and later events have greater values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Age(u64);
 
-/// The kept events of all topics by age, without the events.
+/// The ages and sizes of the cached events of all topics.
 #[derive(Default)]
 pub struct Ages {
     by_age: BTreeMap<Age, (Topic, usize)>,
@@ -25,12 +26,12 @@ pub struct Ages {
 }
 
 impl Ages {
-    /// Whether no event is kept.
+    /// Whether no event is cached.
     pub fn is_empty(&self) -> bool {
         self.by_age.is_empty()
     }
 
-    /// Adds an event that is kept from now on, in O(log of the kept events).
+    /// Adds an event and returns its age, in O(log n).
     pub fn add(&mut self, topic: &Topic, frame_bytes: usize) -> Age {
         self.given += 1;
         let (age, bytes) = (Age(self.given), frame_bytes + ENTRY_BYTES);
@@ -39,14 +40,14 @@ impl Ages {
         age
     }
 
-    /// Removes an event that was replaced or has expired. Does nothing if it was removed already.
+    /// Removes an event that was replaced or has expired. Does nothing if it was already removed.
     pub fn remove(&mut self, age: Age) {
         if let Some((_, bytes)) = self.by_age.remove(&age) {
             self.bytes -= bytes;
         }
     }
 
-    /// Removes and returns the oldest event if all together take more than [`CACHED_BYTES_MAX`]. The caller drops the event.
+    /// Removes and returns the oldest entry if all events together exceed [`CACHED_BYTES_MAX`]. The caller drops the event.
     pub fn remove_oldest_over_limit(&mut self) -> Option<(Age, Topic)> {
         if self.bytes <= CACHED_BYTES_MAX {
             return None;

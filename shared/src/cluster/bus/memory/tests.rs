@@ -6,7 +6,7 @@ use crate::cluster::roster::{MemoryRoster, Roster};
 
 crate::bus_contract!(MemoryCluster::new());
 
-/// Nodes that share their memory.
+/// A cluster of nodes on one in-memory bus.
 pub(crate) struct MemoryCluster {
     bus: Arc<MemoryBus>,
     roster: Arc<MemoryRoster>,
@@ -36,7 +36,7 @@ async fn a_publish_waits_until_every_listener_has_room() {
     bo.set_room(false);
     let mut waiting = publisher.bus.publish(vec![event(&a, "first"), event(&b, "second")]);
     assert_eq!((&mut waiting).now_or_never(), None);
-    // Who does not hear the full node's topic is not held up, and is ahead of the one that waits.
+    // A publish to other topics does not wait for the full node, and overtakes the waiting one.
     publisher.bus.publish(vec![event(&a, "ahead")]).now_or_never().expect("room").unwrap();
     assert_eq!((&mut waiting).now_or_never(), None);
     bo.set_room(true);
@@ -46,14 +46,14 @@ async fn a_publish_waits_until_every_listener_has_room() {
 }
 
 #[tokio::test]
-async fn a_topic_that_was_forgotten_counts_its_kept_events_in_another_epoch() {
+async fn a_removed_topic_restarts_in_a_new_epoch() {
     let (cluster, a) = (MemoryCluster::new(), topic("one", "cache-a"));
     let ana = Node::start(&cluster).await;
     let mut positions = Vec::new();
     for text in ["first", "second"] {
         ana.publish([cached_event(&a, text, Duration::from_secs(3600))]).await;
         positions.push(ana.roster.cached(&a).await.unwrap().unwrap().position);
-        ana.publish([cached_event(&a, "over at once", Duration::ZERO)]).await;
+        ana.publish([cached_event(&a, "expired at once", Duration::ZERO)]).await;
         cluster.roster.sweep();
         assert!(cluster.bus.exchange.stripes.iter().all(|stripe| lock(stripe).is_empty()));
     }
@@ -62,27 +62,27 @@ async fn a_topic_that_was_forgotten_counts_its_kept_events_in_another_epoch() {
 }
 
 #[tokio::test]
-async fn sweeping_keeps_what_is_in_use() {
+async fn a_sweep_keeps_subscriptions_and_cached_events() {
     let (cluster, a, b) = (MemoryCluster::new(), topic("one", "a"), topic("one", "cache-b"));
     let mut ana = Node::subscribed(&cluster, &[&a]).await;
     ana.publish([cached_event(&b, "cached", Duration::from_secs(3600))]).await;
     cluster.roster.sweep();
-    ana.publish([event(&a, "heard")]).await;
-    assert_eq!(ana.receive_text().await, "heard");
+    ana.publish([event(&a, "received")]).await;
+    assert_eq!(ana.receive_text().await, "received");
     assert!(ana.roster.cached(&b).await.unwrap().is_some());
 }
 
 #[tokio::test]
-async fn nothing_is_left_of_a_topic_that_nobody_hears() {
+async fn a_topic_without_subscribers_uses_no_memory() {
     let (cluster, a) = (MemoryCluster::new(), topic("one", "a"));
     let ana = Node::subscribed(&cluster, &[&a]).await;
     ana.bus.unsubscribe(&a).await;
-    ana.publish([event(&a, "unheard")]).await;
+    ana.publish([event(&a, "not received")]).await;
     assert!(cluster.bus.exchange.stripes.iter().all(|stripe| lock(stripe).is_empty()));
 }
 
 #[tokio::test]
-async fn the_oldest_kept_events_are_forgotten_beyond_the_bound() {
+async fn the_oldest_cached_events_are_removed_above_the_limit() {
     const FRAME_BYTES: usize = 1024 * 1024;
     let (cluster, hour) = (MemoryCluster::new(), Duration::from_secs(3600));
     let text = "x".repeat(FRAME_BYTES);
@@ -90,8 +90,8 @@ async fn the_oldest_kept_events_are_forgotten_beyond_the_bound() {
     let topics: Vec<Topic> = (0..70).map(|number| topic("one", &format!("cache-{number}"))).collect();
     for topic in &topics {
         ana.publish([cached_event(topic, &text, hour)]).await;
-        // What is replaced or over counts no more, and who is published to again is the youngest.
-        ana.publish([cached_event(&topics[0], "again", hour), cached_event(&topics[1], "over", Duration::ZERO)]).await;
+        // Replaced and expired events do not count, and a new event of a topic is the youngest.
+        ana.publish([cached_event(&topics[0], "again", hour), cached_event(&topics[1], "expired", Duration::ZERO)]).await;
         cluster.roster.sweep();
     }
     let cached: Vec<usize> = (0..70).filter(|number| cluster.bus.cached(&topics[*number]).is_some()).collect();
@@ -99,11 +99,11 @@ async fn the_oldest_kept_events_are_forgotten_beyond_the_bound() {
     let expected: Vec<usize> = [0].into_iter().chain(70 - largest..70).collect();
     assert_eq!(cached, expected);
     let known: usize = cluster.bus.exchange.stripes.iter().map(|stripe| lock(stripe).len()).sum();
-    assert_eq!(known, cached.len(), "nothing is left of what was forgotten");
+    assert_eq!(known, cached.len(), "the removed events use no memory");
 }
 
 #[tokio::test]
-async fn who_hears_a_topic_hears_on_after_its_kept_event_was_forgotten() {
+async fn subscribers_receive_events_after_the_cached_event_was_removed() {
     let (cluster, a) = (MemoryCluster::new(), topic("one", "cache-a"));
     let mut ana = Node::subscribed(&cluster, &[&a]).await;
     ana.publish([cached_event(&a, "first", Duration::from_secs(3600))]).await;

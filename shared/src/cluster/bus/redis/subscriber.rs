@@ -1,24 +1,25 @@
-//! The connection that a node receives events on: supervised, so that a node is never without it unnoticed.
+//! The subscriber of a node: supervises the connection on which the node receives events.
 //!
-//! One task owns it. It connects, subscribes to everything that is wanted, and reports the subscriptions as in place. From
-//! then on it pings, and probes the whole way round by publishing to a topic of its own as events are. What does not answer
-//! in time, a refusal, or more messages than the node can take ends the connection, and the task connects again. The
-//! sink then asks for the state that it may have missed.
+//! One task owns the connection. It subscribes to all topics and reports the subscriptions as complete. Then it sends
+//! pings, and probes the path of events by publishing to a topic of this node.
+//!
+//! A timeout, an error reply, or more messages than the node has room for end the connection, and the task reconnects. The
+//! sink then resynchronizes.
 
 mod reader;
 mod topics;
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-use rand::Rng;
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Pipeline, PushInfo, RedisError};
 use tokio::sync::{Notify, watch};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use super::super::{BusError, EnvelopeSink};
+use crate::backoff::Backoff;
 use crate::cluster::envelope::Topic;
 use crate::cluster::node::NodeId;
 use crate::cluster::redis::Link;
@@ -26,48 +27,49 @@ use crate::cluster::redis::error::Verdict;
 use crate::cluster::redis::metrics::DisconnectReason;
 use crate::cluster::redis::primary_state::{Generation, State as PrimaryStatus};
 use crate::limits::{SUBSCRIBE_BATCH, TOPICS_MAX};
+use crate::sync::lock;
 use reader::Reader;
 use topics::{Subscription, Topics};
 
 const PING_INTERVAL: Duration = Duration::from_secs(5);
 const PING_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How often the way round is probed; the probe must be back within [`PROBE_TIMEOUT`].
+/// The interval of probes. A probe must arrive within [`PROBE_TIMEOUT`].
 const PROBE_INTERVAL: Duration = Duration::from_secs(5);
 const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The first wait before another attempt, at most; doubled each time, with full jitter.
+/// The bounds of the wait before the next connection.
 const BACKOFF_MIN: Duration = Duration::from_millis(50);
 const BACKOFF_MAX: Duration = Duration::from_secs(2);
 
-/// A large batch of subscriptions may take Redis a while.
+/// The timeout of a batch of subscriptions.
 const SUBSCRIBE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The subscriptions of a node, and the connection that carries them.
+/// The subscriptions of a node and the connection for them.
 pub struct Subscriber {
     link: Link,
     probe_topic: String,
-    /// Where gateways are asked to report their connections.
+    /// The topic on which gateways receive requests to report their connections.
     recount_topic: String,
     state: Mutex<State>,
-    /// Notified when topics have changed, or a caller waits to catch up.
+    /// Notified when topics have changed, or when a call of `catch_up` waits.
     changed: Notify,
-    /// The number of the last question to catch up that is answered.
+    /// The number of the last call of `catch_up` that is resolved.
     caught_up: watch::Sender<u64>,
-    /// Whether it was logged that no more topics fit.
+    /// Whether the limit of topics has been logged.
     is_full: AtomicBool,
 }
 
 #[derive(Default)]
 struct State {
     topics: Topics,
-    /// The number of the last question to catch up.
+    /// The number of the last call of `catch_up`.
     catch_up_asked: u64,
     has_started: bool,
 }
 
 impl Subscriber {
-    /// A subscriber that is not connected yet.
+    /// Creates a subscriber without a connection.
     pub fn new(link: Link) -> Arc<Self> {
         let probe_topic = link.keys().probe(NodeId::fresh());
         let recount_topic = link.keys().recount();
@@ -82,10 +84,10 @@ impl Subscriber {
         })
     }
 
-    /// Connects, and stays connected for as long as the process lives.
+    /// Starts the task that connects, and reconnects until the process ends.
     ///
     /// # Panics
-    /// When it was started before.
+    /// If it was started before.
     pub fn start(self: &Arc<Self>, sink: Arc<dyn EnvelopeSink>) {
         assert!(!std::mem::replace(&mut self.lock().has_started, true), "a subscriber is started once");
         self.link.primary().will_subscribe();
@@ -93,8 +95,8 @@ impl Subscriber {
         runtime.spawn(self.clone().supervise(sink));
     }
 
-    /// Resolves when Redis has confirmed the subscription, however long Redis is away. Fails if the node subscribes to too
-    /// many topics already, or if the topic is unsubscribed from meanwhile.
+    /// Subscribes to a topic and waits until Redis has confirmed it, without a timeout. Fails if the limit of topics is
+    /// reached, or if the topic is unsubscribed in the meantime.
     pub(super) async fn subscribe(&self, topic: &Topic) -> Result<(), BusError> {
         let name = self.link.keys().topic(topic);
         {
@@ -108,7 +110,7 @@ impl Subscriber {
         loop {
             let settled = match self.lock().topics.subscription(&name) {
                 Subscription::Confirmed => return Ok(()),
-                Subscription::GivenUp => return Err(BusError::Unavailable),
+                Subscription::Canceled => return Err(BusError::Unavailable),
                 Subscription::Waiting(settled) => {
                     let mut settled = Box::pin(settled.notified_owned());
                     settled.as_mut().enable();
@@ -123,7 +125,7 @@ impl Subscriber {
         if !self.is_full.swap(true, Ordering::Relaxed) {
             tracing::error!(
                 topics = TOPICS_MAX,
-                "this node subscribes to as many channels as it may; further subscriptions fail. Add gateways"
+                "subscription limit of this node reached; new channels are rejected. Add gateways"
             );
         }
         BusError::Unavailable
@@ -135,7 +137,7 @@ impl Subscriber {
         self.changed.notify_one();
     }
 
-    /// Resolves when Redis has answered behind all that was published before, however long Redis is away.
+    /// Resolves when the sink has received all messages that were published before the call. There is no timeout.
     pub(super) async fn catch_up(&self) {
         let asked = {
             let mut state = self.lock();
@@ -144,11 +146,11 @@ impl Subscriber {
         };
         self.changed.notify_one();
         // The sender is part of `self`.
-        let _ = self.caught_up.subscribe().wait_for(|answered| *answered >= asked).await;
+        let _ = self.caught_up.subscribe().wait_for(|resolved| *resolved >= asked).await;
     }
 
     async fn supervise(self: Arc<Self>, sink: Arc<dyn EnvelopeSink>) {
-        let mut ceiling = BACKOFF_MIN;
+        let mut backoff = Backoff::new(BACKOFF_MIN, BACKOFF_MAX);
         loop {
             let began = Instant::now();
             let (reason, was_live) = self.stay_connected(&sink).await;
@@ -156,31 +158,29 @@ impl Subscriber {
             self.link.metrics().subscriber_down(reason);
             self.lock().topics.disconnected();
             if was_live {
-                tracing::warn!(reason = reason.label(), "lost the subscription to redis; connecting again");
+                tracing::warn!(reason = reason.label(), "lost the subscriber connection to redis; reconnecting");
                 sink.subscriptions_lost();
             }
             if was_live && began.elapsed() > BACKOFF_MAX {
-                ceiling = BACKOFF_MIN;
+                backoff.reset();
             }
-            let wait = rand::rng().random_range(Duration::ZERO..=ceiling);
-            self.back_off(wait).await;
-            ceiling = (ceiling * 2).min(BACKOFF_MAX);
+            self.back_off(backoff.next_wait()).await;
         }
     }
 
-    /// Waits before the next attempt; not longer than until the server is found to accept writes.
+    /// Waits before the next connection. The wait ends early if the server accepts writes again.
     async fn back_off(&self, wait: Duration) {
         let primary = self.link.primary();
         if primary.state() == PrimaryStatus::Resynchronizing {
             return tokio::time::sleep(wait).await;
         }
         let _ = timeout(wait, primary.wait_for_state(|state| state == PrimaryStatus::Resynchronizing)).await;
-        // While the server must not be used the probe alone connects, unless there is none.
+        // Only the probe connects while the server must not be used. The timeout is for processes without a probe.
         let refuses = |state| matches!(state, PrimaryStatus::Refusing(refusal) if refusal.ends_connections());
         let _ = timeout(BACKOFF_MAX, primary.wait_for_state(|state| !refuses(state))).await;
     }
 
-    /// One connection, from its beginning to its end. Returns why it ended, and whether the subscriptions were in place.
+    /// Connects and serves the connection until it ends. Returns the reason, and whether all subscriptions were confirmed.
     async fn stay_connected(self: &Arc<Self>, sink: &Arc<dyn EnvelopeSink>) -> (DisconnectReason, bool) {
         let reader = Reader::new(self, sink);
         let push = {
@@ -201,14 +201,14 @@ impl Subscriber {
         connection.set_response_timeout(SUBSCRIBE_TIMEOUT);
         let mut is_live = false;
         let reason = tokio::select! {
-            reason = self.attend(connection, generation, &reader, &mut is_live) => reason,
+            reason = self.serve(connection, generation, &reader, &mut is_live) => reason,
             reason = reader.ended() => reason,
             () = self.link.primary().generation_ended(generation) => DisconnectReason::Moved,
         };
         (reason, is_live)
     }
 
-    async fn attend(
+    async fn serve(
         &self,
         mut connection: MultiplexedConnection,
         generation: Generation,
@@ -222,18 +222,18 @@ impl Subscriber {
         if let Err(error) = self.send_subscriptions(&mut connection, &all).await {
             return self.subscriptions_failed(error, generation);
         }
-        // For callers that have waited since the last connection.
-        if let Err(error) = self.answer_behind(&mut connection).await {
+        // Resolves calls that have waited since the last connection.
+        if let Err(error) = self.resolve_catch_up(&mut connection).await {
             return self.ping_failed(error, generation);
         }
         *is_live = true;
         self.link.primary().subscribed();
         self.link.metrics().subscriber_live(began.elapsed());
-        tracing::info!(topics, "subscribed in redis");
+        tracing::info!(topics, "subscribed to all topics in redis");
         drop(all);
         reader.sink.resynchronize();
-        let mut ping = interval(PING_INTERVAL);
-        ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut pings = interval(PING_INTERVAL);
+        pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut probe = interval(PROBE_INTERVAL);
         probe.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -242,11 +242,11 @@ impl Subscriber {
                     if let Err(error) = self.send_changes(&mut connection).await {
                         return self.subscriptions_failed(error, generation);
                     }
-                    if let Err(error) = self.answer_behind(&mut connection).await {
+                    if let Err(error) = self.resolve_catch_up(&mut connection).await {
                         return self.ping_failed(error, generation);
                     }
                 }
-                _ = ping.tick() => match timeout(PING_TIMEOUT, answer(&mut connection)).await {
+                _ = pings.tick() => match timeout(PING_TIMEOUT, ping(&mut connection)).await {
                     Ok(Ok(())) => {}
                     Ok(Err(error)) => return self.ping_failed(error, generation),
                     Err(_) => return DisconnectReason::Ping,
@@ -261,21 +261,21 @@ impl Subscriber {
     }
 
     fn subscriptions_failed(&self, error: RedisError, generation: Generation) -> DisconnectReason {
-        let error = self.link.sort(error.into(), generation);
-        if error.is_answer() {
-            tracing::warn!(%error, cause = ?std::error::Error::source(&error), "redis refused subscriptions; retrying");
+        let error = self.link.classify(error.into(), generation);
+        if error.is_command_error() {
+            tracing::warn!(%error, cause = ?std::error::Error::source(&error), "redis rejected subscriptions; retrying");
         }
         DisconnectReason::Subscribe
     }
 
     fn ping_failed(&self, error: RedisError, generation: Generation) -> DisconnectReason {
-        let error = self.link.sort(error.into(), generation);
+        let error = self.link.classify(error.into(), generation);
         tracing::debug!(%error, "redis did not answer a ping");
         DisconnectReason::Ping
     }
 
-    /// Publishes to this node's own topic the way events go, and waits until it arrives. If it cannot be published that says
-    /// nothing of the subscription: then Redis is away as a whole, and the ping decides.
+    /// Publishes a probe to the topic of this node, and waits until it arrives. Returns true if it cannot be published,
+    /// because that is no fault of the subscription. The next ping then finds out whether Redis is reachable.
     async fn probe(&self, reader: &Reader) -> bool {
         let sent_us = reader.now_us();
         let mut command = redis::cmd("PUBLISH");
@@ -284,7 +284,7 @@ impl Subscriber {
             return true;
         }
         let arrived = async {
-            // The reader has no waker of ours; a few looks are cheap at this pace.
+            // Polling is cheap because a probe runs every few seconds.
             while reader.probed_us() < sent_us {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
@@ -316,12 +316,12 @@ impl Subscriber {
         }
     }
 
-    /// Resolves calls of [`Subscriber::catch_up`] with a ping. The reader delivers in order, so all messages before the
-    /// answer are delivered by then.
-    async fn answer_behind(&self, connection: &mut MultiplexedConnection) -> Result<(), RedisError> {
+    /// Resolves calls of [`Subscriber::catch_up`] after a ping. The reader receives in order, and has therefore delivered
+    /// all earlier messages when the reply arrives.
+    async fn resolve_catch_up(&self, connection: &mut MultiplexedConnection) -> Result<(), RedisError> {
         let asked = self.lock().catch_up_asked;
         if *self.caught_up.borrow() < asked {
-            answer(connection).await?;
+            ping(connection).await?;
             self.caught_up.send_replace(asked);
         }
         Ok(())
@@ -333,7 +333,7 @@ impl Subscriber {
         names: &[String],
     ) -> Result<(), RedisError> {
         for names in names.chunks(SUBSCRIBE_BATCH) {
-            // One command each, since a reply per channel to one command confuses clients.
+            // One command for each topic, because the client expects one reply to each command.
             let mut pipeline = Pipeline::with_capacity(names.len());
             for name in names {
                 pipeline.cmd("SUBSCRIBE").arg(name).ignore();
@@ -346,13 +346,12 @@ impl Subscriber {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        // A panic under this lock leaves maps that are whole: every change to one is a single call.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 }
 
-/// Waits for an answer, of whatever kind: a server that cannot save its data answers `PING` with an error.
-async fn answer(connection: &mut MultiplexedConnection) -> Result<(), RedisError> {
+/// Sends a ping and accepts any reply. A server that cannot save its data replies with an error.
+async fn ping(connection: &mut MultiplexedConnection) -> Result<(), RedisError> {
     match redis::cmd("PING").exec_async(connection).await {
         Err(error) if matches!(Verdict::of(&error), Verdict::Lost | Verdict::Loading) => Err(error),
         _ => Ok(()),

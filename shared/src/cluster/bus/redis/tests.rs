@@ -13,7 +13,7 @@ async fn cached_position(node: &Node) -> Position {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn kept_events_after_a_failover_are_later_than_those_that_the_replica_had_not_received() {
+async fn cached_events_after_a_failover_have_later_positions_than_events_that_the_replica_missed() {
     const META: &str = "carillon:{0}:m:one/cache-a";
     let (master, replica, a) = (RedisCluster::new().await, RedisCluster::new().await, topic("one", "cache-a"));
     let node = Node::start(&master).await;
@@ -25,14 +25,14 @@ async fn kept_events_after_a_failover_are_later_than_those_that_the_replica_had_
         assert!(last < Some(position));
         last = Some(position);
         if number == 2 {
-            // From here on the replica lags.
+            // The replica misses all later events.
             received = master.query("HGETALL", &[META]).await;
         }
     }
     for (field, value) in &received {
         replica.query::<u64>("HSET", &[META, field, value]).await;
     }
-    // The master dies, and the replica is promoted.
+    // The master crashes and the replica is promoted.
     let node = Node::start(&replica).await;
     for number in 6..=8 {
         node.publish([cached_event(&a, &number.to_string(), HOUR)]).await;
@@ -43,7 +43,7 @@ async fn kept_events_after_a_failover_are_later_than_those_that_the_replica_had_
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_sequence_that_cannot_be_read_starts_over() {
+async fn an_unreadable_sequence_starts_a_new_epoch() {
     const META: &str = "carillon:{0}:m:one/cache-a";
     let (cluster, a) = (RedisCluster::new().await, topic("one", "cache-a"));
     let node = Node::start(&cluster).await;

@@ -21,7 +21,7 @@ fn event(frame: &'static str, except: Option<&str>, cached: bool) -> Body {
 }
 
 #[test]
-fn every_kind_is_written_and_read_back() {
+fn every_kind_of_body_is_encoded_and_decoded() {
     check(&envelope(None, event("{\"a\":\n1}", None, false)), "1 E - - 17 -\n{\"a\":\n1}");
     check(&envelope(None, event("{}", Some("12.34"), false)), "1 E - - 17 12.34\n{}");
     check(&envelope(Some((3, 4)), event("{}", None, true)), "1 K 3 4 17 -\n{}");
@@ -36,7 +36,7 @@ fn every_kind_is_written_and_read_back() {
 }
 
 #[test]
-fn a_newer_version_is_told_from_a_malformed_message() {
+fn a_newer_version_and_a_malformed_message_are_different_errors() {
     let read = |message: &str| Envelope::decode(&Bytes::from(message.to_owned())).map(drop);
     assert_eq!(read("2 Z whatever comes\n"), Err(EnvelopeError::Newer(2)));
     for message in [
@@ -63,12 +63,12 @@ fn a_newer_version_is_told_from_a_malformed_message() {
 
 proptest! {
     #[test]
-    fn no_message_is_read_with_a_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+    fn decoding_arbitrary_bytes_never_panics(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
         let _ = Envelope::decode(&Bytes::from(bytes));
     }
 
     #[test]
-    fn no_payload_is_read_with_a_panic(kind in "[EKARCOT]", payload in ".{0,40}") {
+    fn decoding_an_arbitrary_payload_never_panics(kind in "[EKARCOT]", payload in ".{0,40}") {
         let _ = Envelope::decode(&Bytes::from(format!("1 {kind} 1 2 3 -\n{payload}")));
     }
 }

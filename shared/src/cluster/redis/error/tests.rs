@@ -3,7 +3,7 @@ use redis::{ErrorKind, Pipeline, Script, Value};
 use super::*;
 use crate::cluster::redis::server::RedisServer;
 
-/// The error that a command is answered with.
+/// Returns the error of a reply.
 fn error_of(answer: &'static str) -> RedisError {
     match redis::parse_redis_value(format!("-{answer}\r\n").as_bytes()).unwrap() {
         Value::ServerError(error) => error.into(),
@@ -12,7 +12,7 @@ fn error_of(answer: &'static str) -> RedisError {
 }
 
 #[test]
-fn answers_about_the_server_are_told_from_those_about_a_key() {
+fn errors_about_the_server_and_about_a_key_are_classified() {
     for (answer, expected) in [
         ("READONLY You can't write against a read only replica.", Verdict::Refused(Refusal::Replica)),
         ("MASTERDOWN Link with MASTER is down", Verdict::Refused(Refusal::Replica)),
@@ -38,18 +38,18 @@ fn answers_about_the_server_are_told_from_those_about_a_key() {
         ("TRYAGAIN Multiple keys request during rehashing of slot", Verdict::Unavailable),
         ("BUSY Redis is busy running a script.", Verdict::Unavailable),
         ("NOAUTH Authentication required.", Verdict::Unavailable),
-        ("SOMETHINGNEW that nobody knows", Verdict::Unavailable),
+        ("SOMETHINGNEW that is unknown", Verdict::Unavailable),
     ] {
         let error = error_of(answer);
         assert_eq!(Verdict::of(&error), expected, "{answer}");
         assert_eq!(is_damage(&error), expected == Verdict::Damaged, "{answer}");
         let is_about_server = matches!(expected, Verdict::Refused(_) | Verdict::Loading);
-        assert_eq!(LinkError::Command(error).is_answer(), !is_about_server, "{answer}");
+        assert_eq!(LinkError::Command(error).is_command_error(), !is_about_server, "{answer}");
     }
 }
 
 #[test]
-fn a_broken_connection_is_no_answer() {
+fn a_broken_connection_is_not_a_command_error() {
     let error = RedisError::from(std::io::Error::from(std::io::ErrorKind::BrokenPipe));
     assert_eq!(Verdict::of(&error), Verdict::Lost);
     assert_eq!(Verdict::of(&RedisError::from((ErrorKind::UnexpectedReturnType, "not a number"))), Verdict::Damaged);
@@ -57,7 +57,7 @@ fn a_broken_connection_is_no_answer() {
 }
 
 #[test]
-fn labels_of_refusals_differ() {
+fn refusals_have_different_labels() {
     let labels: std::collections::HashSet<_> = Refusal::ALL.iter().map(|refusal| refusal.label()).collect();
     assert_eq!(labels.len(), Refusal::ALL.len());
 }

@@ -27,7 +27,7 @@ fn hello(mode: &str, role: &str) -> Value {
 }
 
 #[test]
-fn the_role_and_the_mode_decide() {
+fn the_role_and_the_mode_decide_whether_a_server_is_usable() {
     let info = text("# Server\r\nredis_mode:standalone\r\nrun_id:0123abcd\r\ntcp_port:6379\r\n");
     let of_cluster = text("# Server\r\nredis_mode:cluster\r\nrun_id:0123abcd\r\n");
     for (role, hello, info, expected) in [
@@ -38,14 +38,14 @@ fn the_role_and_the_mode_decide() {
             &info,
             Some(Refusal::Replica),
         ),
-        // Each of them alone.
+        // Only one of the commands is allowed.
         (role(&["slave", "10.0.0.2", "6379", "connect"]), refused(), &refused(), Some(Refusal::Replica)),
         (refused(), hello("standalone", "replica"), &refused(), Some(Refusal::Replica)),
         (refused(), hello("cluster", "master"), &refused(), Some(Refusal::ClusterNode)),
         (refused(), refused(), &of_cluster, Some(Refusal::ClusterNode)),
         (role(&["sentinel"]), refused(), &refused(), Some(Refusal::Sentinel)),
         (refused(), hello("sentinel", "sentinel"), &refused(), Some(Refusal::Sentinel)),
-        // A server that says nothing of itself, or something else, shows what it is when it is written to.
+        // A server with an unknown role counts as a master until a write fails.
         (refused(), refused(), &refused(), None),
         (role(&[]), Value::Int(1), &text("nonsense"), None),
         (Value::Okay, Value::Okay, &Value::Okay, None),
@@ -56,22 +56,22 @@ fn the_role_and_the_mode_decide() {
     }
     let identity = Identity::read(&role(&["slave", "10.0.0.2", "6379"]), &refused(), &info);
     assert_eq!(identity.run_id, Some(RunId::from("0123abcd")));
-    assert!(identity.words.contains("10.0.0.2:6379"), "{}", identity.words);
+    assert!(identity.description.contains("10.0.0.2:6379"), "{}", identity.description);
     assert_eq!(Identity::read(&role(&["master"]), &refused(), &refused()).run_id, None);
 }
 
 #[tokio::test]
-async fn a_real_server_says_what_it_is() {
+async fn the_identity_of_a_real_server_is_read() {
     let server = RedisServer::start();
     let mut connection = server.connect().await;
-    let master = Identity::ask(&mut connection).await.unwrap();
+    let master = Identity::query(&mut connection).await.unwrap();
     assert_eq!(master.refusal, None);
     assert!(master.run_id.is_some());
     redis::cmd("REPLICAOF").arg("127.0.0.1").arg(1).exec_async(&mut connection).await.unwrap();
-    let replica = Identity::ask(&mut connection).await.unwrap();
+    let replica = Identity::query(&mut connection).await.unwrap();
     assert_eq!((replica.refusal, &replica.run_id), (Some(Refusal::Replica), &master.run_id));
-    assert_eq!(AskRole.send(&mut connection).await.unwrap().refusal, Some(Refusal::Replica));
-    // A user who may ask for neither.
+    assert_eq!(RoleQuery.send(&mut connection).await.unwrap().refusal, Some(Refusal::Replica));
+    // The user has no permission for either command.
     redis::cmd("ACL")
         .arg("SETUSER")
         .arg("default")
@@ -80,6 +80,6 @@ async fn a_real_server_says_what_it_is() {
         .exec_async(&mut connection)
         .await
         .unwrap();
-    let replica = Identity::ask(&mut connection).await.unwrap();
+    let replica = Identity::query(&mut connection).await.unwrap();
     assert_eq!((replica.refusal, replica.run_id), (Some(Refusal::Replica), None));
 }

@@ -1,4 +1,4 @@
-//! The transitions of a primary's state, without IO and without a clock.
+//! The state machine of a primary, without IO and without a clock.
 
 use std::time::{Duration, Instant};
 
@@ -6,24 +6,24 @@ use super::{Generation, NotReady, State};
 use crate::cluster::redis::error::Refusal;
 use crate::cluster::redis::identity::RunId;
 
-/// The publishing connection is made again at most this often because another connection leads elsewhere: an address that
-/// leads to two servers in turn must not keep nodes busy with connecting.
+/// The shortest time between two replacements of the publishing connection because of another connection. It bounds the
+/// reconnects if an address leads to two servers in turn.
 const MOVE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The known state of the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Server {
-    /// It does not answer.
+    /// The server does not reply.
     Unreachable,
-    /// It has accepted a write, and nothing was reported since.
+    /// The server has accepted a write, and no error was reported since.
     Serving,
-    /// It must not be used.
+    /// The server must not be used.
     Refusing(Refusal),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Subscriptions {
-    /// This node subscribes to nothing.
+    /// This node does not subscribe.
     None,
     Down,
     InPlace,
@@ -39,7 +39,7 @@ pub(super) struct Machine {
     has_been_live: bool,
     generation: Generation,
     run_id: Option<RunId>,
-    /// When a connection to another server last ended the generation.
+    /// The time at which a connection to another server last ended the generation.
     moved: Option<Instant>,
 }
 
@@ -67,8 +67,8 @@ impl Machine {
         }
     }
 
-    /// Whether the server answers, be it with refusals.
-    pub(super) fn answers(&self) -> bool {
+    /// Whether the server replies, even with errors.
+    pub(super) fn replies(&self) -> bool {
         self.server != Server::Unreachable
     }
 
@@ -102,19 +102,19 @@ impl Machine {
         self.record_live();
     }
 
-    /// The end of a subscription that was in place is often the first sign that the server is away, so it counts as away until
-    /// the probe has asked it. Returns whether the probe should.
+    /// Records that the subscriptions are lost. This is often the first sign of an outage, and the server counts as
+    /// unreachable until the next probe. Returns whether to request a probe.
     pub(super) fn unsubscribed(&mut self) -> bool {
         let was_in_place = self.subscriptions == Subscriptions::InPlace;
         self.subscriptions = Subscriptions::Down;
-        let is_in_doubt = was_in_place && self.server == Server::Serving;
-        if is_in_doubt {
+        let is_unverified = was_in_place && self.server == Server::Serving;
+        if is_unverified {
             self.server = Server::Unreachable;
         }
-        is_in_doubt
+        is_unverified
     }
 
-    /// Returns whether the server is another one than before.
+    /// Records the server of the publishing connection. Returns whether it has changed.
     pub(super) fn adopt(&mut self, run_id: Option<&RunId>) -> bool {
         let Some(run_id) = run_id else { return false };
         let is_other = self.run_id.as_ref().is_some_and(|known| known != run_id);
@@ -125,7 +125,7 @@ impl Machine {
         is_other
     }
 
-    /// Ends the generation when another connection leads to another server, unless that happened a moment ago.
+    /// Compares the server of another connection. Ends the generation if it differs, at most once per [`MOVE_INTERVAL`].
     pub(super) fn is_same_server(&mut self, run_id: Option<&RunId>, now: Instant) -> bool {
         let Some(run_id) = run_id else { return true };
         let known = self.run_id.get_or_insert_with(|| run_id.clone());
@@ -139,7 +139,7 @@ impl Machine {
         false
     }
 
-    /// Returns whether this is news. A refusal on a connection of an earlier generation is not: that server is not used any more.
+    /// Records a refusal. Returns whether it changes the state. Refusals on connections of an earlier generation are ignored.
     pub(super) fn refused(&mut self, refusal: Refusal, generation: Generation) -> bool {
         if generation != self.generation || self.server == Server::Refusing(refusal) {
             return false;
@@ -151,7 +151,7 @@ impl Machine {
         true
     }
 
-    /// Whether a command without an answer is news.
+    /// Whether the server is known to accept writes.
     pub(super) fn is_serving(&self) -> bool {
         self.server == Server::Serving
     }

@@ -4,7 +4,7 @@ use super::*;
 use crate::serve::telemetry::metrics::Registry;
 
 #[tokio::test]
-async fn whether_events_may_be_published_is_known_once_the_server_has_answered() {
+async fn events_are_accepted_or_rejected_after_the_first_reply_of_the_server() {
     let primary = || PrimaryState::new(Metrics::new(&Registry::new(), true));
     let (accepted, refused) = (primary(), primary());
     assert!(accepted.verdict_known().now_or_never().is_none() && refused.verdict_known().now_or_never().is_none());
@@ -16,5 +16,5 @@ async fn whether_events_may_be_published_is_known_once_the_server_has_answered()
     assert!(!refused.accepts_events());
     accepted.unreachable();
     accepted.verdict_known().await;
-    assert!(accepted.accepts_events(), "a publish finds out whether the server is back");
+    assert!(accepted.accepts_events(), "a publish shows whether the server is back");
 }

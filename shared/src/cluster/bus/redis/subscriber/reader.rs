@@ -1,7 +1,7 @@
-//! The reader of the subscribing connection: hands on what Redis pushes, in order, without a queue in between.
+//! The reader of the subscriber's connection: delivers pushes from Redis to the sink, in order and without a queue.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -14,15 +14,16 @@ use crate::cluster::bus::EnvelopeSink;
 use crate::cluster::envelope::Envelope;
 use crate::cluster::envelope::wire::EnvelopeError;
 use crate::cluster::redis::metrics::DisconnectReason;
+use crate::sync::lock;
 
-/// Shared by one connection's reader and the supervisor.
+/// The state that the reader of a connection shares with the subscriber.
 pub(super) struct Reader {
     pub(super) sink: Arc<dyn EnvelopeSink>,
     subscriber: Arc<Subscriber>,
-    /// Why this connection must end.
+    /// The reason why the connection must end.
     ended: Mutex<Option<DisconnectReason>>,
     end: Notify,
-    /// When a probe arrived last, in microseconds since `began`.
+    /// The time at which the last probe arrived, in microseconds since `began`.
     probed_us: AtomicU64,
     began: Instant,
 }
@@ -39,7 +40,7 @@ impl Reader {
         })
     }
 
-    /// Receives one push from the connection. Never waits.
+    /// Receives one push from the connection without blocking.
     pub(super) fn receive(&self, push: PushInfo) {
         match push.kind {
             PushKind::Message => self.message(push.data),
@@ -57,14 +58,14 @@ impl Reader {
             return self.probed_us.store(self.now_us(), Ordering::Release);
         }
         if name == self.subscriber.recount_topic.as_bytes() {
-            // An id that no app has is ignored by the sink.
+            // The sink ignores unknown ids.
             if let Ok(app) = std::str::from_utf8(&message) {
                 self.sink.report_connections(&AppId::from(app));
             }
             return;
         }
-        let topic = std::str::from_utf8(&name).ok().and_then(|name| self.subscriber.lock().topics.wanted(name));
-        // A topic that was just left.
+        let topic = std::str::from_utf8(&name).ok().and_then(|name| self.subscriber.lock().topics.subscribed(name));
+        // The topic may have been unsubscribed a moment ago.
         let Some(topic) = topic else { return };
         if !self.sink.has_room() {
             return self.finish(DisconnectReason::Overflow);
@@ -74,18 +75,18 @@ impl Reader {
                 self.subscriber.link.metrics().received();
                 self.sink.deliver(&topic, envelope);
             }
-            Err(error) => self.refuse(error),
+            Err(error) => self.count_dropped(error),
         }
     }
 
-    fn refuse(&self, error: EnvelopeError) {
+    fn count_dropped(&self, error: EnvelopeError) {
         if self.subscriber.link.metrics().dropped_first(error.cause_label()) {
-            tracing::warn!(%error, "redis delivered a message that is not ours; further ones are only counted");
+            tracing::warn!(%error, "dropped a message from redis that cannot be decoded (further ones are only counted)");
         }
     }
 
     fn finish(&self, reason: DisconnectReason) {
-        self.ended.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(reason);
+        lock(&self.ended).get_or_insert(reason);
         self.end.notify_one();
     }
 
@@ -93,18 +94,18 @@ impl Reader {
     pub(super) async fn ended(&self) -> DisconnectReason {
         loop {
             self.end.notified().await;
-            if let Some(reason) = *self.ended.lock().unwrap_or_else(PoisonError::into_inner) {
+            if let Some(reason) = *lock(&self.ended) {
                 return reason;
             }
         }
     }
 
-    /// When a probe arrived last; 0 for none.
+    /// Returns the time at which the last probe arrived; 0 for none.
     pub(super) fn probed_us(&self) -> u64 {
         self.probed_us.load(Ordering::Acquire)
     }
 
-    /// Microseconds since the connection was made, and at least one.
+    /// Returns the microseconds since the connection was made, at least one.
     pub(super) fn now_us(&self) -> u64 {
         u64::try_from(self.began.elapsed().as_micros()).unwrap_or(u64::MAX).saturating_add(1)
     }

@@ -13,9 +13,9 @@ use crate::cluster::redis::server::RedisServer;
 use crate::protocol::ChannelName;
 use crate::secret::Secret;
 
-struct Deaf;
+struct NoSink;
 
-impl EnvelopeSink for Deaf {
+impl EnvelopeSink for NoSink {
     fn deliver(&self, _: &Topic, _: Envelope) {}
 }
 
@@ -26,24 +26,24 @@ fn topic(name: &str) -> Topic {
 fn subscriber_of(config: &Config) -> Arc<Subscriber> {
     let link = Link::new(config, Handle::current(), Metrics::new(&Registry::new(), true)).unwrap();
     let subscriber = Subscriber::new(link);
-    subscriber.start(Arc::new(Deaf));
+    subscriber.start(Arc::new(NoSink));
     subscriber
 }
 
-fn away() -> Arc<Subscriber> {
+fn unreachable() -> Arc<Subscriber> {
     let folder = tempfile::tempdir().unwrap();
-    let url = format!("redis+unix://{}", folder.path().join("nobody.sock").display());
+    let url = format!("redis+unix://{}", folder.path().join("missing.sock").display());
     subscriber_of(&Config { url: Secret::new(url), ..Config::default() })
 }
 
 #[tokio::test]
-async fn while_redis_is_away_only_wanted_topics_are_kept() {
+async fn only_subscribed_topics_are_stored_while_redis_is_unreachable() {
     const ROUNDS: usize = 200;
     const AT_ONCE: usize = 100;
-    let subscriber = away();
-    let kept = tokio::spawn({
+    let subscriber = unreachable();
+    let waiting_subscription = tokio::spawn({
         let subscriber = subscriber.clone();
-        async move { subscriber.subscribe(&topic("kept")).await }
+        async move { subscriber.subscribe(&topic("stays")).await }
     });
     for round in 0..ROUNDS {
         let mut waiting = JoinSet::new();
@@ -66,14 +66,14 @@ async fn while_redis_is_away_only_wanted_topics_are_kept() {
         let state = subscriber.lock();
         assert_eq!((state.topics.len(), state.topics.has_changes()), (1, false), "after {round} rounds");
     }
-    assert!(!kept.is_finished());
-    subscriber.unsubscribe(&topic("kept")).await;
-    assert_eq!(kept.await.unwrap(), Err(BusError::Unavailable));
+    assert!(!waiting_subscription.is_finished());
+    subscriber.unsubscribe(&topic("stays")).await;
+    assert_eq!(waiting_subscription.await.unwrap(), Err(BusError::Unavailable));
     assert_eq!(subscriber.lock().topics.len(), 0);
 }
 
 #[tokio::test]
-async fn callers_that_wait_for_one_topic_are_all_answered_when_redis_comes() {
+async fn all_callers_that_wait_for_one_topic_resolve_when_redis_starts() {
     let server = RedisServer::start_later();
     let subscriber = subscriber_of(&server.config());
     let mut waiting = JoinSet::new();

@@ -1,4 +1,4 @@
-//! The topics of a subscriber: which are wanted, and which Redis has confirmed on the connection that is up.
+//! The topics of a subscriber, and which of them Redis has confirmed on the current connection.
 
 use std::sync::Arc;
 
@@ -7,26 +7,26 @@ use tokio::sync::Notify;
 
 use crate::cluster::envelope::Topic;
 
-/// Everything that a node subscribes to.
+/// The topics of a subscriber.
 ///
-/// Without a connection only wanted topics are kept. With one, topics whose `UNSUBSCRIBE` has not been sent are kept too, and
-/// the names of those that changed, each once.
+/// Without a connection, only subscribed topics are stored. With a connection, topics remain until their `UNSUBSCRIBE` is
+/// sent, and the names of changed topics are stored once each.
 #[derive(Default)]
 pub(super) struct Topics {
-    /// By their name in Redis.
+    /// The topics by their name in Redis.
     by_name: HashMap<String, Entry>,
-    /// Names of topics whose subscription, or its end, is to be sent.
+    /// The names of topics with a `SUBSCRIBE` or `UNSUBSCRIBE` to send.
     changed: HashSet<String>,
-    /// Whether there is a connection that changes can be sent on.
+    /// Whether there is a connection to send changes on.
     is_connected: bool,
 }
 
 struct Entry {
     topic: Topic,
-    is_wanted: bool,
+    is_subscribed: bool,
     progress: Progress,
-    /// Notified when the subscription is confirmed or given up; made when the first caller waits. Waiting callers are
-    /// linked to it, so it takes the same memory for any number of them.
+    /// Notified when the subscription is confirmed or canceled. Created for the first waiting caller. Its size does not
+    /// depend on the number of callers.
     settled: Option<Arc<Notify>>,
 }
 
@@ -37,17 +37,17 @@ enum Progress {
     Confirmed,
 }
 
-/// The state of a subscription for one that waits for it.
+/// The state of a subscription for a waiting caller.
 pub(super) enum Subscription {
-    /// Redis has confirmed it on the connection that is up.
+    /// Redis has confirmed it on the current connection.
     Confirmed,
-    /// It will be confirmed or given up; this is notified then.
+    /// It is pending. The notification fires when it is confirmed or canceled.
     Waiting(Arc<Notify>),
-    /// It is not wanted any more.
-    GivenUp,
+    /// It was canceled by an unsubscribe.
+    Canceled,
 }
 
-/// Changes that go to Redis together.
+/// A batch of changes to send to Redis.
 #[derive(Default)]
 pub(super) struct Changes {
     pub(super) subscribe: Vec<String>,
@@ -55,31 +55,31 @@ pub(super) struct Changes {
 }
 
 impl Topics {
-    /// Topics that are wanted, or were and have not been unsubscribed from yet.
+    /// Returns the number of topics, including those with an `UNSUBSCRIBE` to send.
     pub(super) fn len(&self) -> usize {
         self.by_name.len()
     }
 
-    /// Whether there is something to send.
+    /// Whether there are changes to send.
     pub(super) fn has_changes(&self) -> bool {
         !self.changed.is_empty()
     }
 
-    /// Whether a topic is here already.
+    /// Whether a topic is stored.
     pub(super) fn contains(&self, name: &str) -> bool {
         self.by_name.contains_key(name)
     }
 
-    /// Makes a topic wanted.
+    /// Subscribes to a topic.
     pub(super) fn subscribe(&mut self, name: &str, topic: &Topic) {
         let Self { by_name, changed, is_connected } = self;
         let entry = by_name.entry_ref(name).or_insert_with(|| Entry {
             topic: topic.clone(),
-            is_wanted: true,
+            is_subscribed: true,
             progress: Progress::NotSent,
             settled: None,
         });
-        entry.is_wanted = true;
+        entry.is_subscribed = true;
         if *is_connected && entry.progress == Progress::NotSent {
             changed.get_or_insert_with(name, str::to_owned);
         }
@@ -88,17 +88,17 @@ impl Topics {
     /// Returns the state of a subscription.
     pub(super) fn subscription(&mut self, name: &str) -> Subscription {
         match self.by_name.get_mut(name) {
-            Some(entry) if !entry.is_wanted => Subscription::GivenUp,
+            Some(entry) if !entry.is_subscribed => Subscription::Canceled,
             Some(entry) if entry.progress == Progress::Confirmed => Subscription::Confirmed,
             Some(entry) => Subscription::Waiting(entry.settled.get_or_insert_default().clone()),
-            None => Subscription::GivenUp,
+            None => Subscription::Canceled,
         }
     }
 
-    /// Makes a topic unwanted. It is removed at once if no `SUBSCRIBE` for it was sent.
+    /// Unsubscribes from a topic. Removes it at once if no `SUBSCRIBE` for it was sent.
     pub(super) fn unsubscribe(&mut self, name: &str) {
         let Some(entry) = self.by_name.get_mut(name) else { return };
-        entry.is_wanted = false;
+        entry.is_subscribed = false;
         entry.settle();
         if entry.progress == Progress::NotSent {
             self.by_name.remove(name);
@@ -108,7 +108,7 @@ impl Topics {
         }
     }
 
-    /// Begins with a new connection: returns everything that has to be subscribed to on it.
+    /// Marks all topics as sent on a new connection, and returns their names to subscribe to.
     pub(super) fn connected(&mut self) -> Vec<String> {
         self.disconnected();
         self.is_connected = true;
@@ -118,24 +118,24 @@ impl Topics {
         self.by_name.keys().cloned().collect()
     }
 
-    /// Forgets what was sent on a connection that has ended.
+    /// Resets the progress of all topics because the connection has ended.
     pub(super) fn disconnected(&mut self) {
         self.is_connected = false;
         self.changed = HashSet::new();
-        self.by_name.retain(|_, entry| entry.is_wanted);
+        self.by_name.retain(|_, entry| entry.is_subscribed);
         for entry in self.by_name.values_mut() {
             entry.progress = Progress::NotSent;
         }
     }
 
-    /// Takes at most so many changes to be sent.
+    /// Removes and returns up to `most` changes to send.
     pub(super) fn take_changes(&mut self, most: usize) -> Changes {
         let mut changes = Changes::default();
         let names: Vec<String> = self.changed.iter().take(most).cloned().collect();
         for name in names {
             self.changed.remove(&name);
             let Some(entry) = self.by_name.get_mut(&name) else { continue };
-            match (entry.is_wanted, entry.progress) {
+            match (entry.is_subscribed, entry.progress) {
                 (true, Progress::NotSent) => {
                     entry.progress = Progress::Sent;
                     changes.subscribe.push(name);
@@ -150,7 +150,7 @@ impl Topics {
         changes
     }
 
-    /// Notes that Redis has confirmed these.
+    /// Marks topics as confirmed by Redis.
     pub(super) fn confirmed(&mut self, names: &[String]) {
         for name in names {
             if let Some(entry) = self.by_name.get_mut(name)
@@ -162,9 +162,9 @@ impl Topics {
         }
     }
 
-    /// The topic with this name, if it is wanted.
-    pub(super) fn wanted(&self, name: &str) -> Option<Topic> {
-        self.by_name.get(name).filter(|entry| entry.is_wanted).map(|entry| entry.topic.clone())
+    /// Returns the topic with this name if the node is subscribed to it.
+    pub(super) fn subscribed(&self, name: &str) -> Option<Topic> {
+        self.by_name.get(name).filter(|entry| entry.is_subscribed).map(|entry| entry.topic.clone())
     }
 }
 

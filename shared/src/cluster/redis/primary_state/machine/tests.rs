@@ -4,7 +4,7 @@ fn run_id(id: &str) -> RunId {
     RunId::from(id)
 }
 
-/// The machine of a gateway whose primary is live.
+/// Returns the machine of a gateway with a live primary.
 fn live() -> Machine {
     let mut machine = Machine::default();
     machine.will_subscribe();
@@ -16,12 +16,12 @@ fn live() -> Machine {
 }
 
 #[test]
-fn a_node_is_ready_once_a_write_was_accepted_and_its_subscriptions_are_in_place() {
+fn a_node_is_ready_after_an_accepted_write_and_confirmed_subscriptions() {
     let mut machine = Machine::default();
     machine.will_subscribe();
     assert_eq!((machine.state(), machine.ready()), (State::Connecting, Err(NotReady::NotConnected)));
     machine.subscribed();
-    assert_eq!(machine.state(), State::Connecting, "a server that answers may still refuse writes");
+    assert_eq!(machine.state(), State::Connecting, "a reachable server may still reject writes");
     machine.unsubscribed();
     machine.accepted_a_write(machine.generation());
     assert_eq!((machine.state(), machine.ready()), (State::Resynchronizing, Err(NotReady::NotSubscribed)));
@@ -30,40 +30,40 @@ fn a_node_is_ready_once_a_write_was_accepted_and_its_subscriptions_are_in_place(
 }
 
 #[test]
-fn a_node_that_subscribes_to_nothing_is_live_without_subscriptions() {
+fn a_node_without_a_subscriber_is_live_without_subscriptions() {
     let mut machine = Machine::default();
-    assert!(!machine.accepts_events(), "not before the server is known");
+    assert!(!machine.accepts_events(), "the server has not replied yet");
     machine.accepted_a_write(machine.generation());
     assert_eq!((machine.state(), machine.ready(), machine.accepts_events()), (State::Live, Ok(()), true));
 }
 
 #[test]
-fn a_server_that_is_away_leaves_nodes_ready_that_were_live() {
+fn nodes_that_were_live_stay_ready_while_the_server_is_unreachable() {
     let mut machine = live();
     assert!(machine.unsubscribed());
-    assert!(!machine.unsubscribed(), "once is enough");
+    assert!(!machine.unsubscribed(), "one request is enough");
     assert_eq!((machine.state(), machine.ready()), (State::Connecting, Ok(())));
     machine.unreachable();
     assert_eq!((machine.state(), machine.ready()), (State::Connecting, Ok(())));
-    assert!(machine.accepts_events(), "an attempt finds out");
+    assert!(machine.accepts_events(), "a publish shows whether the server is back");
     machine.accepted_a_write(machine.generation());
-    assert_eq!(machine.ready(), Err(NotReady::SubscriptionDown), "now this node alone is without");
+    assert_eq!(machine.ready(), Err(NotReady::SubscriptionDown), "only this node lacks its subscriptions");
     machine.unsubscribed();
-    assert_eq!(machine.ready(), Err(NotReady::SubscriptionDown), "it stays so however often it tries");
+    assert_eq!(machine.ready(), Err(NotReady::SubscriptionDown), "further attempts do not change it");
 }
 
 #[test]
-fn a_server_that_refuses_takes_the_node_out_until_it_accepts_a_write() {
+fn a_refusal_makes_the_node_not_ready_until_a_write_is_accepted() {
     for refusal in Refusal::ALL {
         let mut machine = live();
         let before = machine.generation();
         assert!(machine.refused(refusal, before));
-        assert!(!machine.refused(refusal, machine.generation()), "{refusal:?} is news once");
+        assert!(!machine.refused(refusal, machine.generation()), "{refusal:?} changes the state once");
         assert_eq!(machine.state(), State::Refusing(refusal));
         assert_eq!((machine.ready(), machine.accepts_events()), (Err(NotReady::Refused(refusal)), false));
         assert_eq!(machine.generation() != before, refusal.ends_connections(), "{refusal:?}");
         machine.unsubscribed();
-        assert_eq!(machine.state(), State::Refusing(refusal), "only the probe finds it away");
+        assert_eq!(machine.state(), State::Refusing(refusal), "only the probe reports it as unreachable");
         machine.subscribed();
         machine.accepted_a_write(machine.generation());
         assert_eq!(machine.state(), State::Live);
@@ -71,7 +71,7 @@ fn a_server_that_refuses_takes_the_node_out_until_it_accepts_a_write() {
 }
 
 #[test]
-fn what_a_connection_of_an_earlier_generation_was_told_is_ignored() {
+fn reports_of_connections_of_an_earlier_generation_are_ignored() {
     let mut machine = live();
     let before = machine.generation();
     assert!(machine.refused(Refusal::Replica, before));
@@ -83,11 +83,11 @@ fn what_a_connection_of_an_earlier_generation_was_told_is_ignored() {
 }
 
 #[test]
-fn another_server_at_the_address_ends_the_connections_to_the_one_before() {
+fn a_different_server_at_the_address_ends_the_connections_to_the_previous_one() {
     let mut machine = live();
     let before = machine.generation();
     assert!(!machine.adopt(Some(&run_id("a"))));
-    assert!(!machine.adopt(None), "a server that does not say who it is");
+    assert!(!machine.adopt(None), "the run id is unknown");
     assert_eq!(machine.generation(), before);
     assert!(machine.adopt(Some(&run_id("b"))));
     assert_ne!(machine.generation(), before);
@@ -95,7 +95,7 @@ fn another_server_at_the_address_ends_the_connections_to_the_one_before() {
 }
 
 #[test]
-fn an_address_that_leads_to_two_servers_in_turn_ends_connections_once_a_second() {
+fn an_address_of_two_servers_ends_connections_at_most_once_per_second() {
     let mut machine = live();
     let (began, mut generations) = (Instant::now(), std::collections::BTreeSet::new());
     for step in 0..30 {
@@ -106,7 +106,7 @@ fn an_address_that_leads_to_two_servers_in_turn_ends_connections_once_a_second()
 }
 
 #[test]
-fn a_worse_refusal_replaces_a_milder_one() {
+fn a_new_refusal_replaces_the_previous_one() {
     let mut machine = live();
     machine.refused(Refusal::OutOfMemory, machine.generation());
     assert!(machine.refused(Refusal::Replica, machine.generation()));

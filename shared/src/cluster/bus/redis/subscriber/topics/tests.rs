@@ -11,7 +11,7 @@ fn is_confirmed(topics: &mut Topics, name: &str) -> bool {
 }
 
 #[test]
-fn a_topic_is_sent_confirmed_and_ended_on_a_connection() {
+fn a_topic_is_subscribed_confirmed_and_unsubscribed() {
     let mut topics = Topics::default();
     assert!(topics.connected().is_empty());
     topics.subscribe("a", &topic("a"));
@@ -22,14 +22,14 @@ fn a_topic_is_sent_confirmed_and_ended_on_a_connection() {
     topics.confirmed(&["a".to_owned()]);
     assert!(is_confirmed(&mut topics, "a"));
     topics.unsubscribe("a");
-    assert!(topics.wanted("a").is_none());
+    assert!(topics.subscribed("a").is_none());
     let changes = topics.take_changes(10);
     assert_eq!((changes.subscribe.len(), changes.unsubscribe), (0, vec!["a".to_owned()]));
     assert_eq!((topics.len(), topics.has_changes()), (0, false));
 }
 
 #[test]
-fn one_that_is_wanted_again_before_its_end_was_sent_stays() {
+fn a_topic_that_is_subscribed_again_before_its_unsubscribe_was_sent_stays() {
     let mut topics = Topics::default();
     topics.subscribe("a", &topic("a"));
     assert_eq!(topics.connected(), ["a"]);
@@ -42,7 +42,7 @@ fn one_that_is_wanted_again_before_its_end_was_sent_stays() {
 }
 
 #[test]
-fn one_that_is_left_while_it_is_being_sent_is_ended_behind_its_confirmation() {
+fn an_unsubscribe_is_sent_after_a_pending_subscribe_is_confirmed() {
     let mut topics = Topics::default();
     topics.subscribe("a", &topic("a"));
     topics.connected();
@@ -52,7 +52,7 @@ fn one_that_is_left_while_it_is_being_sent_is_ended_behind_its_confirmation() {
 }
 
 #[test]
-fn a_new_connection_begins_with_what_is_wanted() {
+fn a_new_connection_subscribes_to_all_topics() {
     let mut topics = Topics::default();
     for name in ["a", "b", "c"] {
         topics.subscribe(name, &topic(name));
@@ -62,14 +62,14 @@ fn a_new_connection_begins_with_what_is_wanted() {
     topics.unsubscribe("b");
     topics.disconnected();
     assert!(!is_confirmed(&mut topics, "a"));
-    assert_eq!(topics.len(), 2, "of what was left nothing remains");
+    assert_eq!(topics.len(), 2, "an unsubscribed topic is removed");
     let mut all = topics.connected();
     all.sort();
     assert_eq!((all, topics.has_changes()), (vec!["a".to_owned(), "c".to_owned()], false));
 }
 
 #[test]
-fn changes_go_out_in_parts() {
+fn changes_are_sent_in_batches() {
     let mut topics = Topics::default();
     topics.connected();
     for number in 0..25 {
@@ -80,18 +80,18 @@ fn changes_go_out_in_parts() {
 }
 
 #[test]
-fn nothing_piles_up_whether_there_is_a_connection_or_not() {
+fn topics_do_not_accumulate_with_or_without_a_connection() {
     for is_connected in [false, true] {
         let mut topics = Topics::default();
         if is_connected {
             topics.connected();
         }
-        topics.subscribe("kept", &topic("kept"));
+        topics.subscribe("stays", &topic("stays"));
         for number in 0..100_000 {
             let name = number.to_string();
             topics.subscribe(&name, &topic("a"));
-            // Again and again the same one, and a new one each time.
-            topics.subscribe("kept", &topic("kept"));
+            // Subscribes to the same topic every time, and to a new one.
+            topics.subscribe("stays", &topic("stays"));
             topics.unsubscribe(&name);
             assert!(topics.len() <= 1 && topics.changed.len() <= 1, "after {number}");
         }
