@@ -15,7 +15,7 @@ use std::time::Duration;
 use futures_util::future::{SelectAll, join_all, select_all};
 use shared::app::Apps;
 use shared::cluster::bus::{Bus, EnvelopeSink};
-use shared::cluster::redis::Directory;
+use shared::cluster::directory::Directory;
 use shared::cluster::roster::Roster;
 use shared::serve::admin::Health;
 use shared::serve::descriptors::{self, LimitError};
@@ -91,7 +91,7 @@ pub struct Deps {
     /// Answers HTTP requests that do not open a WebSocket or use a fallback transport; if `None`, they get 404.
     pub routes: Option<Arc<dyn Routes>>,
     /// Stores which node has which fallback session; `None` without a cluster.
-    pub directory: Option<Directory>,
+    pub directory: Option<Arc<dyn Directory>>,
     /// The access rules of the public listener.
     pub accept_policy: AcceptPolicy,
     /// The registry of metrics.

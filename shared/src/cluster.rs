@@ -1,9 +1,10 @@
 //! The contracts between nodes and their Redis and in-memory forms.
 //!
-//! [`bus`] carries events, [`roster`] holds presence and counts, [`webhook`] queues webhooks. A node uses either the
-//! forms in [`redis`] or, for a single process, those in memory.
+//! [`bus`] carries events, [`roster`] stores presence and counts, [`webhook`] queues webhooks, and [`directory`] locates
+//! fallback sessions. A node of a cluster uses the implementations in Redis, a single process those in memory.
 
 pub mod bus;
+pub mod directory;
 pub mod envelope;
 pub mod node;
 pub mod redis;

@@ -9,6 +9,7 @@
 pub mod allowance;
 pub mod app;
 pub mod auth;
+pub mod backoff;
 pub mod cluster;
 pub mod config;
 pub mod excerpt;
@@ -18,3 +19,4 @@ pub(crate) mod limits;
 pub mod protocol;
 pub mod secret;
 pub mod serve;
+pub mod sync;

@@ -9,8 +9,9 @@ use shared::app::Apps;
 use shared::cluster::bus::memory::SWEEP_INTERVAL;
 use shared::cluster::bus::redis::subscriber::Subscriber;
 use shared::cluster::bus::{Bus, EnvelopeSink, MemoryBus, RedisBus};
+use shared::cluster::directory::{Directory, RedisDirectory};
 use shared::cluster::redis::metrics::Metrics;
-use shared::cluster::redis::{Config, Directory, Link, Probe, RedisHealth};
+use shared::cluster::redis::{Config, Link, Probe, RedisHealth};
 use shared::cluster::roster::{MemoryRoster, RedisRoster, Roster};
 use shared::cluster::webhook::{EventTypes, MemoryQueues, Queues, RedisQueues};
 use shared::serve::admin::Health;
@@ -81,10 +82,10 @@ impl Backbone {
     }
 
     /// Returns the directory of fallback sessions. `None` for a process without a cluster.
-    pub(crate) fn directory(&self) -> Option<Directory> {
+    pub(crate) fn directory(&self) -> Option<Arc<dyn Directory>> {
         match self {
             Self::Memory { .. } => None,
-            Self::Redis(cluster) => Some(Directory::new(cluster.link.clone())),
+            Self::Redis(cluster) => Some(Arc::new(RedisDirectory::new(cluster.link.clone()))),
         }
     }
 

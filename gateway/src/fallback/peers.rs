@@ -5,9 +5,10 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use shared::cluster::redis::Directory;
+use shared::cluster::directory::Directory;
 use shared::serve::listener::BoundListener;
 use shared::serve::network::Access;
 use tokio::sync::OnceCell;
@@ -17,7 +18,7 @@ use crate::config;
 
 /// The address of this node in the cluster, its listener for other nodes, and the directory of fallback sessions.
 pub(crate) struct Peers {
-    directory: Directory,
+    directory: Arc<dyn Directory>,
     pub(super) listener: BoundListener,
     /// The networks whose requests are accepted.
     pub(super) access: Access,
@@ -39,7 +40,7 @@ impl Peers {
     /// If the address cannot be bound.
     pub(crate) async fn bind(
         config: &config::Peers,
-        directory: Directory,
+        directory: Arc<dyn Directory>,
         inherited: Option<std::net::TcpListener>,
     ) -> io::Result<Self> {
         let listener = shared::serve::listener::listen(&config.host, config.port, inherited).await?;
@@ -64,7 +65,7 @@ impl Peers {
             }
             let mut address = self.listener.local_addr()?;
             if address.ip().is_unspecified() {
-                address.set_ip(self.directory.link().local_address().await?);
+                address.set_ip(self.directory.local_address().await?);
             }
             if address.ip().is_loopback() {
                 let advice = "set peers.advertise if gateways run on other machines";
@@ -93,7 +94,7 @@ impl Peers {
     ///
     /// `former`: a node that the directory may name although it no longer has the session.
     pub(super) async fn claim(&self, own: &str, name: &SessionName, former: Option<&str>) -> Option<String> {
-        match self.directory.hold(own, &[name.as_str().to_owned()], former).await {
+        match self.directory.claim(own, &[name.as_str().to_owned()], former).await {
             Ok(holders) => holders.into_iter().next(),
             Err(error) => {
                 tracing::debug!(%error, "cannot look up a fallback session; treating it as new");
@@ -110,7 +111,7 @@ impl Peers {
             );
             return;
         };
-        if let Err(error) = self.directory.hold(address, names, None).await {
+        if let Err(error) = self.directory.claim(address, names, None).await {
             tracing::debug!(%error, "cannot renew fallback sessions in the directory; retrying");
         }
     }

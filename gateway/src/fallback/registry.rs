@@ -107,7 +107,7 @@ impl Registry {
     /// Renews the sessions of this node in the directory of the cluster, periodically.
     pub(crate) async fn keep_renewed(&self) -> Infallible {
         let Some(peers) = &self.peers else { return std::future::pending().await };
-        let mut interval = tokio::time::interval(shared::cluster::redis::directory::KEEP_INTERVAL);
+        let mut interval = tokio::time::interval(shared::cluster::directory::RENEW_INTERVAL);
         loop {
             interval.tick().await;
             let names: Vec<String> = self.lock().live.keys().map(|name| name.as_str().to_owned()).collect();

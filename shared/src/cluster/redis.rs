@@ -3,7 +3,6 @@
 pub mod command;
 pub mod connector;
 mod dialer;
-pub mod directory;
 pub mod error;
 pub mod health;
 pub mod identity;
@@ -35,7 +34,6 @@ use crate::serve::tls::trust::Trust;
 
 pub use command::Command;
 pub use connector::Connector;
-pub use directory::Directory;
 pub use health::RedisHealth;
 pub use keys::Keys;
 pub use link::Link;

@@ -118,7 +118,9 @@ impl Tls {
                     let key = error.key();
                     tracing::warn!(key, %error, "cannot reload the TLS certificates for redis; using the previous ones");
                 }
-                Err(error) => tracing::warn!(%error, "cannot reload the TLS certificates for redis; using the previous ones"),
+                Err(error) => {
+                    tracing::warn!(%error, "cannot reload the TLS certificates for redis; using the previous ones")
+                }
             }
         }
         lock(&self.current).clone()

@@ -76,13 +76,21 @@ impl Metrics {
         let histogram = |name: &str, help: &str| register(of_subscriber, Histogram::with_opts(latency(name, help)));
         Self {
             up: gauge(registry, "carillon_redis_up", "1 while Redis replies to commands."),
-            state: gauges("carillon_redis_state", "1 for the current state of the Redis server, as seen by this node.", "state"),
+            state: gauges(
+                "carillon_redis_state",
+                "1 for the current state of the Redis server, as seen by this node.",
+                "state",
+            ),
             refusing: gauges(
                 "carillon_redis_refusing",
                 "1 for the reason why the Redis server must not be used, if any.",
                 "reason",
             ),
-            live: gauge(of_subscriber, "carillon_redis_subscriber_live", "1 while all subscriptions of this node are confirmed."),
+            live: gauge(
+                of_subscriber,
+                "carillon_redis_subscriber_live",
+                "1 while all subscriptions of this node are confirmed.",
+            ),
             reconnects: from_zero(
                 register(
                     of_subscriber,
@@ -105,20 +113,31 @@ impl Metrics {
                 of_subscriber,
                 IntCounter::new("carillon_redis_messages_received_total", "Envelopes received."),
             ),
-            dropped: counters("carillon_redis_messages_dropped_total", "Messages that could not be decoded, by reason.", &["reason"]),
+            dropped: counters(
+                "carillon_redis_messages_dropped_total",
+                "Messages that could not be decoded, by reason.",
+                &["reason"],
+            ),
             probe_seconds: histogram("carillon_redis_probe_seconds", "Round trip of a probe message through Redis."),
             command_seconds: register(
                 registry,
                 HistogramVec::new(latency("carillon_redis_command_seconds", "Duration of a command."), &["command"]),
             ),
-            command_errors: counters("carillon_redis_command_errors_total", "Failed commands, by kind of error.", &["kind"]),
+            command_errors: counters(
+                "carillon_redis_command_errors_total",
+                "Failed commands, by kind of error.",
+                &["kind"],
+            ),
             fenced: counter("carillon_presence_fenced_total", "Number of times that other nodes swept this node."),
             lost_channels: counter(
                 "carillon_presence_lost_channels_total",
                 "Channels for which Redis had lost state of this node.",
             ),
             evictions: counter("carillon_presence_evictions_total", "Dead nodes swept by this node."),
-            evicted_members: counter("carillon_presence_evicted_members_total", "Users removed in sweeps of dead nodes."),
+            evicted_members: counter(
+                "carillon_presence_evicted_members_total",
+                "Users removed in sweeps of dead nodes.",
+            ),
             damaged_entries: counter(
                 "carillon_presence_damaged_entries_total",
                 "Channels of dead nodes that could not be swept because a key has an unexpected type.",
@@ -188,7 +207,10 @@ mod tests {
         let registry = Registry::new();
         Metrics::new(&registry, true);
         let families = registry.gather();
-        let family = families.iter().find(|family| family.name() == "carillon_redis_reconnects_total").expect("a registered metric");
+        let family = families
+            .iter()
+            .find(|family| family.name() == "carillon_redis_reconnects_total")
+            .expect("a registered metric");
         let counts = family.get_metric().iter().map(|metric| metric.get_counter().get_value());
         assert_eq!(counts.collect::<Vec<_>>(), [0.0; DisconnectReason::ALL.len()]);
     }

@@ -127,6 +127,11 @@ impl RedisCluster {
         RedisQueues::new(link_to(&self.server), event_types)
     }
 
+    /// Returns a link to the server.
+    pub(crate) fn link(&self) -> Link {
+        link_to(&self.server)
+    }
+
     /// Returns the configuration for this server.
     pub(crate) fn config(&self) -> Config {
         self.server.config()

@@ -91,7 +91,8 @@ async fn the_oldest_cached_events_are_removed_above_the_limit() {
     for topic in &topics {
         ana.publish([cached_event(topic, &text, hour)]).await;
         // Replaced and expired events do not count, and a new event of a topic is the youngest.
-        ana.publish([cached_event(&topics[0], "again", hour), cached_event(&topics[1], "expired", Duration::ZERO)]).await;
+        ana.publish([cached_event(&topics[0], "again", hour), cached_event(&topics[1], "expired", Duration::ZERO)])
+            .await;
         cluster.roster.sweep();
     }
     let cached: Vec<usize> = (0..70).filter(|number| cluster.bus.cached(&topics[*number]).is_some()).collect();
