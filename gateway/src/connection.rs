@@ -42,7 +42,8 @@ pub(crate) struct Connection {
 pub(crate) enum Wire {
     /// The TCP connection of a WebSocket. Frames are written to it.
     Socket(TcpStream),
-    /// The requests of a fallback session. They take frames from the outbox. The session's task is notified of new frames.
+    /// The requests of a fallback session. They take frames from the outbox. The session's task is notified of new
+    /// frames.
     Requests(Box<Notify>),
 }
 

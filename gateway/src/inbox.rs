@@ -129,7 +129,8 @@ pub(crate) struct Inbox {
 /// The receiving side of an inbox.
 pub(crate) struct InboxReceiver {
     pub(crate) messages: Messages,
-    /// New TCP connections. They do not wait behind a backlog of events. The descriptors of the process are their bound.
+    /// New TCP connections. They do not wait behind a backlog of events. The descriptors of the process are their
+    /// bound.
     pub(crate) accepted: mpsc::UnboundedReceiver<Accepted>,
 }
 
@@ -139,8 +140,8 @@ pub(crate) struct Messages {
     room: Arc<Room>,
 }
 
-/// Creates an inbox. The queue itself is not bounded. [`Room`] bounds the broadcasts, because publishers wait for it. Replies are
-/// bounded by the channels of a connection, since each channel has one pending reply at most.
+/// Creates an inbox. The queue itself is not bounded. [`Room`] bounds the broadcasts, because publishers wait for it.
+/// Replies are bounded by the channels of a connection, since each channel has one pending reply at most.
 pub(crate) fn inbox(room: Arc<Room>) -> (Inbox, InboxReceiver) {
     let (sender, receiver) = mpsc::unbounded_channel();
     let (accept, accepted) = mpsc::unbounded_channel();

@@ -1,7 +1,7 @@
 //! The metrics of the gateway.
 //!
-//! Each shard sums the counts of its deliveries, and adds them here once per burst. While it writes to sockets it does not contend
-//! with other shards for a cache line.
+//! Each shard sums the counts of its deliveries, and adds them here once per burst. While it writes to sockets it does
+//! not contend with other shards for a cache line.
 
 use hashbrown::HashMap;
 use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts};

@@ -56,8 +56,8 @@ impl Outbox {
         self.waiting.borrow().as_ref().map_or(0, |waiting| waiting.bytes)
     }
 
-    /// Whether the queued frames use more than `limit` bytes of memory. A single frame that is larger than the limit does not
-    /// count. It is a list of members, and a client that joins a large channel must be able to receive it.
+    /// Whether the queued frames use more than `limit` bytes of memory. A single frame that is larger than the limit
+    /// does not count. It is a list of members, and a client that joins a large channel must be able to receive it.
     pub(crate) fn exceeds(&self, limit: usize) -> bool {
         let waiting = self.waiting.borrow();
         let Some(waiting) = waiting.as_ref().filter(|waiting| waiting.bytes > limit) else { return false };

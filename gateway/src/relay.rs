@@ -1,8 +1,8 @@
 //! The pump between the bus and the shards, and the node's part in the cluster.
 //!
 //! Events, member changes and replies to new subscribers of a topic are all queued for the shards under one lock. Each
-//! shard therefore receives them in the same order. A new subscriber's member list or cached event is consistent with the
-//! events that follow it.
+//! shard therefore receives them in the same order. A new subscriber's member list or cached event is consistent with
+//! the events that follow it.
 
 mod cached;
 mod counts;

@@ -1,4 +1,5 @@
-//! The protocol state of one connection, and the action for each of its messages. The session does no IO and reads no clock.
+//! The protocol state of one connection, and the action for each of its messages. The session does no IO and reads no
+//! clock.
 
 pub(crate) mod subscriptions;
 
@@ -141,8 +142,8 @@ impl Session {
 
     /// Whether one more subscription or sign-in is within the connection's rate.
     ///
-    /// An unsubscribe always takes effect, because the subscription that it ends was counted. Clients expect no reply to it, and
-    /// would not notice a refusal.
+    /// An unsubscribe always takes effect, because the subscription that it ends was counted. Clients expect no reply
+    /// to it, and would not notice a refusal.
     fn may_request(&mut self, now: Instant) -> bool {
         let channels = u32::try_from(self.app.limits.channels_per_connection).unwrap_or(u32::MAX);
         self.requests.take_of_burst(1, channels.saturating_add(REQUESTS_EXTRA), REQUESTS_PER_SECOND, now)
@@ -190,7 +191,8 @@ impl Session {
         Ok(Action::Subscribe { channel, member, ticket })
     }
 
-    /// Replies to a subscription of a user channel. The sign-in has already entered it, but pusher-js subscribes nevertheless.
+    /// Replies to a subscription of a user channel. The sign-in has already entered it, but pusher-js subscribes
+    /// nevertheless.
     fn subscribe_user_channel(&self, channel: &ChannelName) -> Result<Action, SubscribeError> {
         let own = self
             .user

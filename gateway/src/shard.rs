@@ -1,7 +1,7 @@
 //! One thread and its connections. A shard owns their sockets, their sessions and the map from channels to subscribers.
 //!
-//! All frames for clients go through one [`Burst`]. Frames of one turn are appended to it. At the end of the turn each socket
-//! that receives any is written to once.
+//! All frames for clients go through one [`Burst`]. Frames of one turn are appended to it. At the end of the turn each
+//! socket that receives any is written to once.
 
 pub(crate) mod burst;
 pub(crate) mod departure;
@@ -135,7 +135,8 @@ impl Shard {
             drained: Notify::new(),
         });
         tokio::task::spawn_local(from_client::publish_client_events(shard.node.clone(), queue));
-        // Concurrently: a large batch of events needs many turns. Between two of them the clock advances and clients connect.
+        // Concurrently: a large batch of events needs many turns. Between two of them the clock advances and clients
+        // connect.
         tokio::select! {
             () = shard.serve_inbox(&mut messages) => {}
             never = shard.serve_accepted(serve) => match never {},
@@ -220,11 +221,16 @@ impl Shard {
         tokio::task::spawn_local(socket::run(connection, self.clone(), carrier, early));
     }
 
-    /// Creates a connection and greets its client. It counts as opened until [`departure::Departure`] counts it as closed.
+    /// Creates a connection and greets its client. It counts as opened until [`departure::Departure`] counts it as
+    /// closed.
     pub(crate) fn establish(self: &Rc<Self>, wire: Wire, client: IpAddr, admission: Admission) -> Rc<Connection> {
         self.node.metrics.app(&admission.app.id).opened(admission.transport).inc();
         let connection = Rc::new(Connection::new(wire, self.socket_id(), admission, self.now_s()));
-        tracing::debug!(target: "activity", { socket.id = %connection.socket_id, app.id = %connection.app.id, client.address = %client }, "Connection opened");
+        tracing::debug!(
+            target: "activity",
+            { socket.id = %connection.socket_id, app.id = %connection.app.id, client.address = %client },
+            "Connection opened"
+        );
         connection.slot.set(self.connections.borrow_mut().insert(connection.clone()));
         let activity_timeout_s = self.node.server.activity_timeout.as_secs();
         let hello = ServerFrame::ConnectionEstablished { socket_id: connection.socket_id, activity_timeout_s };

@@ -1,13 +1,14 @@
 //! The connection quotas of apps: which clients are admitted, and when a refusal can be final.
 //!
-//! After close code 4004 pusher-js never reconnects. The code is therefore only sent if the counts are known to be current.
+//! After close code 4004 pusher-js never reconnects. The code is therefore only sent if the counts are known to be
+//! current.
 //!
 //! A handshake that finds its app at the quota waits for a moment, because the connection that it replaces may still be
-//! counted. It is refused with 4004 once every counted node has reported again after [`SETTLING`]. It is refused with 4100,
-//! after which clients retry, if these reports do not arrive in time or Redis is unavailable.
+//! counted. It is refused with 4004 once every counted node has reported again after [`SETTLING`]. It is refused with
+//! 4100, after which clients retry, if these reports do not arrive in time or Redis is unavailable.
 //!
-//! In a cluster all waiting handshakes of an app share one claim at a time. Handshakes that arrive during a claim join the
-//! next one.
+//! In a cluster all waiting handshakes of an app share one claim at a time. Handshakes that arrive during a claim join
+//! the next one.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -27,8 +28,8 @@ use crate::limits::{CONNECTION_REPORTS_AT_ONCE, QUOTA_WAITING_MAX};
 use crate::reject::Farewell;
 use crate::transport::Transport;
 
-/// How long a node may need to notice that a connection ended and to stop counting it. A busy machine needs less than half a
-/// second. pusher-js waits 2 s for a WebSocket before it also tries HTTP.
+/// How long a node may need to notice that a connection ended and to stop counting it. A busy machine needs less than
+/// half a second. pusher-js waits 2 s for a WebSocket before it also tries HTTP.
 const SETTLING: Duration = Duration::from_millis(500);
 
 /// The maximum wait of a handshake for a free connection, or for proof that the quota is used up.
@@ -199,8 +200,8 @@ impl Capacity {
         }
     }
 
-    /// Claims connections for the first `requested` handshakes. Admits as many as the roster grants, and refuses handshakes that
-    /// have waited long enough.
+    /// Claims connections for the first `requested` handshakes. Admits as many as the roster grants, and refuses
+    /// handshakes that have waited long enough.
     async fn claim(
         self: &Arc<Self>,
         app: &Arc<App>,
@@ -268,8 +269,8 @@ impl Capacity {
         }
     }
 
-    /// Admits a client if this node's own count is below the quota. A refusal is not final, because the count of the cluster
-    /// is unknown.
+    /// Admits a client if this node's own count is below the quota. A refusal is not final, because the count of the
+    /// cluster is unknown.
     fn admit_by_own_count(self: &Arc<Self>, app: &Arc<App>, transport: Transport) -> Result<Admission, Farewell> {
         if self.of_app(&app.id).add_below(app.limits.connections) {
             self.admit_counted(app, transport)
@@ -278,8 +279,8 @@ impl Capacity {
         }
     }
 
-    /// Reports each app's connections to the roster when the count changed or when another node requests it. The rate is
-    /// limited by [`REPORT_INTERVAL`].
+    /// Reports each app's connections to the roster when the count changed or when another node requests it. The rate
+    /// is limited by [`REPORT_INTERVAL`].
     pub(crate) async fn report_connections(&self) -> Infallible {
         loop {
             let are_lost = tokio::select! {
@@ -332,8 +333,8 @@ impl Capacity {
     }
 }
 
-/// Whether a refusal is final for a handshake that was first refused at `refused_at_ms`: all counts are younger than that by
-/// [`SETTLING`].
+/// Whether a refusal is final for a handshake that was first refused at `refused_at_ms`: all counts are younger than
+/// that by [`SETTLING`].
 fn is_final(refused_at_ms: u64, claimed: Claimed) -> bool {
     let settled_ms = refused_at_ms.saturating_add(u64::try_from(SETTLING.as_millis()).unwrap_or(u64::MAX));
     claimed.answered_at_ms >= settled_ms && claimed.oldest_report_at_ms >= settled_ms

@@ -1,5 +1,5 @@
-//! The cached events of cache channels that this node has received. A new subscriber receives one of them if the roster's
-//! event is older.
+//! The cached events of cache channels that this node has received. A new subscriber receives one of them if the
+//! roster's event is older.
 
 use std::sync::Arc;
 
@@ -33,8 +33,8 @@ impl Lookup {
 pub(super) struct CacheGrew(());
 
 impl Relay {
-    /// Stores a frame as the channel's cached event. The caller passes the result to [`Relay::evict_cached`] after it has
-    /// unlocked the stripe.
+    /// Stores a frame as the channel's cached event. The caller passes the result to [`Relay::evict_cached`] after it
+    /// has unlocked the stripe.
     pub(super) fn cache(&self, state: &mut TopicState, topic: &Topic, position: Position, frame: Bytes) -> CacheGrew {
         let mut ages = lock(&self.cached_ages);
         if let Some(replaced) = &state.cached {
@@ -57,8 +57,8 @@ impl Relay {
                     cached.frame = None;
                     return false;
                 }
-                // A pending reply needs it if the roster's event is older. From now on it counts as the youngest. The next
-                // cached event makes room for both.
+                // A pending reply needs it if the roster's event is older. From now on it counts as the youngest. The
+                // next cached event makes room for both.
                 let bytes = cached.frame.as_ref().map_or(0, Bytes::len);
                 cached.age = lock(&self.cached_ages).add(&topic, bytes);
                 true
@@ -69,8 +69,8 @@ impl Relay {
         }
     }
 
-    /// Reads the channel's cached event from the roster for a new subscriber, and waits until it is also in the order of
-    /// received events.
+    /// Reads the channel's cached event from the roster for a new subscriber, and waits until it is also in the order
+    /// of received events.
     pub(super) async fn look_up_cached(&self, topic: &LockedTopic<'_>) -> Result<Lookup, EnterError> {
         let (received_before, pin) = self.pin_cached(topic);
         let fetched = retry(async || self.roster.cached(topic).await.map_err(EnterError::from)).await?;
@@ -88,16 +88,16 @@ impl Relay {
         self.topics.with(topic, pin).unwrap_or_default()
     }
 
-    /// Waits until the node has received the fetched event, if the event is still on its way. Otherwise a subscriber would
-    /// receive it twice: as the cached event, and as a live one.
+    /// Waits until the node has received the fetched event, if the event is still on its way. Otherwise a subscriber
+    /// would receive it twice: as the cached event, and as a live one.
     async fn catch_up_with(&self, topic: &LockedTopic<'_>, lookup: &Lookup) {
         let Lookup { received_before, fetched: Some(fetched), .. } = lookup else { return };
         if received_before.is_some_and(|received| !supersedes(fetched.position, received)) {
             return;
         }
         self.bus.catch_up().await;
-        // An event that has not arrived was published before this node subscribed or while it was disconnected. Storing it
-        // saves the next subscriber the wait.
+        // An event that has not arrived was published before this node subscribed or while it was disconnected. Storing
+        // it saves the next subscriber the wait.
         let grew = self.topics.with(topic, |state| {
             let is_missing = state.cached_position() == *received_before;
             is_missing.then(|| self.cache(state, topic, fetched.position, fetched.frame.clone()))
@@ -108,8 +108,8 @@ impl Relay {
     }
 }
 
-/// Whether the fetched event may be newer than the one that this node received before the query. Positions of two epochs are
-/// not comparable, because the roster's clock may have been set back.
+/// Whether the fetched event may be newer than the one that this node received before the query. Positions of two
+/// epochs are not comparable, because the roster's clock may have been set back.
 fn supersedes(fetched: Position, received: Position) -> bool {
     fetched.epoch != received.epoch || fetched.sequence > received.sequence
 }

@@ -13,8 +13,8 @@ use super::topics::LockedTopic;
 use super::{Relay, Route, lock};
 use crate::limits::{COUNTS_AT_ONCE, COUNTS_PER_SECOND, LATE_REPORTS_AT_ONCE};
 
-/// Above this number of subscriptions, subscribers are notified at most every [`COUNT_INTERVAL`]. Source: protocol reference
-/// 2.6.
+/// Above this number of subscriptions, subscribers are notified at most every [`COUNT_INTERVAL`]. Source: protocol
+/// reference 2.6.
 const FREQUENT_COUNT_MAX: u64 = 100;
 const COUNT_INTERVAL: Duration = Duration::from_secs(5);
 
@@ -70,8 +70,8 @@ impl Relay {
         }
     }
 
-    /// Reports this node's subscriptions of a channel to the roster, unless the count is unchanged or changes too often. The
-    /// gate of the topic keeps reports in order.
+    /// Reports this node's subscriptions of a channel to the roster, unless the count is unchanged or changes too
+    /// often. The gate of the topic keeps reports in order.
     pub(super) async fn report_subscriptions(&self, topic: &LockedTopic<'_>, app: &App) {
         let announce = app.subscription_count && !topic.channel.kind().is_presence();
         let due = self.topics.with(topic, |state| self.due_report(state, announce));

@@ -18,19 +18,19 @@ use crate::inbox::ShardMessage;
 
 /// The result of a subscription.
 struct Entered {
-    /// The position that the member list must reflect. `None` in channels without members, and for a user who was already a
-    /// member on this node.
+    /// The position that the member list must reflect. `None` in channels without members, and for a user who was
+    /// already a member on this node.
     position: Option<Position>,
     /// The cached event of a cache channel; `None` for other kinds.
     lookup: Option<Lookup>,
 }
 
 impl Relay {
-    /// Adds a socket of `shard` to the channel, as `member` in presence channels. Queues the reply in the shard's inbox, at
-    /// the position in the channel's order that the reply reflects.
+    /// Adds a socket of `shard` to the channel, as `member` in presence channels. Queues the reply in the shard's
+    /// inbox, at the position in the channel's order that the reply reflects.
     ///
-    /// `ended`: resolves when the connection has ended. If nothing has changed in the cluster yet, the attempt then fails
-    /// with [`EnterError::Unavailable`]. `reply`: makes the message from the frames for the client.
+    /// `ended`: resolves when the connection has ended. If nothing has changed in the cluster yet, the attempt then
+    /// fails with [`EnterError::Unavailable`]. `reply`: makes the message from the frames for the client.
     ///
     /// # Errors
     /// [`EnterError`]. No reply is queued.
@@ -98,8 +98,8 @@ impl Relay {
             self.subscribe(&locked).await?;
             Ok::<_, EnterError>(locked)
         };
-        // Attempts whose client disconnects while Redis is unavailable end here. They must neither accumulate nor succeed
-        // later.
+        // Attempts whose client disconnects while Redis is unavailable end here. They must neither accumulate nor
+        // succeed later.
         let topic = tokio::select! {
             biased;
             locked = begin => locked?,

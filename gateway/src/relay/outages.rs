@@ -1,8 +1,8 @@
-//! Presence over six nodes during failures of their Redis, which stops, loses data, lags, fills up or changes its clock. Nodes are
-//! killed at random.
+//! Presence over six nodes during failures of their Redis, which stops, loses data, lags, fills up or changes its
+//! clock. Nodes are killed at random.
 //!
-//! Lease times are a sixth of the real ones. No client and no webhook may report a change of a member who was present all the
-//! time. The members of a killed node must be removed in time.
+//! Lease times are a sixth of the real ones. No client and no webhook may report a change of a member who was present
+//! all the time. The members of a killed node must be removed in time.
 
 mod node;
 mod server;

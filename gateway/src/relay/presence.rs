@@ -16,8 +16,8 @@ use super::{Relay, Route, lock};
 use crate::limits::{MEMBER_BYTES_AT_ONCE, MEMBER_BYTES_PER_SECOND};
 
 impl Relay {
-    /// Adds a subscription of a member. Returns the position that the replica must reach before the reply, if the user is new
-    /// on this node.
+    /// Adds a subscription of a member. Returns the position that the replica must reach before the reply, if the user
+    /// is new on this node.
     pub(super) async fn join(
         &self,
         topic: &LockedTopic<'_>,
@@ -147,9 +147,9 @@ impl Relay {
         self.send_ready_replies(state);
     }
 
-    /// Notifies subscribers of changed members: at once within the channel's rate, otherwise within a second. If a member
-    /// leaves and returns before that, neither change is sent. Frequent joins and leaves therefore cause at most one
-    /// notification of each member per second.
+    /// Notifies subscribers of changed members: at once within the channel's rate, otherwise within a second. If a
+    /// member leaves and returns before that, neither change is sent. Frequent joins and leaves therefore cause at most
+    /// one notification of each member per second.
     fn notify_of_members(&self, state: &mut TopicState, topic: &Topic) {
         if state.member_changes.is_late {
             return;
@@ -188,8 +188,8 @@ impl Relay {
         }
     }
 
-    /// Suspends all replicas, because changes may be missed from now on. Received changes are queued until there is a new
-    /// list.
+    /// Suspends all replicas, because changes may be missed from now on. Received changes are queued until there is a
+    /// new list.
     pub(super) fn suspend_replicas(&self) {
         self.topics.for_each(|_, state| {
             if let Some(replica) = &mut state.replica {

@@ -25,8 +25,8 @@ pub(super) struct Replica {
     early: Vec<(Position, Change)>,
     /// The users with sockets of this node.
     own: HashMap<UserId, Own>,
-    /// Users that changed since subscribers of this node were last notified. The value is the member that subscribers know, or
-    /// `None` if they do not know the user.
+    /// Users that changed since subscribers of this node were last notified. The value is the member that subscribers
+    /// know, or `None` if they do not know the user.
     unsent: BTreeMap<UserId, Option<Member>>,
 }
 
@@ -81,8 +81,8 @@ impl Replica {
         self.position.is_some_and(|own| own >= position)
     }
 
-    /// Sets the list, and applies the changes that arrived before it. Returns whether these had no gap. Changes after a gap
-    /// are dropped, and the list may lack them.
+    /// Sets the list, and applies the changes that arrived before it. Returns whether these had no gap. Changes after a
+    /// gap are dropped, and the list may lack them.
     #[must_use]
     pub(super) fn build(&mut self, position: Position, members: Vec<Member>) -> bool {
         self.position = Some(position);
@@ -113,8 +113,8 @@ impl Replica {
         !self.unsent.is_empty()
     }
 
-    /// Returns the changes from the list that subscribers know to the current one. They do not include a user who joined and
-    /// left in between.
+    /// Returns the changes from the list that subscribers know to the current one. They do not include a user who
+    /// joined and left in between.
     pub(super) fn take_unsent(&mut self) -> Vec<Change> {
         let (mut removed, mut added) = (Vec::new(), Vec::new());
         for (user_id, before) in std::mem::take(&mut self.unsent) {
@@ -155,8 +155,8 @@ impl Replica {
         self.suspended.is_some()
     }
 
-    /// Resumes a suspended replica with its old list, because no new one is available. Applies the queued changes. Returns
-    /// the changes that subscribers must be notified of.
+    /// Resumes a suspended replica with its old list, because no new one is available. Applies the queued changes.
+    /// Returns the changes that subscribers must be notified of.
     pub(super) fn resume(&mut self) -> Vec<Change> {
         let Some(suspended) = self.suspended.take() else { return Vec::new() };
         self.position = Some(suspended);
@@ -164,8 +164,8 @@ impl Replica {
         self.take_unsent()
     }
 
-    /// Replaces a suspended list by a new one. Returns the changes that subscribers must be notified of, and whether there was
-    /// no gap, like [`Replica::build`].
+    /// Replaces a suspended list by a new one. Returns the changes that subscribers must be notified of, and whether
+    /// there was no gap, like [`Replica::build`].
     ///
     /// `retain`: whether members that the new list lacks remain in this replica, because they may return.
     pub(super) fn rebuild(&mut self, position: Position, members: Vec<Member>, retain: bool) -> (Vec<Change>, bool) {

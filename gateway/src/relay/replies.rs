@@ -12,8 +12,8 @@ use crate::inbox::ShardMessage;
 use crate::websocket::writer;
 
 impl Relay {
-    /// Queues a reply for a shard once the replica has reached `position` and subscribers are notified of all its changes.
-    /// An earlier reply would be followed by changes that its member list already contains.
+    /// Queues a reply for a shard once the replica has reached `position` and subscribers are notified of all its
+    /// changes. An earlier reply would be followed by changes that its member list already contains.
     pub(super) fn queue_reply(
         &self,
         topic: &Topic,

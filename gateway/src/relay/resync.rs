@@ -1,4 +1,5 @@
-//! Resynchronization with the roster: the node registers everything that it has again, and reads everything that it shows.
+//! Resynchronization with the roster: the node registers everything that it has again, and reads everything that it
+//! shows.
 
 use std::convert::Infallible;
 use std::time::Instant;
@@ -69,8 +70,8 @@ impl Relay {
         is_verified
     }
 
-    /// Removes this node from channels that it has left, but that an older state of Redis still lists for it. Otherwise their
-    /// members would remain for as long as another node uses the channel.
+    /// Removes this node from channels that it has left, but that an older state of Redis still lists for it. Otherwise
+    /// their members would remain for as long as another node uses the channel.
     async fn release_stale_channels(&self) -> Result<(), RosterError> {
         let stale = self.roster.stale_channels().await?;
         stream::iter(&stale)
@@ -129,8 +130,8 @@ impl Relay {
         self.read_announced(&locked, missing).await
     }
 
-    /// Registers the members of this node again, and removes those that have left. Then reads the list of members, and notifies
-    /// subscribers of the changes that they missed.
+    /// Registers the members of this node again, and removes those that have left. Then reads the list of members, and
+    /// notifies subscribers of the changes that they missed.
     async fn register_members(&self, topic: &LockedTopic<'_>, missing: Missing) -> Result<(), RosterError> {
         let own = self.topics.with(topic, |state| state.replica.as_ref().map(|replica| replica.own_members()));
         let own: Vec<Member> = own.flatten().unwrap_or_default();

@@ -19,7 +19,8 @@ pub(super) async fn back_off(ceiling: &mut Duration) {
     *ceiling = (*ceiling * 2).min(BACKOFF_MAX);
 }
 
-/// Repeats a change while the roster is unavailable. Without the retry a lost leave, for example, would keep the member forever.
+/// Repeats a change while the roster is unavailable. Without the retry a lost leave, for example, would keep the member
+/// forever.
 ///
 /// # Errors
 /// Errors that a retry does not fix.

@@ -71,7 +71,8 @@ impl Topics {
         }
     }
 
-    /// Calls `f` with the state of a topic while its stripe is locked. Returns `None` if the node does not use the topic.
+    /// Calls `f` with the state of a topic while its stripe is locked. Returns `None` if the node does not use the
+    /// topic.
     ///
     /// `f` must not call a method of [`Topics`], which would deadlock.
     pub(super) fn with<T>(&self, topic: &Topic, f: impl FnOnce(&mut TopicState) -> T) -> Option<T> {

@@ -12,9 +12,9 @@ use super::lock;
 
 /// How long members that are missing after a loss of data are retained.
 ///
-/// After Redis lost data, every node registers its own members again. If the others were removed at once, clients would see
-/// them leave and return. A node needs up to 2 s until its next attempt to connect, 4 s to connect, and 3 s for 10,000
-/// channels. The members of a node that failed in the meantime are removed late, but within the promised 30 s.
+/// After Redis lost data, every node registers its own members again. If the others were removed at once, clients would
+/// see them leave and return. A node needs up to 2 s until its next attempt to connect, 4 s to connect, and 3 s for
+/// 10,000 channels. The members of a node that failed in the meantime are removed late, but within the promised 30 s.
 const RETENTION: Duration = Duration::from_secs(12);
 
 /// Channels whose state may differ from the roster's.

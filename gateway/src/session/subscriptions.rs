@@ -22,14 +22,14 @@ pub(crate) struct Subscription {
     pub(crate) is_repeating: bool,
 }
 
-/// All subscriptions of a connection, in the order of the channel names. Most connections have few, and a sorted list needs less
-/// memory than a hash table.
+/// All subscriptions of a connection, in the order of the channel names. Most connections have few, and a sorted list
+/// needs less memory than a hash table.
 #[derive(Debug, Default)]
 pub(crate) struct Subscriptions {
     sorted: Vec<Subscription>,
     tickets: u32,
-    /// Pending requests that the client has unsubscribed. They count for the limit until they complete. Otherwise a client that
-    /// subscribes and unsubscribes in turn could have any number of pending requests.
+    /// Pending requests that the client has unsubscribed. They count for the limit until they complete. Otherwise a
+    /// client that subscribes and unsubscribes in turn could have any number of pending requests.
     abandoned: usize,
 }
 

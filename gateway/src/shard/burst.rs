@@ -1,7 +1,7 @@
 //! The burst in which a shard writes to many clients.
 //!
-//! A burst stores each frame once and links it to the connections that receive it. A client that keeps up needs no memory.
-//! Only frames that a full socket does not accept move into the client's own [`Outbox`](crate::outbox::Outbox).
+//! A burst stores each frame once and links it to the connections that receive it. A client that keeps up needs no
+//! memory. Only frames that a full socket does not accept move into the client's own [`Outbox`](crate::outbox::Outbox).
 
 use std::io::{self, IoSlice};
 use std::rc::Rc;
@@ -134,8 +134,8 @@ fn index_of(length: usize) -> u32 {
     u32::try_from(length).expect("a burst is flushed long before it has four billion links")
 }
 
-/// Writes the frames of one connection, starting with link `first`. Frames that the socket does not accept move into its
-/// outbox.
+/// Writes the frames of one connection, starting with link `first`. Frames that the socket does not accept move into
+/// its outbox.
 fn write_links(frames: &[Bytes], links: &[Link], first: u32, connection: &Connection, now_s: u32) -> Flushed {
     let chain = || {
         std::iter::successors(Some(&links[first as usize]), |link| link.next.map(|next| &links[next as usize]))
@@ -152,8 +152,8 @@ fn write_links(frames: &[Bytes], links: &[Link], first: u32, connection: &Connec
         outbox.push(chain().cloned(), 0, now_s);
         return outbox.flush(stream, now_s);
     }
-    // Write directly to the socket, without the runtime's readiness state, which is cold memory. If the socket is full, the
-    // outbox writes again through the runtime, which then registers for readiness.
+    // Write directly to the socket, without the runtime's readiness state, which is cold memory. If the socket is full,
+    // the outbox writes again through the runtime, which then registers for readiness.
     let link = &links[first as usize];
     let result = match link.next {
         None => SockRef::from(stream).send(&frames[link.frame as usize]),

@@ -13,8 +13,8 @@ use crate::reject::Farewell;
 /// The minimum time between two groups of closes.
 const STEP: Duration = Duration::from_millis(20);
 
-/// The times at which the connections of one shard are closed. The shards of a node take turns, which spreads all closes of the
-/// node evenly.
+/// The times at which the connections of one shard are closed. The shards of a node take turns, which spreads all
+/// closes of the node evenly.
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Schedule {
     window: Duration,
@@ -45,8 +45,8 @@ impl Schedule {
 }
 
 impl Shard {
-    /// Closes all connections as planned. A socket is closed when its client answers the close frame, and not only at the end of
-    /// the window.
+    /// Closes all connections as planned. A socket is closed when its client answers the close frame, and not only at
+    /// the end of the window.
     pub(super) fn drain(self: &Rc<Self>, plan: DrainPlan) {
         self.draining.set(true);
         let started = Instant::now();

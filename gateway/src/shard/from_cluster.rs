@@ -105,8 +105,8 @@ impl Shard {
         }
     }
 
-    /// Notifies a client of watched users who went online or offline, unless it knows already. `at_sign_in`: the users are the
-    /// result of a query of the roster. Notifications since then are newer.
+    /// Notifies a client of watched users who went online or offline, unless it knows already. `at_sign_in`: the users
+    /// are the result of a query of the roster. Notifications since then are newer.
     fn notify_watcher(&self, connection: &Rc<Connection>, users: &[(UserId, bool)], at_sign_in: bool) {
         let (mut online, mut offline) = (Vec::new(), Vec::new());
         if let Some(signed_in) = connection.session.borrow_mut().signed_in() {

@@ -86,9 +86,9 @@ impl Hub {
 
     /// Appends a frame of the burst to a part of the subscribers of `topic` except `except`.
     ///
-    /// Each subscriber receives the frames of a channel in call order. Between the parts of one frame connections may be removed
-    /// from the channel, but none may be added. The cost is O(subscribers), without a hash, a clock or an allocation per
-    /// subscriber. Never blocks.
+    /// Each subscriber receives the frames of a channel in call order. Between the parts of one frame connections may
+    /// be removed from the channel, but none may be added. The cost is O(subscribers), without a hash, a clock or an
+    /// allocation per subscriber. Never blocks.
     pub(crate) fn broadcast(
         &self,
         topic: &Topic,

@@ -41,7 +41,8 @@ impl Partials {
         Self { entries: RefCell::default(), bytes_max }
     }
 
-    /// Sets the bytes of a connection's incomplete message. `charge`: the entry of the message. It is created if there is none.
+    /// Sets the bytes of a connection's incomplete message. `charge`: the entry of the message. It is created if there
+    /// is none.
     pub(crate) fn charge(
         self: &Rc<Self>,
         charge: &mut Option<PartialCharge>,
@@ -74,8 +75,8 @@ impl Partials {
         if is_due { entries.pop_oldest() } else { None }
     }
 
-    /// Evicts the oldest message if all together exceed the maximum. Returns its connection. A single message never exceeds it,
-    /// because the app's `message_bytes` is its bound.
+    /// Evicts the oldest message if all together exceed the maximum. Returns its connection. A single message never
+    /// exceeds it, because the app's `message_bytes` is its bound.
     pub(crate) fn pop_excess(&self) -> Option<ConnectionKey> {
         let mut entries = self.entries.borrow_mut();
         let is_too_much = entries.bytes > self.bytes_max && entries.by_age.len() > 1;

@@ -82,8 +82,8 @@ impl Socket<'_> {
                 return Poll::Ready(Turn::Over);
             }
             if connection.is_open() && connection.outbox.bytes() > 0 {
-                // Back-pressure: reading is paused while output is queued. Otherwise two-byte pongs, each queued as a frame of
-                // its own, would cost the node forty times what the client sends.
+                // Back-pressure: reading is paused while output is queued. Otherwise two-byte pongs, each queued as a
+                // frame of its own, would cost the node forty times what the client sends.
                 self.poll_write(context);
                 if connection.outbox.bytes() > 0 {
                     return Poll::Pending;
@@ -163,8 +163,8 @@ impl Socket<'_> {
         shard.flush();
     }
 
-    /// Shuts down the sending side after the close frame. The client then has the grace time to close the connection. Closing
-    /// it at once could send a reset, which can overtake the close frame.
+    /// Shuts down the sending side after the close frame. The client then has the grace time to close the connection.
+    /// Closing it at once could send a reset, which can overtake the close frame.
     fn shut_down_if_requested(self) {
         if self.connection.take_shutdown() {
             // The client may have closed the connection already.

@@ -83,9 +83,9 @@ impl Shard {
 
 /// Returns how much later than the client the server pings, in seconds.
 ///
-/// A client pings when it has received nothing for `activity_timeout`. Its ping has a third of `pong_timeout` to arrive.
-/// Otherwise the server would ping every idle client in the same second. The wait for the pong is shorter by this time, and a
-/// dead connection is closed after `activity_timeout` and `pong_timeout` together.
+/// A client pings when it has received nothing for `activity_timeout`. Its ping has a third of `pong_timeout` to
+/// arrive. Otherwise the server would ping every idle client in the same second. The wait for the pong is shorter by
+/// this time, and a dead connection is closed after `activity_timeout` and `pong_timeout` together.
 fn ping_margin_s(pong_timeout: Duration) -> u32 {
     seconds(pong_timeout) / 3
 }

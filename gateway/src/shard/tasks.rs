@@ -1,7 +1,7 @@
 //! The cluster work of a shard for its connections: a queue of small tasks and a bounded number of workers.
 //!
-//! One worker at a time does the tasks of a topic, in order, because the relay's gate of the topic allows no more. A busy
-//! channel occupies one worker, and the others serve other channels.
+//! One worker at a time does the tasks of a topic, in order, because the relay's gate of the topic allows no more. A
+//! busy channel occupies one worker, and the others serve other channels.
 
 mod queue;
 
@@ -73,15 +73,15 @@ impl Shard {
         self.push_task(Task { app: connection.app.clone(), topic, work });
     }
 
-    /// Removes the entry of a connection that the hub no longer has, or never had, in the channel. The queue is not bounded for
-    /// this task, because each one replaces a subscription.
+    /// Removes the entry of a connection that the hub no longer has, or never had, in the channel. The queue is not
+    /// bounded for this task, because each one replaces a subscription.
     pub(super) fn exit(self: &Rc<Self>, entry: Entry) {
         let Entry { app, topic, user_id } = entry;
         self.push_task(Task { app, topic, work: Work::Exit { user_id } });
     }
 
-    /// Signs a connection in: enters the user's channel and subscribes to those of the watched users. The reply arrives in the
-    /// inbox.
+    /// Signs a connection in: enters the user's channel and subscribes to those of the watched users. The reply arrives
+    /// in the inbox.
     pub(super) fn enter_user(
         self: &Rc<Self>,
         connection: &Rc<Connection>,
@@ -284,7 +284,7 @@ impl Shard {
             }
             // The client still receives changes. Only the state at the sign-in is missing.
             Err(error) => {
-                tracing::warn!(%error, "cannot read which watched users are online; a client receives only later changes")
+                tracing::warn!(%error, "cannot read which watched users are online; the client receives later changes only")
             }
         }
     }

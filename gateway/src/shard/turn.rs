@@ -43,8 +43,8 @@ impl Shard {
         self.end_turn(&mut published_us).await;
     }
 
-    /// Writes the current burst. If the shard has spent enough on fan-out, other clients are served before this returns.
-    /// `published_us`: when the events of the burst were published, in microseconds of Unix time.
+    /// Writes the current burst. If the shard has spent enough on fan-out, other clients are served before this
+    /// returns. `published_us`: when the events of the burst were published, in microseconds of Unix time.
     pub(super) async fn end_turn(self: &Rc<Self>, published_us: &mut Vec<u64>) {
         let spent = self.spent.get() + self.burst.borrow().cost();
         self.flush();

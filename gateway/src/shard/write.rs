@@ -69,8 +69,8 @@ impl Shard {
         }
     }
 
-    /// Sends an error with the reason and a close frame, and removes the connection from every channel. The connection's task
-    /// ends when the client has answered, or after a grace time.
+    /// Sends an error with the reason and a close frame, and removes the connection from every channel. The
+    /// connection's task ends when the client has answered, or after a grace time.
     pub(crate) fn close(self: &Rc<Self>, connection: &Rc<Connection>, farewell: &Farewell) {
         if !connection.is_open() {
             return;

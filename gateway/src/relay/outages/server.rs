@@ -88,8 +88,8 @@ impl Server {
         self.try_query(words).await.unwrap_or_else(|error| panic!("{words:?}: {error}"))
     }
 
-    /// Simulates a jump of the clock: moves leases into the past or the future, and changes the times to live of keys. `nodes`: the
-    /// number of leases that are moved.
+    /// Simulates a jump of the clock: moves leases into the past or the future, and changes the times to live of keys.
+    /// `nodes`: the number of leases that are moved.
     pub(super) async fn jump(&self, milliseconds: i64, nodes: usize) {
         let script = "
             local jump = tonumber(ARGV[1])

@@ -249,9 +249,9 @@ impl History {
 }
 
 proptest! {
-    /// A node subscribes after `subscribed` steps, and reads the list after `listed` steps, while the channel has members. The
-    /// list arrives when the node has received the steps before `arrived`, which may be fewer or more. The epoch of the list
-    /// does not end, because a member is on this node.
+    /// A node subscribes after `subscribed` steps, and reads the list after `listed` steps, while the channel has
+    /// members. The list arrives when the node has received the steps before `arrived`, which may be fewer or more. The
+    /// epoch of the list does not end, because a member is on this node.
     #[test]
     fn the_replica_is_correct_however_list_and_changes_overlap(
         users in prop::collection::vec(0_u8..4, 1..40),
