@@ -27,6 +27,7 @@ const IDLE_TIMEOUT_NS: u64 = 10_000_000_000;
 /// Client events: one socket of each channel sends, the others receive
 #[derive(Args, Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct ClientEvents {
+    /// Number of channels
     #[arg(long, default_value_t = 100)]
     pub(crate) channels: usize,
     /// Sockets of each channel; the first one sends
@@ -35,6 +36,7 @@ pub(crate) struct ClientEvents {
     /// Events per second of each sender; servers allow 10
     #[arg(long, default_value_t = 8.0)]
     pub(crate) rate: f64,
+    /// Events per channel
     #[arg(long, default_value_t = 80)]
     pub(crate) events_per_channel: u64,
     /// Bytes of an event's data

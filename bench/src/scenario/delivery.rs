@@ -33,11 +33,13 @@ const CONNECTS_IN_FLIGHT: usize = 64;
 /// Single events to many subscribers of one channel
 #[derive(Args, Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Fanout {
+    /// Subscribers of the channel
     #[arg(long, default_value_t = 1000)]
     pub(crate) subscribers: usize,
     /// Events per second; 0 publishes as fast as the server responds
     #[arg(long, default_value_t = 100.0)]
     pub(crate) rate: f64,
+    /// Number of events
     #[arg(long, default_value_t = 1000)]
     pub(crate) events: u64,
     /// Bytes of an event's data
@@ -51,6 +53,7 @@ pub(crate) struct Fanout {
 /// Batches of events to many subscribers of one channel
 #[derive(Args, Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Bursts {
+    /// Subscribers of the channel
     #[arg(long, default_value_t = 1000)]
     pub(crate) subscribers: usize,
     /// Events per request
@@ -59,6 +62,7 @@ pub(crate) struct Bursts {
     /// Events per second; 0 publishes as fast as the server responds
     #[arg(long, default_value_t = 0.0)]
     pub(crate) rate: f64,
+    /// Number of events
     #[arg(long, default_value_t = 5000)]
     pub(crate) events: u64,
     /// Bytes of an event's data
@@ -72,6 +76,7 @@ pub(crate) struct Bursts {
 /// Events to many channels with one subscriber each
 #[derive(Args, Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Routing {
+    /// Number of channels
     #[arg(long, default_value_t = 2000)]
     pub(crate) channels: usize,
     /// Events per request; 1 sends single events
@@ -80,6 +85,7 @@ pub(crate) struct Routing {
     /// Events per second over all channels; 0 publishes as fast as the server responds
     #[arg(long, default_value_t = 0.0)]
     pub(crate) rate: f64,
+    /// Events per channel
     #[arg(long, default_value_t = 50)]
     pub(crate) events_per_channel: u64,
     /// Bytes of an event's data

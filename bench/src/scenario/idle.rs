@@ -18,6 +18,7 @@ use crate::worker::{Work, Workers};
 /// Subscribed sockets of one channel without events: memory and CPU
 #[derive(Args, Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Idle {
+    /// Number of sockets
     #[arg(long, default_value_t = 10_000)]
     pub(crate) sockets: usize,
     /// Concurrent connection attempts

@@ -26,11 +26,13 @@ const IDLE_TIMEOUT_NS: u64 = 10_000_000_000;
 /// Events to clients of the HTTP polling transport; each event costs every client one request
 #[derive(Args, Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Polls {
+    /// Number of clients
     #[arg(long, default_value_t = 2000)]
     pub(crate) clients: usize,
     /// Events per second
     #[arg(long, default_value_t = 1.0)]
     pub(crate) rate: f64,
+    /// Number of events
     #[arg(long, default_value_t = 30)]
     pub(crate) events: u64,
     /// Bytes of an event's data

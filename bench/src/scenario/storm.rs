@@ -23,6 +23,7 @@ pub(crate) struct Storm {
     /// Sockets of each wave
     #[arg(long, default_value_t = 5000)]
     pub(crate) sockets: usize,
+    /// Number of waves
     #[arg(long, default_value_t = 2)]
     pub(crate) waves: usize,
     /// Concurrent connection attempts
