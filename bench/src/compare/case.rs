@@ -28,18 +28,36 @@ impl Case {
 
     /// Returns all cases. `divisor` divides the numbers of events and sockets.
     pub(crate) fn all(divisor: u64) -> Vec<Self> {
+        [
+            Self::idle(divisor),
+            Self::fan_out(divisor),
+            Self::routing(divisor),
+            Self::clients(divisor),
+            Self::slow(divisor),
+        ]
+        .into_iter()
+        .flatten()
+        .collect()
+    }
+
+    /// Sockets without events.
+    fn idle(divisor: u64) -> Vec<Self> {
         use Figure as F;
-        let small = usize::try_from(divisor).unwrap_or(1).max(1);
+        let small = smaller(divisor);
+        vec![Self {
+            name: "idle",
+            scenario: Scenario::Idle(Idle { sockets: 10_000 / small, in_flight: 64, hold_s: 3 }),
+            groups: ONE_NODE,
+            figures: &[F::ResidentPerSocketBytes, F::CpuPerSocketUs],
+        }]
+    }
+
+    /// Events to many subscribers of one channel.
+    fn fan_out(divisor: u64) -> Vec<Self> {
+        use Figure as F;
+        let small = smaller(divisor);
         let sending = Sending::default();
-        // Four concurrent requests; each channel belongs to one of the four connections.
-        let spread = Sending { connections: 4, in_flight: 1 };
         vec![
-            Self {
-                name: "idle",
-                scenario: Scenario::Idle(Idle { sockets: 10_000 / small, in_flight: 64, hold_s: 3 }),
-                groups: ONE_NODE,
-                figures: &[F::ResidentPerSocketBytes, F::CpuPerSocketUs],
-            },
             Self {
                 name: "fanout-1000",
                 scenario: Scenario::Fanout(Fanout {
@@ -77,6 +95,16 @@ impl Case {
                 groups: BOTH,
                 figures: &[F::CpuPerDeliveryUs, F::DeliveriesPerSecond],
             },
+        ]
+    }
+
+    /// Events to many channels.
+    fn routing(divisor: u64) -> Vec<Self> {
+        use Figure as F;
+        let sending = Sending::default();
+        // Four concurrent requests; each channel belongs to one of the four connections.
+        let spread = Sending { connections: 4, in_flight: 1 };
+        vec![
             Self {
                 name: "routing",
                 scenario: Scenario::Routing(Routing {
@@ -103,6 +131,14 @@ impl Case {
                 groups: BOTH,
                 figures: &[F::LatencyP50Ms, F::LatencyP99Ms, F::CpuPerEventUs, F::LatenessP99Ms, F::OwnCpuRatio],
             },
+        ]
+    }
+
+    /// Members, connections and events of clients.
+    fn clients(divisor: u64) -> Vec<Self> {
+        use Figure as F;
+        let small = smaller(divisor);
+        vec![
             Self {
                 name: "presence",
                 scenario: Scenario::Presence(Presence { members: 100 }),
@@ -127,28 +163,38 @@ impl Case {
                 groups: BOTH,
                 figures: &[F::CpuPerDeliveryUs, F::LatencyP50Ms, F::LatenessP99Ms, F::OwnCpuRatio],
             },
-            Self {
-                name: "slow-readers",
-                scenario: Scenario::SlowReaders(SlowReaders {
-                    subscribers: 1000,
-                    slow: 50,
-                    rate: 100.0,
-                    seconds: (30 / divisor).max(2),
-                    data_bytes: 2000,
-                }),
-                groups: ONE_NODE,
-                figures: &[
-                    F::P99BeforeMs,
-                    F::LatencyP99Ms,
-                    F::P99Ratio,
-                    F::ResidentPeakMib,
-                    F::ResidentAfterMib,
-                    F::ClosedAsSlow,
-                    F::LeftOpen,
-                    F::LatenessP99Ms,
-                    F::OwnCpuRatio,
-                ],
-            },
         ]
     }
+
+    /// Sockets that stop reading.
+    fn slow(divisor: u64) -> Vec<Self> {
+        use Figure as F;
+        vec![Self {
+            name: "slow-readers",
+            scenario: Scenario::SlowReaders(SlowReaders {
+                subscribers: 1000,
+                slow: 50,
+                rate: 100.0,
+                seconds: (30 / divisor).max(2),
+                data_bytes: 2000,
+            }),
+            groups: ONE_NODE,
+            figures: &[
+                F::P99BeforeMs,
+                F::LatencyP99Ms,
+                F::P99Ratio,
+                F::ResidentPeakMib,
+                F::ResidentAfterMib,
+                F::ClosedAsSlow,
+                F::LeftOpen,
+                F::LatenessP99Ms,
+                F::OwnCpuRatio,
+            ],
+        }]
+    }
+}
+
+/// Returns the divisor for numbers of sockets.
+fn smaller(divisor: u64) -> usize {
+    usize::try_from(divisor).unwrap_or(1).max(1)
 }

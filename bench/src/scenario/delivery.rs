@@ -9,11 +9,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::clock;
 use crate::figure::{Figure, Measurement};
-use crate::meter::Meter;
+use crate::meter::{Meter, Usage};
 use crate::plan::Plan;
 use crate::progress::Progress;
-use crate::publisher::Sending;
 use crate::publisher::backlog::Backlog;
+use crate::publisher::{Published, Sending};
 use crate::receipts::Receipts;
 use crate::sockets::Sockets;
 use crate::subject::Subject;
@@ -162,28 +162,8 @@ impl Delivery {
         let backlog = Arc::new(Backlog::new(&self.plan, (own.count / self.plan.channels).max(1) as u64));
         let started_ns = clock::now_ns();
         let publishing = subject.publish(self.plan, self.sending, &backlog)?;
-        let expected = receipts.expected();
-        let mut quiet_usage = None;
         receipts.last_ns = started_ns;
-        loop {
-            let before = receipts.tally.deliveries;
-            sockets.receive(Duration::from_millis(200), &mut receipts)?;
-            let arrived = receipts.tally.deliveries - before;
-            backlog.arrived(arrived);
-            let now_ns = clock::now_ns();
-            if arrived > 0 {
-                quiet_usage = None;
-            } else if quiet_usage.is_none() && now_ns.saturating_sub(receipts.last_ns) > QUIET_NS {
-                quiet_usage = Some(meter.read()?);
-            }
-            if receipts.is_complete() || now_ns.saturating_sub(receipts.last_ns) > IDLE_TIMEOUT_NS {
-                break;
-            }
-            progress.show(now_ns, || {
-                let per_s = receipts.tally.deliveries as f64 / clock::seconds(now_ns - started_ns);
-                format!("{} of {expected} deliveries, {per_s:.0}/s", receipts.tally.deliveries)
-            });
-        }
+        let quiet_usage = receive_all(&mut sockets, &mut receipts, &backlog, &meter, progress)?;
         let published = publishing.join()?;
         let arrived = workers.finish()?;
         let usage = match quiet_usage {
@@ -209,14 +189,7 @@ impl Delivery {
         measurement.set_latency(receipts.latency.percentiles());
         measurement.set_tally(tally);
         measurement.set(Figure::Closed, (receipts.closed.len() + arrived.closed) as f64);
-        measurement.set(Figure::Refused, published.refused as f64);
-        measurement.notes.extend(published.refusal);
-        let response_times = published.response_times.percentiles();
-        if response_times.count > 0 {
-            measurement.set(Figure::AnswerP50Ms, response_times.p50_ms);
-            measurement.set(Figure::AnswerP99Ms, response_times.p99_ms);
-        }
-        measurement.set_lateness(published.lateness.percentiles());
+        set_published(published, &mut measurement);
         Ok(measurement)
     }
 
@@ -254,4 +227,47 @@ impl Delivery {
             in_flight: CONNECTS_IN_FLIGHT,
         }
     }
+}
+
+/// Receives until everything has arrived or the timeout passes. Returns the usage at the start of a quiet end.
+fn receive_all(
+    sockets: &mut Sockets,
+    receipts: &mut Receipts,
+    backlog: &Backlog,
+    meter: &Meter,
+    progress: &mut Progress,
+) -> Result<Option<Usage>> {
+    let (started_ns, expected) = (receipts.last_ns, receipts.expected());
+    let mut quiet_usage = None;
+    loop {
+        let before = receipts.tally.deliveries;
+        sockets.receive(Duration::from_millis(200), receipts)?;
+        let arrived = receipts.tally.deliveries - before;
+        backlog.arrived(arrived);
+        let now_ns = clock::now_ns();
+        if arrived > 0 {
+            quiet_usage = None;
+        } else if quiet_usage.is_none() && now_ns.saturating_sub(receipts.last_ns) > QUIET_NS {
+            quiet_usage = Some(meter.read()?);
+        }
+        if receipts.is_complete() || now_ns.saturating_sub(receipts.last_ns) > IDLE_TIMEOUT_NS {
+            return Ok(quiet_usage);
+        }
+        progress.show(now_ns, || {
+            let per_s = receipts.tally.deliveries as f64 / clock::seconds(now_ns - started_ns);
+            format!("{} of {expected} deliveries, {per_s:.0}/s", receipts.tally.deliveries)
+        });
+    }
+}
+
+/// Sets the figures of the HTTP API.
+fn set_published(published: Published, measurement: &mut Measurement) {
+    measurement.set(Figure::Refused, published.refused as f64);
+    measurement.notes.extend(published.refusal);
+    let response_times = published.response_times.percentiles();
+    if response_times.count > 0 {
+        measurement.set(Figure::AnswerP50Ms, response_times.p50_ms);
+        measurement.set(Figure::AnswerP99Ms, response_times.p99_ms);
+    }
+    measurement.set_lateness(published.lateness.percentiles());
 }

@@ -94,26 +94,15 @@ impl SlowReaders {
         for index in 0..self.slow {
             sockets.read_again(index)?;
         }
-        let mut outcomes = Receipts::new(self.subscribers, |_| 0, |_| 0);
-        let until_ns = clock::now_ns() + CLOSE_TIMEOUT_NS;
-        while outcomes.closed.len() < self.slow && clock::now_ns() < until_ns {
-            sockets.receive(Duration::from_millis(200), &mut outcomes)?;
-            progress
-                .show(clock::now_ns(), || format!("{} of {} slow readers closed", outcomes.closed.len(), self.slow));
-        }
+        let outcomes = self.outcomes(&mut sockets, progress)?;
         keep_open(&mut sockets, 3_000_000_000, progress)?;
         let after = Memory::of(&subject.pids)?.resident;
 
-        let (closed, others_closed): (Vec<_>, Vec<_>) =
-            outcomes.closed.iter().partition(|(index, _)| *index < self.slow);
-        let with_code = closed.iter().filter(|(_, code)| *code == Some(OVER_CAPACITY)).count();
+        let others_closed = self.set_outcomes(&outcomes, &mut measurement);
         if let (Some(counted), Some(before)) = (subject.counted(SLOW_COUNTER)?, counted_before) {
             measurement.set(Figure::ClosedAsSlow, counted - before);
         }
-        measurement.set(Figure::Closed4100, with_code as f64);
-        measurement.set(Figure::ClosedOtherwise, (closed.len() - with_code) as f64);
-        measurement.set(Figure::LeftOpen, (self.slow - closed.len()) as f64);
-        measurement.set(Figure::Closed, (others_closed.len() + with_all.closed + without.closed) as f64);
+        measurement.set(Figure::Closed, (others_closed + with_all.closed + without.closed) as f64);
         measurement.set(Figure::P99BeforeMs, with_all.latency.p99_ms);
         measurement.set(Figure::P99Ratio, without.latency.p99_ms / with_all.latency.p99_ms);
         measurement.set_latency(without.latency);
@@ -127,6 +116,29 @@ impl SlowReaders {
             measurement.set(Figure::ResidentAfterMib, mib(after));
         }
         Ok(measurement)
+    }
+
+    /// Reads until all slow readers are closed, up to [`CLOSE_TIMEOUT_NS`].
+    fn outcomes(&self, sockets: &mut Sockets, progress: &mut Progress) -> Result<Receipts> {
+        let mut outcomes = Receipts::new(self.subscribers, |_| 0, |_| 0);
+        let until_ns = clock::now_ns() + CLOSE_TIMEOUT_NS;
+        while outcomes.closed.len() < self.slow && clock::now_ns() < until_ns {
+            sockets.receive(Duration::from_millis(200), &mut outcomes)?;
+            progress
+                .show(clock::now_ns(), || format!("{} of {} slow readers closed", outcomes.closed.len(), self.slow));
+        }
+        Ok(outcomes)
+    }
+
+    /// Sets the figures of the slow readers. Returns the number of other sockets that were closed.
+    fn set_outcomes(&self, outcomes: &Receipts, measurement: &mut Measurement) -> usize {
+        let (closed, others_closed): (Vec<_>, Vec<_>) =
+            outcomes.closed.iter().partition(|(index, _)| *index < self.slow);
+        let with_code = closed.iter().filter(|(_, code)| *code == Some(OVER_CAPACITY)).count();
+        measurement.set(Figure::Closed4100, with_code as f64);
+        measurement.set(Figure::ClosedOtherwise, (closed.len() - with_code) as f64);
+        measurement.set(Figure::LeftOpen, (self.slow - closed.len()) as f64);
+        others_closed.len()
     }
 
     /// Publishes for some seconds to all sockets. The first `slow` sockets do not read.
