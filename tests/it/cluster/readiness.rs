@@ -29,7 +29,7 @@ async fn expect_unavailable(server: &Server) {
 async fn redis_is_unavailable_at_the_start(cluster: Cluster) {
     let mut cluster = cluster;
     for server in cluster.servers() {
-        eventually("the message is in the log", async || server.log().contains("redis does not answer")).await;
+        eventually("the message is in the log", async || server.log().contains("redis is unreachable")).await;
         let (status, reason) = server.readiness().await;
         assert!(status == 503 && reason.contains("redis"), "{status} {reason}");
         assert_eq!(server.admin_get("/livez").await.status, 200);

@@ -133,7 +133,7 @@ async fn a_redis_that_requires_client_certificates() {
 async fn tls_with_an_unknown_authority_is_refused() {
     let redis = Redis::with(Access::Tls).await;
     let server = Launch::new(Role::Gateway).setup(&Setup::default()).args(&["--redis", &redis.url()]).start().await;
-    tests::eventually("the message is in the log", async || server.log().contains("redis does not answer")).await;
+    tests::eventually("the message is in the log", async || server.log().contains("redis is unreachable")).await;
     assert_eq!(server.readiness().await.0, 503);
     server.stop().await;
 }
