@@ -1,15 +1,17 @@
 //! The Lua scripts. Each changes state and publishes the change in one step, and may be repeated.
 //!
-//! The head of each file lists its keys and arguments. A script with the flag `allow_oom` keeps or frees state, so it also
+//! The head of each file lists its keys and arguments. A script with the flag `allow_oom` keeps or frees state. It also
 //! runs while the memory of Redis is full. Redis refuses the other scripts then, before their first command.
 //!
-//! Limits and key names that Lua shares with Rust are inserted into the text of a script as local variables. An argument
-//! would be sent with every call, and converted to a number by every call.
+//! Lua shares limits, letters and key names with Rust. Each constant is replaced by its value before a script is sent.
+//! Arguments would be sent and parsed with every call. Local variables would be captured by every function in every call.
 
+use std::collections::HashMap;
 use std::sync::LazyLock;
 use std::time::Duration;
 
 use redis::Script;
+use regex::{Captures, Regex};
 
 use super::keys;
 use crate::app::WebhookKind;
@@ -23,8 +25,8 @@ pub const FENCED: i64 = -2;
 /// The status of [`join`] if the channel has as many members as allowed.
 pub const FULL: i64 = -1;
 
-/// The field of a channel's subscription counts that exists if the channel publishes its counts. All other fields are node
-/// ids.
+/// The field of a channel's subscription counts that exists if the channel publishes its counts. All other fields are
+/// node ids.
 pub const COUNTS_ANNOUNCED_FIELD: &str = "#";
 
 /// Lua functions on one subject that several scripts use.
@@ -140,15 +142,21 @@ scripts! {
     probe: "probe" [];
 }
 
-/// Returns the text of a script: the definitions that it uses, the parts in the order of their requirements, and its file.
+/// Returns the text of a script: the key functions that it uses, the parts in the order of their requirements, and its
+/// file. Constants are replaced by their values.
 fn assemble(flag: &str, parts: &[Part], file: &'static str) -> String {
+    let body = join_parts(parts, file);
+    let used = keys::lua_functions().into_iter().filter(|(name, _)| body.contains(name));
+    let functions: String = used.map(|(_, text)| text).collect();
+    format!("{flag}{functions}{}", inline_constants(&body))
+}
+
+/// Returns the parts in the order of their requirements, and the file.
+fn join_parts(parts: &[Part], file: &'static str) -> String {
     let mut texts = Vec::new();
     parts.iter().for_each(|part| require(part, &mut texts));
     texts.push(file);
-    let body = texts.join("\n");
-    let used = definitions().into_iter().filter(|(name, _)| body.contains(name));
-    let head: String = used.map(|(_, text)| text).collect();
-    format!("{flag}{head}{body}")
+    texts.join("\n")
 }
 
 /// Adds a part after the parts that it requires, unless it was added already.
@@ -159,27 +167,16 @@ fn require(part: &Part, texts: &mut Vec<&'static str>) {
     }
 }
 
-/// Returns what Lua shares with Rust, each as its name and its definition in Lua.
-fn definitions() -> Vec<(&'static str, String)> {
-    let number = |name: &'static str, value: i64| (name, format!("local {name} = {value}\n"));
-    let text = |name: &'static str, value: &str| (name, format!("local {name} = '{value}'\n"));
-    let mut all = vec![
-        number("FENCED", FENCED),
-        number("FULL", FULL),
-        text("COUNTS_ANNOUNCED_FIELD", COUNTS_ANNOUNCED_FIELD),
-        number("ENVELOPE_VERSION", i64::from(wire::VERSION)),
-        number("NODE_ID_LENGTH", whole(NodeId::LENGTH)),
-        number("CHANNEL_META_TTL_MS", millis(limits::CHANNEL_META_TTL)),
-        number("HOLD_MS", millis(limits::WEBHOOK_HOLD)),
-        number("DUE_PER_CHANGE_MAX", whole(limits::DUE_PER_CHANGE_MAX)),
-        number("COUNT_IMMEDIATE_MAX", i64::try_from(limits::COUNT_IMMEDIATE_MAX).unwrap_or(i64::MAX)),
-        number("COUNT_INTERVAL_MS", millis(limits::COUNT_INTERVAL)),
-        number("QUEUE_MAX", whole(limits::WEBHOOK_QUEUE_MAX)),
-        number("QUEUE_BYTES_MAX", whole(limits::WEBHOOK_QUEUE_BYTES_MAX)),
-        number("QUEUE_TTL_MS", millis(limits::WEBHOOK_QUEUE_TTL)),
-        number("QUEUE_ENTRY_BYTES", whole(limits::WEBHOOK_QUEUE_ENTRY_BYTES)),
-        number("QUEUE_CHECK_BYTES", whole(limits::WEBHOOK_QUEUE_CHECK_BYTES)),
-    ];
+/// Replaces the names of shared constants by their values.
+fn inline_constants(text: &str) -> String {
+    let (constants, name) = (constants(), Regex::new(r"\b[A-Z_]+\b").expect("a valid expression"));
+    let value = |name: &Captures<'_>| constants.get(&name[0]).cloned().unwrap_or_else(|| name[0].to_owned());
+    name.replace_all(text, value).into_owned()
+}
+
+/// Returns the constants that Lua shares with Rust: their names and their values in Lua.
+fn constants() -> HashMap<&'static str, String> {
+    let text = |text: &str| format!("'{text}'");
     let kinds = [
         ("CHANNEL_OCCUPIED", WebhookKind::ChannelOccupied),
         ("CHANNEL_VACATED", WebhookKind::ChannelVacated),
@@ -188,17 +185,29 @@ fn definitions() -> Vec<(&'static str, String)> {
         ("CACHE_MISS", WebhookKind::CacheMiss),
         ("SUBSCRIPTION_COUNT", WebhookKind::SubscriptionCount),
     ];
-    all.extend(kinds.map(|(name, kind)| text(name, &kind.letter().to_string())));
-    all.extend(keys::lua_functions());
+    let mut all = HashMap::from(kinds.map(|(name, kind)| (name, text(&kind.letter().to_string()))));
+    all.extend([
+        ("FENCED", FENCED.to_string()),
+        ("FULL", FULL.to_string()),
+        ("COUNTS_ANNOUNCED_FIELD", text(COUNTS_ANNOUNCED_FIELD)),
+        ("ENVELOPE_VERSION", wire::VERSION.to_string()),
+        ("NODE_ID_LENGTH", NodeId::LENGTH.to_string()),
+        ("CHANNEL_META_TTL_MS", millis(limits::CHANNEL_META_TTL)),
+        ("HOLD_MS", millis(limits::WEBHOOK_HOLD)),
+        ("DUE_PER_CHANGE_MAX", limits::DUE_PER_CHANGE_MAX.to_string()),
+        ("COUNT_IMMEDIATE_MAX", limits::COUNT_IMMEDIATE_MAX.to_string()),
+        ("COUNT_INTERVAL_MS", millis(limits::COUNT_INTERVAL)),
+        ("QUEUE_MAX", limits::WEBHOOK_QUEUE_MAX.to_string()),
+        ("QUEUE_BYTES_MAX", limits::WEBHOOK_QUEUE_BYTES_MAX.to_string()),
+        ("QUEUE_TTL_MS", millis(limits::WEBHOOK_QUEUE_TTL)),
+        ("QUEUE_ENTRY_BYTES", limits::WEBHOOK_QUEUE_ENTRY_BYTES.to_string()),
+        ("QUEUE_CHECK_BYTES", limits::WEBHOOK_QUEUE_CHECK_BYTES.to_string()),
+    ]);
     all
 }
 
-fn whole(number: usize) -> i64 {
-    i64::try_from(number).unwrap_or(i64::MAX)
-}
-
-fn millis(duration: Duration) -> i64 {
-    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
+fn millis(duration: Duration) -> String {
+    duration.as_millis().to_string()
 }
 
 #[cfg(test)]
