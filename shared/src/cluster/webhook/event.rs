@@ -67,7 +67,7 @@ pub struct WebhookEvent {
 struct Details<'a> {
     event: Option<&'a str>,
     data: Option<&'a str>,
-    socket_id: Option<String>,
+    socket_id: Option<SocketId>,
     user_id: Option<&'a str>,
     count: Option<u64>,
 }
@@ -95,7 +95,7 @@ impl Occurrence {
                 let details = Details {
                     event: Some(event),
                     data: Some(data),
-                    socket_id: Some(socket_id.to_string()),
+                    socket_id: Some(*socket_id),
                     user_id: user_id.as_ref().map(UserId::as_str),
                     count: None,
                 };
@@ -171,7 +171,7 @@ impl Serialize for WebhookEvent {
             channel: self.channel.as_str(),
             event,
             data,
-            socket_id,
+            socket_id: socket_id.map(|socket_id| socket_id.to_string()),
             user_id,
             subscription_count: count,
             id: self.id.as_str(),
@@ -267,7 +267,7 @@ impl Occurrence {
         let details = [
             (EVENT, event.map(str::to_owned)),
             (DATA, data.map(str::to_owned)),
-            (SOCKET_ID, socket_id),
+            (SOCKET_ID, socket_id.map(|socket_id| socket_id.to_string())),
             (USER_ID, user_id.map(str::to_owned)),
             (COUNT, count.map(|count| count.to_string())),
         ];
