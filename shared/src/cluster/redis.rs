@@ -15,6 +15,7 @@ pub mod probe;
 pub mod scripts;
 #[cfg(test)]
 pub(crate) mod server;
+mod state;
 mod url;
 
 use std::path::PathBuf;
@@ -37,8 +38,9 @@ pub use connector::Connector;
 pub use health::RedisHealth;
 pub use keys::Keys;
 pub use link::Link;
-pub use primary_state::{PrimaryState, State};
+pub use primary_state::PrimaryState;
 pub use probe::Probe;
+pub use state::State;
 
 pub(crate) use error::is_damage;
 

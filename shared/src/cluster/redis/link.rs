@@ -18,7 +18,8 @@ use super::dialer::{Connected, Dialer};
 use super::error::Verdict;
 use super::metrics::Metrics;
 use super::pool::{self, Manager, Pool, PoolError, Timeouts};
-use super::primary_state::{Generation, PrimaryState, State};
+use super::primary_state::{Generation, PrimaryState};
+use super::state::State;
 use super::{Config, ConfigError, Keys};
 use crate::limits::{PIPELINE_DEPTH, POOL_SIZE};
 

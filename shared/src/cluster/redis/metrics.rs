@@ -5,7 +5,7 @@ use std::time::Duration;
 use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts};
 
 use super::error::Refusal;
-use super::primary_state::State;
+use super::state::State;
 use crate::serve::telemetry::metrics::{Registry, from_zero, latency, register};
 
 /// The metrics of Redis.

@@ -12,7 +12,7 @@ use tokio::time::timeout;
 use super::dialer::Connected;
 use super::error::{LinkError, Refusal, Verdict};
 use super::identity::RoleQuery;
-use super::primary_state::State;
+use super::state::State;
 use super::{Link, scripts};
 use crate::cluster::node::NodeId;
 

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Instant;
 
 use futures_util::future::{BoxFuture, ready};
@@ -15,6 +15,7 @@ use crate::cluster::bus::MemoryBus;
 use crate::cluster::envelope::{Body, CachedEvent, Envelope, Position, Topic, unix_us};
 use crate::cluster::node::NodeId;
 use crate::protocol::{ChannelKind, ChannelName, Member, UserId};
+use crate::sync::lock;
 
 /// One node's access to a roster in memory.
 pub struct MemoryRoster {
@@ -65,8 +66,7 @@ impl MemoryRoster {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        // Every change of a map is a single call, so a panic under this lock leaves consistent maps.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 
     fn join_now(

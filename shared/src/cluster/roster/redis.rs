@@ -14,7 +14,7 @@ mod webhook_args;
 
 use std::convert::Infallible;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use futures_util::future::BoxFuture;
@@ -31,6 +31,7 @@ use crate::cluster::redis::metrics::Metrics;
 use crate::cluster::redis::{Command, Link, is_damage, scripts};
 use crate::cluster::webhook::EventTypes;
 use crate::protocol::{ChannelName, Member, UserId};
+use crate::sync::lock;
 
 use index::IndexEntry;
 pub use lease::Times;
@@ -291,11 +292,6 @@ fn number(text: &str) -> Result<u64, RosterError> {
 
 fn from_value<T: FromRedisValue>(value: &redis::Value) -> Result<T, RosterError> {
     T::from_redis_value_ref(value).map_err(|_| RosterError::Damaged)
-}
-
-/// Locks a mutex. A panic under one of these locks leaves consistent values, so poisoning is ignored.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

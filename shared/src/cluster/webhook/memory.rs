@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::hash::{Hash, Hasher};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Instant;
 
 use futures_util::future::{BoxFuture, ready};
@@ -14,6 +14,7 @@ use crate::app::{AppId, Apps, Endpoint, Label, WebhookKind, WebhookKinds};
 use crate::cluster::envelope::{Topic, unix_us};
 use crate::limits::{CACHE_MISS_INTERVAL, COUNT_IMMEDIATE_MAX, COUNT_INTERVAL, WEBHOOK_HOLD};
 use crate::protocol::UserId;
+use crate::sync::lock;
 
 /// The bounds of an endpoint's queue: events and their bytes. Beyond them the oldest events are dropped.
 const QUEUE_MAX: usize = 100_000;
@@ -205,8 +206,7 @@ impl MemoryQueues {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        // The collections are valid after a panic too.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 }
 

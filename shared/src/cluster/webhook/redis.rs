@@ -8,7 +8,7 @@ pub mod dead_letters;
 use std::collections::HashMap;
 use std::error::Error;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use futures_util::future::BoxFuture;
@@ -23,6 +23,7 @@ use crate::cluster::node::NodeId;
 use crate::cluster::redis::link::LinkError;
 use crate::cluster::redis::metrics::Metrics;
 use crate::cluster::redis::{Command, Link, is_damage, scripts};
+use crate::sync::lock;
 
 /// The time to live of the lease of a partition.
 const LEASE_TTL: Duration = Duration::from_secs(10);
@@ -362,9 +363,4 @@ fn queues_error(error: &LinkError) -> QueueError {
 
 fn millis(duration: Duration) -> i64 {
     i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
-}
-
-/// Locks a map, which is valid after a panic too.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -2,9 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Generation, NotReady, State};
+use super::{Generation, NotReady};
 use crate::cluster::redis::error::Refusal;
 use crate::cluster::redis::identity::RunId;
+use crate::cluster::redis::state::State;
 
 /// The shortest time between two replacements of the publishing connection because of another connection. It bounds the
 /// reconnects if an address leads to two servers in turn.

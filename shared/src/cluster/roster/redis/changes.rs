@@ -4,7 +4,7 @@ use redis::aio::MultiplexedConnection;
 use redis::{FromRedisValue, RedisResult, ScriptInvocation};
 
 use super::index::{INDEX_TTL, IndexEntry, add_to_index};
-use super::{CHANNEL_TTL, RedisRoster, Report, lock, millis, number};
+use super::{CHANNEL_TTL, RedisRoster, Report, millis, number};
 use crate::app::{AppId, WebhookKind};
 use crate::cluster::envelope::{Position, Topic, unix_us};
 use crate::cluster::node::NodeId;
@@ -12,6 +12,7 @@ use crate::cluster::redis::{Command, scripts};
 use crate::cluster::roster::{Claimed, Joined, RosterError};
 use crate::limits::CACHE_MISS_INTERVAL;
 use crate::protocol::{ChannelKind, Member, UserId};
+use crate::sync::lock;
 
 impl RedisRoster {
     /// Runs a script. If the channel may be missing in this node's index, adds it first: a sweep must find the channel even if

@@ -9,12 +9,13 @@ use futures_util::stream::{self, StreamExt};
 use rand::Rng;
 
 use super::index::{IndexEntry, add_to_index};
-use super::{BATCH_MAX, CHANNEL_TTL, Identity, RedisRoster, UnsweptId, lock, millis};
+use super::{BATCH_MAX, CHANNEL_TTL, Identity, RedisRoster, UnsweptId, millis};
 use crate::cluster::bus::EnvelopeSink;
 use crate::cluster::envelope::Topic;
 use crate::cluster::node::NodeId;
 use crate::cluster::redis::scripts;
 use crate::cluster::roster::RosterError;
+use crate::sync::lock;
 
 /// The times of leases. Tests use shorter ones, in the same proportions.
 #[derive(Clone, Copy, Debug)]

@@ -12,12 +12,13 @@ use tokio::sync::watch;
 use super::index::IndexEntry;
 use super::lease::NODE_TOMBSTONE_TTL;
 use super::lease_watch::LeaseWatch;
-use super::{RedisRoster, Report, lock, millis};
+use super::{RedisRoster, Report, millis};
 use crate::cluster::envelope::{Topic, unix_us};
 use crate::cluster::redis::scripts;
 use crate::cluster::roster::RosterError;
 use crate::excerpt::{NAME_MAX, excerpt};
 use crate::protocol::ChannelKind;
+use crate::sync::lock;
 
 /// Dead nodes that one check of the leases returns. The others follow with later checks.
 const NODES_MAX: usize = 32;

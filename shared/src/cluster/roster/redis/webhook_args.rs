@@ -2,8 +2,9 @@
 
 use redis::ScriptInvocation;
 
-use super::{RedisRoster, Report, lock};
+use super::{RedisRoster, Report};
 use crate::cluster::envelope::Topic;
+use crate::sync::lock;
 
 /// Keys and arguments for the functions of `scripts/parts/webhooks.lua`.
 pub(super) struct WebhookArgs {
