@@ -4,11 +4,12 @@
 
 use std::time::Duration;
 
-/// Connections of the pool to Redis. Commands wait for one, as long as a command may take; beyond that they fail. More
+/// Connections of the pool to Redis. A command waits for a free one up to the command timeout, and then fails. More
 /// connections would only queue in Redis.
 pub(crate) const POOL_SIZE: usize = 4;
 
-/// Commands in flight on one connection to Redis before callers wait. The library's 50 would hold up a stream of publishes.
+/// Commands in flight on one connection to Redis before callers wait. The library's 50 would hold up a stream of
+/// publishes.
 pub(crate) const PIPELINE_DEPTH: usize = 1024;
 
 /// Subscriptions that are sent to Redis together, one command each. A command of 60 bytes makes this 30 KiB in the
@@ -18,17 +19,17 @@ pub(crate) const SUBSCRIBE_BATCH: usize = 512;
 /// Topics that a node subscribes to. Beyond it a subscription fails and its client gets an error. Existing
 /// subscriptions stay.
 ///
-/// 100,000 connections with 10 channels each, none shared, are 1,000,000 topics. A topic takes about 300 bytes here (its
-/// name twice, its entry in the map, and one waiting subscription), so all of them take 300 MB at most. While Redis is away
-/// nothing else is kept: the list of changes to be sent begins with the next connection.
+/// 100,000 connections with 10 channels each, none shared, are 1,000,000 topics. A topic takes about 300 bytes here
+/// (its name twice, its entry in the map, and one waiting subscription), so all of them take 300 MB at most. While
+/// Redis is unreachable, nothing else is stored: changes are listed only for an open connection.
 pub(crate) const TOPICS_MAX: usize = 1_000_000;
 
-/// Time to live of a channel's epochs and sequences after the last change. It is much longer than that of a channel: every
-/// node resynchronizes a channel whose sequence restarts.
+/// Time to live of a channel's epochs and sequences after the last change. It is much longer than that of a channel:
+/// every node resynchronizes a channel whose sequence restarts.
 pub(crate) const CHANNEL_META_TTL: Duration = Duration::from_secs(24 * 3600);
 
-/// The time for which the end of a channel or of a member is held. If it returns in this time, neither the end nor the return
-/// is sent. Source: protocol reference 5.
+/// The time for which `channel_vacated` and `member_removed` are held. If the channel is occupied again or the member
+/// joins again in this time, neither event is sent. Source: protocol reference 5.
 pub(crate) const WEBHOOK_HOLD: Duration = Duration::from_secs(3);
 
 /// Held webhook events that one change enqueues, if they are due. The others are enqueued by later changes and by the

@@ -1,7 +1,7 @@
 //! The bus: carries events between nodes.
 //!
-//! Publishers and gateways share only the bus and the [roster](crate::cluster::roster). The tests in `bus::contract` run
-//! against every implementation.
+//! Publishers and gateways share only the bus and the [roster](crate::cluster::roster). The tests in `bus::contract`
+//! run against every implementation.
 
 #[cfg(any(test, feature = "contract"))]
 pub mod contract;
@@ -40,7 +40,7 @@ pub enum BusError {
     Unavailable,
 }
 
-/// The handle of one node to the bus.
+/// One node's access to the bus.
 ///
 /// All nodes receive the messages of a topic in the same order. The messages of one `publish` keep their order. A node
 /// receives only the topics that it has subscribed to.
@@ -62,8 +62,8 @@ pub trait Bus: Send + Sync {
     /// Unsubscribes from `topic`. Does nothing if the node is not subscribed.
     fn unsubscribe<'a>(&'a self, topic: &'a Topic) -> BoxFuture<'a, ()>;
 
-    /// Resolves when the sink of this node has received all messages that were published before the call. The roster may
-    /// be ahead of the sink until then.
+    /// Resolves when the sink of this node has received all messages that were published before the call. The roster
+    /// may be ahead of the sink until then.
     fn catch_up(&self) -> BoxFuture<'_, ()>;
 }
 
@@ -72,8 +72,8 @@ pub trait EnvelopeSink: Send + Sync {
     /// Receives one envelope without blocking. The bus calls it in order and never concurrently for one topic.
     fn deliver(&self, topic: &Topic, envelope: Envelope);
 
-    /// Whether the sink has room for another envelope. If not, a bus that cannot wait closes its connection, and calls
-    /// [`EnvelopeSink::resynchronize`] on the next one.
+    /// Whether the sink has room for another envelope. If not, a bus that cannot wait closes its connection,
+    /// reconnects, and calls [`EnvelopeSink::resynchronize`].
     fn has_room(&self) -> bool {
         true
     }

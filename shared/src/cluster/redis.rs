@@ -192,7 +192,7 @@ const TIMEOUT_MIN: Duration = Duration::from_millis(10);
 /// The longest timeout. A node must detect that its lease has expired, even if a heartbeat times out.
 const TIMEOUT_MAX: Duration = Duration::from_secs(10);
 
-/// The most partitions. A list of all channels reads one set for each.
+/// The largest number of partitions. A list of all channels reads one set for each.
 const PARTITIONS_MAX: u32 = 4096;
 
 /// TCP keep-alive detects a dead peer within 10 + 3 x 5 s, or within 15 s if data is in flight.
@@ -254,13 +254,13 @@ impl Config {
             .with_interval(KEEPALIVE_INTERVAL)
             .with_retries(KEEPALIVE_RETRIES);
         let tcp = TcpSettings::default().set_nodelay(true).set_keepalive(keepalive).set_user_timeout(USER_TIMEOUT);
-        // Without CLIENT SETINFO, which 7.0 does not know: nodes would need a right that its users cannot be given.
+        // Skips CLIENT SETINFO. Redis 7.0 does not have the command, and its ACLs cannot permit it.
         let settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3).set_skip_set_lib_name();
         let info = info.set_tcp_settings(tcp).set_redis_settings(settings);
         Connector::new(self, Client::open(info).map_err(|_| ConfigError::Url(url::EXPECTED))?)
     }
 
-    /// The settings of TLS, with the certificates as they are in their files now.
+    /// Reads the certificate files and returns the TLS settings.
     fn tls(&self) -> Result<Arc<ClientConfig>, ConfigError> {
         let identity = match (&self.cert_file, &self.key_file) {
             (Some(certificate), Some(key)) => Some(files::certified_key(certificate, key)?),
@@ -272,7 +272,7 @@ impl Config {
         Ok(Arc::new(trust.client(identity)?))
     }
 
-    /// Whether TLS needs files.
+    /// Whether certificate files are configured.
     fn has_certificates(&self) -> bool {
         self.ca_file.is_some() || self.cert_file.is_some()
     }
@@ -282,7 +282,7 @@ impl Config {
         self.url.reveal().into_connection_info().map_err(|_| ConfigError::Url(url::EXPECTED))
     }
 
-    /// The address of the server without user and password.
+    /// Returns the address of the server without user and password.
     ///
     /// # Errors
     /// [`ConfigError::Url`].

@@ -1,8 +1,8 @@
-//! The cluster-wide state: members of presence channels, occupied channels and their counts, signed-in users, connections
-//! and cached events.
+//! The cluster-wide state: members of presence channels, occupied channels and their counts, signed-in users,
+//! connections and cached events.
 //!
-//! The tests in `roster::contract` run against every implementation. Every change is idempotent: if a reply was lost, the
-//! call may be repeated.
+//! The tests in `roster::contract` run against every implementation. Every change is idempotent: if a reply was lost,
+//! the call may be repeated.
 
 #[cfg(any(test, feature = "contract"))]
 pub mod contract;
@@ -43,7 +43,8 @@ pub struct Claimed {
     pub admitted: u64,
     /// The time of the reply, in milliseconds of the roster's clock.
     pub answered_at_ms: u64,
-    /// The time of the oldest report that was counted, by the same clock. The time of the reply if no other node counts.
+    /// The time of the oldest report that was counted, by the same clock. The time of the reply if no other node
+    /// counts.
     pub oldest_report_at_ms: u64,
 }
 
@@ -53,8 +54,8 @@ pub enum RosterError {
     /// The roster cannot be reached. A change may have been made. The call should be repeated.
     #[error("the roster is not reachable")]
     Unavailable,
-    /// A key of the channel has an unexpected type or value. Nothing was changed. Retrying does not help; an operator must
-    /// delete the key.
+    /// A key of the channel has an unexpected type or value. Nothing was changed. Retrying does not help; an operator
+    /// must delete the key.
     #[error("a key of the channel has an unexpected type or value")]
     Damaged,
     /// The channel has as many users as allowed, and this user is not one of them.
@@ -67,8 +68,8 @@ pub enum RosterError {
 /// The step that makes a change also publishes it on the channel's topic of the bus. Each change is published once,
 /// regardless of the number of nodes.
 pub trait Roster: Send + Sync {
-    /// Adds a member that has its first connection on this node. Publishes `MemberAdded` if no other node has the user. The
-    /// first join sets the `user_info`, which is kept until the user's last leave.
+    /// Adds a member that has its first connection on this node. Publishes `MemberAdded` if no other node has the user.
+    /// The first join sets the `user_info`, which is kept until the user's last leave.
     ///
     /// `members_max`: the number of users that the channel may have. A user that is a member already may always join.
     /// `with_members`: whether to return all members.
@@ -83,8 +84,8 @@ pub trait Roster: Send + Sync {
         with_members: bool,
     ) -> BoxFuture<'a, Result<Joined, RosterError>>;
 
-    /// Adds a member again that the roster may have lost. Emits a webhook only if `member_removed` was sent in the meantime.
-    /// Ignores the limit of members.
+    /// Adds a member again that the roster may have lost. Emits a webhook only if `member_removed` was sent in the
+    /// meantime. Ignores the limit of members.
     ///
     /// # Errors
     /// [`RosterError::Unavailable`].
@@ -97,14 +98,15 @@ pub trait Roster: Send + Sync {
         self.join(topic, member, usize::MAX, with_members)
     }
 
-    /// Removes a member whose last connection on this node ended. Publishes `MemberRemoved` if no other node has the user.
+    /// Removes a member whose last connection on this node ended. Publishes `MemberRemoved` if no other node has the
+    /// user.
     ///
     /// # Errors
     /// [`RosterError::Unavailable`].
     fn leave<'a>(&'a self, topic: &'a Topic, user_id: &'a UserId) -> BoxFuture<'a, Result<(), RosterError>>;
 
-    /// Returns the members of a presence channel that the roster lists for this node. After a failure it may list some that
-    /// have left.
+    /// Returns the members of a presence channel that the roster lists for this node. After a failure it may list some
+    /// that have left.
     ///
     /// # Errors
     /// [`RosterError::Unavailable`].
@@ -157,7 +159,8 @@ pub trait Roster: Send + Sync {
     /// [`RosterError::Unavailable`].
     fn occupancy<'a>(&'a self, topics: &'a [Topic]) -> BoxFuture<'a, Result<Vec<Occupancy>, RosterError>>;
 
-    /// Returns the occupied channels of an app whose names start with `prefix`, sorted by name. Omits the channels of users.
+    /// Returns the occupied channels of an app whose names start with `prefix`, sorted by name. Omits the channels of
+    /// users.
     ///
     /// # Errors
     /// [`RosterError::Unavailable`].
@@ -173,8 +176,8 @@ pub trait Roster: Send + Sync {
     /// [`RosterError::Unavailable`].
     fn cached<'a>(&'a self, topic: &'a Topic) -> BoxFuture<'a, Result<Option<CachedEvent>, RosterError>>;
 
-    /// Reports this node's number of open connections of an app. Returns the cluster-wide number, including these. Nodes
-    /// without a valid lease do not count.
+    /// Reports this node's number of open connections of an app. Returns the cluster-wide number, including these.
+    /// Nodes without a valid lease do not count.
     ///
     /// # Errors
     /// [`RosterError::Unavailable`].
@@ -185,8 +188,8 @@ pub trait Roster: Send + Sync {
         None
     }
 
-    /// Reports this node's number of open connections, and admits up to `requested` more within a cluster-wide `quota`. If
-    /// not all are admitted, requests the other nodes to report their numbers again.
+    /// Reports this node's number of open connections, and admits up to `requested` more within a cluster-wide `quota`.
+    /// If not all are admitted, requests the other nodes to report their numbers again.
     ///
     /// # Errors
     /// [`RosterError::Unavailable`]. The connections may count as admitted; the next report corrects it.
@@ -204,14 +207,14 @@ pub trait Roster: Send + Sync {
     /// [`RosterError::Unavailable`].
     fn connections<'a>(&'a self, app: &'a AppId) -> BoxFuture<'a, Result<u64, RosterError>>;
 
-    /// Returns how often per second a node should call [`Roster::set_subscriptions`] for one channel at most. Counts that
-    /// become 0 or stop being 0 are always sent.
+    /// Returns the largest number of calls of [`Roster::set_subscriptions`] per second for one channel. A count that
+    /// becomes 0 or stops being 0 is always sent.
     fn reports_per_second(&self) -> u32 {
         u32::MAX
     }
 
-    /// Returns the channels that the roster lists for this node although it has unsubscribed from them. This happens if Redis
-    /// returned with an older state. The node may have subscribed to some of them again.
+    /// Returns the channels that the roster lists for this node although it has unsubscribed from them. This happens if
+    /// Redis returned with an older state. The node may have subscribed to some of them again.
     ///
     /// # Errors
     /// [`RosterError::Unavailable`].

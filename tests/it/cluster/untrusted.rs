@@ -232,7 +232,7 @@ async fn a_damaged_key(kind: &str, channel: &str, user: Option<&str>) {
     eventually("counted", async || cluster.get(&occupied).await == expected).await;
     bystanders.are_served(&cluster).await;
     for log in cluster.stop().await.iter().take(2) {
-        let refusals = occurrences(log, "redis refused a command");
+        let refusals = occurrences(log, "redis rejected a roster command");
         assert!((1..=6).contains(&refusals), "once for each command and cause, not {refusals} times:\n{log}");
     }
 }

@@ -1,7 +1,7 @@
 //! The tests that every implementation of [`Bus`](super::Bus) must pass.
 //!
-//! [`bus_contract!`](crate::bus_contract) makes a test of each function for one [`Cluster`]. A test proves that a message
-//! does not arrive by awaiting a later message, not by sleeping.
+//! [`bus_contract!`](crate::bus_contract) makes a test of each function for one [`Cluster`]. A test proves that a
+//! message does not arrive by awaiting a later message, not by sleeping.
 
 pub mod cluster;
 
@@ -12,7 +12,8 @@ use crate::protocol::SocketId;
 
 pub use cluster::{Cluster, Delivery, Node, cached_event, event, message, text_of, topic};
 
-/// Makes one test of each function of the contract. `$cluster` is an expression that creates a [`Cluster`]; it may await.
+/// Makes one test of each function of the contract. `$cluster` is an expression that creates a [`Cluster`]; it may
+/// await.
 #[macro_export]
 macro_rules! bus_contract {
     ($cluster:expr) => {

@@ -18,7 +18,7 @@ use crate::cluster::node::NodeId;
 use crate::cluster::redis::{Command, Link, scripts};
 use subscriber::Subscriber;
 
-/// The handle of one node to the bus of a cluster.
+/// One node's access to the bus of a cluster.
 pub struct RedisBus {
     link: Link,
     subscriber: Arc<Subscriber>,
@@ -43,8 +43,8 @@ impl RedisBus {
         self.subscriber.start(sink);
     }
 
-    /// Publishes messages, unless the server rejects writes. A demoted master accepts `PUBLISH`, but nodes that followed the
-    /// failover would not receive the event.
+    /// Publishes messages, unless the server rejects writes. A demoted master accepts `PUBLISH`, but nodes that
+    /// followed the failover would not receive the event.
     async fn publish_all(&self, messages: Vec<Message>) -> Result<(), BusError> {
         if !self.link.accepts_events().await {
             self.link.metrics().failed("refused");
@@ -56,7 +56,11 @@ impl RedisBus {
             Err(error) => {
                 if error.is_command_error() && !self.has_logged_error.swap(true, Ordering::Relaxed) {
                     let cause = error.source().map(ToString::to_string).unwrap_or_default();
-                    tracing::warn!(%error, cause, "redis rejected an event; the publish fails (further errors are only counted)");
+                    tracing::warn!(
+                        %error,
+                        cause,
+                        "redis rejected an event; the publish fails (further errors are only counted)"
+                    );
                 }
                 Err(BusError::Unavailable)
             }
@@ -84,15 +88,16 @@ impl Bus for RedisBus {
 
 /// The command that publishes all messages of a call, or none.
 enum Outgoing {
-    /// Publishes with a pipeline. Several events form a transaction, which Redis runs once its last command has arrived.
+    /// Publishes with a pipeline. Several events form a transaction, which Redis runs once its last command has
+    /// arrived.
     Commands(Box<Pipeline>),
     /// Publishes with a script, which also caches events or enqueues webhook events.
     Script(ScriptInvocation<'static>),
 }
 
 impl Outgoing {
-    /// Builds the command. A pipeline ends with a write, which a replica rejects. An accepted event therefore was published
-    /// by a master, and not by a replica that nodes no longer subscribe to.
+    /// Builds the command. A pipeline ends with a write, which a replica rejects. An accepted event therefore was
+    /// published by a master, and not by a replica that nodes no longer subscribe to.
     fn new(link: &Link, messages: Vec<Message>, absent_key: &str) -> Self {
         if messages.iter().any(|message| message.cache_for.is_some()) {
             return Self::cached(link, &messages);

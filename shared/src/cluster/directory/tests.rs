@@ -35,7 +35,7 @@ async fn only_the_node_that_has_a_session_releases_it(directory: impl Directory)
     directory.release("ana", &session[0]).await.unwrap();
 }
 
-/// Makes a test of each function for both implementations.
+/// Defines a test of each function for both implementations.
 macro_rules! directory_contract {
     ($($test:ident)*) => {
         mod in_memory {

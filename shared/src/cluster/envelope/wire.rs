@@ -1,7 +1,8 @@
 //! The encoding of an [`Envelope`] in Redis.
 //!
 //! A header line, `VERSION KIND EPOCH SEQUENCE STAMP EXCEPT\n`, and the payload. The format has no escapes because the
-//! Lua scripts write it too, by concatenation. Data from Redis is untrusted: a malformed message is an error, not a panic.
+//! Lua scripts write it too, by concatenation. Data from Redis is untrusted: a malformed message is an error, not a
+//! panic.
 
 use std::fmt::Display;
 use std::io::Write;

@@ -116,7 +116,11 @@ impl Tls {
                 Ok(Ok(config)) => *lock(&self.current) = config,
                 Ok(Err(error)) => {
                     let key = error.key();
-                    tracing::warn!(key, %error, "cannot reload the TLS certificates for redis; using the previous ones");
+                    tracing::warn!(
+                        key,
+                        %error,
+                        "cannot reload the TLS certificates for redis; using the previous ones"
+                    );
                 }
                 Err(error) => {
                     tracing::warn!(%error, "cannot reload the TLS certificates for redis; using the previous ones")

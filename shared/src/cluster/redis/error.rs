@@ -103,7 +103,8 @@ impl Refusal {
     pub fn advice(self) -> &'static str {
         match self {
             Self::Replica => {
-                "Set redis.url to the address of the master. This node retries, and connects when the address leads to the master."
+                "Set redis.url to the address of the master. This node retries, and connects when the address leads to \
+                 the master."
             }
             Self::ClusterNode => "Use a Redis server that is not part of a Redis Cluster (cluster-enabled no).",
             Self::Sentinel => "Set redis.url to the address of the master, not of a sentinel.",

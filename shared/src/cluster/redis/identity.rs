@@ -32,8 +32,8 @@ pub(crate) struct Identity {
 impl Identity {
     /// Queries the identity in one round trip.
     ///
-    /// The user may lack the permission for `ROLE` or `INFO`. `HELLO` needs none and has the role and the mode too. A server
-    /// that returns neither counts as a master until it rejects a write.
+    /// The user may lack the permission for `ROLE` or `INFO`. `HELLO` needs none and has the role and the mode too. A
+    /// server that returns neither counts as a master until it rejects a write.
     ///
     /// # Errors
     /// If the connection fails, or if the server is loading its data or must not be used.

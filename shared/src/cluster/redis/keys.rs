@@ -1,6 +1,7 @@
 //! The names of all keys and topics that Carillon has in Redis. No other module builds names.
 //!
-//! `{p}` in a name is the partition of a channel. All keys of one channel and its topic share a slot of a Redis Cluster.
+//! `{p}` in a name is the partition of a channel. All keys of one channel and its topic share a slot of a Redis
+//! Cluster.
 
 use std::fmt::Write;
 
@@ -43,8 +44,8 @@ impl Keys {
 
     /// Returns the partition of a channel. It is the same on every node and in every version.
     ///
-    /// The hash is FNV-1a. Names differ most in their last bytes, which affect few bits of an FNV hash. The finalizer of
-    /// `MurmurHash3` spreads them.
+    /// The hash is FNV-1a. Names differ most in their last bytes, which affect few bits of an FNV hash. The finalizer
+    /// of `MurmurHash3` spreads them.
     pub fn partition(&self, topic: &Topic) -> u32 {
         let bytes = topic.app.as_str().bytes().chain([b'/']).chain(topic.channel.as_str().bytes());
         self.partition_of(bytes)
@@ -59,7 +60,8 @@ impl Keys {
         ChannelKeys { base: self.partition_prefix(self.partition(topic)), name: topic.to_string() }
     }
 
-    /// Returns the topic of a channel, like [`ChannelKeys::topic`]. Every event needs it, so this takes a single allocation.
+    /// Returns the topic of a channel, like [`ChannelKeys::topic`]. Every event needs it, so this takes a single
+    /// allocation.
     pub fn topic(&self, topic: &Topic) -> String {
         let partition = self.partition(topic);
         let mut name =
@@ -79,8 +81,8 @@ impl Keys {
         format!("{}:nodes", self.prefix)
     }
 
-    /// Returns the key that exists for a time after all leases had expired. Expired leases count while it exists, because
-    /// running nodes are about to renew theirs.
+    /// Returns the key that exists for a time after all leases had expired. Expired leases count while it exists,
+    /// because running nodes are about to renew theirs.
     pub fn lease_grace(&self) -> String {
         format!("{}:quiet", self.prefix)
     }
@@ -90,8 +92,8 @@ impl Keys {
         format!("{}:t:{node}", self.prefix)
     }
 
-    /// Returns the sorted set of dead nodes that are not completely swept. The score is the time of death, in seconds of Redis'
-    /// clock.
+    /// Returns the sorted set of dead nodes that are not completely swept. The score is the time of death, in seconds
+    /// of Redis' clock.
     pub fn dead(&self) -> String {
         format!("{}:dead", self.prefix)
     }
@@ -116,7 +118,8 @@ impl Keys {
         format!("{}:connat:{app}", self.prefix)
     }
 
-    /// Returns the topic on which gateways are requested to report their connections of an app. A message is the app id.
+    /// Returns the topic on which gateways are requested to report their connections of an app. A message is the app
+    /// id.
     pub fn recount(&self) -> String {
         format!("{}:recount", self.prefix)
     }
@@ -156,8 +159,8 @@ impl Keys {
         format!("{}:wn", self.partition_prefix(partition))
     }
 
-    /// Returns the sorted set of held webhook events. The score is the time at which an event is due, in milliseconds of
-    /// Redis' clock.
+    /// Returns the sorted set of held webhook events. The score is the time at which an event is due, in milliseconds
+    /// of Redis' clock.
     pub fn webhook_holds(&self, partition: u32) -> String {
         format!("{}:wh", self.partition_prefix(partition))
     }
@@ -173,7 +176,8 @@ impl Keys {
     }
 }
 
-/// Returns Lua functions, each as its name and its text. Scripts build these names because they depend on data in Redis.
+/// Returns Lua functions, each as its name and its text. Scripts build these names because they depend on data in
+/// Redis.
 pub(crate) fn lua_functions() -> [(&'static str, String); 3] {
     let function = |name: &'static str, parameters: &str, key: &str| {
         (name, format!("local function {name}({parameters}) return {key} end\n"))
@@ -193,8 +197,8 @@ pub(crate) fn lua_functions() -> [(&'static str, String); 3] {
     ]
 }
 
-/// Mixes the bits of a hash so that each input bit affects all output bits. Source: `fmix64` of `MurmurHash3`, which is in
-/// the public domain.
+/// Mixes the bits of a hash so that each input bit affects all output bits. Source: `fmix64` of `MurmurHash3`, which is
+/// in the public domain.
 fn mixed(mut hash: u64) -> u64 {
     hash = (hash ^ (hash >> 33)).wrapping_mul(0xff51_afd7_ed55_8ccd);
     hash = (hash ^ (hash >> 33)).wrapping_mul(0xc4ce_b9fe_1a85_ec53);

@@ -152,8 +152,8 @@ impl Link {
         result
     }
 
-    /// Whether events may be published. After the start, the call waits for the first reply of the server, up to the command
-    /// timeout, because the node accepts requests before that.
+    /// Whether events may be published. After the start, the call waits for the first reply of the server, up to the
+    /// command timeout, because the node accepts requests before that.
     pub(crate) async fn accepts_events(&self) -> bool {
         // Events are rejected if the time passes without a reply.
         let _ = tokio::time::timeout(self.shared.dialer.command_timeout, self.shared.primary.verdict_known()).await;
@@ -198,7 +198,8 @@ impl Link {
             Some(connected) if connected.is_usable(&self.shared.primary) => return Ok(connected.clone()),
             _ => publishing.connected = None,
         }
-        // An attempt failed while this call waited for the lock. Waiting calls share its result instead of retrying in turn.
+        // An attempt failed while this call waited for the lock. Waiting calls share its result instead of retrying in
+        // turn.
         if publishing.failed.is_some_and(|failed| failed >= called) {
             return Err(LinkError::Timeout);
         }
@@ -223,7 +224,8 @@ impl Link {
         self.shared.dialer.dial_beside(config).await
     }
 
-    /// Updates the state of the primary after an error on a connection of this generation. Returns the classified error.
+    /// Updates the state of the primary after an error on a connection of this generation. Returns the classified
+    /// error.
     pub(crate) fn classify(&self, error: LinkError, generation: Generation) -> LinkError {
         self.shared.classify(error, generation)
     }

@@ -1,7 +1,7 @@
 //! The pool of connections to Redis.
 //!
-//! `deadpool-redis` checks the connections and [`Dialer`] makes them. The manager of `deadpool-redis` supports neither a
-//! verifier of certificates nor a query of the server's identity.
+//! `deadpool-redis` checks the connections and [`Dialer`] makes them. The manager of `deadpool-redis` supports neither
+//! a verifier of certificates nor a query of the server's identity.
 
 use std::time::Duration;
 

@@ -85,9 +85,9 @@ impl PrimaryState {
 
     /// Whether the node is ready for new clients.
     ///
-    /// A node becomes ready when its primary is live for the first time. It is not ready while the server refuses, or while
-    /// only the subscriptions of this node are lost. If the server does not reply, all nodes stay ready. Otherwise a short
-    /// outage would make all clients reconnect.
+    /// A node becomes ready when its primary is live for the first time. It is not ready while the server refuses, or
+    /// while only the subscriptions of this node are lost. If the server does not reply, all nodes stay ready.
+    /// Otherwise a short outage would make all clients reconnect.
     ///
     /// # Errors
     /// [`NotReady`].
@@ -148,8 +148,8 @@ impl PrimaryState {
         }
     }
 
-    /// Reports the run id of the server of a new publishing connection. A different run id than before ends all connections
-    /// to the previous server. Returns the generation of the new connection.
+    /// Reports the run id of the server of a new publishing connection. A different run id than before ends all
+    /// connections to the previous server. Returns the generation of the new connection.
     pub(crate) fn adopt(&self, run_id: Option<&RunId>) -> Generation {
         self.change(|machine| {
             if machine.adopt(run_id) {

@@ -16,8 +16,8 @@ use super::state::State;
 use super::{Link, scripts};
 use crate::cluster::node::NodeId;
 
-/// The interval of the checks in the live state. If a server is demoted, events of up to this time reach only nodes that
-/// are still subscribed to it.
+/// The interval of the checks in the live state. If a server is demoted, events of up to this time reach only nodes
+/// that are still subscribed to it.
 const INTERVAL: Duration = Duration::from_secs(1);
 
 /// The interval of the checks in all other states.
@@ -95,7 +95,8 @@ impl Probe {
             Ok(()) => {}
             Err(LinkError::Command(error)) => match Verdict::of(&error) {
                 Verdict::Lost => return Err(error.into()),
-                // This includes a user without the permission to write, because all keys share the prefix of the probe's key.
+                // This includes a user without the permission to write, because all keys share the prefix of the
+                // probe's key.
                 _ => return Err(self.refuse(connected, Refusal::WriteFailed, &error.to_string())),
             },
             Err(error) => {

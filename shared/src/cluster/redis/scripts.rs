@@ -4,7 +4,8 @@
 //! runs while the memory of Redis is full. Redis refuses the other scripts then, before their first command.
 //!
 //! Lua shares limits, letters and key names with Rust. Each constant is replaced by its value before a script is sent.
-//! Arguments would be sent and parsed with every call. Local variables would be captured by every function in every call.
+//! Arguments would be sent and parsed with every call. Local variables would be captured by every function in every
+//! call.
 
 use std::collections::HashMap;
 use std::sync::LazyLock;

@@ -4,8 +4,8 @@
 pub(super) const EXPECTED: &str = "expected redis://, rediss:// or redis+unix://, with a host or a path";
 
 /// The error for an unencoded character in the user or the password.
-const UNENCODED: &str = "the user or the password contains a character that must be percent-encoded: write / as %2F, ? as %3F, \
-                         # as %23, @ as %40, : as %3A and % as %25";
+const UNENCODED: &str = "the user or the password contains a character that must be percent-encoded: write / as %2F, \
+                         ? as %3F, # as %23, @ as %40, : as %3A and % as %25";
 
 /// Finds mistakes that the URL parser accepts or does not explain.
 ///

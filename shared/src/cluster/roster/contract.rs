@@ -1,6 +1,7 @@
 //! The tests of every implementation of [`Roster`](super::Roster), one function per rule.
 //!
-//! An implementation passes a [`Cluster`] to [`roster_contract!`](crate::roster_contract), which defines a test for each.
+//! An implementation passes a [`Cluster`] to [`roster_contract!`](crate::roster_contract), which defines a test for
+//! each.
 
 mod model;
 

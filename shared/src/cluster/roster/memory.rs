@@ -31,8 +31,8 @@ pub struct MemoryRoster {
 struct State {
     channels: HashMap<AppId, BTreeMap<ChannelName, Channel>>,
     connections: HashMap<AppId, HashMap<NodeId, u64>>,
-    /// The epoch of the channel that was added last. A channel that is added again gets another epoch, so its positions are
-    /// not confused with earlier ones.
+    /// The epoch of the channel that was added last. A channel that is added again gets another epoch, so its positions
+    /// are not confused with earlier ones.
     epoch: u64,
 }
 

@@ -1,8 +1,9 @@
 //! The roster of a cluster, stored in Redis. Scripts change the state and publish the change in one step.
 //!
-//! A node has an id with a lease, which it renews every 5 s. Other nodes watch the lease (`lease_watch.rs`). If the lease
-//! stops changing, they declare the node dead and sweep it. If the node is still running, its next renewal is refused: it
-//! is fenced. It takes a new id and resynchronizes. If Redis only lost the lease, the node keeps its id and resynchronizes.
+//! A node has an id with a lease, which it renews every 5 s. Other nodes watch the lease (`lease_watch.rs`). If the
+//! lease stops changing, they declare the node dead and sweep it. If the node is still running, its next renewal is
+//! refused: it is fenced. It takes a new id and resynchronizes. If Redis only lost the lease, the node keeps its id and
+//! resynchronizes.
 
 mod changes;
 mod index;
@@ -36,12 +37,12 @@ use crate::sync::lock;
 use index::IndexEntry;
 pub use lease::Times;
 
-/// Time to live of a channel's keys after the last change. A sweep removes them much earlier. It does not find keys that no
-/// index lists. The time is longer than any outage after which Redis returns with its data.
+/// Time to live of a channel's keys after the last change. Sweeps remove the state of dead nodes much earlier, but do
+/// not find keys that no index lists. The time is longer than any outage after which Redis returns with its data.
 const CHANNEL_TTL: Duration = Duration::from_secs(600);
 
-/// Counts of one channel that a node sends per second. Further ones are sent in the next second. A burst of new subscribers
-/// would otherwise cost a script each.
+/// Counts of one channel that a node sends per second. Further ones are sent in the next second. Otherwise each
+/// subscriber of a burst would cost a script.
 const REPORTS_PER_SECOND: u32 = 16;
 
 /// Channels that one pipeline queries, and entries that one command adds to an index.
@@ -56,13 +57,13 @@ pub struct RedisRoster {
     event_types: EventTypes,
     identity: Mutex<Identity>,
     registered: Mutex<Registered>,
-    /// Earlier ids that are not completely swept.
+    /// Earlier ids whose sweep may be incomplete.
     unswept: Mutex<Vec<UnsweptId>>,
     /// Set if Redis may lack what this node has registered, until the node starts to resynchronize.
     must_resynchronize: AtomicBool,
     /// Set when the node shuts down. Its lease must not start again.
     is_released: AtomicBool,
-    /// The commands that were refused, with the error. Each pair is logged once.
+    /// The rejected commands with their error codes. Each pair is logged once.
     logged_refusals: Mutex<HashSet<(&'static str, String)>>,
 }
 
@@ -123,8 +124,8 @@ impl RedisRoster {
         })
     }
 
-    /// Renews the lease and the time to live of what this node has registered, and sweeps dead nodes. Never returns. Calls
-    /// `sink` if the node must resynchronize.
+    /// Renews the lease and the time to live of what this node has registered, and sweeps dead nodes. Never returns.
+    /// Calls `sink` if the node must resynchronize.
     pub async fn maintain(self: &Arc<Self>, sink: Arc<dyn EnvelopeSink>) -> Infallible {
         tokio::join!(self.maintain_lease(sink.clone()), self.maintain_registered(sink), self.sweep_dead_nodes()).0
     }
@@ -166,7 +167,11 @@ impl RedisRoster {
     fn refused(&self, command: &'static str, cause: RedisError) -> RosterError {
         let code = cause.code().unwrap_or_else(|| cause.category()).to_owned();
         if lock(&self.logged_refusals).insert((command, code)) {
-            tracing::warn!(command, error = %cause, "redis refused a command; further refusals are only counted");
+            tracing::warn!(
+                command,
+                error = %cause,
+                "redis rejected a roster command (further rejections are only counted)"
+            );
         }
         if is_damage(&cause) { RosterError::Damaged } else { RosterError::Unavailable }
     }

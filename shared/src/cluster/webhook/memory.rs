@@ -56,12 +56,12 @@ struct Queue {
     unacknowledged: BTreeMap<u64, WebhookEvent>,
 }
 
-/// An event that is not yet queued.
+/// A held event.
 #[derive(Clone, Debug)]
 enum Held {
     Vacated(Topic),
     Removed(Topic, UserId),
-    /// The count is not part of the identity.
+    /// Values of one channel are equal, whatever the count is.
     Counted(Topic, u64),
 }
 
@@ -79,7 +79,7 @@ impl MemoryQueues {
         self.start(topic, &Held::Vacated(topic.clone()), Occurrence::ChannelOccupied);
     }
 
-    /// Reports the end of the last subscription of a channel.
+    /// Reports that a channel has lost its last subscription.
     pub(crate) fn vacated(&self, topic: &Topic) {
         self.hold_end(topic, WebhookKind::ChannelOccupied, WebhookKind::ChannelVacated, Held::Vacated(topic.clone()));
     }
@@ -90,7 +90,7 @@ impl MemoryQueues {
         self.start(topic, &held, Occurrence::MemberAdded(user_id.clone()));
     }
 
-    /// Reports the end of a member of a presence channel.
+    /// Reports a member that has left a presence channel.
     pub(crate) fn removed(&self, topic: &Topic, user_id: &UserId) {
         let held = Held::Removed(topic.clone(), user_id.clone());
         self.hold_end(topic, WebhookKind::MemberAdded, WebhookKind::MemberRemoved, held);
@@ -144,7 +144,8 @@ impl MemoryQueues {
         }
     }
 
-    /// Holds the end also if the endpoints receive only the start, because a return must not be reported.
+    /// Holds an event of the kind `end`, even if the endpoints receive only the kind `start`: a return within the hold
+    /// must not be reported.
     fn hold_end(&self, topic: &Topic, start: WebhookKind, end: WebhookKind, held: Held) {
         let kinds = self.kinds_of(&topic.app);
         if kinds.has(start) || kinds.has(end) {
@@ -230,11 +231,11 @@ impl Queues for MemoryQueues {
         &'a self,
         queue: &'a QueueId,
         after: Option<&'a StreamId>,
-        most: usize,
+        events_max: usize,
     ) -> BoxFuture<'a, Result<Batch, QueueError>> {
         let mut state = self.lock();
         let queue = state.queues.get_mut(&(queue.app.clone(), queue.endpoint.clone()));
-        Box::pin(ready(Ok(queue.map(|queue| queue.read(after, most)).unwrap_or_default())))
+        Box::pin(ready(Ok(queue.map(|queue| queue.read(after, events_max)).unwrap_or_default())))
     }
 
     fn acknowledge<'a>(
@@ -312,12 +313,12 @@ impl Queue {
         self.dropped > dropped
     }
 
-    fn read(&mut self, after: Option<&StreamId>, most: usize) -> Batch {
+    fn read(&mut self, after: Option<&StreamId>, events_max: usize) -> Batch {
         let first = after.map_or(0, |stream_id| sequence_of(stream_id) + 1);
         let mut events: Vec<WebhookEvent> =
-            self.unacknowledged.range(first..).map(|(_, event)| event.clone()).take(most).collect();
+            self.unacknowledged.range(first..).map(|(_, event)| event.clone()).take(events_max).collect();
         if events.is_empty() {
-            events = self.unread.drain(..most.min(self.unread.len())).collect();
+            events = self.unread.drain(..events_max.min(self.unread.len())).collect();
             self.unread_bytes -= events.iter().map(WebhookEvent::bytes).sum::<usize>();
             self.unacknowledged.extend(events.iter().map(|event| (sequence_of(&event.stream_id), event.clone())));
         }

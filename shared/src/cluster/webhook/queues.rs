@@ -75,7 +75,7 @@ pub enum QueueError {
 
 /// The queues of all apps, for one dispatcher.
 ///
-/// The events of a channel are in one partition, in the order in which they happened. At a time, one dispatcher leads a
+/// The events of a channel are in one partition, in the order in which they happened. One dispatcher at a time leads a
 /// partition and reads its queues. If it crashes, the next leader reads its unacknowledged events again. An endpoint
 /// can therefore receive an event twice, with the same id.
 pub trait Queues: Send + Sync {
@@ -90,11 +90,11 @@ pub trait Queues: Send + Sync {
     /// Checks whether this dispatcher leads a partition.
     fn leads(&self, partition: u32) -> bool;
 
-    /// Returns the next events of a queue, in order, at most `most`.
+    /// Returns up to `events_max` events of a queue, in order.
     ///
-    /// Events that were read before and are not acknowledged come first, those after the position `after`. Only if
-    /// there are none, it returns new events. Events that cannot be parsed are acknowledged and counted. If this
-    /// dispatcher does not lead the partition, it returns nothing.
+    /// Returns unacknowledged events after the position `after` if there are any, and otherwise new events. Events that
+    /// cannot be parsed are acknowledged and counted. If this dispatcher does not lead the partition, it returns
+    /// nothing.
     ///
     /// # Errors
     /// [`QueueError`].
@@ -102,7 +102,7 @@ pub trait Queues: Send + Sync {
         &'a self,
         queue: &'a QueueId,
         after: Option<&'a StreamId>,
-        most: usize,
+        events_max: usize,
     ) -> BoxFuture<'a, Result<Batch, QueueError>>;
 
     /// Removes events from a queue, because the endpoint has accepted them or does not receive their kind.
@@ -139,7 +139,7 @@ pub trait Queues: Send + Sync {
         endpoints: &'a [Label],
     ) -> BoxFuture<'a, Result<Backlogs, QueueError>>;
 
-    /// Queues all held events at once, if they would be lost with this process. Called when no change can follow.
+    /// Enqueues all held events if they would be lost with this process. Called at shutdown, when no change can follow.
     fn expire_holds(&self) {}
 
     /// Releases the leases, so that another dispatcher can lead the partitions.

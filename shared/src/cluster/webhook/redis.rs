@@ -78,10 +78,10 @@ pub struct RedisQueues {
 struct Partition {
     /// The last renewal of the lease, if this dispatcher has it.
     renewed: Option<Instant>,
-    /// The last attempt to take or renew the lease.
+    /// The last attempt to acquire or renew the lease.
     tried: Instant,
-    /// Whether apps can have new events that this dispatcher was not notified about.
-    missed_news: bool,
+    /// Whether Redis may have removed ready apps that this dispatcher has not received.
+    missed_ready_apps: bool,
 }
 
 impl RedisQueues {
@@ -114,17 +114,17 @@ impl RedisQueues {
             .buffer_unordered(8)
             .collect()
             .await;
-        let (mut news, mut error) = (Vec::new(), None);
+        let (mut ready_apps, mut error) = (Vec::new(), None);
         for apps in ticked {
             match apps {
-                Ok(apps) => news.extend(apps),
+                Ok(apps) => ready_apps.extend(apps),
                 Err(one) => error = Some(one),
             }
         }
         // The apps of the other partitions were removed from Redis, so they must be returned.
         match error {
-            Some(error) if news.is_empty() => Err(error),
-            _ => Ok(news),
+            Some(error) if ready_apps.is_empty() => Err(error),
+            _ => Ok(ready_apps),
         }
     }
 
@@ -146,7 +146,7 @@ impl RedisQueues {
         if ticked.is_err() {
             // Redis may have removed the ready apps although the reply did not arrive.
             if let Some(known) = lock(&self.partitions).get_mut(&partition) {
-                known.missed_news = true;
+                known.missed_ready_apps = true;
             }
         }
         ticked
@@ -160,12 +160,12 @@ impl RedisQueues {
         call.arg(&self.dispatcher).arg(millis(LEASE_TTL)).arg(keys.partition_prefix(partition)).arg(DUE_MAX);
         let (status, mut apps): (u8, Vec<String>) = self.run("webhook_lead", call).await?;
         let renewed = (status > 0).then_some(tried);
-        let known = Partition { renewed, tried, missed_news: false };
+        let known = Partition { renewed, tried, missed_ready_apps: false };
         let before = lock(&self.partitions).insert(partition, known);
         if status == 2 {
             tracing::debug!(partition, "this node now sends the webhooks of a partition");
         }
-        if status == 2 || (status == 1 && before.is_none_or(|before| before.missed_news)) {
+        if status == 2 || (status == 1 && before.is_none_or(|before| before.missed_ready_apps)) {
             apps.extend(self.apps_with_queues(partition).await?);
         }
         Ok(apps.into_iter().map(|app| (partition, AppId::from(app.as_str()))).collect())
@@ -181,12 +181,17 @@ impl RedisQueues {
         Ok(apps.iter().zip(exist).filter(|(_, exists)| *exists).map(|(app, _)| app.to_string()).collect())
     }
 
-    async fn read_now(&self, queue: &QueueId, after: Option<&StreamId>, most: usize) -> Result<Batch, QueueError> {
+    async fn read_now(
+        &self,
+        queue: &QueueId,
+        after: Option<&StreamId>,
+        events_max: usize,
+    ) -> Result<Batch, QueueError> {
         let keys = self.link.keys();
         let mut call = scripts::read_queue().key(keys.webhook_lease(queue.partition));
         call.key(keys.webhook_queue(&queue.app, queue.partition));
         call.arg(&self.dispatcher).arg(queue.endpoint.as_str()).arg(CONSUMER);
-        call.arg(after.map_or("0", StreamId::as_str)).arg(most);
+        call.arg(after.map_or("0", StreamId::as_str)).arg(events_max);
         let (_leads, events): (bool, StreamEntries) = self.run("webhook_read", call).await?;
         let mut batch = Batch::default();
         let mut unreadable = Vec::new();
@@ -308,9 +313,9 @@ impl Queues for RedisQueues {
         &'a self,
         queue: &'a QueueId,
         after: Option<&'a StreamId>,
-        most: usize,
+        events_max: usize,
     ) -> BoxFuture<'a, Result<Batch, QueueError>> {
-        Box::pin(self.read_now(queue, after, most))
+        Box::pin(self.read_now(queue, after, events_max))
     }
 
     fn acknowledge<'a>(

@@ -47,7 +47,8 @@ impl Ages {
         }
     }
 
-    /// Removes and returns the oldest entry if all events together exceed [`CACHED_BYTES_MAX`]. The caller drops the event.
+    /// Removes and returns the oldest entry if all events together exceed [`CACHED_BYTES_MAX`]. The caller drops the
+    /// event.
     pub fn remove_oldest_over_limit(&mut self) -> Option<(Age, Topic)> {
         if self.bytes <= CACHED_BYTES_MAX {
             return None;

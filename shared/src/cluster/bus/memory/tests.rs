@@ -28,7 +28,7 @@ impl Cluster for MemoryCluster {
 }
 
 #[tokio::test]
-async fn a_publish_waits_until_every_listener_has_room() {
+async fn a_publish_waits_until_every_sink_has_room() {
     let (cluster, a, b) = (MemoryCluster::new(), topic("one", "a"), topic("one", "b"));
     let mut ana = Node::subscribed(&cluster, &[&a]).await;
     let mut bo = Node::subscribed(&cluster, &[&b]).await;

@@ -3,8 +3,8 @@
 //! One task owns the connection. It subscribes to all topics and reports the subscriptions as complete. Then it sends
 //! pings, and probes the path of events by publishing to a topic of this node.
 //!
-//! A timeout, an error reply, or more messages than the node has room for end the connection, and the task reconnects. The
-//! sink then resynchronizes.
+//! A timeout, an error reply, or more messages than the node has room for end the connection, and the task reconnects.
+//! The sink then resynchronizes.
 
 mod reader;
 mod topics;
@@ -180,7 +180,8 @@ impl Subscriber {
         let _ = timeout(BACKOFF_MAX, primary.wait_for_state(|state| !refuses(state))).await;
     }
 
-    /// Connects and serves the connection until it ends. Returns the reason, and whether all subscriptions were confirmed.
+    /// Connects and serves the connection until it ends. Returns the reason, and whether all subscriptions were
+    /// confirmed.
     async fn stay_connected(self: &Arc<Self>, sink: &Arc<dyn EnvelopeSink>) -> (DisconnectReason, bool) {
         let reader = Reader::new(self, sink);
         let push = {
@@ -263,14 +264,15 @@ impl Subscriber {
     fn subscriptions_failed(&self, error: RedisError, generation: Generation) -> DisconnectReason {
         let error = self.link.classify(error.into(), generation);
         if error.is_command_error() {
-            tracing::warn!(%error, cause = ?std::error::Error::source(&error), "redis rejected subscriptions; retrying");
+            let cause = std::error::Error::source(&error);
+            tracing::warn!(%error, ?cause, "redis rejected subscriptions; retrying");
         }
         DisconnectReason::Subscribe
     }
 
     fn ping_failed(&self, error: RedisError, generation: Generation) -> DisconnectReason {
         let error = self.link.classify(error.into(), generation);
-        tracing::debug!(%error, "redis did not answer a ping");
+        tracing::debug!(%error, "redis did not reply to a ping; reconnecting");
         DisconnectReason::Ping
     }
 
@@ -316,8 +318,8 @@ impl Subscriber {
         }
     }
 
-    /// Resolves calls of [`Subscriber::catch_up`] after a ping. The reader receives in order, and has therefore delivered
-    /// all earlier messages when the reply arrives.
+    /// Resolves calls of [`Subscriber::catch_up`] after a ping. The reader receives in order, and has therefore
+    /// delivered all earlier messages when the reply arrives.
     async fn resolve_catch_up(&self, connection: &mut MultiplexedConnection) -> Result<(), RedisError> {
         let asked = self.lock().catch_up_asked;
         if *self.caught_up.borrow() < asked {

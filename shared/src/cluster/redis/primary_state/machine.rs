@@ -126,7 +126,8 @@ impl Machine {
         is_other
     }
 
-    /// Compares the server of another connection. Ends the generation if it differs, at most once per [`MOVE_INTERVAL`].
+    /// Compares the server of another connection. Ends the generation if it differs, at most once per
+    /// [`MOVE_INTERVAL`].
     pub(super) fn is_same_server(&mut self, run_id: Option<&RunId>, now: Instant) -> bool {
         let Some(run_id) = run_id else { return true };
         let known = self.run_id.get_or_insert_with(|| run_id.clone());
@@ -140,7 +141,8 @@ impl Machine {
         false
     }
 
-    /// Records a refusal. Returns whether it changes the state. Refusals on connections of an earlier generation are ignored.
+    /// Records a refusal. Returns whether it changes the state. Refusals on connections of an earlier generation are
+    /// ignored.
     pub(super) fn refused(&mut self, refusal: Refusal, generation: Generation) -> bool {
         if generation != self.generation || self.server == Server::Refusing(refusal) {
             return false;

@@ -22,7 +22,7 @@
 --     ARGV[10] partition_prefix  first part of all keys of the partition
 --     ARGV[11] is_new            1
 --
--- Returns {members that left the channel, 1 or 0: whether users of the node may be left, 1 or 0: whether a key was
+-- Returns {members that left the channel, 1 or 0: whether users of the node may remain, 1 or 0: whether a key was
 -- skipped}.
 local members, member_nodes, meta, counts, occupied, tombstone = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local node, topic, channel, users_max, tombstone_ttl_ms = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4]), ARGV[5]

@@ -32,7 +32,7 @@ if redis.call('EXISTS', tombstone) == 1 then return {FENCED, '0', '0', {}} end
 check_presence(members, member_nodes, meta)
 local webhooks = webhooks_of(ARGV[9], ARGV[10], ARGV[11], ARGV[12], unpack(KEYS, 5))
 if redis.call('EXISTS', members) ~= redis.call('EXISTS', member_nodes) then
-  -- One of the keys was lost. The other one is of no use.
+  -- Redis has lost one of the keys. The other one cannot be used alone.
   redis.call('DEL', members, member_nodes)
   begin_epoch(meta, MEMBER_CHANGES)
   redis.call('HSET', meta, MEMBERS_FIELD, '0')

@@ -1,5 +1,5 @@
 -- Publishes client events and appends them to the queues of webhooks. The first command is a write, so a replica
--- refuses the script. It would publish events only to its own subscribers.
+-- refuses the script. A replica would publish the events only to its own subscribers.
 --
 -- KEYS: two for each event that is appended
 --     webhook_queue  stream

@@ -84,8 +84,8 @@ impl Replica {
         }
     }
 
-    /// Checks that a position is the next one of its epoch, or the first one of another epoch. An epoch starts with an empty
-    /// channel.
+    /// Checks that a position is the next one of its epoch, or the first one of another epoch. An epoch starts with an
+    /// empty channel.
     fn advance(&mut self, position: Position) {
         match self.position {
             Some(last) if last.epoch == position.epoch => assert_eq!(position.sequence, last.sequence + 1, "a gap"),
@@ -106,8 +106,8 @@ async fn members_of(node: &Node, room: &Topic) -> Members {
     as_map(node.roster.members(room).await.expect("the roster is reachable"))
 }
 
-/// Makes many random joins, leaves and counts. After each of them, the replicas of all observers, the roster and the model
-/// have the same members.
+/// Makes many random joins, leaves and counts. After each of them, the replicas of all observers, the roster and the
+/// model have the same members.
 pub async fn observers_follow_random_changes(cluster: impl Cluster) {
     for seed in 0..12 {
         // The output of a failed test shows the seed before the panic message.
@@ -164,8 +164,8 @@ async fn follow_random_changes(cluster: &impl Cluster, room: &Topic, mut rng: St
     }
 }
 
-/// Three nodes change the same users concurrently. Every observer receives the same valid sequence of changes, and its replica
-/// has the roster's members at the end.
+/// Three nodes change the same users concurrently. Every observer receives the same valid sequence of changes, and its
+/// replica has the roster's members at the end.
 pub async fn concurrent_changes_reach_every_observer_in_order(cluster: impl Cluster) {
     let room = topic("one", "presence-room");
     let mut observers = Vec::new();

@@ -15,8 +15,8 @@ use crate::protocol::{ChannelKind, Member, UserId};
 use crate::sync::lock;
 
 impl RedisRoster {
-    /// Runs a script. If the channel may be missing in this node's index, adds it first: a sweep must find the channel even if
-    /// this node crashes during the call.
+    /// Runs a script. If the channel may be missing in this node's index, adds it first: a sweep must find the channel
+    /// even if this node crashes during the call.
     async fn change<T: FromRedisValue + Send + 'static>(
         &self,
         command: &'static str,
@@ -115,7 +115,7 @@ impl RedisRoster {
         if subscriptions == 0 && lock(&self.registered).topics.remove(topic).is_some() {
             let mut command = redis::cmd("SREM");
             command.arg(self.link.keys().index(&node.to_string())).arg(topic.to_string());
-            // If this fails, a later sweep checks the channel without need.
+            // If this fails, a later sweep checks the channel unnecessarily.
             let _ = self.run::<()>("index", command).await;
         }
         Ok(())

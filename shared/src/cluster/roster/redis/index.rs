@@ -69,7 +69,7 @@ mod tests {
     }
 
     #[test]
-    fn other_texts_are_no_entries() {
+    fn other_texts_are_not_entries() {
         for text in ["", "shop", "shop/a channel"] {
             assert_eq!(IndexEntry::parse(text), None, "{text}");
         }

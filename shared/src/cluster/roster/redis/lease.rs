@@ -30,16 +30,17 @@ pub struct Times {
     pub(super) lease_age_max: Duration,
     /// The interval between two checks of the leases of all other nodes.
     pub(super) check_interval: Duration,
-    /// The longest time that one check adds to the silence of a node whose lease has not changed since the previous check.
+    /// The longest time that one check adds to the silence of a node whose lease has not changed since the previous
+    /// check.
     pub(super) credit_max: Duration,
     /// The time after which a node is dead if its lease has not changed.
     ///
-    /// A running node renews its lease every 5.5 s at most. If a command times out, that takes another 2 s. A new connection
-    /// takes 2 s, the pause 1 s, and the next command 2 s. The sum is 12.5 s. One gap in which Redis was unavailable counts
-    /// for [`Times::credit_max`]. The remaining 2.5 s are for a busy machine.
+    /// A running node renews its lease every 5.5 s at most. If a command times out, that takes another 2 s. A new
+    /// connection takes 2 s, the pause 1 s, and the next command 2 s. The sum is 12.5 s. One gap in which Redis was
+    /// unavailable counts for [`Times::credit_max`]. The remaining 2.5 s are for a busy machine.
     pub(super) silence: Duration,
-    /// The same time for an earlier id of a node. In this time the node resynchronizes under its new id, so that no member
-    /// is removed that is still connected.
+    /// The same time for an earlier id of a node. In this time the node resynchronizes under its new id, so that
+    /// connected members are not removed.
     pub(super) released_silence: Duration,
     /// The time to live of a node's claim to sweep another one. The node renews the claim during the sweep.
     pub(super) sweep_claim_ttl: Duration,
@@ -48,8 +49,8 @@ pub struct Times {
 }
 
 impl Times {
-    /// The times of a real cluster. A dead node is detected within `silence` and two checks, which is 23 s. This leaves 7 s
-    /// for its sweep.
+    /// The times of a real cluster. A dead node is detected within `silence` and two checks, which is 23 s. This leaves
+    /// 7 s for its sweep.
     pub const REAL: Self = Self {
         lease: Duration::from_secs(15),
         heartbeat_interval: Duration::from_secs(5),
@@ -97,7 +98,7 @@ impl Times {
 /// everything that it had registered is missing.
 pub(super) const NODE_TOMBSTONE_TTL: Duration = Duration::from_secs(3600);
 
-/// Earlier ids that a node keeps. The node may be swept again before it has resynchronized.
+/// Earlier ids that a node stores. A node may be swept several times before it has resynchronized.
 const EARLIER_MAX: usize = 3;
 
 /// Channels whose time to live is renewed concurrently.
@@ -194,8 +195,8 @@ impl RedisRoster {
         }
     }
 
-    /// Records that a change has been made, or may have been made. If the node was declared dead during the change, the sweep
-    /// may have visited the entry before the change.
+    /// Records that a change has been made, or may have been made. If the node was declared dead during the change, the
+    /// sweep may have visited the entry before the change.
     pub(super) fn record_change(&self, node: NodeId, entry: IndexEntry) {
         let mut identity = lock(&self.identity);
         if identity.node == node {
@@ -232,7 +233,7 @@ impl RedisRoster {
         Ok(renewal)
     }
 
-    /// Handles the loss of the lease in Redis, with everything that this node had registered.
+    /// Handles the loss of the lease. Redis has then also lost everything that this node had registered.
     fn on_lost_lease(&self) {
         let channels = lock(&self.registered).topics.len();
         self.metrics.lost_channels.inc_by(u64::try_from(channels).unwrap_or(u64::MAX));
@@ -241,7 +242,8 @@ impl RedisRoster {
         tracing::warn!(channels, "redis has lost the lease of this node; registering everything again");
     }
 
-    /// Sends a heartbeat on the connection for events, which has no queue. It would arrive too late after a burst of joins.
+    /// Sends a heartbeat on the connection for events, which has no queue. On a pooled
+    /// connection it would be sent too late after a burst of joins.
     async fn send_heartbeat(&self, node: NodeId) -> Result<Renewal, RosterError> {
         let keys = self.link.keys();
         let id = node.to_string();
@@ -260,7 +262,8 @@ impl RedisRoster {
         })
     }
 
-    /// Lets other nodes sweep the earlier ids of this node again, because of changes that were made after the first sweep.
+    /// Lets other nodes sweep the earlier ids of this node again, because of changes that were made after the first
+    /// sweep.
     pub(super) async fn release_earlier_ids(&self) -> Result<(), RosterError> {
         loop {
             let (node, entries) = match lock(&self.unswept).last() {
@@ -284,7 +287,7 @@ impl RedisRoster {
         Ok(())
     }
 
-    /// Renews the lease at every heartbeat. Never returns. Requests a resynchronization if the lease was lost.
+    /// Renews the lease in a loop. Never returns. Requests a resynchronization if the lease was lost.
     pub(super) async fn maintain_lease(self: &Arc<Self>, sink: Arc<dyn EnvelopeSink>) -> Infallible {
         loop {
             // Errors of the connection are logged elsewhere. The lease is renewed as soon as Redis is available.
@@ -298,8 +301,8 @@ impl RedisRoster {
         }
     }
 
-    /// Renews the time to live of what this node has registered. Never returns. Requests a resynchronization of channels that
-    /// lack something.
+    /// Renews the time to live of what this node has registered. Never returns. Requests a resynchronization of
+    /// channels that lack something.
     pub(super) async fn maintain_registered(&self, sink: Arc<dyn EnvelopeSink>) -> Infallible {
         loop {
             tokio::time::sleep(self.times.touch_interval).await;
@@ -313,8 +316,8 @@ impl RedisRoster {
         }
     }
 
-    /// Renews the time to live of all keys of this node and writes its index again. Returns the channels that lack something,
-    /// for example because Redis evicted it.
+    /// Renews the time to live of all keys of this node and writes its index again. Returns the channels that lack
+    /// something, for example because Redis evicted it.
     async fn touch(&self) -> Result<Vec<Topic>, RosterError> {
         let node = self.node();
         let (topics, apps) = {

@@ -1,8 +1,8 @@
 //! Detects dead nodes from their leases.
 //!
-//! Redis' clock may jump. Redis may also be unavailable for longer than a lease, and may lose data. The expiry of a lease
-//! therefore proves nothing. This node reads all leases every two seconds, and measures time with the clock of its process. A
-//! node is dead if its lease has not changed for [`Times::silence`].
+//! Redis' clock may jump. Redis may also be unavailable for longer than a lease, and may lose data. The expiry of a
+//! lease therefore does not show whether its node is running. This node reads all leases every two seconds, and
+//! measures time with the clock of its process. A node is dead if its lease has not changed for [`Times::silence`].
 
 use std::time::{Duration, Instant};
 
@@ -30,8 +30,8 @@ struct Seen {
 impl LeaseWatch {
     /// Updates the leases, and returns the nodes whose leases have not changed for too long, with their leases.
     ///
-    /// A check adds [`Times::credit_max`] to a silence at most. If the previous check was earlier, this process was paused or
-    /// Redis was unavailable. Other nodes could not renew their leases either.
+    /// A check adds at most [`Times::credit_max`] to a silence. If the previous check was earlier, this process was
+    /// paused or Redis was unavailable. Other nodes could not renew their leases either.
     pub(super) fn check(
         &mut self,
         now: Instant,

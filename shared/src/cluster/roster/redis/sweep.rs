@@ -1,5 +1,5 @@
-//! Detects dead nodes and removes their state. Any node may do it. If it crashes, another node continues: every step may be
-//! repeated, and Redis stores what is left to do.
+//! Detects dead nodes and removes their state. Any node can do this. If it crashes, another node continues, because
+//! every step may be repeated and the index in Redis has the remaining entries.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -20,7 +20,7 @@ use crate::excerpt::{NAME_MAX, excerpt};
 use crate::protocol::ChannelKind;
 use crate::sync::lock;
 
-/// Dead nodes that one check of the leases returns. The others follow with later checks.
+/// Dead nodes that one check of the leases returns. Later checks return the others.
 const NODES_MAX: usize = 32;
 
 /// Nodes whose leases are watched. Further nodes would not be swept. The number is far above that of any cluster.
@@ -35,8 +35,8 @@ const INDEX_BATCH: usize = 100;
 /// Entries that are swept concurrently. This is enough for thousands of channels per second.
 const CONCURRENT_ENTRIES: usize = 32;
 
-/// Time to live of the tombstone that a sweep adds to a channel. It is longer than any pause of a node and any delay of a
-/// command.
+/// Time to live of the tombstone that a sweep adds to a channel. It is longer than any pause of a node and any delay of
+/// a command.
 const CHANNEL_TOMBSTONE_TTL: Duration = Duration::from_secs(600);
 
 /// The state of the nodes: dead nodes that are not swept yet, and all other nodes with their leases.
@@ -52,7 +52,8 @@ pub(super) struct Swept {
 }
 
 impl RedisRoster {
-    /// Detects dead nodes and sweeps them. Never returns. The leases are also checked during a sweep, which may take long.
+    /// Detects dead nodes and sweeps them. Never returns. The leases are also checked during a sweep, which may take
+    /// long.
     pub(super) async fn sweep_dead_nodes(self: &Arc<Self>) -> Infallible {
         let (found, mut dead) = watch::channel(Vec::new());
         let sweeping = async {
@@ -83,7 +84,8 @@ impl RedisRoster {
         }
     }
 
-    /// Checks all leases once. Declares nodes dead whose leases have not changed for too long, and returns all dead nodes.
+    /// Checks all leases once. Declares nodes dead whose leases have not changed for too long, and returns all dead
+    /// nodes.
     async fn check_leases(&self, watch: &mut LeaseWatch) -> Result<Vec<String>, RosterError> {
         let (dead, leases) = self.declare_dead(Vec::new()).await?;
         let own = self.node().to_string();
@@ -108,7 +110,8 @@ impl RedisRoster {
         self.run("claim", call).await
     }
 
-    /// Sweeps one dead node, unless another node does. After an error the next check of the leases finds the node again.
+    /// Sweeps one dead node, unless another node does. After an error the next check of the leases finds the node
+    /// again.
     async fn sweep_node(&self, node: &str) {
         match self.try_sweep(node).await {
             Ok(None) => {}
@@ -118,7 +121,10 @@ impl RedisRoster {
                 tracing::info!({ node.id = node, members = members, damaged = damaged }, "swept a dead node");
             }
             Err(error) => {
-                tracing::debug!({ node.id = node, error = %error }, "sweep interrupted; retrying with the next check of the leases");
+                tracing::debug!(
+                    { node.id = node, error = %error },
+                    "sweep interrupted; retrying with the next check of the leases"
+                );
             }
         }
     }
@@ -167,8 +173,8 @@ impl RedisRoster {
         Ok(self.end_sweep(node, &sweeper).await?.then_some(total))
     }
 
-    /// Counts an entry that cannot be swept, and logs the first one of a sweep. The sweep continues, because only an operator
-    /// can repair the key.
+    /// Counts an entry that cannot be swept, and logs the first one of a sweep. The sweep continues, because only an
+    /// operator can repair the key.
     fn skip(&self, node: &str, entry: &str, total: &mut Swept) {
         total.damaged += 1;
         self.metrics.damaged_entries.inc();
@@ -256,8 +262,8 @@ impl RedisRoster {
         }
     }
 
-    /// Removes up to [`EVICT_BATCH`] users of a node from a channel. Returns the members that left, whether users of the node
-    /// may be left, and whether a key was skipped.
+    /// Removes up to [`EVICT_BATCH`] users of a node from a channel. Returns the members that left, whether users of
+    /// the node may remain, and whether a key was skipped.
     async fn evict(&self, node: &str, topic: &Topic) -> Result<(u64, u64, u64), RosterError> {
         let keys = self.link.keys().channel(topic);
         let occupied = self.link.keys().occupied(&topic.app, self.link.keys().partition(topic));

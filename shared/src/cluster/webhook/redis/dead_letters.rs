@@ -20,7 +20,7 @@ const PAGE: usize = 1000;
 pub struct DeadLetter {
     /// The partition of its stream.
     pub partition: u32,
-    /// Its id in the stream, which has the time of the last attempt.
+    /// Its id in the stream, which contains the time of the last attempt.
     pub stream_id: StreamId,
     /// The label of the endpoint.
     pub endpoint: Label,

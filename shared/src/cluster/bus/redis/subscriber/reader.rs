@@ -81,7 +81,10 @@ impl Reader {
 
     fn count_dropped(&self, error: EnvelopeError) {
         if self.subscriber.link.metrics().dropped_first(error.cause_label()) {
-            tracing::warn!(%error, "dropped a message from redis that cannot be decoded (further ones are only counted)");
+            tracing::warn!(
+                %error,
+                "dropped a message from redis that cannot be decoded (further ones are only counted)"
+            );
         }
     }
 

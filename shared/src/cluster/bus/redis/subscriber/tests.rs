@@ -51,7 +51,7 @@ async fn only_subscribed_topics_are_stored_while_redis_is_unreachable() {
             let subscriber = subscriber.clone();
             waiting.spawn(async move {
                 let own = topic(&format!("own-{round}-{number}"));
-                // The first caller gives up; the second is answered that its topic was left.
+                // The first call times out. The second one fails because its topic is unsubscribed.
                 let given_up = tokio::time::timeout(Duration::ZERO, subscriber.subscribe(&own)).await;
                 assert!(given_up.is_err());
                 let unsubscribe = async {

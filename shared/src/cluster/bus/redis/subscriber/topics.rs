@@ -9,8 +9,8 @@ use crate::cluster::envelope::Topic;
 
 /// The topics of a subscriber.
 ///
-/// Without a connection, only subscribed topics are stored. With a connection, topics remain until their `UNSUBSCRIBE` is
-/// sent, and the names of changed topics are stored once each.
+/// Without a connection, only subscribed topics are stored. With a connection, topics remain until their `UNSUBSCRIBE`
+/// is sent, and the names of changed topics are stored once each.
 #[derive(Default)]
 pub(super) struct Topics {
     /// The topics by their name in Redis.
@@ -128,10 +128,10 @@ impl Topics {
         }
     }
 
-    /// Removes and returns up to `most` changes to send.
-    pub(super) fn take_changes(&mut self, most: usize) -> Changes {
+    /// Removes and returns up to `changes_max` changes to send.
+    pub(super) fn take_changes(&mut self, changes_max: usize) -> Changes {
         let mut changes = Changes::default();
-        let names: Vec<String> = self.changed.iter().take(most).cloned().collect();
+        let names: Vec<String> = self.changed.iter().take(changes_max).cloned().collect();
         for name in names {
             self.changed.remove(&name);
             let Some(entry) = self.by_name.get_mut(&name) else { continue };

@@ -39,8 +39,8 @@ local function begin_epoch(meta, fields)
 end
 
 -- Returns the epoch of a sequence. Restarts the sequence if it is missing or unreadable, or if another server process
--- incremented it last. A promoted replica, or a server that loaded an older state, may lack the end of the sequence. It
--- would assign a position twice.
+-- incremented it last. A promoted replica, or a server that loaded an older state, may lack the end of the sequence.
+-- Without a restart it would assign a position twice.
 local function epoch_of(meta, fields)
   local epoch = redis.call('HGET', meta, fields.epoch)
   if not is_counter(epoch) or not is_counter(redis.call('HGET', meta, fields.sequence))

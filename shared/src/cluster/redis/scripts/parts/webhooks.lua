@@ -1,7 +1,8 @@
 -- Webhook events of changes. An event has a kind, which is one letter, a channel and further fields.
 --
--- The end of a channel or of a member is held for a few seconds. If it returns in that time, neither the end nor the
--- return is enqueued. A held event is a member of the sorted set `holds`. Its score is the time at which it is due, in
+-- channel_vacated and member_removed are held for a few seconds. If the channel is occupied again or the member joins
+-- again in that time, neither event is enqueued. Large subscription counts are also held, so that one event reports
+-- many changes. A held event is a member of the sorted set `holds`. Its score is the time at which it is due, in
 -- milliseconds since 1970.
 
 -- Returns the name of a held event. User ids may contain any character, so they are last.
@@ -9,8 +10,8 @@ local function held_event(app, kind, channel, user)
   return kind .. '\n' .. app .. '\n' .. channel .. '\n' .. (user or '')
 end
 
--- Enqueues held events that are due, up to `events_max`. A change calls this first: an end that is due cannot be
--- canceled.
+-- Enqueues held events that are due, up to `events_max`. Every change calls this first, because an event that is due
+-- cannot be canceled any more.
 local function enqueue_due(partition_prefix, ready_apps, holds, events_max)
   for _, event in ipairs(redis.call('ZRANGEBYSCORE', holds, '-inf', now_ms(), 'LIMIT', 0, events_max)) do
     redis.call('ZREM', holds, event)
@@ -35,7 +36,7 @@ end
 --
 -- kinds: the kinds that an endpoint of the app requests, or ''. is_new: '0' if the node reports again what it had
 -- reported before. The last arguments are tombstones of the channel under earlier ids of the node. A tombstone of '1'
--- shows that a sweep has sent the end, so the repeated report is new.
+-- shows that a sweep has removed the node from the channel. The repeated report is then new.
 local function webhooks_of(app, kinds, partition_prefix, is_new, queue, ready_apps, holds, ...)
   local webhooks = {app = app, kinds = kinds, queue = queue, ready_apps = ready_apps, holds = holds}
   webhooks.is_new = is_new == '1'
@@ -61,7 +62,7 @@ local function enqueue_event(webhooks, kind, channel, ...)
   enqueue(webhooks.queue, webhooks.ready_apps, webhooks.app, 'k', kind, 'c', channel, ...)
 end
 
--- Enqueues the beginning of a channel or of a member, unless its end is held. Cancels the held end.
+-- Enqueues channel_occupied or member_added. If the opposite event is held, cancels it and enqueues nothing.
 local function enqueue_begin(webhooks, kind, end_kind, channel, user)
   if webhooks.kinds == '' then return end
   local held_ends = redis.call('ZREM', webhooks.holds, held_event(webhooks.app, end_kind, channel, user),
@@ -70,8 +71,8 @@ local function enqueue_begin(webhooks, kind, end_kind, channel, user)
   if user then enqueue_event(webhooks, kind, channel, 'u', user) else enqueue_event(webhooks, kind, channel) end
 end
 
--- Holds the end of a channel or of a member. If endpoints request only the beginnings, the end is held under the
--- lower-case letter: it cancels a return and is never enqueued.
+-- Holds channel_vacated or member_removed. If endpoints request only the opposite kind, the event is held under the
+-- lower-case letter. It is then never enqueued, but a return within the hold is not enqueued either.
 local function hold_end(webhooks, kind, begin_kind, channel, user)
   local letter = kind
   if not requests(webhooks, kind) then
@@ -81,8 +82,8 @@ local function hold_end(webhooks, kind, begin_kind, channel, user)
   redis.call('ZADD', webhooks.holds, now_ms() + HOLD_MS, held_event(webhooks.app, letter, channel, user))
 end
 
--- Enqueues a subscription count, or holds it if the count is large. A count of 0 is not enqueued; the end of the
--- channel is.
+-- Enqueues a subscription count, or holds it if the count is large. A count of 0 is not enqueued, because
+-- channel_vacated reports it.
 local function enqueue_count(webhooks, channel, count)
   if not requests(webhooks, SUBSCRIPTION_COUNT) then return end
   local event = held_event(webhooks.app, SUBSCRIPTION_COUNT, channel)
