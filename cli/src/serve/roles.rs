@@ -100,7 +100,6 @@ impl Node {
         let mut backbone = Backbone::new(&config.redis, &apps, &registry, role != Role::Publisher)?;
         let api = || Arc::new(Api::new(publisher_deps(config, &apps, &backbone, &registry)));
         let server = &config.server;
-        let cannot_listen = || cannot_listen("server", &server.host, server.port);
         let accept_policy = server.accept_policy(tls.clone());
         let admin_socket = sockets.admin.take();
         let public = match role {
@@ -114,7 +113,7 @@ impl Node {
                     &registry,
                     descriptors_max,
                 );
-                Public::Publisher(server.await.with_context(cannot_listen)?)
+                Public::Publisher(server.await.with_context(|| cannot_listen("server", host, port))?)
             }
             Role::Up | Role::Gateway => {
                 let deps = gateway::Deps {
@@ -128,15 +127,7 @@ impl Node {
                     sockets,
                     descriptors_max,
                 };
-                let gateway = Gateway::bind(config.gateway(), deps).await.map_err(|error| match error {
-                    BindError::Public(error) => anyhow::Error::new(error).context(cannot_listen()),
-                    BindError::Descriptors(error) => anyhow::Error::new(error),
-                    BindError::Peers(error) => {
-                        let peers = &config.peers;
-                        anyhow::Error::new(error).context(self::cannot_listen("peers", &peers.host, peers.port))
-                    }
-                })?;
-                Public::Gateway(Box::new(gateway))
+                Public::Gateway(Box::new(bind_gateway(config, deps).await?))
             }
         };
         let webhooks = match role {
@@ -152,7 +143,7 @@ impl Node {
         };
         let admin = Admin::bind(&config.admin, registry, health, admin_socket)
             .await
-            .with_context(|| self::cannot_listen("admin", &config.admin.host, config.admin.port))?;
+            .with_context(|| cannot_listen("admin", &config.admin.host, config.admin.port))?;
         Ok(Self { public, admin, backbone, webhooks, tls, reload, accept: config.drain.accept })
     }
 
@@ -266,6 +257,17 @@ async fn send(webhooks: Option<&Dispatcher>) -> Infallible {
         Some(webhooks) => webhooks.run().await,
         None => std::future::pending().await,
     }
+}
+
+async fn bind_gateway(config: &Config, deps: gateway::Deps) -> anyhow::Result<Gateway> {
+    let Config { server, peers, .. } = config;
+    Gateway::bind(config.gateway(), deps).await.map_err(|error| match error {
+        BindError::Public(error) => {
+            anyhow::Error::new(error).context(cannot_listen("server", &server.host, server.port))
+        }
+        BindError::Descriptors(error) => anyhow::Error::new(error),
+        BindError::Peers(error) => anyhow::Error::new(error).context(cannot_listen("peers", &peers.host, peers.port)),
+    })
 }
 
 fn cannot_listen(section: &str, host: &str, port: u16) -> String {
