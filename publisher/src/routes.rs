@@ -4,7 +4,6 @@ use std::borrow::Cow;
 use std::error::Error;
 
 use bytes::Bytes;
-use futures_util::future::BoxFuture;
 use hyper::Method;
 use hyper::body::Body;
 use hyper::http::request::Parts;
@@ -31,42 +30,50 @@ const APP: &str = "{app}";
 const CHANNEL: &str = "{channel}";
 const USER: &str = "{user}";
 
-/// All routes. Several patterns can share a label. Source: protocol reference 4.2 and 4.4.
-static ROUTES: [Route; 12] = [
-    unsigned(&["up"], "health", health::get),
-    unsigned(&[""], "health", health::get),
-    signed(Method::POST, &["apps", APP, "events"], "events", |api, request, _| Box::pin(events::post(api, request))),
-    signed(Method::POST, &["apps", APP, "batch_events"], "batch_events", |api, request, _| {
-        Box::pin(batch_events::post(api, request))
-    }),
-    signed(Method::GET, &["apps", APP, "channels"], "channels", |api, request, _| {
-        Box::pin(channels::get(api, request))
-    }),
-    signed(Method::GET, &["apps", APP, "channels", CHANNEL], "channel", |api, request, channel| {
-        Box::pin(channel::get(api, request, channel))
-    }),
-    signed(Method::GET, &["apps", APP, "channels", CHANNEL, "users"], "channel_users", |api, request, channel| {
-        Box::pin(channel_users::get(api, request, channel))
-    }),
-    signed(Method::GET, &["apps", APP, "channels", CHANNEL, "stats"], "channel_stats", |api, request, channel| {
-        Box::pin(channel::get_stats(api, request, channel))
-    }),
-    signed(Method::POST, &["apps", APP, "channels", CHANNEL, "events"], "channel_events", |api, request, channel| {
-        Box::pin(channel_events::post(api, request, channel))
-    }),
-    signed(Method::GET, &["apps", APP, "connections"], "connections", |api, request, _| {
-        Box::pin(connections::get(api, request))
-    }),
-    signed(Method::POST, &["apps", APP, "users", USER, "terminate_connections"], TERMINATE, |api, request, user| {
-        Box::pin(terminate_connections::post(api, request, user))
-    }),
-    // pusher-http-python leaves the app out of this path.
-    signed(Method::POST, &["users", USER, "terminate_connections"], TERMINATE, |api, request, user| {
-        Box::pin(terminate_connections::post(api, request, user))
-    }),
-];
+/// Defines the routes of signed requests from one table. Each row has the name, the method, the pattern, the metric
+/// label and the handler. The last argument of a handler is the channel or the user in the path, or an empty text.
+macro_rules! signed_routes {
+    ($($name:ident: $method:ident $pattern:expr, $label:literal, $handler:expr;)*) => {
+        /// The names of the routes of signed requests.
+        #[derive(Clone, Copy)]
+        enum SignedRoute {
+            $($name,)*
+        }
 
-const TERMINATE: &str = "terminate_connections";
+        static SIGNED: &[Route] = &[$(
+            Route { method: Method::$method, pattern: &$pattern, label: $label, handler: Handler::Signed(SignedRoute::$name) },
+        )*];
+
+        impl SignedRoute {
+            async fn respond(self, api: &Api, request: &SignedRequest<'_>, name: &str) -> Result<Response, ApiError> {
+                match self {
+                    $(Self::$name => $handler(api, request, name).await,)*
+                }
+            }
+        }
+    };
+}
+
+// Several patterns can share a label. Source: protocol reference 4.2 and 4.4.
+signed_routes! {
+    Events: POST ["apps", APP, "events"], "events", |api, request, _| events::post(api, request);
+    BatchEvents: POST ["apps", APP, "batch_events"], "batch_events", |api, request, _| batch_events::post(api, request);
+    Channels: GET ["apps", APP, "channels"], "channels", |api, request, _| channels::get(api, request);
+    Channel: GET ["apps", APP, "channels", CHANNEL], "channel", channel::get;
+    ChannelUsers: GET ["apps", APP, "channels", CHANNEL, "users"], "channel_users", channel_users::get;
+    ChannelStats: GET ["apps", APP, "channels", CHANNEL, "stats"], "channel_stats", channel::get_stats;
+    ChannelEvents: POST ["apps", APP, "channels", CHANNEL, "events"], "channel_events", channel_events::post;
+    Connections: GET ["apps", APP, "connections"], "connections", |api, request, _| connections::get(api, request);
+    Terminate: POST ["apps", APP, "users", USER, "terminate_connections"], "terminate_connections", terminate_connections::post;
+    // pusher-http-python leaves the app out of this path.
+    TerminateByKey: POST ["users", USER, "terminate_connections"], "terminate_connections", terminate_connections::post;
+}
+
+/// The routes of requests without a signature.
+static UNSIGNED: &[Route] = &[
+    Route { method: Method::GET, pattern: &["up"], label: "health", handler: Handler::Unsigned(health::get) },
+    Route { method: Method::GET, pattern: &[""], label: "health", handler: Handler::Unsigned(health::get) },
+];
 
 /// A row of the route table.
 struct Route {
@@ -78,30 +85,17 @@ struct Route {
 }
 
 enum Handler {
-    /// For requests without a signature.
     Unsigned(fn() -> Response),
-    /// For signed requests. The last argument is the channel or the user in the path, or an empty text.
-    Signed(SignedHandler),
+    Signed(SignedRoute),
 }
 
-type SignedHandler = for<'a> fn(&'a Api, &'a SignedRequest<'a>, &'a str) -> BoxFuture<'a, Result<Response, ApiError>>;
-
-const fn unsigned(pattern: &'static [&'static str], label: &'static str, handler: fn() -> Response) -> Route {
-    Route { method: Method::GET, pattern, label, handler: Handler::Unsigned(handler) }
-}
-
-const fn signed(
-    method: Method,
-    pattern: &'static [&'static str],
-    label: &'static str,
-    handler: SignedHandler,
-) -> Route {
-    Route { method, pattern, label, handler: Handler::Signed(handler) }
+fn routes() -> impl Iterator<Item = &'static Route> + Clone {
+    UNSIGNED.iter().chain(SIGNED)
 }
 
 /// Returns the labels of all routes. Labels can repeat.
 pub(crate) fn labels() -> impl Iterator<Item = &'static str> + Clone {
-    ROUTES.iter().map(|route| route.label)
+    routes().map(|route| route.label)
 }
 
 /// The percent-decoded segments of a path below the configured prefix.
@@ -133,7 +127,7 @@ pub(crate) struct RouteMatch<'a> {
 impl<'a> RouteMatch<'a> {
     /// Finds the route of a path.
     pub(crate) fn find(segments: &[&'a str]) -> Option<Self> {
-        ROUTES.iter().find_map(|route| Self::of(route, segments))
+        routes().find_map(|route| Self::of(route, segments))
     }
 
     fn of(route: &'static Route, segments: &[&'a str]) -> Option<Self> {
@@ -168,13 +162,13 @@ impl<'a> RouteMatch<'a> {
         B::Error: Into<Box<dyn Error + Send + Sync>>,
     {
         self.check_method(&head.method)?;
-        let handler = match &self.route.handler {
+        let signed = match self.route.handler {
             Handler::Unsigned(handler) => return Ok(handler()),
-            Handler::Signed(handler) => handler,
+            Handler::Signed(signed) => signed,
         };
         let app = self.app.map_or(AppName::AuthKey, AppName::Id);
         let request = SignedRequest::read(api, &app, head, body).await?;
-        handler(api, &request, self.channel.or(self.user).unwrap_or_default()).await
+        signed.respond(api, &request, self.channel.or(self.user).unwrap_or_default()).await
     }
 
     fn check_method(&self, method: &Method) -> Result<(), ApiError> {
