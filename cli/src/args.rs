@@ -36,7 +36,7 @@ pub enum Command {
     Doctor(Doctor),
     /// Check whether the server on this machine is ready
     Healthcheck(Healthcheck),
-    /// Generate credentials
+    /// Generate the credentials of an app
     #[command(subcommand)]
     App(AppCommand),
     /// List, replay or delete webhooks that could not be delivered
@@ -63,7 +63,7 @@ pub struct Settings {
     /// Port of /metrics, /livez and /readyz; 0 selects any free port
     #[arg(long, value_name = "PORT")]
     pub admin_port: Option<u16>,
-    /// URL of the Redis of the cluster, like redis://user:password@host:6379/0
+    /// URL of the Redis of the cluster, like `redis://user:password@host:6379/0`
     ///
     /// Other users of the machine can see a password on the command line. Set it in --config or --env-file instead.
     #[arg(long, value_name = "URL", value_parser = |url: &str| Ok::<_, String>(Secret::new(url)))]
@@ -107,12 +107,12 @@ pub struct Doctor {
     /// Public URL of the running server, like `https://ws.example.org` or `wss://ws.example.org`
     #[arg(long)]
     pub url: Option<ServerUrl>,
-    /// PEM file of CA certificates that are trusted for --url [default: the public CAs]
+    /// PEM file of trusted CA certificates for --url [default: the public CAs]
     #[arg(long, value_name = "FILE")]
     pub ca: Option<PathBuf>,
 }
 
-/// The part of a cluster that a node plays.
+/// The parts of the server that a node runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Role {
     /// A gateway and a publisher in one process
@@ -242,7 +242,7 @@ pub struct Target {
     /// Other users of the machine can see it on the command line. Set it in --config or --env-file instead.
     #[arg(long, value_parser = |secret: &str| Ok::<_, String>(Secret::new(secret)))]
     pub secret: Option<Secret>,
-    /// PEM file of CA certificates that are trusted for --url [default: the public CAs]
+    /// PEM file of trusted CA certificates for --url [default: the public CAs]
     #[arg(long, value_name = "FILE")]
     pub ca: Option<PathBuf>,
 }

@@ -54,7 +54,7 @@ impl Api {
     }
 }
 
-/// Returns the bytes of an app's concurrent request bodies, at most. One body of the largest size always fits.
+/// Returns the maximum size of an app's concurrent request bodies, in bytes. One body of the largest size always fits.
 fn body_budget(app: &App) -> usize {
     APP_BODY_BYTES_MAX.max(app.limits.request_bytes()).min(BODY_PERMITS_MAX)
 }

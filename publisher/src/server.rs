@@ -99,12 +99,12 @@ impl Server {
         descriptors_max: u64,
     ) -> io::Result<Self> {
         let listener = shared::serve::listener::listen(host, port, inherited).await?;
-        let room = usize::try_from(descriptors_max / 5 * 4).unwrap_or(usize::MAX);
-        let room = room.clamp(1, CONNECTIONS_MAX);
+        let max = usize::try_from(descriptors_max / 5 * 4).unwrap_or(usize::MAX);
+        let max = max.clamp(1, CONNECTIONS_MAX);
         let gauge = |name, help| register(registry, IntGauge::new(name, help));
         gauge("carillon_http_connections_max", "Maximum number of open connections to the HTTP API of a publisher.")
-            .set(i64::try_from(room).unwrap_or(i64::MAX));
-        let permits = Arc::new(Semaphore::new(room));
+            .set(i64::try_from(max).unwrap_or(i64::MAX));
+        let permits = Arc::new(Semaphore::new(max));
         let state = State {
             is_draining: Arc::default(),
             stopped_accepting: CancellationToken::new(),
@@ -117,7 +117,7 @@ impl Server {
             accept_policy: Arc::new(accept_policy),
             api,
             permits,
-            max: room,
+            max,
             state: Arc::new(state),
             event_loop_lag,
         })
@@ -179,8 +179,8 @@ impl Server {
 
     /// Waits for a free permit. Meanwhile, connections wait in the listen queue of the system.
     ///
-    /// Logs once that the limit is reached, and again only after a tenth of the permits was free. Otherwise the log
-    /// would get a line for each connection that ends.
+    /// Logs once that the limit is reached, and again only after more than a tenth of the permits were free. Otherwise
+    /// the log would get a line for each connection that ends.
     async fn permit(&self, full: &mut bool) -> OwnedSemaphorePermit {
         if *full && self.permits.available_permits() > self.max / 10 {
             *full = false;
@@ -228,7 +228,7 @@ fn serve(
         let _permit = permit;
         if let Err(dropped) = serve_admitted(&accept_policy, api, &state, stream, peer, watcher).await {
             let cause = std::error::Error::source(&dropped).map(ToString::to_string).unwrap_or_default();
-            tracing::debug!(%peer, error = %dropped, cause, "connection dropped");
+            tracing::debug!(client.address = %peer, error = %dropped, cause, "connection dropped");
             state.dropped.with_label_values(&[dropped.label()]).inc();
         }
     });

@@ -189,7 +189,7 @@ impl Layers {
         self.0.get_metadata(value.tag()).map(source)
     }
 
-    /// Whether the value of a key came from the configuration file.
+    /// Returns whether the value of a key came from the configuration file.
     pub fn is_from_file(&self, key: &str) -> bool {
         let metadata = self.value(key).and_then(|value| self.0.get_metadata(value.tag()));
         metadata.is_some_and(|metadata| matches!(metadata.source, Some(Source::File(_))))

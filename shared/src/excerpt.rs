@@ -46,7 +46,7 @@ impl fmt::Display for Logged<'_> {
     }
 }
 
-/// Whether the character is a control, a line or paragraph separator, or a mark that reorders text.
+/// Returns whether the character is a control, a line or paragraph separator, or a mark that reorders text.
 fn must_be_escaped(character: char) -> bool {
     character.is_control()
         || matches!(character, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')

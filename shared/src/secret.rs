@@ -22,7 +22,7 @@ impl Secret {
         &self.0
     }
 
-    /// Whether the secret is empty.
+    /// Returns whether the secret is empty.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -32,13 +32,13 @@ impl Secret {
         Signature(self.mac(parts).finalize().into_bytes().into())
     }
 
-    /// Whether `signature` is the HMAC-SHA256 of `parts` under this secret, in constant time.
+    /// Returns whether `signature` is the HMAC-SHA256 of `parts` under this secret, in constant time.
     pub fn verifies(&self, parts: &[&[u8]], signature: &Signature) -> bool {
         self.mac(parts).verify_slice(&signature.0).is_ok()
     }
 
     fn mac(&self, parts: &[&[u8]]) -> Hmac<Sha256> {
-        let mut mac = Hmac::<Sha256>::new_from_slice(self.0.as_bytes()).expect("HMAC takes keys of any length");
+        let mut mac = Hmac::<Sha256>::new_from_slice(self.0.as_bytes()).expect("HMAC accepts keys of any length");
         for part in parts {
             mac.update(part);
         }
@@ -46,7 +46,7 @@ impl Secret {
     }
 }
 
-/// An HMAC-SHA256 digest; on the wire Returns 64 lower-case hex digits.
+/// An HMAC-SHA256 digest, sent as 64 lower-case hex digits.
 #[derive(Clone, Copy)]
 pub struct Signature([u8; 32]);
 
@@ -67,7 +67,7 @@ impl Signature {
     }
 }
 
-/// Whether two texts are equal. The time depends only on their lengths.
+/// Returns whether two texts are equal. The time depends only on their lengths.
 pub fn constant_time_eq(a: &str, b: &str) -> bool {
     a.as_bytes().ct_eq(b.as_bytes()).into()
 }

@@ -144,7 +144,7 @@ async fn settings_without_a_variable_come_from_other_sources() {
 #[tokio::test]
 async fn a_mistake_is_reported_with_its_variable_and_line() {
     for (env, variables, expected) in [
-        ("REVERB_APP_KEY=a?b", &[][..], "apps.0.key: expected a text that a path can hold"),
+        ("REVERB_APP_KEY=a?b", &[][..], "apps.0.key: expected a key that a URL path can contain"),
         ("REVERB_APP_KEY=a?b", &[], "(from REVERB_APP_KEY in the file of --env-file)"),
         ("", &[("REVERB_APP_KEY", "a#b")], "(from REVERB_APP_KEY in the environment)"),
         ("REVERB_APP_KEY=two words", &[], "REVERB_APP_KEY: expected nothing after the value"),

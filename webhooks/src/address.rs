@@ -16,7 +16,7 @@ const METADATA_V6: [Ipv6Addr; 2] =
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RefusedAddress {
     /// A link-local or metadata address. Always refused.
-    #[error("the address is link-local, where clouds keep their metadata")]
+    #[error("the address is link-local or that of a cloud metadata service")]
     LinkLocal,
     /// An address in a private network. Refused by `webhooks.refuse_private_networks`.
     #[error("the address is in a private network (webhooks.refuse_private_networks)")]

@@ -58,7 +58,7 @@ async fn print_messages(client: &mut Client, count: Option<u64>) -> Result<(), F
     while count.is_none_or(|count| printed < count) {
         let message = client.next_message().await?;
         if let Some(refusal) = message.refusal() {
-            print_error(&format!("meanwhile, {refusal}"));
+            print_error(&refusal.to_string());
         } else if let Some(line) = line(&message) {
             print(&line);
             printed += 1;

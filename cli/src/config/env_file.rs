@@ -103,7 +103,7 @@ impl EnvFile {
     }
 }
 
-/// Whether a text looks like the name of a variable and not like a part of a secret.
+/// Returns whether a text looks like the name of a variable and not like a part of a secret.
 fn is_usual(name: &str) -> bool {
     const LENGTH_MAX: usize = 64;
     let is_usual = |byte: u8| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'_';

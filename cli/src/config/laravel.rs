@@ -34,12 +34,12 @@ struct Found<'a> {
     layer: &'static str,
 }
 
-/// Variables that Kubernetes overrides where a Service is named `redis`, `reverb`, `reverb-server` or `pusher`, as with
+/// Variables that Kubernetes overrides if a Service is named `redis`, `reverb`, `reverb-server` or `pusher`, like
 /// `REDIS_PORT=tcp://10.0.0.1:6379`.
 const PORTS: [&str; 4] = ["REDIS_PORT", "REVERB_PORT", "REVERB_SERVER_PORT", "PUSHER_PORT"];
 
-/// Removes the ports that Kubernetes sets for Services, so that those of the env file apply. Other variables of Services
-/// stay, because a file may refer to them, like `REDIS_HOST=${REDIS_SERVICE_HOST}`.
+/// Removes the ports that Kubernetes sets for Services, so that those of the env file apply. Other variables of
+/// Services stay, because a file may refer to them, like `REDIS_HOST=${REDIS_SERVICE_HOST}`.
 pub(super) fn without_service_ports(environment: &[(String, String)]) -> Vec<(String, String)> {
     let is_service_port = |name: &str, value: &str| PORTS.contains(&name) && is_of_service(name, value);
     environment.iter().filter(|(name, value)| !is_service_port(name, value)).cloned().collect()

@@ -45,13 +45,13 @@ fn env_file(text: &str) -> Given<'_> {
 
 const SHOP: &str = "[[apps]]\nid = \"shop\"\nkey = \"k\"\nsecret = \"s\"\n";
 
-/// `expected`: one of the mistakes, without its source.
+/// Checks that `expected` is one of the mistakes, without its source.
 #[track_caller]
 fn refused(given: Given<'_>, expected: &str) {
     refusal(given, expected);
 }
 
-/// The source of the expected mistake; empty when it has none.
+/// Returns the source of the expected mistake, or an empty text.
 #[track_caller]
 fn refusal(given: Given<'_>, expected: &str) -> String {
     let error = given.load().expect_err("the configuration should be refused");
@@ -195,7 +195,7 @@ fn names_that_a_url_cannot_contain_are_refused() {
     }
     for key in ["", "a?b", "a#b", "a\nb", " a", "a/../b", "..", "./a", &"k".repeat(201)] {
         let error = file(&app("a", key)).load().unwrap_err();
-        assert!(error.contains("apps.0.key: expected a text that a path can hold"), "{error}");
+        assert!(error.contains("apps.0.key: expected a key that a URL path can contain"), "{error}");
     }
 }
 

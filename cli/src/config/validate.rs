@@ -81,7 +81,7 @@ impl Config {
     }
 }
 
-/// Whether a text can be the id of an app, which is one segment of a path.
+/// Returns whether a text can be the id of an app, which is one segment of a path.
 pub(crate) fn is_name(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte))
 }

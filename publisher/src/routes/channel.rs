@@ -53,10 +53,12 @@ async fn describe(api: &Api, request: &SignedRequest<'_>, name: &str, info: Info
     info.check(&channel)?;
     let topic = request.topic(&channel);
     let occupancy = occupancy(api, &topic).await?;
-    let kept = if info.cache && channel.kind().is_cache() { api.roster.cached(&topic).await? } else { None };
-    let frame = kept.as_ref().and_then(|kept| read_frame(&topic, kept));
-    let cache =
-        kept.as_ref().zip(frame.as_ref()).map(|(kept, frame)| Cache { data: &frame.data, ttl: seconds(kept.ttl) });
+    let cached = if info.cache && channel.kind().is_cache() { api.roster.cached(&topic).await? } else { None };
+    let frame = cached.as_ref().and_then(|cached| read_frame(&topic, cached));
+    let cache = cached
+        .as_ref()
+        .zip(frame.as_ref())
+        .map(|(cached, frame)| Cache { data: &frame.data, ttl: seconds(cached.ttl) });
     Ok(ok(&Channel {
         occupied: occupancy.subscriptions > 0,
         attributes: info.attributes(&channel, Some(occupancy)),
@@ -70,8 +72,8 @@ async fn occupancy(api: &Api, topic: &Topic) -> Result<Occupancy, ApiError> {
 }
 
 /// Parses a cached event. An invalid one is treated as absent.
-fn read_frame<'a>(topic: &Topic, kept: &'a CachedEvent) -> Option<Frame<'a>> {
-    let frame = serde_json::from_slice(&kept.frame).ok().map(|Object(frame)| frame);
+fn read_frame<'a>(topic: &Topic, cached: &'a CachedEvent) -> Option<Frame<'a>> {
+    let frame = serde_json::from_slice(&cached.frame).ok().map(|Object(frame)| frame);
     if frame.is_none() {
         tracing::warn!(
             app.id = %topic.app,

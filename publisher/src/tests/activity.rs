@@ -64,7 +64,7 @@ async fn log_lines_contain_events_and_channels_but_no_data_or_signatures() {
     let expected = [
         "activity message=Event published app.id=3 event.name=e channel.name=a, b event.bytes=12".to_owned(),
         "activity message=Terminating the connections of a user app.id=3".to_owned(),
-        refusal("batch_events", "3", "a, b", body.len(), 401, "request is not authentic: signature does not fit"),
+        refusal("batch_events", "3", "a, b", body.len(), 401, "request is not authentic: signature does not match"),
     ];
     assert_eq!(LINES.take(), expected);
 }

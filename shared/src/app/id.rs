@@ -17,8 +17,8 @@ pub struct AppId(Arc<str>);
 pub struct AppKey(Arc<str>);
 
 /// The rule for keys in error messages; [`is_key`] applies it.
-pub const KEY_EXPECTED: &str = "expected a text that a path can hold: neither empty nor longer than 200 bytes, without control \
-                                characters, `?`, `#`, `\\`, and parts between slashes that are `.` or `..`";
+pub const KEY_EXPECTED: &str = "expected a key that a URL path can contain: 1 to 200 bytes, without control characters, `?`, `#` \
+                                or `\\`, and without `.` or `..` between slashes";
 
 /// The longest key, in bytes.
 const KEY_BYTES_MAX: usize = 200;

@@ -22,9 +22,7 @@ pub enum LabelError {
     #[error("expected 1 to {LENGTH_MAX} letters, digits, dots, colons, hyphens or underscores")]
     Form,
     /// The label of another endpoint of the app.
-    #[error(
-        "expected a label that differs from {0}, which another endpoint of the app has; endpoints with the same URL need one each"
-    )]
+    #[error("another endpoint of the app has the label {0}; endpoints with the same URL need different labels")]
     Taken(Label),
 }
 

@@ -20,7 +20,7 @@ pub enum ChannelAuthError {
     #[error("auth is signed with the key of another app")]
     Key,
     /// The digest is wrong. `expected_over` is the text that should have been signed. It contains no secret.
-    #[error("signature does not fit")]
+    #[error("signature does not match")]
     Signature {
         /// The text that the signature should cover.
         expected_over: String,

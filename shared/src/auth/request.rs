@@ -54,13 +54,13 @@ pub enum RequestAuthError {
         now_s: u64,
     },
     /// The digest is wrong. `expected_over` is the text that should have been signed. It contains no secret.
-    #[error("signature does not fit")]
+    #[error("signature does not match")]
     Signature {
         /// The text that the signature should cover.
         expected_over: String,
     },
     /// The body is not the one that was signed.
-    #[error("body_md5 does not fit the body")]
+    #[error("body_md5 does not match the body")]
     BodyMd5,
 }
 

@@ -7,7 +7,7 @@
 
 use std::net::IpAddr;
 
-/// Whether name and value of a variable have the form that Kubernetes uses for Services. A mistyped setting like
+/// Returns whether a variable has the form that Kubernetes uses for Services. A mistyped setting like
 /// `CARILLON_PORT=9000` does not.
 pub fn is_of_service(name: &str, value: &str) -> bool {
     let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
@@ -36,7 +36,7 @@ pub fn is_of_service(name: &str, value: &str) -> bool {
         || name.match_indices("_PORT_").any(|(start, part)| is_port_part(&name[start + part.len()..]))
 }
 
-/// Whether the name continues behind `part`.
+/// Returns whether the name continues behind `part`.
 fn has_suffix_behind(name: &str, part: &str) -> bool {
     name.split_once(part).is_some_and(|(_, rest)| !rest.is_empty())
 }

@@ -68,7 +68,7 @@ fn entries(mut list: Vec<Value>, above: Dict) -> Result<Vec<Value>, Gap> {
     Ok(list)
 }
 
-/// Whether all keys of the table are numbers.
+/// Returns whether all keys of the table are numbers.
 fn is_numbered(table: &Dict) -> bool {
     let is_number = |key: &String| key.bytes().all(|byte| byte.is_ascii_digit()) && key.parse::<usize>().is_ok();
     !table.is_empty() && table.keys().all(is_number)

@@ -33,7 +33,7 @@ impl Default for Server {
     }
 }
 
-/// A file of this content, in a folder that lives as long as the first of the pair.
+/// Creates a file with this content, in a folder that is removed when the first value is dropped.
 fn file(content: &str) -> (tempfile::TempDir, PathBuf) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("carillon.toml");
@@ -46,7 +46,7 @@ fn pairs(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
 }
 
 impl Layers {
-    /// Layers in their usual order.
+    /// Returns the layers in their usual order.
     fn over(
         file: Option<&Path>,
         variables: &[Variables<'_>],
@@ -72,7 +72,7 @@ fn from_flags(flags: serde_json::Value) -> Result<Root, ConfigError> {
     Layers::over(None, &[], &[], &flags).extract()
 }
 
-/// `expected`: pieces of the one message; `secret`: what must not be in it, however it is printed.
+/// Checks that the error contains each text of `expected`, and that no form of it contains the secret.
 #[track_caller]
 fn check_refused(refused: Result<Root, ConfigError>, expected: &[&str]) {
     let error = refused.expect_err("refused");
@@ -207,7 +207,7 @@ fn leading_zeros_and_signs_of_a_variable_are_kept() {
     check("", "");
 }
 
-/// figment reads lists as a whole and takes `007` for a number there. A test that asserts what is, not what should be.
+/// figment parses a list as a whole and reads `007` in it as a number. This test records a limitation.
 #[test]
 fn leading_zeros_inside_a_list_need_quotes() {
     let secret = |value: &str| {

@@ -80,7 +80,7 @@ fn without_brackets(text: &str) -> &str {
     inner.filter(|inner| is_ipv6(inner)).unwrap_or(text)
 }
 
-/// Whether the text is an IPv6 address, with or without a zone.
+/// Returns whether the text is an IPv6 address, with or without a zone.
 fn is_ipv6(text: &str) -> bool {
     text.split('%').next().is_some_and(|address| address.parse::<Ipv6Addr>().is_ok())
 }

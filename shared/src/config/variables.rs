@@ -21,7 +21,7 @@ pub(super) fn read(variables: &[(String, String)]) -> Dict {
     values
 }
 
-/// Whether the value of a key is always a text. `true` and `[a]` can be secrets.
+/// Returns whether the value of a key is always a text. `true` and `[a]` can be secrets.
 fn is_text(path: &str) -> bool {
     path.starts_with("apps.") && [".id", ".key", ".secret"].iter().any(|end| path.ends_with(end))
 }

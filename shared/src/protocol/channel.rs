@@ -111,22 +111,22 @@ impl ChannelName {
 }
 
 impl ChannelKind {
-    /// Whether a subscription needs a signature by the app's secret. User channels need a sign-in instead.
+    /// Returns whether a subscription needs a signature by the app's secret. User channels need a sign-in instead.
     pub fn needs_auth(self) -> bool {
         !matches!(self, Self::Public | Self::Cache | Self::User)
     }
 
-    /// Whether subscribers are members of a presence list.
+    /// Returns whether subscribers are members of a presence list.
     pub fn is_presence(self) -> bool {
         matches!(self, Self::Presence | Self::PresenceCache)
     }
 
-    /// Whether new subscribers receive the last event that was published over the HTTP API.
+    /// Returns whether new subscribers receive the last event that was published over the HTTP API.
     pub fn is_cache(self) -> bool {
         matches!(self, Self::Cache | Self::PrivateCache | Self::EncryptedCache | Self::PresenceCache)
     }
 
-    /// Whether subscribers may send `client-` events. Source: protocol reference 2.5.
+    /// Returns whether subscribers may send `client-` events. Source: protocol reference 2.5.
     pub fn takes_client_events(self) -> bool {
         matches!(self, Self::Private | Self::PrivateCache | Self::Presence | Self::PresenceCache)
     }

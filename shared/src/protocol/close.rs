@@ -5,8 +5,8 @@ macro_rules! close_codes {
     ($(#[doc = $doc:literal] $name:ident = $code:literal,)*) => {
         /// The reason why the server closes a connection, as the status code of the close frame.
         ///
-        /// pusher-js does not reconnect after 4000 to 4099. It reconnects at once after 4200 to 4299, and after a second for
-        /// all other codes. Source: protocol reference 1.3.
+        /// pusher-js does not reconnect after 4000 to 4099. It reconnects at once after 4200 to 4299, and after a
+        /// second for all other codes. Source: protocol reference 1.3.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         pub enum CloseCode {
             $(#[doc = concat!(stringify!($code), ":", $doc)] $name = $code,)*
@@ -51,7 +51,7 @@ close_codes! {
     InvalidVersion = 4006,
     /// The server does not support the protocol version.
     UnsupportedVersion = 4007,
-    /// The origin or network is not allowed, the user was terminated, or the connection did not sign in within the time limit.
+    /// The origin or network is not allowed, the user was terminated, or the connection did not sign in in time.
     Unauthorized = 4009,
     /// The node is full or restarts, the app's connection count is uncertain, or the client reads too slowly.
     OverCapacity = 4100,
@@ -67,13 +67,13 @@ impl CloseCode {
         self as u16
     }
 
-    /// Whether clients do not reconnect by themselves after this code.
+    /// Returns whether clients do not reconnect by themselves after this code.
     pub fn is_final(self) -> bool {
         (4000..4100).contains(&self.code())
     }
 
-    /// Whether a `pusher:error` with the same code precedes the close frame. Clients that announce protocol 5 read only the
-    /// `pusher:error`.
+    /// Returns whether a `pusher:error` with the same code precedes the close frame. Clients that announce protocol 5
+    /// read only the `pusher:error`.
     pub fn announced(self) -> bool {
         self.code() >= 4000
     }

@@ -55,12 +55,12 @@ impl<'a> EventName<'a> {
     }
 }
 
-/// Whether the name is reserved for the server.
+/// Returns whether the name is reserved for the server.
 pub fn is_reserved(name: &str) -> bool {
     name.starts_with("pusher:") || name.starts_with("pusher_internal:")
 }
 
-/// Whether the name is that of a client event.
+/// Returns whether the name is that of a client event.
 pub fn is_client_event(name: &str) -> bool {
     name.starts_with("client-")
 }

@@ -69,20 +69,20 @@ pub enum UserError {
     /// The text is not a JSON object of the expected form.
     #[error("user_data is not valid JSON with an id")]
     Json(#[source] serde_json::Error),
-    /// The id is not a string. pusher-js ignores the answer to such a sign-in.
-    #[error("id in user_data is {found}; expected a string, as \"7\"")]
+    /// The id is not a string. pusher-js ignores the reply to such a sign-in.
+    #[error("id in user_data is {found}; expected a string, like \"7\"")]
     IdKind {
         /// The kind of its value.
         found: &'static str,
     },
     /// The watchlist is not a list.
-    #[error("watchlist in user_data is {found}; expected a list of user ids as strings, as [\"7\"]")]
+    #[error("watchlist in user_data is {found}; expected a list of user ids as strings, like [\"7\"]")]
     WatchlistKind {
         /// The kind of its value.
         found: &'static str,
     },
     /// An entry of the watchlist is not a string.
-    #[error("watchlist in user_data has {found} in it; expected user ids as strings, as [\"7\"]")]
+    #[error("watchlist in user_data has {found} in it; expected user ids as strings, like [\"7\"]")]
     WatchedKind {
         /// The kind of its value.
         found: &'static str,

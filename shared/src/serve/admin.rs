@@ -131,7 +131,7 @@ impl Admin {
                     if self.access.admits(peer.ip()) {
                         connections.serve(stream, &self.routes);
                     } else {
-                        tracing::debug!(%peer, "connection dropped: the address is not allowed");
+                        tracing::debug!(client.address = %peer, "connection dropped: the address is not allowed");
                     }
                 }
                 () = connections.ended() => {}

@@ -25,8 +25,8 @@ pub enum LimitError {
     Unknown(#[source] io::Error),
     /// All allowed descriptors are reserved for other uses than connections.
     #[error(
-        "{limit} open descriptors are allowed and {reserved} are reserved for other uses than connections; raise the limit, for example with \
-         `ulimit -n 65536`"
+        "the limit of {limit} open descriptors leaves none for connections, because {reserved} are reserved for other \
+         uses; raise the limit, for example with `ulimit -n 65536`"
     )]
     NoRoom {
         /// The limit in force.

@@ -42,12 +42,12 @@ pub struct Access {
 }
 
 impl Networks {
-    /// Whether the list is empty.
+    /// Returns whether the list is empty.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Whether an address is in one of the networks. An IPv4 address equals its IPv4-mapped IPv6 form.
+    /// Returns whether an address is in one of the networks. An IPv4 address equals its IPv4-mapped IPv6 form.
     pub fn contains(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
         self.0.iter().any(|network| network.contains(&address))
@@ -93,22 +93,23 @@ fn canonical(network: IpNet) -> IpNet {
 }
 
 impl Access {
-    /// Whether a client with this address is allowed.
+    /// Returns whether a client with this address is allowed.
     pub fn admits(&self, client: IpAddr) -> bool {
         !self.deny.contains(client) && (self.allow.is_empty() || self.allow.contains(client))
     }
 
-    /// Whether a connection from this address may carry requests of allowed clients. A trusted proxy always may.
+    /// Returns whether a connection from this address may carry requests of allowed clients. A trusted proxy always
+    /// may.
     pub fn admits_peer(&self, peer: IpAddr) -> bool {
         self.trusted_proxies.contains(peer) || self.admits(peer)
     }
 
-    /// Whether a client is allowed. A client with an unknown address is allowed only if all clients are.
+    /// Returns whether a client is allowed. A client with an unknown address is allowed only if all clients are.
     pub fn admits_client(&self, client: Option<IpAddr>) -> bool {
         client.map_or(self.allow.is_empty() && self.deny.is_empty(), |client| self.admits(client))
     }
 
-    /// Whether a trusted proxy sent the request for itself, without a client address.
+    /// Returns whether a trusted proxy sent the request for itself, without a client address.
     pub fn is_proxy_itself(&self, peer: RemoteAddr, headers: &HeaderMap) -> bool {
         let names_client = peer.may_be_proxy && headers.contains_key(FORWARDED_FOR);
         self.trusted_proxies.contains(peer.address) && !names_client
@@ -149,7 +150,8 @@ impl Access {
     }
 }
 
-/// Returns the addresses in `X-Forwarded-For`, the last one first. The item is `None` for an address that cannot be read.
+/// Returns the addresses in `X-Forwarded-For`, the last one first. The item is `None` for an address that cannot be
+/// read.
 fn hops(headers: &HeaderMap) -> impl Iterator<Item = Option<IpAddr>> {
     let lines = headers.get_all(FORWARDED_FOR).iter().rev();
     // Split bytes, because the part of the line that the client wrote may not be valid UTF-8.

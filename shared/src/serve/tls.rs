@@ -41,7 +41,7 @@ pub struct Config {
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
     /// One of the two keys is set and the other is not.
-    #[error("expected a file, since {0} is set")]
+    #[error("expected a file, because {0} is set")]
     Missing(&'static str),
     /// The files cannot be used.
     #[error(transparent)]

@@ -51,11 +51,11 @@ async fn latency(connection: &mut MultiplexedConnection) -> Finding {
     const SUBJECT: &str = "redis latency";
     let mut times = Vec::with_capacity(PINGS);
     for _ in 0..PINGS {
-        let began = Instant::now();
+        let started = Instant::now();
         if let Err(error) = cmd("PING").exec_async(connection).await {
             return Finding::problem(SUBJECT, format!("PING failed: {}", explain(&error)));
         }
-        times.push(began.elapsed());
+        times.push(started.elapsed());
     }
     times.sort();
     let (median, longest) = (times[PINGS / 2], times[PINGS - 1]);
@@ -150,9 +150,9 @@ fn eviction(policy: Option<&str>) -> Finding {
 /// command.
 async fn output_buffer(connection: &mut MultiplexedConnection) -> Finding {
     const NAME: &str = "client-output-buffer-limit";
-    let asked: Result<HashMap<String, String>, RedisError> =
+    let response: Result<HashMap<String, String>, RedisError> =
         cmd("CONFIG").arg("GET").arg(NAME).query_async(connection).await;
-    match asked {
+    match response {
         Ok(settings) => buffers(settings.get(NAME).map_or("", String::as_str)),
         Err(_) => Finding::warning(
             BUFFERS,
@@ -189,8 +189,8 @@ fn buffers(limits: &str) -> Finding {
 const CLOCK_LIMIT: ClockLimit = (30, "gateways whose clocks differ by a minute refuse each other's requests");
 
 async fn clock(connection: &mut MultiplexedConnection) -> Finding {
-    let asked: Result<(u64, u64), RedisError> = cmd("TIME").query_async(connection).await;
-    match asked {
+    let response: Result<(u64, u64), RedisError> = cmd("TIME").query_async(connection).await;
+    match response {
         Ok((seconds, _)) => compare_clocks(seconds, "Redis", CLOCK_LIMIT),
         Err(error) => Finding::warning(CLOCK, format!("TIME is not allowed: {error}")),
     }

@@ -1,13 +1,13 @@
 //! The grammar of `.env` files of vlucas/phpdotenv 5.6, which Laravel uses.
 //!
-//! Each rule is one of that library, with its oddities. `phpdotenv.json` in this directory has files and the values
-//! that the library read from them. The library refuses a whole file because of one invalid entry. This parser skips
-//! the first line of that entry.
+//! The rules are exactly those of that library. `phpdotenv.json` in this directory has files and the values that the
+//! library read from them. The library refuses a whole file because of one invalid entry. This parser skips the first
+//! line of that entry.
 
 use std::borrow::Cow;
 use std::fmt;
 
-/// An assignment, or with `template` absent a name alone, which unsets the variable.
+/// An assignment. Without a `template`, it is a name alone, which unsets the variable.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Entry {
     pub(super) name: String,
@@ -19,17 +19,17 @@ pub(super) struct Entry {
 pub(super) struct Broken {
     /// The number of the entry's first line, counted from 1.
     pub(super) line: usize,
-    /// The variable that the line seems to be about; it may be empty.
+    /// The variable that the line seems to set. It may be empty.
     pub(super) name: String,
     pub(super) problem: Problem,
 }
 
-/// Why an entry cannot be read.
+/// The reason why an entry cannot be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Problem {
     /// Nothing precedes the equals sign.
     NoName,
-    /// The name holds other characters than letters, digits, underscores and dots.
+    /// The name has other characters than letters, digits, underscores and dots.
     Name,
     /// Something follows the value.
     Whitespace,
@@ -136,12 +136,12 @@ fn closings(lines: &[&str]) -> Vec<Option<usize>> {
     closings
 }
 
-/// Whether the line starts a value of several lines.
+/// Returns whether the line starts a value of several lines.
 fn opens_lines(line: &str) -> bool {
     line.contains("=\"") && closing_quotes(line) <= 1
 }
 
-/// The number of double quotes that are neither the first character nor behind a lone backslash.
+/// Returns the number of double quotes that are neither the first character nor behind a lone backslash.
 fn closing_quotes(line: &str) -> usize {
     let line = line.replace("\\\\", "");
     line.as_bytes().windows(2).filter(|pair| pair[0] != b'\\' && pair[1] == b'"').count()
@@ -177,7 +177,7 @@ fn parse_name(name: &str) -> Result<&str, Problem> {
     if name.is_empty() || !name.chars().all(is_valid) { Err(Problem::Name) } else { Ok(name) }
 }
 
-/// Whether a character is whitespace for `ctype_space` and the regular expressions of PHP.
+/// Returns whether a character is whitespace for `ctype_space` and the regular expressions of PHP.
 fn is_space(character: char) -> bool {
     matches!(character, ' ' | '\t' | '\n' | '\r' | '\x0b' | '\x0c')
 }

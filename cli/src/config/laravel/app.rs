@@ -36,7 +36,7 @@ pub(in crate::config) struct Completed {
 }
 
 impl Completed {
-    /// Whether the variables are those of Reverb.
+    /// Returns whether the variables are those of Reverb.
     pub(in crate::config) fn is_of_reverb(&self) -> bool {
         self.prefix == REVERB
     }
@@ -88,7 +88,7 @@ pub(super) fn complete(layers: Layers, laravel: &Laravel<'_>) -> Result<(Layers,
     Ok((layers, Some(completed)))
 }
 
-/// Whether an app has its own credentials.
+/// Returns whether an app has its own credentials.
 fn is_complete(layers: &Layers, index: usize) -> bool {
     let has = |name: &str| layers.value(&format!("apps.{index}.{name}")).is_some();
     has("id") && has("key") && (has("secret") || has("secret_file"))
@@ -130,7 +130,7 @@ fn credentials<'a>(laravel: &Laravel<'a>) -> Result<Option<Credentials<'a>>, Mis
 }
 
 impl Credentials<'_> {
-    /// Whether the credentials do not contradict those of an app.
+    /// Returns whether the credentials do not contradict those of an app.
     fn fit(&self, layers: &Layers, index: usize) -> bool {
         CREDENTIALS[..2].iter().zip(&self.values).all(|((name, _), found)| {
             let configured = layers.value(&format!("apps.{index}.{name}"));

@@ -32,7 +32,7 @@ impl<'a> Value<'a> {
         }
     }
 
-    /// Whether PHP converts the value to true.
+    /// Returns whether PHP converts the value to true.
     pub(super) fn is_true(self) -> bool {
         !matches!(self.text(), "" | "0")
     }

@@ -124,7 +124,7 @@ fn keys_of_openssl_are_valid_and_invalid_keys_are_named_with_their_variable() {
     let key = "MWfOjqT8cbGdjnb+QjvKoK1N/0qkOrPqKJ2rW7Z2aLo=";
     app_of(env_file(&env(key)), ("1", key, "MWf+/0="));
     let error = env_file(&env("a?b")).load().unwrap_err();
-    assert!(error.starts_with("apps.0.key: expected a text that a path can hold"), "{error}");
+    assert!(error.starts_with("apps.0.key: expected a key that a URL path can contain"), "{error}");
     assert!(error.ends_with("not \"a?b\" (from REVERB_APP_KEY in the file of --env-file)"), "{error}");
     let environment = &[("PUSHER_APP_ID", "a/b"), ("PUSHER_APP_KEY", "k"), ("PUSHER_APP_SECRET", "s")];
     let error = Given { environment, ..Given::default() }.load().unwrap_err();

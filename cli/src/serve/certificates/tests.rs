@@ -58,7 +58,7 @@ impl Mount {
         Tls::new(&config).unwrap().unwrap()
     }
 
-    /// Whether the server presents the certificate of this version.
+    /// Returns whether the server presents the certificate of this version.
     async fn is_served(&self, tls: &Arc<Tls>, version: &str) -> bool {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();

@@ -25,9 +25,9 @@ fn a_sign_in_needs_a_valid_signature() {
     client.check(&sign_in("key::user::0", user_data), "refused: auth is signed with the key of another app");
     client.check(&sign_in("yek:0", user_data), "refused: auth is signed with the key of another app");
     let of_other_data = sign_user(&client.app, socket(), r#"{"id":"8"}"#);
-    client.check(&sign_in(&of_other_data, user_data), "refused: signature does not fit");
+    client.check(&sign_in(&of_other_data, user_data), "refused: signature does not match");
     let of_other_socket = sign_user(&client.app, "1.1".parse().unwrap(), user_data);
-    client.check(&sign_in(&of_other_socket, user_data), "refused: signature does not fit");
+    client.check(&sign_in(&of_other_socket, user_data), "refused: signature does not match");
     assert!(client.session.signed_in().is_none());
 }
 

@@ -25,7 +25,7 @@ fn channels_with_a_prefix_need_a_valid_signature() {
         client
             .check(&subscribe(channel, Some(&other_key), None), "refused: auth is signed with the key of another app");
         let other_channel = client.auth("private-b", None);
-        client.check(&subscribe(channel, Some(&other_channel), None), "refused: signature does not fit");
+        client.check(&subscribe(channel, Some(&other_channel), None), "refused: signature does not match");
         assert_eq!(client.session.subscriptions.count(), 0);
         assert_eq!(client.subscribes(channel, None), format!("enter {channel}"));
     }
@@ -36,7 +36,7 @@ fn a_signature_for_another_connection_is_refused() {
     let mut client = Client::new();
     let channel = ChannelName::parse("private-a", 200).unwrap();
     let auth = sign_channel(&client.app, "1.1".parse().unwrap(), &channel, None);
-    client.check(&subscribe("private-a", Some(&auth), None), "refused: signature does not fit");
+    client.check(&subscribe("private-a", Some(&auth), None), "refused: signature does not match");
 }
 
 #[test]
@@ -48,7 +48,7 @@ fn on_private_channels_channel_data_may_be_signed_or_not() {
         client.check(&subscribe("private-a", Some(&short), Some(data)), "enter private-a");
         let mut client = Client::new();
         let full = client.auth("private-a", Some(data));
-        client.check(&subscribe("private-a", Some(&full), None), "refused: signature does not fit");
+        client.check(&subscribe("private-a", Some(&full), None), "refused: signature does not match");
     }
 }
 
@@ -70,7 +70,7 @@ fn the_member_of_a_presence_channel_is_read_from_channel_data() {
 fn on_presence_channels_channel_data_must_be_signed_and_name_a_user() {
     let mut client = Client::new();
     let short = client.auth("presence-a", None);
-    client.check(&subscribe("presence-a", Some(&short), Some(ANA)), "refused: signature does not fit");
+    client.check(&subscribe("presence-a", Some(&short), Some(ANA)), "refused: signature does not match");
     client.check(&subscribe("presence-a", None, Some(ANA)), "refused: auth is missing");
     client.check(
         &subscribe("presence-a", Some(&short), None),

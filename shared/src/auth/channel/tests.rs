@@ -173,7 +173,7 @@ fn clients_receive_the_text_to_sign_and_never_the_digest() {
         ChannelAuthError::Format.client_text("subscription to private-x"),
         "Auth value for subscription to private-x is invalid: should be of format 'key:signature'"
     );
-    assert_eq!(error.to_string(), "signature does not fit");
+    assert_eq!(error.to_string(), "signature does not match");
     assert_eq!(error.cause_label(), "signature");
 }
 

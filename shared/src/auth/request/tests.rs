@@ -13,12 +13,12 @@ fn app() -> App {
     serde_json::from_value(json!({"id": "3", "key": KEY, "secret": "7ad3773142a6692b25b8"})).unwrap()
 }
 
-/// `query` with the signature of `text` at its end.
+/// Appends the signature of `text` to `query`.
 fn with_signature(query: &str, text: &str) -> String {
     format!("{query}&auth_signature={}", app().secret.sign(&[text.as_bytes()]).to_hex())
 }
 
-/// The parameters that every signed query has, in the order that is signed.
+/// Returns the parameters of every signed query, in the order in which they are signed.
 fn auth_params() -> String {
     format!("auth_key={KEY}&auth_timestamp={NOW_S}&auth_version=1.0")
 }
@@ -33,7 +33,7 @@ fn verify_at(query: &str, method: &str, path: &str, body: &[u8], now_s: u64) -> 
     query.verify_body(body)
 }
 
-/// A GET whose query is `query`, signed over `text`.
+/// Verifies a GET with this query and the signature of `text`.
 #[track_caller]
 fn check_get(path: &str, query: &str, text: &str, accepted: bool) {
     let verified = verify(&with_signature(query, text), "GET", path, b"");
@@ -123,7 +123,7 @@ fn a_version_other_than_1_0_is_refused() {
     }
 }
 
-/// Each query is wrong in what it is refused for and in everything that is checked later.
+/// Each query fails the expected check and all later ones.
 #[test]
 fn checks_come_in_the_order_key_version_timestamp_signature_body() {
     #[track_caller]
@@ -264,7 +264,8 @@ proptest! {
         changed[at.index(query.len())] = byte;
         let changed = String::from_utf8(changed).unwrap();
         let (before, after) = (SignedQuery::parse(&query), SignedQuery::parse(&changed));
-        // Another spelling of the same parameters: `%2c` for `%2C`, `+` for `%20`, `Auth_key` for `auth_key`.
+        // The change may be another spelling of the same parameters: `%2c` for `%2C`, `+` for `%20`, `Auth_key` for
+        // `auth_key`.
         let same = before.params == after.params && before.signature == after.signature;
         prop_assert_eq!(verify(&changed, "POST", EVENTS, b"{}").is_ok(), same, "{}", changed);
     }

@@ -105,7 +105,7 @@ fn kinds_have_the_properties_that_the_protocol_defines() {
     check(ChannelKind::User, false, false, false, false);
 }
 
-/// Names close to the border between valid and not.
+/// Generates names that are valid or almost valid.
 fn nearly_a_name() -> impl Strategy<Value = String> {
     let prefix = prop::sample::select(vec!["", "private-", "presence-cache-", USER_PREFIX, "#"]);
     (prefix, "[A-Za-z0-9_=@,.;-]{0,12}", prop::option::weighted(0.3, any::<char>()), "[a-z]{0,3}").prop_map(
@@ -113,7 +113,7 @@ fn nearly_a_name() -> impl Strategy<Value = String> {
     )
 }
 
-/// `^(#server-to-user-)?[A-Za-z0-9_\-=@,.;]+$`, at most `max` characters.
+/// Returns whether a name matches `^(#server-to-user-)?[A-Za-z0-9_\-=@,.;]+$` and has at most `max` characters.
 fn is_name(raw: &str, max: usize) -> bool {
     let checked = raw.strip_prefix("#server-to-user-").unwrap_or(raw);
     !checked.is_empty() && checked.chars().all(|character| ALLOWED.contains(character)) && raw.chars().count() <= max

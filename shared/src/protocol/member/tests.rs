@@ -2,7 +2,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// `expected`: user id and user info, or what is wrong.
+/// `expected`: the user id and the user info, or the error.
 #[track_caller]
 fn check_member(channel_data: &str, expected: Result<(&str, Option<&str>), &str>) {
     let read = Member::parse(channel_data, 8, 32);
@@ -20,7 +20,7 @@ fn cause(error: &MemberError) -> &'static str {
     }
 }
 
-/// `expected`: id, user info and watchlist, or what is wrong.
+/// `expected`: the id, the user info and the watchlist, or the error.
 #[track_caller]
 fn check_user(user_data: &str, expected: Result<(&str, Option<&str>, &[&str]), &str>) {
     let read = User::parse(user_data, 8);

@@ -13,7 +13,8 @@ fn the_limit_is_returned_and_never_lowered() {
 fn a_limit_without_room_for_connections_is_an_error() {
     for limit in [0, 1, RESERVED] {
         let error = with_room(limit).unwrap_err().to_string();
-        assert!(error.starts_with(&format!("{limit} open descriptors are allowed and 256 are reserved")), "{error}");
+        let expected = format!("the limit of {limit} open descriptors leaves none for connections, because 256 are");
+        assert!(error.starts_with(&expected), "{error}");
     }
     assert_eq!(with_room(RESERVED + 1).unwrap(), RESERVED + 1);
 }
@@ -26,6 +27,7 @@ fn each_shard_reserves_descriptors() {
     assert_eq!((sockets_max(1024, 1, false), sockets_max(1024, 64, false)), (892, 640));
     assert_eq!((connections_max(1024, 64, true).unwrap(), sockets_max(1024, 64, true)), (170, 213));
     let error = connections_max(512, 64, false).unwrap_err().to_string();
-    assert!(error.starts_with("512 open descriptors are allowed and 512 are reserved"), "{error}");
+    let expected = "the limit of 512 open descriptors leaves none for connections, because 512 are reserved";
+    assert!(error.starts_with(expected), "{error}");
     assert!(connections_max(u64::MAX, usize::MAX, false).is_err());
 }

@@ -57,12 +57,12 @@ impl ConnectionState {
         Arc::default()
     }
 
-    /// Whether a request has arrived.
+    /// Returns whether a request has arrived.
     pub fn was_asked(&self) -> bool {
         self.was_asked.load(Ordering::Relaxed)
     }
 
-    /// Whether the client closed its side of the connection during a request.
+    /// Returns whether the client closed its side of the connection during a request.
     pub fn is_half_closed(&self) -> bool {
         self.is_half_closed.load(Ordering::Acquire)
     }
@@ -84,7 +84,7 @@ impl ConnectionState {
         self.set_stage(Stage::Busy);
     }
 
-    /// Whether the client has closed its side of the connection. Otherwise, wakes the task when it does.
+    /// Returns whether the client has closed its side of the connection. Otherwise, wakes the task when it does.
     pub(super) fn poll_half_closed(&self, context: &mut Context<'_>) -> bool {
         self.body_reader.register(context.waker());
         self.is_half_closed()

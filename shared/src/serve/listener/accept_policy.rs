@@ -164,8 +164,8 @@ impl<R: Routes + ?Sized> Routes for Guarded<R> {
     }
 }
 
-/// Whether the request is a health check that a trusted proxy sends by itself. Such a request is allowed although the
-/// address of the proxy may not be in an allowed network.
+/// Returns whether the request is a health check that a trusted proxy sends by itself. Such a request is allowed
+/// although the address of the proxy may not be in an allowed network.
 pub fn is_health_check_of_proxy<B>(access: &Access, peer: RemoteAddr, request: &Request<B>) -> bool {
     matches!(*request.method(), Method::GET | Method::HEAD)
         && http::HEALTH_PATHS.contains(&request.uri().path())

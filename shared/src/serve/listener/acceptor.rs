@@ -48,7 +48,7 @@ impl<'a> Acceptor<'a> {
     }
 }
 
-/// Whether the error concerns a single connection that was closed while it was in the accept queue.
+/// Returns whether the error concerns a single connection that was closed while it was in the accept queue.
 pub(super) fn is_of_the_peer(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset)
 }

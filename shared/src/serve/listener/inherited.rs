@@ -47,7 +47,7 @@ pub enum InheritedError {
     },
     /// Two sockets have the same purpose.
     #[error(
-        "expected one socket named {name}, not several; one with BindIPv6Only=both and no address takes IPv4 and IPv6"
+        "expected one socket named {name}, not several; a socket with BindIPv6Only=both and no address accepts IPv4 and IPv6"
     )]
     Twice {
         /// The name of the socket.
@@ -62,7 +62,7 @@ pub enum InheritedError {
         complaint: std::io::Error,
     },
     /// The socket is a connection.
-    #[error("expected the socket {name} to be a listening one, not a connection; set Accept=no")]
+    #[error("expected the socket {name} to be a listening socket, not a connection; set Accept=no")]
     Connected {
         /// The name of the socket.
         name: &'static str,

@@ -152,7 +152,7 @@ pub fn certified_key(certificate: &Path, key: &Path) -> Result<CertifiedKey, Pai
     let signing = provider.key_provider.load_private_key(private);
     let signing = signing.map_err(|_| PairError::Key(refuse(key, Complaint::UnsupportedKey { kind })))?;
     // A certificate holds its public key as it is. Comparing them does not need a certificate that can be verified:
-    // client certificates without extensions, which `openssl x509 -req` makes, have version 1.
+    // client certificates without extensions, which `openssl x509 -req` creates, have version 1.
     if let Some(public) = signing.public_key() {
         let holds_key =
             |candidate: &CertificateDer<'static>| candidate.windows(public.len()).any(|part| part == &*public);

@@ -75,7 +75,7 @@ impl Trust {
 
 /// Verifies chains up to a trusted CA. Also accepts a certificate that is itself in the list of trusted ones.
 ///
-/// `openssl req -x509` makes a certificate that is its own CA. The library refuses a CA's certificate as the
+/// `openssl req -x509` creates a certificate that is its own CA. The library refuses a CA's certificate as the
 /// certificate of a server, while OpenSSL, and with it curl, Node.js and Python, accepts it.
 #[derive(Debug)]
 struct Verifier {
@@ -159,13 +159,13 @@ fn verify_single(
     Err(refusal)
 }
 
-/// Whether the library refused the certificate of a CA as the certificate of a server.
+/// Returns whether the library refused the certificate of a CA as the certificate of a server.
 fn is_ca_refused(refusal: &CertificateError) -> bool {
     let CertificateError::Other(cause) = refusal else { return false };
     matches!(cause.0.downcast_ref::<webpki::Error>(), Some(webpki::Error::CaUsedAsEndEntity))
 }
 
-/// Whether a certificate without alternative names has this name as the common name of its subject.
+/// Returns whether a certificate without alternative names has this name as the common name of its subject.
 ///
 /// OpenSSL accepts such a certificate, and `openssl req -x509` creates no alternative names by default.
 fn is_named_by_subject(certificate: &EndEntityCert<'_>, name: &ServerName<'_>) -> bool {

@@ -2,7 +2,8 @@
 
 use super::*;
 
-/// `path`: on the wire. `params`: the query on the wire, without what every signed query has.
+/// Verifies a request. `path` and `params` are in their encoded form. `params` lacks the parameters of every signed
+/// query.
 #[track_caller]
 fn check(method: &str, path: &str, params: &str, body: &str, digest: &str) {
     let md5 = if body.is_empty() { String::new() } else { format!("&body_md5={}", body_md5(body.as_bytes())) };
@@ -10,7 +11,7 @@ fn check(method: &str, path: &str, params: &str, body: &str, digest: &str) {
     assert_eq!(verify(&query, method, path, body.as_bytes()), Ok(()));
 }
 
-/// That [`signed_query`] comes to the same digest.
+/// Checks that [`signed_query`] returns the same digest.
 #[track_caller]
 fn check_signing(method: &str, path: &str, params: &[(&str, &str)], body: &str, digest: &str) {
     let query = signed_query(&app(), method, path, params, body.as_bytes(), NOW_S);

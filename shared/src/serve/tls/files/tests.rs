@@ -4,7 +4,7 @@ use tempfile::TempDir;
 
 use super::*;
 
-/// A folder in which `openssl` works.
+/// A folder with files that `openssl` creates.
 struct Workshop(TempDir);
 
 impl Workshop {
@@ -22,7 +22,7 @@ impl Workshop {
         assert!(made.status.success(), "openssl {args}: {}", String::from_utf8_lossy(&made.stderr));
     }
 
-    /// Makes `NAME.pem`, a self-signed certificate, and `NAME.key`.
+    /// Creates the self-signed certificate `NAME.pem` and its key `NAME.key`.
     fn make(&self, name: &str, key: &str) {
         let subject = format!("-subj /CN={name} -keyout {name}.key -out {name}.pem -days 2");
         self.openssl(&format!("req -x509 -newkey {key} -noenc {subject}"));
@@ -161,7 +161,7 @@ fn a_certificate_that_cannot_be_used_is_refused_with_the_cause() {
     shop.write("junk.pem", b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n");
     let error = authorities(&shop.path("junk.pem")).expect_err("no certificate").to_string();
     assert!(error.contains("junk.pem: a certificate in it cannot be used"), "{error}");
-    // Without extensions a certificate has version 1: a client may have it, a server may not.
+    // A certificate without extensions has version 1, which clients may use and servers may not.
     shop.openssl("req -new -key good.key -subj /CN=x -out v1.csr");
     shop.openssl("x509 -req -in v1.csr -signkey good.key -out v1.pem");
     assert!(shop.pair("v1.pem", "good.key").is_ok());

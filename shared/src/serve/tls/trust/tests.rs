@@ -7,7 +7,7 @@ use tempfile::TempDir;
 
 use super::*;
 
-/// A folder with certificates that `openssl` makes.
+/// A folder with certificates that `openssl` creates.
 struct Folder(TempDir);
 
 const RSA: &str = "rsa:2048";
@@ -28,7 +28,7 @@ impl Folder {
         assert!(made.status.success(), "openssl {args}: {}", String::from_utf8_lossy(&made.stderr));
     }
 
-    /// Makes a self-signed certificate with `CA:TRUE`, like `openssl req -x509`.
+    /// Creates a self-signed certificate with `CA:TRUE`, like `openssl req -x509`.
     fn self_signed(&self, name: &str, key: &str, more: &str) {
         self.openssl(&format!("req -x509 -newkey {key} -noenc -days 2 -keyout {name}.key -out {name}.pem {more}"));
     }
@@ -37,7 +37,8 @@ impl Folder {
         CertificateDer::from_pem_file(self.path(name)).unwrap()
     }
 
-    /// Verifies `server` for a name, with the certificates of `trusted` in the file, as of `after` from now.
+    /// Verifies the certificate `server` for a host, with the trusted certificates of a file, at the time `after` from
+    /// now.
     fn verify(&self, trusted: &str, server: &str, host: &str, after: Duration) -> Result<(), String> {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let verifier = Trust::of(Some(&self.path(trusted))).unwrap().verifier(provider).unwrap();
