@@ -1,7 +1,6 @@
 //! Publishes events to the bus.
 
 use std::fmt;
-use std::sync::PoisonError;
 use std::time::Instant;
 
 use shared::app::App;
@@ -9,6 +8,7 @@ use shared::cluster::bus::Message;
 use shared::cluster::envelope::{Body, Envelope, Topic, unix_us};
 use shared::excerpt::{NAME_MAX, logged};
 use shared::protocol::ChannelName;
+use shared::sync::lock;
 
 use crate::api::Api;
 use crate::api_error::ApiError;
@@ -50,9 +50,7 @@ impl Api {
     fn check_rate(&self, app: &App, events: usize) -> Result<(), ApiError> {
         let per_second = app.limits.events_per_second;
         let Some(allowance) = self.allowances.get(&app.id) else { return Ok(()) };
-        // An allowance is valid after a panic too: it has two numbers without a relation.
-        let mut allowance = allowance.lock().unwrap_or_else(PoisonError::into_inner);
-        if allowance.take(events, per_second, Instant::now()) {
+        if lock(allowance).take(events, per_second, Instant::now()) {
             return Ok(());
         }
         Err(ApiError::RateLimited { per_second })

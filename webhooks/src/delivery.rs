@@ -1,19 +1,20 @@
 //! Delivers events to an endpoint, with retries until `webhooks.give_up_after`.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use rand::Rng;
 use shared::app::{App, Endpoint};
+use shared::backoff::Backoff;
 use shared::cluster::envelope::unix_us;
 use shared::cluster::webhook::queues::TICK_INTERVAL;
 use shared::cluster::webhook::{FailedDelivery, QueueId, StreamId, WebhookEvent};
+use shared::sync::lock;
 use tokio::sync::Semaphore;
 
 use crate::client::AttemptError;
 use crate::context::{Context, OpenRequest};
 
-/// The bounds of the backoff. It doubles after every failure, with jitter.
+/// The bounds of the wait between two attempts.
 const BACKOFF_MIN: Duration = Duration::from_secs(1);
 const BACKOFF_MAX: Duration = Duration::from_secs(60);
 
@@ -72,7 +73,7 @@ impl Deliverer {
     /// Sends every event at least once, unless the endpoint has been failing for a long time.
     pub(super) async fn deliver(&self, mut events: Vec<WebhookEvent>) -> Outcome {
         let mut outcome = Outcome::default();
-        let mut ceiling = BACKOFF_MIN;
+        let mut backoff = Backoff::new(BACKOFF_MIN, BACKOFF_MAX);
         let mut attempts = 0;
         loop {
             let error = match self.attempt(&events).await {
@@ -93,10 +94,8 @@ impl Deliverer {
             events = others;
             let Some(left) = events.iter().map(|event| self.time_left(event, now_ms)).min() else { return outcome };
             self.context.metrics.retried(&self.queue);
-            let pause = rand::rng().random_range(ceiling / 2..=ceiling);
             // The last attempt is close to the expiry.
-            tokio::time::sleep(pause.min(left.max(BACKOFF_MIN / 2))).await;
-            ceiling = (ceiling * 2).min(BACKOFF_MAX);
+            tokio::time::sleep(backoff.next_long_wait().min(left.max(BACKOFF_MIN / 2))).await;
         }
     }
 
@@ -112,7 +111,7 @@ impl Deliverer {
         let started = Instant::now();
         let result = self.context.client.send(&self.app, endpoint, events).await;
         self.context.metrics.requested(started.elapsed());
-        let mut health = health.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut health = lock(health);
         let Err(error) = result else {
             health.failing = None;
             return Ok(request);
@@ -138,7 +137,7 @@ impl Deliverer {
     /// expired are still sent, and at least one request per [`BACKOFF_MAX`].
     fn check_health(&self, events: &[WebhookEvent]) -> Result<(), Failed> {
         let give_up_after = self.context.config.give_up_after;
-        let health = self.recipient.health.lock().unwrap_or_else(PoisonError::into_inner);
+        let health = lock(&self.recipient.health);
         let is_down =
             |failing: &&Failing| failing.since.elapsed() > give_up_after && failing.last.elapsed() < BACKOFF_MAX;
         let Some(Failing { since, error, .. }) = health.failing.as_ref().filter(is_down) else { return Ok(()) };

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::convert::Infallible;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use futures_util::stream::{self, StreamExt};
@@ -10,6 +10,7 @@ use shared::app::{App, AppId, Apps, Endpoint, Label};
 use shared::cluster::webhook::queues::TICK_INTERVAL;
 use shared::cluster::webhook::{QueueId, Queues};
 use shared::serve::telemetry::metrics::Registry;
+use shared::sync::lock;
 use tokio::sync::Notify;
 use tokio::time::MissedTickBehavior;
 use tokio_util::task::AbortOnDropHandle;
@@ -144,7 +145,7 @@ impl Dispatcher {
                 );
             }
         }
-        self.lock().clear();
+        lock(&self.workers).clear();
         self.context.queues.release().await;
     }
 
@@ -163,7 +164,7 @@ impl Dispatcher {
     async fn tick(&self) {
         // Other modules report that Redis is unavailable.
         let news = self.context.queues.tick().await.unwrap_or_default();
-        let mut workers = self.lock();
+        let mut workers = lock(&self.workers);
         workers.retain(|queue, _| self.context.queues.leads(queue.partition));
         for (partition, app) in news {
             // An app that is not in this configuration. Another process that has it delivers its events.
@@ -200,7 +201,7 @@ impl Dispatcher {
     /// Updates the gauges and removes events that all endpoints have acknowledged. Returns the number of queued events.
     async fn measure(&self) -> u64 {
         let mut queues: Vec<(u32, AppId)> =
-            self.lock().keys().map(|queue| (queue.partition, queue.app.clone())).collect();
+            lock(&self.workers).keys().map(|queue| (queue.partition, queue.app.clone())).collect();
         queues.sort();
         queues.dedup();
         let measured: Vec<_> = stream::iter(queues)
@@ -241,10 +242,5 @@ impl Dispatcher {
     async fn tick_and_count(&self) -> u64 {
         self.tick().await;
         self.measure().await
-    }
-
-    fn lock(&self) -> MutexGuard<'_, HashMap<QueueId, Running>> {
-        // The map is valid after a panic too.
-        self.workers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

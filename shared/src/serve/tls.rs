@@ -21,6 +21,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use crate::config::{Mistake, Validate, schema};
+use crate::sync::lock;
 use files::PairError;
 
 /// The certificate of the public listener. Both settings are required for TLS.
@@ -110,7 +111,7 @@ impl Tls {
     /// # Errors
     /// [`TlsError`].
     pub fn reload(&self) -> Result<(), TlsError> {
-        *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = contents(&self.config);
+        *lock(&self.seen) = contents(&self.config);
         if let Some(certificate) = load(&self.config)? {
             *self.current.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(certificate);
         }
@@ -122,7 +123,7 @@ impl Tls {
     /// # Errors
     /// [`TlsError`] if the new files cannot be used. Unchanged files do not cause the same error again.
     pub fn reload_if_changed(&self) -> Result<bool, TlsError> {
-        let has_changed = *self.seen.lock().unwrap_or_else(PoisonError::into_inner) != contents(&self.config);
+        let has_changed = *lock(&self.seen) != contents(&self.config);
         if has_changed {
             self.reload()?;
         }

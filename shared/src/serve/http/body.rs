@@ -1,7 +1,7 @@
 //! Bodies of requests and responses that report their progress to their connection.
 
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -11,6 +11,7 @@ use hyper::body::{Body, Frame, Incoming, SizeHint};
 use tokio::time::{Instant, timeout_at};
 
 use super::ConnectionState;
+use crate::sync::lock;
 
 /// How long the body of a refused request may take to arrive after its head. After that, the response ends the
 /// connection.
@@ -67,11 +68,11 @@ pub struct ResponseBody<B> {
 
 impl Shared {
     fn set(&self, rest: Rest) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = rest;
+        *lock(&self.0) = rest;
     }
 
     fn take(&self) -> Rest {
-        std::mem::replace(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner), Rest::Unknown)
+        std::mem::replace(&mut *lock(&self.0), Rest::Unknown)
     }
 }
 

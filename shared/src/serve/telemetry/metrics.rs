@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::ops::Deref;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use prometheus::core::{Collector, Desc};
 use prometheus::{HistogramOpts, IntCounterVec, IntGaugeVec, Opts};
 
 use crate::app::{AppId, Apps};
+use crate::sync::lock;
 
 /// The upper bounds of latency histograms, in seconds. The defaults of the library begin at 5 ms, which is longer than
 /// most deliveries take.
@@ -101,7 +102,7 @@ impl Registry {
 
     /// Returns the descriptions of all registered metrics by name.
     pub fn descriptions(&self) -> BTreeMap<String, Description> {
-        self.descriptions.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        lock(&self.descriptions).clone()
     }
 
     fn add(&self, metric: Box<dyn Collector>) -> prometheus::Result<()> {
@@ -117,7 +118,7 @@ impl Registry {
         });
         let described: Vec<_> = described.collect();
         self.metrics.register(metric)?;
-        self.descriptions.lock().unwrap_or_else(PoisonError::into_inner).extend(described);
+        lock(&self.descriptions).extend(described);
         Ok(())
     }
 }
