@@ -17,8 +17,8 @@ impl Relay {
     /// # Cancel safety
     /// If the future is dropped, all topics are released.
     pub(crate) async fn watch_all(&self, topics: Vec<Topic>, shard: usize) -> Result<Watches<'_>, EnterError> {
-        let gates: Vec<Gate<'_>> = topics.iter().map(|topic| self.topics.acquire(topic, shard)).collect();
-        let watches = Watches { relay: self, topics: topics.clone(), shard };
+        let watches = Watches { relay: self, topics, shard };
+        let gates: Vec<Gate<'_>> = watches.topics.iter().map(|topic| self.topics.acquire(topic, shard)).collect();
         stream::iter(gates)
             .map(|gate| self.watch(gate))
             .buffer_unordered(WATCHES_AT_ONCE)

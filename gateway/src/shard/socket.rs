@@ -1,4 +1,4 @@
-//! The task that reads a WebSocket's TCP connection, and writes what waits for the client.
+//! The task that reads a WebSocket's TCP connection and writes the frames queued for the client.
 
 use std::future::poll_fn;
 use std::io;
@@ -42,9 +42,8 @@ enum Turn {
 pub(super) async fn run(connection: Rc<Connection>, shard: Rc<Shard>, carrier: Carrier, mut early: Vec<u8>) {
     // Every variable here uses memory for each socket.
     let departure = Departure { connection, shard };
-    let Departure { connection, shard } = &departure;
-    let Wire::Socket(stream) = &connection.wire else { return };
-    let socket = Socket { stream, connection, shard };
+    let Wire::Socket(stream) = &departure.connection.wire else { return };
+    let socket = Socket { stream, connection: &departure.connection, shard: &departure.shard };
     let mut reader = Reader::new();
     if !early.is_empty() {
         socket.on_bytes(&mut reader, &mut early);
@@ -55,8 +54,8 @@ pub(super) async fn run(connection: Rc<Connection>, shard: Rc<Shard>, carrier: C
         tokio::task::yield_now().await;
     }
     // A connection with a close code is already counted by its reason.
-    if carrier.has_stalled() && connection.ended_with().is_none() {
-        shard.note_slow(connection, "no data could be written within the timeout");
+    if carrier.has_stalled() && socket.connection.ended_with().is_none() {
+        socket.shard.note_slow(socket.connection, "no data could be written within the timeout");
     }
 }
 
