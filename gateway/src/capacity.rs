@@ -6,12 +6,13 @@ mod recounts;
 
 use std::cell::Cell;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use hashbrown::HashMap;
 use shared::app::{App, AppId, Apps};
 use shared::cluster::roster::Roster;
 use shared::protocol::CloseCode;
+use shared::sync::lock;
 use tokio::sync::Notify;
 
 use crate::config::Server;
@@ -158,8 +159,7 @@ impl Capacity {
     }
 
     fn unserved(&self) -> MutexGuard<'_, Vec<Arc<App>>> {
-        // A panic under this lock cannot leave the list half-changed.
-        self.unserved.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.unserved)
     }
 }
 

@@ -21,7 +21,7 @@ mod unverified;
 mod watches;
 
 use std::convert::Infallible;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use futures_util::future::BoxFuture;
@@ -113,7 +113,7 @@ impl Relay {
         self.inboxes[shard].accept(accepted);
     }
 
-    /// Does the periodic work that waits for the cluster. The caller calls it once per second.
+    /// Does the periodic work that waits for the cluster. Runs once per second.
     pub(crate) async fn tick(&self) {
         self.unverified.add_due(Instant::now());
         self.send_late_reports().await;
@@ -215,9 +215,4 @@ impl EnvelopeSink for Relay {
 struct Route {
     except: Option<SocketId>,
     published_at_us: Option<u64>,
-}
-
-/// Locks a mutex. A panic under one of these locks cannot leave its value half-changed: every change is a single call.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,10 +1,11 @@
 //! Counts the connections of each client address on this node.
 
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use hashbrown::HashMap;
 use hashbrown::hash_map::Entry;
+use shared::sync::lock;
 
 use crate::transport::Transport;
 
@@ -96,7 +97,7 @@ impl Addresses {
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<Address, Count>> {
-        self.counts.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.counts)
     }
 }
 

@@ -13,13 +13,14 @@
 use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use futures_util::stream::{self, FuturesUnordered, StreamExt};
 use shared::app::{App, AppId};
 use shared::cluster::roster::{Claimed, RosterError};
 use shared::protocol::CloseCode;
+use shared::sync::lock;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::{Instant, sleep, timeout};
 
@@ -108,15 +109,14 @@ impl AppConnections {
         self.count.fetch_update(Ordering::AcqRel, Ordering::Acquire, add).is_ok()
     }
 
-    /// Counts one connection less.
+    /// Counts one connection fewer.
     pub(super) fn remove(&self) {
         self.count.fetch_sub(1, Ordering::AcqRel);
         self.freed.notify_one();
     }
 
     fn queue(&self) -> MutexGuard<'_, Queue> {
-        // A panic under this lock cannot leave the queue half-changed.
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.queue)
     }
 
     /// Returns the number of waiting handshakes. `None` marks the queue as not served.
@@ -326,7 +326,7 @@ impl Capacity {
     /// Publishes a changed count. A roster in memory is updated at once, Redis with the next round of reports.
     pub(super) fn count_changed(&self, app: &AppId, of_app: &AppConnections) {
         // The count is read under the lock, so that the last update has the last count.
-        let _updating = of_app.updating.lock().unwrap_or_else(PoisonError::into_inner);
+        let _updating = lock(&of_app.updating);
         if self.roster.report_connections_now(app, of_app.count() as u64).is_none() {
             self.report_due.notify_one();
         }

@@ -1,9 +1,10 @@
 //! Requests to report this node's connection counts to the roster again.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::Mutex;
 
 use hashbrown::HashSet;
 use shared::app::AppId;
+use shared::sync::lock;
 use tokio::sync::Notify;
 
 use crate::limits::{RECOUNT_BYTES_MAX, RECOUNTS_MAX};
@@ -21,7 +22,7 @@ impl RecountRequests {
     /// Adds a request of another node for the connection count of an app. Drops the request beyond [`RECOUNTS_MAX`].
     pub(crate) fn request(&self, app: &AppId) {
         {
-            let mut apps = self.apps();
+            let mut apps = lock(&self.apps);
             if apps.len() >= RECOUNTS_MAX || app.as_str().len() > RECOUNT_BYTES_MAX {
                 return;
             }
@@ -47,11 +48,6 @@ impl RecountRequests {
 
     /// Removes and returns the apps whose counts other nodes requested.
     pub(super) fn take_apps(&self) -> HashSet<AppId> {
-        std::mem::take(&mut *self.apps())
-    }
-
-    fn apps(&self) -> MutexGuard<'_, HashSet<AppId>> {
-        // A panic under this lock cannot leave the set half-changed.
-        self.apps.lock().unwrap_or_else(PoisonError::into_inner)
+        std::mem::take(&mut *lock(&self.apps))
     }
 }

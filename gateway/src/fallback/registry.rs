@@ -1,14 +1,15 @@
-//! The fallback sessions of a node, by name. Requests of a session can reach any shard, so all shards share the
-//! registry.
+//! The fallback sessions of a node, by name. All shards share the registry, because requests of a session can reach any
+//! shard.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use hashbrown::HashMap;
 use hashbrown::hash_map::Entry;
+use shared::sync::lock;
 use tokio::sync::mpsc;
 
 use super::ask::{Ask, LineSink};
@@ -26,7 +27,7 @@ const LAST_LINES_TTL: Duration = Duration::from_secs(30);
 pub(crate) struct Registry {
     pub(super) node: Arc<Node>,
     peers: Option<Arc<Peers>>,
-    /// No `.await` holds the lock.
+    /// The lock is never held across an `.await`.
     sessions: Mutex<Sessions>,
 }
 
@@ -121,7 +122,7 @@ impl Registry {
     }
 
     fn lock(&self) -> MutexGuard<'_, Sessions> {
-        self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.sessions)
     }
 }
 

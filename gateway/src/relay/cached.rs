@@ -5,12 +5,13 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use shared::cluster::envelope::{CachedEvent, Position, Topic};
+use shared::sync::lock;
 
+use super::Relay;
 use super::error::EnterError;
 use super::retry::retry;
 use super::topic::{CachedFrame, TopicState};
 use super::topics::LockedTopic;
-use super::{Relay, lock};
 
 /// The cached event of a channel, as the roster returned it.
 pub(super) struct Lookup {

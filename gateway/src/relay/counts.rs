@@ -6,11 +6,12 @@ use futures_util::stream::{self, StreamExt};
 use shared::app::App;
 use shared::cluster::envelope::Topic;
 use shared::protocol::ServerFrame;
+use shared::sync::lock;
 
 use super::retry::persist;
 use super::topic::TopicState;
 use super::topics::LockedTopic;
-use super::{Relay, Route, lock};
+use super::{Relay, Route};
 use crate::limits::{COUNTS_AT_ONCE, COUNTS_PER_SECOND, LATE_REPORTS_AT_ONCE};
 
 /// Above this number of subscriptions, subscribers are notified at most every [`COUNT_INTERVAL`]. Source: protocol

@@ -6,14 +6,15 @@ use bytes::Bytes;
 use shared::app::App;
 use shared::cluster::envelope::{Position, Topic};
 use shared::protocol::{Member, UserId};
+use shared::sync::lock;
 
+use super::Relay;
 use super::cached::Lookup;
 use super::error::EnterError;
 use super::replies::{frames, succeeded};
 use super::retry::{persist, retry};
 use super::topic::TopicState;
 use super::topics::{Gate, IDLE_TIMEOUT, LockedTopic};
-use super::{Relay, lock};
 use crate::inbox::ShardMessage;
 
 /// The result of a subscription.

@@ -5,6 +5,7 @@ use std::time::Instant;
 use shared::app::App;
 use shared::cluster::envelope::{Position, Topic};
 use shared::protocol::{Member, ServerFrame, UserId};
+use shared::sync::lock;
 
 use super::error::EnterError;
 use super::replica::{Change, Effect, Replica};
@@ -12,7 +13,7 @@ use super::retry::persist;
 use super::topic::TopicState;
 use super::topics::LockedTopic;
 use super::unverified::Missing;
-use super::{Relay, Route, lock};
+use super::{Relay, Route};
 use crate::limits::{MEMBER_BYTES_AT_ONCE, MEMBER_BYTES_PER_SECOND};
 
 impl Relay {
@@ -48,7 +49,7 @@ impl Relay {
             self.metrics.joined();
         }
         let added = self.topics.with(topic, |state| state.replica.as_mut().map(|replica| replica.add_socket(member)));
-        added.flatten().expect("the replica of a locked topic with a user is not dropped");
+        added.flatten().expect("a replica is dropped only under the gate, which this join holds");
         // A user who has another socket here changes nothing: the current replica is the reply.
         let Some(joined) = joined else { return Ok(None) };
         if let Some(members) = joined.members {

@@ -255,7 +255,7 @@ impl Replica {
         self.own.entry(member.user_id.clone()).or_insert_with(new).sockets += 1;
     }
 
-    /// Counts one socket of a user less. Returns whether it was the user's last on this node.
+    /// Counts one socket of a user fewer. Returns whether it was the user's last on this node.
     pub(super) fn remove_socket(&mut self, user_id: &UserId) -> bool {
         match self.own.get_mut(user_id) {
             Some(own) if own.sockets > 1 => {

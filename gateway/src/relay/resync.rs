@@ -9,9 +9,10 @@ use hashbrown::HashSet;
 use shared::cluster::envelope::Topic;
 use shared::cluster::roster::RosterError;
 use shared::protocol::{ChannelKind, Member, UserId};
+use tokio::time::sleep;
 
 use super::Relay;
-use super::retry::{BACKOFF_MIN, back_off};
+use super::retry::BACKOFF;
 use super::topics::LockedTopic;
 use super::unverified::Missing;
 use crate::inbox::ShardMessage;
@@ -22,9 +23,9 @@ impl Relay {
     pub(crate) async fn keep_synchronized(&self) -> Infallible {
         loop {
             self.unverified.added().await;
-            let mut ceiling = BACKOFF_MIN;
+            let mut backoff = BACKOFF;
             while !self.verify().await {
-                back_off(&mut ceiling).await;
+                sleep(backoff.next_wait()).await;
             }
         }
     }

@@ -128,7 +128,7 @@ impl TopicState {
         self.idle_since = None;
     }
 
-    /// Counts one user less. Returns whether the topic has no user left on any shard.
+    /// Counts one user fewer. Returns whether the topic has no user left on any shard.
     pub(super) fn release(&mut self, shard: usize) -> bool {
         self.users[shard] = self.users[shard].saturating_sub(1);
         self.idle_since = (!self.is_used()).then(Instant::now);

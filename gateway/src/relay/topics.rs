@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 
 use hashbrown::{DefaultHashBuilder, HashMap};
 use shared::cluster::envelope::Topic;
+use shared::sync::lock;
 use tokio::sync::OwnedMutexGuard;
 
-use super::lock;
 use super::topic::TopicState;
 
 /// The number of locks. Publishes to different channels rarely share one.
@@ -41,7 +41,7 @@ pub(super) struct LockedTopic<'a> {
 }
 
 impl<'a> Gate<'a> {
-    /// Waits for the work on the topic that is ahead.
+    /// Waits until earlier work on the topic is complete.
     pub(super) async fn lock(self) -> LockedTopic<'a> {
         LockedTopic { topic: self.topic, _guard: self.mutex.lock_owned().await }
     }
@@ -102,7 +102,7 @@ impl Topics {
         Gate { topic, mutex }
     }
 
-    /// Counts one user of a topic less. A topic without users stays subscribed for [`IDLE_TIMEOUT`].
+    /// Counts one user of a topic fewer. A topic without users stays subscribed for [`IDLE_TIMEOUT`].
     pub(super) fn release(&self, topic: &Topic, shard: usize) {
         if self.with(topic, |state| state.release(shard)) == Some(true) {
             self.queue_idle(topic);

@@ -6,9 +6,8 @@ use std::time::{Duration, Instant};
 
 use hashbrown::HashMap;
 use shared::cluster::envelope::Topic;
+use shared::sync::lock;
 use tokio::sync::Notify;
-
-use super::lock;
 
 /// How long members that are missing after a loss of data are retained.
 ///
