@@ -65,9 +65,9 @@ pub struct Server {
     /// The maximum number of connections to accept per second. Further connections wait in the queue of the operating
     /// system, so that a wave of reconnects does not starve connected clients. 0 means no limit.
     pub accept_rate: u32,
-    /// The networks of proxies whose statements about client addresses are trusted. The address comes from
-    /// `X-Forwarded-For` or from the PROXY protocol. In `X-Forwarded-For`, the last address that is not itself a
-    /// trusted proxy counts.
+    /// The networks of trusted proxies. The client address comes from the `X-Forwarded-For` header or the PROXY
+    /// protocol header of a trusted proxy. In `X-Forwarded-For`, the last address that is not itself a trusted proxy
+    /// counts.
     #[schemars(schema_with = "schema::networks")]
     pub trusted_proxies: Networks,
     /// Whether every connection begins with a PROXY protocol header, version 1 or 2. If `trusted_proxies` is set,
@@ -131,8 +131,8 @@ pub struct Peers {
     /// The `host:port` at which other gateways reach this one. If it is empty, they use `port` and the address from
     /// which this gateway connects to Redis.
     ///
-    /// Set it if that address is not reachable, like that of a container whose ports are published on its host. Also set
-    /// it if `host` is another address.
+    /// Set it if that address is not reachable, like that of a container whose ports are published on its host. Also
+    /// set it if `host` is another address.
     #[serde(deserialize_with = "config::text")]
     #[schemars(schema_with = "schema::text")]
     pub advertise: String,
@@ -261,8 +261,8 @@ impl Validate for Config {
         }
         let is_selective = !(server.allow.is_empty() && server.deny.is_empty());
         if server.proxy_protocol && is_selective && server.trusted_proxies.is_empty() {
-            let complaint = "expected the networks of the load balancers: with proxy_protocol, any other client could claim an \
-                             address that server.allow and server.deny admit";
+            let complaint = "expected the networks of the load balancers: with proxy_protocol, any other client \
+                             could claim an address that server.allow and server.deny admit";
             mistakes.push(Mistake::new("server.trusted_proxies", complaint));
         }
         let is_address = |authority: Authority| {

@@ -100,7 +100,7 @@ impl Connection {
         self.ended_with.get()
     }
 
-    /// Ends the connection. The caller is its task.
+    /// Ends the connection without waking its task. For use by the task itself.
     pub(crate) fn end(&self) {
         self.stage.set(Stage::Over);
     }
@@ -120,7 +120,7 @@ impl Connection {
         self.admission.release_quota();
     }
 
-    /// Shuts down the sending side as soon as the close frame is written. The caller is the connection's task.
+    /// Shuts down the sending side as soon as the close frame is written, without waking the task.
     pub(crate) fn set_shutdown(&self) {
         self.shuts_down.set(true);
     }

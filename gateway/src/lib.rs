@@ -225,7 +225,7 @@ impl Gateway {
             never = tick(&relay, &sessions) => match never {},
             // Not part of `tick`, because it waits for the cluster.
             never = relay.send_late_notifications() => match never {},
-            // Has a timer of its own, because responses of the cluster delay `tick`.
+            // Has a separate timer, because responses of the cluster delay `tick`.
             never = node.metrics.event_loop_lag.keep() => match never {},
             never = sessions.keep_renewed() => match never {},
             never = node.capacity.report_connections() => match never {},

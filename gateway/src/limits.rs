@@ -14,7 +14,7 @@
 //! | queued cluster tasks | [`TASKS_WAITING_MAX`] of 128 bytes, while Redis is slow or unavailable | 128 MiB |
 //! | bursts | [`BURST_COST_MAX`] links of 12 bytes, [`BURST_BYTES_MAX`] of frames per shard | 8 MiB |
 //! | inboxes | [`INBOX_BYTES_MAX`] | 16 MiB |
-//! | received kept events | [`shared::cluster::bus::memory::CACHED_BYTES_MAX`] | 64 MiB |
+//! | received cached events | [`shared::cluster::bus::memory::CACHED_BYTES_MAX`] | 64 MiB |
 //! | slow clients | `server.outbox_bytes` (1 MiB) each, and member lists that are larger; broadcasts share their bytes | depends on how many are slow |
 //! | client events queued for the bus | [`PUBLISHES_MAX`] per shard, `message_bytes` each | at most 512 MiB |
 //! | handshakes that wait for their quota | [`QUOTA_WAITING_MAX`] of 64 bytes per app with a quota | 256 KiB per app |
@@ -39,8 +39,8 @@ pub(crate) const SHARDS_MAX: usize = 1024;
 /// how long one client occupies the shard: 16 KiB of small messages with signatures take well under a millisecond.
 pub(crate) const READ_BUFFER_BYTES: usize = 16 * 1024;
 
-/// Reads from one client in one turn of its task. The second read usually finds nothing. A client that sends more waits
-/// for a turn of all others.
+/// Reads from one client in one turn of its task. The second read usually finds nothing. Then all other
+/// clients have their turn.
 pub(crate) const READS_PER_TURN: usize = 2;
 
 /// Bytes that are read from a client between the server's close frame and its own. A correct client has fewer in

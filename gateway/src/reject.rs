@@ -68,7 +68,7 @@ pub(crate) enum SignInError {
     Auth(ChannelAuthError),
     #[error(transparent)]
     User(UserError),
-    #[error("{field} is {found}")]
+    #[error("{field} is {found}, not a string")]
     Field { field: &'static str, found: &'static str },
     #[error("user id is not valid in a channel name")]
     Id(#[source] ChannelNameError),

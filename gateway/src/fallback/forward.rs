@@ -31,7 +31,7 @@ const RECEIVE_TIMEOUT: Duration = Duration::from_secs(40);
 /// The timeout of a request with messages, which is answered at once.
 const SEND_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The timeout of a request to end a session during a drain. The drain then waits as long for the end of the stream.
+/// The timeout of a request to end a session during a drain. The drain then waits the same time for the stream to end.
 const END_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// Answers a request for messages from the node that has the session. Returns `None` if no other node has it.

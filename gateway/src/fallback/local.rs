@@ -83,7 +83,7 @@ pub(super) fn sink(transport: Transport) -> (LineSink, Pending) {
 }
 
 impl Pending {
-    /// Returns the response: a stream at once, the response to a poll when the session wrote lines.
+    /// Returns the response. A stream is returned at once, the response to a poll when the session has written lines.
     pub(super) async fn respond(self, connection: &Arc<ConnectionState>, purpose: Purpose) -> Response {
         let disconnected = disconnected(connection, purpose);
         match self {

@@ -1,6 +1,6 @@
-//! The node as other nodes of the cluster know it: its address, its listener, and the directory of fallback sessions.
+//! The connection of a node to other nodes: its address, its listener for them, and the directory of fallback sessions.
 //!
-//! Nodes use a listener of their own, because the public listener may require TLS, a PROXY header or certain networks.
+//! The listener is a separate one, because the public listener may require TLS, a PROXY header or certain networks.
 //! Requests to it are signed with the app's secret.
 
 use std::io;
@@ -29,7 +29,7 @@ pub(crate) struct Peers {
     /// The name of this node in the directory, `id@host:port`, once it is known.
     address: OnceCell<String>,
     runtime: tokio::runtime::Handle,
-    /// Whether another node has rejected a request, so that the warning is logged once.
+    /// Whether another node has rejected a request. The warning about it is logged once.
     has_been_refused: AtomicBool,
 }
 

@@ -55,8 +55,8 @@ impl Shard {
         self.sign_out(connection);
     }
 
-    /// Removes a connection from a channel that its session has removed. A pending subscription is removed when its
-    /// reply arrives.
+    /// Ends a subscription that its session no longer has: in the hub at once, and in the cluster by a task. A pending
+    /// subscription ends when its reply arrives.
     pub(super) fn unsubscribe(self: &Rc<Self>, connection: &Rc<Connection>, subscription: Subscription) {
         let Some(slot) = subscription.slot else { return };
         let topic = Topic::new(&connection.app.id, &subscription.channel);

@@ -1,6 +1,6 @@
 //! The incomplete messages of a shard's clients: their age and their memory.
 //!
-//! A connection without an incomplete message has no entry, so idle sockets cost nothing.
+//! A connection without an incomplete message has no entry. Idle sockets cost nothing.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;

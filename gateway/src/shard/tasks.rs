@@ -24,7 +24,7 @@ use crate::websocket::writer;
 pub(super) use queue::Tasks;
 use queue::{SignInReply, Task, Work};
 
-/// A connection's entry in a channel, as the cluster counts it.
+/// One subscription, as the cluster counts it.
 pub(super) struct Entry {
     pub(super) app: Arc<App>,
     pub(super) topic: Topic,
@@ -32,7 +32,7 @@ pub(super) struct Entry {
     pub(super) user_id: Option<UserId>,
 }
 
-/// A worker. It counts until it is dropped.
+/// A running worker. It is counted until it is dropped.
 struct Worker {
     shard: Rc<Shard>,
 }
@@ -168,6 +168,7 @@ impl Shard {
         ticket: Ticket,
         member: Option<Box<Member>>,
     ) {
+        // If the client has unsubscribed in the meantime, this completes the request.
         let is_pending = self.connection(key).is_some_and(|connection| {
             connection.session.borrow_mut().subscriptions.confirm(&topic.channel, ticket).is_some()
         });
@@ -283,9 +284,10 @@ impl Shard {
                 relay.send_to_shard(self.index, ShardMessage::Watched { connection, users: users.collect() });
             }
             // The client still receives changes. Only the state at the sign-in is missing.
-            Err(error) => {
-                tracing::warn!(%error, "cannot read which watched users are online; the client receives later changes only")
-            }
+            Err(error) => tracing::warn!(
+                %error,
+                "cannot read which watched users are online; the client receives later changes only"
+            ),
         }
     }
 }

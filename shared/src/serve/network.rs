@@ -37,7 +37,7 @@ pub struct Access {
     pub allow: Networks,
     /// The networks that clients may not connect from. It takes precedence over `allow`.
     pub deny: Networks,
-    /// The proxies whose statements about client addresses are trusted.
+    /// The proxies that are trusted to name client addresses.
     pub trusted_proxies: Networks,
 }
 
