@@ -42,13 +42,13 @@ fn a_user_needs_an_id_that_can_name_a_channel() {
     check("{}", "user_data has no id, which must be a non-empty string");
     check(r#"{"id":""}"#, "user_data has no id, which must be a non-empty string");
     check(r#"{"id":null}"#, "user_data has no id, which must be a non-empty string");
-    check(r#"{"id":7}"#, r#"id in user_data is a number; expected a string, as "7""#);
+    check(r#"{"id":7}"#, r#"id in user_data is a number; expected a string, like "7""#);
     check(r#"{"user_id":"7"}"#, "user_data has no id, which must be a non-empty string");
     check("", "user_data is not valid JSON with an id");
     check("[]", "user_data is not valid JSON with an id");
-    let expected = r#"expected a list of user ids as strings, as ["7"]"#;
+    let expected = r#"expected a list of user ids as strings, like ["7"]"#;
     check(r#"{"id":"7","watchlist":"8"}"#, &format!("watchlist in user_data is a string; {expected}"));
-    let expected = r#"expected user ids as strings, as ["7"]"#;
+    let expected = r#"expected user ids as strings, like ["7"]"#;
     check(r#"{"id":"7","watchlist":[8]}"#, &format!("watchlist in user_data has a number in it; {expected}"));
     check(r#"{"id":"12345678901"}"#, "user id is longer than 10 characters");
     check(r#"{"id":"a b"}"#, "user id is not valid in a channel name");
