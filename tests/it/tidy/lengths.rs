@@ -11,16 +11,13 @@ const FUNCTION_LINES_MAX: usize = 60;
 /// A scenario of an integration test is one function, whose steps share their processes.
 const TEST_FUNCTION_LINES_MAX: usize = 100;
 
-/// Files that are still too long or have a function that is too long.
-const PENDING: [&str; 1] = ["shared/src/cluster/redis/metrics.rs"];
-
 #[test]
 fn files_are_short() {
     let mut long = Vec::new();
     for (path, text) in sources().iter().chain(&scripts()) {
         let lines = text.lines().count();
         let max = if is_for_tests(path) { TEST_FILE_LINES_MAX } else { FILE_LINES_MAX };
-        if lines > max && !is_pending(path) {
+        if lines > max {
             long.push(format!("{} has {lines} lines, more than {max}", path.display()));
         }
     }
@@ -30,7 +27,7 @@ fn files_are_short() {
 #[test]
 fn functions_are_short() {
     let mut long = Vec::new();
-    for (path, text) in sources().into_iter().filter(|(path, _)| !is_pending(path)) {
+    for (path, text) in sources() {
         let max = if is_for_tests(&path) { TEST_FUNCTION_LINES_MAX } else { FUNCTION_LINES_MAX };
         for (name, line, lines) in long_functions(&text, max) {
             long.push(format!("{}:{line}: {name} has {lines} lines, more than {max}", path.display()));
@@ -43,10 +40,6 @@ fn long_functions(text: &str, max: usize) -> Vec<(String, usize, usize)> {
     let functions = Source::parse(&[], text).expect("Rust source").functions;
     let long = functions.into_iter().filter(|function| function.lines > max);
     long.map(|function| (function.name, function.line, function.lines)).collect()
-}
-
-fn is_pending(path: &Path) -> bool {
-    PENDING.iter().any(|pending| path == Path::new(pending))
 }
 
 fn is_for_tests(path: &Path) -> bool {

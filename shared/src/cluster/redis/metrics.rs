@@ -11,16 +11,11 @@ use crate::serve::telemetry::metrics::{Registry, from_zero, latency, register};
 /// The metrics of Redis.
 #[derive(Clone)]
 pub struct Metrics {
+    subscriber: SubscriberMetrics,
     up: IntGauge,
     state: IntGaugeVec,
     refusing: IntGaugeVec,
-    live: IntGauge,
-    reconnects: IntCounterVec,
-    resync_seconds: Histogram,
-    topics: IntGauge,
-    received: IntCounter,
     dropped: IntCounterVec,
-    probe_seconds: Histogram,
     command_seconds: HistogramVec,
     command_errors: IntCounterVec,
     pub(crate) fenced: IntCounter,
@@ -28,6 +23,17 @@ pub struct Metrics {
     pub(crate) evictions: IntCounter,
     pub(crate) evicted_members: IntCounter,
     pub(crate) damaged_entries: IntCounter,
+}
+
+/// The metrics of the subscriber.
+#[derive(Clone)]
+struct SubscriberMetrics {
+    live: IntGauge,
+    reconnects: IntCounterVec,
+    resync_seconds: Histogram,
+    topics: IntGauge,
+    received: IntCounter,
+    probe_seconds: Histogram,
 }
 
 /// The reason why a subscriber's connection ended.
@@ -61,21 +67,47 @@ impl DisconnectReason {
     }
 }
 
+impl SubscriberMetrics {
+    fn new(registry: &Registry) -> Self {
+        let gauge = |name: &str, help: &str| register(registry, IntGauge::new(name, help));
+        let histogram = |name: &str, help: &str| register(registry, Histogram::with_opts(latency(name, help)));
+        let reconnects = Opts::new(
+            "carillon_redis_reconnects_total",
+            "Disconnects and failed connection attempts of the subscriber, by reason.",
+        );
+        Self {
+            live: gauge("carillon_redis_subscriber_live", "1 while all subscriptions of this node are confirmed."),
+            reconnects: from_zero(
+                register(registry, IntCounterVec::new(reconnects, &["reason"])),
+                DisconnectReason::ALL.map(|reason| [reason.label()]),
+            ),
+            resync_seconds: histogram(
+                "carillon_redis_resubscribe_seconds",
+                "Time from a new connection to the last confirmed subscription.",
+            ),
+            topics: gauge("carillon_redis_subscribed_topics", "Topics that this node is subscribed to."),
+            received: register(
+                registry,
+                IntCounter::new("carillon_redis_messages_received_total", "Envelopes received."),
+            ),
+            probe_seconds: histogram("carillon_redis_probe_seconds", "Round trip of a probe message through Redis."),
+        }
+    }
+}
+
 impl Metrics {
     /// Registers the metrics. Those of the subscriber are registered only for a role that subscribes.
     pub fn new(registry: &Registry, subscribes: bool) -> Self {
         let nowhere = Registry::new();
-        let of_subscriber = if subscribes { registry } else { &nowhere };
-        let gauge = |registry: &Registry, name: &str, help: &str| register(registry, IntGauge::new(name, help));
         let gauges =
             |name: &str, help: &str, label: &str| register(registry, IntGaugeVec::new(Opts::new(name, help), &[label]));
         let counter = |name: &str, help: &str| register(registry, IntCounter::new(name, help));
-        let counters = |name: &str, help: &str, labels: &[&str]| {
-            register(registry, IntCounterVec::new(Opts::new(name, help), labels))
+        let counters = |name: &str, help: &str, label: &str| {
+            register(registry, IntCounterVec::new(Opts::new(name, help), &[label]))
         };
-        let histogram = |name: &str, help: &str| register(of_subscriber, Histogram::with_opts(latency(name, help)));
         Self {
-            up: gauge(registry, "carillon_redis_up", "1 while Redis replies to commands."),
+            subscriber: SubscriberMetrics::new(if subscribes { registry } else { &nowhere }),
+            up: register(registry, IntGauge::new("carillon_redis_up", "1 while Redis replies to commands.")),
             state: gauges(
                 "carillon_redis_state",
                 "1 for the current state of the Redis server, as seen by this node.",
@@ -86,39 +118,11 @@ impl Metrics {
                 "1 for the reason why the Redis server must not be used, if any.",
                 "reason",
             ),
-            live: gauge(
-                of_subscriber,
-                "carillon_redis_subscriber_live",
-                "1 while all subscriptions of this node are confirmed.",
-            ),
-            reconnects: from_zero(
-                register(
-                    of_subscriber,
-                    IntCounterVec::new(
-                        Opts::new(
-                            "carillon_redis_reconnects_total",
-                            "Disconnects and failed connection attempts of the subscriber, by reason.",
-                        ),
-                        &["reason"],
-                    ),
-                ),
-                DisconnectReason::ALL.map(|reason| [reason.label()]),
-            ),
-            resync_seconds: histogram(
-                "carillon_redis_resubscribe_seconds",
-                "Time from a new connection to the last confirmed subscription.",
-            ),
-            topics: gauge(of_subscriber, "carillon_redis_subscribed_topics", "Topics that this node is subscribed to."),
-            received: register(
-                of_subscriber,
-                IntCounter::new("carillon_redis_messages_received_total", "Envelopes received."),
-            ),
             dropped: counters(
                 "carillon_redis_messages_dropped_total",
                 "Messages that could not be decoded, by reason.",
-                &["reason"],
+                "reason",
             ),
-            probe_seconds: histogram("carillon_redis_probe_seconds", "Round trip of a probe message through Redis."),
             command_seconds: register(
                 registry,
                 HistogramVec::new(latency("carillon_redis_command_seconds", "Duration of a command."), &["command"]),
@@ -126,7 +130,7 @@ impl Metrics {
             command_errors: counters(
                 "carillon_redis_command_errors_total",
                 "Failed commands, by kind of error.",
-                &["kind"],
+                "kind",
             ),
             fenced: counter("carillon_presence_fenced_total", "Number of times that other nodes swept this node."),
             lost_channels: counter(
@@ -157,21 +161,21 @@ impl Metrics {
     }
 
     pub(crate) fn subscriber_live(&self, took: Duration) {
-        self.live.set(1);
-        self.resync_seconds.observe(took.as_secs_f64());
+        self.subscriber.live.set(1);
+        self.subscriber.resync_seconds.observe(took.as_secs_f64());
     }
 
     pub(crate) fn subscriber_down(&self, reason: DisconnectReason) {
-        self.live.set(0);
-        self.reconnects.with_label_values(&[reason.label()]).inc();
+        self.subscriber.live.set(0);
+        self.subscriber.reconnects.with_label_values(&[reason.label()]).inc();
     }
 
     pub(crate) fn subscribed_topics(&self, count: usize) {
-        self.topics.set(i64::try_from(count).unwrap_or(i64::MAX));
+        self.subscriber.topics.set(i64::try_from(count).unwrap_or(i64::MAX));
     }
 
     pub(crate) fn received(&self) {
-        self.received.inc();
+        self.subscriber.received.inc();
     }
 
     pub(crate) fn dropped(&self, reason: &str) {
@@ -186,7 +190,7 @@ impl Metrics {
     }
 
     pub(crate) fn probed(&self, took: Duration) {
-        self.probe_seconds.observe(took.as_secs_f64());
+        self.subscriber.probe_seconds.observe(took.as_secs_f64());
     }
 
     pub(crate) fn answered(&self, command: &str, took: Duration) {
