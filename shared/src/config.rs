@@ -265,7 +265,7 @@ impl<T: Serialize> Provider for Flags<'_, T> {
 /// Serializes a size without rounding. `Display` of the type rounds.
 ///
 /// # Errors
-/// Those of the serializer.
+/// An error of the serializer.
 pub fn exact_size<S: Serializer>(size: &ByteSize, serializer: S) -> Result<S::Ok, S::Error> {
     const UNITS: [(u64, &str); 3] = [(1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
     let bytes = size.as_u64();

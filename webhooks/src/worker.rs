@@ -218,9 +218,9 @@ async fn persist<'a>(mut change: impl FnMut() -> BoxFuture<'a, Result<(), QueueE
         match change().await {
             Ok(()) => return,
             Err(error @ QueueError::Damaged) => {
-                return tracing::error!(%error, "cannot acknowledge a webhook; repair the key in Redis");
+                return tracing::error!(%error, "cannot record the outcome of a webhook delivery; repair the key in Redis");
             }
-            Err(error) => tracing::debug!(%error, "cannot acknowledge webhooks; retrying"),
+            Err(error) => tracing::debug!(%error, "cannot record the outcome of webhook deliveries; retrying"),
         }
         sleep(QUEUE_PAUSE).await;
     }

@@ -69,7 +69,7 @@ impl Peers {
             }
             if address.ip().is_loopback() {
                 let advice = "set peers.advertise if gateways run on other machines";
-                tracing::info!(%address, advice, "only gateways on this machine can reach this one");
+                tracing::info!(%address, advice, "only gateways on this machine can reach this gateway");
             }
             Ok::<_, io::Error>(format!("{}@{address}", self.id))
         });

@@ -429,8 +429,10 @@ async fn dead_letters_that_cannot_be_stored_do_not_stop_deliveries() {
     let _: redis::Value = cluster.redis.run("SET carillon:{0}:wd:shop nonsense").await;
     let mut client = cluster.client(0).await;
     client.subscribe("room").await;
-    eventually("the error is in the log", async || cluster.publisher().log().contains("cannot acknowledge a webhook"))
-        .await;
+    eventually("the error is in the log", async || {
+        cluster.publisher().log().contains("cannot record the outcome of a webhook delivery")
+    })
+    .await;
     receiver.answer_with(Answer::Status(200));
     client.subscribe("later").await;
     receiver.events(1).await;

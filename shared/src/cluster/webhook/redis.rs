@@ -291,7 +291,7 @@ impl RedisQueues {
                     command = name,
                     %error,
                     cause,
-                    "Redis rejected a webhook command; deliveries are paused (further errors are counted, not logged)"
+                    "redis rejected a webhook command; deliveries are paused (further errors are counted, not logged)"
                 );
             }
             queues_error(&error)
